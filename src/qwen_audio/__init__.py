@@ -1,0 +1,91 @@
+"""Hear what an audio language model hears: one line from file to text, with a tap at every stage.
+
+    import qwen_audio as qa
+    model = qa.load()
+    model.describe("song.flac")
+    model.encode("song.flac", tap="audio_tower")
+
+The public names are loaded when first used: importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .answer import Answer, Description
+    from .audio import Waveform, Window, load_waveform
+    from .errors import (
+        AudioError,
+        CheckpointError,
+        MissingExtraError,
+        OptionError,
+        QwenAudioError,
+        TapError,
+    )
+    from .frames import Frames, Span
+    from .listening import Listening
+    from .mel import LogMel
+    from .model import QwenAudio, load
+    from .spec import Spec
+    from .tap import Geometry, Stage, Tap
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "answer": ("Answer", "Description"),
+    "audio": ("Waveform", "Window", "load_waveform"),
+    "errors": (
+        "AudioError",
+        "CheckpointError",
+        "MissingExtraError",
+        "OptionError",
+        "QwenAudioError",
+        "TapError",
+    ),
+    "frames": ("Frames", "Span"),
+    "listening": ("Listening",),
+    "mel": ("LogMel",),
+    "model": ("QwenAudio", "load"),
+    "spec": ("Spec",),
+    "tap": ("Geometry", "Stage", "Tap"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "Answer",
+    "AudioError",
+    "CheckpointError",
+    "Description",
+    "Frames",
+    "Geometry",
+    "Listening",
+    "LogMel",
+    "MissingExtraError",
+    "OptionError",
+    "QwenAudio",
+    "QwenAudioError",
+    "Span",
+    "Spec",
+    "Stage",
+    "Tap",
+    "TapError",
+    "Waveform",
+    "Window",
+    "__version__",
+    "load",
+    "load_waveform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,47 @@
+"""Inputs of any kind → windows with their log-mel spectrograms, in batches for one pass each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+from .audio import AudioInput, Waveform, Windowing, load_waveform
+from .line import Line, Piece
+from .options import Many
+from .packed import batches
+
+__all__ = ["BATCH_FRAMES", "batched_pieces", "open_inputs"]
+
+BATCH_FRAMES = 6000
+"""Encoder frames (20 ms each) in one pass: four windows of 30 s, or 24 clips of 5 s."""
+
+
+def open_inputs(
+    audio: AudioInput | Many, sampling_rate: int | None
+) -> tuple[Iterator[Waveform], bool]:
+    """Waveforms, decoded one at a time as they are needed; and whether just one input was given."""
+    single = not isinstance(audio, list | tuple)
+    inputs = cast(Many, [audio] if single else audio)
+    return (load_waveform(item, sampling_rate=sampling_rate) for item in inputs), single
+
+
+def batched_pieces(
+    line: Line,
+    waveforms: Iterable[Waveform],
+    windowing: Windowing,
+    names: list[str] | None = None,
+) -> Iterator[list[Piece]]:
+    """Windows of all recordings in order, grouped by a budget of encoder frames.
+
+    Args:
+        names: if given, gets the name of each recording as it is reached.
+    """
+
+    def pieces() -> Iterator[Piece]:
+        for clip, waveform in enumerate(waveforms):
+            if names is not None:
+                names.append(waveform.name)
+            for window in waveform.windows(windowing):
+                yield Piece(clip, window, line.mel(waveform.cut(window)))
+
+    return batches(pieces(), lambda piece: piece.mel.encoder_frames, BATCH_FRAMES)

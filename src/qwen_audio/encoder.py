@@ -1,0 +1,122 @@
+"""LogMel → encoder frames → audio tower → projector. transformers' modules, our order of calls."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+from transformers.models.qwen2_audio.modeling_qwen2_audio import (
+    Qwen2AudioEncoderLayer,
+    Qwen2AudioMultiModalProjector,
+)
+
+from .mel import LogMel
+from .packed import ATTENTION, Packing
+from .tap import Stage, Tap
+from .weights import Checkpoint, Parts
+
+__all__ = ["AudioEncoder"]
+
+
+class AudioEncoder:
+    """The model's ear, built only as deep as it has been asked to hear.
+
+    Args:
+        checkpoint: where weights come from; none are read before `forward` needs them.
+        device, dtype: of the arithmetic.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self._checkpoint = checkpoint
+        self._device, self._dtype = device, dtype
+        self._config = copy.deepcopy(checkpoint.audio_config)
+        self._config._attn_implementation = ATTENTION
+        self._parts = Parts(checkpoint, device, dtype)
+
+    @torch.inference_mode()
+    def forward(
+        self, mels: Sequence[LogMel], taps: Iterable[Tap]
+    ) -> dict[Tap, list[Float[Tensor, "rows width"]]]:
+        """Read every tap asked for, up to the projector, in one pass over all clips.
+
+        Returns:
+            For each tap one tensor a clip: (mel frames, bins) at `mel`, (encoder frames, width) at
+            `encoder.k`, (audio tokens, width) at `audio_tower` and `projector`.
+        """
+        wanted = set(taps)
+        read: dict[Tap, list[Tensor]] = {}
+        if Tap(Stage.MEL) in wanted:
+            read[Tap(Stage.MEL)] = [
+                torch.from_numpy(mel.input_features[:, : mel.valid_frames].T) for mel in mels
+            ]
+        deepest = max(wanted, default=Tap(Stage.MEL))
+        if deepest.stage is Stage.MEL:
+            return read
+
+        lengths = tuple(mel.encoder_frames for mel in mels)
+        hidden_states = torch.cat([self._stem(mel) for mel in mels])
+        depth = self._config.encoder_layers
+        if deepest.stage is Stage.ENCODER:
+            depth = deepest.level or 0
+        for k in range(depth + 1):
+            if Tap(Stage.ENCODER, k) in wanted:
+                read[Tap(Stage.ENCODER, k)] = list(hidden_states.split(lengths))
+            if k < depth:
+                hidden_states = self._layer(k)(
+                    hidden_states[None], attention_mask=None, packing=Packing(lengths)
+                )[0]
+        if deepest.stage is Stage.ENCODER:
+            return read
+
+        tower = [self._pooled(frames) for frames in hidden_states.split(lengths)]
+        if Tap(Stage.AUDIO_TOWER) in wanted:
+            read[Tap(Stage.AUDIO_TOWER)] = tower
+        if Tap(Stage.PROJECTOR) in wanted:
+            projector = self._parts.get("multi_modal_projector.", self._new_projector)
+            tokens = [len(frames) for frames in tower]
+            read[Tap(Stage.PROJECTOR)] = list(projector(torch.cat(tower)).split(tokens))
+        return read
+
+    def _stem(self, mel: LogMel) -> Float[Tensor, "rows width"]:
+        """Two convolutions and the positions: (bins, mel frames) → (encoder frames, width).
+
+        `mel` holds the frames after the clip that the convolutions reach into; what they make of
+        the edge beyond those is cut off.
+        """
+        config, width = self._config, self._config.d_model
+        conv1 = self._parts.get(
+            "audio_tower.conv1.",
+            lambda: nn.Conv1d(config.num_mel_bins, width, kernel_size=3, padding=1),
+        )
+        conv2 = self._parts.get(
+            "audio_tower.conv2.",
+            lambda: nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1),
+        )
+        positions = self._parts.get(
+            "audio_tower.embed_positions.",
+            lambda: nn.Embedding(config.max_source_positions, width),
+        )
+        features = torch.from_numpy(mel.input_features).to(self._device, self._dtype)
+        frames = gelu(conv2(gelu(conv1(features[None]))))[0].T[: mel.encoder_frames]
+        return frames + positions.weight[: len(frames)]
+
+    def _pooled(self, frames: Float[Tensor, "rows width"]) -> Float[Tensor, "pooled width"]:
+        """Pairs of frames averaged and layer-normed; an odd last frame is heard by its neighbours
+        through attention, and has no row of its own."""
+        norm = self._parts.get(
+            "audio_tower.layer_norm.", lambda: nn.LayerNorm(self._config.d_model)
+        )
+        pooled = nn.functional.avg_pool1d(frames.T[None], kernel_size=2, stride=2)[0].T
+        return norm(pooled)
+
+    def _layer(self, k: int) -> nn.Module:
+        return self._parts.get(
+            f"audio_tower.layers.{k}.", lambda: Qwen2AudioEncoderLayer(self._config)
+        )
+
+    def _new_projector(self) -> nn.Module:
+        return Qwen2AudioMultiModalProjector(self._checkpoint.config)

@@ -1,0 +1,103 @@
+"""A clip's whole story on the line, counted and not computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .audio import SAMPLE_RATE_HZ, Waveform, Window, Windowing
+from .line import Line
+from .mel import audio_tokens, encoder_frames, mel_frames
+from .tap import Geometry, Stage, Tap
+
+__all__ = ["Inspection", "TapStory", "WindowStory", "inspect_line"]
+
+
+@dataclass(frozen=True)
+class WindowStory:
+    """What one window becomes: samples, frames, tokens, positions."""
+
+    window: Window
+    samples: int
+    mel_frames: int
+    encoder_frames: int
+    audio_tokens: int
+    prompt_ids: int
+    """Before the audio is merged: one id stands for all of it."""
+    positions: int
+    """After: what the language model reads."""
+
+
+@dataclass(frozen=True)
+class TapStory:
+    """What can be read at one tap, over all windows, and what the checkpoint needs for it."""
+
+    tap: str
+    rows: int
+    width: int
+    rate_hz: float
+    tensors: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """See `QwenAudio.inspect`. `dataclasses.asdict` gives it as plain data."""
+
+    name: str
+    seconds: float
+    samples: int
+    source_rate_hz: int
+    source_channels: int
+    source_format: str
+    prompt: str
+    mel_bins: int
+    windows: tuple[WindowStory, ...]
+    taps: tuple[TapStory, ...]
+
+
+def inspect_line(line: Line, waveform: Waveform, windowing: Windowing, rendered: str) -> Inspection:
+    """Count a waveform's way along a line, for a rendered prompt."""
+    ids = len(line.prompts.ids(rendered))
+    windows = tuple(_window(window, ids) for window in waveform.windows(windowing))
+    geometry = line.checkpoint.geometry
+    return Inspection(
+        name=waveform.name,
+        seconds=waveform.duration_seconds,
+        samples=waveform.samples.size,
+        source_rate_hz=waveform.source_rate_hz,
+        source_channels=waveform.source_channels,
+        source_format=waveform.source_format,
+        prompt=rendered,
+        mel_bins=geometry.mel_bins,
+        windows=windows,
+        taps=tuple(_tap(line, geometry, tap, windows) for tap in geometry.taps()),
+    )
+
+
+def _window(window: Window, ids: int) -> WindowStory:
+    samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
+    mel = mel_frames(samples)
+    tokens = audio_tokens(mel)
+    return WindowStory(window, samples, mel, encoder_frames(mel), tokens, ids, ids - 1 + tokens)
+
+
+def _tap(line: Line, geometry: Geometry, tap: Tap, windows: tuple[WindowStory, ...]) -> TapStory:
+    count = {
+        Stage.MEL: lambda w: w.mel_frames,
+        Stage.ENCODER: lambda w: w.encoder_frames,
+        Stage.AUDIO_TOWER: lambda w: w.audio_tokens,
+        Stage.PROJECTOR: lambda w: w.audio_tokens,
+        Stage.LM: lambda w: w.positions,
+        Stage.LM_NORM: lambda w: w.positions,
+    }[tap.stage]
+    cost = line.checkpoint.cost(tap)
+    return TapStory(
+        tap=str(tap),
+        rows=sum(count(window) for window in windows),
+        width=geometry.width(tap),
+        rate_hz=round(1 / tap.hop_seconds, 6),
+        tensors=cost.tensors,
+        parameters=cost.parameters,
+        bytes=cost.bytes,
+    )

@@ -1,0 +1,168 @@
+"""One recording, heard once and asked many times; and conversations about several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from .answer import Answer, Description, prefix
+from .audio import WINDOW_SECONDS, Waveform, Window
+from .errors import AudioError, OptionError
+from .generation import Sampling, TextStream
+from .line import Line
+from .lm import Positions
+from .packed import KeyValueCache, common_prefix
+from .prompt import Message
+from .tap import Stage, Tap
+
+__all__ = ["Listening", "answer_conversation", "make_answer"]
+
+
+@dataclass
+class _Memory:
+    """What the language model has read about one window, and the turns so far."""
+
+    window: Window
+    audio: torch.Tensor
+    ids: tuple[int, ...] = ()
+    cache: KeyValueCache | None = None
+    turns: list[Message] = field(default_factory=list)
+
+
+class Listening:
+    """A recording that the model has heard; made by `QwenAudio.listen`.
+
+    The encoder has run. The language model's keys and values for the audio are kept from the first
+    question on, so that every later one costs its own tokens alone.
+    """
+
+    def __init__(
+        self, line: Line, name: str, windows: Sequence[Window], audio: Sequence[torch.Tensor]
+    ) -> None:
+        self.name = name
+        self._line = line
+        self._memories = [_Memory(w, rows) for w, rows in zip(windows, audio, strict=True)]
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The seconds that were heard at once."""
+        return tuple(memory.window for memory in self._memories)
+
+    @property
+    def audio_tokens(self) -> int:
+        """Over all windows: one per 40 ms."""
+        return sum(len(memory.audio) for memory in self._memories)
+
+    def ask(
+        self,
+        prompt: str | None = None,
+        *,
+        follow_up: bool = False,
+        stream: Callable[[str], None] | None = None,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Description:
+        """Ask about the recording.
+
+        Each question stands alone, and its answer is what `describe` gives; with `follow_up` it
+        continues the conversation of the questions before it (Instruct checkpoints).
+
+        Args:
+            stream: called with pieces of the answer as they come; together they are the answer.
+
+        Raises:
+            OptionError: for a follow-up to a checkpoint that knows no turns, or bad sampling.
+        """
+        sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+        if follow_up and not self._line.prompts.chat:
+            raise OptionError(
+                "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
+                "turns: ask anew, or load it with chat=True"
+            )
+        answers = []
+        for number, memory in enumerate(self._memories):
+            if stream is not None:
+                separator = "\n" if number else ""
+                if lead := separator + prefix(memory.window, len(self._memories)):
+                    stream(lead)
+            answers.append(self._ask_one(memory, prompt, follow_up, sampling, stream))
+        return Description(self.name, answers)
+
+    def _ask_one(
+        self,
+        memory: _Memory,
+        prompt: str | None,
+        follow_up: bool,
+        sampling: Sampling,
+        stream: Callable[[str], None] | None,
+    ) -> Answer:
+        line = self._line
+        if not follow_up:
+            memory.turns = []
+        rendered = self._render(memory, prompt)
+        clip = line.positions(rendered, memory.audio)
+        cache = line.lm.new_cache(1)
+        if memory.cache is not None:
+            # The last position is read again in any case: its state says what comes next.
+            shared = min(common_prefix(memory.ids, clip.ids), len(clip.ids) - 1)
+            cache = memory.cache.cut(0, shared)
+        text = TextStream(line.prompts, stream) if stream is not None else None
+        (new,) = line.say([clip], sampling, cache=cache, on_tokens=text.update if text else None)
+        memory.cache, memory.ids = cache, (*clip.ids, *new)[: cache.rows(0)]
+        answer = make_answer(line, clip, new, memory.window)
+        if text:
+            text.finish(answer.text)
+        memory.turns.append({"role": "assistant", "content": answer.text})
+        return answer
+
+    def _render(self, memory: _Memory, prompt: str | None) -> str:
+        """The conversation so far with this question as its last turn, or the question alone."""
+        prompts = self._line.prompts
+        if not memory.turns:
+            rendered = prompts.render(prompt)
+            if prompts.chat:
+                memory.turns = [prompts.turn(prompt, audio=True)]
+            return rendered
+        memory.turns.append(prompts.turn(prompt, audio=False))
+        return prompts.render_chat(memory.turns)
+
+
+def answer_conversation(
+    line: Line, messages: Sequence[Message], waveforms: Sequence[Waveform], sampling: Sampling
+) -> Answer:
+    """The next turn of a conversation whose audios are given in order, each heard at once.
+
+    Raises:
+        AudioError: for audio longer than the encoder's reach.
+    """
+    for waveform in waveforms:
+        if waveform.duration_seconds > WINDOW_SECONDS:
+            raise AudioError(
+                f"{waveform.name} lasts {waveform.duration_seconds:.1f} s, but one audio of a "
+                f"conversation is heard at once, up to {WINDOW_SECONDS:g} s: cut it, or use "
+                "describe or listen, which hear longer audio in windows"
+            )
+    mels = [line.mel(waveform.samples) for waveform in waveforms]
+    projector = Tap(Stage.PROJECTOR)
+    audios = line.encoder.forward(mels, [projector])[projector] if mels else []
+    clip = line.positions(line.prompts.render_chat(messages), *audios)
+    (new,) = line.say([clip], sampling)
+    seconds = sum(waveform.duration_seconds for waveform in waveforms)
+    return make_answer(line, clip, new, Window(0.0, seconds))
+
+
+def make_answer(line: Line, clip: Positions, new: tuple[int, ...], window: Window) -> Answer:
+    """Tokens → an Answer that says what was given."""
+    audio_tokens = 0 if clip.audio is None else len(clip.audio)
+    return Answer(
+        text=line.prompts.text(new).strip(),
+        window=window,
+        audio_tokens=audio_tokens,
+        prompt_tokens=len(clip.ids) - audio_tokens,
+        token_ids=new,
+        complete=new[-1] in line.prompts.stop_ids,
+    )

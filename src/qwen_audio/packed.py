@@ -1,0 +1,154 @@
+"""Packed sequences: clips laid end to end without padding, each attending to itself alone.
+
+transformers' layers look their attention function up by name and hand it every keyword that they
+don't know. So the boundaries travel beside the data, and everything else in a layer, being per
+position, needs no change. What a clip computes can't depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+__all__ = ["ATTENTION", "KeyValueCache", "Packing", "batches", "common_prefix"]
+
+ATTENTION = "qwen_audio_packed"
+"""The name under which transformers' layers find `packed_attention`."""
+
+T = TypeVar("T")
+
+
+class KeyValueCache:
+    """Per layer and clip the keys and values of what has been read.
+
+    Tensors, of shape (1, heads, rows, head_dim), are never written to, only replaced, so that
+    `cut` copies no data.
+    """
+
+    def __init__(self, layers: int, clips: int) -> None:
+        self._layers: list[list[tuple[Tensor, Tensor] | None]] = [
+            [None] * clips for _ in range(layers)
+        ]
+
+    def extend(
+        self,
+        layer: int,
+        clip: int,
+        key: Float[Tensor, "1 heads rows head_dim"],
+        value: Float[Tensor, "1 heads rows head_dim"],
+    ) -> tuple[Float[Tensor, "1 heads all head_dim"], Float[Tensor, "1 heads all head_dim"]]:
+        """Append rows to a clip; return all its keys and values."""
+        held = self._layers[layer][clip]
+        if held is not None:
+            key, value = torch.cat([held[0], key], dim=2), torch.cat([held[1], value], dim=2)
+        self._layers[layer][clip] = (key, value)
+        return key, value
+
+    def rows(self, clip: int) -> int:
+        """Positions of a clip that have been read."""
+        held = self._layers[0][clip] if self._layers else None
+        return 0 if held is None else held[0].shape[2]
+
+    def cut(self, clip: int, rows: int) -> KeyValueCache:
+        """A cache of one clip, holding its first `rows` positions."""
+        cache = KeyValueCache(len(self._layers), 1)
+        for mine, theirs in zip(cache._layers, self._layers, strict=True):
+            if (held := theirs[clip]) is not None:
+                mine[0] = (held[0][:, :, :rows], held[1][:, :, :rows])
+        return cache
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How many rows each clip has in a packed sequence, and what was read of it before."""
+
+    lengths: tuple[int, ...]
+    cache: KeyValueCache | None = None
+    clips: tuple[int, ...] | None = None
+    """Which of the cache's clips these are; all of them where None."""
+
+    def attend_to(
+        self, layer: int, place: int, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The keys and values that the clip at `place` sees in a layer."""
+        if self.cache is None:
+            return key, value
+        return self.cache.extend(layer, self.clips[place] if self.clips else place, key, value)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads rows head_dim"],
+    key: Float[Tensor, "1 kv_heads rows head_dim"],
+    value: Float[Tensor, "1 kv_heads rows head_dim"],
+    attention_mask: None,  # noqa: ARG001 (transformers passes it by place)
+    *,
+    packing: Packing,
+    scaling: float,
+    **unused: Any,  # noqa: ARG001 (dropout, sliding_window and the like)
+) -> tuple[Float[Tensor, "1 rows heads head_dim"], None]:
+    """Attention inside each clip: full for the encoder, causal for the language model.
+
+    The signature is that of transformers' attention functions (`AttentionInterface`).
+    """
+    outputs = []
+    for place, (q, k, v) in enumerate(
+        zip(*(part.split(packing.lengths, dim=2) for part in (query, key, value)), strict=True)
+    ):
+        rows = q.shape[2]
+        if module.is_causal:
+            k, v = packing.attend_to(module.layer_idx, place, k, v)  # type: ignore[arg-type]
+        earlier = k.shape[2] - rows
+        # A single row sees everything; after earlier rows the triangle starts further right.
+        triangle = module.is_causal and rows > 1
+        mask = (
+            torch.ones(rows, k.shape[2], dtype=torch.bool, device=q.device).tril(earlier)
+            if triangle and earlier
+            else None
+        )
+        outputs.append(
+            scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=bool(triangle and not earlier),
+                scale=scaling,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+def batches(items: Iterable[T], size: Any, budget: int) -> Iterator[list[T]]:
+    """Neighbours grouped so that the sum of `size(item)` stays within a budget.
+
+    An item larger than the budget makes a batch of its own; order is kept, nothing is left out.
+    """
+    batch: list[T] = []
+    filled = 0
+    for item in items:
+        if batch and filled + size(item) > budget:
+            yield batch
+            batch, filled = [], 0
+        batch.append(item)
+        filled += size(item)
+    if batch:
+        yield batch
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many leading items two sequences share."""
+    pairs = zip(left, right, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

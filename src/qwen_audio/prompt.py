@@ -1,0 +1,168 @@
+"""Questions → token ids, the audio's places among them; and token ids → text.
+
+A base checkpoint is given a plain prompt, `<|audio_bos|><|AUDIO|><|audio_eos|>Describe the music:`;
+an Instruct one its chat template. Which one it is, its generation_config.json says: a model that
+was taught turns stops at the end of one, `<|im_end|>`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from .errors import CheckpointError, OptionError
+from .weights import Checkpoint
+
+__all__ = ["DEFAULT_PROMPT", "Message", "Prompts", "audio_parts"]
+
+DEFAULT_PROMPT = "Describe the music:"
+
+Message = Mapping[str, Any]
+"""One turn in transformers' convention: {"role": "user", "content": text or a list of parts}."""
+
+AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
+TURN_END = "<|im_end|>"
+AUDIO_KEYS = ("audio", "audio_url", "path")
+"""Under which of these a message's audio part holds its audio."""
+
+
+class Prompts:
+    """A checkpoint's tokenizer and its way of being asked.
+
+    Args:
+        chat: whether to use the chat template; None lets the checkpoint decide.
+
+    Raises:
+        CheckpointError: if the tokenizer is missing or lacks the audio markers.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, chat: bool | None = None) -> None:
+        self._checkpoint = checkpoint
+        path = checkpoint.file("tokenizer.json")
+        if path is None:
+            raise CheckpointError(f"{checkpoint.name} lacks tokenizer.json: download it whole")
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self.audio_id = self._id(AUDIO)
+        if self.audio_id != checkpoint.config.audio_token_index:
+            raise CheckpointError(
+                f"{checkpoint.name}: the tokenizer has {AUDIO} as {self.audio_id}, config.json "
+                f"says {checkpoint.config.audio_token_index}: they don't belong together"
+            )
+        stops = checkpoint.generation_config.get(
+            "eos_token_id", checkpoint.text_config.eos_token_id
+        )
+        listed = stops if isinstance(stops, list) else [] if stops is None else [stops]
+        turn_end = self._tokenizer.token_to_id(TURN_END)
+        self.chat = turn_end in listed if chat is None else chat
+        self.stop_ids = frozenset([*listed, turn_end] if self.chat else listed)
+
+    def render(self, prompt: str | None) -> str:
+        """A question about one clip → the text that the model is given, `<|AUDIO|>` in its place.
+
+        A prompt that holds `<|AUDIO|>` itself is taken as it is, markers, template and all.
+
+        Raises:
+            OptionError: if it holds `<|AUDIO|>` more than once, or is no text.
+        """
+        text = DEFAULT_PROMPT if prompt is None else prompt
+        if not isinstance(text, str):
+            raise OptionError(f"prompt={text!r:.60} is not text")
+        if text.count(AUDIO) > 1:
+            raise OptionError(
+                f"the prompt holds {AUDIO} {text.count(AUDIO)} times, but one clip is given: "
+                "use chat() for several audios in one conversation"
+            )
+        if AUDIO in text:
+            return text
+        if self.chat:
+            return self.render_chat([self.turn(text, audio=True)])
+        return f"{AUDIO_BOS}{AUDIO}{AUDIO_EOS}{text}"
+
+    def turn(self, prompt: str | None, *, audio: bool) -> Message:
+        """A user's turn of a conversation, with or without the audio."""
+        text = DEFAULT_PROMPT if prompt is None else prompt
+        heard = [{"type": "audio", "audio": ""}] if audio else []
+        return {"role": "user", "content": [*heard, {"type": "text", "text": text}]}
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """A conversation → text, by the checkpoint's template, ending where the answer begins.
+
+        Raises:
+            OptionError: if the template can't take the conversation.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        try:
+            conversations: list[Any] = [list(messages)]
+            rendered: Any = render_jinja_template(
+                conversations, chat_template=self._template(), add_generation_prompt=True
+            )
+        except Exception as error:  # templates raise whatever they like
+            raise OptionError(
+                f"the conversation doesn't fit the chat template ({error}): give a list of "
+                '{"role": …, "content": …}'
+            ) from error
+        return str(rendered[0][0])  # of (conversations, masks)
+
+    def ids(self, rendered: str) -> tuple[int, ...]:
+        """Token ids before the audio is merged: one `<|AUDIO|>` an audio."""
+        return tuple(self._tokenizer.encode(rendered, add_special_tokens=False).ids)
+
+    def merged(self, ids: Sequence[int], audio_tokens: Sequence[int]) -> tuple[int, ...]:
+        """Each audio's single id repeated once per audio token, as the model reads it.
+
+        Raises:
+            OptionError: if there are more or fewer audios than places for them.
+        """
+        if ids.count(self.audio_id) != len(audio_tokens):
+            raise OptionError(
+                f"{len(audio_tokens)} audios for {ids.count(self.audio_id)} places in the prompt"
+            )
+        counts = iter(audio_tokens)
+        return tuple(
+            token for i in ids for token in ([i] * next(counts) if i == self.audio_id else [i])
+        )
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Token ids → text, without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _template(self) -> str:
+        """chat_template.jinja or .json, else transformers' default for Qwen2-Audio."""
+        if (path := self._checkpoint.file("chat_template.jinja")) is not None:
+            return path.read_text(encoding="utf-8")
+        if (path := self._checkpoint.file("chat_template.json")) is not None:
+            return str(json.loads(path.read_text(encoding="utf-8"))["chat_template"])
+        from transformers import Qwen2AudioProcessor
+
+        constant: Any = Qwen2AudioProcessor.default_chat_template  # kept as a property
+        return str(constant.fget(None))
+
+    def _id(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(
+                f"{self._checkpoint.name}: the tokenizer lacks {token}: it is not Qwen2-Audio's"
+            )
+        return int(found)
+
+
+def audio_parts(messages: Sequence[Message]) -> Iterator[Any]:
+    """The audio inputs of a conversation, in order."""
+    for message in messages:
+        if not isinstance(message, dict) or "content" not in message:
+            raise OptionError(
+                f"{message!r:.80} is no message: give {{'role': …, 'content': …}} for each turn"
+            )
+        content = message["content"]
+        for part in content if isinstance(content, list | tuple) else ():
+            if part.get("type") == "audio" or any(key in part for key in AUDIO_KEYS):
+                given = [part[key] for key in AUDIO_KEYS if key in part]
+                if len(given) != 1:
+                    raise OptionError(
+                        f"an audio part needs one of {', '.join(AUDIO_KEYS)}, not {sorted(part)}"
+                    )
+                yield given[0]

@@ -1,0 +1,60 @@
+"""Spec: everything that decides a vector. Vectors of two Specs must never be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .audio import WINDOW_SECONDS
+from .errors import OptionError
+
+__all__ = ["Spec"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The settings under which a vector was made, as stored beside it.
+
+    `prompt` and `span` matter, and are set, only at taps in the language model.
+    """
+
+    model: str
+    revision: str
+    tap: str
+    pooling: str = "mean"
+    span: str = "audio"
+    prompt: str | None = None
+    window_seconds: float = WINDOW_SECONDS
+    hop_seconds: float = WINDOW_SECONDS
+    dtype: str = "float32"
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for equal Specs, on any machine: 16 hexadecimal digits of SHA-256."""
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """One line; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        """Raises OptionError for unknown or missing settings."""
+        return cls.of(**json.loads(text))
+
+    @classmethod
+    def of(cls, **settings: Any) -> Spec:
+        """Raises OptionError, not TypeError, for unknown or missing settings."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(settings.keys() - known)
+        missing = sorted({"model", "revision", "tap"} - settings.keys())
+        if unknown or missing:
+            raise OptionError(
+                f"a Spec with unknown settings {unknown} and missing ones {missing}: "
+                f"it takes {', '.join(sorted(known))}"
+            )
+        return cls(**settings)
