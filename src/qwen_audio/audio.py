@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import soxr
@@ -157,6 +158,7 @@ class Waveform:
         )
 
 
+@runtime_checkable
 class SupportsArray(Protocol):
     """NumPy arrays, torch tensors, and whatever else NumPy can read."""
 
@@ -170,7 +172,7 @@ AudioInput = (
 `sampling_rate=`) an array or tensor of shape (samples,) or (channels, samples)."""
 
 
-def load_waveform(audio: AudioInput, *, sampling_rate: int | None = None) -> Waveform:
+def load_waveform(audio: AudioInput | Any, *, sampling_rate: float | None = None) -> Waveform:
     """Anything that holds sound → a Waveform: mixed to mono by the mean, resampled by soxr's HQ.
 
     Args:
@@ -193,7 +195,7 @@ def load_waveform(audio: AudioInput, *, sampling_rate: int | None = None) -> Wav
     return _from_encoded(_open(audio))
 
 
-def _open(audio: AudioInput) -> Decoding:
+def _open(audio: Any) -> Decoding:
     if audio == "-":
         return Decoding.of_bytes(sys.stdin.buffer.read(), "standard input")
     if isinstance(audio, str | os.PathLike):
@@ -202,7 +204,10 @@ def _open(audio: AudioInput) -> Decoding:
         return Decoding.of_bytes(bytes(audio), f"bytes ({len(audio)})")
     if hasattr(audio, "read"):
         name = str(getattr(audio, "name", None) or type(audio).__name__)
-        data = audio.read()
+        try:
+            data = None if isinstance(audio, io.TextIOBase) else audio.read()
+        except (OSError, ValueError) as error:
+            raise AudioError(f"{name} can't be read ({error}): open it for reading") from error
         if not isinstance(data, bytes):
             raise AudioError(f"{name} gives text, not bytes: open the file with mode 'rb'")
         return Decoding.of_bytes(data, name)
@@ -223,7 +228,7 @@ def _from_encoded(decoding: Decoding) -> Waveform:
     )
 
 
-def _from_array(audio: Any, sampling_rate: int | None) -> Waveform:
+def _from_array(audio: Any, sampling_rate: Any) -> Waveform:
     if hasattr(audio, "detach"):  # a torch tensor, whose half types NumPy lacks
         audio = audio.detach().cpu()
         audio = audio.float() if audio.is_floating_point() else audio
@@ -237,11 +242,13 @@ def _from_array(audio: Any, sampling_rate: int | None) -> Waveform:
             "(channels, samples)"
         )
     channels = array.shape[0] if array.ndim == 2 else 1
-    if not isinstance(sampling_rate, int | float | np.number) or isinstance(sampling_rate, bool):
+    real = isinstance(sampling_rate, int | float | np.integer | np.floating)
+    if not real or isinstance(sampling_rate, bool):
         raise AudioError(f"{name}: sampling_rate={sampling_rate!r} is not a number of Hz")
     check_rate_and_channels(name, float(sampling_rate), channels)
     if array.dtype.kind == "f":
-        scaled = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 lies infinity, which is refused below
+            scaled = array.astype(np.float32)
     else:  # full scale is 1, as in a file; unsigned integers are centred first
         limits = np.iinfo(array.dtype)
         middle = 0 if array.dtype.kind == "i" else 2 ** (limits.bits - 1)
@@ -249,7 +256,7 @@ def _from_array(audio: Any, sampling_rate: int | None) -> Waveform:
     mono = scaled if scaled.ndim == 1 else scaled.mean(axis=0, dtype=np.float32)
     samples = _resample(iter([mono]), float(sampling_rate))
     return Waveform(
-        samples, name=name, source_rate_hz=round(sampling_rate), source_channels=channels
+        samples, name=name, source_rate_hz=round(float(sampling_rate)), source_channels=channels
     )
 
 

@@ -3,18 +3,20 @@ when less comes out than the file promised, which FFmpeg passes over in silence.
 
 from __future__ import annotations
 
-import io
 import math
 import os
+import stat
 from collections.abc import Generator, Iterator
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, cast
 
 import av
 import av.error
 import numpy as np
 from jaxtyping import Float32
 
+from .containers import bytes_missing, states_mp3_length
 from .errors import AudioError
 
 __all__ = ["MAX_CHANNELS", "MAX_RATE_HZ", "MIN_RATE_HZ", "Decoding", "check_rate_and_channels"]
@@ -26,9 +28,6 @@ MAX_CHANNELS = 64
 
 _TOLERANCE_SECONDS = 0.04
 """Missing audio is reported from one audio token (40 ms) up: lossy containers round durations."""
-
-# Writers that can't seek back put a huge size into the header for "until the end".
-_SIZE_UNKNOWN = 0x7FFF_F000
 
 Chunk = Float32[np.ndarray, "samples"]
 
@@ -59,12 +58,18 @@ class Decoding:
         AudioError: if it is empty, is not audio, has no audio track, or visibly ends too early.
     """
 
-    def __init__(self, file: str | BinaryIO, name: str) -> None:
-        _check_complete(file, name)
+    def __init__(self, file: str | BufferedIOBase, name: str) -> None:
+        if missing := bytes_missing(file):
+            raise AudioError(
+                f"{name} is truncated: it says that at least {missing} more bytes follow than "
+                "there are: copy or download the file again"
+            )
         self.name = name
         self._file = file
         try:
-            self._container = av.open(file, mode="r", metadata_errors="replace")
+            # "file:", or FFmpeg takes what stands before a colon in a name for a protocol.
+            place = f"file:{file}" if isinstance(file, str) else file
+            self._container = av.open(place, mode="r", metadata_errors="replace")
         except (av.error.FFmpegError, ValueError, OSError) as error:
             raise AudioError(
                 f"{name} is not audio that can be read, or its header is damaged "
@@ -81,18 +86,29 @@ class Decoding:
 
     @classmethod
     def of_path(cls, path: str | os.PathLike[str]) -> Decoding:
-        """Raises AudioError if there is no such readable file."""
-        name = os.fspath(path)
-        place = Path(path)
-        if place.is_dir():
+        """A file, or a pipe, which is read to its end first.
+
+        Raises:
+            AudioError: if there is no such thing, or it can't be read.
+        """
+        name = os.fsdecode(path)
+        try:
+            status = os.stat(name)  # noqa: PTH116 (a Path would hide some errors)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise AudioError(f"{name}: no such file: check the path") from error
+        except (OSError, ValueError) as error:
+            raise AudioError(f"{name:.200} can't be read ({_reason(error)}): check it") from error
+        if stat.S_ISDIR(status.st_mode):
             raise AudioError(
                 f"{name} is a folder: name the audio files in it, such as {name}/*.wav"
             )
-        if not place.exists():
-            raise AudioError(f"{name}: no such file: check the path")
-        if not os.access(place, os.R_OK):
+        if stat.S_ISFIFO(status.st_mode):
+            return cls.of_bytes(Path(name).read_bytes(), name)
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError(f"{name} is neither a file nor a pipe: name an audio file")
+        if not os.access(name, os.R_OK):
             raise AudioError(f"{name} can't be read: check its permissions")
-        if place.is_file() and place.stat().st_size == 0:
+        if status.st_size == 0:
             raise AudioError(f"{name} is empty (0 bytes): expected an audio file")
         return cls(name, name)
 
@@ -101,7 +117,7 @@ class Decoding:
         """Raises AudioError if there are no bytes."""
         if not data:
             raise AudioError(f"{name} is empty (0 bytes): expected an audio file's content")
-        return cls(io.BytesIO(data), name)
+        return cls(BytesIO(data), name)
 
     def chunks(self) -> Iterator[Chunk]:
         """Mono float32 samples (the mean of the channels) at `rate_hz`, from start to end.
@@ -152,7 +168,7 @@ class Decoding:
 
         FFmpeg guesses an MP3's duration from its size where no Xing header states it: no evidence.
         """
-        if self.format == "mp3" and not _has_xing_header(self._file):
+        if self.format == "mp3" and not states_mp3_length(self._file):
             return
         container, stream = self._container, self._stream
         stated = 0.0
@@ -183,74 +199,3 @@ def _mono(frame: av.AudioFrame) -> Chunk:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _slice(file: str | BinaryIO, start: int, length: int) -> bytes:
-    """Up to `length` bytes from `start` (from the end where negative), wherever the file lives."""
-    if isinstance(file, str):
-        with Path(file).open("rb") as opened:
-            return _slice(opened, start, length)
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size + start) if start < 0 else min(start, size))
-    data = file.read(length)
-    file.seek(0)
-    return data
-
-
-def _size(file: str | BinaryIO) -> int:
-    return Path(file).stat().st_size if isinstance(file, str) else file.seek(0, os.SEEK_END)
-
-
-def _check_complete(file: str | BinaryIO, name: str) -> None:
-    """WAV and Ogg say where they end, and FFmpeg believes the file's size instead."""
-    if isinstance(file, str) and not Path(file).is_file():
-        return  # a pipe or a device has no end to look at
-    head = _slice(file, 0, 12)
-    missing = 0
-    if head[:4] in (b"RIFF", b"RIFX"):
-        missing = _riff_bytes_missing(file, "little" if head[:4] == b"RIFF" else "big")
-    elif head[:4] == b"OggS":
-        missing = _ogg_bytes_missing(file)
-    if missing:
-        raise AudioError(
-            f"{name} is truncated: its header promises at least {missing} more bytes than there "
-            "are: copy or download the file again"
-        )
-
-
-def _riff_bytes_missing(file: str | BinaryIO, order: Literal["little", "big"]) -> int:
-    """Bytes that the `data` chunk claims beyond the end of the file."""
-    size, position = _size(file), 12
-    while position + 8 <= size:
-        header = _slice(file, position, 8)
-        length = int.from_bytes(header[4:], order)
-        if header[:4] == b"data":
-            known = length < _SIZE_UNKNOWN
-            return max(0, position + 8 + length - size) if known else 0
-        position += 8 + length + length % 2  # chunks are padded to even lengths
-    return 0
-
-
-def _ogg_bytes_missing(file: str | BinaryIO) -> int:
-    """Bytes missing from the last Ogg page (RFC 3533, section 6), or 1 if no page ends the stream.
-
-    A page's header is 27 bytes, the last of which counts the segment lengths that follow.
-    """
-    tail = _slice(file, -(1 << 17), 1 << 17)  # a page has at most 65,307 bytes
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return 1
-    length = 27 + page[26] + sum(page[27 : 27 + page[26]])
-    ends_stream = bool(page[5] & 0x04)
-    return max(0, length - len(page)) or int(not ends_stream)
-
-
-def _has_xing_header(file: str | BinaryIO) -> bool:
-    """Whether an MP3 states its number of frames (Xing, Info or VBRI in its first frame)."""
-    head = _slice(file, 0, 10)
-    start = 0
-    if head[:3] == b"ID3" and len(head) == 10:  # the tag's size: four bytes of seven bits each
-        sizes = zip(head[6:], (21, 14, 7, 0), strict=True)
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in sizes)
-    first_frame = _slice(file, start, 2048)
-    return any(tag in first_frame for tag in (b"Xing", b"Info", b"VBRI"))

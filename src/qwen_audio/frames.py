@@ -20,7 +20,7 @@ SpanKind = Literal["audio", "prompt", "generated"]
 Run = tuple[SpanKind, int]
 """So many rows of one kind, one after another."""
 
-WindowRows = tuple[Float32[np.ndarray, "rows width"], tuple[Run, ...]]
+WindowRows = tuple[Float32[np.ndarray, "_rows _width"], tuple[Run, ...]]
 """The rows of one window at one tap, and what they are."""
 
 
@@ -107,7 +107,7 @@ def assemble(
     windows = tuple(window for window, _ in held)
     frames: dict[Tap, Frames] = {}
     for tap in taps:
-        data: list[Float32[np.ndarray, "rows width"]] = []
+        data: list[Float32[np.ndarray, "_rows width"]] = []
         seconds: list[np.ndarray] = []
         spans: list[Span] = []
         row = 0

@@ -7,18 +7,19 @@ transformers 5 has them under `model.*`.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from transformers import Qwen2AudioConfig
+from transformers.initialization import no_init_weights
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoderLayer
 
 from .tap import Stage, Tap
 
-__all__ = ["Needed", "needed_tensors"]
+__all__ = ["Needed", "empty_module", "needed_tensors"]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -30,6 +31,12 @@ class Needed(NamedTuple):
     shape: tuple[int, ...]
 
 
+def empty_module(build: Callable[[], nn.Module]) -> nn.Module:
+    """A module without memory: built on the meta device, its tensors shapes alone."""
+    with no_init_weights(), torch.device("meta"):
+        return build()
+
+
 def needed_tensors(config: Qwen2AudioConfig) -> Iterator[tuple[str, Needed]]:
     """Every tensor's name, and what needs it.
 
@@ -38,9 +45,8 @@ def needed_tensors(config: Qwen2AudioConfig) -> Iterator[tuple[str, Needed]]:
     audio: Any = config.audio_config
     text: Any = config.text_config
     width, lm_width = audio.d_model, text.hidden_size
-    with torch.device("meta"):
-        encoder_layer = _shapes(Qwen2AudioEncoderLayer(audio))
-        decoder_layer = _shapes(Qwen2DecoderLayer(text, layer_idx=0))
+    encoder_layer = _shapes(empty_module(lambda: Qwen2AudioEncoderLayer(audio)))
+    decoder_layer = _shapes(empty_module(lambda: Qwen2DecoderLayer(text, layer_idx=0)))
 
     stem: Shapes = {
         "conv1.weight": (width, audio.num_mel_bins, 3),

@@ -34,17 +34,23 @@ class Spec:
     @property
     def fingerprint(self) -> str:
         """The same for equal Specs, on any machine: 16 hexadecimal digits of SHA-256."""
-        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self._settings(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """One line; `from_json` reads it back."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(self._settings(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
-        """Raises OptionError for unknown or missing settings."""
-        return cls.of(**json.loads(text))
+        """Raises OptionError for what is no JSON object, and for unknown or missing settings."""
+        try:
+            settings = json.loads(text)
+        except ValueError as error:
+            raise OptionError(f"{text!r:.80} is no Spec in JSON ({error})") from error
+        if not isinstance(settings, dict):
+            raise OptionError(f"{text!r:.80} is no Spec in JSON: it takes an object")
+        return cls.of(**settings)
 
     @classmethod
     def of(cls, **settings: Any) -> Spec:
@@ -58,3 +64,11 @@ class Spec:
                 f"it takes {', '.join(sorted(known))}"
             )
         return cls(**settings)
+
+    def _settings(self) -> dict[str, Any]:
+        """By name; 30 s are written as 30.0 s are, to which they are equal."""
+        seconds = {
+            "window_seconds": float(self.window_seconds),
+            "hop_seconds": float(self.hop_seconds),
+        }
+        return dataclasses.asdict(self) | seconds

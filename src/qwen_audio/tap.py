@@ -19,7 +19,9 @@ __all__ = ["MEL_FRAMES_PER_SECOND", "Geometry", "Stage", "Tap"]
 MEL_FRAMES_PER_SECOND = 100
 """Whisper's hop of 160 samples at 16 kHz: one mel frame per 10 ms."""
 
-_FORM = re.compile(r"(?P<stage>mel|encoder|audio_tower|projector|lm)(?:\.(?P<level>-?\d+|norm))?")
+_FORM = re.compile(
+    r"(?P<stage>mel|encoder|audio_tower|projector|lm)(?:\.(?P<level>0|-?[1-9][0-9]{0,8}|norm))?"
+)
 
 
 class Stage(IntEnum):

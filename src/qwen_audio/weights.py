@@ -18,7 +18,7 @@ from transformers import Qwen2AudioConfig
 
 from .errors import CheckpointError
 from .hub import HubFiles
-from .layout import needed_tensors
+from .layout import empty_module, needed_tensors
 from .tap import Geometry, Tap
 
 if TYPE_CHECKING:
@@ -231,11 +231,10 @@ class Parts:
     def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
         """The module whose tensors are named `prefix…`, in evaluation mode, without gradients.
 
-        `build` runs on the meta device: the weights read are the only ones ever allocated.
+        It is built without memory: the weights read are the only ones ever allocated.
         """
         if prefix not in self._built:
-            with torch.device("meta"):
-                module = build()
+            module = empty_module(build)
             tensors = {
                 name: tensor.to(device=self.device, dtype=self.dtype)
                 for name, tensor in self._checkpoint.read(prefix).items()

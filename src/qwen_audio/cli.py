@@ -1,0 +1,343 @@
+"""qwen-audio: parse, call, print. What it prints comes from the Python API; errors are one line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import __version__
+from .errors import OptionError, QwenAudioError
+
+if TYPE_CHECKING:
+    from .inspection import Inspection
+    from .model import QwenAudio
+
+__all__ = ["main"]
+
+EMBEDDED = "embedded"
+
+T = TypeVar("T")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, 1 if anything failed, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except QwenAudioError as error:
+        _complain(str(error))
+        return 1
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+
+
+def _describe(options: argparse.Namespace) -> int:
+    model = _load(options)
+    sampling = {
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "seed": options.seed,
+    }
+    live = sys.stdout.isatty() and not options.json and len(options.files) == 1
+
+    def describe(file: str) -> None:
+        stream = (lambda text: print(text, end="", flush=True)) if live else None
+        text = model.describe(
+            file, prompt=options.prompt, stream=stream, **sampling, **_windowing(options)
+        )
+        if not text.complete:
+            _complain(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
+        if options.json:
+            answers = [dataclasses.asdict(answer) for answer in text.answers]
+            _print_json({"source": file, "text": str(text), "answers": answers})
+        elif live:
+            print()
+        elif len(options.files) > 1:
+            print(f"{file}: {text}" if len(text.answers) == 1 else f"{file}:\n{text}")
+        else:
+            print(text)
+
+    return _each(options.files, describe)
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from .export import check_output, save
+
+    output = check_output(options.output)
+    model = _load(options)
+    settings = {
+        "tap": options.tap,
+        "pooling": options.pooling,
+        "span": options.span,
+        "prompt": options.prompt,
+        **_windowing(options),
+    }
+    spec = model.spec(**settings)
+    sources: list[str] = []
+    vectors: list[Any] = []
+
+    def encode(file: str) -> None:
+        vectors.append(model.encode(file, **settings))
+        sources.append(file)
+
+    status = _each(options.files, encode)
+    if not vectors:
+        _complain(f"nothing could be encoded, so {output} was not written")
+        return status
+    save(output, sources, vectors, spec)
+    summary = {
+        "output": str(output),
+        "sources": sources,
+        "shapes": [list(vector.shape) for vector in vectors],
+        "spec": dataclasses.asdict(spec),
+        "fingerprint": spec.fingerprint,
+    }
+    if options.json:
+        _print_json(summary)
+    else:
+        shapes = sorted({"×".join(map(str, vector.shape)) for vector in vectors})
+        print(f"{output}: {len(vectors)} × {spec.tap} ({spec.pooling}), {', '.join(shapes[:3])}")
+    return status
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    model = _load(options)
+
+    def inspect(file: str) -> None:
+        story = model.inspect(file, prompt=options.prompt, **_windowing(options))
+        if options.json:
+            _print_json(dataclasses.asdict(story))
+        else:
+            _print_inspection(story)
+
+    return _each(options.files, inspect)
+
+
+def _taps(options: argparse.Namespace) -> int:
+    from .fast_start import fast_start
+
+    with fast_start():
+        from .weights import Checkpoint
+    if options.checkpoint and options.model:
+        raise OptionError(f"taps {options.checkpoint} --model {options.model}: name one model")
+    source = options.checkpoint or options.model
+    _say_embedded(source)
+    checkpoint = Checkpoint(source or EMBEDDED, options.revision)
+    geometry = checkpoint.geometry
+    rows = [
+        {
+            "tap": str(tap),
+            "width": geometry.width(tap),
+            "rate_hz": round(1 / tap.hop_seconds, 6),
+            **dataclasses.asdict(checkpoint.cost(tap)),
+        }
+        for tap in geometry.taps()
+    ]
+    text = dataclasses.asdict(checkpoint.cost(None))
+    if options.json:
+        _print_json({"model": checkpoint.name, "taps": rows, "text": text})
+        return 0
+    table = _table(
+        f"The line of {checkpoint.name}: a tap needs what stands above it, and nothing below",
+        ("tap", "width", "rows", "tensors", "parameters", "weights"),
+    )
+    for row in rows:
+        name = str(row["tap"])
+        rate = "1 / position" if name.startswith("lm") else f"{row['rate_hz']:g} Hz"
+        table.add_row(name, str(row["width"]), rate, *_cost_cells(row))
+    table.add_row("text", "", "1 / token", *_cost_cells(text))
+    _print_table(table)
+    return 0
+
+
+def _print_inspection(story: Inspection) -> None:
+    table = _table(
+        f"{story.name}: {story.seconds:g} s, {story.source_format}, {story.source_rate_hz} Hz × "
+        f"{story.source_channels}",
+        ("window", "samples", "mel", "encoder", "audio tokens", "ids", "positions"),
+    )
+    for w in story.windows:
+        table.add_row(
+            str(w.window),
+            str(w.samples),
+            f"{story.mel_bins} × {w.mel_frames}",
+            str(w.encoder_frames),
+            str(w.audio_tokens),
+            str(w.prompt_ids),
+            str(w.positions),
+        )
+    table.caption = f"prompt: {story.prompt!r}; ids before the audio is merged, positions after"
+    _print_table(table)
+    taps = _table(None, ("tap", "rows", "width", "rate", "tensors", "parameters", "weights"))
+    for tap in story.taps:
+        rate = f"{tap.rate_hz:g} Hz"
+        cells = _cost_cells(dataclasses.asdict(tap))
+        taps.add_row(tap.tap, str(tap.rows), str(tap.width), rate, *cells)
+    _print_table(taps)
+
+
+def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
+    """Do every file; say which failed and why; 1 if any did."""
+    failed = 0
+    for file in _progress(files):
+        try:
+            work(file)
+        except QwenAudioError as error:
+            failed += 1
+            _complain(str(error))
+    if failed and len(files) > 1:
+        _complain(f"{failed} of {len(files)} files failed")
+    return int(failed > 0)
+
+
+def _progress(files: Sequence[T]) -> Iterator[T]:
+    """A bar on a terminal, when there is more than one thing to wait for."""
+    if len(files) < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from files
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(files, console=Console(stderr=True), transient=True)
+
+
+def _load(options: argparse.Namespace) -> QwenAudio:
+    from .fast_start import fast_start
+
+    with fast_start():
+        from .model import load
+    _say_embedded(options.model)
+    return load(
+        options.model or EMBEDDED,
+        device=options.device,
+        dtype=options.dtype,
+        revision=options.revision,
+    )
+
+
+def _say_embedded(model: str | None) -> None:
+    if model is None:
+        print(
+            "qwen-audio: using the small embedded checkpoint "
+            "(--model Qwen/Qwen2-Audio-7B-Instruct for the real one)",
+            file=sys.stderr,
+        )
+
+
+def _windowing(options: argparse.Namespace) -> dict[str, Any]:
+    from .audio import WINDOW_SECONDS
+
+    window = WINDOW_SECONDS if options.window is None else options.window
+    return {"window_seconds": window, "hop_seconds": options.hop}
+
+
+def _cost_cells(cost: dict[str, Any]) -> tuple[str, str, str]:
+    return str(cost["tensors"]), f"{cost['parameters']:,}", _bytes(cost["bytes"])
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count} B"
+
+
+def _table(title: str | None, columns: Iterable[str]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(table)
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, ensure_ascii=False))
+
+
+def _complain(line: str) -> None:
+    print(f"qwen-audio: {line}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qwen-audio",
+        description="Hear what an audio language model hears: one line from file to text, "
+        "with a tap at every stage.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"qwen-audio {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    model = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    model.add_argument(
+        "--model",
+        metavar="M",
+        help="a folder, or a hub model such as Qwen/Qwen2-Audio-7B-Instruct "
+        "(default: the small checkpoint that ships with the package)",
+    )
+    model.add_argument("--revision", help="branch, tag or commit of a hub model")
+    model.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
+
+    compute = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    compute.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+    compute.add_argument("--dtype", help="float32, bfloat16 or float16")
+    compute.add_argument("--prompt", help='a question (default: "Describe the music:")')
+    compute.add_argument(
+        "--window", type=float, metavar="S", help="seconds heard at once, at most 30 (default: 30)"
+    )
+    compute.add_argument(
+        "--hop", type=float, metavar="S", help="seconds between windows (default: --window)"
+    )
+    compute.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, *, files: bool = True
+    ) -> argparse.ArgumentParser:
+        parents = [model, compute] if files else [model]
+        sub = commands.add_parser(
+            name, help=text, description=text, parents=parents, allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    describe = command("describe", _describe, "Say in words what is heard.")
+    describe.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+    describe.add_argument("--temperature", type=float, default=0.0, help="0: greedy (default)")
+    describe.add_argument("--top-p", type=float, default=1.0)
+    describe.add_argument("--seed", type=int)
+
+    encode = command("encode", _encode, "Write the vectors of one tap to a file.")
+    encode.add_argument("--tap", default="audio_tower", help="see `qwen-audio taps`")
+    encode.add_argument("--pooling", default="mean", help="mean (default), max, last or none")
+    encode.add_argument("--span", default="audio", help="audio (default), prompt, last or all")
+    encode.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help=".npz, .safetensors or .parquet"
+    )
+
+    command("inspect", _inspect, "Show a clip's whole way along the line, counted.")
+
+    taps = command("taps", _taps, "List every tap and what it needs.", files=False)
+    taps.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

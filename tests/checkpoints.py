@@ -1,0 +1,136 @@
+"""Small Qwen2-Audio checkpoints with random weights: written by transformers, read by this package.
+
+The tokenizer, chat template and generation settings are those of the embedded checkpoint; the
+geometry is the caller's. transformers' own initialisation (normal, deviation 0.02, zero biases)
+makes outputs of narrow models almost constant; here weights keep the size of what passes them, and
+biases and norms are random too, so that no mistake in any of them goes unseen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+import qwen_audio
+
+EMBEDDED = Path(qwen_audio.__file__).parent / "embedded"
+AUDIO_ID = 1096
+VOCAB_SIZE = 1104
+END_OF_TEXT_ID = 1093
+
+_COPIED = (
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+_GAINS = {"q_proj": 1.5, "k_proj": 1.5, "conv1": 4.0, "conv2": 3.0}
+
+
+def random_checkpoint(
+    folder: Path,
+    *,
+    seed: int = 0,
+    mel_bins: int = 80,
+    width: int = 64,
+    encoder_layers: int = 3,
+    encoder_heads: int = 4,
+    lm_width: int = 96,
+    lm_layers: int = 3,
+    heads: int = 4,
+    kv_heads: int = 2,
+    shards: int = 3,
+) -> Path:
+    """Write a checkpoint into `folder` (made if need be), in at most `shards` files of weights.
+
+    The same arguments give the same weights; float32; with one shard there is no index.
+    """
+    config = Qwen2AudioConfig(
+        audio_config={
+            "model_type": "qwen2_audio_encoder",
+            "num_mel_bins": mel_bins,
+            "d_model": width,
+            "encoder_layers": encoder_layers,
+            "encoder_attention_heads": encoder_heads,
+            "encoder_ffn_dim": 4 * width,
+            "max_source_positions": 1500,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "hidden_size": lm_width,
+            "intermediate_size": 2 * lm_width,
+            "num_hidden_layers": lm_layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "vocab_size": VOCAB_SIZE,
+            "max_position_embeddings": 4096,
+            "bos_token_id": END_OF_TEXT_ID,
+            "eos_token_id": END_OF_TEXT_ID,
+            "pad_token_id": END_OF_TEXT_ID,
+            "tie_word_embeddings": False,
+        },
+        audio_token_index=AUDIO_ID,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2AudioForConditionalGeneration(config).float().eval()
+        randomise(model, torch.Generator().manual_seed(seed))
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, max_shard_size=_shard_size(model, shards))
+    for name in _COPIED:
+        shutil.copy(EMBEDDED / name, folder / name)
+    edit_json(folder / "preprocessor_config.json", feature_size=mel_bins)
+    return folder
+
+
+def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
+    """Weights that keep the size of what passes them; norms near 1; biases that can be seen.
+
+    Convolutions and positions are larger, so that frames differ in time as much as in width;
+    queries and keys too, so that attention is neither uniform nor one-hot.
+    """
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "embed_tokens" in name or "embed_positions" in name:
+            values = noise
+        elif parameter.ndim == 1:
+            is_scale = "norm" in name and name.endswith("weight")
+            values = 1 + 0.2 * noise if is_scale else 0.2 * noise
+        else:
+            gain = next((gain for part, gain in _GAINS.items() if part in name), 1.0)
+            values = noise * gain / math.sqrt(parameter[0].numel())
+        parameter.data.copy_(values)
+
+
+def edit_json(file: Path, **changes: Any) -> None:
+    """Set keys of a JSON file; None removes a key. Nested keys are written `outer__inner`."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        *outer, last = key.split("__")
+        place = settings
+        for name in outer:
+            place = place[name]
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _shard_size(model: torch.nn.Module, shards: int) -> int:
+    """Bytes such that files, filled one after another in order, number at most `shards`."""
+    sizes = [p.numel() * p.element_size() for p in model.parameters()]
+    if shards == 1:
+        return 2 * sum(sizes)
+    return sum(sizes) // shards + max(sizes)

@@ -1,0 +1,41 @@
+"""Fixtures, and shape and type checks: under pytest every annotation of the package is enforced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jaxtyping
+import pytest
+from hypothesis import settings
+
+jaxtyping.install_import_hook("qwen_audio", "checking.typechecked")
+
+from checkpoints import random_checkpoint  # noqa: E402
+
+# The same examples in every run; other ones with --hypothesis-profile=explore.
+settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small checkpoint with grouped-query attention, in several shards."""
+    return random_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+_PARITY_ERRORS: dict[str, float] = {}
+
+
+@pytest.fixture(scope="session")
+def parity_errors() -> dict[str, float]:
+    """The largest relative error seen at each stage, printed at the end of the run."""
+    return _PARITY_ERRORS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the closing line of a release says about parity comes from here."""
+    if _PARITY_ERRORS:
+        terminalreporter.section("largest relative error against transformers, float32")
+        for stage, error in _PARITY_ERRORS.items():
+            terminalreporter.write_line(f"{stage:12} {error:.1e}")

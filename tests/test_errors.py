@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import qwen_audio
+from qwen_audio import errors
+from qwen_audio.errors import MissingExtraError, QwenAudioError
+
+ALL = [getattr(errors, name) for name in errors.__all__]
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_every_error_has_the_same_root(error: type[Exception]) -> None:
+    assert issubclass(error, QwenAudioError)
+    assert inspect.getdoc(error)
+
+
+@pytest.mark.parametrize("name", ["AudioError", "OptionError", "TapError"])
+def test_bad_values_are_value_errors(name: str) -> None:
+    assert issubclass(getattr(qwen_audio, name), ValueError)
+
+
+def test_messages_are_one_line_whatever_they_quote() -> None:
+    message = str(QwenAudioError("song\r\nname.wav \t is\n\n  odd\n"))
+    assert message == "song name.wav is odd"
+
+
+def test_a_missing_extra_names_the_command_that_brings_it() -> None:
+    error = MissingExtraError("export to Parquet", "parquet")
+    assert "pip install 'qwen-audio-playground[parquet]'" in str(error)
+    assert isinstance(error, ImportError)
+
+
+@pytest.mark.parametrize("name", qwen_audio.__all__)
+def test_public_names_exist(name: str) -> None:
+    assert getattr(qwen_audio, name) is not None
+    assert name in dir(qwen_audio)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Wavform'"):
+        _ = qwen_audio.Wavform
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, qwen_audio; dir(qwen_audio); qwen_audio.AudioError; "
+        "print(*{'torch', 'numpy', 'av', 'transformers', 'soxr'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")

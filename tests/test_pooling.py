@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as nst
+
+from qwen_audio.audio import Window
+from qwen_audio.errors import OptionError
+from qwen_audio.frames import Frames, Span
+from qwen_audio.pooling import PoolingName, SpanName, check_pooling, check_span, pool, select
+from qwen_audio.tap import Tap
+
+Rows = np.ndarray[Any, np.dtype[np.float32]]
+
+matrices = nst.arrays(
+    np.float32,
+    nst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30),
+    elements=st.floats(-1e3, 1e3, width=32),
+)
+
+
+@given(matrices)
+def test_each_pooling_is_numpys(rows: Rows) -> None:
+    np.testing.assert_array_equal(pool(rows, "none"), rows)
+    np.testing.assert_array_equal(pool(rows, "max"), np.amax(rows, axis=0))
+    np.testing.assert_array_equal(pool(rows, "last"), rows[len(rows) - 1])
+    expected = np.array([np.float32(np.float64(column).sum() / len(rows)) for column in rows.T])
+    np.testing.assert_allclose(pool(rows, "mean"), expected, rtol=1e-6, atol=1e-6)
+    for pooling in get_args(PoolingName):
+        assert pool(rows, pooling).dtype == np.float32
+
+
+def test_a_mean_of_many_rows_loses_no_digits() -> None:
+    rows = np.full((200_000, 1), 0.1, np.float32)
+    assert pool(rows, "mean")[0] == np.float32(0.1)
+
+
+def test_the_last_row_is_a_copy() -> None:
+    rows = np.ones((3, 2), np.float32)
+    pool(rows, "last")[:] = 5
+    assert (rows == 1).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "last"])
+def test_no_rows_pool_to_nothing(pooling: PoolingName) -> None:
+    with pytest.raises(OptionError, match="no rows"):
+        pool(np.zeros((0, 4), np.float32), pooling)
+
+
+def test_no_rows_unpooled_are_no_rows() -> None:
+    assert pool(np.zeros((0, 4), np.float32), "none").shape == (0, 4)
+
+
+@pytest.mark.parametrize("name", ["", "Mean", "avg", "cls", "mean "])
+def test_other_poolings_are_errors(name: str) -> None:
+    with pytest.raises(OptionError, match="use one of mean, max, last, none"):
+        check_pooling(name)
+
+
+@pytest.mark.parametrize("name", ["", "generated", "Audio", "text"])
+def test_other_spans_are_errors(name: str) -> None:
+    with pytest.raises(OptionError, match="use one of audio, prompt, last, all"):
+        check_span(name, Tap.parse("lm.0"))
+
+
+@pytest.mark.parametrize("tap", ["mel", "encoder.1", "audio_tower", "projector"])
+def test_the_ear_sees_no_prompt(tap: str) -> None:
+    for span in ("prompt", "last"):
+        with pytest.raises(OptionError, match=f"at tap {tap}: only the language model"):
+            check_span(span, Tap.parse(tap))
+    for span in ("audio", "all"):
+        check_span(span, Tap.parse(tap))
+
+
+@pytest.mark.parametrize("span", get_args(SpanName))
+@pytest.mark.parametrize("tap", ["lm.0", "lm.2", "lm.norm"])
+def test_the_language_model_has_every_span(tap: str, span: str) -> None:
+    check_span(span, Tap.parse(tap))
+
+
+layouts = st.lists(  # of one window each
+    st.tuples(st.integers(1, 4), st.integers(0, 6), st.integers(1, 4), st.integers(0, 3)),
+    min_size=1,
+    max_size=4,
+)
+
+
+def frames_of(layout: list[tuple[int, int, int, int]], seed: int) -> tuple[Frames, dict[str, Any]]:
+    """Windows of prompt, audio, prompt and generated rows; and the indices of each kind."""
+    spans: list[Span] = []
+    indices: dict[str, list[int]] = {"prompt": [], "audio": [], "generated": [], "last": []}
+    row = 0
+    for window, counts in enumerate(layout):
+        kinds = ("prompt", "audio", "prompt", "generated")
+        for kind, count in zip(kinds, counts, strict=True):
+            spans.append(Span(kind, row, row + count, window))  # type: ignore[arg-type]
+            indices[kind] += range(row, row + count)
+            row += count
+        indices["last"].append(row - counts[3] - 1)
+    data = np.random.default_rng(seed).normal(size=(row, 5)).astype(np.float32)
+    windows = tuple(Window(30.0 * k, 30.0 * k + 30) for k in range(len(layout)))
+    frames = Frames(data, Tap.parse("lm.1"), np.zeros(row), tuple(spans), windows)
+    return frames, indices
+
+
+@given(layouts, st.integers(0, 99), st.sampled_from(["audio", "prompt", "last"]))
+def test_nothing_but_the_span_counts(
+    layout: list[tuple[int, int, int, int]], seed: int, span: SpanName
+) -> None:
+    frames, indices = frames_of(layout, seed)
+    chosen = select(frames, span)
+    np.testing.assert_array_equal(chosen, frames.data[indices[span]])
+
+    outside = np.setdiff1d(np.arange(len(frames)), indices[span])
+    disturbed = frames.data.copy()
+    disturbed[outside] = np.nan
+    other = Frames(disturbed, frames.tap, frames.seconds, frames.spans, frames.windows)
+    for pooling in get_args(PoolingName):
+        if len(chosen):
+            np.testing.assert_array_equal(pool(select(other, span), pooling), pool(chosen, pooling))
+
+
+@given(layouts, st.integers(0, 99))
+def test_all_is_all(layout: list[tuple[int, int, int, int]], seed: int) -> None:
+    frames, _ = frames_of(layout, seed)
+    np.testing.assert_array_equal(select(frames, "all"), frames.data)
