@@ -49,7 +49,7 @@ def with_picture(
     samples: Samples | None,
     rate: int = 48_000,
     format: str = "mp4",
-    seconds: float = 2.0,  # noqa: A002
+    seconds: float = 2.0,
 ) -> bytes:
     """A film: a small moving picture, and sound where `samples` are given."""
     opened = io.BytesIO()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import librosa  # noqa: TID253
+import librosa
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -31,8 +33,6 @@ LOSSLESS = {
     "wav-ulaw": ("WAV", "ULAW", "FILE"),
     "wav-alaw": ("WAV", "ALAW", "FILE"),
     "wavex-24": ("WAVEX", "PCM_24", "FILE"),
-    "rifx-16": ("WAV", "PCM_16", "BIG"),
-    "rifx-float": ("WAV", "FLOAT", "BIG"),
     "rf64-16": ("RF64", "PCM_16", "FILE"),
     "w64-24": ("W64", "PCM_24", "FILE"),
     "aiff-16": ("AIFF", "PCM_16", "FILE"),
@@ -76,9 +76,7 @@ def test_lossless_formats_are_librosas(name: str, channels: int, tmp_path: Path)
     assert ours.samples.shape == theirs.shape
     np.testing.assert_allclose(ours.samples, theirs, atol=1e-4, rtol=0)
     assert (ours.source_rate_hz, ours.source_channels) == (48_000, channels)
-    assert ours.source_format == name.split("-")[0].replace("wavex", "wav").replace(
-        "rifx", "wav"
-    ).replace("rf64", "wav")
+    assert ours.source_format == name.split("-")[0].replace("wavex", "wav").replace("rf64", "wav")
     assert ours.name == str(file)
 
 
@@ -152,7 +150,7 @@ def test_channels_that_cancel_are_silence() -> None:
 )
 def test_full_scale_is_one(subtype: str, bits: int) -> None:
     """The loudest negative integer is −1, the loudest positive one just below 1, silence 0."""
-    samples = np.tile(np.float32([-1, 0, 1]), 400)[None]
+    samples = np.tile(np.array([-1, 0, 1], np.float32), 400)[None]
     heard = load_waveform(write_wav(samples, 16_000, subtype)).samples
     assert heard.min() == -1
     assert heard.max() == pytest.approx(1 - 2.0 ** (1 - bits), abs=1e-7)
@@ -383,12 +381,38 @@ def test_the_edges_of_what_rates_can_be(rate: int) -> None:
     assert load_waveform(write_wav(sound(0.5, rate), rate)).samples.size == 8000
 
 
-def test_a_recording_that_changes_on_its_way() -> None:
-    """Two Opus streams chained, mono and then stereo: mixing goes wrong without a word."""
-    mono = encode(sound(0.5, 48_000, 1), 48_000, "opus")
-    stereo = encode(sound(0.5, 48_000, 2), 48_000, "opus")
-    message = message_of(mono + stereo)
-    assert "changes from 48000 Hz and 1 channels to 48000 Hz and 2" in message
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1)])
+def test_a_recording_that_changes_on_its_way(rate: int, channels: int) -> None:
+    """MP3s laid end to end: at the wrong rate the second would be heard too high or too low."""
+    first = encode(sound(0.5, 48_000, 1), 48_000, "mp3")
+    second = encode(sound(0.5, rate, channels), rate, "mp3")
+    message = message_of(first + second)
+    assert "changes from " in message
+    assert "48000 Hz and 1" in message
+    assert f"{rate} Hz and {channels}" in message
+    assert "split or re-encode" in message
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0])
+def test_ogg_streams_chained_are_heard_in_full(seconds: float) -> None:
+    chain = [encode(sound(seconds, 48_000, 2), 48_000, "opus") for _ in range(3)]
+    assert load_waveform(b"".join(chain)).duration_seconds == 3 * seconds
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_big_endian_wav_is_refused(subtype: str, tmp_path: Path) -> None:
+    """FFmpeg reads its header and then takes its samples for little-endian ones: noise."""
+    file = tmp_path / "big.wav"
+    file.write_bytes(write_wav(sound(0.5, 16_000), 16_000, subtype, endian="BIG"))
+    assert "RIFX" in message_of(file)
+    assert "RIFX" in message_of(file.read_bytes())
+
+
+@pytest.mark.parametrize(("subtype", "value"), [("FLOAT", 3e38), ("DOUBLE", 1e300)])
+def test_floats_beyond_all_bounds(subtype: str, value: float) -> None:
+    opened = io.BytesIO()
+    soundfile.write(opened, np.full((8000, 2), value), 16_000, subtype=subtype, format="WAV")
+    assert "holds NaN or infinite samples" in message_of(opened.getvalue())
 
 
 # Damaged files.
@@ -460,7 +484,6 @@ def test_an_eighth_of_a_compressed_file_zeroed(
 )
 def test_forty_bytes_zeroed(name: str, files: dict[str, bytes]) -> None:
     data = bytearray(files[name])
-    data[len(data) // 2 :][:40] = bytes(40)
     data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
     message_of(bytes(data))
 
@@ -496,7 +519,7 @@ def test_random_bytes_that_begin_well(magic: bytes, data: bytes) -> None:
     hear(magic + data)
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def short_files() -> dict[str, bytes]:
     samples = sound(0.1, 16_000, 2)
     made = {n: encode(sound(0.1, 48_000, 2), 48_000, n) for n in CONTAINERS}
@@ -519,9 +542,8 @@ def test_valid_files_with_bytes_changed(
     changes: list[tuple[float, bytes]],
     cut: float,
     in_header: bool,
-    short_files: dict[str, bytes],
 ) -> None:
-    data = bytearray(short_files[name])
+    data = bytearray(short_files()[name])
     reach = min(len(data), 128) if in_header else len(data)
     for place, new in changes:
         start = int(place * (reach - 1))

@@ -1,4 +1,4 @@
-"""Every tap of the line equals transformers' composite model, whatever the lengths and the batch."""
+"""Every tap of the line equals transformers' composite model, in whatever batch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import EMBEDDED, random_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import PLAIN, Reference, relative_error, sound
 
 import qwen_audio as qa
+from checkpoints import EMBEDDED, random_checkpoint
 from qwen_audio.encoder import AudioEncoder
 from qwen_audio.mel import LogMel
 from qwen_audio.packed import KeyValueCache, Packing, packed_attention
 from qwen_audio.tap import Tap
+from reference import PLAIN, Reference, relative_error, sound
 
 TOLERANCE = 1e-5
 

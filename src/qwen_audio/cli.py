@@ -6,14 +6,13 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import __version__
-from .errors import OptionError, QwenAudioError
+from .errors import AudioError, OptionError, QwenAudioError
 
 if TYPE_CHECKING:
-    from .inspection import Inspection
     from .model import QwenAudio
 
 __all__ = ["main"]
@@ -111,13 +110,15 @@ def _encode(options: argparse.Namespace) -> int:
 
 def _inspect(options: argparse.Namespace) -> int:
     model = _load(options)
+    from .tables import inspection_tables
 
     def inspect(file: str) -> None:
         story = model.inspect(file, prompt=options.prompt, **_windowing(options))
         if options.json:
             _print_json(dataclasses.asdict(story))
         else:
-            _print_inspection(story)
+            for table in inspection_tables(story):
+                _print_table(table)
 
     return _each(options.files, inspect)
 
@@ -127,6 +128,8 @@ def _taps(options: argparse.Namespace) -> int:
 
     with fast_start():
         from .weights import Checkpoint
+    from .tables import taps_tables
+
     if options.checkpoint and options.model:
         raise OptionError(f"taps {options.checkpoint} --model {options.model}: name one model")
     source = options.checkpoint or options.model
@@ -146,43 +149,9 @@ def _taps(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"model": checkpoint.name, "taps": rows, "text": text})
         return 0
-    table = _table(
-        f"The line of {checkpoint.name}: a tap needs what stands above it, and nothing below",
-        ("tap", "width", "rows", "tensors", "parameters", "weights"),
-    )
-    for row in rows:
-        name = str(row["tap"])
-        rate = "1 / position" if name.startswith("lm") else f"{row['rate_hz']:g} Hz"
-        table.add_row(name, str(row["width"]), rate, *_cost_cells(row))
-    table.add_row("text", "", "1 / token", *_cost_cells(text))
-    _print_table(table)
+    for table in taps_tables(checkpoint.name, rows, text):
+        _print_table(table)
     return 0
-
-
-def _print_inspection(story: Inspection) -> None:
-    table = _table(
-        f"{story.name}: {story.seconds:g} s, {story.source_format}, {story.source_rate_hz} Hz × "
-        f"{story.source_channels}",
-        ("window", "samples", "mel", "encoder", "audio tokens", "ids", "positions"),
-    )
-    for w in story.windows:
-        table.add_row(
-            str(w.window),
-            str(w.samples),
-            f"{story.mel_bins} × {w.mel_frames}",
-            str(w.encoder_frames),
-            str(w.audio_tokens),
-            str(w.prompt_ids),
-            str(w.positions),
-        )
-    table.caption = f"prompt: {story.prompt!r}; ids before the audio is merged, positions after"
-    _print_table(table)
-    taps = _table(None, ("tap", "rows", "width", "rate", "tensors", "parameters", "weights"))
-    for tap in story.taps:
-        rate = f"{tap.rate_hz:g} Hz"
-        cells = _cost_cells(dataclasses.asdict(tap))
-        taps.add_row(tap.tap, str(tap.rows), str(tap.width), rate, *cells)
-    _print_table(taps)
 
 
 def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
@@ -191,7 +160,7 @@ def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
     for file in _progress(files):
         try:
             work(file)
-        except QwenAudioError as error:
+        except AudioError as error:  # this file's; any other error would be every file's
             failed += 1
             _complain(str(error))
     if failed and len(files) > 1:
@@ -238,27 +207,6 @@ def _windowing(options: argparse.Namespace) -> dict[str, Any]:
 
     window = WINDOW_SECONDS if options.window is None else options.window
     return {"window_seconds": window, "hop_seconds": options.hop}
-
-
-def _cost_cells(cost: dict[str, Any]) -> tuple[str, str, str]:
-    return str(cost["tensors"]), f"{cost['parameters']:,}", _bytes(cost["bytes"])
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count} B"
-
-
-def _table(title: str | None, columns: Iterable[str]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
-    return table
 
 
 def _print_table(table: Any) -> None:

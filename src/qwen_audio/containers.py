@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Literal
 
-__all__ = ["bytes_missing", "states_mp3_length"]
+__all__ = ["bytes_missing", "is_big_endian_wav", "states_mp3_length"]
 
 # What writers that can't seek back put into a header of 32 bits for "until the end".
 _OPEN_32_BIT = 0x7FFF_F000
@@ -34,8 +33,8 @@ def bytes_missing(file: str | BufferedIOBase) -> int:
             return bytes_missing(opened)
     head = _read(file, 0, 16)
     end = 0
-    if head[:4] in (b"RIFF", b"RIFX"):
-        end = _end_of_riff(file, "little" if head[:4] == b"RIFF" else "big")
+    if head[:4] == b"RIFF":
+        end = _end_of_riff(file)
     elif head == _W64_RIFF:
         end = int.from_bytes(_read(file, 16, 8), "little")
     elif head[:4] == b"caff":
@@ -49,6 +48,16 @@ def bytes_missing(file: str | BufferedIOBase) -> int:
     missing = 0 if end >= _OPEN_64_BIT else max(0, end - _size(file))
     file.seek(0)
     return missing
+
+
+def is_big_endian_wav(file: str | BufferedIOBase) -> bool:
+    """Whether it is a WAV with its bytes the other way round."""
+    if isinstance(file, str):
+        with Path(file).open("rb") as opened:
+            return is_big_endian_wav(opened)
+    head = _read(file, 0, 12)
+    file.seek(0)
+    return head[:4] == b"RIFX" and head[8:] == b"WAVE"
 
 
 def states_mp3_length(file: str | BufferedIOBase) -> bool:
@@ -69,12 +78,12 @@ def states_mp3_length(file: str | BufferedIOBase) -> bool:
 # Each of these gives the position at which the part that holds sound says to end; 0 for "unsaid".
 
 
-def _end_of_riff(file: BufferedIOBase, order: Literal["little", "big"]) -> int:
-    """WAV, little or big endian: its `data` chunk. Chunks are padded to even lengths."""
+def _end_of_riff(file: BufferedIOBase) -> int:
+    """WAV: its `data` chunk. Chunks are padded to even lengths."""
     position = 12
     for _ in range(_MAX_PARTS):
         header = _read(file, position, 8)
-        length = int.from_bytes(header[4:], order)
+        length = int.from_bytes(header[4:], "little")
         if header[:4] == b"data":
             return position + 8 + length if length < _OPEN_32_BIT else 0
         if len(header) < 8:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from collections.abc import Generator, Iterator
 from io import BufferedIOBase, BytesIO
@@ -16,7 +17,7 @@ import av.error
 import numpy as np
 from jaxtyping import Float32
 
-from .containers import bytes_missing, states_mp3_length
+from .containers import bytes_missing, is_big_endian_wav, states_mp3_length
 from .errors import AudioError
 
 __all__ = ["MAX_CHANNELS", "MAX_RATE_HZ", "MIN_RATE_HZ", "Decoding", "check_rate_and_channels"]
@@ -28,6 +29,8 @@ MAX_CHANNELS = 64
 
 _TOLERANCE_SECONDS = 0.04
 """Missing audio is reported from one audio token (40 ms) up: lossy containers round durations."""
+
+_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 Chunk = Float32[np.ndarray, "samples"]
 
@@ -59,6 +62,11 @@ class Decoding:
     """
 
     def __init__(self, file: str | BufferedIOBase, name: str) -> None:
+        if is_big_endian_wav(file):
+            raise AudioError(
+                f"{name} is a WAV of big-endian samples (RIFX), which FFmpeg takes for "
+                "little-endian ones, and so for noise: convert it to WAV or AIFF first"
+            )
         if missing := bytes_missing(file):
             raise AudioError(
                 f"{name} is truncated: it says that at least {missing} more bytes follow than "
@@ -79,6 +87,11 @@ class Decoding:
         if not isinstance(stream, av.AudioStream):
             self._container.close()
             raise AudioError(f"{name} has no audio track: it holds no sound to hear")
+        if not hasattr(stream, "sample_rate"):  # PyAV makes no decoder where FFmpeg has none
+            self._container.close()
+            raise AudioError(
+                f"{name} holds sound in a form that FFmpeg can't decode: convert it to flac or wav"
+            )
         self._stream = stream
         self.rate_hz, self.channels = stream.sample_rate or 0, stream.channels
         self.format = self._container.format.name
@@ -127,7 +140,7 @@ class Decoding:
         """
         with self._container:
             try:
-                decoded = yield from self._decode()
+                heard_seconds, end_seconds = yield from self._decode()
             except (av.error.FFmpegError, ValueError) as error:
                 if isinstance(error, AudioError):
                     raise
@@ -135,12 +148,13 @@ class Decoding:
                     f"{self.name} is truncated or corrupt: decoding stopped ({_reason(error)}): "
                     "copy or download the file again"
                 ) from error
-            self._check_duration(decoded / self.rate_hz)
+            self._check_duration(heard_seconds, end_seconds)
 
-    def _decode(self) -> Generator[Chunk, None, int]:
-        """Yield chunks; return the number of samples decoded."""
+    def _decode(self) -> Generator[Chunk, None, tuple[float, float]]:
+        """Yield chunks; return how long they last, and at which time of the file they end."""
         decoded = 0
-        expected_seconds: float | None = None
+        # Where a track begins late it may well do so, except in Ogg: there a page is lost.
+        expected_seconds = 0.0 if self.format == "ogg" else None
         for frame in self._container.decode(self._stream):
             if (frame.sample_rate, frame.layout.nb_channels) != (self.rate_hz, self.channels):
                 raise AudioError(
@@ -154,7 +168,7 @@ class Decoding:
                 expected_seconds = frame.time + frame.samples / frame.sample_rate
             decoded += frame.samples
             yield _mono(frame)
-        return decoded
+        return decoded / self.rate_hz, expected_seconds or 0.0
 
     def _check_gap(self, expected_seconds: float, seconds: float) -> None:
         if seconds - expected_seconds > _TOLERANCE_SECONDS:
@@ -163,7 +177,7 @@ class Decoding:
                 f"{seconds:.2f} s can't be decoded: copy or download the file again"
             )
 
-    def _check_duration(self, seconds: float) -> None:
+    def _check_duration(self, heard_seconds: float, end_seconds: float) -> None:
         """A header that states more than was decoded means a file cut short.
 
         FFmpeg guesses an MP3's duration from its size where no Xing header states it: no evidence.
@@ -176,10 +190,14 @@ class Decoding:
             stated = float(stream.duration * stream.time_base)
         elif container.duration and len(container.streams) == 1:
             stated = container.duration / av.time_base
-        if stated - seconds > _TOLERANCE_SECONDS:
+        elif tag := _TAG.fullmatch(stream.metadata.get("DURATION", "")):
+            # Matroska's tag states when a track ends; beside a picture sound may begin late.
+            hours, minutes, seconds = map(float, tag.groups())
+            stated, heard_seconds = 3600 * hours + 60 * minutes + seconds, end_seconds
+        if stated - heard_seconds > _TOLERANCE_SECONDS:
             raise AudioError(
-                f"{self.name} is truncated: it says {stated:.2f} s but holds {seconds:.2f} s: "
-                "copy or download the file again"
+                f"{self.name} is truncated: it says {stated:.2f} s but holds {heard_seconds:.2f} "
+                "s: copy or download the file again"
             )
 
 
@@ -188,13 +206,14 @@ def _mono(frame: av.AudioFrame) -> Chunk:
     samples = cast(Any, frame.to_ndarray())
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype == np.uint8:
-        scaled = (samples.astype(np.float32) - 128) / 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        scaled = samples.astype(np.float32) / float(2 ** (8 * samples.dtype.itemsize - 1))
-    else:
-        scaled = samples.astype(np.float32, copy=False)
-    return scaled.mean(axis=0, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # Waveform names what is not finite
+        if samples.dtype == np.uint8:
+            scaled = (samples.astype(np.float32) - 128) / 128
+        elif np.issubdtype(samples.dtype, np.integer):
+            scaled = samples.astype(np.float32) / float(2 ** (8 * samples.dtype.itemsize - 1))
+        else:
+            scaled = samples.astype(np.float32, copy=False)
+        return scaled.mean(axis=0, dtype=np.float32)
 
 
 def _reason(error: Exception) -> str:

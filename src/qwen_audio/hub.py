@@ -31,29 +31,56 @@ class HubFiles:
 
     def fetch(self, name: str, *, optional: bool = False) -> None:
         """Bring one file of this commit into the folder; an optional one may not exist."""
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import RemoteEntryNotFoundError
 
+        if optional and self._is_known_to_lack(name):
+            return
         try:
             _download(self.repo, name, self.commit)
         except CheckpointError as error:
-            if not (optional and isinstance(error.__cause__, EntryNotFoundError)):
+            # Only the hub's word counts: a file that can't be fetched may well exist.
+            if not (optional and isinstance(error.__cause__, RemoteEntryNotFoundError)):
                 raise
+
+    def _is_known_to_lack(self, name: str) -> bool:
+        """Whether the cache remembers that this commit has no such file."""
+        from huggingface_hub import (
+            _CACHED_NO_EXIST,
+            get_cached_repo_tree,
+            try_to_load_from_cache,
+        )
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+        if try_to_load_from_cache(self.repo, name, revision=self.commit) is _CACHED_NO_EXIST:
+            return True
+        try:  # left behind by downloads of whole models
+            listed = get_cached_repo_tree(self.repo, revision=self.commit)
+        except CachedRepoTreeNotFoundError:
+            return False
+        return name not in {file.path for file in listed}
 
 
 def _download(repo: str, name: str, revision: str | None) -> str:
-    from huggingface_hub import hf_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return str(hf_download(repo, name, revision=revision))
+        return hf_hub_download(repo, name, revision=revision)
     except LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise _refused(repo, name, error.__cause__) from error
         raise CheckpointError(
             f"{repo}: {name} is not in the local cache and the hub can't be reached: check the "
             "network (or HF_HUB_OFFLINE), or name a folder"
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{repo}: {name} can't be fetched from the hub ({reason}): check the name, "
-            "revision, network and access token"
-        ) from error
+    except Exception as error:  # the hub client's HTTP library has errors of its own
+        raise _refused(repo, name, error) from error
+
+
+def _refused(repo: str, name: str, error: Exception) -> CheckpointError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = " ".join(line.strip() for line in lines if line.strip())
+    return CheckpointError(
+        f"{repo}: {name} can't be fetched from the hub ({reason:.300}): check the name, "
+        "revision, network and access token"
+    )

@@ -8,6 +8,7 @@ from .audio import SAMPLE_RATE_HZ, Waveform, Window, Windowing
 from .line import Line
 from .mel import audio_tokens, encoder_frames, mel_frames
 from .tap import Geometry, Stage, Tap
+from .weights import Cost
 
 __all__ = ["Inspection", "TapStory", "WindowStory", "inspect_line"]
 
@@ -54,6 +55,8 @@ class Inspection:
     mel_bins: int
     windows: tuple[WindowStory, ...]
     taps: tuple[TapStory, ...]
+    text: Cost
+    """What generating needs: all of the checkpoint."""
 
 
 def inspect_line(line: Line, waveform: Waveform, windowing: Windowing, rendered: str) -> Inspection:
@@ -72,6 +75,7 @@ def inspect_line(line: Line, waveform: Waveform, windowing: Windowing, rendered:
         mel_bins=geometry.mel_bins,
         windows=windows,
         taps=tuple(_tap(line, geometry, tap, windows) for tap in geometry.taps()),
+        text=line.checkpoint.cost(None),
     )
 
 

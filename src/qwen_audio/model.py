@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
@@ -109,7 +109,9 @@ class QwenAudio:
         window_seconds: float = Windowing.window_seconds,
         hop_seconds: float | None = None,
     ) -> Spec:
-        """What decides the vectors that `encode` makes with the same options."""
+        """What decides the vectors that `encode` makes with the same options; raises as it does."""
+        check_pooling(pooling)
+        check_span(span, self.geometry.tap(tap))
         resolved, windowing = self.geometry.tap(tap), Windowing(window_seconds, hop_seconds)
         return Spec(
             model=self.name,
@@ -194,7 +196,7 @@ class QwenAudio:
     @overload
     def encode(self, audio: AudioInput, **options: Unpack[EncodeOptions]) -> Vectors: ...
     @overload
-    def encode(self, audio: Many, **options: Unpack[EncodeOptions]) -> Vectors | list[Vectors]: ...
+    def encode(self, audio: Many, **options: Unpack[EncodeOptions]) -> Any: ...
     def encode(
         self,
         audio: AudioInput | Many,

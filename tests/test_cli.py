@@ -1,0 +1,230 @@
+"""The command line, as a process: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+import qwen_audio as qa
+from checkpoints import EMBEDDED
+from qwen_audio.cli import main
+from reference import sound
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str | Path) -> Done:
+    """`qwen-audio` with these arguments, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse ends --help and wrong calls so
+            code = int(stop.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def run_process(*arguments: str | Path, stdin: bytes | None = None) -> Done:
+    """The same in a process of its own, without the type checks that pytest adds."""
+    command = [sys.executable, "-m", "qwen_audio.cli", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / "one.wav", folder / "two.flac"]
+    for seed, path in enumerate(paths):
+        soundfile.write(path, sound(1.0 + seed, seed), 16_000)
+    return paths
+
+
+def test_describe_prints_what_describe_gives(clips: list[Path], checkpoint: Path) -> None:
+    done = run_process("describe", clips[0], "--model", checkpoint, "--max-new-tokens", "5")
+    expected = qa.load(checkpoint).describe(clips[0], max_new_tokens=5)
+    assert done.stdout.strip() == expected
+    assert done.returncode == 0
+    assert "cut off at 5 tokens" in done.stderr
+
+
+def test_describe_several_names_each_and_json_is_a_line_each(
+    clips: list[Path], checkpoint: Path
+) -> None:
+    options: list[str | Path] = ["--model", checkpoint, "--max-new-tokens", "3"]
+    done = run("describe", *clips, *options)
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [str(c) for c in clips]
+    done = run("describe", *clips, *options, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["source"] for row in rows] == [str(clip) for clip in clips]
+    assert rows[1]["answers"][0]["audio_tokens"] == 50
+    assert rows[1]["answers"][0]["window"] == {"start_seconds": 0.0, "end_seconds": 2.0}
+
+
+def test_standard_input(clips: list[Path], checkpoint: Path) -> None:
+    options: list[str | Path] = ["--model", checkpoint, "--max-new-tokens", "3"]
+    piped = run_process("describe", "-", *options, stdin=clips[0].read_bytes())
+    assert piped.stdout == run("describe", clips[0], *options).stdout
+
+
+def test_one_failure_does_not_stop_the_others(
+    clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp3"
+    bad.write_bytes(b"not a sound")
+    output = tmp_path / "out.npz"
+    files = [clips[0], bad, tmp_path / "none.wav", clips[1]]
+    done = run_process("encode", *files, "--model", checkpoint, "-o", output)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert str(bad) in lines[0]
+    assert "no such file" in lines[1]
+    assert lines[2] == "qwen-audio: 2 of 4 files failed"
+    with np.load(output) as file:
+        assert file["sources"].tolist() == [str(clips[0]), str(clips[1])]
+        expected = qa.load(checkpoint).encode([clips[0], clips[1]])
+        np.testing.assert_allclose(file["vectors"], expected, atol=1e-5)
+        assert qa.Spec.from_json(str(file["spec"])) == qa.load(checkpoint).spec()
+
+
+def test_nothing_is_written_when_nothing_could_be_heard(tmp_path: Path, checkpoint: Path) -> None:
+    output = tmp_path / "out.npz"
+    done = run("encode", tmp_path / "none.wav", "--model", checkpoint, "-o", output)
+    assert done.returncode == 1
+    assert not output.exists()
+
+
+def test_inspect_of_30_seconds(tmp_path: Path) -> None:
+    clip = tmp_path / "half a minute.wav"
+    soundfile.write(clip, sound(30.0), 16_000)
+    done = run("inspect", clip, "--prompt", "Describe the music:", "--json")
+    story: dict[str, Any] = json.loads(done.stdout)
+    (window,) = story["windows"]
+    assert (window["prompt_ids"], window["positions"]) == (7, 756)
+    assert (story["mel_bins"], window["mel_frames"]) == (80, 3000)
+    assert (window["encoder_frames"], window["audio_tokens"]) == (1500, 750)
+    table = run("inspect", clip).stdout
+    for cell in ("80 × 3000", "1500", "750", "7", "756", "audio_tower", "lm.0", "lm.norm"):
+        assert re.search(rf"(^|\s){re.escape(cell)}(\s|$)", table, re.M), cell
+
+
+def test_taps_lists_the_line(checkpoint: Path) -> None:
+    model = qa.load(checkpoint)
+    done = run("taps", checkpoint, "--json")
+    rows = json.loads(done.stdout)["taps"]
+    assert [row["tap"] for row in rows] == [str(tap) for tap in model.taps]
+    assert rows[-1]["bytes"] == model.cost("lm.norm").bytes
+    assert "lm.norm" in run("taps", "--model", checkpoint).stdout
+    both = run("taps", checkpoint, "--model", checkpoint)
+    assert both.returncode == 1
+    assert both.stderr.count("\n") == 1
+
+
+def test_the_embedded_checkpoint_says_that_it_is_used() -> None:
+    done = run("taps")
+    assert done.stderr.count("\n") == 1
+    assert "embedded" in done.stderr
+    assert "embedded" not in run("taps", EMBEDDED).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("describe", "{clip}", "--model", "nowhere"),
+        ("describe", "{clip}", "--device", "tpu"),
+        ("describe", "{clip}", "--window", "99"),
+        ("describe", "{clip}", "{clip}", "--top-p", "0.3"),
+        ("describe", "{folder}"),
+        ("encode", "{clip}", "-o", "out.csv"),
+        ("encode", "{clip}", "-o", "out.npz", "--tap", "lm.99"),
+        ("encode", "{clip}", "-o", "out.npz", "--prompt", "What?"),
+        ("encode", "{clip}", "{clip}", "-o", "out.npz", "--span", "last"),
+        ("inspect", "{folder}/none.wav"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_status(clips: list[Path], arguments: tuple[str, ...]) -> None:
+    names = {"clip": str(clips[0]), "folder": str(clips[0].parent)}
+    done = run(*(argument.format(**names) for argument in arguments))
+    lines = [line for line in done.stderr.splitlines() if "small embedded" not in line]
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(lines) == 1
+    assert lines[0].startswith("qwen-audio: ")
+
+
+def test_a_pooling_that_does_not_exist(clips: list[Path]) -> None:
+    done = run_process("encode", clips[0], "-o", "out.npz", "--pooling", "sum")
+    assert done.returncode == 1
+    assert "use one of mean, max, last, none" in done.stderr.splitlines()[-1]
+
+
+def test_a_wrong_call_is_status_2(clips: list[Path]) -> None:
+    done = run("describe", clips[0], "--promt", "What?")
+    assert done.returncode == 2
+    assert "--promt" in done.stderr
+
+
+def test_help_is_fast_and_names_every_command() -> None:
+    seconds = []
+    for _ in range(5):  # the best of five: other processes may be busy
+        start = time.perf_counter()
+        done = run_process("--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.3
+    for command in ("describe", "encode", "inspect", "taps"):
+        assert f"\n    {command} " in done.stdout
+        assert run(command, "--help").returncode == 0
+    assert run("--version").stdout.strip() == f"qwen-audio {qa.__version__}"
+
+
+def test_a_fast_start_gives_the_same_numbers_and_leaves_nothing_behind() -> None:
+    """With and without the placeholders of `fast_start`, in processes of their own."""
+    program = """
+import sys
+if {fast}:
+    from qwen_audio.fast_start import fast_start
+    with fast_start():
+        from qwen_audio.model import load
+    assert not any(name.startswith("torch._dynamo") for name in sys.modules)
+    assert "sympy" not in sys.modules
+else:
+    from qwen_audio.model import load
+import numpy as np, torch
+clip = np.sin(np.arange(16000) / 7).astype(np.float32)
+model = load()
+vectors = [model.encode(clip, tap=tap, sampling_rate=16000) for tap in ("encoder.-1", "lm.norm")]
+print(model.describe(clip, sampling_rate=16000).answers[0].token_ids)
+print([vector.tobytes().hex() for vector in vectors])
+import torch._dynamo
+assert torch._dynamo.__file__ and torch.distributed.is_available()
+"""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program.format(fast=fast)],
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for fast in (True, False)
+    ]
+    assert outputs[0] == outputs[1]
+    assert outputs[0]

@@ -1,0 +1,100 @@
+"""The house: what is public, in which order rooms import each other, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qwen_audio as qa
+
+SOURCE = Path(qa.__file__).parent
+ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
+HEAVY = {"torch", "transformers", "av", "soxr", "rich", "numpy"}
+
+
+def test_public_names() -> None:
+    assert set(qa.__all__) == {
+        "Answer",
+        "AudioError",
+        "CheckpointError",
+        "Description",
+        "Frames",
+        "Geometry",
+        "Listening",
+        "LogMel",
+        "MissingExtraError",
+        "OptionError",
+        "QwenAudio",
+        "QwenAudioError",
+        "Span",
+        "Spec",
+        "Stage",
+        "Tap",
+        "TapError",
+        "Waveform",
+        "Window",
+        "__version__",
+        "load",
+        "load_waveform",
+    }
+    for name in qa.__all__:
+        assert getattr(qa, name) is not None
+    assert set(qa.__all__) <= set(dir(qa))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = qa.no_such_name
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import qwen_audio",
+        "from qwen_audio import Tap, Spec, QwenAudioError",
+        "import qwen_audio.cli; qwen_audio.cli.main(['--version'])",
+        "import qwen_audio.cli; qwen_audio.cli.main(['describe', '--help'])",
+    ],
+)
+def test_importing_and_helping_load_no_torch(statement: str) -> None:
+    heavy = {"torch", "transformers"} if "Spec" in statement else HEAVY
+    program = (
+        f"import sys\ntry:\n    {statement}\nexcept SystemExit:\n    pass\n"
+        f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def rooms() -> list[str]:
+    """The modules in the order of the architecture page."""
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    block = page.split("src/qwen_audio/\n")[1].split("tests/")[0]
+    names = [line.split()[0] for line in block.splitlines() if line.strip()]
+    return [name.removesuffix(".py") for name in names if name.endswith(".py")]
+
+
+def test_every_module_has_its_place_on_the_architecture_page() -> None:
+    assert sorted(rooms()) == sorted(path.stem for path in SOURCE.glob("*.py"))
+
+
+def test_a_room_imports_only_from_the_rooms_above_it() -> None:
+    order = {name: place for place, name in enumerate(rooms())}
+    for path in SOURCE.glob("*.py"):
+        if path.stem == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+                assert order[node.module] < order[path.stem], f"{path.stem} imports {node.module}"
+
+
+def test_no_module_prints_but_the_command_line() -> None:
+    for path in SOURCE.glob("*.py"):
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "print"
+        ]
+        assert not calls or path.stem == "cli", path.stem
