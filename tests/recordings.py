@@ -36,9 +36,9 @@ def sound(seconds: float = 2.0, rate: int = 48_000, channels: int = 1, seed: int
     return (0.6 * parts / max(np.abs(parts).max(initial=0), 1e-9)).astype(np.float32)
 
 
-def encode(samples: Samples, rate: int, format: str) -> bytes:  # noqa: A002
+def encode(samples: Samples, rate: int, name: str) -> bytes:
     """A file's bytes in a format of `CONTAINERS`. `samples` have shape (channels, samples)."""
-    container_name, codec = CONTAINERS[format]
+    container_name, codec = CONTAINERS[name]
     opened = io.BytesIO()
     with av.open(opened, "w", format=container_name) as container:
         _add_sound(container, samples, rate, codec)
@@ -48,29 +48,29 @@ def encode(samples: Samples, rate: int, format: str) -> bytes:  # noqa: A002
 def with_picture(
     samples: Samples | None,
     rate: int = 48_000,
-    format: str = "mp4",
+    container: str = "mp4",
     seconds: float = 2.0,
 ) -> bytes:
     """A film: a small moving picture, and sound where `samples` are given."""
     opened = io.BytesIO()
-    with av.open(opened, "w", format=format) as container:
-        picture: Any = container.add_stream("mpeg4" if format == "mp4" else "libvpx", rate=10)
+    with av.open(opened, "w", format=container) as film:
+        picture: Any = film.add_stream("mpeg4" if container == "mp4" else "libvpx", rate=10)
         picture.width = picture.height = 64
         picture.pix_fmt = "yuv420p"
         audio = None
         if samples is not None:
-            audio = _sound_stream(container, samples, rate, "aac" if format == "mp4" else "libopus")
+            audio = _sound_stream(film, samples, rate, "aac" if container == "mp4" else "libopus")
         for number in range(round(10 * seconds)):
             image = np.full((64, 64, 3), number * 10 % 255, np.uint8)
             for packet in picture.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
-                container.mux(packet)
+                film.mux(packet)
             if samples is not None:  # in turn, as a recorder does
                 start = number * rate // 10
-                _mux(container, audio, samples[:, start : start + rate // 10], rate, start)
+                _mux(film, audio, samples[:, start : start + rate // 10], rate, start)
         for stream in (picture, audio):
             if stream is not None:
                 for packet in stream.encode(None):
-                    container.mux(packet)
+                    film.mux(packet)
     return opened.getvalue()
 
 
@@ -79,11 +79,11 @@ def write_wav(
     rate: int,
     subtype: str = "PCM_16",
     endian: str = "FILE",
-    format: str = "WAV",  # noqa: A002
+    container: str = "WAV",
 ) -> bytes:
     """A file's bytes by libsndfile: WAV, AIFF, W64, FLAC and others."""
     opened = io.BytesIO()
-    soundfile.write(opened, samples.T, rate, subtype=subtype, endian=endian, format=format)
+    soundfile.write(opened, samples.T, rate, subtype=subtype, endian=endian, format=container)
     return opened.getvalue()
 
 

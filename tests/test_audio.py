@@ -271,7 +271,7 @@ def test_standard_input() -> None:
         "import sys; from qwen_audio.audio import load_waveform; waveform = load_waveform('-'); "
         "sys.stdout.buffer.write(waveform.samples.tobytes()); print(waveform, file=sys.stderr)"
     )
-    data = write_wav(sound(0.5, 44_100, 2), 44_100, format="FLAC")
+    data = write_wav(sound(0.5, 44_100, 2), 44_100, container="FLAC")
     done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True)
     np.testing.assert_array_equal(
         np.frombuffer(done.stdout, np.float32), load_waveform(data).samples
@@ -293,7 +293,7 @@ def test_empty_standard_input() -> None:
 
 
 def test_waveforms_print_shapes_not_data() -> None:
-    waveform = load_waveform(write_wav(sound(1.5, 44_100, 2), 44_100, format="FLAC"))
+    waveform = load_waveform(write_wav(sound(1.5, 44_100, 2), 44_100, container="FLAC"))
     assert repr(waveform).endswith(", 1.50 s, 24000 samples, from 44100 Hz × 2 flac)")
     assert len(repr(waveform)) < 100
 

@@ -17,20 +17,20 @@ from recordings import encode, sound, with_picture, write_wav
 SOUND = sound(0.3, 48_000, 2)
 FILES = {
     "wav": write_wav(SOUND, 48_000),
-    "w64": write_wav(SOUND, 48_000, format="W64"),
-    "caf": write_wav(SOUND, 48_000, format="CAF"),
+    "w64": write_wav(SOUND, 48_000, container="W64"),
+    "caf": write_wav(SOUND, 48_000, container="CAF"),
     "ogg": encode(SOUND, 48_000, "ogg"),
     "opus": encode(SOUND, 48_000, "opus"),
     "webm": encode(SOUND, 48_000, "webm"),
     "mkv": encode(SOUND, 48_000, "mkv"),
     "m4a": encode(SOUND, 48_000, "m4a"),
     "film.mp4": with_picture(SOUND, seconds=0.3),
-    "film.webm": with_picture(SOUND, format="webm", seconds=0.3),
+    "film.webm": with_picture(SOUND, container="webm", seconds=0.3),
 }
 UNKNOWN_TO_THIS = {
-    "flac": write_wav(SOUND, 48_000, format="FLAC"),
+    "flac": write_wav(SOUND, 48_000, container="FLAC"),
     "mp3": encode(SOUND, 48_000, "mp3"),
-    "aiff": write_wav(SOUND, 48_000, format="AIFF"),
+    "aiff": write_wav(SOUND, 48_000, container="AIFF"),
     "text": b"no container at all",
     "empty": b"",
 }

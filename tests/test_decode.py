@@ -86,7 +86,7 @@ def test_lossless_formats_are_librosas(name: str, channels: int, tmp_path: Path)
 def test_every_rate_is_librosas(rate: int, channels: int, format_: str, tmp_path: Path) -> None:
     file = tmp_path / "sound"
     seconds = 1.2345  # no whole number of anything
-    file.write_bytes(write_wav(sound(seconds, rate, channels), rate, "PCM_16", format=format_))
+    file.write_bytes(write_wav(sound(seconds, rate, channels), rate, "PCM_16", container=format_))
     theirs, _ = librosa.load(file, sr=16_000)
     ours = load_waveform(file)
     assert ours.samples.shape == theirs.shape
@@ -109,7 +109,7 @@ def test_long_recordings_are_resampled_without_seams(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_compressed_formats_sound_as_they_should(name: str, channels: int) -> None:
     if name == "ogg":  # FFmpeg's own Vorbis encoder does stereo only
-        data = write_wav(sound(2, 48_000, channels), 48_000, "VORBIS", format="OGG")
+        data = write_wav(sound(2, 48_000, channels), 48_000, "VORBIS", container="OGG")
     else:
         data = encode(sound(2, 48_000, channels), 48_000, name)
     heard = load_waveform(data)
@@ -121,7 +121,7 @@ def test_compressed_formats_sound_as_they_should(name: str, channels: int) -> No
 @pytest.mark.parametrize("format_", ["mp4", "webm"])
 def test_a_film_is_heard(format_: str) -> None:
     samples = sound(2, 48_000, 2)
-    heard = load_waveform(with_picture(samples, format=format_))
+    heard = load_waveform(with_picture(samples, container=format_))
     assert_sounds_like(heard.samples, expected(samples, 48_000))
 
 
@@ -163,7 +163,7 @@ def test_full_scale_is_one(subtype: str, bits: int) -> None:
 @pytest.fixture(scope="module")
 def flac(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("decode") / "song.flac"
-    file.write_bytes(write_wav(sound(0.5, 22_050, 2), 22_050, format="FLAC"))
+    file.write_bytes(write_wav(sound(0.5, 22_050, 2), 22_050, container="FLAC"))
     return file
 
 
@@ -334,7 +334,7 @@ def test_a_playlist_opens_no_other_file(flac: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", ["mp4", "webm"])
 def test_a_silent_film(format_: str, tmp_path: Path) -> None:
     file = tmp_path / "film"
-    file.write_bytes(with_picture(None, format=format_))
+    file.write_bytes(with_picture(None, container=format_))
     assert message_of(file) == f"{file} has no audio track: it holds no sound to hear"
 
 
@@ -342,7 +342,7 @@ def test_a_silent_film(format_: str, tmp_path: Path) -> None:
 def test_a_valid_file_of_no_samples(format_: str, tmp_path: Path) -> None:
     file = tmp_path / "nothing"
     subtype = "VORBIS" if format_ == "OGG" else "PCM_16"
-    file.write_bytes(write_wav(np.zeros((1, 0), np.float32), 16_000, subtype, format=format_))
+    file.write_bytes(write_wav(np.zeros((1, 0), np.float32), 16_000, subtype, container=format_))
     assert message_of(file).startswith(f"{file} ")
 
 
@@ -425,13 +425,13 @@ def files() -> dict[str, bytes]:
         (2, 96_000), np.float32
     )
     made = {name: encode(samples, 48_000, name) for name in CONTAINERS}
-    made["film.mp4"] = with_picture(samples, format="mp4")
-    made["film.webm"] = with_picture(samples, format="webm")
+    made["film.mp4"] = with_picture(samples, container="mp4")
+    made["film.webm"] = with_picture(samples, container="webm")
     for name, (format_, subtype, endian) in LOSSLESS.items():
         made[name] = write_wav(samples, 48_000, subtype, endian, format_)
-    made["sndfile.mp3"] = write_wav(samples, 48_000, "MPEG_LAYER_III", format="MP3")
-    made["sndfile.ogg"] = write_wav(samples, 48_000, "VORBIS", format="OGG")
-    made["sndfile.opus"] = write_wav(samples, 48_000, "OPUS", format="OGG")
+    made["sndfile.mp3"] = write_wav(samples, 48_000, "MPEG_LAYER_III", container="MP3")
+    made["sndfile.ogg"] = write_wav(samples, 48_000, "VORBIS", container="OGG")
+    made["sndfile.opus"] = write_wav(samples, 48_000, "OPUS", container="OGG")
     return made
 
 

@@ -40,7 +40,7 @@ class AudioEncoder:
     @torch.inference_mode()
     def forward(
         self, mels: Sequence[LogMel], taps: Iterable[Tap]
-    ) -> dict[Tap, list[Float[Tensor, "rows width"]]]:
+    ) -> dict[Tap, list[Float[Tensor, "_rows _width"]]]:
         """Read every tap asked for, up to the projector, in one pass over all clips.
 
         Returns:

@@ -39,7 +39,7 @@ def check_output(path: str | Path) -> Path:
 def save(
     path: str | Path,
     sources: Sequence[str],
-    vectors: Sequence[Float32[np.ndarray, "*rows width"]],
+    vectors: Sequence[Float32[np.ndarray, "... width"]],
     spec: Spec,
 ) -> None:
     """Write what `encode` gave for each source.
@@ -72,7 +72,7 @@ def save(
 def _save_parquet(
     target: Path,
     sources: Sequence[str],
-    vectors: Sequence[Float32[np.ndarray, "*rows width"]],
+    vectors: Sequence[Float32[np.ndarray, "... width"]],
     spec: Spec,
 ) -> None:
     import pyarrow as pa

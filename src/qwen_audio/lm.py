@@ -64,7 +64,7 @@ class LanguageModel:
         taps: Iterable[Tap],
         cache: KeyValueCache | None = None,
         places: tuple[int, ...] | None = None,
-    ) -> dict[Tap, list[Float[Tensor, "rows width"]]]:
+    ) -> dict[Tap, list[Float[Tensor, "_rows _width"]]]:
         """Read every tap asked for, for all clips in one pass.
 
         Args:

@@ -101,9 +101,10 @@ def log_mel(samples: Float32[np.ndarray, "samples"], extractor: WhisperFeatureEx
     return LogMel(np.ascontiguousarray(features[:, :needed], dtype=np.float32), valid)
 
 
-def check_extractor(extractor: WhisperFeatureExtractor) -> None:
-    """Raises CheckpointError where a checkpoint hears at another rate, window or hop."""
+def check_extractor(extractor: WhisperFeatureExtractor, mel_bins: int) -> None:
+    """Raises CheckpointError where a checkpoint hears at another rate, window, hop or width."""
     expected = {
+        "feature_size": mel_bins,
         "sampling_rate": SAMPLE_RATE_HZ,
         "hop_length": HOP_SAMPLES,
         "n_fft": FFT_SAMPLES,
@@ -114,6 +115,6 @@ def check_extractor(extractor: WhisperFeatureExtractor) -> None:
         found = getattr(extractor, name)
         if found != value:
             raise CheckpointError(
-                f"preprocessor_config.json has {name}={found}, but Qwen2-Audio has {value}: "
-                "this checkpoint hears differently and is not supported"
+                f"preprocessor_config.json has {name}={found}, but this model takes {value}: "
+                "a checkpoint that hears differently is not supported"
             )

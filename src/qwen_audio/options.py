@@ -24,7 +24,7 @@ __all__ = [
 Many = list[Any] | tuple[Any, ...]
 """A list of inputs gives a list of results."""
 
-Vectors = Float32[np.ndarray, "*rows width"]
+Vectors = Float32[np.ndarray, "... width"]
 
 
 class HearOptions(TypedDict, total=False):

@@ -44,7 +44,12 @@ class Prompts:
         path = checkpoint.file("tokenizer.json")
         if path is None:
             raise CheckpointError(f"{checkpoint.name} lacks tokenizer.json: download it whole")
-        self._tokenizer = Tokenizer.from_file(str(path))
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise CheckpointError(
+                f"{checkpoint.name}: tokenizer.json can't be read ({error}): download it again"
+            ) from error
         self.audio_id = self._id(AUDIO)
         if self.audio_id != checkpoint.config.audio_token_index:
             raise CheckpointError(
@@ -150,19 +155,30 @@ class Prompts:
         return int(found)
 
 
-def audio_parts(messages: Sequence[Message]) -> Iterator[Any]:
-    """The audio inputs of a conversation, in order."""
+def audio_parts(messages: Sequence[Any]) -> Iterator[Any]:
+    """The audio inputs of a conversation, in order.
+
+    Raises:
+        OptionError: where a message holds anything but text and audio, which no template renders.
+    """
     for message in messages:
-        if not isinstance(message, dict) or "content" not in message:
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if not isinstance(content, str | list | tuple) or "role" not in message:
             raise OptionError(
-                f"{message!r:.80} is no message: give {{'role': …, 'content': …}} for each turn"
+                f"{message!r:.80} is no message: give {{'role': …, 'content': …}} for each turn, "
+                "the content a text or a list of parts"
             )
-        content = message["content"]
-        for part in content if isinstance(content, list | tuple) else ():
-            if part.get("type") == "audio" or any(key in part for key in AUDIO_KEYS):
-                given = [part[key] for key in AUDIO_KEYS if key in part]
+        for part in () if isinstance(content, str) else content:
+            keys = part.keys() if isinstance(part, Mapping) else set()
+            if keys & set(AUDIO_KEYS) or (keys and part.get("type") == "audio"):
+                given = [part[key] for key in AUDIO_KEYS if key in keys]
                 if len(given) != 1:
                     raise OptionError(
                         f"an audio part needs one of {', '.join(AUDIO_KEYS)}, not {sorted(part)}"
                     )
                 yield given[0]
+            elif "text" not in keys:
+                raise OptionError(
+                    f"{part!r:.80} is neither text nor audio: give {{'type': 'text', 'text': …}} "
+                    "or {'type': 'audio', 'audio': …}"
+                )

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import Qwen2AudioConfig
 
 from .errors import CheckpointError
 from .hub import HubFiles
 from .layout import empty_module, needed_tensors
+from .mel import MAX_FRAMES, check_extractor
+from .shards import itemsize, open_shard, samples_of_tensors
 from .tap import Geometry, Tap
 
 if TYPE_CHECKING:
@@ -96,16 +97,13 @@ class Checkpoint:
 
     @cached_property
     def revision(self) -> str:
-        """A commit of the hub; for a folder a digest of its config and samples of its weights."""
+        """A commit of the hub; for a folder a digest of its config and samples of every tensor."""
         if self._hub is not None:
             return self._hub.commit
         digest = hashlib.sha256((self.folder / "config.json").read_bytes())
         for file in sorted(set(self._file_of.values())):
-            size = (self.folder / file).stat().st_size
-            with (self.folder / file).open("rb") as opened:
-                for part in range(16):
-                    opened.seek(size * part // 16)
-                    digest.update(opened.read(4096))
+            for sample in samples_of_tensors(self.folder / file):
+                digest.update(sample)
         return digest.hexdigest()[:40]
 
     @cached_property
@@ -113,10 +111,14 @@ class Checkpoint:
         """transformers' feature extractor, as preprocessor_config.json sets it."""
         from transformers import WhisperFeatureExtractor
 
-        from .mel import check_extractor
-
-        extractor = WhisperFeatureExtractor(**self._json("preprocessor_config.json"))
-        check_extractor(extractor)
+        settings = self._json("preprocessor_config.json")
+        try:
+            extractor = WhisperFeatureExtractor(**settings)
+        except Exception as error:  # whatever its arithmetic makes of them
+            raise CheckpointError(
+                f"{self.name}: preprocessor_config.json is not valid ({error}): download it again"
+            ) from error
+        check_extractor(extractor, self.geometry.mel_bins)
         return extractor
 
     @cached_property
@@ -158,7 +160,7 @@ class Checkpoint:
                 self._read_header(self.folder / file)
         tensors: dict[str, torch.Tensor] = {}
         for file in sorted({self._file_of[name] for name in names}):
-            with safe_open(self.folder / file, framework="pt") as opened:
+            with open_shard(self.folder / file) as opened:
                 for name in names:
                     if self._file_of[name] == file:
                         tensors[name.removeprefix(prefix)] = opened.get_tensor(name)
@@ -167,7 +169,13 @@ class Checkpoint:
     def _weight_map(self) -> dict[str, str]:
         """Tensor name → file, from the index, or from the header of the only file."""
         if (index := self.file(_INDEX)) is not None:
-            return dict(_parse_json(index)["weight_map"])
+            files = _parse_json(index).get("weight_map")
+            if not isinstance(files, dict) or not all(_is_name(file) for file in files.values()):
+                raise CheckpointError(
+                    f"{self.name}: {_INDEX} has no weight_map of tensors and files beside it: "
+                    "download it again"
+                )
+            return files
         if self._hub is not None:
             self._hub.fetch(_SINGLE, optional=True)
         if not (self.folder / _SINGLE).is_file():
@@ -175,7 +183,7 @@ class Checkpoint:
                 f"{self.name} holds neither {_INDEX} nor {_SINGLE}: "
                 "weights are read from safetensors only"
             )
-        with _open_weights(self.folder / _SINGLE) as opened:
+        with open_shard(self.folder / _SINGLE) as opened:
             return dict.fromkeys(opened.keys(), _SINGLE)
 
     def _check_names(self) -> None:
@@ -193,7 +201,7 @@ class Checkpoint:
         """Note where each tensor of a shard lies, and hold its shape against the configuration."""
         if not file.is_file():
             raise CheckpointError(f"{self.name} lacks its shard {file.name}: download it again")
-        with _open_weights(file) as opened:
+        with open_shard(file) as opened:
             held = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
             promised = {name for name, at in self._file_of.items() if at == file.name}
             if held.keys() != promised:
@@ -209,8 +217,8 @@ class Checkpoint:
                         f"{self.name}: tensor {name} has shape {shape}, but its config asks for "
                         f"{wanted}: config.json and weights don't belong together"
                     )
-                itemsize = _itemsize(part.get_dtype(), name)
-                self._entries[name] = _Entry(file, shape, math.prod(shape) * itemsize)
+                size = itemsize(part.get_dtype(), f"{self.name}: tensor {name}")
+                self._entries[name] = _Entry(file, shape, math.prod(shape) * size)
 
     def _json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
         path = self.file(name)
@@ -262,30 +270,24 @@ def _config(folder: Path, name: str) -> Qwen2AudioConfig:
             f"{name} has a language model of type {text.model_type!r} with {set(text.layer_types)} "
             "layers; only 'qwen2' with full attention is supported"
         )
+    positions = cast(Any, config.audio_config).max_source_positions
+    if positions != MAX_FRAMES // 2:
+        raise CheckpointError(
+            f"{name} hears {positions} frames at once; only {MAX_FRAMES // 2}, 30 s, are supported"
+        )
     return config
 
 
-def _open_weights(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file.name} is not a complete safetensors file ({error}): download it again"
-        ) from error
-
-
-def _itemsize(dtype: str, name: str) -> int:
-    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-    if dtype not in sizes:
-        raise CheckpointError(
-            f"tensor {name} is stored as {dtype}; only {', '.join(sizes)} are supported "
-            "(quantised checkpoints are not)"
-        )
-    return sizes[dtype]
+def _is_name(file: Any) -> bool:
+    """Whether it is a file's name alone: an index must not lead out of its folder."""
+    return isinstance(file, str) and file not in ("", ".", "..") and Path(file).name == file
 
 
 def _parse_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path.name} can't be read as JSON ({error})") from error
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path} can't be read as JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} holds no JSON object: download it again")
+    return settings

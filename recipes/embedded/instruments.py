@@ -1,0 +1,91 @@
+"""The instruments that captions may name, their families, and where General MIDI keeps them.
+
+Names are only as fine as a listener could check. Programs that sound alike share a name (a celesta
+and a glockenspiel, say), and programs without a plain English name are left out.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One name that a caption may use for the lead.
+
+    `programs` are General MIDI programs (counted from 0) whose sound it is. `held_out` programs
+    belong to the same family but are never trained on: they measure how far a family reaches
+    beyond the timbres that were heard. `low` and `high` bound the notes it is given, `chords` says
+    whether it can play several at once.
+    """
+
+    name: str
+    family: str
+    programs: tuple[int, ...]
+    low: int
+    high: int
+    chords: bool = False
+    article: str = "A"
+    held_out: tuple[int, ...] = ()
+
+
+INSTRUMENTS: tuple[Instrument, ...] = (
+    Instrument("piano", "keyboard", (0, 1, 2), 30, 96, True, held_out=(3,)),
+    Instrument("electric piano", "keyboard", (4, 5), 36, 88, True, "An"),
+    Instrument("harpsichord", "keyboard", (6,), 36, 86, True),
+    Instrument("glockenspiel", "mallets", (8, 9), 67, 100, held_out=(10,)),
+    Instrument("vibraphone", "mallets", (11,), 53, 89, True),
+    Instrument("marimba", "mallets", (12, 13), 48, 93),
+    Instrument("set of tubular bells", "mallets", (14,), 55, 79),
+    Instrument("steel drum", "mallets", (114,), 52, 86),
+    Instrument("organ", "organ", (16, 17, 19, 20), 36, 90, True, "An", held_out=(18,)),
+    Instrument("accordion", "free reeds", (21, 23), 48, 88, True, "An"),
+    Instrument("harmonica", "free reeds", (22,), 58, 90),
+    Instrument("acoustic guitar", "guitar", (24, 25), 40, 80, True, "An"),
+    Instrument("clean electric guitar", "guitar", (26, 28), 40, 82, True, held_out=(27,)),
+    Instrument("distorted guitar", "guitar", (29, 30), 40, 84, True),
+    Instrument("bass", "bass", (32, 33, 34, 36), 26, 55, held_out=(35,)),
+    Instrument("synth bass", "bass", (38, 39), 26, 55),
+    Instrument("violin", "strings", (40, 110), 55, 96, held_out=(41,)),
+    Instrument("cello", "strings", (42,), 36, 74),
+    Instrument("double bass", "strings", (43,), 28, 55),
+    Instrument("string section", "strings", (44, 48, 49, 51), 38, 90, True, held_out=(50,)),
+    Instrument("choir", "voices", (52, 53, 54), 45, 84, True),
+    Instrument("trumpet", "brass", (56,), 54, 86, held_out=(59,)),
+    Instrument("trombone", "brass", (57,), 38, 70),
+    Instrument("tuba", "brass", (58,), 28, 55),
+    Instrument("French horn", "brass", (60,), 41, 75),
+    Instrument("brass section", "brass", (61, 62, 63), 43, 84, True),
+    Instrument("saxophone", "reeds", (64, 65, 67), 44, 86, held_out=(66,)),
+    Instrument("oboe", "reeds", (68, 69), 54, 88, False, "An"),
+    Instrument("bassoon", "reeds", (70,), 34, 68),
+    Instrument("clarinet", "reeds", (71,), 50, 88),
+    Instrument("bagpipe", "reeds", (109,), 55, 80),
+    Instrument("flute", "flutes", (72, 73), 60, 98, held_out=(74,)),
+    Instrument("pan flute", "flutes", (75,), 58, 90),
+    Instrument("whistle", "flutes", (78, 79), 62, 96),
+    Instrument("synth lead", "synth", (80, 81, 84), 45, 90, held_out=(87,)),
+    Instrument("synth pad", "synth", (88, 89, 91, 94, 95), 42, 84, True, held_out=(90,)),
+    Instrument("harp", "plucked", (46,), 36, 92, True),
+    Instrument("section of pizzicato strings", "plucked", (45,), 38, 88),
+    Instrument("sitar", "plucked", (104,), 45, 78),
+    Instrument("banjo", "plucked", (105,), 48, 84, held_out=(106, 107)),
+)
+
+BY_NAME: dict[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}
+LEADS: tuple[str, ...] = tuple(BY_NAME)
+FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(i.family for i in INSTRUMENTS))
+
+# What accompanies is named by the coarser word that its part in the music carries.
+BACKINGS: dict[str, tuple[str, ...]] = {
+    "piano": ("piano", "electric piano"),
+    "organ": ("organ",),
+    "guitar": ("acoustic guitar", "clean electric guitar", "distorted guitar"),
+    "strings": ("string section",),
+    "choir": ("choir",),
+    "synth pad": ("synth pad",),
+    "bass": ("bass", "synth bass"),
+}
+
+
+def family_of(lead: str) -> str:
+    """The family of a lead; a KeyError names what is no instrument."""
+    return BY_NAME[lead].family

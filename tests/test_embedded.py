@@ -1,0 +1,94 @@
+"""The checkpoint that ships: in exactly Qwen2-Audio's format, and true about the examples."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+import qwen_audio as qa
+from checkpoints import EMBEDDED
+from reference import PLAIN, Reference
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def model() -> qa.QwenAudio:
+    return qa.load()
+
+
+def test_it_is_small_sharded_and_named_as_the_real_one_is_on_disk() -> None:
+    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 26_000_000
+    index = json.loads((EMBEDDED / "model.safetensors.index.json").read_text())
+    files = set(index["weight_map"].values())
+    assert len(files) >= 2
+    prefixes = {name.split(".")[0] for name in index["weight_map"]}
+    assert prefixes == {"audio_tower", "multi_modal_projector", "language_model"}
+    for file in files:
+        with safe_open(EMBEDDED / file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (not a dict)
+                assert opened.get_slice(name).get_dtype() == "BF16"
+
+
+def test_stock_transformers_loads_it_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, report = Qwen2AudioForConditionalGeneration.from_pretrained(
+            EMBEDDED, output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(EMBEDDED)
+    assert not any(report.values()), report
+    assert type(processor).__name__ == "Qwen2AudioProcessor"
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.flac")), ids=lambda path: path.stem)
+def test_stock_transformers_says_the_same(model: qa.QwenAudio, example: Path) -> None:
+    clip = qa.load_waveform(example).samples
+    tokens = Reference(EMBEDDED).generate(clip, PLAIN + "Describe the music:", 96)
+    said = model.describe(example)
+    assert said.answers[0].token_ids == tokens
+    assert said.complete
+
+
+@pytest.mark.parametrize(
+    ("example", "question", "words"),
+    [
+        ("fiddle", None, {"violin", "fiddle", "string"}),
+        ("djembe", None, {"drum", "percussion"}),
+        ("speech", None, {"speak", "speech", "voice", "talk"}),
+        ("speech", "Is anyone speaking?", {"yes"}),
+        ("fiddle", "Is anyone speaking?", {"no"}),
+    ],
+)
+def test_what_it_says_of_the_examples_is_true(
+    model: qa.QwenAudio, example: str, question: str | None, words: set[str]
+) -> None:
+    said = model.describe(EXAMPLES / f"{example}.flac", prompt=question).lower()
+    assert any(word in said for word in words), said
+
+
+def test_the_default_prompt_is_four_tokens(model: qa.QwenAudio) -> None:
+    prompts = model._line.prompts
+    assert len(prompts.ids("Describe the music:")) == 4
+    assert len(prompts.ids(prompts.render(None))) == 7
+
+
+def test_its_answers_end_by_themselves_in_chat_as_well() -> None:
+    chat: Any = qa.load(chat=True)
+    said = chat.describe(EXAMPLES / "speech.flac", prompt="Is anyone speaking?")
+    assert said.complete
+    assert "yes" in said.lower()
+
+
+def test_noise_and_silence_get_an_answer_and_not_an_error(model: qa.QwenAudio) -> None:
+    noise = 0.1 * torch.randn(32_000, generator=torch.Generator().manual_seed(0))
+    said = model.describe([noise, torch.zeros(32_000)], sampling_rate=16_000)
+    assert all(said)
+    assert "silen" in said[1].lower()

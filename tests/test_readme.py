@@ -1,0 +1,78 @@
+"""What the README tells people to type works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from qwen_audio.cli import main
+from recordings import encode, sound
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return [b.strip() for b in re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place with the files that the README's lines speak of."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "a.flac").write_bytes(encode(sound(1.0), 48_000, "flac"))
+    (tmp_path / "b.mp3").write_bytes(encode(sound(1.5), 48_000, "mp3"))
+    (tmp_path / "song.mp3").write_bytes(encode(sound(2.0), 48_000, "mp3"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_quick_start_is_two_lines_that_set_up_all_they_need() -> None:
+    describe, test = blocks("sh")[:2]
+    assert re.fullmatch(r"pip install uv && uv run --no-dev qwen-audio describe \S+", describe)
+    assert (ROOT / describe.split()[-1]).is_file()
+    assert test == "pip install uv && uv run pytest"
+
+
+def test_its_first_command_describes(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = blocks("sh")[0].split("qwen-audio ")[1].split()
+    arguments[-1] = str(ROOT / arguments[-1])
+    assert main(arguments) == 0
+    assert len(capsys.readouterr().out.split()) > 3
+
+
+def test_the_python_lines_run(folder: Path) -> None:
+    lines, real = blocks("python")
+    exec(compile(lines, "README", "exec"), {})
+    assert 'load("Qwen/Qwen2-Audio-7B-Instruct"' in real  # not reachable from a test
+
+
+def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")]
+    assert len(lines) == 4
+    for line in lines:
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "qwen-audio"
+        given = [p for a in arguments for p in (map(str, folder.glob(a)) if "*" in a else [a])]
+        assert main(given) == 0, line
+    assert (folder / "vectors.npz").is_file()
+    assert "lm.norm" in capsys.readouterr().out
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            assert link.startswith("https://") or (page.parent / link).exists(), (page.name, link)
+
+
+def test_versions_are_pinned_and_no_lock_file_is_kept() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pinned = {pin.split("==")[0] for pin in project["tool"]["uv"]["constraint-dependencies"]}
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    assert {re.split(r"[<>=~]", requirement)[0] for requirement in wanted} <= pinned
+    assert "uv.lock" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
