@@ -16,8 +16,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qwen_audio.audio import Waveform, Window, Windowing, load_waveform
+from qwen_audio.audio import Waveform, Window, Windowing
 from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.loading import load_waveform
 from recordings import sound, write_wav
 
 RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]
@@ -65,12 +66,33 @@ def test_at_16_khz_samples_are_untouched() -> None:
     np.testing.assert_array_equal(load_waveform(HALF, sampling_rate=16_000).samples, HALF)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32"])
 def test_integers_are_divided_by_full_scale(dtype: str) -> None:
     limits = np.iinfo(dtype)
     array = np.tile(np.array([limits.min, 0, limits.max], dtype), 300)
     samples = load_waveform(array, sampling_rate=16_000).samples
     np.testing.assert_allclose(samples[:3], [-1, 0, limits.max / -float(limits.min)], rtol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("int64", 2**62), ("uint64", 2**62), ("int32", 9000)])
+def test_integers_that_do_not_say_their_full_scale(dtype: str, scale: int) -> None:
+    """16-bit samples in a wider type would be heard as silence."""
+    array = (scale * (1 + HALF)).astype(dtype)
+    if dtype == "int32":
+        array -= scale
+        assert load_waveform(array << 16, sampling_rate=16_000).samples.max() > 0.1
+    assert "full scale" in message_of(array, sampling_rate=16_000)
+    assert load_waveform(np.zeros(800, "int32"), sampling_rate=16_000).samples.max() == 0
+
+
+def test_a_batch_is_not_one_recording() -> None:
+    assert "a batch is a list" in message_of(np.zeros((16, 8000)), sampling_rate=16_000)
+    assert load_waveform(np.zeros((8, 8000)), sampling_rate=16_000).source_channels == 8
+
+
+def test_a_datasets_dict_states_its_rate() -> None:
+    decoded = {"array": HALF, "sampling_rate": 16_000, "path": None}
+    np.testing.assert_array_equal(load_waveform(decoded).samples, HALF)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
@@ -167,7 +189,7 @@ def test_arrays_that_are_no_audio(array: Any) -> None:
 def test_samples_and_channels_the_wrong_way_round() -> None:
     """soundfile's layout: 8000 channels of 2 samples, were it taken as it is."""
     message = message_of(np.zeros((8000, 2), np.float32), sampling_rate=16_000)
-    assert "8000 channels" in message
+    assert "8000 rows" in message and "transpose it" in message
     assert "pass arrays as (channels, samples)" in message
 
 
@@ -244,10 +266,19 @@ def test_files_that_cannot_be_read(tmp_path: Any) -> None:
         assert "can't be read (" in message_of(opened_for_writing)
 
 
-@pytest.mark.parametrize("audio", [None, 5, 0.5, [0.0] * 8000, {"array": HALF}, object(), len])
+@pytest.mark.parametrize("audio", [None, [0.0] * 8000, {"array": HALF}, object(), len])
 def test_what_is_no_audio_at_all(audio: Any) -> None:
     message = message_of(audio)
-    assert message.startswith(f"a {type(audio).__name__} is not audio: give a path, bytes")
+    assert message.startswith(f"{type(audio).__name__!r} is not audio: give a path, bytes")
+
+
+@pytest.mark.parametrize("audio", [5, 0.5])
+def test_a_number_is_a_sample_of_something(audio: float) -> None:
+    assert message_of(audio).startswith(f"{audio} is a number, not audio: a list is a list of rec")
+
+
+def test_a_generator_is_not_a_list() -> None:
+    assert "for several, give a list" in message_of(name for name in ("a.wav", "b.wav"))
 
 
 @pytest.mark.parametrize("rate", ["16000", True, None, 16_000j, [16_000], "'array'"])
@@ -255,7 +286,7 @@ def test_rates_that_are_no_numbers(rate: Any) -> None:
     """In a process of its own: under pytest annotations are enforced before the code sees them."""
     script = (
         "import numpy as np\n"
-        "from qwen_audio.audio import load_waveform\n"
+        "from qwen_audio.loading import load_waveform\n"
         "from qwen_audio.errors import AudioError\n"
         f"try: load_waveform(np.zeros(8000, np.float32), sampling_rate={rate!r})\n"
         "except AudioError as error: print(error)\n"
@@ -268,7 +299,7 @@ def test_rates_that_are_no_numbers(rate: Any) -> None:
 
 def test_standard_input() -> None:
     script = (
-        "import sys; from qwen_audio.audio import load_waveform; waveform = load_waveform('-'); "
+        "import sys; from qwen_audio.loading import load_waveform; waveform = load_waveform('-'); "
         "sys.stdout.buffer.write(waveform.samples.tobytes()); print(waveform, file=sys.stderr)"
     )
     data = write_wav(sound(0.5, 44_100, 2), 44_100, container="FLAC")
@@ -281,7 +312,7 @@ def test_standard_input() -> None:
 
 def test_empty_standard_input() -> None:
     script = (
-        "from qwen_audio.audio import load_waveform\n"
+        "from qwen_audio.loading import load_waveform\n"
         "try: load_waveform('-')\n"
         "except ValueError as error: print(error)\n"
     )

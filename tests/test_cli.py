@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -158,6 +159,8 @@ def test_the_embedded_checkpoint_says_that_it_is_used() -> None:
         ("encode", "{clip}", "-o", "out.npz", "--tap", "lm.99"),
         ("encode", "{clip}", "-o", "out.npz", "--prompt", "What?"),
         ("encode", "{clip}", "{clip}", "-o", "out.npz", "--span", "last"),
+        ("encode", "{clip}", "-o", "/proc/out.safetensors"),
+        ("describe", "-", "-"),
         ("inspect", "{folder}/none.wav"),
     ],
 )
@@ -181,6 +184,20 @@ def test_a_wrong_call_is_status_2(clips: list[Path]) -> None:
     done = run("describe", clips[0], "--promt", "What?")
     assert done.returncode == 2
     assert "--promt" in done.stderr
+    done = run("encode", clips[0], "--tap", "mel", "--tap", "lm.0", "-o", "out.npz")
+    assert done.returncode == 2
+    assert "--tap is given more than once" in done.stderr
+
+
+def test_a_terminal_without_dashes_gets_question_marks(clips: list[Path]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qwen_audio.cli", "inspect", str(clips[0])],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"80 ? 100" in done.stdout
 
 
 def test_help_is_fast_and_names_every_command() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qwen_audio.audio import Waveform, load_waveform
+from qwen_audio.audio import Waveform
 from qwen_audio.decode import Decoding
 from qwen_audio.errors import AudioError
+from qwen_audio.loading import load_waveform
 from recordings import CONTAINERS, Samples, encode, sound, with_picture, write_wav
 
 # libsndfile's (format, subtype, byte order): lossless, so samples can be compared one by one.
@@ -284,12 +286,26 @@ def test_a_device() -> None:
     assert "neither a file nor a pipe" in message_of("/dev/zero")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    file = tmp_path / "private.wav"
-    file.write_bytes(write_wav(sound(0.1, 16_000), 16_000))
-    file.chmod(0)
-    assert "permissions" in message_of(file)
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Root may read everything: for a while, be somebody else."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65_534, 65_534, 0)
+    yield
+    os.setresuid(0, 0, 0)
+
+
+def test_a_file_that_may_not_be_read(nobody: None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "private.wav")
+        file.write_bytes(write_wav(sound(0.1, 16_000), 16_000))
+        file.chmod(0)
+        assert message_of(file) == f"{file} can't be read: check its permissions"
+        Path(folder).chmod(0)
+        assert message_of(file).startswith(f"{file} can't be read (Permission denied)")
+        Path(folder).chmod(0o700)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:

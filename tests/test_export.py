@@ -61,3 +61,27 @@ def test_bad_outputs_are_found_before_the_work(
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # how Python marks what can't be imported
     with pytest.raises(MissingExtraError, match=r"pip install 'qwen-audio-playground\[parquet\]'"):
         check_output(tmp_path / "v.parquet")
+
+
+def test_files_are_whole_or_not_there_and_as_readable_as_any(tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.write_text("")
+    for suffix in (".npz", ".safetensors", ".parquet"):
+        target = tmp_path / f"v{suffix}"
+        save(target, ["a", "b"], POOLED, SPEC)
+        assert target.stat().st_mode == ordinary.stat().st_mode
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [
+        "",
+        ".npz",
+        ".parquet",
+        ".safetensors",
+    ]
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(OptionError, match="is a folder"):
+        save(tmp_path / "folder.npz", ["a"], POOLED[:1], SPEC)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".parquet"])
+def test_a_folder_that_takes_no_files(suffix: str) -> None:
+    with pytest.raises(OptionError, match="can't be written"):
+        save(Path("/proc") / f"v{suffix}", ["a", "b"], POOLED, SPEC)

@@ -124,10 +124,11 @@ def test_the_last_row_before_the_answer_of_each_window() -> None:
 def test_printing_shows_shapes_and_seconds_not_data() -> None:
     spans = (Span("prompt", 0, 1, 0), Span("audio", 1, 5, 0), Span("prompt", 5, 6, 1))
     assert repr(frames(spans, windows=WINDOWS)) == (
-        "Frames(lm.1: 6 rows × 3 at 25 Hz; prompt 2, audio 4; 46.50 s in 2 windows; float32)"
+        "Frames(lm.1: 6 rows × 3, positions (audio at 25 Hz); prompt 2, audio 4; "
+        "windows 0:00–0:30, 0:25–0:41.50; float32)"
     )
     assert repr(frames((Span("audio", 0, 6),), tap="mel")) == (
-        "Frames(mel: 6 rows × 3 at 100 Hz; audio 6; 30.00 s in 1 window; float32)"
+        "Frames(mel: 6 rows × 3, 100 Hz; audio 6; windows 0:00–0:30; float32)"
     )
 
 

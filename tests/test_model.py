@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +165,9 @@ def test_streamed_text_is_the_text(model: qa.QwenAudio) -> None:
     assert len(pieces) > 6
 
 
-def test_an_answer_says_what_was_given_and_whether_it_is_whole(model: qa.QwenAudio) -> None:
+def test_an_answer_says_what_was_given_and_whether_it_is_whole(tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "stops")
+    model = qa.load(folder)
     said = model.describe(sound(1.0), max_new_tokens=2, **RATE)
     (answer,) = said.answers
     assert (answer.audio_tokens, answer.prompt_tokens) == (25, 6)
@@ -171,12 +175,8 @@ def test_an_answer_says_what_was_given_and_whether_it_is_whole(model: qa.QwenAud
     assert not answer.complete
     assert not said.complete
     stop = answer.token_ids[0]
-    model._line.prompts.stop_ids = frozenset([stop])
-    try:
-        said = model.describe(sound(1.0), max_new_tokens=2, **RATE)
-    finally:
-        del model._line._prompts
-        model._line._prompts = None
+    edit_json(folder / "generation_config.json", eos_token_id=stop)
+    said = qa.load(folder).describe(sound(1.0), max_new_tokens=2, **RATE)
     assert said.complete
     assert said.answers[0].token_ids == (stop,)
 
@@ -284,3 +284,24 @@ def test_a_model_that_stops_at_turns_is_asked_in_chat(tmp_path: Path) -> None:
     assert spec.prompt.endswith("What?<|im_end|>\n<|im_start|>assistant\n")
     plain = qa.load(folder, chat=False).spec("lm.0", prompt="What?")
     assert plain.prompt == "<|audio_bos|><|AUDIO|><|audio_eos|>What?"
+
+
+def test_results_can_be_copied_and_sent_to_other_processes(model: qa.QwenAudio) -> None:
+    said = model.describe(sound(0.5), max_new_tokens=2, **RATE)
+    for copied in (copy.copy(said), copy.deepcopy(said), pickle.loads(pickle.dumps(said))):
+        assert copied == said
+        assert copied.answers == said.answers
+        assert copied.name == said.name
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ((np.zeros(800), 16_000), "pass the array, and the number as sampling_rate="),
+        ([0.0, 0.1], "a list is a list of recordings"),
+        ([np.zeros((32, 800))], "a batch is a list"),
+    ],
+)
+def test_what_people_bring_from_elsewhere(model: qa.QwenAudio, audio: Any, message: str) -> None:
+    with pytest.raises(qa.AudioError, match=message):
+        model.encode(audio, sampling_rate=16_000)

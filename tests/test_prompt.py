@@ -255,24 +255,24 @@ def test_a_checkpoint_that_ends_turns_was_taught_to_chat(
     prompts = Prompts(Checkpoint(copy))
     assert prompts.ids(IM_END) == (1095,)
     assert prompts.chat is chat
-    assert prompts.stop_ids == stops
+    assert prompts.stop_ids() == stops
     assert (IM_START in prompts.render("Hello")) is chat
 
 
 def test_told_to_chat_it_stops_at_the_end_of_a_turn(copy: Path) -> None:
-    assert Prompts(Checkpoint(copy), chat=True).stop_ids == {1095, END_OF_TEXT_ID}
+    assert Prompts(Checkpoint(copy), chat=True).stop_ids() == {1095, END_OF_TEXT_ID}
     edit_json(copy / "generation_config.json", eos_token_id=[1095, END_OF_TEXT_ID])
     told = Prompts(Checkpoint(copy), chat=False)
     assert not told.chat
     assert told.render("Hello") == PLAIN + "Hello"
-    assert told.stop_ids == {1095, END_OF_TEXT_ID}
+    assert told.stop_ids() == {1095, END_OF_TEXT_ID}
 
 
 def test_without_a_generation_config_the_config_says_where_to_stop(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
-    assert Prompts(Checkpoint(copy)).stop_ids == {END_OF_TEXT_ID}
+    assert Prompts(Checkpoint(copy)).stop_ids() == {END_OF_TEXT_ID}
     edit_json(copy / "config.json", text_config__eos_token_id=None)
-    assert Prompts(Checkpoint(copy)).stop_ids <= {END_OF_TEXT_ID}
+    assert Prompts(Checkpoint(copy)).stop_ids() <= {END_OF_TEXT_ID}
 
 
 # Where the audio goes.
@@ -306,7 +306,7 @@ def test_merged_ids_are_the_processors() -> None:
 
 @pytest.mark.parametrize("tokens", [[], [1, 2]])
 def test_audios_and_places_must_agree(tokens: list[int]) -> None:
-    with pytest.raises(OptionError, match=f"{len(tokens)} audios for 1 places in the prompt"):
+    with pytest.raises(OptionError, match=f"{len(tokens)} audios, but the text has 1 places"):
         embedded().merged((5, AUDIO_ID, 6), tokens)
 
 
@@ -333,8 +333,25 @@ def test_the_audios_of_a_conversation() -> None:
     [{"type": "audio"}, {"type": "audio", "audio": "a", "path": "b"}, {"audio": 1, "audio_url": 2}],
 )
 def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="an audio part needs one of audio, audio_url, path"):
+    with pytest.raises(OptionError, match="an audio part needs one of audio, audio_url, url, path"):
         list(audio_parts([{"role": "user", "content": [part]}]))
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([], "the conversation is empty"),
+        ([{"role": "wizard", "content": "Hm?"}], "one of system, user, assistant"),
+        ([{"role": "user", "content": []}], "not empty"),
+        (
+            [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Yes."}],
+            "ends with the assistant's turn",
+        ),
+    ],
+)
+def test_conversations_that_no_answer_can_follow(messages: Any, expected: str) -> None:
+    with pytest.raises(OptionError, match=expected):
+        list(audio_parts(messages))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
-from .captions import QUESTIONS, Attributes, answer
+from .captions import QUESTIONS, Attributes, answer, cautious
 from .clips import draw
 from .parts import Parts
 from .render import Wave
@@ -95,6 +95,10 @@ class Dialogue:
         return self._encode(question), self._encode(f" {reply}{END}")
 
 
+def _told(truth: Attributes, topic: str) -> Attributes:
+    return truth if topic == "tempo" else cautious(truth)
+
+
 def _topics(rng: np.random.Generator, count: int) -> list[str]:
     others = [topic for topic in QUESTIONS if topic != "caption"]
     return ["caption", *(str(topic) for topic in rng.choice(others, count, replace=False))]
@@ -118,7 +122,7 @@ def assemble(
             question = str(rng.choice(QUESTIONS[topic]))
             if topic == "caption" and rng.random() < 0.6:
                 question = QUESTIONS[topic][0]
-            asked, reply = dialogue.branch(question, answer(truth, topic), chat)
+            asked, reply = dialogue.branch(question, answer(_told(truth, topic), topic), chat)
             size = len(asked) + len(reply)
             row[0].extend([*asked, *reply])
             # Each position learns the token after it; the last question token learns the first.

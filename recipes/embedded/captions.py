@@ -7,7 +7,7 @@ the grammar does not know parses to None, so a garbled caption counts as wrong, 
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .instruments import BACKINGS, BY_NAME, LEADS
 
@@ -92,6 +92,18 @@ class Attributes:
         if self.kind != "music" or self.tempo is None or self.loudness is None:
             return None
         return MOODS[self.tempo, self.loudness]
+
+
+UNNAMED = "other instruments"
+
+
+def cautious(a: Attributes) -> Attributes:
+    """What a caption of the present checkpoint states: no more than it hears reliably.
+
+    Tempo, trends and the names of what accompanies are learnt last. Until they are, a caption
+    keeps quiet about them: a wrong word is worse than none.
+    """
+    return replace(a, tempo=None, change=None, backing=(UNNAMED,) if a.backing else ())
 
 
 def _listing(words: list[str]) -> str:
@@ -180,7 +192,7 @@ _EFFECT = re.compile(
     r"A sound that is neither music nor speech"
     rf"(?:: (?P<effect>{_either(EFFECTS.values())}))?\.{_LOUD}"
 )
-_OTHERS = _either([*BACKINGS, "drums"])
+_OTHERS = _either([*BACKINGS, UNNAMED, "drums"])
 _MUSIC = re.compile(
     r"(?P<speech>Someone is speaking over music\. )?"
     r"(?:Drums play alone\.|"

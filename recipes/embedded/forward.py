@@ -14,7 +14,7 @@ from .instruments import BACKINGS, FAMILIES, LEADS, family_of
 _KINDS = ("music", "speech", "effect", "silence")
 _TEXTURES = ("line", "chords", "accompanied")
 _FLAGS = (False, True)
-_WEIGHTS = {"lead": 4.0, "family": 2.0, "tempo": 2.0}  # the hard ones
+_WEIGHTS = {"lead": 4.0, "family": 2.0, "tempo": 4.0}  # the hard ones
 
 
 _FUSED_FROM = 500  # positions; with fewer, on a CPU, plain attention learns 2 to 4 times as fast

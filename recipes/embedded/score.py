@@ -7,21 +7,20 @@ import numpy as np
 from .captions import Attributes
 from .instruments import BACKINGS, BY_NAME, INSTRUMENTS, Instrument
 
-BEATS_PER_MINUTE = {"slow": (48.0, 80.0), "moderate": (92.0, 120.0), "fast": (138.0, 184.0)}
+BEATS_PER_MINUTE = {"slow": (50.0, 74.0), "moderate": (94.0, 116.0), "fast": (142.0, 184.0)}
 SHORTEST_PULSE = 2.5  # seconds; in less, neither a tempo nor a trend is stated
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9), (0, 3, 5, 7, 10))
 _PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (5, 3, 0, 4), (0, 4, 5, 3), (1, 4, 0, 0), (0, 3, 0, 4))
-# Note lengths in beats. Every cell holds half beats, and hardly anything is quicker: how quick the
-# quickest regular notes are is what tells a tempo from its half and its double.
+# Note lengths in beats. Cells hold half beats and about three notes in two beats: how quick the
+# quickest notes are, and how dense they lie, tells a tempo from its half and its double.
 _CELLS = (
-    (0.5, 0.5),
     (0.5, 0.5, 1.0),
     (1.0, 0.5, 0.5),
-    (1.5, 0.5),
     (0.5, 1.0, 0.5),
-    (0.5, 0.5, 1.0, 1.0),
-    (2.0, 0.5, 0.5, 1.0),
+    (0.5, 0.5, 1.0, 1.0, 0.5, 0.5),
+    (1.5, 0.5),
+    (0.5, 0.5, 0.5, 0.5),
 )
 _KICK, _SNARE, _CLAP, _SIDE = (35, 36), (38, 40), (39,), (37,)
 _HATS, _CYMBALS, _TOMS = (42, 44, 46), (49, 51, 57, 59), (41, 43, 45, 47, 48, 50)

@@ -28,8 +28,8 @@ log = logging.getLogger("train")
 TEXT_RATE, ENCODER_RATE = 1.5e-3, 2.5e-4
 WARM_UP, COOL_DOWN = 100, 0.35  # steps; share of all steps
 EARS_WEIGHT = 0.5
-REPLAYS = 4  # steps of the text model on what was heard lately, after each that listens
-AVERAGE_OVER = 100  # steps that the published weights are an average of
+REPLAYS = 2  # steps of the text model on what was heard lately, after each that listens
+AVERAGE_OVER = 60  # steps that the published weights are an average of
 
 
 def rate(step: int, steps: int) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .answer import Answer, Description
-    from .audio import Waveform, Window, load_waveform
+    from .audio import Waveform, Window
     from .errors import (
         AudioError,
         CheckpointError,
@@ -25,17 +25,20 @@ if TYPE_CHECKING:
         TapError,
     )
     from .frames import Frames, Span
+    from .inspection import Inspection
     from .listening import Listening
+    from .loading import load_waveform
     from .mel import LogMel
     from .model import QwenAudio, load
     from .spec import Spec
     from .tap import Geometry, Stage, Tap
+    from .weights import Cost
 
 __version__ = "0.1.0"
 
 _ROOMS = {
     "answer": ("Answer", "Description"),
-    "audio": ("Waveform", "Window", "load_waveform"),
+    "audio": ("Waveform", "Window"),
     "errors": (
         "AudioError",
         "CheckpointError",
@@ -45,11 +48,14 @@ _ROOMS = {
         "TapError",
     ),
     "frames": ("Frames", "Span"),
+    "inspection": ("Inspection",),
     "listening": ("Listening",),
+    "loading": ("load_waveform",),
     "mel": ("LogMel",),
     "model": ("QwenAudio", "load"),
     "spec": ("Spec",),
     "tap": ("Geometry", "Stage", "Tap"),
+    "weights": ("Cost",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -57,9 +63,11 @@ __all__ = [
     "Answer",
     "AudioError",
     "CheckpointError",
+    "Cost",
     "Description",
     "Frames",
     "Geometry",
+    "Inspection",
     "Listening",
     "LogMel",
     "MissingExtraError",

@@ -51,6 +51,9 @@ class Description(str):
         self.name, self.answers = name, tuple(answers)
         return self
 
+    def __getnewargs__(self) -> tuple[str, tuple[Answer, ...]]:  # type: ignore[override]
+        return self.name, self.answers
+
     @property
     def complete(self) -> bool:
         """Whether no answer was cut off at max_new_tokens."""

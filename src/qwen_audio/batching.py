@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-from .audio import AudioInput, Waveform, Windowing, load_waveform
+from .audio import Waveform, Windowing
+from .errors import AudioError
 from .line import Line, Piece
+from .loading import AudioInput, load_waveform
 from .options import Many
 from .packed import batches
 
@@ -20,6 +22,11 @@ def open_inputs(
     audio: AudioInput | Many, sampling_rate: int | None
 ) -> tuple[Iterator[Waveform], bool]:
     """Waveforms, decoded one at a time as they are needed; and whether just one input was given."""
+    if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], int | float):
+        raise AudioError(
+            f"a pair of {type(audio[0]).__name__} and {audio[1]}, as librosa and soundfile give "
+            "it: pass the array, and the number as sampling_rate="
+        )
     single = not isinstance(audio, list | tuple)
     inputs = cast(Many, [audio] if single else audio)
     return (load_waveform(item, sampling_rate=sampling_rate) for item in inputs), single

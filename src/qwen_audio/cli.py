@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import __version__
+from .arguments import build_parser
 from .errors import AudioError, OptionError, QwenAudioError
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ T = TypeVar("T")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 if anything failed, 2 for a wrong call."""
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without – or ─ gets ? and no error
+            stream.reconfigure(errors="replace")
+    runs = {"describe": _describe, "encode": _encode, "inspect": _inspect, "taps": _taps}
+    options = build_parser(runs).parse_args(arguments)
     try:
         return int(options.run(options))
     except QwenAudioError as error:
@@ -103,8 +109,12 @@ def _encode(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(summary)
     else:
-        shapes = sorted({"×".join(map(str, vector.shape)) for vector in vectors})
-        print(f"{output}: {len(vectors)} × {spec.tap} ({spec.pooling}), {', '.join(shapes[:3])}")
+        shapes = " ".join("×".join(map(str, vector.shape)) for vector in vectors[:3])
+        more = " …" * (len(vectors) > 3)
+        print(
+            f"{output}: {len(vectors)} × {spec.tap}, {spec.pooling} over {spec.span}, "
+            f"{shapes}{more}, spec {spec.fingerprint}"
+        )
     return status
 
 
@@ -156,6 +166,8 @@ def _taps(options: argparse.Namespace) -> int:
 
 def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
     """Do every file; say which failed and why; 1 if any did."""
+    if files.count("-") > 1:
+        raise OptionError("- is given more than once, but standard input can be read only once")
     failed = 0
     for file in _progress(files):
         try:
@@ -184,13 +196,16 @@ def _load(options: argparse.Namespace) -> QwenAudio:
 
     with fast_start():
         from .model import load
-    _say_embedded(options.model)
-    return load(
+    # The hub's retries are its own affair: what comes of them is one line of ours.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    model = load(
         options.model or EMBEDDED,
         device=options.device,
         dtype=options.dtype,
         revision=options.revision,
     )
+    _say_embedded(options.model)
+    return model
 
 
 def _say_embedded(model: str | None) -> None:
@@ -222,69 +237,6 @@ def _print_json(data: Any) -> None:
 
 def _complain(line: str) -> None:
     print(f"qwen-audio: {line}", file=sys.stderr)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="qwen-audio",
-        description="Hear what an audio language model hears: one line from file to text, "
-        "with a tap at every stage.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"qwen-audio {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    model = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    model.add_argument(
-        "--model",
-        metavar="M",
-        help="a folder, or a hub model such as Qwen/Qwen2-Audio-7B-Instruct "
-        "(default: the small checkpoint that ships with the package)",
-    )
-    model.add_argument("--revision", help="branch, tag or commit of a hub model")
-    model.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
-
-    compute = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    compute.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
-    compute.add_argument("--dtype", help="float32, bfloat16 or float16")
-    compute.add_argument("--prompt", help='a question (default: "Describe the music:")')
-    compute.add_argument(
-        "--window", type=float, metavar="S", help="seconds heard at once, at most 30 (default: 30)"
-    )
-    compute.add_argument(
-        "--hop", type=float, metavar="S", help="seconds between windows (default: --window)"
-    )
-    compute.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
-
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, *, files: bool = True
-    ) -> argparse.ArgumentParser:
-        parents = [model, compute] if files else [model]
-        sub = commands.add_parser(
-            name, help=text, description=text, parents=parents, allow_abbrev=False
-        )
-        sub.set_defaults(run=run)
-        return sub
-
-    describe = command("describe", _describe, "Say in words what is heard.")
-    describe.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
-    describe.add_argument("--temperature", type=float, default=0.0, help="0: greedy (default)")
-    describe.add_argument("--top-p", type=float, default=1.0)
-    describe.add_argument("--seed", type=int)
-
-    encode = command("encode", _encode, "Write the vectors of one tap to a file.")
-    encode.add_argument("--tap", default="audio_tower", help="see `qwen-audio taps`")
-    encode.add_argument("--pooling", default="mean", help="mean (default), max, last or none")
-    encode.add_argument("--span", default="audio", help="audio (default), prompt, last or all")
-    encode.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help=".npz, .safetensors or .parquet"
-    )
-
-    command("inspect", _inspect, "Show a clip's whole way along the line, counted.")
-
-    taps = command("taps", _taps, "List every tap and what it needs.", files=False)
-    taps.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
-    return parser
 
 
 if __name__ == "__main__":

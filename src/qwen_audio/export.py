@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ __all__ = ["SUFFIXES", "check_output", "save"]
 
 SUFFIXES = (".npz", ".safetensors", ".parquet")
 
+Vectors = Float32[np.ndarray, "... width"]
+
 
 def check_output(path: str | Path) -> Path:
     """A path that `save` can write to, checked before the work and not after.
@@ -29,6 +32,8 @@ def check_output(path: str | Path) -> Path:
     target = Path(path)
     if target.suffix not in SUFFIXES:
         raise OptionError(f"{target}: the suffix says the format: use {', '.join(SUFFIXES)}")
+    if target.is_dir():
+        raise OptionError(f"{target} is a folder: name a file to write")
     if not target.parent.is_dir():
         raise OptionError(f"{target}: there is no folder {target.parent}: make it first")
     if target.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
@@ -50,23 +55,40 @@ def save(
     one row a frame with its number in `row`), with `spec` in the schema's metadata.
     """
     target = check_output(path)
-    pooled = all(vector.ndim == 1 for vector in vectors)
-    if target.suffix == ".parquet":
-        _save_parquet(target, sources, vectors, spec)
-        return
-    arrays = (
-        {"vectors": np.stack(vectors)}
-        if pooled and vectors
-        else {f"vectors_{number}": vector for number, vector in enumerate(vectors)}
-    )
-    if target.suffix == ".npz":
-        named: Any = {**arrays, "sources": np.array(sources), "spec": np.array(spec.to_json())}
-        np.savez(target, **named)
-        return
-    from safetensors.numpy import save_file
+    # Written beside the target and moved there whole: a file that is there is complete.
+    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        _SAVERS[target.suffix](draft, sources, vectors, spec)
+        draft.replace(target)
+    except OSError as error:
+        raise OptionError(
+            f"{target} can't be written ({error.strerror or error}): check the folder's "
+            "permissions and the space that is left"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
 
+
+def _arrays(vectors: Sequence[Vectors]) -> dict[str, np.ndarray]:
+    if vectors and all(vector.ndim == 1 for vector in vectors):
+        return {"vectors": np.stack(vectors)}
+    return {f"vectors_{number}": vector for number, vector in enumerate(vectors)}
+
+
+def _save_npz(target: Path, sources: Sequence[str], vectors: Sequence[Vectors], spec: Spec) -> None:
+    named: Any = {"sources": np.array(sources), "spec": np.array(spec.to_json())}
+    named.update(_arrays(vectors))
+    np.savez(target, **named)
+
+
+def _save_safetensors(
+    target: Path, sources: Sequence[str], vectors: Sequence[Vectors], spec: Spec
+) -> None:
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in _arrays(vectors).items()}
     metadata = {"sources": json.dumps(list(sources)), "spec": spec.to_json()}
-    save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, target, metadata)
+    target.write_bytes(save(arrays, metadata))
 
 
 def _save_parquet(
@@ -90,3 +112,6 @@ def _save_parquet(
     table["vector"] = pa.FixedSizeListArray.from_arrays(flat, width)
     schema = {b"spec": spec.to_json().encode()}
     pq.write_table(pa.table(table).replace_schema_metadata(schema), target)
+
+
+_SAVERS = {".npz": _save_npz, ".safetensors": _save_safetensors, ".parquet": _save_parquet}

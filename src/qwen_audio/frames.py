@@ -90,11 +90,13 @@ class Frames:
         rows, width = self.data.shape
         kinds = dict.fromkeys(span.kind for span in self.spans)
         spans = ", ".join(f"{kind} {len(self.rows(kind))}" for kind in kinds)
-        seconds = sum(window.duration_seconds for window in self.windows)
+        rate = f"{1 / self.hop_seconds:g} Hz"
+        rate = f"positions (audio at {rate})" if self.tap.in_language_model else rate
+        heard = ", ".join(str(window) for window in self.windows[:3])
+        more = f" … {self.windows[-1]}" if len(self.windows) > 3 else ""
         return (
-            f"Frames({self.tap}: {rows} rows × {width} at {1 / self.hop_seconds:g} Hz; {spans}; "
-            f"{seconds:.2f} s in {len(self.windows)} window{'s' * (len(self.windows) != 1)}; "
-            f"{self.dtype})"
+            f"Frames({self.tap}: {rows} rows × {width}, {rate}; {spans}; "
+            f"windows {heard}{more}; {self.dtype})"
         )
 
 

@@ -30,7 +30,8 @@ class Sampling:
         max_new_tokens: where an answer is cut off; `Answer.complete` says whether it was.
         temperature: 0 takes the most likely token each time.
         top_p: sample from the most likely tokens that together have this probability.
-        seed: makes sampling repeatable; each clip's draws are its own, whatever stands beside it.
+        seed: makes sampling repeatable (greedy always is); each clip's draws are its own,
+            whatever stands beside it.
 
     Raises:
         OptionError: for values without meaning.
@@ -42,16 +43,21 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("temperature", int | float), ("top_p", int | float)):
+            if not isinstance(getattr(self, name), kind):
+                raise OptionError(f"{name}={getattr(self, name)!r} is not a number")
         if not (isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1):
-            raise OptionError(f"max_new_tokens={self.max_new_tokens!r}: use 1 or more")
+            raise OptionError(
+                f"max_new_tokens={self.max_new_tokens!r}: use a whole number, 1 or more"
+            )
         if not 0 <= self.temperature < float("inf"):
             raise OptionError(f"temperature={self.temperature!r}: use 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p={self.top_p!r}: use a probability above 0, at most 1")
         if self.top_p < 1 and self.temperature == 0:
             raise OptionError(f"top_p={self.top_p!r} does nothing at temperature 0: set both")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise OptionError(f"seed={self.seed!r}: use 0 or more, below 2**63")
+        if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
+            raise OptionError(f"seed={self.seed!r}: use a whole number from 0 to 2**63 - 1")
 
 
 class TextStream:
@@ -82,9 +88,9 @@ def generate(
     last: Sequence[Float[Tensor, "1 width"]],
     cache: KeyValueCache,
     *,
-    prompts: Prompts,
     read: Sequence[Sequence[int]],
     sampling: Sampling,
+    stop_ids: frozenset[int],
     repetition_penalty: float = 1.0,
     on_tokens: Callable[[Sequence[int]], None] | None = None,
 ) -> list[tuple[int, ...]]:
@@ -114,7 +120,7 @@ def generate(
         going = [
             clip
             for clip in going
-            if new[clip][-1] not in prompts.stop_ids and len(new[clip]) < sampling.max_new_tokens
+            if new[clip][-1] not in stop_ids and len(new[clip]) < sampling.max_new_tokens
         ]
         if going:
             step = [Positions((new[clip][-1],)) for clip in going]

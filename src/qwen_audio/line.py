@@ -80,16 +80,21 @@ class Line:
         clips: Sequence[Positions],
         sampling: Sampling,
         *,
+        chat: bool | None = None,
         cache: KeyValueCache | None = None,
         on_tokens: Callable[[Sequence[int]], None] | None = None,
     ) -> list[tuple[int, ...]]:
-        """Read the clips (as far as the cache hasn't) and continue them. Returns the new tokens."""
+        """Read the clips (as far as the cache hasn't) and continue them. Returns the new tokens.
+
+        Args:
+            chat: whether they end where a turn does; by default as the prompts are made.
+        """
         cache = self.lm.new_cache(len(clips)) if cache is None else cache
         unread = [
             clip.after(cache.rows(place), self.prompts.audio_id) for place, clip in enumerate(clips)
         ]
         last = [rows[-1:] for rows in self.lm.forward(unread, [_NORM], cache)[_NORM]]
-        return self._continue(clips, last, cache, sampling, on_tokens)
+        return self._continue(clips, last, cache, sampling, chat, on_tokens)
 
     def states(
         self,
@@ -146,6 +151,7 @@ class Line:
         last: Sequence[torch.Tensor],
         cache: KeyValueCache,
         sampling: Sampling,
+        chat: bool | None = None,
         on_tokens: Callable[[Sequence[int]], None] | None = None,
     ) -> list[tuple[int, ...]]:
         penalty = self.checkpoint.generation_config.get("repetition_penalty") or 1.0
@@ -153,9 +159,9 @@ class Line:
             self.lm,
             last,
             cache,
-            prompts=self.prompts,
             read=[clip.ids for clip in clips],
             sampling=sampling,
+            stop_ids=self.prompts.stop_ids(chat),
             repetition_penalty=penalty,
             on_tokens=on_tokens,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +45,10 @@ class Listening:
         self.name = name
         self._line = line
         self._memories = [_Memory(w, rows) for w, rows in zip(windows, audio, strict=True)]
+
+    def __repr__(self) -> str:
+        count = len(self._memories)
+        return f"Listening({self.name!r}, {count} window{'s' * (count != 1)})"
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -136,6 +141,8 @@ def answer_conversation(
 ) -> Answer:
     """The next turn of a conversation whose audios are given in order, each heard at once.
 
+    The answer's window runs from 0 to the seconds of all audios together.
+
     Raises:
         AudioError: for audio longer than the encoder's reach.
     """
@@ -150,12 +157,18 @@ def answer_conversation(
     projector = Tap(Stage.PROJECTOR)
     audios = line.encoder.forward(mels, [projector])[projector] if mels else []
     clip = line.positions(line.prompts.render_chat(messages), *audios)
-    (new,) = line.say([clip], sampling)
-    seconds = sum(waveform.duration_seconds for waveform in waveforms)
-    return make_answer(line, clip, new, Window(0.0, seconds))
+    (new,) = line.say([clip], sampling, chat=True)
+    seconds = math.fsum(waveform.duration_seconds for waveform in waveforms)
+    return make_answer(line, clip, new, Window(0.0, seconds), chat=True)
 
 
-def make_answer(line: Line, clip: Positions, new: tuple[int, ...], window: Window) -> Answer:
+def make_answer(
+    line: Line,
+    clip: Positions,
+    new: tuple[int, ...],
+    window: Window,
+    chat: bool | None = None,
+) -> Answer:
     """Tokens → an Answer that says what was given."""
     audio_tokens = 0 if clip.audio is None else len(clip.audio)
     return Answer(
@@ -164,5 +177,5 @@ def make_answer(line: Line, clip: Positions, new: tuple[int, ...], window: Windo
         audio_tokens=audio_tokens,
         prompt_tokens=len(clip.ids) - audio_tokens,
         token_ids=new,
-        complete=new[-1] in line.prompts.stop_ids,
+        complete=new[-1] in line.prompts.stop_ids(chat),
     )

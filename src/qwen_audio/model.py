@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .answer import Answer, Description
-from .audio import AudioInput, Waveform, Window, Windowing, load_waveform
+from .audio import Waveform, Window, Windowing
 from .batching import batched_pieces, open_inputs
 from .compute import resolve_device, resolve_dtype
 from .errors import OptionError
@@ -19,6 +19,7 @@ from .generation import Sampling
 from .inspection import Inspection, inspect_line
 from .line import Line
 from .listening import Listening, answer_conversation, make_answer
+from .loading import AudioInput, load_waveform
 from .options import (
     ActivationsOptions,
     DescribeOptions,
@@ -280,6 +281,8 @@ class QwenAudio:
         named = {tap if isinstance(tap, str) else str(tap): self.geometry.tap(tap) for tap in taps}
         if not named:
             raise OptionError("taps is empty: name at least one, such as 'audio_tower'")
+        if not isinstance(generate, int) or generate < 0:
+            raise OptionError(f"generate={generate!r}: use a whole number of tokens, 0 or more")
         if generate and not any(tap.in_language_model for tap in named.values()):
             raise OptionError(
                 f"generate={generate}, but no tap is in the language model, where generated tokens "

@@ -25,7 +25,8 @@ Message = Mapping[str, Any]
 
 AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 TURN_END = "<|im_end|>"
-AUDIO_KEYS = ("audio", "audio_url", "path")
+AUDIO_KEYS = ("audio", "audio_url", "url", "path")
+ROLES = ("system", "user", "assistant")
 """Under which of these a message's audio part holds its audio."""
 
 
@@ -62,7 +63,13 @@ class Prompts:
         listed = stops if isinstance(stops, list) else [] if stops is None else [stops]
         turn_end = self._tokenizer.token_to_id(TURN_END)
         self.chat = turn_end in listed if chat is None else chat
-        self.stop_ids = frozenset([*listed, turn_end] if self.chat else listed)
+        self._stops = frozenset(listed)
+        self._turn_end = turn_end
+
+    def stop_ids(self, chat: bool | None = None) -> frozenset[int]:
+        """Where an answer ends: at the checkpoint's own stops, and in chat at the end of a turn."""
+        in_turns = self.chat if chat is None else chat
+        return self._stops | ({self._turn_end} if in_turns and self._turn_end else set())
 
     def render(self, prompt: str | None) -> str:
         """A question about one clip → the text that the model is given, `<|AUDIO|>` in its place.
@@ -124,7 +131,9 @@ class Prompts:
         """
         if ids.count(self.audio_id) != len(audio_tokens):
             raise OptionError(
-                f"{len(audio_tokens)} audios for {ids.count(self.audio_id)} places in the prompt"
+                f"{len(audio_tokens)} audios, but the text has {ids.count(self.audio_id)} places "
+                f"for them: give each as a part {{'type': 'audio', …}}, and keep {AUDIO} out of "
+                "the text"
             )
         counts = iter(audio_tokens)
         return tuple(
@@ -161,12 +170,18 @@ def audio_parts(messages: Sequence[Any]) -> Iterator[Any]:
     Raises:
         OptionError: where a message holds anything but text and audio, which no template renders.
     """
+    if not messages:
+        raise OptionError("the conversation is empty: give at least one turn of the user's")
     for message in messages:
         content = message.get("content") if isinstance(message, Mapping) else None
         if not isinstance(content, str | list | tuple) or "role" not in message:
             raise OptionError(
                 f"{message!r:.80} is no message: give {{'role': …, 'content': …}} for each turn, "
                 "the content a text or a list of parts"
+            )
+        if message["role"] not in ROLES or not content:
+            raise OptionError(
+                f"{message!r:.80}: the role is one of {', '.join(ROLES)}, the content not empty"
             )
         for part in () if isinstance(content, str) else content:
             keys = part.keys() if isinstance(part, Mapping) else set()
@@ -182,3 +197,8 @@ def audio_parts(messages: Sequence[Any]) -> Iterator[Any]:
                     f"{part!r:.80} is neither text nor audio: give {{'type': 'text', 'text': …}} "
                     "or {'type': 'audio', 'audio': …}"
                 )
+    if messages[-1]["role"] != "user":
+        raise OptionError(
+            f"the conversation ends with the {messages[-1]['role']}'s turn: end it with the "
+            "user's, to which the answer is given"
+        )

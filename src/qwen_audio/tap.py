@@ -48,7 +48,7 @@ _MEL_FRAMES_PER_ROW = {
 
 
 @functools.total_ordering
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tap:
     """A stage and, for `encoder` and `lm`, how many layers the data has passed.
 
@@ -97,6 +97,9 @@ class Tap:
     def __str__(self) -> str:
         name = {Stage.LM_NORM: "lm.norm"}.get(self.stage, self.stage.name.lower())
         return name if self.level is None else f"{name}.{self.level}"
+
+    def __repr__(self) -> str:
+        return f"Tap({str(self)!r})"
 
     def __lt__(self, other: Tap) -> bool:
         return (self.stage, self.level or 0) < (other.stage, other.level or 0)
