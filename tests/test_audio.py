@@ -189,8 +189,8 @@ def test_arrays_that_are_no_audio(array: Any) -> None:
 def test_samples_and_channels_the_wrong_way_round() -> None:
     """soundfile's layout: 8000 channels of 2 samples, were it taken as it is."""
     message = message_of(np.zeros((8000, 2), np.float32), sampling_rate=16_000)
-    assert "8000 rows" in message and "transpose it" in message
-    assert "pass arrays as (channels, samples)" in message
+    assert "8000 rows" in message
+    assert "transpose it" in message
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 8000), (0, 0)])
