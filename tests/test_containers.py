@@ -60,6 +60,17 @@ def test_the_number_of_bytes_missing_is_exact(name: str) -> None:
     assert bytes_missing(io.BytesIO(data[:-777])) == 777
 
 
+@pytest.mark.parametrize("note", [b"", b"a", b"ab", b"abc"])
+def test_chunks_are_padded_to_even_lengths(note: bytes) -> None:
+    """An editor's note between the header and the sound."""
+    data = FILES["wav"]
+    at = data.index(b"data")
+    chunk = b"LIST" + len(note).to_bytes(4, "little") + note + bytes(len(note) % 2)
+    noted = data[:at] + chunk + data[at:]
+    assert bytes_missing(io.BytesIO(noted)) == 0
+    assert bytes_missing(io.BytesIO(noted[:-7])) == 7
+
+
 @pytest.mark.parametrize("name", ["wav", "w64", "caf", "webm", "mkv", "m4a", "film.mp4"])
 def test_what_follows_does_not_matter(name: str) -> None:
     assert bytes_missing(io.BytesIO(FILES[name] + b"TAG" + b"Some title".ljust(125))) == 0

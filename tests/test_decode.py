@@ -382,14 +382,36 @@ def test_absurd_rates(rate: int, tmp_path: Path) -> None:
     assert message_of(file).startswith(f"{file}")
 
 
+def with_channels(data: bytes, channels: int) -> bytes:
+    """A WAV of 16 bit whose header states another number of channels."""
+    changed = bytearray(data)
+    changed[22:24] = channels.to_bytes(2, "little")
+    changed[32:34] = min(2 * channels, 65_535).to_bytes(2, "little")
+    return bytes(changed)
+
+
 @pytest.mark.parametrize("channels", [0, 65, 1000, 65_535])
 def test_absurd_numbers_of_channels(channels: int, tmp_path: Path) -> None:
-    data = bytearray(write_wav(sound(0.1, 16_000), 16_000))
-    data[22:24] = channels.to_bytes(2, "little")
-    data[32:34] = min(2 * channels, 65_535).to_bytes(2, "little")
+    file = tmp_path / "odd.wav"
+    file.write_bytes(with_channels(write_wav(sound(0.1, 16_000), 16_000), channels))
+    message = message_of(file)
+    assert message.startswith(f"{file}")
+    if channels == 65:
+        assert "65 channels, but 1 to 64 are supported" in message
+
+
+def test_sixty_four_channels_are_many_but_not_absurd() -> None:
+    samples = sound(0.5, 16_000, 64)
+    heard = load_waveform(write_wav(samples, 16_000, "FLOAT"))
+    np.testing.assert_allclose(heard.samples, samples.mean(axis=0), atol=1e-6, rtol=0)
+
+
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    data = bytearray(write_wav(sound(0.5, 16_000), 16_000))
+    data[20:22] = b"\x34\x12"
     file = tmp_path / "odd.wav"
     file.write_bytes(data)
-    assert message_of(file).startswith(f"{file}")
+    assert message_of(file).startswith(f"{file} holds sound in a form that FFmpeg can't decode")
 
 
 @pytest.mark.parametrize("rate", [1_000, 4_000, 192_000, 384_000, 768_000])

@@ -60,11 +60,11 @@ def test_stock_transformers_says_the_same(model: qa.QwenAudio, example: Path) ->
 @pytest.mark.parametrize(
     ("example", "question", "words"),
     [
-        ("fiddle", None, {"violin", "fiddle", "string"}),
+        ("trumpet", None, {"trumpet"}),
         ("djembe", None, {"drum", "percussion"}),
         ("speech", None, {"speak", "speech", "voice", "talk"}),
         ("speech", "Is anyone speaking?", {"yes"}),
-        ("fiddle", "Is anyone speaking?", {"no"}),
+        ("trumpet", "Is anyone speaking?", {"no"}),
     ],
 )
 def test_what_it_says_of_the_examples_is_true(

@@ -152,8 +152,9 @@ def test_reading_a_part_reads_nothing_else(prefix: str, checkpoint: Path, read: 
         assert torch.equal(tensor, on_disk[prefix + name])
 
 
-def test_reading_nothing(checkpoint: Path) -> None:
-    assert Checkpoint(checkpoint).read("audio_tower.layers.99.") == {}
+@pytest.mark.parametrize("prefix", ["audio_tower.layers.99.", "layers.1.", "conv1.", "weight"])
+def test_names_are_matched_from_their_beginning(prefix: str, checkpoint: Path) -> None:
+    assert Checkpoint(checkpoint).read(prefix) == {}
 
 
 def needs(name: str, tap: Tap | None, geometry: Geometry) -> bool:
