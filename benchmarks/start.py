@@ -31,7 +31,7 @@ def timed(command: list[str]) -> float:
 
 def five_seconds(folder: Path) -> Path:
     """The first example, repeated or cut to 5 s."""
-    samples, rate = soundfile.read(ROOT / "examples" / "trumpet.flac")
+    samples, rate = soundfile.read(ROOT / "examples" / "guitar.flac")
     path = folder / "five_seconds.flac"
     soundfile.write(path, np.resize(samples, round(SECONDS * rate)), rate)
     return path

@@ -437,13 +437,20 @@ def test_ogg_streams_chained_are_heard_in_full(seconds: float) -> None:
     assert load_waveform(b"".join(chain)).duration_seconds == 3 * seconds
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-def test_big_endian_wav_is_refused(subtype: str, tmp_path: Path) -> None:
-    """FFmpeg reads its header and then takes its samples for little-endian ones: noise."""
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_big_endian_wav(subtype: str, channels: int, tmp_path: Path) -> None:
+    """FFmpeg reads a RIFX header and then takes its samples for little-endian ones: noise."""
     file = tmp_path / "big.wav"
-    file.write_bytes(write_wav(sound(0.5, 16_000), 16_000, subtype, endian="BIG"))
-    assert "RIFX" in message_of(file)
-    assert "RIFX" in message_of(file.read_bytes())
+    samples = sound(0.5, 44_100, channels)
+    file.write_bytes(write_wav(samples, 44_100, subtype, endian="BIG"))
+    assert file.read_bytes()[:4] == b"RIFX"
+    expected, _ = librosa.load(file, sr=16_000)
+    for audio in (file, file.read_bytes(), io.BytesIO(file.read_bytes())):
+        np.testing.assert_allclose(load_waveform(audio).samples, expected, atol=1e-4)
+    assert "truncated" in message_of(file.read_bytes()[:-4000])
+    for cut in range(4, 60, 3):
+        message_of(file.read_bytes()[:cut])
 
 
 @pytest.mark.parametrize(("subtype", "value"), [("FLOAT", 3e38), ("DOUBLE", 1e300)])

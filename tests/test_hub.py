@@ -221,6 +221,18 @@ def test_a_model_downloaded_whole_is_complete_offline(
     assert huggingface_hub.get_cached_repo_tree(MODEL, revision=COMMIT)
 
 
+def test_a_file_on_the_list_is_not_missing(hub: Hub, offline: Any) -> None:
+    checkpoint = Checkpoint(MODEL)
+    listing = checkpoint.folder.parent.parent / "trees" / f"{COMMIT}.json"
+    listing.parent.mkdir()
+    files = {"generation_config.json": {"size": 1, "blob_id": "0" * 40}}
+    listing.write_text(json.dumps({"format_version": 1, "files": files}))
+    offline()
+    with pytest.raises(CheckpointError, match=r"generation_config\.json is not in the local cache"):
+        _ = checkpoint.generation_config
+    assert checkpoint.file("chat_template.jinja") is None
+
+
 def test_a_hub_that_is_not_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

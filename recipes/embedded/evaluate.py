@@ -167,7 +167,7 @@ def rendered(parts: Parts, sounds_of: str, held_out: bool, count: int, seed: int
 
 
 def spoken(parts: Parts, count: int, seed: int) -> list[Clip]:
-    """English prompts by a voice that training never heard."""
+    """English prompts by a voice that the recipe does not train on."""
     rng = np.random.default_rng(seed)
     files = sorted((parts.folder / sounds.SPEECH_TEST_PACKAGE).rglob("*.wav"))
     waves = [sounds.load(files[i]) for i in rng.choice(len(files), 4 * count)]
@@ -246,7 +246,13 @@ def main() -> None:
         patches = rendered(parts, "FreePats", False, options.freepats, seed=104)
         table(describer, "Patches never trained on (FreePats)", patches, MUSIC, False)
     table(describer, "Real instruments (GCompris)", recorded(parts), RECORDED, classes)
-    table(describer, "English speech by an unheard voice", spoken(parts, 200, 103), OTHER, classes)
+    table(
+        describer,
+        "English speech (Asterisk, Allison Smith)",
+        spoken(parts, 200, 103),
+        OTHER,
+        classes,
+    )
     table(describer, "Effects never trained on (SuperTux)", effects(parts), OTHER[:2], classes)
 
 

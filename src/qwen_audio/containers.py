@@ -7,11 +7,14 @@ must end inside the file. A writer that could not seek back leaves the length op
 
 from __future__ import annotations
 
+import io
 import os
 from io import BufferedIOBase
 from pathlib import Path
 
-__all__ = ["bytes_missing", "is_big_endian_wav", "states_mp3_length"]
+import numpy as np
+
+__all__ = ["as_little_endian_wav", "bytes_missing", "is_big_endian_wav", "states_mp3_length"]
 
 # What writers that can't seek back put into a header of 32 bits for "until the end".
 _OPEN_32_BIT = 0x7FFF_F000
@@ -21,6 +24,9 @@ _MAX_PARTS = 100_000
 """Parts looked at before giving up: a file of empty ones must not take for ever."""
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+# Format, channels, rate, bytes a second, bytes a frame, bits; then, where the format is extensible,
+# the extension's size, valid bits, speakers, and the first three fields of the format's GUID.
+_WAV_FORMAT = (2, 2, 4, 4, 2, 2, 2, 2, 4, 4, 2, 2)
 _EBML = bytes.fromhex("1a45dfa3")
 
 
@@ -51,13 +57,62 @@ def bytes_missing(file: str | BufferedIOBase) -> int:
 
 
 def is_big_endian_wav(file: str | BufferedIOBase) -> bool:
-    """Whether it is a WAV with its bytes the other way round."""
+    """Whether it is a WAV with its bytes the other way round (RIFX)."""
     if isinstance(file, str):
         with Path(file).open("rb") as opened:
             return is_big_endian_wav(opened)
     head = _read(file, 0, 12)
     file.seek(0)
     return head[:4] == b"RIFX" and head[8:] == b"WAVE"
+
+
+def as_little_endian_wav(file: str | BufferedIOBase) -> io.BytesIO:
+    """A RIFX file as the RIFF file that it mirrors: FFmpeg takes its samples for little-endian.
+
+    Only format and samples are taken along. Lengths stay as they are stated, so that what is
+    missing at the end is still missed.
+    """
+    if isinstance(file, str):
+        with Path(file).open("rb") as opened:
+            return as_little_endian_wav(opened)
+    file.seek(0)
+    data = file.read()
+    chunks: dict[bytes, bytes] = {}
+    lengths: dict[bytes, int] = {}
+    place = 12
+    while place + 8 <= len(data) and len(chunks) < _MAX_PARTS:
+        name, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "big")
+        chunks.setdefault(name, data[place + 8 : place + 8 + length])
+        lengths.setdefault(name, length)
+        place += 8 + length + length % 2
+    form = chunks.get(b"fmt ", b"")
+    channels = max(1, int.from_bytes(form[2:4], "big"))
+    width = int.from_bytes(form[12:14], "big") // channels
+    samples = chunks.get(b"data", b"")
+    parts = [(b"fmt ", _fields_turned(form, _WAV_FORMAT), len(form))]
+    parts.append((b"data", _turned(samples, width), lengths.get(b"data", 0)))
+    body = b"".join(
+        name + length.to_bytes(4, "little") + content + b"\0" * (length % 2)
+        for name, content, length in parts
+    )
+    return io.BytesIO(b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WAVE" + body)
+
+
+def _fields_turned(data: bytes, widths: tuple[int, ...]) -> bytes:
+    """Fields of these widths one after another, each turned around; what follows stays."""
+    turned, place = b"", 0
+    for width in widths:
+        turned += data[place : place + width][::-1]
+        place += width
+    return turned + data[place:]
+
+
+def _turned(samples: bytes, width: int) -> bytes:
+    """Samples of `width` bytes, each turned around; an incomplete one at the end is dropped."""
+    if width < 2:
+        return samples
+    whole = np.frombuffer(samples, np.uint8, len(samples) // width * width)
+    return whole.reshape(-1, width)[:, ::-1].tobytes()
 
 
 def states_mp3_length(file: str | BufferedIOBase) -> bool:

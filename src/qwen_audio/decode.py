@@ -17,7 +17,7 @@ import av.error
 import numpy as np
 from jaxtyping import Float32
 
-from .containers import bytes_missing, is_big_endian_wav, states_mp3_length
+from .containers import as_little_endian_wav, bytes_missing, is_big_endian_wav, states_mp3_length
 from .errors import AudioError
 
 __all__ = ["MAX_CHANNELS", "MAX_RATE_HZ", "MIN_RATE_HZ", "Decoding", "check_rate_and_channels"]
@@ -63,10 +63,7 @@ class Decoding:
 
     def __init__(self, file: str | BufferedIOBase, name: str) -> None:
         if is_big_endian_wav(file):
-            raise AudioError(
-                f"{name} is a WAV of big-endian samples (RIFX), which FFmpeg takes for "
-                "little-endian ones, and so for noise: convert it to WAV or AIFF first"
-            )
+            file = as_little_endian_wav(file)
         if missing := bytes_missing(file):
             raise AudioError(
                 f"{name} is truncated: it says that at least {missing} more bytes follow than "
