@@ -86,6 +86,17 @@ def test_a_follow_up_continues_the_conversation(checkpoint: Path) -> None:
     assert heard.ask("How fast is it?", max_new_tokens=4) != second
 
 
+def test_a_question_that_fails_leaves_no_trace_in_the_conversation(checkpoint: Path) -> None:
+    model, clip = qa.load(checkpoint, chat=True), sound(1.0)
+    heard, other = model.listen([clip, clip], **RATE)
+    for listening in (heard, other):
+        listening.ask("What is this?", max_new_tokens=4)
+    with pytest.raises(qa.OptionError, match="at most 4096"):
+        heard.ask("a " * 5000, follow_up=True)
+    again = heard.ask("How fast is it?", follow_up=True, max_new_tokens=4)
+    assert again.answers == other.ask("How fast is it?", follow_up=True, max_new_tokens=4).answers
+
+
 def test_a_conversation_with_two_audios_equals_transformers(checkpoint: Path) -> None:
     model, reference = qa.load(checkpoint, chat=True), Reference(checkpoint)
     clips = [sound(1.0, 1), sound(2.2, 2)]

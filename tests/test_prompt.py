@@ -340,6 +340,7 @@ def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
+        ([{"role": "user", "content": [{"audio": "a.wav", "text": "Hm?"}]}], "as two parts"),
         ([], "the conversation is empty"),
         ([{"role": "wizard", "content": "Hm?"}], "one of system, user, assistant"),
         ([{"role": "user", "content": []}], "not empty"),

@@ -33,22 +33,13 @@ def open_inputs(
 
 
 def batched_pieces(
-    line: Line,
-    waveforms: Iterable[Waveform],
-    windowing: Windowing,
-    names: list[str] | None = None,
+    line: Line, waveforms: Iterable[Waveform], windowing: Windowing
 ) -> Iterator[list[Piece]]:
-    """Windows of all recordings in order, grouped by a budget of encoder frames.
-
-    Args:
-        names: if given, gets the name of each recording as it is reached.
-    """
+    """Windows of all recordings in order, grouped by a budget of encoder frames."""
 
     def pieces() -> Iterator[Piece]:
         for clip, waveform in enumerate(waveforms):
-            if names is not None:
-                names.append(waveform.name)
             for window in waveform.windows(windowing):
-                yield Piece(clip, window, line.mel(waveform.cut(window)))
+                yield Piece(clip, waveform.name, window, line.mel(waveform.cut(window)))
 
     return batches(pieces(), lambda piece: piece.mel.encoder_frames, BATCH_FRAMES)

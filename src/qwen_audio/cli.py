@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-EMBEDDED = "embedded"
+EMBEDDED = "embedded"  # weights.EMBEDDED, which would load torch
 
 T = TypeVar("T")
 
@@ -150,7 +150,7 @@ def _taps(options: argparse.Namespace) -> int:
         {
             "tap": str(tap),
             "width": geometry.width(tap),
-            "rate_hz": round(1 / tap.hop_seconds, 6),
+            "rate_hz": tap.rate_hz,
             **dataclasses.asdict(checkpoint.cost(tap)),
         }
         for tap in geometry.taps()
@@ -218,10 +218,8 @@ def _say_embedded(model: str | None) -> None:
 
 
 def _windowing(options: argparse.Namespace) -> dict[str, Any]:
-    from .audio import WINDOW_SECONDS
-
-    window = WINDOW_SECONDS if options.window is None else options.window
-    return {"window_seconds": window, "hop_seconds": options.hop}
+    given = {"window_seconds": options.window, "hop_seconds": options.hop}
+    return {name: seconds for name, seconds in given.items() if seconds is not None}
 
 
 def _print_table(table: Any) -> None:

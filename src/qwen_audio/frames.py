@@ -90,7 +90,7 @@ class Frames:
         rows, width = self.data.shape
         kinds = dict.fromkeys(span.kind for span in self.spans)
         spans = ", ".join(f"{kind} {len(self.rows(kind))}" for kind in kinds)
-        rate = f"{1 / self.hop_seconds:g} Hz"
+        rate = f"{self.tap.rate_hz:g} Hz"
         rate = f"positions (audio at {rate})" if self.tap.in_language_model else rate
         heard = ", ".join(str(window) for window in self.windows[:3])
         more = f" … {self.windows[-1]}" if len(self.windows) > 3 else ""

@@ -43,8 +43,8 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("temperature", int | float), ("top_p", int | float)):
-            if not isinstance(getattr(self, name), kind):
+        for name in ("temperature", "top_p"):
+            if not isinstance(getattr(self, name), int | float):
                 raise OptionError(f"{name}={getattr(self, name)!r} is not a number")
         if not (isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1):
             raise OptionError(
@@ -107,14 +107,14 @@ def generate(
     Returns:
         For each clip its new tokens, the stopping one included.
     """
-    choose = _Chooser(sampling, repetition_penalty, len(last))
+    choose = _Chooser(sampling, repetition_penalty, read)
     new: list[list[int]] = [[] for _ in last]
     going = list(range(len(last)))
     rows = torch.cat(list(last))
     while going:
         logits = model.logits(rows).float()
         for row, clip in zip(logits, going, strict=True):
-            new[clip].append(choose(row, clip, [*read[clip], *new[clip]]))
+            new[clip].append(choose(row, clip, new[clip]))
         if on_tokens is not None and 0 in going:
             on_tokens(new[0])
         going = [
@@ -131,9 +131,12 @@ def generate(
 class _Chooser:
     """Logits → the next token, by transformers' own processors, in transformers' order."""
 
-    def __init__(self, sampling: Sampling, repetition_penalty: float, clips: int) -> None:
+    def __init__(
+        self, sampling: Sampling, repetition_penalty: float, read: Sequence[Sequence[int]]
+    ) -> None:
         from transformers.generation import logits_process
 
+        self._read = read
         self._processors = logits_process.LogitsProcessorList()
         if repetition_penalty != 1.0:
             self._processors.append(
@@ -145,10 +148,12 @@ class _Chooser:
             if sampling.top_p < 1:
                 self._processors.append(logits_process.TopPLogitsWarper(sampling.top_p))
             seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-            self._generators = [torch.Generator().manual_seed(seed) for _ in range(clips)]
+            self._generators = [torch.Generator().manual_seed(seed) for _ in read]
 
-    def __call__(self, logits: Float[Tensor, " vocabulary"], clip: int, read: Sequence[int]) -> int:
-        ids: Any = torch.tensor([read], device=logits.device)
+    def __call__(self, logits: Float[Tensor, " vocabulary"], clip: int, new: Sequence[int]) -> int:
+        if not self._processors:
+            return int(logits.argmax())
+        ids: Any = torch.tensor([[*self._read[clip], *new]], device=logits.device)
         scores = self._processors(ids, logits[None])[0]
         if self._generators is None:
             return int(scores.argmax())

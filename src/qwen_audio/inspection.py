@@ -100,7 +100,7 @@ def _tap(line: Line, geometry: Geometry, tap: Tap, windows: tuple[WindowStory, .
         tap=str(tap),
         rows=sum(count(window) for window in windows),
         width=geometry.width(tap),
-        rate_hz=round(1 / tap.hop_seconds, 6),
+        rate_hz=tap.rate_hz,
         tensors=cost.tensors,
         parameters=cost.parameters,
         bytes=cost.bytes,

@@ -31,9 +31,11 @@ class Piece:
 
     Attributes:
         clip: which of the caller's recordings it belongs to.
+        name: what that recording is called.
     """
 
     clip: int
+    name: str
     window: Window
     mel: LogMel
 
@@ -69,6 +71,10 @@ class Line:
     def mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, as this checkpoint's extractor makes it."""
         return log_mel(samples, self.checkpoint.extractor)
+
+    def hear(self, mels: Sequence[LogMel]) -> list[torch.Tensor]:
+        """For each window the projector's rows, (audio tokens, width): what the LM is given."""
+        return self.encoder.forward(mels, [_PROJECTOR])[_PROJECTOR] if mels else []
 
     def positions(self, rendered: str, *audios: torch.Tensor) -> Positions:
         """A rendered prompt and its audios (rows of the projector) → what the LM reads."""

@@ -16,7 +16,6 @@ from .line import Line
 from .lm import Positions
 from .packed import KeyValueCache, common_prefix
 from .prompt import Message
-from .tap import Stage, Tap
 
 __all__ = ["Listening", "answer_conversation", "make_answer"]
 
@@ -39,12 +38,10 @@ class Listening:
     question on, so that every later one costs its own tokens alone.
     """
 
-    def __init__(
-        self, line: Line, name: str, windows: Sequence[Window], audio: Sequence[torch.Tensor]
-    ) -> None:
+    def __init__(self, line: Line, name: str, heard: Sequence[tuple[Window, torch.Tensor]]) -> None:
         self.name = name
         self._line = line
-        self._memories = [_Memory(w, rows) for w, rows in zip(windows, audio, strict=True)]
+        self._memories = [_Memory(window, rows) for window, rows in heard]
 
     def __repr__(self) -> str:
         count = len(self._memories)
@@ -66,9 +63,9 @@ class Listening:
         *,
         follow_up: bool = False,
         stream: Callable[[str], None] | None = None,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
+        max_new_tokens: int = Sampling.max_new_tokens,
+        temperature: float = Sampling.temperature,
+        top_p: float = Sampling.top_p,
         seed: int | None = None,
     ) -> Description:
         """Ask about the recording.
@@ -106,9 +103,9 @@ class Listening:
         stream: Callable[[str], None] | None,
     ) -> Answer:
         line = self._line
-        if not follow_up:
-            memory.turns = []
-        rendered = self._render(memory, prompt)
+        earlier = memory.turns if follow_up else []
+        turns = [*earlier, line.prompts.turn(prompt, audio=not earlier)]
+        rendered = line.prompts.render_chat(turns) if earlier else line.prompts.render(prompt)
         clip = line.positions(rendered, memory.audio)
         cache = line.lm.new_cache(1)
         if memory.cache is not None:
@@ -121,19 +118,9 @@ class Listening:
         answer = make_answer(line, clip, new, memory.window)
         if text:
             text.finish(answer.text)
-        memory.turns.append({"role": "assistant", "content": answer.text})
+        # Only now: a question that could not be answered is no part of the conversation.
+        memory.turns = [*turns, {"role": "assistant", "content": answer.text}]
         return answer
-
-    def _render(self, memory: _Memory, prompt: str | None) -> str:
-        """The conversation so far with this question as its last turn, or the question alone."""
-        prompts = self._line.prompts
-        if not memory.turns:
-            rendered = prompts.render(prompt)
-            if prompts.chat:
-                memory.turns = [prompts.turn(prompt, audio=True)]
-            return rendered
-        memory.turns.append(prompts.turn(prompt, audio=False))
-        return prompts.render_chat(memory.turns)
 
 
 def answer_conversation(
@@ -153,9 +140,7 @@ def answer_conversation(
                 f"conversation is heard at once, up to {WINDOW_SECONDS:g} s: cut it, or use "
                 "describe or listen, which hear longer audio in windows"
             )
-    mels = [line.mel(waveform.samples) for waveform in waveforms]
-    projector = Tap(Stage.PROJECTOR)
-    audios = line.encoder.forward(mels, [projector])[projector] if mels else []
+    audios = line.hear([line.mel(waveform.samples) for waveform in waveforms])
     clip = line.positions(line.prompts.render_chat(messages), *audios)
     (new,) = line.say([clip], sampling, chat=True)
     seconds = math.fsum(waveform.duration_seconds for waveform in waveforms)

@@ -32,12 +32,10 @@ from .options import (
 from .pooling import PoolingName, SpanName, check_pooling, check_span, pool, select
 from .prompt import Message, audio_parts
 from .spec import Spec
-from .tap import Geometry, Stage, Tap
+from .tap import Geometry, Tap
 from .weights import EMBEDDED, Checkpoint, Cost
 
 __all__ = ["QwenAudio", "load"]
-
-_PROJECTOR = Tap(Stage.PROJECTOR)
 
 
 def load(
@@ -182,16 +180,15 @@ class QwenAudio:
             )
         rendered = self._line.prompts.render(prompt)
         waveforms, single = open_inputs(audio, sampling_rate)
-        answers: list[list[Answer]] = []
-        names: list[str] = []
-        for batch in batched_pieces(self._line, waveforms, windowing, names):
-            rows = self._line.encoder.forward([p.mel for p in batch], [_PROJECTOR])[_PROJECTOR]
-            clips = [self._line.positions(rendered, audio_rows) for audio_rows in rows]
+        answers: dict[tuple[int, str], list[Answer]] = {}
+        for batch in batched_pieces(self._line, waveforms, windowing):
+            heard_batch = self._line.hear([piece.mel for piece in batch])
+            clips = [self._line.positions(rendered, rows) for rows in heard_batch]
             said = self._line.say(clips, sampling)
             for piece, clip, new in zip(batch, clips, said, strict=True):
-                answers += [[] for _ in range(piece.clip + 1 - len(answers))]
-                answers[piece.clip].append(make_answer(self._line, clip, new, piece.window))
-        results = [Description(n, of_clip) for n, of_clip in zip(names, answers, strict=True)]
+                answer = make_answer(self._line, clip, new, piece.window)
+                answers.setdefault((piece.clip, piece.name), []).append(answer)
+        results = [Description(name, of_clip) for (_, name), of_clip in answers.items()]
         return results[0] if single else results
 
     @overload
@@ -318,20 +315,12 @@ class QwenAudio:
         """
         waveforms, single = open_inputs(audio, sampling_rate)
         windowing = Windowing(window_seconds, hop_seconds)
-        names: list[str] = []
-        windows: list[list[Window]] = []
-        heard: list[list[torch.Tensor]] = []
-        for batch in batched_pieces(self._line, waveforms, windowing, names):
-            rows = self._line.encoder.forward([p.mel for p in batch], [_PROJECTOR])[_PROJECTOR]
-            for piece, audio_rows in zip(batch, rows, strict=True):
-                if piece.clip == len(heard):
-                    windows.append([])
-                    heard.append([])
-                windows[piece.clip].append(piece.window)
-                heard[piece.clip].append(audio_rows)
-        results = [
-            Listening(self._line, *parts) for parts in zip(names, windows, heard, strict=True)
-        ]
+        heard: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
+        for batch in batched_pieces(self._line, waveforms, windowing):
+            rows_of = self._line.hear([piece.mel for piece in batch])
+            for piece, rows in zip(batch, rows_of, strict=True):
+                heard.setdefault((piece.clip, piece.name), []).append((piece.window, rows))
+        results = [Listening(self._line, name, of_clip) for (_, name), of_clip in heard.items()]
         return results[0] if single else results
 
     def chat(

@@ -191,6 +191,11 @@ def audio_parts(messages: Sequence[Any]) -> Iterator[Any]:
                     raise OptionError(
                         f"an audio part needs one of {', '.join(AUDIO_KEYS)}, not {sorted(part)}"
                     )
+                if "text" in keys:
+                    raise OptionError(
+                        f"{part!r:.80} holds audio and text, of which a template renders one: "
+                        "give them as two parts"
+                    )
                 yield given[0]
             elif "text" not in keys:
                 raise OptionError(

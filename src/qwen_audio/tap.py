@@ -90,6 +90,11 @@ class Tap:
         return _MEL_FRAMES_PER_ROW[self.stage] / MEL_FRAMES_PER_SECOND
 
     @property
+    def rate_hz(self) -> float:
+        """Rows for each second of audio."""
+        return MEL_FRAMES_PER_SECOND / _MEL_FRAMES_PER_ROW[self.stage]
+
+    @property
     def in_language_model(self) -> bool:
         """Whether rows are positions of audio and prompt together, not frames of audio alone."""
         return self.stage >= Stage.LM
