@@ -133,7 +133,7 @@ def test_taps_lists_the_line(checkpoint: Path) -> None:
     done = run("taps", checkpoint, "--json")
     rows = json.loads(done.stdout)["taps"]
     assert [row["tap"] for row in rows] == [str(tap) for tap in model.taps]
-    assert rows[-1]["bytes"] == model.cost("lm.norm").bytes
+    assert rows[-1]["read_bytes"] == model.plan("lm.norm").read_bytes
     assert "lm.norm" in run("taps", "--model", checkpoint).stdout
     both = run("taps", checkpoint, "--model", checkpoint)
     assert both.returncode == 1

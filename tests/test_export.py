@@ -12,12 +12,18 @@ import pytest
 from safetensors import safe_open
 
 from qwen_audio.errors import MissingExtraError, OptionError
-from qwen_audio.export import check_output, save
+from qwen_audio.export import VectorFile, check_output
 from qwen_audio.spec import Spec
 
 SPEC = Spec(model="embedded", revision="abc", tap="audio_tower")
 POOLED = [np.arange(3, dtype=np.float32), np.ones(3, np.float32)]
 ROWS = [np.ones((2, 3), np.float32), np.zeros((5, 3), np.float32)]
+
+
+def save(path: Path, sources: list[str], vectors: list[np.ndarray], spec: Spec) -> None:
+    with VectorFile(path, spec) as file:
+        for source, of_source in zip(sources, vectors, strict=True):
+            file.add(source, of_source)
 
 
 def test_npz(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def test_assembled_windows_follow_one_another(layout: list[list[Run]], name: str
         window = Window(2.5 * number, 2.5 * number + 3)
         held.append((window, {tap: (rows, tuple(window_runs))}))
 
-    assembled = assemble(held, [tap], "bfloat16")[tap]
+    windows, states = tuple(window for window, _ in held), [state for _, state in held]
+    assembled = assemble(windows, states, [tap], "bfloat16")[tap]
     assert assembled.tap == tap
     assert assembled.dtype == "bfloat16"
     assert assembled.windows == tuple(window for window, _ in held)
@@ -77,7 +78,7 @@ def test_several_taps_are_assembled_apart() -> None:
         mel: (np.zeros((8, 2), np.float32), (("audio", 8),)),
         tower: (np.ones((2, 4), np.float32), (("audio", 2),)),
     }
-    assembled = assemble([(Window(1.0, 1.08), state)], [mel, tower], "float32")
+    assembled = assemble((Window(1.0, 1.08),), [state], [mel, tower], "float32")
     assert list(assembled) == [mel, tower]
     np.testing.assert_allclose(assembled[mel].seconds, 1 + 0.01 * np.arange(8))
     np.testing.assert_allclose(assembled[tower].seconds, [1.0, 1.04])

@@ -16,9 +16,10 @@ from huggingface_hub import close_session, constants
 
 import qwen_audio
 from checkpoints import random_checkpoint
-from hub_server import COMMIT, Hub, serve
+from hub_server import COMMIT, HEADER, Hub, serve, settle
 from qwen_audio.errors import CheckpointError
 from qwen_audio.hub import HubFiles
+from qwen_audio.shards import read_header
 from qwen_audio.tap import Tap
 from qwen_audio.weights import Checkpoint
 
@@ -43,14 +44,8 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A hub with one model, and a cache of this test's own."""
     with serve() as hub:
         hub.repos[MODEL] = folder
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+        settle(hub, tmp_path, monkeypatch)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # of retries
-        close_session()
         yield hub
     close_session()
 
@@ -75,6 +70,10 @@ def shards_of(folder: Path, prefix: str) -> set[str]:
     return {file for name, file in files.items() if name.startswith(prefix)}
 
 
+def read_for_header(folder: Path, shards: set[str]) -> int:
+    return sum(min(HEADER, (folder / shard).stat().st_size) for shard in shards)
+
+
 # What is fetched.
 
 
@@ -85,45 +84,57 @@ def test_opening_fetches_no_weights(hub: Hub) -> None:
     assert checkpoint.geometry.lm_width == 96
 
 
-def test_reading_fetches_the_shards_it_needs(hub: Hub, folder: Path) -> None:
+def test_reading_fetches_what_is_read(hub: Hub, folder: Path) -> None:
     checkpoint = Checkpoint(MODEL)
-    del hub.requests[:]
+    hub.forget()
     part = checkpoint.read("audio_tower.layers.0.")
     wanted = shards_of(folder, "audio_tower.layers.0.")
     assert set(hub.fetched()) == wanted
-    assert len(hub.fetched()) == len(wanted)
     assert len(wanted) < len(shards_of(folder, ""))
     local = Checkpoint(folder).read("audio_tower.layers.0.")
     assert part.keys() == local.keys()
     assert all(torch.equal(part[name], local[name]) for name in local)
+    size = sum(tensor.nbytes for tensor in local.values())
+    assert hub.sent.total() == read_for_header(folder, wanted) + size
 
-    del hub.requests[:]
+    hub.forget()
     checkpoint.read("audio_tower.layers.0.")
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("tap", ["mel", "encoder.0", "audio_tower", "lm.1"])
-def test_a_tap_fetches_the_shards_left_of_it(tap: str, hub: Hub, folder: Path) -> None:
+def test_a_tap_fetches_what_stands_left_of_it(tap: str, hub: Hub, folder: Path) -> None:
     """The whole way, and to the same numbers as from the folder."""
     clip = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
     model = qwen_audio.load(MODEL, device="cpu")
     heard = model.encode(clip, tap=tap, sampling_rate=16_000)
     shards = {file for file in hub.fetched() if file.endswith(".safetensors")}
-    needed: set[str] = set()
-    for name, need in Checkpoint(folder)._needed.items():
-        if need.tap is not None and need.tap <= Tap.parse(tap):
-            needed |= shards_of(folder, name)
-    assert shards == needed
-    assert len(shards) < 6
+    needed = {name: shards_of(folder, name) for name in Checkpoint(folder).needs(Tap.parse(tap))}
+    assert shards == set().union(*needed.values())
+    headers = {shard: read_header(folder / shard) for shard in shards}
+    tensors = sum(headers[shard][name].bytes for name, (shard,) in needed.items())
+    sent = sum(hub.sent[shard] for shard in shards)
+    assert tensors <= sent - read_for_header(folder, shards) <= 1.02 * tensors
     local = qwen_audio.load(folder, device="cpu").encode(clip, tap=tap, sampling_rate=16_000)
     np.testing.assert_array_equal(heard, local)
 
 
-def test_costs_are_known_before_anything_is_fetched(hub: Hub, folder: Path) -> None:
-    checkpoint, local = Checkpoint(MODEL), Checkpoint(folder)
-    for tap in (*local.geometry.taps(), None):
-        assert checkpoint.cost(tap) == local.cost(tap)
-    assert hub.fetched() == ["config.json", INDEX]
+@pytest.mark.parametrize("tap", ["encoder.1", "projector", "lm.2", None])
+def test_what_a_tap_fetches_is_known_before(tap: str | None, hub: Hub, folder: Path) -> None:
+    checkpoint, parsed = Checkpoint(MODEL), None if tap is None else Tap.parse(tap)
+    missing = checkpoint.missing_bytes(parsed)
+    assert hub.sent.total() - read_for_header(folder, set(hub.sent) & shards_of(folder, "")) == sum(
+        (folder / file).stat().st_size for file in ("config.json", INDEX)
+    )
+    hub.forget()
+    told: list[tuple[int, int]] = []
+    checkpoint.bring(parsed, lambda done, total: told.append((done, total)))
+    assert told[-1] == (missing, missing)
+    assert hub.sent.total() == missing
+    assert checkpoint.missing_bytes(parsed) == 0
+    hub.forget()
+    checkpoint.bring(parsed)
+    assert hub.requests == []
 
 
 def test_a_model_of_one_file(hub: Hub, tmp_path: Path) -> None:

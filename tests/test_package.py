@@ -21,7 +21,7 @@ def test_public_names() -> None:
         "Answer",
         "AudioError",
         "CheckpointError",
-        "Cost",
+        "Plan",
         "Description",
         "Frames",
         "Geometry",

@@ -44,7 +44,7 @@ def test_its_first_command_describes(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_python_lines_run(folder: Path) -> None:
     *local, real = blocks("python")
-    assert len(local) == 2
+    assert len(local) == 3
     for lines in local:
         exec(compile(lines, "README", "exec"), {})
     assert 'load("Qwen/Qwen2-Audio-7B-Instruct"' in real  # not reachable from a test
@@ -52,7 +52,7 @@ def test_the_python_lines_run(folder: Path) -> None:
 
 def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         program, *arguments = shlex.split(line, comments=True)
         assert program == "qwen-audio"

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from .loading import load_waveform
     from .mel import LogMel
     from .model import QwenAudio, load
+    from .plan import Plan
     from .spec import Spec
     from .tap import Geometry, Stage, Tap
-    from .weights import Cost
 
 __version__ = "0.1.0"
 
@@ -53,9 +53,9 @@ _ROOMS = {
     "loading": ("load_waveform",),
     "mel": ("LogMel",),
     "model": ("QwenAudio", "load"),
+    "plan": ("Plan",),
     "spec": ("Spec",),
     "tap": ("Geometry", "Stage", "Tap"),
-    "weights": ("Cost",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -63,7 +63,6 @@ __all__ = [
     "Answer",
     "AudioError",
     "CheckpointError",
-    "Cost",
     "Description",
     "Frames",
     "Geometry",
@@ -72,6 +71,7 @@ __all__ = [
     "LogMel",
     "MissingExtraError",
     "OptionError",
+    "Plan",
     "QwenAudio",
     "QwenAudioError",
     "Span",

@@ -20,6 +20,7 @@ class Answer:
         audio_tokens, prompt_tokens: what the model was given; text markers count as prompt.
         token_ids: what it said, the stopping token included.
         complete: whether it stopped by itself; False: it was cut off at max_new_tokens.
+        dtype: of the arithmetic ("float32", "bfloat16").
     """
 
     text: str
@@ -28,6 +29,7 @@ class Answer:
     prompt_tokens: int
     token_ids: tuple[int, ...]
     complete: bool
+    dtype: str
 
 
 class Description(str):

@@ -62,26 +62,35 @@ def build_parser(
 
     compute = _options()
     compute.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
-    compute.add_argument("--dtype", help="float32, bfloat16 or float16")
-    compute.add_argument("--prompt", help='a question (default: "Describe the music:")')
     compute.add_argument(
+        "--dtype",
+        help="float32, bfloat16 or float16 (default: the checkpoint's where fast, else float32)",
+    )
+    compute.add_argument(
+        "--max-memory",
+        metavar="M",
+        help="such as 4GB; layers that don't fit are streamed (default: most of what is free)",
+    )
+    compute.add_argument("--prompt", help='a question (default: "Describe the music:")')
+
+    audio = _options()
+    audio.add_argument(
         "--window", type=float, metavar="S", help="seconds heard at once, at most 30 (default: 30)"
     )
-    compute.add_argument(
+    audio.add_argument(
         "--hop", type=float, metavar="S", help="seconds between windows (default: --window)"
     )
-    compute.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
+    audio.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
 
-    def command(name: str, text: str, *, files: bool = True) -> argparse.ArgumentParser:
-        parents = [model, compute] if files else [model]
+    def command(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         sub = commands.add_parser(
-            name, help=text, description=text, parents=parents, allow_abbrev=False
+            name, help=text, description=text, parents=[model, *parents], allow_abbrev=False
         )
         sub.register("action", None, _Once)
         sub.set_defaults(run=runs[name])
         return sub
 
-    describe = command("describe", "Say in words what is heard.")
+    describe = command("describe", "Say in words what is heard.", compute, audio)
     describe.add_argument(
         "--max-new-tokens", type=int, default=256, metavar="N", help="per answer (default: 256)"
     )
@@ -97,7 +106,7 @@ def build_parser(
     )
     describe.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
 
-    encode = command("encode", "Write the vectors of one tap to a file.")
+    encode = command("encode", "Write the vectors of one tap to a file.", compute, audio)
     encode.add_argument(
         "--tap", default="audio_tower", help="see `qwen-audio taps` (default: audio_tower)"
     )
@@ -113,8 +122,23 @@ def build_parser(
         "-o", "--output", required=True, metavar="OUT", help=".npz, .safetensors or .parquet"
     )
 
-    command("inspect", "Show a clip's whole way along the line, counted.")
+    command("inspect", "Show a clip's whole way along the line, counted.", compute, audio)
 
-    taps = command("taps", "List every tap and what it needs.", files=False)
+    taps = command("taps", "List every tap and what it takes, before any of it is fetched.")
     taps.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
+
+    certify = command(
+        "certify", "Compare every tap with transformers' own model, on this machine.", compute
+    )
+    certify.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
+    certify.add_argument(
+        "--audio", nargs="+", metavar="FILE", help="at most 30 s each (default: made for it)"
+    )
+    certify.add_argument(
+        "-o",
+        "--output",
+        default="certificate.json",
+        metavar="OUT",
+        help="where it is saved (default: certificate.json)",
+    )
     return parser

@@ -1,45 +1,107 @@
-"""Inputs of any kind → windows with their log-mel spectrograms, in batches for one pass each."""
+"""Inputs of any kind → windows with their log-mel spectrograms, in batches for one pass each.
+
+Decoding, resampling and mel run in threads ahead of the model, which works on the batch before. How
+far ahead is bounded, so that memory does not grow with the number of recordings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import cast
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
 
-from .audio import Waveform, Windowing
+from .ahead import in_background, mapped
+from .audio import Waveform, Window, Windowing
+from .compute import BATCH_FRAMES
 from .errors import AudioError
 from .line import Line, Piece
 from .loading import AudioInput, load_waveform
 from .options import Many
 from .packed import batches
 
-__all__ = ["BATCH_FRAMES", "batched_pieces", "open_inputs"]
+__all__ = ["Failed", "batched_pieces", "open_inputs", "pieces_in_batches"]
 
-BATCH_FRAMES = 6000
-"""Encoder frames (20 ms each) in one pass: four windows of 30 s, or 24 clips of 5 s."""
+_THREADS = 4
+"""Decoders mostly wait for disks and let go of Python's lock: more than cores do no harm."""
+_RECORDINGS_AHEAD = 4
+_WINDOWS_AHEAD = 16
+_BATCHES_AHEAD = 1
 
 
-def open_inputs(
-    audio: AudioInput | Many, sampling_rate: int | None
-) -> tuple[Iterator[Waveform], bool]:
-    """Waveforms, decoded one at a time as they are needed; and whether just one input was given."""
+@dataclass(frozen=True)
+class Failed:
+    """A recording that can't be heard, in its place among the others."""
+
+    clip: int
+    error: AudioError
+
+
+def open_inputs(audio: AudioInput | Many) -> tuple[list[Any], bool]:
+    """What a caller gave, as a list; and whether just one input was given."""
     if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], int | float):
         raise AudioError(
             f"a pair of {type(audio[0]).__name__} and {audio[1]}, as librosa and soundfile give "
             "it: pass the array, and the number as sampling_rate="
         )
     single = not isinstance(audio, list | tuple)
-    inputs = cast(Many, [audio] if single else audio)
-    return (load_waveform(item, sampling_rate=sampling_rate) for item in inputs), single
+    return [audio] if single else list(cast(Many, audio)), single
 
 
 def batched_pieces(
-    line: Line, waveforms: Iterable[Waveform], windowing: Windowing
+    line: Line, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
 ) -> Iterator[list[Piece]]:
+    """As `pieces_in_batches`, for callers who need every recording.
+
+    Raises:
+        AudioError: for the first that can't be heard.
+    """
+    for batch in pieces_in_batches(line, inputs, sampling_rate, windowing):
+        for piece in batch:
+            if isinstance(piece, Failed):
+                raise piece.error
+        yield cast("list[Piece]", batch)
+
+
+def pieces_in_batches(
+    line: Line, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+) -> Iterator[list[Piece | Failed]]:
     """Windows of all recordings in order, grouped by a budget of encoder frames."""
+    _ = line.checkpoint.extractor  # made once, before threads ask for it
+    pieces = _pieces(line, inputs, sampling_rate, windowing)
+    return in_background(batches(pieces, _frames, BATCH_FRAMES), _BATCHES_AHEAD)
 
-    def pieces() -> Iterator[Piece]:
-        for clip, waveform in enumerate(waveforms):
-            for window in waveform.windows(windowing):
-                yield Piece(clip, waveform.name, window, line.mel(waveform.cut(window)))
 
-    return batches(pieces(), lambda piece: piece.mel.encoder_frames, BATCH_FRAMES)
+def _pieces(
+    line: Line, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+) -> Iterator[Piece | Failed]:
+    def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | Failed:
+        clip, audio = numbered
+        try:
+            return clip, load_waveform(audio, sampling_rate=sampling_rate)
+        except AudioError as error:
+            return Failed(clip, error)
+
+    def windows(
+        loaded: Iterable[tuple[int, Waveform] | Failed],
+    ) -> Iterator[tuple[int, Waveform, Window] | Failed]:
+        for item in loaded:
+            if isinstance(item, Failed):
+                yield item
+            else:
+                clip, waveform = item
+                yield from ((clip, waveform, window) for window in waveform.windows(windowing))
+
+    def piece(item: tuple[int, Waveform, Window] | Failed) -> Piece | Failed:
+        if isinstance(item, Failed):
+            return item
+        clip, waveform, window = item
+        return Piece(clip, waveform.name, window, line.mel(waveform.cut(window)))
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="audio") as threads:
+        loaded = mapped(load, enumerate(inputs), threads, _RECORDINGS_AHEAD)
+        yield from mapped(piece, windows(loaded), threads, _WINDOWS_AHEAD)
+
+
+def _frames(piece: Piece | Failed) -> int:
+    return 0 if isinstance(piece, Failed) else piece.mel.encoder_frames

@@ -8,11 +8,13 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .arguments import build_parser
 from .errors import AudioError, OptionError, QwenAudioError
+from .waiting import download_bar, progress
 
 if TYPE_CHECKING:
     from .model import QwenAudio
@@ -21,15 +23,19 @@ __all__ = ["main"]
 
 EMBEDDED = "embedded"  # weights.EMBEDDED, which would load torch
 
-T = TypeVar("T")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 if anything failed, 2 for a wrong call."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without – or ─ gets ? and no error
             stream.reconfigure(errors="replace")
-    runs = {"describe": _describe, "encode": _encode, "inspect": _inspect, "taps": _taps}
+    runs = {
+        "describe": _describe,
+        "encode": _encode,
+        "inspect": _inspect,
+        "taps": _taps,
+        "certify": _certify,
+    }
     options = build_parser(runs).parse_args(arguments)
     try:
         return int(options.run(options))
@@ -75,9 +81,10 @@ def _describe(options: argparse.Namespace) -> int:
 
 
 def _encode(options: argparse.Namespace) -> int:
-    from .export import check_output, save
+    from .export import VectorFile, check_output
 
     output = check_output(options.output)
+    _check_stdin(options.files)
     model = _load(options)
     settings = {
         "tap": options.tap,
@@ -87,33 +94,34 @@ def _encode(options: argparse.Namespace) -> int:
         **_windowing(options),
     }
     spec = model.spec(**settings)
-    sources: list[str] = []
-    vectors: list[Any] = []
-
-    def encode(file: str) -> None:
-        vectors.append(model.encode(file, **settings))
-        sources.append(file)
-
-    status = _each(options.files, encode)
-    if not vectors:
+    failed = 0
+    vectors = model.encode_each(options.files, errors="yield", **settings)
+    with VectorFile(output, spec) as file:
+        for source, of_source in zip(progress(options.files), vectors, strict=True):
+            if isinstance(of_source, AudioError):
+                failed += 1
+                _complain(str(of_source))
+            else:
+                file.add(source, of_source)
+    status = _report_failures(failed, len(options.files))
+    if not file.sources:
         _complain(f"nothing could be encoded, so {output} was not written")
         return status
-    save(output, sources, vectors, spec)
     summary = {
         "output": str(output),
-        "sources": sources,
-        "shapes": [list(vector.shape) for vector in vectors],
+        "sources": file.sources,
+        "shapes": file.shapes,
         "spec": dataclasses.asdict(spec),
         "fingerprint": spec.fingerprint,
     }
     if options.json:
         _print_json(summary)
     else:
-        shapes = " ".join("×".join(map(str, vector.shape)) for vector in vectors[:3])
-        more = " …" * (len(vectors) > 3)
+        shapes = " ".join("×".join(map(str, shape)) for shape in file.shapes[:3])
+        more = " …" * (len(file.shapes) > 3)
         print(
-            f"{output}: {len(vectors)} × {spec.tap}, {spec.pooling} over {spec.span}, "
-            f"{shapes}{more}, spec {spec.fingerprint}"
+            f"{output}: {len(file.sources)} × {spec.tap}, {spec.pooling} over {spec.span}, "
+            f"{shapes}{more}, {spec.dtype}, spec {spec.fingerprint}"
         )
     return status
 
@@ -137,6 +145,8 @@ def _taps(options: argparse.Namespace) -> int:
     from .fast_start import fast_start
 
     with fast_start():
+        from .compute import resolve_device, resolve_dtype
+        from .plan import make_plan
         from .weights import Checkpoint
     from .tables import taps_tables
 
@@ -145,50 +155,81 @@ def _taps(options: argparse.Namespace) -> int:
     source = options.checkpoint or options.model
     _say_embedded(source)
     checkpoint = Checkpoint(source or EMBEDDED, options.revision)
+    dtype = resolve_dtype(None, checkpoint.dtype, resolve_device(None))
+    numbers = str(dtype).removeprefix("torch.")
     geometry = checkpoint.geometry
     rows = [
         {
-            "tap": str(tap),
             "width": geometry.width(tap),
             "rate_hz": tap.rate_hz,
-            **dataclasses.asdict(checkpoint.cost(tap)),
+            **dataclasses.asdict(make_plan(checkpoint, tap, dtype)),
         }
         for tap in geometry.taps()
     ]
-    text = dataclasses.asdict(checkpoint.cost(None))
+    text = dataclasses.asdict(make_plan(checkpoint, None, dtype))
     if options.json:
-        _print_json({"model": checkpoint.name, "taps": rows, "text": text})
+        _print_json(
+            {
+                "model": checkpoint.name,
+                "dtype": numbers,
+                "taps": rows,
+                "text": text,
+            }
+        )
         return 0
     for table in taps_tables(checkpoint.name, rows, text):
         _print_table(table)
     return 0
 
 
+def _certify(options: argparse.Namespace) -> int:
+    if options.checkpoint and options.model:
+        raise OptionError(f"certify {options.checkpoint} --model {options.model}: name one model")
+    options.model = options.checkpoint or options.model
+    target = Path(options.output)
+    if not target.parent.is_dir():
+        raise OptionError(f"{target}: there is no folder {target.parent}: make it first")
+    model = _load(options)
+    from .tables import certificate_tables
+
+    certificate = model.certify(options.audio or None, prompt=options.prompt)
+    data = dataclasses.asdict(certificate) | {"holds": certificate.holds}
+    try:
+        target.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"{target} can't be written ({error.strerror or error})") from error
+    if options.json:
+        _print_json(data)
+    else:
+        for table in certificate_tables(certificate):
+            _print_table(table)
+        print(f"  Saved as {target}.")
+    return 0 if certificate.holds else 1
+
+
 def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
     """Do every file; say which failed and why; 1 if any did."""
-    if files.count("-") > 1:
-        raise OptionError("- is given more than once, but standard input can be read only once")
+    _check_stdin(files)
     failed = 0
-    for file in _progress(files):
+    for file in progress(files):
         try:
             work(file)
         except AudioError as error:  # this file's; any other error would be every file's
             failed += 1
             _complain(str(error))
-    if failed and len(files) > 1:
-        _complain(f"{failed} of {len(files)} files failed")
+    return _report_failures(failed, len(files))
+
+
+def _check_stdin(files: Sequence[str]) -> None:
+    if files.count("-") > 1:
+        raise OptionError("- is given more than once, but standard input can be read only once")
+
+
+def _report_failures(failed: int, files: int) -> int:
+    """The exit status."""
+    if failed and files > 1:
+        _complain(f"{failed} of {files} files failed")
     return int(failed > 0)
-
-
-def _progress(files: Sequence[T]) -> Iterator[T]:
-    """A bar on a terminal, when there is more than one thing to wait for."""
-    if len(files) < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
-        yield from files
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(files, console=Console(stderr=True), transient=True)
 
 
 def _load(options: argparse.Namespace) -> QwenAudio:
@@ -203,6 +244,8 @@ def _load(options: argparse.Namespace) -> QwenAudio:
         device=options.device,
         dtype=options.dtype,
         revision=options.revision,
+        max_memory=options.max_memory,
+        on_download=download_bar(),
     )
     _say_embedded(options.model)
     return model

@@ -1,12 +1,28 @@
-"""Where and in which numbers to compute."""
+"""Where, in which numbers, and how much at once to compute."""
 
 from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
 
 import torch
 
 from .errors import OptionError
 
-__all__ = ["resolve_device", "resolve_dtype"]
+__all__ = [
+    "BATCH_FRAMES",
+    "available_bytes",
+    "resolve_bytes",
+    "resolve_device",
+    "resolve_dtype",
+]
+
+BATCH_FRAMES = 6000
+"""Encoder frames (20 ms each) in one pass: four windows of 30 s, or 24 clips of 5 s."""
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -22,12 +38,54 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def resolve_dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
-    """Raises OptionError for what is no floating point type of the models."""
+def resolve_dtype(
+    dtype: str | torch.dtype | None, stored: torch.dtype, device: torch.device
+) -> torch.dtype:
+    """The numbers to compute in: those named, or else the checkpoint's own where they are fast.
+
+    On a CPU that is bfloat16 if it has instructions for it, and float32 otherwise.
+
+    Raises:
+        OptionError: for what is no floating point type of the models.
+    """
     if dtype is None:
-        return default
+        fast = device.type != "cpu" or (stored is torch.bfloat16 and _multiplies_bfloat16())
+        return stored if fast and stored is not torch.float64 else torch.float32
     allowed = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     found = allowed.get(str(dtype).removeprefix("torch."))
     if found is None:
         raise OptionError(f"dtype={dtype!r}: use one of {', '.join(allowed)}")
     return found
+
+
+def resolve_bytes(memory: str | float | None) -> int | None:
+    """ "4GB", "3.5 GiB" or a number of bytes; None stays None. Raises OptionError."""
+    if memory is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", str(memory), re.IGNORECASE)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or isinstance(memory, bool):
+        raise OptionError(f"max_memory={memory!r}: use bytes, or text such as '4GB' or '6GiB'")
+    return round(float(match[1]) * unit)
+
+
+def available_bytes(device: torch.device) -> int:
+    """What this process could still take of a device's memory without others giving any up."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:  # what the kernel says it could give without swapping; only Linux does
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
+            found = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(found.split()[1]) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # a system that does not tell
+        return 2**63
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor has products of bfloat16: without, they are slower than float32's."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

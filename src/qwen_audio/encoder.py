@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -16,69 +17,78 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import (
 
 from .mel import LogMel
 from .packed import ATTENTION, Packing
+from .parts import Parts
 from .tap import Stage, Tap
-from .weights import Checkpoint, Parts
 
 __all__ = ["AudioEncoder"]
+
+T = TypeVar("T")
 
 
 class AudioEncoder:
     """The model's ear, built only as deep as it has been asked to hear.
 
     Args:
-        checkpoint: where weights come from; none are read before `forward` needs them.
-        device, dtype: of the arithmetic.
+        parts: where modules come from; no weights are read before `forward` needs them.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        self._checkpoint = checkpoint
-        self._device, self._dtype = device, dtype
-        self._config = copy.deepcopy(checkpoint.audio_config)
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._config = copy.deepcopy(parts.checkpoint.audio_config)
         self._config._attn_implementation = ATTENTION
-        self._parts = Parts(checkpoint, device, dtype)
 
     @torch.inference_mode()
     def forward(
-        self, mels: Sequence[LogMel], taps: Iterable[Tap]
-    ) -> dict[Tap, list[Float[Tensor, "_rows _width"]]]:
+        self,
+        mels: Sequence[LogMel],
+        taps: Iterable[Tap],
+        keep: Callable[[Tap, int, Float[Tensor, "_rows _width"]], T],
+    ) -> dict[Tap, list[T]]:
         """Read every tap asked for, up to the projector, in one pass over all clips.
 
+        Args:
+            keep: what to keep of a tap and a clip (its place), called as soon as its rows are
+                there: (mel frames, bins) at `mel`, (encoder frames, width) at `encoder.k`, (audio
+                tokens, width) at `audio_tower` and `projector`.
+
         Returns:
-            For each tap one tensor a clip: (mel frames, bins) at `mel`, (encoder frames, width) at
-            `encoder.k`, (audio tokens, width) at `audio_tower` and `projector`.
+            For each tap what was kept of every clip.
         """
         wanted = set(taps)
-        read: dict[Tap, list[Tensor]] = {}
-        if Tap(Stage.MEL) in wanted:
-            read[Tap(Stage.MEL)] = [
-                torch.from_numpy(mel.input_features[:, : mel.valid_frames].T) for mel in mels
-            ]
+        read: dict[Tap, list[T]] = {}
+
+        def kept(tap: Tap, rows: Iterable[Tensor]) -> None:
+            if tap in wanted:
+                read[tap] = [keep(tap, place, part) for place, part in enumerate(rows)]
+
+        kept(
+            Tap(Stage.MEL),
+            (torch.from_numpy(mel.input_features[:, : mel.valid_frames].T) for mel in mels),
+        )
         deepest = max(wanted, default=Tap(Stage.MEL))
         if deepest.stage is Stage.MEL:
             return read
 
         lengths = tuple(mel.encoder_frames for mel in mels)
+        packing = Packing(lengths)
         hidden_states = torch.cat([self._stem(mel) for mel in mels])
         depth = self._config.encoder_layers
         if deepest.stage is Stage.ENCODER:
             depth = deepest.level or 0
-        for k in range(depth + 1):
-            if Tap(Stage.ENCODER, k) in wanted:
-                read[Tap(Stage.ENCODER, k)] = list(hidden_states.split(lengths))
-            if k < depth:
-                hidden_states = self._layer(k)(
-                    hidden_states[None], attention_mask=None, packing=Packing(lengths)
-                )[0]
+        kept(Tap(Stage.ENCODER, 0), hidden_states.split(lengths))
+        layers = self._parts.layers("audio_tower.layers.", depth, self._new_layer)
+        for k, layer in enumerate(layers, start=1):
+            hidden_states = layer(hidden_states[None], attention_mask=None, packing=packing)[0]
+            kept(Tap(Stage.ENCODER, k), hidden_states.split(lengths))
         if deepest.stage is Stage.ENCODER:
             return read
 
         tower = [self._pooled(frames) for frames in hidden_states.split(lengths)]
-        if Tap(Stage.AUDIO_TOWER) in wanted:
-            read[Tap(Stage.AUDIO_TOWER)] = tower
+        kept(Tap(Stage.AUDIO_TOWER), tower)
         if Tap(Stage.PROJECTOR) in wanted:
             projector = self._parts.get("multi_modal_projector.", self._new_projector)
             tokens = [len(frames) for frames in tower]
-            read[Tap(Stage.PROJECTOR)] = list(projector(torch.cat(tower)).split(tokens))
+            kept(Tap(Stage.PROJECTOR), projector(torch.cat(tower)).split(tokens))
         return read
 
     def _stem(self, mel: LogMel) -> Float[Tensor, "rows width"]:
@@ -100,7 +110,7 @@ class AudioEncoder:
             "audio_tower.embed_positions.",
             lambda: nn.Embedding(config.max_source_positions, width),
         )
-        features = torch.from_numpy(mel.input_features).to(self._device, self._dtype)
+        features = torch.from_numpy(mel.input_features).to(self._parts.device, self._parts.dtype)
         frames = gelu(conv2(gelu(conv1(features[None]))))[0].T[: mel.encoder_frames]
         return frames + positions.weight[: len(frames)]
 
@@ -113,10 +123,8 @@ class AudioEncoder:
         pooled = nn.functional.avg_pool1d(frames.T[None], kernel_size=2, stride=2)[0].T
         return norm(pooled)
 
-    def _layer(self, k: int) -> nn.Module:
-        return self._parts.get(
-            f"audio_tower.layers.{k}.", lambda: Qwen2AudioEncoderLayer(self._config)
-        )
+    def _new_layer(self, _: int) -> nn.Module:
+        return Qwen2AudioEncoderLayer(self._config)
 
     def _new_projector(self) -> nn.Module:
-        return Qwen2AudioMultiModalProjector(self._checkpoint.config)
+        return Qwen2AudioMultiModalProjector(self._parts.checkpoint.config)

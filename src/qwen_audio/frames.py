@@ -101,19 +101,19 @@ class Frames:
 
 
 def assemble(
-    held: Sequence[tuple[Window, dict[Tap, WindowRows]]],
+    windows: tuple[Window, ...],
+    kept: Sequence[dict[Tap, WindowRows]],
     taps: Iterable[Tap],
     dtype: str,
 ) -> dict[Tap, Frames]:
     """The windows of one recording, laid one after another, for each tap."""
-    windows = tuple(window for window, _ in held)
     frames: dict[Tap, Frames] = {}
     for tap in taps:
         data: list[Float32[np.ndarray, "_rows width"]] = []
         seconds: list[np.ndarray] = []
         spans: list[Span] = []
         row = 0
-        for number, (window, state) in enumerate(held):
+        for number, (window, state) in enumerate(zip(windows, kept, strict=True)):
             rows, runs = state[tap]
             data.append(rows)
             for kind, count in runs:

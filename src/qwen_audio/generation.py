@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import OptionError
 from .lm import LanguageModel, Positions
-from .packed import KeyValueCache
+from .packed import KeyValueCache, whole_rows
 from .prompt import Prompts
 from .tap import Stage, Tap
 
@@ -124,7 +124,8 @@ def generate(
         ]
         if going:
             step = [Positions((new[clip][-1],)) for clip in going]
-            rows = torch.cat(model.forward(step, [_NORM], cache, tuple(going))[_NORM])
+            read_now = model.forward(step, [_NORM], whole_rows, cache, tuple(going))
+            rows = torch.cat(read_now[_NORM])
     return [tuple(tokens) for tokens in new]
 
 

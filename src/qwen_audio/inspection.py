@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from .audio import SAMPLE_RATE_HZ, Waveform, Window, Windowing
 from .line import Line
 from .mel import audio_tokens, encoder_frames, mel_frames
+from .plan import Plan
 from .tap import Geometry, Stage, Tap
-from .weights import Cost
 
 __all__ = ["Inspection", "TapStory", "WindowStory", "inspect_line"]
 
@@ -30,7 +30,7 @@ class WindowStory:
 
 @dataclass(frozen=True)
 class TapStory:
-    """What can be read at one tap, over all windows, and what the checkpoint needs for it."""
+    """What can be read at one tap, over all windows, and what it takes of the checkpoint."""
 
     tap: str
     rows: int
@@ -38,7 +38,7 @@ class TapStory:
     rate_hz: float
     tensors: int
     parameters: int
-    bytes: int
+    read_bytes: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Inspection:
     mel_bins: int
     windows: tuple[WindowStory, ...]
     taps: tuple[TapStory, ...]
-    text: Cost
+    text: Plan
     """What generating needs: all of the checkpoint."""
 
 
@@ -75,7 +75,7 @@ def inspect_line(line: Line, waveform: Waveform, windowing: Windowing, rendered:
         mel_bins=geometry.mel_bins,
         windows=windows,
         taps=tuple(_tap(line, geometry, tap, windows) for tap in geometry.taps()),
-        text=line.checkpoint.cost(None),
+        text=line.plan(None),
     )
 
 
@@ -95,13 +95,13 @@ def _tap(line: Line, geometry: Geometry, tap: Tap, windows: tuple[WindowStory, .
         Stage.LM: lambda w: w.positions,
         Stage.LM_NORM: lambda w: w.positions,
     }[tap.stage]
-    cost = line.checkpoint.cost(tap)
+    plan = line.plan(tap)
     return TapStory(
         tap=str(tap),
         rows=sum(count(window) for window in windows),
         width=geometry.width(tap),
         rate_hz=tap.rate_hz,
-        tensors=cost.tensors,
-        parameters=cost.parameters,
-        bytes=cost.bytes,
+        tensors=plan.tensors,
+        parameters=plan.parameters,
+        read_bytes=plan.read_bytes,
     )

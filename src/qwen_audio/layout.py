@@ -19,16 +19,23 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 
 from .tap import Stage, Tap
 
-__all__ = ["Needed", "empty_module", "needed_tensors"]
+__all__ = ["EMBEDDINGS", "Needed", "empty_module", "needed_tensors"]
+
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
+"""A row for every token: looked up, so that only rows of tokens that occur are ever read."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 class Needed(NamedTuple):
-    """The first tap that needs a tensor (None: only text does), and the tensor's shape."""
+    """The first tap that needs a tensor (None: only text does), and the tensor's shape.
+
+    `rate_hz` is how many rows a second of audio it multiplies: 0 where it is added or looked up.
+    """
 
     tap: Tap | None
     shape: tuple[int, ...]
+    rate_hz: float
 
 
 def empty_module(build: Callable[[], nn.Module]) -> nn.Module:
@@ -79,7 +86,15 @@ def needed_tensors(config: Qwen2AudioConfig) -> Iterator[tuple[str, Needed]]:
     ]
     for prefix, tap, shapes in parts:
         for name, shape in shapes.items():
-            yield prefix + name, Needed(tap, shape)
+            yield prefix + name, Needed(tap, shape, _rate_hz(prefix + name, shape, tap))
+
+
+def _rate_hz(name: str, shape: tuple[int, ...], tap: Tap | None) -> float:
+    if len(shape) < 2 or "embed_" in name or tap is None:
+        return 0.0
+    if name.startswith("audio_tower.conv1."):  # of stride 1: it still sees every mel frame
+        return Tap(Stage.MEL).rate_hz
+    return tap.rate_hz
 
 
 def _shapes(module: nn.Module) -> Shapes:

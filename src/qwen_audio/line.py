@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,16 +14,29 @@ from .audio import Window
 from .encoder import AudioEncoder
 from .frames import Run, SpanKind, WindowRows
 from .generation import Sampling, generate
+from .hub import Report
 from .lm import LanguageModel, Positions
 from .mel import LogMel, log_mel
-from .packed import KeyValueCache
+from .packed import KeyValueCache, whole_rows
+from .parts import Parts
+from .plan import Plan, make_plan, working_bytes
 from .prompt import Prompts
 from .tap import Stage, Tap
 from .weights import Checkpoint
 
-__all__ = ["Line", "Piece"]
+__all__ = ["Keep", "Line", "Piece", "rows_and_runs"]
 
 _PROJECTOR, _NORM = Tap(Stage.PROJECTOR), Tap(Stage.LM_NORM)
+
+T = TypeVar("T")
+
+Keep: TypeAlias = Callable[[torch.Tensor, tuple[Run, ...]], T]
+"""What to keep of a window's rows at a tap, (rows, width), given which kinds of rows they are."""
+
+
+def rows_and_runs(rows: torch.Tensor, runs: tuple[Run, ...]) -> WindowRows:
+    """Keeps everything, as float32."""
+    return rows.float().cpu().numpy().copy(), runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +55,34 @@ class Piece:
 
 
 class Line:
-    """Checkpoint, ear, language model and prompts, on one device in one dtype."""
+    """Checkpoint, ear, language model and prompts, on one device in one dtype.
+
+    Args:
+        max_memory: bytes that weights and work may take together; layers that don't fit are
+            streamed.
+        report: called with bytes brought and bytes to bring while a hub's weights are fetched.
+    """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         device: torch.device,
         dtype: torch.dtype,
+        *,
         chat: bool | None = None,
+        max_memory: int | None = None,
+        report: Report | None = None,
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
-        self.encoder = AudioEncoder(checkpoint, device, dtype)
-        self.lm = LanguageModel(checkpoint, device, dtype)
+        self.max_memory = max_memory
+        weights = None
+        if max_memory is not None:
+            weights = max(0, max_memory - working_bytes(checkpoint, None, dtype))
+        self.parts = Parts(checkpoint, device, dtype, weights)
+        self.encoder, self.lm = AudioEncoder(self.parts), LanguageModel(self.parts)
         self._prompts: Prompts | None = None
-        self._chat = chat
+        self._chat, self._report = chat, report
+        self._brought: set[Tap | None] = set()
 
     @property
     def prompts(self) -> Prompts:
@@ -68,13 +96,26 @@ class Line:
         """Such as "float32"."""
         return str(self.dtype).removeprefix("torch.")
 
+    def plan(self, tap: Tap | None) -> Plan:
+        """What reading at a tap takes; None: text."""
+        return make_plan(self.checkpoint, tap, self.dtype, self.max_memory)
+
     def mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, as this checkpoint's extractor makes it."""
         return log_mel(samples, self.checkpoint.extractor)
 
+    def bring(self, tap: Tap | None) -> None:
+        """Fetch from a hub what a tap (None: text) needs, all at once and not part by part."""
+        if not {tap, None} & self._brought:
+            self.checkpoint.bring(tap, self._report)
+            self._brought.add(tap)
+
     def hear(self, mels: Sequence[LogMel]) -> list[torch.Tensor]:
         """For each window the projector's rows, (audio tokens, width): what the LM is given."""
-        return self.encoder.forward(mels, [_PROJECTOR])[_PROJECTOR] if mels else []
+        if not mels:
+            return []
+        self.bring(_PROJECTOR)
+        return self.encoder.forward(mels, [_PROJECTOR], whole_rows)[_PROJECTOR]
 
     def positions(self, rendered: str, *audios: torch.Tensor) -> Positions:
         """A rendered prompt and its audios (rows of the projector) → what the LM reads."""
@@ -95,60 +136,70 @@ class Line:
         Args:
             chat: whether they end where a turn does; by default as the prompts are made.
         """
+        self.bring(None)
         cache = self.lm.new_cache(len(clips)) if cache is None else cache
         unread = [
             clip.after(cache.rows(place), self.prompts.audio_id) for place, clip in enumerate(clips)
         ]
-        last = [rows[-1:] for rows in self.lm.forward(unread, [_NORM], cache)[_NORM]]
+        last = self.lm.forward(unread, [_NORM], _last_row, cache)[_NORM]
         return self._continue(clips, last, cache, sampling, chat, on_tokens)
 
     def states(
         self,
         pieces: Sequence[Piece],
         taps: Iterable[Tap],
+        keep: Keep[T],
         rendered: str | None = None,
         continuation: Sampling | None = None,
-    ) -> list[dict[Tap, WindowRows]]:
-        """Every tap asked for, in one pass over all pieces.
+    ) -> list[dict[Tap, T]]:
+        """Every tap asked for, in one pass over all pieces that stops after the deepest.
 
         Args:
+            keep: what to keep of each piece's rows at each tap. Called while the pass goes on, so
+                that what it does not keep takes no memory (unless there is a continuation).
             rendered: the prompt, needed for taps in the language model.
             continuation: also generate, and read the states of the tokens generated.
 
         Returns:
-            For each piece and tap the rows as float32, and which of them are audio, prompt or
-            generated.
+            For each piece and tap what was kept.
         """
         wanted = set(taps)
+        self.bring(None if continuation else max(wanted))
         lm_taps = {tap for tap in wanted if tap.in_language_model}
-        ear_taps = wanted - lm_taps
-        heard = self.encoder.forward(
-            [piece.mel for piece in pieces], ear_taps | ({_PROJECTOR} if lm_taps else set())
-        )
-        result: list[dict[Tap, WindowRows]] = [{} for _ in pieces]
-        for tap in ear_taps:
-            for place, rows in enumerate(heard[tap]):
-                result[place][tap] = (_numpy(rows), (("audio", len(rows)),))
+        result: list[dict[Tap, T]] = [{} for _ in pieces]
+        audio: list[torch.Tensor] = [torch.empty(0)] * len(pieces)
+
+        def keep_heard(tap: Tap, place: int, rows: torch.Tensor) -> None:
+            if tap == _PROJECTOR:
+                audio[place] = rows
+            if tap in wanted:
+                result[place][tap] = keep(rows, (("audio", len(rows)),))
+
+        ear_taps = wanted - lm_taps | ({_PROJECTOR} if lm_taps else set())
+        self.encoder.forward([piece.mel for piece in pieces], ear_taps, keep_heard)
         if not lm_taps:
             return result
 
-        clips = [self.positions(rendered or "", audio) for audio in heard[_PROJECTOR]]
-        cache = self.lm.new_cache(len(clips)) if continuation else None
-        read = self.lm.forward(clips, lm_taps | ({_NORM} if continuation else set()), cache)
+        clips = [self.positions(rendered or "", rows) for rows in audio]
         runs = [self._runs(clip.ids) for clip in clips]
-        rows_of = {tap: list(read[tap]) for tap in lm_taps}
-        if continuation and cache:
-            before = [cache.cut(place, len(clip.ids)) for place, clip in enumerate(clips)]
-            last = [rows[-1:] for rows in read[_NORM]]
-            for place, new in enumerate(self._continue(clips, last, cache, continuation)):
-                # The tokens generated, read once more, all at once, after what came before them.
-                states = self.lm.forward([Positions(new)], lm_taps, before[place])
-                for tap in lm_taps:
-                    rows_of[tap][place] = torch.cat([rows_of[tap][place], states[tap][0]])
-                runs[place] = (*runs[place], ("generated", len(new)))
-        for tap in lm_taps:
-            for place, rows in enumerate(rows_of[tap]):
-                result[place][tap] = (_numpy(rows), runs[place])
+        if continuation is None:
+
+            def keep_read(tap: Tap, place: int, rows: torch.Tensor) -> None:
+                result[place][tap] = keep(rows, runs[place])
+
+            self.lm.forward(clips, lm_taps, keep_read)
+            return result
+
+        cache = self.lm.new_cache(len(clips))
+        read = self.lm.forward(clips, lm_taps | {_NORM}, whole_rows, cache)
+        before = [cache.cut(place, len(clip.ids)) for place, clip in enumerate(clips)]
+        last = [rows[-1:] for rows in read[_NORM]]
+        for place, new in enumerate(self._continue(clips, last, cache, continuation)):
+            # The tokens generated, read once more, all at once, after what came before them.
+            states = self.lm.forward([Positions(new)], lm_taps, whole_rows, before[place])
+            for tap in lm_taps:
+                rows = torch.cat([read[tap][place], states[tap][0]])
+                result[place][tap] = keep(rows, (*runs[place], ("generated", len(new))))
         return result
 
     def _continue(
@@ -184,5 +235,5 @@ class Line:
         return tuple(runs)
 
 
-def _numpy(rows: torch.Tensor) -> Float32[np.ndarray, "rows width"]:
-    return rows.float().cpu().numpy().copy()
+def _last_row(_tap: Tap, _place: int, rows: torch.Tensor) -> torch.Tensor:
+    return rows[-1:]

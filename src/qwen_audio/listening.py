@@ -163,4 +163,5 @@ def make_answer(
         prompt_tokens=len(clip.ids) - audio_tokens,
         token_ids=new,
         complete=new[-1] in line.prompts.stop_ids(chat),
+        dtype=line.dtype_name,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,10 +18,12 @@ from transformers.models.qwen2.modeling_qwen2 import (
 
 from .errors import OptionError
 from .packed import ATTENTION, KeyValueCache, Packing
+from .parts import Parts
 from .tap import Stage, Tap
-from .weights import Checkpoint, Parts
 
 __all__ = ["LanguageModel", "Positions"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,14 @@ class Positions:
 class LanguageModel:
     """The decoder, built only as deep as it has been asked to read."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        self._checkpoint = checkpoint
-        self._device = device
-        self._config = copy.deepcopy(checkpoint.text_config)
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._device = parts.device
+        self._config = copy.deepcopy(parts.checkpoint.text_config)
         self._config._attn_implementation = ATTENTION
-        self._audio_id: int = checkpoint.config.audio_token_index
-        self._parts = Parts(checkpoint, device, dtype)
-        self._rotary = Qwen2RotaryEmbedding(self._config).to(device)
+        self._audio_id: int = parts.checkpoint.config.audio_token_index
+        self._rotary = Qwen2RotaryEmbedding(self._config).to(self._device)
+        self._embeddings: dict[int, Tensor] = {}
 
     def new_cache(self, clips: int) -> KeyValueCache:
         """An empty cache for the whole depth of this model."""
@@ -62,28 +65,31 @@ class LanguageModel:
         self,
         clips: Sequence[Positions],
         taps: Iterable[Tap],
+        keep: Callable[[Tap, int, Float[Tensor, "_rows _width"]], T],
         cache: KeyValueCache | None = None,
         places: tuple[int, ...] | None = None,
-    ) -> dict[Tap, list[Float[Tensor, "_rows _width"]]]:
+    ) -> dict[Tap, list[T]]:
         """Read every tap asked for, for all clips in one pass.
 
         Args:
             clips: what to read now.
             taps: `lm.k` and `lm.norm`; layers below the deepest are not built.
+            keep: what to keep of a tap and a clip (its place in `clips`), called as soon as its
+                rows, (positions, width), are there.
             cache: what was read before, and is extended by what is read now.
             places: which of the cache's clips these are; all of them where None.
 
         Returns:
-            For each tap one tensor a clip, (positions, width).
+            For each tap what was kept of every clip.
 
         Raises:
             OptionError: if a clip and its prompt are longer than the model's context.
         """
         wanted = set(taps)
         deepest = max(wanted)
-        packing = Packing(tuple(len(clip.ids) for clip in clips), cache, places)
-        places = places if places is not None else tuple(range(len(clips)))
-        starts = [cache.rows(place) if cache else 0 for place in places]
+        held = places if places is not None else tuple(range(len(clips)))
+        starts = [cache.rows(place) if cache else 0 for place in held]
+        packing = Packing(tuple(len(clip.ids) for clip in clips), cache, places, any(starts))
         self._check_context(packing.lengths, starts)
         position_ids = torch.cat(
             [
@@ -93,19 +99,26 @@ class LanguageModel:
         )
         hidden_states = torch.cat([self._embed(clip) for clip in clips])
         position_embeddings = self._rotary(hidden_states[None], position_ids[None])
-        depth = deepest.level if deepest.stage is Stage.LM else self._config.num_hidden_layers
+        depth = self._config.num_hidden_layers
+        if deepest.stage is Stage.LM:
+            depth = deepest.level or 0
 
-        read: dict[Tap, list[Tensor]] = {}
-        for k in range((depth or 0) + 1):
-            if Tap(Stage.LM, k) in wanted:
-                read[Tap(Stage.LM, k)] = list(hidden_states.split(packing.lengths))
-            if k < (depth or 0):
-                hidden_states = self._layer(k)(
-                    hidden_states[None], position_embeddings=position_embeddings, packing=packing
-                )[0]
+        read: dict[Tap, list[T]] = {}
+
+        def kept(tap: Tap, rows: Tensor) -> None:
+            if tap in wanted:
+                parts = enumerate(rows.split(packing.lengths))
+                read[tap] = [keep(tap, place, part) for place, part in parts]
+
+        kept(Tap(Stage.LM, 0), hidden_states)
+        layers = self._parts.layers("language_model.model.layers.", depth, self._new_layer)
+        for k, layer in enumerate(layers, start=1):
+            hidden_states = layer(
+                hidden_states[None], position_embeddings=position_embeddings, packing=packing
+            )[0]
+            kept(Tap(Stage.LM, k), hidden_states)
         if Tap(Stage.LM_NORM) in wanted:
-            normed = self._norm()(hidden_states)
-            read[Tap(Stage.LM_NORM)] = list(normed.split(packing.lengths))
+            kept(Tap(Stage.LM_NORM), self._norm()(hidden_states))
         return read
 
     @torch.inference_mode()
@@ -119,15 +132,23 @@ class LanguageModel:
 
     def _embed(self, clip: Positions) -> Float[Tensor, "rows width"]:
         """Text embeddings, with the projector's rows in place of the audio tokens'."""
-        table = self._parts.get(
-            "language_model.model.embed_tokens.",
-            lambda: nn.Embedding(self._config.vocab_size, self._config.hidden_size),
-        )
-        ids = torch.tensor(clip.ids, device=self._device)
-        rows = table(ids)
-        if clip.audio is not None:
-            rows[ids == self._audio_id] = clip.audio.to(rows)
-        return rows
+        if clip.audio is None:
+            return self._token_rows(clip.ids)
+        is_audio = torch.tensor([token == self._audio_id for token in clip.ids])
+        text = self._token_rows([token for token in clip.ids if token != self._audio_id])
+        embedded = text.new_empty(len(clip.ids), self._config.hidden_size)
+        is_audio = is_audio.to(self._device)
+        embedded[is_audio] = clip.audio.to(embedded)
+        embedded[~is_audio] = text
+        return embedded
+
+    def _token_rows(self, ids: Sequence[int]) -> Float[Tensor, "rows width"]:
+        """Embeddings of tokens: read one by one, as most of the table's are never needed."""
+        unread = [token for token in dict.fromkeys(ids) if token not in self._embeddings]
+        rows = self._parts.checkpoint.rows(unread) if unread else []
+        for token, row in zip(unread, rows, strict=True):
+            self._embeddings[token] = row.to(self._parts.dtype)
+        return torch.stack([self._embeddings[token] for token in ids]).to(self._device)
 
     def _check_context(self, lengths: Sequence[int], starts: Sequence[int]) -> None:
         limit = self._config.max_position_embeddings
@@ -138,11 +159,8 @@ class LanguageModel:
                 "use a shorter prompt or conversation, or shorter windows"
             )
 
-    def _layer(self, k: int) -> nn.Module:
-        return self._parts.get(
-            f"language_model.model.layers.{k}.",
-            lambda: Qwen2DecoderLayer(self._config, layer_idx=k),
-        )
+    def _new_layer(self, k: int) -> nn.Module:
+        return Qwen2DecoderLayer(self._config, layer_idx=k)
 
     def _norm(self) -> nn.Module:
         return self._parts.get(

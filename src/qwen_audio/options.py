@@ -14,6 +14,7 @@ from .tap import Tap
 __all__ = [
     "ActivationsOptions",
     "DescribeOptions",
+    "EncodeManyOptions",
     "EncodeOptions",
     "HearOptions",
     "InspectOptions",
@@ -55,6 +56,14 @@ class EncodeOptions(InspectOptions, total=False):
     """Of `QwenAudio.encode`."""
 
     tap: str | Tap
+    pooling: PoolingName
+    span: SpanName
+
+
+class EncodeManyOptions(InspectOptions, total=False):
+    """Of `QwenAudio.encode` for several taps at once."""
+
+    tap: Required[list[Any] | tuple[Any, ...]]
     pooling: PoolingName
     span: SpanName
 

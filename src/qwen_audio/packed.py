@@ -7,10 +7,11 @@ position, needs no change. What a clip computes can't depend on its neighbours.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-__all__ = ["ATTENTION", "KeyValueCache", "Packing", "batches", "common_prefix"]
+from .tap import Tap
+
+__all__ = ["ATTENTION", "KeyValueCache", "Packing", "batches", "common_prefix", "whole_rows"]
 
 ATTENTION = "qwen_audio_packed"
 """The name under which transformers' layers find `packed_attention`."""
@@ -74,6 +77,15 @@ class Packing:
     cache: KeyValueCache | None = None
     clips: tuple[int, ...] | None = None
     """Which of the cache's clips these are; all of them where None."""
+    earlier: bool = False
+    """Whether the cache holds rows of any of them that were read before."""
+
+    def remember(self, module: nn.Module, key: Tensor, value: Tensor) -> None:
+        """Keep the keys and values of all clips, where there is a cache to keep them in."""
+        if self.cache is not None:
+            parts = zip(key.split(self.lengths, 2), value.split(self.lengths, 2), strict=True)
+            for place, (k, v) in enumerate(parts):
+                self.attend_to(module.layer_idx, place, k, v)  # type: ignore[arg-type]
 
     def attend_to(
         self, layer: int, place: int, key: Tensor, value: Tensor
@@ -99,6 +111,11 @@ def packed_attention(
 
     The signature is that of transformers' attention functions (`AttentionInterface`).
     """
+    if _is_one_call(query, packing):
+        packing.remember(module, key, value)
+        return _attend_in_one_call(
+            query, key, value, packing, bool(module.is_causal), scaling
+        ), None
     outputs = []
     for place, (q, k, v) in enumerate(
         zip(*(part.split(packing.lengths, dim=2) for part in (query, key, value)), strict=True)
@@ -106,6 +123,9 @@ def packed_attention(
         rows = q.shape[2]
         if module.is_causal:
             k, v = packing.attend_to(module.layer_idx, place, k, v)  # type: ignore[arg-type]
+        if not module.is_causal and _by_heads(q):
+            outputs.append(_attend_by_heads(q, k, v, scaling))
+            continue
         earlier = k.shape[2] - rows
         # A single row sees everything; after earlier rows the triangle starts further right.
         triangle = module.is_causal and rows > 1
@@ -126,6 +146,77 @@ def packed_attention(
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _is_one_call(query: Tensor, packing: Packing) -> bool:
+    """Whether the kernel for sequences of various lengths can take all clips at once: 16 bits, a
+    GPU of 2020 or later, and nothing read before."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0) and not packing.earlier
+
+
+def _attend_in_one_call(
+    query: Float[Tensor, "1 heads rows head_dim"],
+    key: Float[Tensor, "1 kv_heads rows head_dim"],
+    value: Float[Tensor, "1 kv_heads rows head_dim"],
+    packing: Packing,
+    causal: bool,
+    scaling: float,
+) -> Float[Tensor, "1 rows heads head_dim"]:
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends = _ends(packing.lengths, query.device)
+    longest = max(packing.lengths)
+    q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
+    attended = varlen_attn(
+        q,
+        k,
+        v,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0) if causal else (-1, -1),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return cast(Tensor, attended)[None]
+
+
+@functools.lru_cache(maxsize=8)
+def _ends(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each clip begins, and where the last one ends; the same for every layer."""
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+_SCORES_AT_ONCE = 1 << 21
+"""Four megabytes of bfloat16: what two products and a softmax pass on to each other in a cache."""
+
+
+def _by_heads(query: Tensor) -> bool:
+    """Whether plain products beat torch's fused kernel, which is slow for bfloat16 on CPUs."""
+    return query.device.type == "cpu" and query.dtype is torch.bfloat16
+
+
+def _attend_by_heads(
+    query: Float[Tensor, "1 heads rows head_dim"],
+    key: Float[Tensor, "1 heads rows head_dim"],
+    value: Float[Tensor, "1 heads rows head_dim"],
+    scaling: float,
+) -> Float[Tensor, "1 heads rows head_dim"]:
+    """Softmax between two products, a few heads at a time."""
+    _, heads, rows, _ = query.shape
+    group = max(1, _SCORES_AT_ONCE // (rows * key.shape[2]))
+    if scaling != 1.0:  # Whisper's encoder has scaled the queries already
+        query = query * scaling
+    output = torch.empty_like(query)
+    for start in range(0, heads, group):
+        mine = slice(start, start + group)
+        scores = torch.bmm(query[0, mine], key[0, mine].transpose(1, 2))
+        weights = torch.softmax(scores, dim=-1, out=scores)
+        torch.bmm(weights, value[0, mine], out=output[0, mine])
+    return output
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -152,3 +243,8 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     """How many leading items two sequences share."""
     pairs = zip(left, right, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def whole_rows(_tap: Tap, _place: int, rows: Float[Tensor, "_rows _width"]) -> Tensor:
+    """What to keep of a clip at a tap where all of it is wanted, as it is."""
+    return rows

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 from .errors import OptionError
-from .frames import Frames
+from .frames import Frames, Run
 from .tap import Tap
 
-__all__ = ["PoolingName", "SpanName", "check_pooling", "check_span", "pool", "select"]
+__all__ = [
+    "Pooled",
+    "Pooling",
+    "PoolingName",
+    "SpanName",
+    "check_pooling",
+    "check_span",
+    "pool",
+    "select",
+]
 
 PoolingName = Literal["mean", "max", "last", "none"]
 SpanName = Literal["audio", "prompt", "last", "all"]
@@ -62,7 +75,72 @@ def pool(
     if pooling == "none":
         return rows
     if not len(rows):
-        raise OptionError("there are no rows to pool: choose a span that the frames hold")
+        raise _nothing_to_pool()
     if pooling == "mean":  # summed in float64, so that the order of long sums does not show
         return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     return rows.max(axis=0) if pooling == "max" else rows[-1].copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """What pooling has to keep of one window: the sum of its rows in float64, say, and their count.
+
+    `values` are rows of float32 that are never added up where the pooling isn't "mean".
+    """
+
+    values: Float[np.ndarray, "... width"]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Pooling on the way: each window as soon as its rows are there, so that they can be let go.
+
+    Over all windows of a recording it gives what `pool(select(frames, span), pooling)` does.
+
+    Raises:
+        OptionError: for a name that is no pooling.
+    """
+
+    pooling: PoolingName = "mean"
+    span: SpanName = "audio"
+
+    def __post_init__(self) -> None:
+        check_pooling(self.pooling)
+
+    def window(self, rows: Float[Tensor, "rows width"], runs: Sequence[Run]) -> Pooled:
+        """Of one window's rows, which are of the kinds that `runs` says, in order."""
+        chosen = rows
+        if self.span == "last":
+            given = sum(count for kind, count in runs if kind != "generated")
+            chosen = rows[given - 1 : given]
+        elif self.span != "all":
+            counts = [count for _, count in runs]
+            parts = zip(rows.split(counts), runs, strict=True)
+            mine = [part for part, (kind, _) in parts if kind == self.span]
+            chosen = rows.new_empty(0, rows.shape[1]) if not mine else torch.cat(mine)
+        count = len(chosen)
+        if self.pooling == "mean":
+            chosen = chosen.double().sum(0)
+        elif self.pooling == "max" and count:
+            chosen = chosen.amax(0).float()
+        else:
+            chosen = (chosen[-1:] if self.pooling == "last" else chosen).float()
+        return Pooled(chosen.cpu().numpy().copy(), count)
+
+    def recording(self, windows: Sequence[Pooled]) -> Float32[np.ndarray, "... width"]:
+        """Of all its windows, in order. Raises OptionError if there are no rows to pool."""
+        if self.pooling == "none":
+            return np.concatenate([window.values for window in windows])
+        filled = [window for window in windows if window.rows]
+        if not filled:
+            raise _nothing_to_pool()
+        values = [window.values for window in filled]
+        if self.pooling == "mean":  # summed in float64, so that the order of long sums is no matter
+            total = np.sum(values, axis=0) / sum(window.rows for window in filled)
+            return np.asarray(total, np.float32)
+        return np.asarray(np.max(values, axis=0)) if self.pooling == "max" else values[-1][-1]
+
+
+def _nothing_to_pool() -> OptionError:
+    return OptionError("there are no rows to pool: choose a span that the frames hold")

@@ -10,21 +10,28 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from .certificate import Certificate
 from .inspection import Inspection
 
-__all__ = ["inspection_tables", "taps_tables"]
+__all__ = ["certificate_tables", "inspection_tables", "taps_tables"]
 
 Shown = Iterable[Table | Text]
 
 
 def taps_tables(model: str, taps: Sequence[Mapping[str, Any]], text: Mapping[str, Any]) -> Shown:
-    """Every tap of a checkpoint with what it needs; `text` is the cost of generating."""
-    yield Text(f"The line of {model}. A tap needs what its row says, and nothing below it.")
-    table = _table("tap", "width", "rows", "tensors", "parameters", "weights")
+    """Every tap of a checkpoint with its plan; `text` is that of generating."""
+    yield Text(f"The line of {model}. A tap takes what its row says, and nothing below it.")
+    table = _table(
+        "tap", "width", "rows", "tensors", "parameters", "download", "read", "memory", "GFLOP/s"
+    )
     for row in taps:
-        table.add_row(row["tap"], str(row["width"]), _rate(row), *_cost(row))
-    table.add_row("text", "", "1 a token", *_cost(text))
+        table.add_row(row["tap"], str(row["width"]), _rate(row), *_plan(row))
+    table.add_row("text", "", "1 a token", *_plan(text))
     yield table
+    yield Text(
+        "  download: from a hub, beyond what is here already; memory: of the process, at most, "
+        "with audio\n  in full batches; GFLOP/s: for a second of audio (tokens of text come on top)"
+    )
 
 
 def inspection_tables(story: Inspection) -> Shown:
@@ -45,17 +52,43 @@ def inspection_tables(story: Inspection) -> Shown:
     taps = _table("tap", "rows", "width", "rate", "tensors", "parameters", "weights")
     for tap in story.taps:
         row = dataclasses.asdict(tap)
-        taps.add_row(tap.tap, str(tap.rows), str(tap.width), _rate(row), *_cost(row))
-    taps.add_row("text", "", "", "1 a token", *_cost(dataclasses.asdict(story.text)))
+        taps.add_row(tap.tap, str(tap.rows), str(tap.width), _rate(row), *_weights(row))
+    taps.add_row("text", "", "", "1 a token", *_weights(dataclasses.asdict(story.text)))
     yield taps
+
+
+def certificate_tables(certificate: Certificate) -> Shown:
+    """How alike ours and transformers' numbers are, tap by tap."""
+    yield Text(
+        f"{certificate.model} in {certificate.dtype} on {certificate.device}, against transformers "
+        f"{certificate.transformers} (torch {certificate.torch}; {certificate.machine})"
+    )
+    yield Text(f"  {'; '.join(certificate.clips)}")
+    table = _table("tap", "rows", "lowest cosine", "largest relative error")
+    for tap in certificate.taps:
+        table.add_row(tap.tap, str(tap.rows), f"{tap.cosine:.7f}", f"{tap.relative_error:.1e}")
+    yield table
+    if certificate.left_out:
+        first, last = certificate.left_out[0], certificate.left_out[-1]
+        yield Text(f"  Not compared, as memory does not hold them: {first} … {last}")
+    limit = certificate.largest_error
+    bounds = f"cosine at least {certificate.least_cosine:g}"
+    bounds += "" if limit is None else f", error at most {limit:g}"
+    yield Text(f"  {'Equal' if certificate.holds else 'NOT EQUAL'} within {bounds}.")
 
 
 def _rate(row: Mapping[str, Any]) -> str:
     return "1 a position" if row["tap"].startswith("lm.") else f"{row['rate_hz']:g} Hz"
 
 
-def _cost(cost: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(cost["tensors"]), f"{cost['parameters']:,}", _bytes(cost["bytes"])
+def _plan(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    tensors, parameters, read = _weights(plan)
+    download, memory = _bytes(plan["download_bytes"]), _bytes(plan["peak_memory_bytes"])
+    return tensors, parameters, download, read, memory, f"{plan['gflop_per_second']:,.2f}"
+
+
+def _weights(plan: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(plan["tensors"]), f"{plan['parameters']:,}", _bytes(plan["read_bytes"])
 
 
 def _bytes(count: int) -> str:

@@ -3,53 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
-from transformers import Qwen2AudioConfig
 
+from .configuration import is_name, parse_json, read_config
 from .errors import CheckpointError
-from .hub import HubFiles
-from .layout import empty_module, needed_tensors
-from .mel import MAX_FRAMES, check_extractor
-from .shards import itemsize, open_shard, samples_of_tensors
+from .hub import HubFiles, Report
+from .layout import EMBEDDINGS, Needed, needed_tensors
+from .mel import check_extractor
+from .shards import (
+    Located,
+    Slot,
+    check_dtype,
+    read_header,
+    read_rows,
+    read_tensors,
+    samples_of_tensors,
+)
 from .tap import Geometry, Tap
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
 
-__all__ = ["EMBEDDED", "Checkpoint", "Cost", "Parts"]
+__all__ = ["EMBEDDED", "Checkpoint"]
 
 EMBEDDED = "embedded"
 """The name of the checkpoint that ships with the package."""
 
 _FOLDER_OF_EMBEDDED = Path(__file__).parent / "embedded"
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a tap needs of a checkpoint: everything left of it, nothing right of it."""
-
-    tensors: int
-    parameters: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """Where a tensor lies."""
-
-    file: Path
-    shape: tuple[int, ...]
-    bytes: int
 
 
 class Checkpoint:
@@ -77,7 +64,7 @@ class Checkpoint:
                 "revisions belong to hub models, leave it out"
             )
         self.folder = folder
-        self.config = _config(folder, self.name)
+        self.config = read_config(folder, self.name)
         self.audio_config = cast(Any, self.config.audio_config)
         self.text_config = cast(Any, self.config.text_config)
         self.geometry = Geometry(
@@ -88,12 +75,12 @@ class Checkpoint:
             lm_width=self.text_config.hidden_size,
         )
         self._needed = dict(needed_tensors(self.config))
+        self._headers: dict[str, dict[str, Slot] | None] = {}
         self._file_of = self._weight_map()
         self._check_names()
-        self._entries: dict[str, _Entry] = {}
         if self._hub is None:
             for file in sorted(set(self._file_of.values())):
-                self._read_header(folder / file)
+                self._header(file)
 
     @cached_property
     def revision(self) -> str:
@@ -105,6 +92,11 @@ class Checkpoint:
             for sample in samples_of_tensors(self.folder / file):
                 digest.update(sample)
         return digest.hexdigest()[:40]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which numbers its weights are stored, as config.json says."""
+        return getattr(self.config, "dtype", None) or torch.float32
 
     @cached_property
     def extractor(self) -> WhisperFeatureExtractor:
@@ -133,58 +125,105 @@ class Checkpoint:
         path = self.folder / name
         return path if path.is_file() else None
 
-    def cost(self, tap: Tap | None) -> Cost:
-        """What `tap` needs; None stands for text, the language model's head included."""
-        names = [
-            name
+    def needs(self, tap: Tap | None) -> dict[str, Needed]:
+        """The tensors that `tap` needs, by name: everything left of it, nothing right of it.
+
+        None stands for text: all of them, the language model's head included.
+        """
+        return {
+            name: needed
             for name, needed in self._needed.items()
             if tap is None or (needed.tap is not None and needed.tap <= tap)
-        ]
-        parameters = sum(math.prod(self._needed[name].shape) for name in names)
-        width = getattr(self.config, "dtype", None) or torch.float32
-        stored = sum(
-            self._entries[name].bytes
-            if name in self._entries
-            else math.prod(self._needed[name].shape) * width.itemsize
-            for name in names
-        )
-        return Cost(len(names), parameters, stored)
+        }
 
-    def read(self, prefix: str) -> dict[str, torch.Tensor]:
+    def stored_bytes(self, name: str) -> int:
+        """How long a tensor is on disk: by its shard's header, or, where a hub's server reads out
+        no headers, by the configuration's dtype."""
+        header = self._header(self._file_of[name])
+        if header is None:
+            return math.prod(self._needed[name].shape) * self.dtype.itemsize
+        return header[name].bytes
+
+    def missing_bytes(self, tap: Tap | None) -> int:
+        """What `bring` would have to move from a hub."""
+        return 0 if self._hub is None else self._hub.missing(self._by_file(self._whole(tap)))
+
+    def bring(self, tap: Tap | None, report: Report | None = None) -> None:
+        """Have on this machine what `tap` needs: before a forward, so that all comes at once.
+
+        Of the table of embeddings taps need rows alone, which `rows` fetches; text needs it all.
+
+        Raises:
+            CheckpointError: if a hub can't give it, or gives what is not this checkpoint's.
+        """
+        if self._hub is not None:
+            wanted = self._by_file(self._whole(tap))
+            for file in wanted:
+                self._header(file)
+            self._hub.bring(wanted, report)
+
+    def read(self, prefix: str, *, pinned: bool = False) -> dict[str, torch.Tensor]:
         """The tensors whose names start with `prefix`, and no others; names without the prefix."""
         names = [name for name in self._needed if name.startswith(prefix)]
-        for file in sorted({self._file_of[name] for name in names}):
-            if self._hub is not None and not (self.folder / file).is_file():
-                self._hub.fetch(file)
-            if any(name not in self._entries for name in names if self._file_of[name] == file):
-                self._read_header(self.folder / file)
-        tensors: dict[str, torch.Tensor] = {}
-        for file in sorted({self._file_of[name] for name in names}):
-            with open_shard(self.folder / file) as opened:
-                for name in names:
-                    if self._file_of[name] == file:
-                        tensors[name.removeprefix(prefix)] = opened.get_tensor(name)
-        return tensors
+        tensors = read_tensors(self._located(names), pinned=pinned)
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+    def rows(self, ids: Sequence[int]) -> list[torch.Tensor]:
+        """The embeddings of single tokens, each of shape (lm width,), read one by one."""
+        file = self._file_of[EMBEDDINGS]
+        if self._hub is not None and EMBEDDINGS not in self._hub.held(file):
+            self._header(file)
+            found = self._hub.bring_rows(file, EMBEDDINGS, ids)
+            return [found[row] for row in ids]
+        return read_rows(self._located([EMBEDDINGS])[EMBEDDINGS], ids, EMBEDDINGS)
+
+    def _whole(self, tap: Tap | None) -> list[str]:
+        """Tensors that a tap needs all of."""
+        return [name for name in self.needs(tap) if tap is None or name != EMBEDDINGS]
+
+    def _by_file(self, names: Iterable[str]) -> dict[str, list[str]]:
+        files: dict[str, list[str]] = {}
+        for name in names:
+            files.setdefault(self._file_of[name], []).append(name)
+        return files
+
+    def _located(self, names: Iterable[str]) -> dict[str, Located]:
+        """Where tensors lie on this machine, brought here if they weren't."""
+        located: dict[str, Located] = {}
+        for file, mine in self._by_file(names).items():
+            header = self._header(file)
+            if self._hub is None:
+                slots = cast("dict[str, Slot]", header)
+                located |= {name: Located(self.folder / file, slots[name]) for name in mine}
+                continue
+            held = self._hub.held(file)
+            if any(name not in held for name in mine):
+                self._hub.bring({file: mine})
+                held = self._hub.held(file)
+            located |= {name: held[name] for name in mine}
+        return located
 
     def _weight_map(self) -> dict[str, str]:
         """Tensor name → file, from the index, or from the header of the only file."""
         if (index := self.file(_INDEX)) is not None:
-            files = _parse_json(index).get("weight_map")
-            if not isinstance(files, dict) or not all(_is_name(file) for file in files.values()):
+            files = parse_json(index).get("weight_map")
+            if not isinstance(files, dict) or not all(is_name(file) for file in files.values()):
                 raise CheckpointError(
                     f"{self.name}: {_INDEX} has no weight_map of tensors and files beside it: "
                     "download it again"
                 )
             return files
+        slots: dict[str, Slot] | None = None
         if self._hub is not None:
-            self._hub.fetch(_SINGLE, optional=True)
-        if not (self.folder / _SINGLE).is_file():
+            slots = self._hub.header(_SINGLE, optional=True)
+            if slots is None:  # there is no such file, or no reading a part of it
+                self._hub.fetch(_SINGLE, optional=True)
+        if slots is None and not (self.folder / _SINGLE).is_file():
             raise CheckpointError(
                 f"{self.name} holds neither {_INDEX} nor {_SINGLE}: "
                 "weights are read from safetensors only"
             )
-        with open_shard(self.folder / _SINGLE) as opened:
-            return dict.fromkeys(opened.keys(), _SINGLE)
+        return dict.fromkeys(slots or read_header(self.folder / _SINGLE), _SINGLE)
 
     def _check_names(self) -> None:
         missing = sorted(self._needed.keys() - self._file_of.keys())
@@ -197,28 +236,41 @@ class Checkpoint:
                     "it is not the checkpoint of this config.json; download it again"
                 )
 
-    def _read_header(self, file: Path) -> None:
-        """Note where each tensor of a shard lies, and hold its shape against the configuration."""
-        if not file.is_file():
-            raise CheckpointError(f"{self.name} lacks its shard {file.name}: download it again")
-        with open_shard(file) as opened:
-            held = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-            promised = {name for name, at in self._file_of.items() if at == file.name}
-            if held.keys() != promised:
-                odd = sorted(held.keys() ^ promised)
+    def _header(self, file: str) -> dict[str, Slot] | None:
+        """Where a shard's tensors lie in it, held once against index and configuration.
+
+        None where only fetching it whole would tell.
+        """
+        if file not in self._headers:
+            place = self.folder / file
+            if self._hub is not None and not place.is_file():
+                slots = self._hub.header(file)
+            elif place.is_file():
+                slots = read_header(place)
+            else:
+                raise CheckpointError(f"{self.name} lacks its shard {file}: download it again")
+            if slots is None:
+                return None
+            self._check_header(file, slots)
+            self._headers[file] = slots
+        return self._headers[file]
+
+    def _check_header(self, file: str, slots: dict[str, Slot]) -> None:
+        promised = {name for name, at in self._file_of.items() if at == file}
+        if slots.keys() != promised:
+            odd = sorted(slots.keys() ^ promised)
+            raise CheckpointError(
+                f"{self.name}: shard {file} and the index disagree on {odd[0]}"
+                f"{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}: download it again"
+            )
+        for name, slot in slots.items():
+            wanted = self._needed[name].shape
+            if slot.shape != wanted:
                 raise CheckpointError(
-                    f"{self.name}: shard {file.name} and the index disagree on {odd[0]}"
-                    f"{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}: download it again"
+                    f"{self.name}: tensor {name} has shape {slot.shape}, but its config asks for "
+                    f"{wanted}: config.json and weights don't belong together"
                 )
-            for name, part in held.items():
-                shape, wanted = tuple(part.get_shape()), self._needed[name].shape
-                if shape != wanted:
-                    raise CheckpointError(
-                        f"{self.name}: tensor {name} has shape {shape}, but its config asks for "
-                        f"{wanted}: config.json and weights don't belong together"
-                    )
-                size = itemsize(part.get_dtype(), f"{self.name}: tensor {name}")
-                self._entries[name] = _Entry(file, shape, math.prod(shape) * size)
+            check_dtype(slot, f"{self.name}: tensor {name}")
 
     def _json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
         path = self.file(name)
@@ -226,68 +278,4 @@ class Checkpoint:
             if optional:
                 return {}
             raise CheckpointError(f"{self.name} lacks {name}: download the whole checkpoint")
-        return _parse_json(path)
-
-
-class Parts:
-    """A checkpoint's modules, each built and given its weights when it is first asked for."""
-
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
-        self._checkpoint, self.device, self.dtype = checkpoint, device, dtype
-        self._built: dict[str, nn.Module] = {}
-
-    def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
-        """The module whose tensors are named `prefix…`, in evaluation mode, without gradients.
-
-        It is built without memory: the weights read are the only ones ever allocated.
-        """
-        if prefix not in self._built:
-            module = empty_module(build)
-            tensors = {
-                name: tensor.to(device=self.device, dtype=self.dtype)
-                for name, tensor in self._checkpoint.read(prefix).items()
-            }
-            module.load_state_dict(tensors, strict=True, assign=True)
-            self._built[prefix] = module.eval().requires_grad_(False)
-        return self._built[prefix]
-
-
-def _config(folder: Path, name: str) -> Qwen2AudioConfig:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{name} holds no config.json: it is not a checkpoint folder")
-    settings = _parse_json(folder / "config.json")
-    if settings.get("model_type") != "qwen2_audio":
-        raise CheckpointError(
-            f"{name} is of type {settings.get('model_type')!r}; only 'qwen2_audio' is supported"
-        )
-    try:
-        config = Qwen2AudioConfig(**settings)
-    except Exception as error:  # transformers' strict configs raise several types
-        raise CheckpointError(f"{name}: config.json is not valid ({error})") from error
-    text: Any = config.text_config
-    if text.model_type != "qwen2" or set(text.layer_types) != {"full_attention"}:
-        raise CheckpointError(
-            f"{name} has a language model of type {text.model_type!r} with {set(text.layer_types)} "
-            "layers; only 'qwen2' with full attention is supported"
-        )
-    positions = cast(Any, config.audio_config).max_source_positions
-    if positions != MAX_FRAMES // 2:
-        raise CheckpointError(
-            f"{name} hears {positions} frames at once; only {MAX_FRAMES // 2}, 30 s, are supported"
-        )
-    return config
-
-
-def _is_name(file: Any) -> bool:
-    """Whether it is a file's name alone: an index must not lead out of its folder."""
-    return isinstance(file, str) and file not in ("", ".", "..") and Path(file).name == file
-
-
-def _parse_json(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{path} can't be read as JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} holds no JSON object: download it again")
-    return settings
+        return parse_json(path)

@@ -1,0 +1,357 @@
+"""A file of weights on a hub, read in ranges: what comes is kept in pieces, each a file of its own.
+
+A piece holds whole tensors (or rows of one) and is itself a small safetensors file, read as any
+other. Its name says where it lies in the remote file, so that all who want the same module mean the
+same piece: the second process waits for the first and finds it. Until it is whole it has another
+name, under which it grows from where it ended. On file systems whose locks hold nobody back, two
+processes write the same bytes to the same places.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from .errors import CheckpointError
+from .shards import LENGTH_BYTES, Located, Slot, header_size, parse_header, read_header
+
+if TYPE_CHECKING:
+    from httpx2 import Response
+
+__all__ = ["NoRanges", "Piece", "RemoteFile", "cut", "knock", "row_blocks"]
+
+_FIRST_BYTES = 128 << 10
+"""Asked for at first: the longest header of the 7B (some 70 kB), in one journey."""
+
+_LARGEST_PIECE = 128 << 20
+"""Unless it is one tensor: a layer of a language model comes as several, at the same time."""
+
+_ROWS = 16
+"""Rows of a table that come together: the marks of a prompt are neighbours, its words are not."""
+
+_TRIES, _WAIT_SECONDS, _PROGRESS = 3, 0.5, 1 << 20
+"""Tries that may fail one after another (a try that brought `_PROGRESS` bytes hasn't failed)."""
+
+_CONNECT_SECONDS = 3.0
+_PASSING = (408, 429, 500, 502, 503, 504)
+_AS_IT_IS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_LAYER = re.compile(r".*?\.\d+\.")
+
+
+class NoRanges(Exception):  # noqa: N818 (an answer, not an error: the whole file is the way then)
+    """The server sends whole files only."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes start … stop−1 of a remote file: the tensors `slots`, without gaps."""
+
+    slots: dict[str, Slot]
+    start: int
+    stop: int
+    kind: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
+    @property
+    def stem(self) -> str:
+        """Its file's name."""
+        return f"{self.kind}{self.start}-{self.stop}"
+
+    @property
+    def head(self) -> bytes:
+        """Its file's start: a safetensors header."""
+        entries = {
+            name: {
+                "dtype": slot.dtype,
+                "shape": slot.shape,
+                "data_offsets": [slot.start - self.start, slot.stop - self.start],
+            }
+            for name, slot in self.slots.items()
+        }
+        text = json.dumps(entries).encode()
+        text += b" " * (-len(text) % 8)  # other readers want tensors aligned
+        return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def cut(slots: Mapping[str, Slot]) -> list[Piece]:
+    """Pieces for these tensors: neighbours of the same module together."""
+    pieces: list[Piece] = []
+    module = ""
+    for name, slot in sorted(slots.items(), key=lambda item: (item[1].start, item[1].stop)):
+        layer = _LAYER.match(name)
+        before, module = module, layer[0] if layer else name.rpartition(".")[0]
+        last = pieces[-1] if pieces else Piece({}, -1, -1)
+        joins = (module, slot.start) == (before, last.stop)
+        if joins and slot.stop - last.start <= _LARGEST_PIECE:
+            pieces[-1] = Piece({**last.slots, name: slot}, last.start, slot.stop)
+        else:
+            pieces.append(Piece({name: slot}, slot.start, slot.stop))
+    return pieces
+
+
+def row_blocks(name: str, slot: Slot, rows: Collection[int]) -> dict[int, Piece]:
+    """First row → piece, for the blocks of a table that these rows lie in."""
+    count, size = slot.shape[0], slot.bytes // slot.shape[0]
+    blocks: dict[int, Piece] = {}
+    for first in sorted({row - row % _ROWS for row in rows}):
+        last = min(first + _ROWS, count)
+        start, stop = slot.start + first * size, slot.start + last * size
+        part = Slot(slot.dtype, (last - first, *slot.shape[1:]), start, stop)
+        blocks[first] = Piece({name: part}, start, stop, kind="rows-")
+    return blocks
+
+
+class RemoteFile:
+    """One file of a commit. Methods let errors of the HTTP client and of the disk pass.
+
+    Args:
+        url: where the hub resolves it.
+        label: its name in messages.
+        folder: for its pieces; made when there is something to keep.
+
+    Attributes:
+        size: known once its header is.
+    """
+
+    def __init__(self, url: str, label: str, folder: Path) -> None:
+        self.url, self.label, self.folder, self.size = url, label, folder, 0
+        self._slots: dict[str, Slot] | None = None
+        self._etag: str | None = None
+        self._has_ranges = True
+        self._asking = Lock()
+
+    def header(self) -> dict[str, Slot] | None:
+        """Where its tensors lie, kept from earlier or asked for; None: there is no reading a part.
+
+        Raises:
+            CheckpointError: if it isn't a safetensors file.
+        """
+        with self._asking:
+            if self._has_ranges and self._slots is None and not self._recall():
+                with suppress(NoRanges), self._alone("header", lambda _: None):
+                    if not self._recall():
+                        self._ask()
+        return self._slots
+
+    def pieces(self) -> dict[str, Located]:
+        """Tensors that are here. A damaged piece holds none, and is fetched again."""
+        held: dict[str, Located] = {}
+        for file in sorted(self.folder.glob("[0-9]*.safetensors")):
+            with suppress(CheckpointError):
+                held |= {name: Located(file, slot) for name, slot in read_header(file).items()}
+        return held
+
+    def located(self, piece: Piece) -> dict[str, Located]:
+        """A piece's tensors; none unless it is here, whole."""
+        file = self.folder / f"{piece.stem}.safetensors"
+        if self.came(piece, file) != piece.size:
+            return {}
+        return {name: Located(file, slot) for name, slot in read_header(file).items()}
+
+    def came(self, piece: Piece, file: Path | None = None) -> int:
+        """How many bytes of a piece are in a file: by default in the one in which it grows."""
+        try:
+            with (file or self.folder / f"{piece.stem}.incomplete").open("rb") as opened:
+                if opened.read(len(piece.head)) != piece.head:
+                    return 0
+                return opened.seek(0, os.SEEK_END) - len(piece.head)
+        except OSError:
+            return 0
+
+    def fetch(self, piece: Piece, arrived: Callable[[int], None]) -> None:
+        """Have a piece here.
+
+        Args:
+            arrived: is told again and again how many bytes came; what it raises ends the fetch.
+
+        Raises:
+            NoRanges: if the server has stopped sending parts.
+            CheckpointError: if the file is not the one that was first seen.
+        """
+        part = self.folder / f"{piece.stem}.incomplete"
+        with self._alone(piece.stem, arrived):
+            if not self.located(piece):
+                self._grow(piece, part, arrived)
+                if self.came(piece) == piece.size:  # without locks it may be another's by now
+                    with suppress(FileNotFoundError):
+                        part.replace(part.with_suffix(".safetensors"))
+
+    def _grow(self, piece: Piece, part: Path, arrived: Callable[[int], None]) -> None:
+        head = piece.head
+        with os.fdopen(os.open(part, _AS_IT_IS, 0o666), "r+b") as opened:
+            start = opened.read(len(head))
+            have = opened.seek(0, os.SEEK_END) - len(head)
+            if start != head or have > piece.size:
+                if len(start) == len(head):  # what is shorter only began to be written
+                    opened.truncate(0)
+                opened.seek(have := 0)
+                opened.write(head)
+
+            def keep(chunk: bytes) -> None:
+                opened.write(chunk)
+                arrived(len(chunk))
+
+            self._copy(piece.start + have, piece.stop, keep)
+            opened.flush()
+            os.fsync(opened.fileno())  # before it has the name of a whole one
+
+    def _ask(self) -> None:
+        """Fetch the header, and keep it."""
+        data = bytearray()
+        self._copy(0, _FIRST_BYTES, data.extend)
+        first = header_size(bytes(data[:LENGTH_BYTES]), self.label)
+        self._copy(len(data), first, data.extend)
+        self._slots = parse_header(bytes(data), self.size, self.label)
+        header = data[LENGTH_BYTES:first].decode()
+        kept = json.dumps({"etag": self._etag, "size": self.size, "header": header})
+        new = self.folder / f"header-{uuid4().hex}.incomplete"
+        new.write_text(kept, encoding="utf-8")
+        new.replace(self.folder / "header.json")
+
+    def _recall(self) -> bool:
+        """Take up what was kept; false where nothing usable was."""
+        try:
+            kept = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
+            header: bytes = kept["header"].encode()
+            header = len(header).to_bytes(LENGTH_BYTES, "little") + header
+            self._slots = parse_header(header, kept["size"], self.label)
+            self._etag, self.size = kept["etag"], kept["size"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, CheckpointError):
+            return False
+        return True
+
+    @contextmanager
+    def _alone(self, name: str, arrived: Callable[[int], None]) -> Iterator[None]:
+        """Nobody else fetches `name` in the meantime, in this process or another."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self.folder / f"{name}.lock"
+        with ExitStack() as stack:
+            while True:
+                with suppress(TimeoutError):
+                    stack.enter_context(_client().WeakFileLock(lock, timeout=0.5))
+                    break
+                arrived(0)
+            yield
+
+    def _copy(self, start: int, stop: int, keep: Callable[[bytes], object]) -> None:
+        """Hand over bytes start … stop−1, at most to the file's end, going on where it broke off.
+
+        Raises:
+            httpx2.HTTPError: if several tries in a row brought next to nothing.
+        """
+        import httpx2
+
+        hub = _client()
+        plain = {"Accept-Encoding": "identity"}
+        headers = hub.build_hf_headers(library_name="qwen_audio", headers=plain)
+
+        def one_try() -> None:
+            nonlocal start, stop
+            keep(b"")  # if nobody wants more it says so
+            with hub.http_stream_backoff(
+                "GET",
+                self.url,
+                headers={**headers, "Range": f"bytes={start}-{stop - 1}"},
+                timeout=_timeouts(),
+                retry_on_exceptions=(),  # its own retries wait half a minute, and start again
+                retry_on_status_codes=(),
+            ) as response:
+                if response.status_code != 416:  # no such range: then it is another file
+                    hub.hf_raise_for_status(response)
+                stop = min(stop, self._checked(response, start, stop))
+                for chunk in response.iter_raw():
+                    keep(chunk[: stop - start])
+                    start = min(start + len(chunk), stop)
+            if start < stop:
+                raise httpx2.RemoteProtocolError("the answer is shorter than it should be")
+
+        if start < stop:
+            _insist(one_try, lambda: start)
+
+    def _checked(self, response: Response, start: int, stop: int) -> int:
+        """The file's size, from an answer that is the right part of the right file."""
+        # The hub's own name for the file; storage it sends us on to may have another.
+        steps = [step.headers for step in (*response.history, response)]
+        linked = [step["X-Linked-ETag"] for step in steps if "X-Linked-ETag" in step]
+        etag = (linked or [steps[-1].get("ETag", "")])[0].removeprefix("W/").strip('"')
+        found = _RANGE.fullmatch(steps[-1].get("Content-Range", ""))
+        first, last, size = (int(number) for number in found.groups()) if found else (0, 0, 0)
+        if self._etag is not None and (etag, size or self.size) != (self._etag, self.size):
+            raise CheckpointError(
+                f"{self.label} is not the file first seen at this commit (of {self.size} bytes, "
+                f"ETag {self._etag or 'missing'}; now {size or '?'}, {etag or 'missing'}): delete "
+                f"{self.folder} and try again"
+            )
+        encoded = steps[-1].get("Content-Encoding", "identity") != "identity"
+        if response.status_code != 206 or encoded or (first, last) != (start, min(stop, size) - 1):
+            self._has_ranges, self._slots = False, None
+            length = int(steps[-1].get("Content-Length", 0))
+            self.size = length if response.status_code == 200 and not encoded else self.size
+            raise NoRanges
+        self._etag, self.size = etag, size
+        return size
+
+
+def knock(url: str) -> None:
+    """Whether anybody is there. What they say doesn't matter, unless it is to come back later.
+
+    Raises:
+        httpx2.HTTPError: if not.
+    """
+    hub = _client()
+
+    def one_try() -> None:
+        answer = hub.get_session().head(
+            url, headers=hub.build_hf_headers(), timeout=_timeouts(), follow_redirects=False
+        )
+        if answer.status_code in _PASSING:
+            hub.hf_raise_for_status(answer)
+
+    _insist(one_try, lambda: 0)
+
+
+def _client() -> Any:
+    """How huggingface_hub makes its own requests. (It exports that without saying so to mypy.)"""
+    from huggingface_hub import utils
+
+    return utils
+
+
+def _timeouts() -> tuple[float, float, float, float]:
+    from huggingface_hub import constants
+
+    return (_CONNECT_SECONDS, *(float(constants.HF_HUB_DOWNLOAD_TIMEOUT),) * 3)
+
+
+def _insist(one_try: Callable[[], None], brought: Callable[[], int]) -> None:
+    """Try again, a few times, what may succeed later."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    failed, before = 0, brought()
+    while True:
+        try:
+            return one_try()
+        except httpx2.HTTPError as error:
+            if brought() - before >= _PROGRESS:
+                failed, before = 0, brought()
+            failed += 1
+            if isinstance(error, HfHubHTTPError) and error.response.status_code not in _PASSING:
+                raise
+            if failed == _TRIES:
+                raise
+            time.sleep(_WAIT_SECONDS * failed)

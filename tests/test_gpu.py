@@ -1,0 +1,82 @@
+"""On a GPU, where there is one: the same numbers as on the CPU, by another attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import qwen_audio as qa
+from qwen_audio.packed import KeyValueCache, Packing, packed_attention
+from reference import relative_error, sound
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+CLIPS = [sound(seconds, number) for number, seconds in enumerate((5.0, 0.3, 2.2))]
+TAPS = ["encoder.0", "encoder.2", "audio_tower", "projector", "lm.0", "lm.2", "lm.norm"]
+
+
+def rows(folder: Path, device: str, dtype: str, **options: object) -> list[dict[str, qa.Frames]]:
+    model = qa.load(folder, device=device, dtype=dtype, **options)  # type: ignore[arg-type]
+    read: list[dict[str, qa.Frames]] = model.activations(CLIPS, taps=TAPS, sampling_rate=16_000)
+    return read
+
+
+def test_float32_equals_the_cpu(checkpoint: Path) -> None:
+    for ours, theirs in zip(
+        rows(checkpoint, "cuda", "float32"), rows(checkpoint, "cpu", "float32"), strict=True
+    ):
+        for tap in TAPS:
+            assert relative_error(ours[tap].data, theirs[tap].data) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_point_the_same_way(checkpoint: Path, dtype: str) -> None:
+    for ours, theirs in zip(
+        rows(checkpoint, "cuda", dtype), rows(checkpoint, "cpu", "float32"), strict=True
+    ):
+        for tap in TAPS:
+            a, b = ours[tap].data, theirs[tap].data
+            cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+            assert cosines.min() > 0.99
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_one_call_for_all_clips_is_attention_clip_by_clip(causal: bool) -> None:
+    module = torch.nn.Module()
+    module.is_causal, module.layer_idx = causal, 0  # type: ignore[assignment]
+    random = torch.Generator("cuda").manual_seed(0)
+    query = torch.randn(1, 4, 90, 64, generator=random, device="cuda", dtype=torch.bfloat16)
+    key, value = (
+        torch.randn(1, 2 if causal else 4, 90, 64, generator=random, device="cuda").bfloat16()
+        for _ in range(2)
+    )
+    cache = KeyValueCache(1, 3) if causal else None
+    packing = Packing((50, 1, 39), cache)
+    together, _ = packed_attention(module, query, key, value, None, packing=packing, scaling=0.125)
+    loop, _ = packed_attention(
+        module, *(t.float() for t in (query, key, value)), None, packing=packing, scaling=0.125
+    )
+    assert relative_error(together.float().cpu().numpy(), loop.cpu().numpy()) < 2e-2
+    if cache is not None:
+        assert [cache.rows(clip) for clip in range(3)] == [100, 2, 78]
+
+
+def test_streamed_equals_resident(checkpoint: Path) -> None:
+    from qwen_audio.plan import working_bytes
+    from qwen_audio.weights import Checkpoint
+
+    least = working_bytes(Checkpoint(checkpoint), None, torch.bfloat16) + 600_000
+    streamed = rows(checkpoint, "cuda", "bfloat16", max_memory=least)
+    for ours, theirs in zip(streamed, rows(checkpoint, "cuda", "bfloat16"), strict=True):
+        for tap in TAPS:
+            np.testing.assert_array_equal(ours[tap].data, theirs[tap].data)
+
+
+def test_words(checkpoint: Path) -> None:
+    model = qa.load(checkpoint, device="cuda", dtype="float32")
+    said = model.describe(CLIPS, max_new_tokens=6, sampling_rate=16_000)
+    alone = [model.describe(clip, max_new_tokens=6, sampling_rate=16_000) for clip in CLIPS]
+    assert said == alone
