@@ -68,7 +68,8 @@ class Reference:
                 on.output(layer, keep(f"lm.{k + 1}", None))
             on.output(lm.norm, keep("lm.norm", None))
             self.model(**inputs)
-        return {name: rows.numpy() for name, rows in read.items()}
+        coarse = {name: rows.float() for name, rows in read.items() if rows.itemsize == 2}
+        return {name: rows.numpy() for name, rows in (read | coarse).items()}
 
     def rounding(self, clip: np.ndarray) -> dict[str, float]:
         """How far float32 takes transformers from its own result in float64, at every tap."""

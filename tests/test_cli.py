@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -16,10 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import qwen_audio as qa
 from checkpoints import EMBEDDED
 from qwen_audio.cli import main
+from qwen_audio.parts import Parts
+from qwen_audio.plan import working_bytes
+from qwen_audio.weights import Checkpoint
 from reference import sound
 
 
@@ -107,6 +112,71 @@ def test_one_failure_does_not_stop_the_others(
         assert qa.Spec.from_json(str(file["spec"])) == qa.load(checkpoint).spec()
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".parquet"])
+def test_a_folder_with_broken_files_is_written_in_order(
+    suffix: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    """One line for each that failed, in its place; the rest is there, whole and unpooled."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number in range(7):
+        soundfile.write(folder / f"{number}.wav", sound(0.3 + number / 9, number), 16_000)
+    for number in (2, 5):
+        (folder / f"{number}.wav").write_bytes(b"RIFF and nothing more")
+    files = sorted(folder.iterdir())
+    output = tmp_path / f"out{suffix}"
+    options: list[str | Path] = [
+        "--model",
+        checkpoint,
+        "--tap",
+        "encoder.1",
+        "--pooling",
+        "none",
+        "--json",
+    ]
+    done = run("encode", *files, "-o", output, *options)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert [name in line for name, line in zip(("2.wav", "5.wav"), lines, strict=False)] == [
+        True
+    ] * 2
+    assert lines[2:] == ["qwen-audio: 2 of 7 files failed"]
+    whole = [str(file) for file in files if file.stem not in "25"]
+    assert json.loads(done.stdout)["sources"] == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", output.name]
+    expected = qa.load(checkpoint).encode(whole, tap="encoder.1", pooling="none")
+    assert json.loads(done.stdout)["shapes"] == [list(rows.shape) for rows in expected]
+    if suffix == ".npz":
+        with np.load(output) as held:
+            assert held["sources"].tolist() == whole
+            for k, rows in enumerate(expected):
+                np.testing.assert_allclose(held[f"vectors_{k}"], rows, atol=1e-5)
+
+
+def test_little_memory_gives_the_same_file(
+    clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    """The budget holds two layers; the numbers are those of plenty."""
+    opened = Checkpoint(checkpoint)
+    parts = Parts(opened, torch.device("cpu"), torch.float32)
+    least = working_bytes(opened, None, torch.float32)
+    least += 2 * parts._bytes("language_model.model.layers.0.")
+    options: list[str | Path] = ["--model", checkpoint, "--tap", "lm.norm", "--dtype", "float32"]
+    vectors = []
+    for memory in ("8GB", str(least)):
+        output = tmp_path / f"{memory}.npz"
+        done = run("encode", *clips, *options, "--max-memory", memory, "-o", output)
+        assert done.returncode == 0
+        with np.load(output) as held:
+            vectors.append(held["vectors"])
+    np.testing.assert_array_equal(*vectors)
+    done = run("encode", *clips, *options, "--max-memory", "1MB", "-o", tmp_path / "none.npz")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "max_memory" in done.stderr
+    assert not (tmp_path / "none.npz").exists()
+
+
 def test_nothing_is_written_when_nothing_could_be_heard(tmp_path: Path, checkpoint: Path) -> None:
     output = tmp_path / "out.npz"
     done = run("encode", tmp_path / "none.wav", "--model", checkpoint, "-o", output)
@@ -133,7 +203,14 @@ def test_taps_lists_the_line(checkpoint: Path) -> None:
     done = run("taps", checkpoint, "--json")
     rows = json.loads(done.stdout)["taps"]
     assert [row["tap"] for row in rows] == [str(tap) for tap in model.taps]
-    assert rows[-1]["read_bytes"] == model.plan("lm.norm").read_bytes
+    for row, tap in zip(rows, model.taps, strict=True):
+        plan = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").plan(tap))
+        assert {name: row[name] for name in plan} == plan
+        assert row["download_bytes"] == 0
+        assert (row["width"], row["rate_hz"]) == (model.geometry.width(tap), tap.rate_hz)
+    text = json.loads(done.stdout)["text"]
+    assert text == dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").plan(None))
+    assert json.loads(done.stdout)["dtype"] == model.dtype
     assert "lm.norm" in run("taps", "--model", checkpoint).stdout
     both = run("taps", checkpoint, "--model", checkpoint)
     assert both.returncode == 1
@@ -155,6 +232,8 @@ def test_the_embedded_checkpoint_says_that_it_is_used() -> None:
         ("describe", "{clip}", "--window", "99"),
         ("describe", "{clip}", "{clip}", "--top-p", "0.3"),
         ("describe", "{folder}"),
+        ("describe", "{clip}", "--max-memory", "plenty"),
+        ("encode", "{clip}", "-o", "out.npz", "--max-memory", "0"),
         ("encode", "{clip}", "-o", "out.csv"),
         ("encode", "{clip}", "-o", "out.npz", "--tap", "lm.99"),
         ("encode", "{clip}", "-o", "out.npz", "--prompt", "What?"),

@@ -10,9 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.models.qwen2.modeling_qwen2 import eager_attention_forward
 
+from qwen_audio import packed
 from qwen_audio.packed import (
     ATTENTION,
     KeyValueCache,
@@ -178,6 +180,83 @@ def test_the_encoder_leaves_a_cache_alone() -> None:
     parts = tuple(random_rows(torch.Generator().manual_seed(0), 1, 4) for _ in range(3))
     attend(Layer(False), parts, Packing((4,), cache))
     assert cache.rows(0) == 0
+
+
+# bfloat16 on a processor: plain products in place of torch's fused kernel.
+
+
+def exact(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Attention as it is written, in float64."""
+    scores = query.double() @ key.double().transpose(-1, -2) * scaling
+    return scores.softmax(-1) @ value.double()
+
+
+@settings(max_examples=60)
+@given(
+    heads=st.integers(1, 9),
+    rows=st.integers(1, 70),
+    head_dim=st.sampled_from([1, 2, 5, 8, 16, 64]),
+    scaling=st.sampled_from([1.0, 0.125, 0.7]),
+    at_once=st.sampled_from([1, 500, 5000, 1 << 21]),
+    seed=seeds,
+)
+def test_plain_products_are_attention_to_bfloat16s_rounding(
+    heads: int, rows: int, head_dim: int, scaling: float, at_once: int, seed: int
+) -> None:
+    """However many heads are taken at once; each rounding is of 8 bits, of numbers about 1."""
+    generator = torch.Generator().manual_seed(seed)
+    query, key, value = (
+        torch.randn(1, heads, rows, head_dim, generator=generator).bfloat16() for _ in range(3)
+    )
+    given_query = query.clone()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(packed, "_SCORES_AT_ONCE", at_once)
+        ours = packed._attend_by_heads(query, key, value, scaling)
+    assert ours.dtype is torch.bfloat16
+    assert ours.shape == query.shape
+    assert torch.equal(query, given_query)
+    theirs = exact(query, key, value, scaling)
+    # Scores of size s are off by s/256, and so are weights, relatively; then value and output.
+    largest = float((query.double() @ key.double().transpose(-1, -2) * scaling).abs().max())
+    bound = (3 * largest + 4) / 256 * float(value.abs().max())
+    assert float((ours.double() - theirs).abs().max()) <= bound
+    fused = scaled_dot_product_attention(query, key, value, scale=scaling).double()
+    off, usual = (float((each - theirs).pow(2).mean().sqrt()) for each in (ours.double(), fused))
+    assert off <= 4 * usual + 0.01
+
+
+@settings(max_examples=25)
+@given(lengths, st.booleans(), seeds)
+def test_bfloat16_clips_attend_as_they_would_alone(
+    clips: list[int], is_causal: bool, seed: int
+) -> None:
+    """To the last bit: a clip's products are its own."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = Layer(is_causal)
+    parts = tuple(random_rows(generator, 4, sum(clips)).bfloat16() for _ in range(3))
+    together = attend(layer, parts, Packing(tuple(clips)))
+    alone = [
+        attend(layer, clip, Packing((clip[0].shape[2],)))
+        for clip in zip(*(part.split(clips, dim=2) for part in parts), strict=True)
+    ]
+    assert torch.equal(together, torch.cat(alone, dim=1))
+
+
+def test_only_bfloat16_in_the_ear_takes_plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.dtype] = []
+    by_heads = packed._attend_by_heads
+
+    def watched(query: Tensor, *rest: Any) -> Tensor:
+        taken.append(query.dtype)
+        return by_heads(query, *rest)
+
+    monkeypatch.setattr(packed, "_attend_by_heads", watched)
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        for is_causal in (True, False):
+            parts = tuple(random_rows(generator, 2, 5).to(dtype) for _ in range(3))
+            attend(Layer(is_causal), parts, Packing((5,)))
+    assert taken == [torch.bfloat16]
 
 
 def test_lengths_are_the_rows() -> None:

@@ -109,6 +109,35 @@ def test_batch_equals_single(checkpoint: Path, lengths: list[int], seed: int) ->
             assert relative_error(frames[tap].data, alone[tap].data) < TOLERANCE
 
 
+def lowest_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Of any row with its counterpart."""
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float(((ours * theirs).sum(1) / lengths).min())
+
+
+@pytest.mark.parametrize("name", ["grouped-query", "as many key heads as heads"])
+def test_bfloat16_is_as_near_to_transformers_as_bfloat16_is(name: str, tmp_path: Path) -> None:
+    """Both sides round every product to 8 bits: they differ from each other no more than twice as
+    far as transformers' bfloat16 does from its float32, and by no more than a cosine of .999."""
+    folder = random_checkpoint(tmp_path / "c", **GEOMETRIES[name])
+    model, reference = qa.load(folder, dtype="bfloat16"), Reference(folder)
+    taps = [str(tap) for tap in model.taps]
+    clips = [sound(seconds, seed) for seed, seconds in enumerate([0.04, 1.7, 8.0])]
+    exact = [reference.taps(clip) for clip in clips]
+    reference.model.bfloat16()
+    for clip, precise, frames in zip(
+        clips, exact, model.activations(clips, taps=taps, sampling_rate=16_000), strict=True
+    ):
+        theirs = reference.taps(clip)
+        for tap in taps:
+            between = lowest_cosine(frames[tap].data, theirs[tap])
+            rounding = lowest_cosine(theirs[tap], precise[tap])
+            assert between > 0.999, tap
+            assert 1 - between <= 4 * (1 - rounding) + 1e-5, tap  # four times: of squares
+            if tap != "mel":
+                assert np.abs(frames[tap].data - precise[tap]).max() > 1e-4
+
+
 def test_a_chat_prompt_equals_transformers(checkpoint: Path) -> None:
     model, reference = qa.load(checkpoint, chat=True), Reference(checkpoint)
     clip = sound(2.5)

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nst
@@ -11,7 +12,15 @@ from hypothesis.extra import numpy as nst
 from qwen_audio.audio import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.frames import Frames, Span
-from qwen_audio.pooling import PoolingName, SpanName, check_pooling, check_span, pool, select
+from qwen_audio.pooling import (
+    Pooling,
+    PoolingName,
+    SpanName,
+    check_pooling,
+    check_span,
+    pool,
+    select,
+)
 from qwen_audio.tap import Tap
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
@@ -128,3 +137,45 @@ def test_nothing_but_the_span_counts(
 def test_all_is_all(layout: list[tuple[int, int, int, int]], seed: int) -> None:
     frames, _ = frames_of(layout, seed)
     np.testing.assert_array_equal(select(frames, "all"), frames.data)
+
+
+# Pooling on the way, window by window.
+
+
+@given(
+    layouts,
+    st.integers(0, 99),
+    st.sampled_from(get_args(SpanName)),
+    st.sampled_from(get_args(PoolingName)),
+)
+def test_pooling_each_window_is_pooling_them_all(
+    layout: list[tuple[int, int, int, int]], seed: int, span: SpanName, pooling: PoolingName
+) -> None:
+    frames, _ = frames_of(layout, seed)
+    how = Pooling(pooling, span)
+    windows = []
+    for window in range(len(layout)):
+        spans = [found for found in frames.spans if found.window == window]
+        rows = torch.from_numpy(frames.data[spans[0].start : spans[-1].stop].copy())
+        windows.append(how.window(rows, [(found.kind, len(found)) for found in spans]))
+        rows.fill_(float("nan"))  # what has been pooled does not look back
+    chosen = select(frames, span)
+    if pooling != "none" and not len(chosen):
+        with pytest.raises(OptionError, match="no rows"):
+            how.recording(windows)
+        return
+    pooled = how.recording(windows)
+    assert pooled.dtype == np.float32
+    expected = pool(chosen, pooling)
+    assert pooled.shape == expected.shape
+    np.testing.assert_allclose(pooled, expected, rtol=1e-6, atol=1e-7)
+    if pooling != "mean":
+        np.testing.assert_array_equal(pooled, expected)
+
+
+def test_a_mean_in_bfloat16_is_summed_in_more() -> None:
+    """257 ones in bfloat16 are 256."""
+    rows = torch.ones(1000, 2, dtype=torch.bfloat16)
+    rows[0] = 0
+    pooled = Pooling().recording([Pooling().window(rows, [("audio", 1000)])] * 3)
+    np.testing.assert_array_equal(pooled, np.full(2, 0.999, np.float32))

@@ -72,7 +72,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with serve() as hub:
         hub.repos[MODEL] = folder
         settle(hub, tmp_path, monkeypatch)
-        monkeypatch.setattr(qwen_audio.ranges, "_WAIT_SECONDS", 0.001)
+        monkeypatch.setattr(qwen_audio.transfer, "_WAIT_SECONDS", 0.001)
         yield hub
     close_session()
 
@@ -96,6 +96,10 @@ def is_equal(model: HubFiles, folder: Path, wanted: list[str], file: str = FIRST
     read = read_tensors({name: held[name] for name in wanted})
     with safe_open(folder / file, "pt") as opened:
         return all(torch.equal(read[name], opened.get_tensor(name)) for name in wanted)
+
+
+def nothing_comes(done: int, total: int) -> None:
+    pytest.fail(f"{total} bytes were to come")
 
 
 def kept(tmp_path: Path, pattern: str) -> list[Path]:
@@ -142,7 +146,7 @@ def test_a_second_run_moves_nothing(hub: Hub, folder: Path) -> None:
     hub.forget()
     again = files()
     assert again.missing(wanted) == 0
-    again.bring(wanted, lambda done, total: pytest.fail("nothing was to come"))
+    again.bring(wanted, nothing_comes)
     assert hub.fetched() == []
     assert is_equal(again, folder, wanted[FIRST])
 
@@ -252,7 +256,8 @@ def test_answers_that_are_not_the_range_asked_for(
     assert (model.folder / FIRST).is_file()
 
 
-def test_a_server_without_ranges(hub: Hub, folder: Path) -> None:
+def test_a_server_without_ranges(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 20)  # it reports as often
     hub.sends_ranges, hub.pause = False, 0.01
     model, wanted = files(), {SECOND: names(folder, "language_model.model.layers.0.", SECOND)}
     assert model.header(SECOND) is None
@@ -263,20 +268,28 @@ def test_a_server_without_ranges(hub: Hub, folder: Path) -> None:
     told: list[tuple[int, int]] = []
     model.bring(wanted, lambda done, total: told.append((done, total)))
     assert told[-1] == (whole, whole)
+    assert len(told) > 5
     assert is_equal(model, folder, wanted[SECOND], SECOND)
+    assert model.header(SECOND) == read_header(folder / SECOND)
     assert model.held(SECOND).keys() == read_header(folder / SECOND).keys()
 
 
 def test_a_server_that_stops_sending_ranges(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.1")}
+    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.")}
     model.header(FIRST)
-    hub.sends_ranges = False
+    hub.pause = 0.002
     told: list[tuple[int, int]] = []
-    model.bring(wanted, lambda done, total: told.append((done, total)))
+
+    def report(done: int, total: int) -> None:
+        hub.sends_ranges = False
+        told.append((done, total))
+
+    model.bring(wanted, report)
     assert is_equal(model, folder, wanted[FIRST])
-    assert (model.folder / FIRST).is_file()
-    assert told[-1][0] == told[-1][1]
+    whole = (folder / FIRST).stat().st_size
+    assert (model.folder / FIRST).stat().st_size == whole
     assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] > whole
 
 
 # Progress.
@@ -377,7 +390,7 @@ def test_answers_that_are_too_short(hub: Hub, folder: Path) -> None:
 def test_breaks_between_which_much_comes_are_no_failures(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qwen_audio.ranges, "_PROGRESS", 50_000)
+    monkeypatch.setattr(qwen_audio.transfer, "_PROGRESS", 50_000)
     model, wanted = files(), names(folder, "audio_tower.layers.3.")
     model.header(FIRST)
     hub.truncate[FIRST] = 60_000
@@ -393,13 +406,12 @@ def test_beginnings_of_pieces(
     """Of the piece itself, cut in its header; of something else; and one that is too long."""
     model, wanted = files(), names(folder, "audio_tower.layers.3.")
     model.bring({FIRST: wanted})
-    (piece,) = kept(tmp_path, "[0-9]*.safetensors/[0-9]*.safetensors") or kept(
-        tmp_path, "*.safetensors/*.safetensors"
-    )
+    (piece,) = kept(tmp_path, "*.safetensors/*.safetensors")
     whole = piece.read_bytes()
     start = whole[: len(beginning)] if beginning == b"\x10" else beginning
     piece.with_suffix(".incomplete").write_bytes(whole + b"more" if start is None else start)
     piece.unlink()
+    assert model.missing({FIRST: wanted}) == size(folder, wanted)
     model.bring({FIRST: wanted})
     assert piece.read_bytes() == whole
 
@@ -454,7 +466,7 @@ def test_an_interruption_ends_further_tries(
     model.missing(wanted)
     hub.forget()
     hub.status[FIRST] = (503, "")
-    monkeypatch.setattr(qwen_audio.ranges, "_WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(qwen_audio.transfer, "_WAIT_SECONDS", 0.5)
 
     def interrupted(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -510,11 +522,18 @@ def test_two_processes_at_once_move_each_byte_once(hub: Hub, folder: Path) -> No
 
 def test_two_threads_at_once_move_each_byte_once(hub: Hub, folder: Path) -> None:
     model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.")}
-    other = threading.Thread(target=model.bring, args=(wanted,))
+    told: list[list[tuple[int, int]]] = [[], []]
+
+    def bring(mine: list[tuple[int, int]]) -> None:
+        model.bring(wanted, lambda done, total: mine.append((done, total)))
+
+    hub.pause = 0.002
+    other = threading.Thread(target=bring, args=(told[0],))
     other.start()
-    model.bring(wanted)
+    bring(told[1])
     other.join()
     assert hub.sent[FIRST] == HEADER + size(folder, wanted[FIRST])
+    assert all(mine[-1][0] == mine[-1][1] for mine in told)  # whoever brought it
     assert is_equal(model, folder, wanted[FIRST])
 
 
@@ -799,7 +818,7 @@ def test_single_rows(hub: Hub, folder: Path) -> None:
     assert model.held(SECOND) == {}
 
     hub.forget()
-    again = files().bring_rows(SECOND, TABLE, [16, 2])
+    again = files().bring_rows(SECOND, TABLE, [16, 2], nothing_comes)
     assert all(map(torch.equal, again.values(), row_values(folder, [2, 16])))
     assert hub.fetched() == []
 
@@ -829,6 +848,17 @@ def test_rows_that_cost_as_much_as_the_table(hub: Hub, folder: Path) -> None:
     assert all(map(torch.equal, found.values(), row_values(folder, rows)))
     assert TABLE in model.held(SECOND)
     assert len(hub.ranges) == 3
+
+
+def test_many_rows_that_are_held(hub: Hub, folder: Path) -> None:
+    """They came a few at a time, and cost nothing now."""
+    model, rows = files(), list(range(0, 16000, 500))
+    for first in range(0, len(rows), 4):
+        model.bring_rows(SECOND, TABLE, rows[first : first + 4])
+    hub.forget()
+    found = files().bring_rows(SECOND, TABLE, rows)
+    assert all(map(torch.equal, found.values(), row_values(folder, rows)))
+    assert SECOND not in hub.fetched()
 
 
 def test_rows_from_a_server_without_ranges(hub: Hub, folder: Path) -> None:

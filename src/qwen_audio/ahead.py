@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from queue import Empty, Full, Queue
-from threading import Event, Thread
+from queue import Queue
+from threading import Event, Semaphore, Thread
 from typing import TypeVar
 
 __all__ = ["in_background", "mapped"]
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-_POLL_SECONDS = 0.1
-"""How soon a thread notices that nobody waits for its work any more."""
 
 
 def mapped(
@@ -42,25 +38,16 @@ def in_background(items: Iterable[T], lookahead: int) -> Iterator[T]:
     What goes wrong in the thread is raised here, after the items before it. Closing this iterator,
     or letting go of it, ends the thread.
     """
-    queue: Queue[tuple[T | None, BaseException | None]] = Queue(lookahead)
-    abandoned = Event()
-
-    def put(item: T | None, error: BaseException | None) -> None:
-        while not abandoned.is_set():
-            with contextlib.suppress(Full):
-                queue.put((item, error), timeout=_POLL_SECONDS)
-                return
+    queue: Queue[tuple[T | None, BaseException | None]] = Queue()
+    room, abandoned = Semaphore(lookahead), Event()
 
     def work() -> None:
         iterator = iter(items)
         try:
-            for item in iterator:
-                put(item, None)
-                if abandoned.is_set():
-                    return
-            put(None, StopIteration())
+            while room.acquire() and not abandoned.is_set():
+                queue.put((next(iterator), None))
         except BaseException as error:  # noqa: BLE001 (raised where the items are used)
-            put(None, error)
+            queue.put((None, error))
         finally:
             if (close := getattr(iterator, "close", None)) is not None:
                 close()
@@ -69,6 +56,7 @@ def in_background(items: Iterable[T], lookahead: int) -> Iterator[T]:
     thread.start()
     try:
         while True:
+            room.release()  # for what is asked for now
             item, error = queue.get()
             if isinstance(error, StopIteration):
                 return
@@ -77,7 +65,5 @@ def in_background(items: Iterable[T], lookahead: int) -> Iterator[T]:
             yield item  # type: ignore[misc]
     finally:
         abandoned.set()
-        with contextlib.suppress(Empty):
-            while True:
-                queue.get_nowait()
+        room.release()
         thread.join()

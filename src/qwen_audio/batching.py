@@ -1,11 +1,12 @@
 """Inputs of any kind → windows with their log-mel spectrograms, in batches for one pass each.
 
-Decoding, resampling and mel run in threads ahead of the model, which works on the batch before. How
+Decoding, resampling and mel run ahead of the model, which works on the batch before. How
 far ahead is bounded, so that memory does not grow with the number of recordings.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 from .ahead import in_background, mapped
 from .audio import Waveform, Window, Windowing
-from .compute import BATCH_FRAMES
+from .compute import batch_frames
 from .errors import AudioError
 from .line import Line, Piece
 from .loading import AudioInput, load_waveform
@@ -22,10 +23,9 @@ from .packed import batches
 
 __all__ = ["Failed", "batched_pieces", "open_inputs", "pieces_in_batches"]
 
-_THREADS = 4
-"""Decoders mostly wait for disks and let go of Python's lock: more than cores do no harm."""
+_THREADS = min(4, os.cpu_count() or 1)
+"""Decoding lets go of Python's lock; each thread keeps some memory to itself."""
 _RECORDINGS_AHEAD = 4
-_WINDOWS_AHEAD = 16
 _BATCHES_AHEAD = 1
 
 
@@ -69,7 +69,7 @@ def pieces_in_batches(
     """Windows of all recordings in order, grouped by a budget of encoder frames."""
     _ = line.checkpoint.extractor  # made once, before threads ask for it
     pieces = _pieces(line, inputs, sampling_rate, windowing)
-    return in_background(batches(pieces, _frames, BATCH_FRAMES), _BATCHES_AHEAD)
+    return in_background(batches(pieces, _frames, batch_frames(line.device)), _BATCHES_AHEAD)
 
 
 def _pieces(
@@ -100,8 +100,10 @@ def _pieces(
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="audio") as threads:
         loaded = mapped(load, enumerate(inputs), threads, _RECORDINGS_AHEAD)
-        yield from mapped(piece, windows(loaded), threads, _WINDOWS_AHEAD)
+        # In this one thread, which runs ahead of the model's: a spectrogram is made by several
+        # processors as it is, and each thread that makes them would keep memory to itself.
+        yield from map(piece, windows(loaded))
 
 
 def _frames(piece: Piece | Failed) -> int:
-    return 0 if isinstance(piece, Failed) else piece.mel.encoder_frames
+    return 60 if isinstance(piece, Failed) else piece.mel.encoder_frames  # else it never fills

@@ -148,7 +148,7 @@ def _depth(line: Line) -> int:
     checkpoint, free = line.checkpoint, available_bytes(line.device)
     table = checkpoint.text_config.vocab_size * checkpoint.text_config.hidden_size
     for depth in range(checkpoint.geometry.lm_layers, 0, -1):
-        plan = make_plan(checkpoint, Tap(Stage.LM, depth), line.dtype)
+        plan = make_plan(checkpoint, Tap(Stage.LM, depth), line.dtype, line.device)
         if plan.peak_memory_bytes + table * line.dtype.itemsize <= _SHARE_OF_MEMORY * free:
             return depth
     raise OptionError(

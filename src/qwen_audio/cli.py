@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,18 +156,19 @@ def _taps(options: argparse.Namespace) -> int:
     source = options.checkpoint or options.model
     _say_embedded(source)
     checkpoint = Checkpoint(source or EMBEDDED, options.revision)
-    dtype = resolve_dtype(None, checkpoint.dtype, resolve_device(None))
+    device = resolve_device(None)
+    dtype = resolve_dtype(None, checkpoint.dtype, device)
     numbers = str(dtype).removeprefix("torch.")
     geometry = checkpoint.geometry
     rows = [
         {
             "width": geometry.width(tap),
             "rate_hz": tap.rate_hz,
-            **dataclasses.asdict(make_plan(checkpoint, tap, dtype)),
+            **dataclasses.asdict(make_plan(checkpoint, tap, dtype, device)),
         }
         for tap in geometry.taps()
     ]
-    text = dataclasses.asdict(make_plan(checkpoint, None, dtype))
+    text = dataclasses.asdict(make_plan(checkpoint, None, dtype, device))
     if options.json:
         _print_json(
             {
@@ -187,8 +189,8 @@ def _certify(options: argparse.Namespace) -> int:
         raise OptionError(f"certify {options.checkpoint} --model {options.model}: name one model")
     options.model = options.checkpoint or options.model
     target = Path(options.output)
-    if not target.parent.is_dir():
-        raise OptionError(f"{target}: there is no folder {target.parent}: make it first")
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)) or target.is_dir():
+        raise OptionError(f"{target} can't be written: name a file in a folder that takes one")
     model = _load(options)
     from .tables import certificate_tables
 

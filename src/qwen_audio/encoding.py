@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Unpack, overload
 
@@ -142,6 +143,11 @@ class Encoding(Opened):
         Raises:
             AudioError, TapError, OptionError: as `encode` does.
         """
+        if isinstance(audio, str | bytes | os.PathLike):
+            raise AudioError(
+                f"{audio!r:.80} is one recording: encode_each takes several, such as a list; "
+                "encode takes one"
+            )
         single = isinstance(tap, str | Tap)
         named = self._named([tap] if isinstance(tap, str | Tap) else tap)
         how = Pooling(pooling, span)
@@ -149,18 +155,19 @@ class Encoding(Opened):
             check_span(span, resolved)
         if errors not in ("raise", "yield"):
             raise OptionError(f"errors={errors!r}: use 'raise' or 'yield'")
-        readings = read(
-            self._line,
-            audio,
-            list(named.values()),
-            how.window,
-            rendered=self._rendered(list(named.values()), prompt),
-            windowing=Windowing(window_seconds, hop_seconds),
-            sampling_rate=sampling_rate,
-        )
+        rendered = self._rendered(list(named.values()), prompt)
+        windowing = Windowing(window_seconds, hop_seconds)
 
         def vectors() -> Iterator[Any]:
-            for reading in readings:
+            for reading in read(  # which nothing else holds, so that an error ends its threads
+                self._line,
+                audio,
+                list(named.values()),
+                how.window,
+                rendered=rendered,
+                windowing=windowing,
+                sampling_rate=sampling_rate,
+            ):
                 if isinstance(reading, AudioError):
                     if errors == "raise":
                         raise reading

@@ -63,7 +63,7 @@ class VectorFile:
         self.target, self.spec = check_output(path), spec
         self.sources: list[str] = []
         self.shapes: list[tuple[int, ...]] = []
-        stem = f".{self.target.stem}.{os.getpid()}"
+        stem = f".{self.target.name}.{os.getpid()}"
         self._waiting = self.target.with_name(f"{stem}.rows")
         self._draft = self.target.with_name(stem + self.target.suffix)
         with self._writing():

@@ -9,19 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any
 
 import torch
 
 from .errors import CheckpointError
-from .ranges import NoRanges, Piece, RemoteFile, cut, knock, row_blocks
+from .ranges import NoRanges, Piece, RemoteFile, cut, row_blocks
 from .shards import Located, Slot, read_header, read_rows
+from .transfer import Progress, Report, download, is_lacking, refused
 
-__all__ = ["HubFiles", "Report"]
-
-Report = Callable[[int, int], None]
-"""Told how many bytes were brought so far, and how many are to be brought in all."""
+__all__ = ["HubFiles"]
 
 _AT_ONCE = 4
 _REQUEST_BYTES = 1 << 20
@@ -57,7 +53,7 @@ class HubFiles:
                 f"{repo!r} is no checkpoint: give 'embedded', an existing folder, or a hub model "
                 "such as Qwen/Qwen2-Audio-7B-Instruct"
             )
-        path = Path(_download(repo, "config.json", revision, reached=False))
+        path = Path(download(repo, "config.json", revision, reached=False))
         return cls(repo, path.parent, path.parent.name)
 
     def fetch(self, name: str, *, optional: bool = False) -> None:
@@ -67,7 +63,7 @@ class HubFiles:
         try:
             self._whole(name)
         except CheckpointError as error:
-            if not (optional and _is_lacking(error)):
+            if not (optional and is_lacking(error)):
                 raise
 
     def header(self, file: str, *, optional: bool = False) -> dict[str, Slot] | None:
@@ -81,7 +77,7 @@ class HubFiles:
             with self._blaming_hub(file):
                 return self._remote(file).header()
         except CheckpointError as error:
-            if not (optional and _is_lacking(error)):
+            if not (optional and is_lacking(error)):
                 raise
             return None
 
@@ -169,8 +165,8 @@ class HubFiles:
         self._check_rows(tensor, slot, rows)
         blocks = row_blocks(tensor, slot, rows)
         absent = [block for block in blocks.values() if not remote.located(block)]
-        worth = sum(block.size + _REQUEST_BYTES for block in absent) < slot.bytes
-        return blocks if worth or not absent else None
+        cost = sum(block.size + _REQUEST_BYTES for block in absent)
+        return blocks if cost < slot.bytes else None
 
     def _check_rows(self, tensor: str, slot: Slot, rows: list[int]) -> None:
         if rows and not 0 <= rows[0] <= rows[-1] < slot.shape[0]:
@@ -181,7 +177,7 @@ class HubFiles:
 
     def _carry(self, plan: Callable[[], list[_Load]], report: Report | None) -> None:
         """Bring what `plan` says, and plan anew should a server stop sending parts."""
-        progress = _Progress(report)
+        progress = Progress(report)
         while loads := plan():
             self._check_room(loads)
             progress.expect(sum(load.bytes for load in loads))
@@ -216,7 +212,7 @@ class HubFiles:
                 )
 
     def _whole(self, name: str, arrived: Callable[[int], None] | None = None) -> None:
-        _download(self.repo, name, self.commit, reached=self._reached, arrived=arrived)
+        download(self.repo, name, self.commit, reached=self._reached, arrived=arrived)
         self._reached = True
 
     @property
@@ -243,10 +239,10 @@ class HubFiles:
             yield
         except (httpx2.HTTPError, OSError) as error:
             if piece is None:
-                raise _refused(self.repo, file, error) from error
+                raise refused(self.repo, file, error) from error
             name = f"{next(iter(piece.slots))}{' …' * (len(piece.slots) > 1)} of {file}"
             came = f"{self._remotes[file].came(piece)} of {piece.size} bytes"
-            raise _refused(self.repo, name, error, came) from error
+            raise refused(self.repo, name, error, came) from error
 
     def _is_known_to_lack(self, name: str) -> bool:
         """Whether the cache remembers that this commit has no such file."""
@@ -264,111 +260,3 @@ class HubFiles:
         except CachedRepoTreeNotFoundError:
             return False
         return name not in {file.path for file in listed}
-
-
-class _Progress:
-    """The sum of several fetches, each in a thread of its own."""
-
-    def __init__(self, report: Report | None) -> None:
-        self._report = report
-        self._done = self._total = 0
-        self._lock = Lock()
-        self.stopped = False
-
-    def expect(self, size: int) -> None:
-        """Begin with what is to come."""
-        self._total, self.stopped = self._done + size, False
-
-    def share(self, size: int) -> Callable[[int], None]:
-        """For a fetch to say how many more bytes came, of which `size` count."""
-        told = 0
-
-        def arrived(more: int) -> None:
-            nonlocal told
-            with self._lock:
-                if self.stopped:
-                    raise CheckpointError("stopped, as another fetch failed")
-                more = max(0, min(more, size - told))
-                told, self._done = told + more, self._done + more
-                if more and self._report is not None:
-                    self._report(self._done, self._total)
-
-        return arrived
-
-
-def _download(
-    repo: str,
-    name: str,
-    revision: str | None,
-    *,
-    reached: bool,
-    arrived: Callable[[int], None] | None = None,
-) -> str:
-    """Have a whole file in the hub's cache.
-
-    Args:
-        reached: whether the hub has answered before. The client tries for half a minute, and
-            can't be told not to: whether there is anybody is asked first.
-    """
-    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
-
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})
-
-        def update(self, n: float | None = 1) -> None:
-            if arrived is not None:
-                arrived(int(n or 0))
-
-        def update_transfer(self, n: float) -> None:
-            """Not shown: bytes as they were compressed."""
-
-        set_transfer_postfix_str = update_transfer
-
-    try:
-        if not reached and not try_to_load_from_cache(repo, name, revision=revision):
-            knock(hf_hub_url(repo, name, revision=revision))
-        return hf_hub_download(
-            repo, name, revision=revision, tqdm_class=None if arrived is None else Bar
-        )
-    except CheckpointError:
-        raise
-    except Exception as error:  # the hub client's libraries have errors of their own
-        raise _refused(repo, name, error) from error
-
-
-def _is_lacking(error: CheckpointError) -> bool:
-    """Whether it is the hub's own word that there is no such file: what can't be fetched may be."""
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    return isinstance(error.__cause__, RemoteEntryNotFoundError)
-
-
-def _refused(repo: str, name: str, error: Exception, came: str = "") -> CheckpointError:
-    import httpx2
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        error = error.__cause__
-    reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
-    silence = (OfflineModeIsEnabled, httpx2.ConnectError, httpx2.ConnectTimeout)
-    if isinstance(error, (LocalEntryNotFoundError, *silence)):
-        what = (
-            "is not in the local cache and the hub can't be reached: check the network (or "
-            "HF_HUB_OFFLINE), or name a folder"
-        )
-    elif isinstance(error, OSError) and error.errno is not None:
-        what = f"can't be kept on this machine ({reason}): make room, or let HF_HOME name a folder"
-    elif came and isinstance(error, httpx2.TransportError):
-        what = f"broke off at {came} ({reason}): try again, what came is kept"
-    else:
-        what = (
-            f"can't be fetched from the hub ({reason}): check the name, revision, network and "
-            "access token"
-        )
-    return CheckpointError(f"{repo}: {name} {what}")

@@ -14,7 +14,6 @@ from .audio import Window
 from .encoder import AudioEncoder
 from .frames import Run, SpanKind, WindowRows
 from .generation import Sampling, generate
-from .hub import Report
 from .lm import LanguageModel, Positions
 from .mel import LogMel, log_mel
 from .packed import KeyValueCache, whole_rows
@@ -22,6 +21,7 @@ from .parts import Parts
 from .plan import Plan, make_plan, working_bytes
 from .prompt import Prompts
 from .tap import Stage, Tap
+from .transfer import Report
 from .weights import Checkpoint
 
 __all__ = ["Keep", "Line", "Piece", "rows_and_runs"]
@@ -77,7 +77,7 @@ class Line:
         self.max_memory = max_memory
         weights = None
         if max_memory is not None:
-            weights = max(0, max_memory - working_bytes(checkpoint, None, dtype))
+            weights = max(0, max_memory - working_bytes(checkpoint, None, dtype, device))
         self.parts = Parts(checkpoint, device, dtype, weights)
         self.encoder, self.lm = AudioEncoder(self.parts), LanguageModel(self.parts)
         self._prompts: Prompts | None = None
@@ -98,7 +98,7 @@ class Line:
 
     def plan(self, tap: Tap | None) -> Plan:
         """What reading at a tap takes; None: text."""
-        return make_plan(self.checkpoint, tap, self.dtype, self.max_memory)
+        return make_plan(self.checkpoint, tap, self.dtype, self.device, self.max_memory)
 
     def mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, as this checkpoint's extractor makes it."""

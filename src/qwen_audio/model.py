@@ -13,11 +13,11 @@ from .certificate import Certificate, certify, synthetic_clips
 from .compute import available_bytes, resolve_bytes, resolve_device, resolve_dtype
 from .describing import Describing
 from .encoding import Encoding
-from .hub import Report
 from .inspection import Inspection, inspect_line
 from .line import Line
 from .loading import AudioInput, load_waveform
 from .options import InspectOptions, Many
+from .transfer import Report
 from .weights import EMBEDDED, Checkpoint
 
 __all__ = ["QwenAudio", "load"]
@@ -64,7 +64,7 @@ def load(
             where,
             resolve_dtype(dtype, checkpoint.dtype, where),
             chat=chat,
-            max_memory=limit or round(_SHARE_OF_MEMORY * available_bytes(where)),
+            max_memory=round(_SHARE_OF_MEMORY * available_bytes(where)) if limit is None else limit,
             report=on_download,
         )
     )

@@ -13,6 +13,7 @@ from torch import nn
 
 from .errors import OptionError
 from .layout import empty_module
+from .prepacked import prepacked
 from .weights import Checkpoint
 
 __all__ = ["Parts"]
@@ -45,7 +46,7 @@ class Parts:
         """
         if prefix not in self._kept:
             self._free(self._bytes(prefix), spare=())
-            self._kept[prefix] = self._filled(build, self._read(prefix))
+            self._kept[prefix] = self._own(build, prefix)
         return self._kept[prefix]
 
     def layers(
@@ -58,8 +59,7 @@ class Parts:
             OptionError: where memory does not hold two of them.
         """
         names = [f"{prefix}{k}." for k in range(depth)]
-        absent = [name for name in names if name not in self._kept]
-        streamed = absent[self._keepable(names, absent) :]
+        streamed = self._streamed(names)
         with ThreadPoolExecutor(1, thread_name_prefix="weights") as reader:
             coming = iter(streamed)
             next_read = self._submit(reader, coming)
@@ -76,26 +76,24 @@ class Parts:
         """Let go of all weights; they are read again when they are needed."""
         self._kept.clear()
 
-    def _keepable(self, names: Sequence[str], absent: Sequence[str]) -> int:
-        """How many of the absent layers there is room to keep."""
-        if not absent:
-            return 0
-        size = max(map(self._bytes, absent))
+    def _streamed(self, names: Sequence[str]) -> list[str]:
+        """The layers that there is no room to keep, once room is made for two that come and go."""
+        absent = [name for name in names if name not in self._kept]
         if sum(map(self._bytes, absent)) <= self._room():
-            return len(absent)
+            return []
+        size = max(map(self._bytes, absent))
         self._free(2 * size, spare=names)
-        return int(self._room() - 2 * size) // size
+        absent = [name for name in names if name not in self._kept]
+        return absent[int(self._room() - 2 * size) // size :]
 
     def _room(self) -> float:
         return self._max_bytes - sum(map(self._bytes, self._kept))
 
     def _free(self, size: int, spare: Sequence[str]) -> None:
         """Let go of what was asked for first, until there is room for so many bytes."""
-        for name in [name for name in self._kept if name not in spare]:
+        for name in sorted(self._kept, key=lambda name: name in spare):  # in order, but for those
             if self._room() >= size:
                 return
-            del self._kept[name]
-        for name in [name for name in self._kept if self._room() < size]:
             del self._kept[name]
         if self._room() < size:
             more = size - self._room()
@@ -109,20 +107,33 @@ class Parts:
         self, reader: ThreadPoolExecutor, names: Iterator[str]
     ) -> Future[dict[str, torch.Tensor]] | None:
         name = next(names, None)
-        return None if name is None else reader.submit(self._read, name)
+        return None if name is None else reader.submit(self._read, name, mapped=True)
 
     def _bytes(self, prefix: str) -> int:
         """Of the tensors named `prefix…`, in the dtype of the arithmetic."""
         numbers = sum(n for name, n in self._numbers.items() if name.startswith(prefix))
         return numbers * self.dtype.itemsize
 
-    def _read(self, prefix: str) -> dict[str, torch.Tensor]:
-        """From the file to the device. Page-locked memory lets a GPU fetch it on its own."""
+    def _read(self, prefix: str, *, mapped: bool = False) -> dict[str, torch.Tensor]:
+        """From the file to the device. Page-locked memory lets a GPU fetch it on its own; what is
+        soon let go of stays in the file's own pages."""
         on_gpu = self.device.type == "cuda"
-        tensors = self.checkpoint.read(prefix, pinned=on_gpu)
-        for name in tensors:  # one at a time, so that no two copies of all of them exist
-            tensors[name] = tensors[name].to(self.device, self.dtype, non_blocking=on_gpu)
-        return tensors
+        return self.checkpoint.read(
+            prefix,
+            pinned=on_gpu,
+            mapped=mapped and not on_gpu,
+            convert=lambda tensor: tensor.to(self.device, self.dtype, non_blocking=on_gpu),
+        )
+
+    def _own(self, build: Callable[[], nn.Module], prefix: str) -> nn.Module:
+        """A module to keep. What is laid out anew is laid out from the file's own pages, so that
+        it is never in memory twice; the rest of them is copied."""
+        packs = self.device.type == "cpu" and self.dtype is torch.bfloat16
+        module = prepacked(self._filled(build, self._read(prefix, mapped=packs)))
+        if packs:
+            for parameter in module.parameters():
+                parameter.data = parameter.data.clone()
+        return module
 
     def _filled(
         self, build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor]

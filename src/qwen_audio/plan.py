@@ -7,15 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
-from .compute import BATCH_FRAMES
+from .compute import batch_frames
 from .layout import EMBEDDINGS
 from .tap import Stage, Tap
 from .weights import Checkpoint
 
 __all__ = ["Plan", "make_plan", "working_bytes"]
 
-_RUNTIME_BYTES = 450_000_000
-"""Resident memory of a process that has imported torch, transformers' model classes and PyAV."""
+_CPU = torch.device("cpu")
+
+_RUNTIME_BYTES = 560_000_000
+"""Resident memory of a process that has imported torch, transformers' model classes and PyAV (some
+410 MB), and decodes ahead in threads."""
+
+_SLACK = 2.5
+"""What was measured, over what is counted: the products' own scratch, and memory between uses."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,17 @@ class Plan:
 
 
 def make_plan(
-    checkpoint: Checkpoint, tap: Tap | None, dtype: torch.dtype, max_memory: int | None = None
+    checkpoint: Checkpoint,
+    tap: Tap | None,
+    dtype: torch.dtype,
+    device: torch.device = _CPU,
+    max_memory: int | None = None,
 ) -> Plan:
     """From the configuration, the index and the headers of the shards alone."""
     needs = checkpoint.needs(tap)
     numbers = {name: math.prod(needed.shape) for name, needed in needs.items()}
     resident = sum(count for name, count in numbers.items() if name != EMBEDDINGS)
-    peak = resident * dtype.itemsize + working_bytes(checkpoint, tap, dtype)
+    peak = resident * dtype.itemsize + working_bytes(checkpoint, tap, dtype, device)
     products = sum(needed.rate_hz * numbers[name] for name, needed in needs.items())
     return Plan(
         tap=None if tap is None else str(tap),
@@ -62,21 +72,23 @@ def make_plan(
     )
 
 
-def working_bytes(checkpoint: Checkpoint, tap: Tap | None, dtype: torch.dtype) -> int:
+def working_bytes(
+    checkpoint: Checkpoint, tap: Tap | None, dtype: torch.dtype, device: torch.device = _CPU
+) -> int:
     """Memory beside weights: the process itself, and what a batch holds in its widest layer.
 
     That is the feed-forward part: two (a gated one: three) tensors of its width, and about six of
     the layer's own for residual stream, norms, queries, keys, values and attention.
     """
     audio, text = checkpoint.audio_config, checkpoint.text_config
-    held = 0
+    held, frames = 0, batch_frames(device)
     if tap is None or tap.stage is not Stage.MEL:
-        held = BATCH_FRAMES * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
+        held = frames * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
     if tap is None or tap.in_language_model:
-        positions = BATCH_FRAMES // 2 + BATCH_FRAMES // 10  # audio tokens, and prompts
+        positions = frames // 2 + frames // 10  # audio tokens, and prompts
         row = 3 * text.intermediate_size + 6 * text.hidden_size
         held = max(held, positions * row)
-    return _RUNTIME_BYTES + held * dtype.itemsize
+    return _RUNTIME_BYTES + round(_SLACK * held * dtype.itemsize)
 
 
 def _attention(checkpoint: Checkpoint, tap: Tap | None) -> float:

@@ -12,22 +12,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from .errors import CheckpointError
 from .shards import LENGTH_BYTES, Located, Slot, header_size, parse_header, read_header
+from .transfer import client, insist, timeouts
 
 if TYPE_CHECKING:
     from httpx2 import Response
 
-__all__ = ["NoRanges", "Piece", "RemoteFile", "cut", "knock", "row_blocks"]
+__all__ = ["NoRanges", "Piece", "RemoteFile", "cut", "row_blocks"]
 
 _FIRST_BYTES = 128 << 10
 """Asked for at first: the longest header of the 7B (some 70 kB), in one journey."""
@@ -38,11 +38,6 @@ _LARGEST_PIECE = 128 << 20
 _ROWS = 16
 """Rows of a table that come together: the marks of a prompt are neighbours, its words are not."""
 
-_TRIES, _WAIT_SECONDS, _PROGRESS = 3, 0.5, 1 << 20
-"""Tries that may fail one after another (a try that brought `_PROGRESS` bytes hasn't failed)."""
-
-_CONNECT_SECONDS = 3.0
-_PASSING = (408, 429, 500, 502, 503, 504)
 _AS_IT_IS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _LAYER = re.compile(r".*?\.\d+\.")
@@ -166,11 +161,11 @@ class RemoteFile:
         """How many bytes of a piece are in a file: by default in the one in which it grows."""
         try:
             with (file or self.folder / f"{piece.stem}.incomplete").open("rb") as opened:
-                if opened.read(len(piece.head)) != piece.head:
-                    return 0
-                return opened.seek(0, os.SEEK_END) - len(piece.head)
+                is_its = opened.read(len(piece.head)) == piece.head
+                have = opened.seek(0, os.SEEK_END) - len(piece.head)
         except OSError:
             return 0
+        return have if is_its and have <= piece.size else 0
 
     def fetch(self, piece: Piece, arrived: Callable[[int], None]) -> None:
         """Have a piece here.
@@ -242,7 +237,7 @@ class RemoteFile:
         with ExitStack() as stack:
             while True:
                 with suppress(TimeoutError):
-                    stack.enter_context(_client().WeakFileLock(lock, timeout=0.5))
+                    stack.enter_context(client().WeakFileLock(lock, timeout=0.5))
                     break
                 arrived(0)
             yield
@@ -255,7 +250,7 @@ class RemoteFile:
         """
         import httpx2
 
-        hub = _client()
+        hub = client()
         plain = {"Accept-Encoding": "identity"}
         headers = hub.build_hf_headers(library_name="qwen_audio", headers=plain)
 
@@ -266,7 +261,7 @@ class RemoteFile:
                 "GET",
                 self.url,
                 headers={**headers, "Range": f"bytes={start}-{stop - 1}"},
-                timeout=_timeouts(),
+                timeout=timeouts(),
                 retry_on_exceptions=(),  # its own retries wait half a minute, and start again
                 retry_on_status_codes=(),
             ) as response:
@@ -280,7 +275,7 @@ class RemoteFile:
                 raise httpx2.RemoteProtocolError("the answer is shorter than it should be")
 
         if start < stop:
-            _insist(one_try, lambda: start)
+            insist(one_try, lambda: start)
 
     def _checked(self, response: Response, start: int, stop: int) -> int:
         """The file's size, from an answer that is the right part of the right file."""
@@ -304,54 +299,3 @@ class RemoteFile:
             raise NoRanges
         self._etag, self.size = etag, size
         return size
-
-
-def knock(url: str) -> None:
-    """Whether anybody is there. What they say doesn't matter, unless it is to come back later.
-
-    Raises:
-        httpx2.HTTPError: if not.
-    """
-    hub = _client()
-
-    def one_try() -> None:
-        answer = hub.get_session().head(
-            url, headers=hub.build_hf_headers(), timeout=_timeouts(), follow_redirects=False
-        )
-        if answer.status_code in _PASSING:
-            hub.hf_raise_for_status(answer)
-
-    _insist(one_try, lambda: 0)
-
-
-def _client() -> Any:
-    """How huggingface_hub makes its own requests. (It exports that without saying so to mypy.)"""
-    from huggingface_hub import utils
-
-    return utils
-
-
-def _timeouts() -> tuple[float, float, float, float]:
-    from huggingface_hub import constants
-
-    return (_CONNECT_SECONDS, *(float(constants.HF_HUB_DOWNLOAD_TIMEOUT),) * 3)
-
-
-def _insist(one_try: Callable[[], None], brought: Callable[[], int]) -> None:
-    """Try again, a few times, what may succeed later."""
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
-
-    failed, before = 0, brought()
-    while True:
-        try:
-            return one_try()
-        except httpx2.HTTPError as error:
-            if brought() - before >= _PROGRESS:
-                failed, before = 0, brought()
-            failed += 1
-            if isinstance(error, HfHubHTTPError) and error.response.status_code not in _PASSING:
-                raise
-            if failed == _TRIES:
-                raise
-            time.sleep(_WAIT_SECONDS * failed)

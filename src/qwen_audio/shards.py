@@ -8,10 +8,12 @@ map says exactly which bytes were read, and lets the same header describe a file
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +46,10 @@ _SIZES = {"U8": 1, "I8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U1
 _SIZES |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}
 _SIZES |= {name: dtype.itemsize for name, dtype in _DTYPES.items()}
 
-_PLACES, _BYTES = 4, 256
+_POPULATE_READ = 22
+"""Linux' MADV_POPULATE_READ: read the pages now, here, and not one by one as they are touched."""
+
+_PLACES, _BYTES = 2, 256
 """Where training has changed a tensor it has changed most of its numbers: a few tell it."""
 
 
@@ -118,7 +123,7 @@ def parse_header(data: bytes, size: int, name: str) -> dict[str, Slot]:
 def read_header(file: Path) -> dict[str, Slot]:
     """Where each tensor lies. Raises CheckpointError for a file that is damaged or not whole."""
     try:
-        with file.open("rb") as opened:
+        with _opened(file) as opened:
             start = opened.read(LENGTH_BYTES)
             rest = opened.read(header_size(start, str(file)) - LENGTH_BYTES)
             return parse_header(start + rest, os.fstat(opened.fileno()).st_size, str(file))
@@ -127,9 +132,18 @@ def read_header(file: Path) -> dict[str, Slot]:
 
 
 def read_tensors(
-    located: Mapping[str, Located], *, pinned: bool = False
+    located: Mapping[str, Located],
+    *,
+    pinned: bool = False,
+    mapped: bool = False,
+    convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The tensors, each in memory of its own (page-locked if `pinned`), in the order of the files.
+
+    Args:
+        mapped: the file's own pages instead of memory of its own: nothing is copied, and the
+            system may share them. For weights that are soon let go of.
+        convert: applied to each as soon as it is read, so that two forms of all never exist.
 
     Raises:
         CheckpointError: for a number format that the models have no use for, or a file cut short.
@@ -139,7 +153,9 @@ def read_tensors(
         with _opened(file) as opened:
             mine = [(name, place.slot) for name, place in located.items() if place.file == file]
             for name, slot in sorted(mine, key=lambda item: item[1].start):
-                tensors[name] = _read(opened, name, slot, slot.start, slot.shape, pinned)
+                _announce(opened, slot.start, slot.bytes)
+                tensor = _read(opened, name, slot, slot.start, slot.shape, pinned, mapped)
+                tensors[name] = tensor if convert is None else convert(tensor)
     return tensors
 
 
@@ -178,7 +194,7 @@ def _slot(entry: Any, first: int) -> Slot:
 
 def _opened(file: Path) -> BinaryIO:
     """Open for reads at chosen places: without buffers, and without the system reading ahead of
-    small ones (a large read is read whole in any case)."""
+    them (`_announce` tells it what will be read)."""
     try:
         opened = file.open("rb", buffering=0)
     except OSError as error:
@@ -188,9 +204,25 @@ def _opened(file: Path) -> BinaryIO:
     return opened
 
 
+def _announce(opened: BinaryIO, start: int, size: int) -> None:
+    """Have the system fetch these bytes in long strides, and none behind them."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(opened.fileno(), start, size, os.POSIX_FADV_WILLNEED)
+
+
 def _read(
-    opened: BinaryIO, name: str, slot: Slot, start: int, shape: tuple[int, ...], pinned: bool
+    opened: BinaryIO,
+    name: str,
+    slot: Slot,
+    start: int,
+    shape: tuple[int, ...],
+    pinned: bool,
+    mapped: bool = False,
 ) -> torch.Tensor:
+    if mapped and slot.bytes and start % check_dtype(slot, name).itemsize == 0:
+        return torch.frombuffer(_pages(opened, start, slot.bytes, name), dtype=_DTYPES[slot.dtype])[
+            start % mmap.ALLOCATIONGRANULARITY // _SIZES[slot.dtype] :
+        ].reshape(shape)
     values = torch.empty(math.prod(shape), dtype=check_dtype(slot, name), pin_memory=pinned)
     space = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
     opened.seek(start)
@@ -201,6 +233,22 @@ def _read(
             raise _damaged(opened.name, f"it ends inside {name}")
         filled += count
     return values.reshape(shape)
+
+
+def _pages(opened: BinaryIO, start: int, size: int, name: str) -> mmap.mmap:
+    """A file's bytes, and those before them in the first page, brought into memory by now."""
+    before = start % mmap.ALLOCATIONGRANULARITY
+    if start + size > os.fstat(opened.fileno()).st_size:
+        raise _damaged(opened.name, f"it ends inside {name}")
+    # A copy of our own if it were written to, which nobody does: torch wants what can be.
+    pages = mmap.mmap(
+        opened.fileno(), before + size, access=mmap.ACCESS_COPY, offset=start - before
+    )
+    for advice in (_POPULATE_READ, getattr(mmap, "MADV_WILLNEED", 3)):
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+            pages.madvise(advice)
+            break
+    return pages
 
 
 def _damaged(name: str, why: str) -> CheckpointError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +13,7 @@ import torch
 
 from .configuration import is_name, parse_json, read_config
 from .errors import CheckpointError
-from .hub import HubFiles, Report
+from .hub import HubFiles
 from .layout import EMBEDDINGS, Needed, needed_tensors
 from .mel import check_extractor
 from .shards import (
@@ -26,6 +26,7 @@ from .shards import (
     samples_of_tensors,
 )
 from .tap import Geometry, Tap
+from .transfer import Report
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -162,14 +163,34 @@ class Checkpoint:
                 self._header(file)
             self._hub.bring(wanted, report)
 
-    def read(self, prefix: str, *, pinned: bool = False) -> dict[str, torch.Tensor]:
-        """The tensors whose names start with `prefix`, and no others; names without the prefix."""
+    def read(
+        self,
+        prefix: str,
+        *,
+        pinned: bool = False,
+        mapped: bool = False,
+        convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The tensors whose names start with `prefix`, and no others; names without the prefix.
+
+        See `read_tensors` for the options.
+        """
         names = [name for name in self._needed if name.startswith(prefix)]
-        tensors = read_tensors(self._located(names), pinned=pinned)
+        tensors = read_tensors(self._located(names), pinned=pinned, mapped=mapped, convert=convert)
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
     def rows(self, ids: Sequence[int]) -> list[torch.Tensor]:
-        """The embeddings of single tokens, each of shape (lm width,), read one by one."""
+        """The embeddings of single tokens, each of shape (lm width,), read one by one.
+
+        Raises:
+            CheckpointError: for a token that the table has no row for.
+        """
+        table = self._needed[EMBEDDINGS].shape[0]
+        if beyond := [row for row in ids if not 0 <= row < table]:
+            raise CheckpointError(
+                f"{self.name}: its tokenizer gives token {beyond[0]}, but its table of embeddings "
+                f"has {table} rows: tokenizer and weights don't belong together"
+            )
         file = self._file_of[EMBEDDINGS]
         if self._hub is not None and EMBEDDINGS not in self._hub.held(file):
             self._header(file)

