@@ -221,7 +221,7 @@ def test_what_does_not_hold_is_a_status(
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("nowhere/out.json", "there is no folder"),
+        ("nowhere/out.json", "can't be written"),
         (".", "can't be written"),
         ("/proc/out.json", "can't be written"),
     ],

@@ -211,7 +211,7 @@ def test_only_so_much_is_heard_ahead(model: qa.QwenAudio) -> None:
         before = len(made)
         time.sleep(1)
     batch = batch_frames(torch.device("cpu")) // 1500
-    assert 16 < len(made) <= 3 * batch + 2 + 17 + 5
+    assert 6 <= len(made) <= 3 * batch + 2 + 5
     vectors.close()
     assert no_threads()
 
