@@ -25,7 +25,7 @@ class PackedLinear(nn.Module):
         ops: Any = torch.ops.mkldnn
         # A plain attribute: modules don't know how to copy or list tensors of this layout.
         self._weight = ops._reorder_linear_weight(linear.weight.detach(), None)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        self._bias = None if linear.bias is None else linear.bias.detach().clone()
         self._product = ops._linear_pointwise
 
     def forward(self, rows: Tensor) -> Tensor:
