@@ -7,61 +7,34 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as nst
 
+from pooled import Rows, pooled_at_once, rows_of
 from qwen_audio.audio import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.frames import Frames, Span
-from qwen_audio.pooling import (
-    Pooling,
-    PoolingName,
-    SpanName,
-    check_pooling,
-    check_span,
-    pool,
-    select,
-)
+from qwen_audio.pooling import Pooling, PoolingName, SpanName, check_pooling, check_span
 from qwen_audio.tap import Tap
 
-Rows = np.ndarray[Any, np.dtype[np.float32]]
 
-matrices = nst.arrays(
-    np.float32,
-    nst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30),
-    elements=st.floats(-1e3, 1e3, width=32),
-)
-
-
-@given(matrices)
-def test_each_pooling_is_numpys(rows: Rows) -> None:
-    np.testing.assert_array_equal(pool(rows, "none"), rows)
-    np.testing.assert_array_equal(pool(rows, "max"), np.amax(rows, axis=0))
-    np.testing.assert_array_equal(pool(rows, "last"), rows[len(rows) - 1])
-    expected = np.array([np.float32(np.float64(column).sum() / len(rows)) for column in rows.T])
-    np.testing.assert_allclose(pool(rows, "mean"), expected, rtol=1e-6, atol=1e-6)
-    for pooling in get_args(PoolingName):
-        assert pool(rows, pooling).dtype == np.float32
+def pooled(rows: Rows, pooling: PoolingName) -> Rows:
+    """Of one window of audio."""
+    how = Pooling(pooling)
+    return how.recording([how.window(torch.from_numpy(rows), [("audio", len(rows))])])
 
 
 def test_a_mean_of_many_rows_loses_no_digits() -> None:
     rows = np.full((200_000, 1), 0.1, np.float32)
-    assert pool(rows, "mean")[0] == np.float32(0.1)
-
-
-def test_the_last_row_is_a_copy() -> None:
-    rows = np.ones((3, 2), np.float32)
-    pool(rows, "last")[:] = 5
-    assert (rows == 1).all()
+    assert pooled(rows, "mean")[0] == np.float32(0.1)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "last"])
 def test_no_rows_pool_to_nothing(pooling: PoolingName) -> None:
     with pytest.raises(OptionError, match="no rows"):
-        pool(np.zeros((0, 4), np.float32), pooling)
+        pooled(np.zeros((0, 4), np.float32), pooling)
 
 
 def test_no_rows_unpooled_are_no_rows() -> None:
-    assert pool(np.zeros((0, 4), np.float32), "none").shape == (0, 4)
+    assert pooled(np.zeros((0, 4), np.float32), "none").shape == (0, 4)
 
 
 @pytest.mark.parametrize("name", ["", "Mean", "avg", "cls", "mean "])
@@ -116,32 +89,6 @@ def frames_of(layout: list[tuple[int, int, int, int]], seed: int) -> tuple[Frame
     return frames, indices
 
 
-@given(layouts, st.integers(0, 99), st.sampled_from(["audio", "prompt", "last"]))
-def test_nothing_but_the_span_counts(
-    layout: list[tuple[int, int, int, int]], seed: int, span: SpanName
-) -> None:
-    frames, indices = frames_of(layout, seed)
-    chosen = select(frames, span)
-    np.testing.assert_array_equal(chosen, frames.data[indices[span]])
-
-    outside = np.setdiff1d(np.arange(len(frames)), indices[span])
-    disturbed = frames.data.copy()
-    disturbed[outside] = np.nan
-    other = Frames(disturbed, frames.tap, frames.seconds, frames.spans, frames.windows)
-    for pooling in get_args(PoolingName):
-        if len(chosen):
-            np.testing.assert_array_equal(pool(select(other, span), pooling), pool(chosen, pooling))
-
-
-@given(layouts, st.integers(0, 99))
-def test_all_is_all(layout: list[tuple[int, int, int, int]], seed: int) -> None:
-    frames, _ = frames_of(layout, seed)
-    np.testing.assert_array_equal(select(frames, "all"), frames.data)
-
-
-# Pooling on the way, window by window.
-
-
 @given(
     layouts,
     st.integers(0, 99),
@@ -151,7 +98,7 @@ def test_all_is_all(layout: list[tuple[int, int, int, int]], seed: int) -> None:
 def test_pooling_each_window_is_pooling_them_all(
     layout: list[tuple[int, int, int, int]], seed: int, span: SpanName, pooling: PoolingName
 ) -> None:
-    frames, _ = frames_of(layout, seed)
+    frames, indices = frames_of(layout, seed)
     how = Pooling(pooling, span)
     windows = []
     for window in range(len(layout)):
@@ -159,23 +106,26 @@ def test_pooling_each_window_is_pooling_them_all(
         rows = torch.from_numpy(frames.data[spans[0].start : spans[-1].stop].copy())
         windows.append(how.window(rows, [(found.kind, len(found)) for found in spans]))
         rows.fill_(float("nan"))  # what has been pooled does not look back
-    chosen = select(frames, span)
+    chosen = rows_of(frames, span)
+    np.testing.assert_array_equal(
+        chosen, frames.data if span == "all" else frames.data[indices[span]]
+    )
     if pooling != "none" and not len(chosen):
         with pytest.raises(OptionError, match="no rows"):
             how.recording(windows)
         return
-    pooled = how.recording(windows)
-    assert pooled.dtype == np.float32
-    expected = pool(chosen, pooling)
-    assert pooled.shape == expected.shape
-    np.testing.assert_allclose(pooled, expected, rtol=1e-6, atol=1e-7)
+    found = how.recording(windows)
+    assert found.dtype == np.float32
+    expected = pooled_at_once(frames, span, pooling)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
     if pooling != "mean":
-        np.testing.assert_array_equal(pooled, expected)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_mean_in_bfloat16_is_summed_in_more() -> None:
     """257 ones in bfloat16 are 256."""
     rows = torch.ones(1000, 2, dtype=torch.bfloat16)
     rows[0] = 0
-    pooled = Pooling().recording([Pooling().window(rows, [("audio", 1000)])] * 3)
-    np.testing.assert_array_equal(pooled, np.full(2, 0.999, np.float32))
+    found = Pooling().recording([Pooling().window(rows, [("audio", 1000)])] * 3)
+    np.testing.assert_array_equal(found, np.full(2, 0.999, np.float32))

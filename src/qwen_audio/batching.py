@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .ahead import in_background, mapped
-from .audio import Waveform, Window, Windowing
+from .audio import Waveform, Windowing
 from .compute import batch_frames
 from .errors import AudioError
 from .line import Line, Piece
@@ -82,27 +82,16 @@ def _pieces(
         except AudioError as error:
             return Failed(clip, error)
 
-    def windows(
-        loaded: Iterable[tuple[int, Waveform] | Failed],
-    ) -> Iterator[tuple[int, Waveform, Window] | Failed]:
-        for item in loaded:
-            if isinstance(item, Failed):
-                yield item
-            else:
-                clip, waveform = item
-                yield from ((clip, waveform, window) for window in waveform.windows(windowing))
-
-    def piece(item: tuple[int, Waveform, Window] | Failed) -> Piece | Failed:
-        if isinstance(item, Failed):
-            return item
-        clip, waveform, window = item
-        return Piece(clip, waveform.name, window, line.mel(waveform.cut(window)))
-
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="audio") as threads:
-        loaded = mapped(load, enumerate(inputs), threads, _RECORDINGS_AHEAD)
-        # In this one thread, which runs ahead of the model's: a spectrogram is made by several
-        # processors as it is, and each thread that makes them would keep memory to itself.
-        yield from map(piece, windows(loaded))
+        for loaded in mapped(load, enumerate(inputs), threads, _RECORDINGS_AHEAD):
+            if isinstance(loaded, Failed):
+                yield loaded
+                continue
+            clip, waveform = loaded
+            # In this one thread, which runs ahead of the model's: a spectrogram is made by several
+            # processors as it is, and each thread that makes them would keep memory to itself.
+            for window in waveform.windows(windowing):
+                yield Piece(clip, waveform.name, window, line.mel(waveform.cut(window)))
 
 
 def _frames(piece: Piece | Failed) -> int:

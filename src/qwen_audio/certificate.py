@@ -100,7 +100,6 @@ def certify(line: Line, clips: Sequence[Waveform], prompt: str | None = None) ->
     depth = _depth(line)
     compared = [tap for tap in taps if _within(tap, depth, line.checkpoint.geometry.lm_layers)]
     rendered = line.prompts.render(prompt)
-    line.bring(max(compared))
     readings = read(line, clips, compared, rows_and_runs, rendered=rendered, windowing=Windowing())
     ours: list[dict[Tap, Float32[np.ndarray, "_rows _width"]]] = []
     for reading in readings:
@@ -199,10 +198,7 @@ class _Composite:
             ("language_model.model.norm.", text.norm),
             *((f"language_model.model.layers.{k}.", text.layers[k]) for k in range(depth)),
         ):
-            tensors = {
-                name: tensor.to(line.device, line.dtype)
-                for name, tensor in checkpoint.read(prefix).items()
-            }
+            tensors = checkpoint.read(prefix, convert=lambda t: t.to(line.device, line.dtype))
             module.load_state_dict(tensors, strict=True, assign=True)
         self._model = model.eval().requires_grad_(False).to(line.device)
 

@@ -9,7 +9,7 @@ from .line import Line
 from .plan import Plan
 from .tap import Geometry, Tap
 
-__all__ = ["Opened", "text_of"]
+__all__ = ["Opened"]
 
 
 class Opened:
@@ -66,12 +66,7 @@ class Opened:
 
     def _named(self, taps: Iterable[str | Tap]) -> dict[str, Tap]:
         """Taps as they were written → taps of this model."""
-        named = {text_of(tap): self.geometry.tap(tap) for tap in taps}
+        named = {str(tap): self.geometry.tap(tap) for tap in taps}
         if not named:
             raise OptionError("taps is empty: name at least one, such as 'audio_tower'")
         return named
-
-
-def text_of(tap: str | Tap) -> str:
-    """A tap as it was written."""
-    return tap if isinstance(tap, str) else str(tap)

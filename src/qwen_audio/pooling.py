@@ -1,4 +1,4 @@
-"""Many rows → one vector. Pure functions over the rows of a span; nothing here can see padding."""
+"""Many rows → one vector, window by window; nothing here can see padding."""
 
 from __future__ import annotations
 
@@ -12,19 +12,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from .errors import OptionError
-from .frames import Frames, Run
+from .frames import Run
 from .tap import Tap
 
-__all__ = [
-    "Pooled",
-    "Pooling",
-    "PoolingName",
-    "SpanName",
-    "check_pooling",
-    "check_span",
-    "pool",
-    "select",
-]
+__all__ = ["Pooled", "Pooling", "PoolingName", "SpanName", "check_pooling", "check_span"]
 
 PoolingName = Literal["mean", "max", "last", "none"]
 SpanName = Literal["audio", "prompt", "last", "all"]
@@ -47,40 +38,6 @@ def check_span(span: str, tap: Tap) -> None:
         )
 
 
-def select(frames: Frames, span: SpanName = "audio") -> Float32[np.ndarray, "chosen width"]:
-    """The rows of a span.
-
-    audio: one per hop; prompt: the text around it, markers included; last: the position before the
-    answer begins, one per window; all: whatever the frames hold.
-
-    Raises:
-        OptionError: if the tap has no such span.
-    """
-    check_span(span, frames.tap)
-    if span == "all":
-        return frames.data
-    rows = frames.last_rows() if span == "last" else frames.rows(span)
-    return frames.data[rows]
-
-
-def pool(
-    rows: Float32[np.ndarray, "rows width"], pooling: PoolingName = "mean"
-) -> Float32[np.ndarray, "*pooled width"]:
-    """mean, max or last over rows gives (width,); none gives the rows themselves.
-
-    Raises:
-        OptionError: if there are no rows, or no such pooling.
-    """
-    check_pooling(pooling)
-    if pooling == "none":
-        return rows
-    if not len(rows):
-        raise _nothing_to_pool()
-    if pooling == "mean":  # summed in float64, so that the order of long sums does not show
-        return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return rows.max(axis=0) if pooling == "max" else rows[-1].copy()
-
-
 @dataclass(frozen=True, eq=False)
 class Pooled:
     """What pooling has to keep of one window: the sum of its rows in float64, say, and their count.
@@ -96,7 +53,8 @@ class Pooled:
 class Pooling:
     """Pooling on the way: each window as soon as its rows are there, so that they can be let go.
 
-    Over all windows of a recording it gives what `pool(select(frames, span), pooling)` does.
+    Spans are: audio, one row per hop; prompt, the text around it, markers included; last, the
+    position before the answer begins, one per window; all, whatever the window holds.
 
     Raises:
         OptionError: for a name that is no pooling.

@@ -76,7 +76,7 @@ class Checkpoint:
             lm_width=self.text_config.hidden_size,
         )
         self._needed = dict(needed_tensors(self.config))
-        self._headers: dict[str, dict[str, Slot] | None] = {}
+        self._headers: dict[str, dict[str, Slot]] = {}
         self._file_of = self._weight_map()
         self._check_names()
         if self._hub is None:
@@ -212,13 +212,10 @@ class Checkpoint:
         """Where tensors lie on this machine, brought here if they weren't."""
         located: dict[str, Located] = {}
         for file, mine in self._by_file(names).items():
-            header = self._header(file)
+            slots = self._header(file) or {}
             if self._hub is None:
-                slots = cast("dict[str, Slot]", header)
-                located |= {name: Located(self.folder / file, slots[name]) for name in mine}
-                continue
-            held = self._hub.held(file)
-            if any(name not in held for name in mine):
+                held = {name: Located(self.folder / file, slot) for name, slot in slots.items()}
+            elif not set(mine) <= (held := self._hub.held(file)).keys():
                 self._hub.bring({file: mine})
                 held = self._hub.held(file)
             located |= {name: held[name] for name in mine}

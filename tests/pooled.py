@@ -1,0 +1,29 @@
+"""Pooling as one would write it down: over all rows of a recording at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qwen_audio.frames import Frames
+
+Rows = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def rows_of(frames: Frames, span: str) -> Rows:
+    """The rows of a span."""
+    if span == "all":
+        return frames.data
+    rows = frames.last_rows() if span == "last" else frames.rows(span)  # type: ignore[arg-type]
+    return frames.data[rows]
+
+
+def pooled_at_once(frames: Frames, span: str, pooling: str) -> Rows:
+    """One vector for all rows of a span, or the rows themselves."""
+    rows = rows_of(frames, span)
+    if pooling == "mean":
+        return np.float32(rows.astype(np.float64).mean(axis=0))
+    return {"max": lambda: np.amax(rows, axis=0), "last": lambda: rows[-1], "none": lambda: rows}[
+        pooling
+    ]()
