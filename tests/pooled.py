@@ -23,7 +23,7 @@ def pooled_at_once(frames: Frames, span: str, pooling: str) -> Rows:
     """One vector for all rows of a span, or the rows themselves."""
     rows = rows_of(frames, span)
     if pooling == "mean":
-        return np.float32(rows.astype(np.float64).mean(axis=0))
+        return rows.astype(np.float64).mean(axis=0).astype(np.float32)
     return {"max": lambda: np.amax(rows, axis=0), "last": lambda: rows[-1], "none": lambda: rows}[
         pooling
     ]()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -13,6 +16,7 @@ from .errors import OptionError
 __all__ = [
     "available_bytes",
     "batch_frames",
+    "give_back_memory",
     "resolve_bytes",
     "resolve_device",
     "resolve_dtype",
@@ -28,6 +32,22 @@ def batch_frames(device: torch.device) -> int:
     More of them make a processor no faster and take more memory; a GPU wants four times as many.
     """
     return 12_000 if device.type == "cuda" else 3_000
+
+
+def give_back_memory() -> None:
+    """Let the system have what has been freed between tensors of other sizes.
+
+    The C library of Linux (glibc) keeps it, and with clips of every length it comes to hundreds of
+    megabytes. Takes some 15 ms after a pass over a minute of audio at the 7B's size.
+    """
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

@@ -116,16 +116,17 @@ def packed_attention(
         return _attend_in_one_call(
             query, key, value, packing, bool(module.is_causal), scaling
         ), None
+    parts = [part.split(packing.lengths, dim=2) for part in (query, key, value)]
+    if not module.is_causal and _by_heads(query):
+        output = torch.empty_like(query)
+        for q, k, v, out in zip(*parts, output.split(packing.lengths, dim=2), strict=True):
+            _attend_by_heads(q, k, v, scaling, out)
+        return output.transpose(1, 2).contiguous(), None
     outputs = []
-    for place, (q, k, v) in enumerate(
-        zip(*(part.split(packing.lengths, dim=2) for part in (query, key, value)), strict=True)
-    ):
+    for place, (q, k, v) in enumerate(zip(*parts, strict=True)):
         rows = q.shape[2]
         if module.is_causal:
             k, v = packing.attend_to(module.layer_idx, place, k, v)  # type: ignore[arg-type]
-        if not module.is_causal and _by_heads(q):
-            outputs.append(_attend_by_heads(q, k, v, scaling))
-            continue
         earlier = k.shape[2] - rows
         # A single row sees everything; after earlier rows the triangle starts further right.
         triangle = module.is_causal and rows > 1
@@ -191,7 +192,8 @@ def _ends(lengths: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 _SCORES_AT_ONCE = 1 << 21
-"""Four megabytes of bfloat16: what two products and a softmax pass on to each other in a cache."""
+"""Four megabytes of bfloat16, used again and again: what two products and a softmax pass on to each
+other in a cache. Less than two heads at once keep two processors no busier."""
 
 
 def _by_heads(query: Tensor) -> bool:
@@ -204,19 +206,21 @@ def _attend_by_heads(
     key: Float[Tensor, "1 heads rows head_dim"],
     value: Float[Tensor, "1 heads rows head_dim"],
     scaling: float,
-) -> Float[Tensor, "1 heads rows head_dim"]:
-    """Softmax between two products, a few heads at a time."""
+    output: Float[Tensor, "1 heads rows head_dim"],
+) -> None:
+    """Softmax between two products, a few heads at a time, written to `output`."""
     _, heads, rows, _ = query.shape
-    group = max(1, _SCORES_AT_ONCE // (rows * key.shape[2]))
+    seen = key.shape[2]
+    group = min(heads, max(2, _SCORES_AT_ONCE // (rows * seen)))
     if scaling != 1.0:  # Whisper's encoder has scaled the queries already
         query = query * scaling
-    output = torch.empty_like(query)
+    space = query.new_empty(group, rows, seen)
     for start in range(0, heads, group):
         mine = slice(start, start + group)
-        scores = torch.bmm(query[0, mine], key[0, mine].transpose(1, 2))
+        part = query[0, mine]
+        scores = torch.bmm(part, key[0, mine].transpose(1, 2), out=space[: len(part)])
         weights = torch.softmax(scores, dim=-1, out=scores)
         torch.bmm(weights, value[0, mine], out=output[0, mine])
-    return output
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from torch import nn
 from .errors import OptionError
 from .layout import empty_module
 from .prepacked import prepacked
+from .scratch import Scratch
 from .weights import Checkpoint
 
 __all__ = ["Parts"]
@@ -39,14 +41,19 @@ class Parts:
         self._kept: dict[str, nn.Module] = {}
         self._numbers = {name: math.prod(n.shape) for name, n in checkpoint.needs(None).items()}
 
-    def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
+    def get(
+        self, prefix: str, build: Callable[[], nn.Module], scratch: Scratch | None = None
+    ) -> Any:
         """The module whose tensors are named `prefix…`, in evaluation mode, without gradients.
 
         It is built without memory: the weights read are the only ones ever allocated.
+
+        Args:
+            scratch: for weights that are laid out anew, so that several modules share it.
         """
         if prefix not in self._kept:
             self._free(self._bytes(prefix), spare=())
-            self._kept[prefix] = self._own(build, prefix)
+            self._kept[prefix] = self._own(build, prefix, scratch or Scratch())
         return self._kept[prefix]
 
     def layers(
@@ -60,12 +67,15 @@ class Parts:
         """
         names = [f"{prefix}{k}." for k in range(depth)]
         streamed = self._streamed(names)
+        # What is to be kept is asked for, if at all, before the first that is streamed is let go
+        # of: until then the second scratch is its.
+        scratches = Scratch(), Scratch()
         with ThreadPoolExecutor(1, thread_name_prefix="weights") as reader:
-            coming = iter(streamed)
+            coming = zip(streamed, itertools.cycle(scratches), strict=False)
             next_read = self._submit(reader, coming)
             for k, name in enumerate(names):
                 if name not in streamed:
-                    yield self.get(name, partial(build, k))
+                    yield self.get(name, partial(build, k), scratches[1])
                 elif next_read is not None:
                     layer = self._filled(partial(build, k), next_read.result())
                     next_read = self._submit(reader, coming)
@@ -104,35 +114,33 @@ class Parts:
             )
 
     def _submit(
-        self, reader: ThreadPoolExecutor, names: Iterator[str]
+        self, reader: ThreadPoolExecutor, coming: Iterator[tuple[str, Scratch]]
     ) -> Future[dict[str, torch.Tensor]] | None:
-        name = next(names, None)
-        return None if name is None else reader.submit(self._read, name, mapped=True)
+        item = next(coming, None)
+        return None if item is None else reader.submit(self._read, *item)
 
     def _bytes(self, prefix: str) -> int:
         """Of the tensors named `prefix…`, in the dtype of the arithmetic."""
         numbers = sum(n for name, n in self._numbers.items() if name.startswith(prefix))
         return numbers * self.dtype.itemsize
 
-    def _read(self, prefix: str, *, mapped: bool = False) -> dict[str, torch.Tensor]:
-        """From the file to the device. Page-locked memory lets a GPU fetch it on its own; what is
-        soon let go of stays in the file's own pages."""
+    def _read(self, prefix: str, scratch: Scratch | None = None) -> dict[str, torch.Tensor]:
+        """From the file to the device. Page-locked memory lets a GPU fetch it on its own."""
         on_gpu = self.device.type == "cuda"
         return self.checkpoint.read(
             prefix,
             pinned=on_gpu,
-            mapped=mapped and not on_gpu,
+            scratch=None if on_gpu else scratch,
             convert=lambda tensor: tensor.to(self.device, self.dtype, non_blocking=on_gpu),
         )
 
-    def _own(self, build: Callable[[], nn.Module], prefix: str) -> nn.Module:
-        """A module to keep. What is laid out anew is laid out from the file's own pages, so that
-        it is never in memory twice; the rest of them is copied."""
-        packs = self.device.type == "cpu" and self.dtype is torch.bfloat16
-        module = prepacked(self._filled(build, self._read(prefix, mapped=packs)))
-        if packs:
-            for parameter in module.parameters():
-                parameter.data = parameter.data.clone()
+    def _own(self, build: Callable[[], nn.Module], prefix: str, scratch: Scratch) -> nn.Module:
+        """A module to keep. What is laid out anew comes by way of `scratch`; the rest is copied."""
+        if self.device.type != "cpu" or self.dtype is not torch.bfloat16:
+            return self._filled(build, self._read(prefix))
+        module = prepacked(self._filled(build, self._read(prefix, scratch)))
+        for parameter in module.parameters():
+            parameter.data = parameter.data.clone()
         return module
 
     def _filled(

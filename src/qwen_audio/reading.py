@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from .audio import Window, Windowing
 from .batching import Failed, pieces_in_batches
+from .compute import give_back_memory
 from .errors import AudioError
 from .generation import Sampling
 from .line import Keep, Line
@@ -47,6 +48,7 @@ def read(
     for batch in pieces_in_batches(line, inputs, sampling_rate, windowing):
         pieces = [piece for piece in batch if not isinstance(piece, Failed)]
         states = iter(line.states(pieces, taps, keep, rendered, continuation) if pieces else ())
+        give_back_memory()
         for piece in batch:
             if held and piece.clip != current:
                 yield _reading(held)

@@ -8,10 +8,8 @@ map says exactly which bytes were read, and lets the same header describe a file
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import Any, BinaryIO
 import torch
 
 from .errors import CheckpointError
+from .scratch import Scratch
 
 __all__ = [
     "LENGTH_BYTES",
@@ -45,9 +44,6 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 _SIZES = {"U8": 1, "I8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}
 _SIZES |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}
 _SIZES |= {name: dtype.itemsize for name, dtype in _DTYPES.items()}
-
-_POPULATE_READ = 22
-"""Linux' MADV_POPULATE_READ: read the pages now, here, and not one by one as they are touched."""
 
 _PLACES, _BYTES = 2, 256
 """Where training has changed a tensor it has changed most of its numbers: a few tell it."""
@@ -135,27 +131,34 @@ def read_tensors(
     located: Mapping[str, Located],
     *,
     pinned: bool = False,
-    mapped: bool = False,
+    scratch: Scratch | None = None,
     convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The tensors, each in memory of its own (page-locked if `pinned`), in the order of the files.
 
     Args:
-        mapped: the file's own pages instead of memory of its own: nothing is copied, and the
-            system may share them. For weights that are soon let go of.
+        scratch: memory to read into instead, which all tensors of before give up: for weights
+            that are soon let go of.
         convert: applied to each as soon as it is read, so that two forms of all never exist.
 
     Raises:
         CheckpointError: for a number format that the models have no use for, or a file cut short.
     """
     tensors: dict[str, torch.Tensor] = {}
+    if scratch is not None:
+        scratch.rewind()
     for file in dict.fromkeys(place.file for place in located.values()):
         with _opened(file) as opened:
             mine = [(name, place.slot) for name, place in located.items() if place.file == file]
             for name, slot in sorted(mine, key=lambda item: item[1].start):
-                _announce(opened, slot.start, slot.bytes)
-                tensor = _read(opened, name, slot, slot.start, slot.shape, pinned, mapped)
+                if scratch is not None:
+                    tensor = _read_into(scratch, file, name, slot)
+                else:
+                    _announce(opened, slot.start, slot.bytes)
+                    tensor = _read(opened, name, slot, slot.start, slot.shape, pinned)
                 tensors[name] = tensor if convert is None else convert(tensor)
+                if scratch is not None and tensors[name].data_ptr() != tensor.data_ptr():
+                    scratch.give_back()
     return tensors
 
 
@@ -217,12 +220,7 @@ def _read(
     start: int,
     shape: tuple[int, ...],
     pinned: bool,
-    mapped: bool = False,
 ) -> torch.Tensor:
-    if mapped and slot.bytes and start % check_dtype(slot, name).itemsize == 0:
-        return torch.frombuffer(_pages(opened, start, slot.bytes, name), dtype=_DTYPES[slot.dtype])[
-            start % mmap.ALLOCATIONGRANULARITY // _SIZES[slot.dtype] :
-        ].reshape(shape)
     values = torch.empty(math.prod(shape), dtype=check_dtype(slot, name), pin_memory=pinned)
     space = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
     opened.seek(start)
@@ -235,20 +233,17 @@ def _read(
     return values.reshape(shape)
 
 
-def _pages(opened: BinaryIO, start: int, size: int, name: str) -> mmap.mmap:
-    """A file's bytes, and those before them in the first page, brought into memory by now."""
-    before = start % mmap.ALLOCATIONGRANULARITY
-    if start + size > os.fstat(opened.fileno()).st_size:
-        raise _damaged(opened.name, f"it ends inside {name}")
-    # A copy of our own if it were written to, which nobody does: torch wants what can be.
-    pages = mmap.mmap(
-        opened.fileno(), before + size, access=mmap.ACCESS_COPY, offset=start - before
-    )
-    for advice in (_POPULATE_READ, getattr(mmap, "MADV_WILLNEED", 3)):
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            pages.madvise(advice)
-            break
-    return pages
+def _read_into(scratch: Scratch, file: Path, name: str, slot: Slot) -> torch.Tensor:
+    dtype = check_dtype(slot, name)
+    try:
+        space = scratch.read(file, slot.start, slot.stop)
+    except OSError as error:
+        raise _damaged(str(file), str(error)) from error
+    if len(space) < slot.bytes:
+        raise _damaged(str(file), f"it ends inside {name}")
+    if slot.start % dtype.itemsize:  # a header of an odd length
+        return torch.frombuffer(bytearray(space), dtype=dtype).reshape(slot.shape)
+    return torch.frombuffer(space, dtype=dtype).reshape(slot.shape)
 
 
 def _damaged(name: str, why: str) -> CheckpointError:

@@ -16,6 +16,7 @@ from .errors import CheckpointError
 from .hub import HubFiles
 from .layout import EMBEDDINGS, Needed, needed_tensors
 from .mel import check_extractor
+from .scratch import Scratch
 from .shards import (
     Located,
     Slot,
@@ -168,15 +169,15 @@ class Checkpoint:
         prefix: str,
         *,
         pinned: bool = False,
-        mapped: bool = False,
+        scratch: Scratch | None = None,
         convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """The tensors whose names start with `prefix`, and no others; names without the prefix.
 
         See `read_tensors` for the options.
         """
-        names = [name for name in self._needed if name.startswith(prefix)]
-        tensors = read_tensors(self._located(names), pinned=pinned, mapped=mapped, convert=convert)
+        located = self._located(name for name in self._needed if name.startswith(prefix))
+        tensors = read_tensors(located, pinned=pinned, scratch=scratch, convert=convert)
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
     def rows(self, ids: Sequence[int]) -> list[torch.Tensor]:
