@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .compute import give_back_memory
 from .errors import OptionError
 from .layout import empty_module
 from .prepacked import prepacked
@@ -41,19 +42,12 @@ class Parts:
         self._kept: dict[str, nn.Module] = {}
         self._numbers = {name: math.prod(n.shape) for name, n in checkpoint.needs(None).items()}
 
-    def get(
-        self, prefix: str, build: Callable[[], nn.Module], scratch: Scratch | None = None
-    ) -> Any:
+    def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
         """The module whose tensors are named `prefix…`, in evaluation mode, without gradients.
 
         It is built without memory: the weights read are the only ones ever allocated.
-
-        Args:
-            scratch: for weights that are laid out anew, so that several modules share it.
         """
-        if prefix not in self._kept:
-            self._free(self._bytes(prefix), spare=())
-            self._kept[prefix] = self._own(build, prefix, scratch or Scratch())
+        self._keep({prefix: build})
         return self._kept[prefix]
 
     def layers(
@@ -67,15 +61,16 @@ class Parts:
         """
         names = [f"{prefix}{k}." for k in range(depth)]
         streamed = self._streamed(names)
-        # What is to be kept is asked for, if at all, before the first that is streamed is let go
-        # of: until then the second scratch is its.
-        scratches = Scratch(), Scratch()
+        # First, so that weights which stay don't come to lie between numbers which go.
+        self._keep(
+            {name: partial(build, k) for k, name in enumerate(names) if name not in streamed}
+        )
         with ThreadPoolExecutor(1, thread_name_prefix="weights") as reader:
-            coming = zip(streamed, itertools.cycle(scratches), strict=False)
+            coming = zip(streamed, itertools.cycle((Scratch(), Scratch())), strict=False)
             next_read = self._submit(reader, coming)
             for k, name in enumerate(names):
                 if name not in streamed:
-                    yield self.get(name, partial(build, k), scratches[1])
+                    yield self.get(name, partial(build, k))
                 elif next_read is not None:
                     layer = self._filled(partial(build, k), next_read.result())
                     next_read = self._submit(reader, coming)
@@ -85,6 +80,15 @@ class Parts:
     def release(self) -> None:
         """Let go of all weights; they are read again when they are needed."""
         self._kept.clear()
+
+    def _keep(self, modules: Mapping[str, Callable[[], nn.Module]]) -> None:
+        absent = {name: build for name, build in modules.items() if name not in self._kept}
+        scratch = Scratch()
+        for name, build in absent.items():
+            self._free(self._bytes(name), spare=modules.keys())
+            self._kept[name] = self._own(build, name, scratch)
+        if absent:
+            give_back_memory()
 
     def _streamed(self, names: Sequence[str]) -> list[str]:
         """The layers that there is no room to keep, once room is made for two that come and go."""
@@ -99,7 +103,7 @@ class Parts:
     def _room(self) -> float:
         return self._max_bytes - sum(map(self._bytes, self._kept))
 
-    def _free(self, size: int, spare: Sequence[str]) -> None:
+    def _free(self, size: int, spare: Collection[str]) -> None:
         """Let go of what was asked for first, until there is room for so many bytes."""
         for name in sorted(self._kept, key=lambda name: name in spare):  # in order, but for those
             if self._room() >= size:
