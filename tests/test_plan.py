@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -94,7 +95,9 @@ def test_bfloat16_halves_the_memory_of_weights_and_not_what_is_read(checkpoint: 
         half = make_plan(opened, tap, torch.bfloat16)
         runtime = make_plan(opened, opened.geometry.tap("mel"), torch.float32).peak_memory_bytes
         assert (half.peak_memory_bytes - runtime) * 2 == single.peak_memory_bytes - runtime
-        assert dataclasses.replace(single, peak_memory_bytes=half.peak_memory_bytes) == half
+        assert (half.least_memory_bytes - runtime) * 2 == single.least_memory_bytes - runtime
+        memory = {f: getattr(half, f) for f in ("peak_memory_bytes", "least_memory_bytes")}
+        assert dataclasses.replace(single, **memory) == half
 
 
 def test_a_limit_of_memory_is_a_limit_of_the_plan(checkpoint: Path) -> None:
@@ -103,6 +106,45 @@ def test_a_limit_of_memory_is_a_limit_of_the_plan(checkpoint: Path) -> None:
     limited = qa.load(checkpoint, max_memory=limit)
     assert limited.plan("mel") == free.plan("mel")
     assert limited.plan("lm.norm").peak_memory_bytes == limit
+    none = qa.load(checkpoint, max_memory="1MB").plan("lm.norm")
+    assert none.peak_memory_bytes == none.least_memory_bytes > 1_000_000
+
+
+def test_text_is_the_whole_line(checkpoint: Path) -> None:
+    model = qa.load(checkpoint)
+    assert model.plan() == model.plan("text") == model.plan(None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_least_memory_will_do_and_less_will_not(
+    checkpoint: Path, dtype: str, bytes_read: dict[str, int]
+) -> None:
+    free = qa.load(checkpoint, dtype=dtype)
+    for tap in (*free.taps, None):
+
+        def run(model: Any, tap: Any = tap) -> Any:
+            if tap is None:
+                return model.describe(sound(0.5), max_new_tokens=2, **RATE)
+            return model.encode(sound(0.5), tap=tap, **RATE)
+
+        least = free.plan(tap).least_memory_bytes
+        expected = run(free)
+        tight = qa.load(checkpoint, dtype=dtype, max_memory=least)
+        np.testing.assert_array_equal(run(tight), expected)
+        bytes_read.clear()
+        with pytest.raises(qa.OptionError, match=r"takes \d+MB of memory at the least, and may"):
+            run(qa.load(checkpoint, dtype=dtype, max_memory=least - 1))
+        assert bytes_read == {}  # refused before anything is read
+
+
+def test_taps_of_any_depth_in_any_order_share_little_memory(checkpoint: Path) -> None:
+    """Shallow taps leave more for weights than deep ones do."""
+    free = qa.load(checkpoint, dtype="float32")
+    tight = qa.load(checkpoint, dtype="float32", max_memory=free.plan("lm.norm").least_memory_bytes)
+    for tap in ("lm.norm", "audio_tower", "lm.1", "encoder.1", "mel", "lm.norm", "audio_tower"):
+        np.testing.assert_array_equal(
+            tight.encode(sound(0.5), tap=tap, **RATE), free.encode(sound(0.5), tap=tap, **RATE)
+        )
 
 
 # Arithmetic.

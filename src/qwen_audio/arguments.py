@@ -71,7 +71,8 @@ def build_parser(
         metavar="M",
         help="such as 4GB; layers that don't fit are streamed (default: most of what is free)",
     )
-    compute.add_argument("--prompt", help='a question (default: "Describe the music:")')
+    asking = _options()
+    asking.add_argument("--prompt", help='a question (default: "Describe the music:")')
 
     audio = _options()
     audio.add_argument(
@@ -90,7 +91,7 @@ def build_parser(
         sub.set_defaults(run=runs[name])
         return sub
 
-    describe = command("describe", "Say in words what is heard.", compute, audio)
+    describe = command("describe", "Say in words what is heard.", compute, asking, audio)
     describe.add_argument(
         "--max-new-tokens", type=int, default=256, metavar="N", help="per answer (default: 256)"
     )
@@ -106,7 +107,7 @@ def build_parser(
     )
     describe.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
 
-    encode = command("encode", "Write the vectors of one tap to a file.", compute, audio)
+    encode = command("encode", "Write the vectors of one tap to a file.", compute, asking, audio)
     encode.add_argument(
         "--tap", default="audio_tower", help="see `qwen-audio taps` (default: audio_tower)"
     )
@@ -122,13 +123,16 @@ def build_parser(
         "-o", "--output", required=True, metavar="OUT", help=".npz, .safetensors or .parquet"
     )
 
-    command("inspect", "Show a clip's whole way along the line, counted.", compute, audio)
+    command("inspect", "Show a clip's whole way along the line, counted.", compute, asking, audio)
 
-    taps = command("taps", "List every tap and what it takes, before any of it is fetched.")
+    taps = command("taps", "List every tap and what it takes, before any is fetched.", compute)
     taps.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
 
     certify = command(
-        "certify", "Compare every tap with transformers' own model, on this machine.", compute
+        "certify",
+        "Compare every tap with transformers' own model, on this machine.",
+        compute,
+        asking,
     )
     certify.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
     certify.add_argument(

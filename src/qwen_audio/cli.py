@@ -146,7 +146,7 @@ def _taps(options: argparse.Namespace) -> int:
     from .fast_start import fast_start
 
     with fast_start():
-        from .compute import resolve_device, resolve_dtype
+        from .compute import resolve_bytes, resolve_device, resolve_dtype
         from .plan import make_plan
         from .weights import Checkpoint
     from .tables import taps_tables
@@ -156,19 +156,20 @@ def _taps(options: argparse.Namespace) -> int:
     source = options.checkpoint or options.model
     _say_embedded(source)
     checkpoint = Checkpoint(source or EMBEDDED, options.revision)
-    device = resolve_device(None)
-    dtype = resolve_dtype(None, checkpoint.dtype, device)
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, checkpoint.dtype, device)
+    memory = resolve_bytes(options.max_memory)
     numbers = str(dtype).removeprefix("torch.")
     geometry = checkpoint.geometry
     rows = [
         {
             "width": geometry.width(tap),
             "rate_hz": tap.rate_hz,
-            **dataclasses.asdict(make_plan(checkpoint, tap, dtype, device)),
+            **dataclasses.asdict(make_plan(checkpoint, tap, dtype, device, memory)),
         }
         for tap in geometry.taps()
     ]
-    text = dataclasses.asdict(make_plan(checkpoint, None, dtype, device))
+    text = dataclasses.asdict(make_plan(checkpoint, None, dtype, device, memory))
     if options.json:
         _print_json(
             {
@@ -179,7 +180,7 @@ def _taps(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    for table in taps_tables(checkpoint.name, rows, text):
+    for table in taps_tables(f"{checkpoint.name} in {numbers}", rows, text):
         _print_table(table)
     return 0
 

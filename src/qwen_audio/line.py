@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -12,13 +13,14 @@ from jaxtyping import Float32
 
 from .audio import Window
 from .encoder import AudioEncoder
+from .errors import OptionError
 from .frames import Run, SpanKind, WindowRows
 from .generation import Sampling, generate
 from .lm import LanguageModel, Positions
 from .mel import LogMel, log_mel
 from .packed import KeyValueCache, whole_rows
 from .parts import Parts
-from .plan import Plan, make_plan, working_bytes
+from .plan import Plan, least_bytes, make_plan, working_bytes
 from .prompt import Prompts
 from .tap import Stage, Tap
 from .transfer import Report
@@ -75,10 +77,7 @@ class Line:
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.max_memory = max_memory
-        weights = None
-        if max_memory is not None:
-            weights = max(0, max_memory - working_bytes(checkpoint, None, dtype, device))
-        self.parts = Parts(checkpoint, device, dtype, weights)
+        self.parts = Parts(checkpoint, device, dtype)
         self.encoder, self.lm = AudioEncoder(self.parts), LanguageModel(self.parts)
         self._prompts: Prompts | None = None
         self._chat, self._report = chat, report
@@ -105,10 +104,29 @@ class Line:
         return log_mel(samples, self.checkpoint.extractor)
 
     def bring(self, tap: Tap | None) -> None:
-        """Fetch from a hub what a tap (None: text) needs, all at once and not part by part."""
+        """Fetch from a hub what a tap (None: text) needs, all at once and not part by part.
+
+        Raises:
+            OptionError: before that, if memory won't do.
+        """
+        self._divide_memory(tap)
         if not {tap, None} & self._brought:
             self.checkpoint.bring(tap, self._report)
             self._brought.add(tap)
+
+    def _divide_memory(self, tap: Tap | None) -> None:
+        """What the work up to a tap doesn't need is for weights."""
+        if self.max_memory is None:
+            return
+        where = (self.checkpoint, tap, self.dtype, self.device)
+        self.parts.max_bytes = self.max_memory - working_bytes(*where)
+        if (least := least_bytes(*where)) > self.max_memory:
+            raise OptionError(
+                f"{tap or 'text'} of {self.checkpoint.name} in {self.dtype_name} takes "
+                f"{math.ceil(least / 1e6)}MB of memory at the least, and may take "
+                f"{self.max_memory // 10**6}MB: give max_memory='{math.ceil(least / 1e6)}MB' or "
+                "more, or choose a tap further left"
+            )
 
     def hear(self, mels: Sequence[LogMel]) -> list[torch.Tensor]:
         """For each window the projector's rows, (audio tokens, width): what the LM is given."""

@@ -38,20 +38,24 @@ class Opened:
         """In which numbers it computes, such as "bfloat16"."""
         return self._line.dtype_name
 
-    def plan(self, tap: str | Tap | None) -> Plan:
+    def plan(self, tap: str | Tap | None = None) -> Plan:
         """What a tap takes, before any of it is fetched or read: tensors, bytes, memory, GFLOP.
 
-        None stands for text. Of a hub model only the index and the shards' headers are fetched.
+        None, or "text", is the whole line. Of a hub model only the index and the shards' headers
+        are fetched.
         """
-        return self._line.plan(None if tap is None else self.geometry.tap(tap))
+        return self._line.plan(self._up_to(tap))
 
-    def fetch(self, tap: str | Tap | None) -> None:
-        """Bring from a hub what a tap (None: text) needs; all verbs do so when they begin.
+    def fetch(self, tap: str | Tap | None = None) -> None:
+        """Bring from a hub what a tap (or text) needs; all verbs do so when they begin.
 
         Raises:
             CheckpointError: if the hub can't give it.
         """
-        self._line.bring(None if tap is None else self.geometry.tap(tap))
+        self._line.bring(self._up_to(tap))
+
+    def _up_to(self, tap: str | Tap | None) -> Tap | None:
+        return None if tap in (None, "text") else self.geometry.tap(tap)
 
     def _rendered(self, taps: Sequence[Tap], prompt: str | None) -> str | None:
         """The text that the language model is given, or None where no tap is in it."""
@@ -66,6 +70,10 @@ class Opened:
 
     def _named(self, taps: Iterable[str | Tap]) -> dict[str, Tap]:
         """Taps as they were written → taps of this model."""
+        if not isinstance(taps, Iterable):
+            raise OptionError(
+                f"tap={taps!r}: name one, such as 'audio_tower', or several in a list"
+            )
         named = {str(tap): self.geometry.tap(tap) for tap in taps}
         if not named:
             raise OptionError("taps is empty: name at least one, such as 'audio_tower'")

@@ -26,8 +26,9 @@ class Parts:
     """The modules of one checkpoint on one device, each filled strictly with its own tensors.
 
     Args:
-        max_bytes: what weights may take together. Single modules and as many layers as fit are
-            kept; layers that don't fit are read for every pass, one while another computes.
+        max_bytes: what weights may take together; may be changed between passes. Single modules
+            and as many layers as fit are kept; layers that don't fit are read for every pass, one
+            while another computes.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Parts:
         max_bytes: int | None = None,
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
-        self._max_bytes = math.inf if max_bytes is None else max_bytes
+        self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._kept: dict[str, nn.Module] = {}
         self._numbers = {name: math.prod(n.shape) for name, n in checkpoint.needs(None).items()}
 
@@ -92,16 +93,18 @@ class Parts:
 
     def _streamed(self, names: Sequence[str]) -> list[str]:
         """The layers that there is no room to keep, once room is made for two that come and go."""
-        absent = [name for name in names if name not in self._kept]
-        if sum(map(self._bytes, absent)) <= self._room():
-            return []
-        size = max(map(self._bytes, absent))
-        self._free(2 * size, spare=names)
-        absent = [name for name in names if name not in self._kept]
-        return absent[int(self._room() - 2 * size) // size :]
+        size = max(map(self._bytes, names), default=0)
+        while True:
+            absent = [name for name in names if name not in self._kept]
+            all_of_them = sum(map(self._bytes, absent))
+            if all_of_them <= self._room():
+                return []
+            if 2 * size <= self._room():
+                return absent[int(self._room() - 2 * size) // size :]
+            self._free(min(all_of_them, 2 * size), spare=names)
 
     def _room(self) -> float:
-        return self._max_bytes - sum(map(self._bytes, self._kept))
+        return self.max_bytes - sum(map(self._bytes, self._kept))
 
     def _free(self, size: int, spare: Collection[str]) -> None:
         """Let go of what was asked for first, until there is room for so many bytes."""
@@ -112,7 +115,7 @@ class Parts:
         if self._room() < size:
             more = size - self._room()
             raise OptionError(
-                f"max_memory leaves {self._max_bytes / 1e9:.2f} GB for weights, but two layers or "
+                f"max_memory leaves {self.max_bytes / 1e9:.2f} GB for weights, but two layers or "
                 f"one matrix take {size / 1e9:.2f} GB in {str(self.dtype).removeprefix('torch.')}: "
                 f"give {more / 1e9:.2f} GB more"
             )

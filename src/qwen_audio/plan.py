@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,15 @@ from .layout import EMBEDDINGS
 from .tap import Stage, Tap
 from .weights import Checkpoint
 
-__all__ = ["Plan", "make_plan", "working_bytes"]
+__all__ = ["Plan", "least_bytes", "make_plan", "working_bytes"]
 
 _CPU = torch.device("cpu")
 
 _RUNTIME_BYTES = 560_000_000
 """Resident memory of a process that has imported torch, transformers' model classes and PyAV (some
 410 MB), and decodes ahead in threads."""
+
+_LAYER = re.compile(r"(.+\.layers)\.(\d+)\.")
 
 _SLACK = 2.5
 """What was measured, over what is counted: the products' own scratch, and memory between uses."""
@@ -34,7 +37,9 @@ class Plan:
         download_bytes: to be fetched from a hub, beyond what is on this machine already.
         read_bytes: of weights, from disk. Of the table of embeddings only rows are read, a few
             kilobytes for each token of a prompt, which are not counted.
-        peak_memory_bytes: of the process, with a full batch of audio (an estimate).
+        peak_memory_bytes: of the process, with a full batch of audio (an estimate); at most what
+            `max_memory` allows, where that can be kept to.
+        least_memory_bytes: with layers streamed two at a time: the least `max_memory` that will do.
         gflop_per_second: arithmetic for a second of audio, in windows of 30 s; prompt and generated
             tokens (each 2 FLOP a parameter of the language model) come on top.
     """
@@ -45,6 +50,7 @@ class Plan:
     download_bytes: int
     read_bytes: int
     peak_memory_bytes: int
+    least_memory_bytes: int
     gflop_per_second: float
 
 
@@ -60,6 +66,7 @@ def make_plan(
     numbers = {name: math.prod(needed.shape) for name, needed in needs.items()}
     resident = sum(count for name, count in numbers.items() if name != EMBEDDINGS)
     peak = resident * dtype.itemsize + working_bytes(checkpoint, tap, dtype, device)
+    least = least_bytes(checkpoint, tap, dtype, device)
     products = sum(needed.rate_hz * numbers[name] for name, needed in needs.items())
     return Plan(
         tap=None if tap is None else str(tap),
@@ -67,7 +74,8 @@ def make_plan(
         parameters=sum(numbers.values()),
         download_bytes=checkpoint.missing_bytes(tap),
         read_bytes=sum(checkpoint.stored_bytes(name) for name in needs if name != EMBEDDINGS),
-        peak_memory_bytes=peak if max_memory is None else min(peak, max_memory),
+        peak_memory_bytes=peak if max_memory is None else min(peak, max(least, max_memory)),
+        least_memory_bytes=least,
         gflop_per_second=round(2 * (products + _attention(checkpoint, tap)) / 1e9, 3),
     )
 
@@ -89,6 +97,23 @@ def working_bytes(
         row = 3 * text.intermediate_size + 6 * text.hidden_size
         held = max(held, positions * row)
     return _RUNTIME_BYTES + round(_SLACK * held * dtype.itemsize)
+
+
+def least_bytes(
+    checkpoint: Checkpoint, tap: Tap | None, dtype: torch.dtype, device: torch.device = _CPU
+) -> int:
+    """Memory of the process where as many weights as can come and go: what is there at once is one
+    module, or two layers (one computes, one is read)."""
+    modules: dict[str, dict[str, int]] = {}
+    for name, needed in checkpoint.needs(tap).items():
+        if name != EMBEDDINGS:
+            layer = _LAYER.match(name)
+            module, part = (layer[1], layer[2]) if layer else (name.rpartition(".")[0], "")
+            parts = modules.setdefault(module, {})
+            parts[part] = parts.get(part, 0) + math.prod(needed.shape)
+    rooms = [min(sum(parts.values()), 2 * max(parts.values())) for parts in modules.values()]
+    weights = max(rooms, default=0) * dtype.itemsize
+    return weights + working_bytes(checkpoint, tap, dtype, device)
 
 
 def _attention(checkpoint: Checkpoint, tap: Tap | None) -> float:

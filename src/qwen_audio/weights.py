@@ -54,6 +54,10 @@ class Checkpoint:
     """
 
     def __init__(self, source: str | Path = EMBEDDED, revision: str | None = None) -> None:
+        if not isinstance(source, str | Path) or not str(source):
+            raise CheckpointError(
+                f"{source!r} is no checkpoint: give 'embedded', a folder, or a hub's 'owner/name'"
+            )
         self.name = str(source)
         self._hub: HubFiles | None = None
         folder = _FOLDER_OF_EMBEDDED if self.name == EMBEDDED else Path(source).expanduser()
