@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -113,3 +114,31 @@ def _mux(container: Any, stream: Any, samples: Samples, rate: int, start: int = 
     frame.pts = start
     for packet in stream.encode(frame):
         container.mux(packet)
+
+
+def write_broken_files(folder: Path) -> list[Path]:
+    """One of every kind that can't be heard in full: each has to be named, and stop nobody."""
+    whole = sound(2.0, channels=2)
+    flac, mp3, ogg = (encode(whole, 48_000, name) for name in ("flac", "mp3", "ogg"))
+    wav = write_wav(whole, 48_000)
+    contents = {
+        "empty.wav": b"",
+        "text.mp3": b"not a sound, but words about one\n" * 30,
+        "page.flac": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+        "cut.wav": wav[: len(wav) // 2],
+        "cut.flac": flac[: len(flac) // 2],
+        "cut.ogg": ogg[: len(ogg) // 2],
+        "zeroed.mp3": mp3[: len(mp3) // 2] + bytes(len(mp3) // 8) + mp3[len(mp3) * 5 // 8 :],
+        "header.wav": wav[:40],
+        "silent film.mp4": with_picture(None),
+        "infinite.wav": write_wav(np.full((1, 4000), np.inf, np.float32), 48_000, "FLOAT"),
+        "nothing.wav": write_wav(np.zeros((1, 0), np.float32), 48_000),
+    }
+    paths = []
+    for name, content in contents.items():
+        path = folder / name
+        path.write_bytes(content)
+        paths.append(path)
+    dangling = folder / "link.wav"
+    dangling.symlink_to(folder / "gone.wav")
+    return [*paths, dangling]

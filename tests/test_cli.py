@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import os
 import re
@@ -12,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,37 +19,11 @@ import torch
 
 import qwen_audio as qa
 from checkpoints import EMBEDDED
-from qwen_audio.cli import main
+from commands import run, run_process
 from qwen_audio.parts import Parts
 from qwen_audio.plan import working_bytes
 from qwen_audio.weights import Checkpoint
 from reference import sound
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(*arguments: str | Path) -> Done:
-    """`qwen-audio` with these arguments, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse ends --help and wrong calls so
-            code = int(stop.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def run_process(*arguments: str | Path, stdin: bytes | None = None) -> Done:
-    """The same in a process of its own, without the type checks that pytest adds."""
-    command = [sys.executable, "-m", "qwen_audio.cli", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.fixture(scope="module")

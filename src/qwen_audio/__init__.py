@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .answer import Answer, Description
     from .audio import Waveform, Window
+    from .collection import Collection
     from .errors import (
         AudioError,
         CheckpointError,
+        CollectionError,
         MissingExtraError,
         OptionError,
         QwenAudioError,
@@ -39,9 +41,11 @@ __version__ = "0.1.0"
 _ROOMS = {
     "answer": ("Answer", "Description"),
     "audio": ("Waveform", "Window"),
+    "collection": ("Collection",),
     "errors": (
         "AudioError",
         "CheckpointError",
+        "CollectionError",
         "MissingExtraError",
         "OptionError",
         "QwenAudioError",
@@ -63,6 +67,8 @@ __all__ = [
     "Answer",
     "AudioError",
     "CheckpointError",
+    "Collection",
+    "CollectionError",
     "Description",
     "Frames",
     "Geometry",

@@ -125,6 +125,8 @@ def build_parser(
 
     command("inspect", "Show a clip's whole way along the line, counted.", compute, asking, audio)
 
+    _add_collections(commands, runs, model, compute, asking)
+
     taps = command("taps", "List every tap and what it takes, before any is fetched.", compute)
     taps.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
 
@@ -146,3 +148,81 @@ def build_parser(
         help="where it is saved (default: certificate.json)",
     )
     return parser
+
+
+def _add_collections(
+    commands: Any,
+    runs: Mapping[str, Run],
+    model: argparse.ArgumentParser,
+    compute: argparse.ArgumentParser,
+    asking: argparse.ArgumentParser,
+) -> None:
+    """index, search, and collection with commands of its own."""
+
+    def command(to: Any, run: str, text: str, *parents: argparse.ArgumentParser) -> Any:
+        name = run.rpartition(" ")[2]
+        sub = to.add_parser(name, help=text, description=text, parents=parents, allow_abbrev=False)
+        sub.register("action", None, _Once)
+        sub.set_defaults(run=runs[run])
+        return sub
+
+    index = command(
+        commands, "index", "Fill a collection with windows of recordings.", model, compute, asking
+    )
+    index.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="folders, files, patterns, manifests (.csv, .jsonl) or addresses (s3://, hf://)",
+    )
+    index.add_argument("--into", required=True, metavar="C.lance", help="made if it isn't there")
+    for name, text in {
+        "tap": "see `qwen-audio taps` (default: audio_tower)",
+        "pooling": "mean (default), max or last",
+        "span": "rows to pool: audio (default); at lm taps also prompt, last or all",
+    }.items():
+        index.add_argument(f"--{name}", help=text)
+    index.add_argument("--window", type=float, metavar="S", help="seconds a row (default: 10)")
+    index.add_argument("--hop", type=float, metavar="S", help="between windows (default: --window)")
+    index.add_argument(
+        "--describe", action="store_true", default=None, help="also caption every window"
+    )
+    index.add_argument("--float32", action="store_true", help="vectors (default: float16)")
+    index.add_argument("--retry", action="store_true", help="also what failed and hasn't changed")
+
+    search = command(
+        commands, "search", "Find windows by sound, by words, or by one of them.", model, compute
+    )
+    search.add_argument("collection", metavar="C.lance")
+    query = search.add_mutually_exclusive_group(required=True)
+    query.add_argument("--audio", metavar="FILE", help="what sounds like this")
+    query.add_argument("--text", metavar="WORDS", help="whose caption holds these words")
+    query.add_argument("--id", metavar="SOURCE[#N]", help="what sounds like this window of it")
+    search.add_argument("--where", metavar="SQL", help='such as "duration_seconds > 5"')
+    search.add_argument("--limit", type=int, default=10, metavar="N", help="(default: 10)")
+    search.add_argument("--exact", action="store_true", help="compare all, index or not")
+
+    text = "Look after a collection."
+    group = commands.add_parser("collection", help=text, description=text, allow_abbrev=False)
+    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
+    where = _options()
+    where.add_argument("collection", metavar="C.lance")
+    where.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
+    command(actions, "collection info", "What it holds, and how it was made.", where)
+    listing = command(actions, "collection list", "Its recordings.", where)
+    listing.add_argument("--where", metavar="SQL", help='such as "duration_seconds > 5"')
+    command(actions, "collection failures", "What could not be heard, and why.", where)
+    command(actions, "collection prune", "Delete rows of recordings that are gone.", where)
+    verify = command(
+        actions, "collection verify", "Encode a sample anew and compare.", where, compute
+    )
+    verify.add_argument("--sample", type=int, default=20, metavar="N", help="(default: 20)")
+    export = command(actions, "collection export", "Write it elsewhere.", where)
+    export.add_argument("--where", metavar="SQL", help='such as "duration_seconds > 5"')
+    export.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help=".parquet, .npz, or a folder for a Hugging Face dataset",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ __all__ = [
     "MIN_SECONDS",
     "SAMPLE_RATE_HZ",
     "WINDOW_SECONDS",
+    "Recording",
     "Waveform",
     "Window",
     "Windowing",
@@ -77,6 +79,26 @@ class Windowing:
         return self.window_seconds if self.hop_seconds is None else self.hop_seconds
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What is known of a recording beside its samples.
+
+    Attributes:
+        name: what it is called in results and messages.
+        duration_seconds: after resampling.
+        rate_hz, channels: as they were before mixing and resampling.
+        format: the container, such as "flac"; "array" for arrays.
+        tags: what the file says of itself ("title", "artist", …), keys in lower case.
+    """
+
+    name: str
+    duration_seconds: float
+    rate_hz: int
+    channels: int
+    format: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Waveform:
     """Mono float32 samples at 16 kHz, nominally in [-1, 1], at least one audio token (40 ms) long.
@@ -86,6 +108,7 @@ class Waveform:
         name: what to call it in results and messages.
         source_rate_hz, source_channels: as they were before mixing and resampling.
         source_format: the container, such as "flac"; "array" for arrays.
+        tags: what the file says of itself.
 
     Raises:
         AudioError: if it is empty, too short, not finite, or obviously not scaled to [-1, 1].
@@ -96,6 +119,7 @@ class Waveform:
     source_rate_hz: int = SAMPLE_RATE_HZ
     source_channels: int = 1
     source_format: str = field(default="array")
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         samples = self.samples
@@ -123,6 +147,18 @@ class Waveform:
     def duration_seconds(self) -> float:
         """Its length, after resampling."""
         return self.samples.size / SAMPLE_RATE_HZ
+
+    @property
+    def recording(self) -> Recording:
+        """What is known of it beside its samples."""
+        return Recording(
+            self.name,
+            self.duration_seconds,
+            self.source_rate_hz,
+            self.source_channels,
+            self.source_format,
+            self.tags,
+        )
 
     def windows(self, windowing: Windowing) -> tuple[Window, ...]:
         """Windows that together cover every sample.

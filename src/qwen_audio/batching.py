@@ -78,6 +78,8 @@ def _pieces(
     def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | Failed:
         clip, audio = numbered
         try:
+            if callable(audio):  # opened when its turn comes, and not before
+                audio = audio()
             return clip, load_waveform(audio, sampling_rate=sampling_rate)
         except AudioError as error:
             return Failed(clip, error)
@@ -91,7 +93,7 @@ def _pieces(
             # In this one thread, which runs ahead of the model's: a spectrogram is made by several
             # processors as it is, and each thread that makes them would keep memory to itself.
             for window in waveform.windows(windowing):
-                yield Piece(clip, waveform.name, window, line.mel(waveform.cut(window)))
+                yield Piece(clip, waveform.recording, window, line.mel(waveform.cut(window)))
 
 
 def _frames(piece: Piece | Failed) -> int:

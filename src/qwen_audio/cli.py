@@ -6,23 +6,32 @@ import argparse
 import dataclasses
 import io
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from . import collecting
 from .arguments import build_parser
 from .errors import AudioError, OptionError, QwenAudioError
-from .waiting import download_bar, progress
+from .terminal import (
+    EMBEDDED,
+    complain,
+    load_model,
+    progress,
+    report_failures,
+    say,
+    say_embedded,
+    say_json,
+    show_table,
+    windowing_of,
+)
 
 if TYPE_CHECKING:
-    from .model import QwenAudio
+    pass
 
 __all__ = ["main"]
-
-EMBEDDED = "embedded"  # weights.EMBEDDED, which would load torch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,23 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "inspect": _inspect,
         "taps": _taps,
         "certify": _certify,
+        **collecting.RUNS,
     }
     options = build_parser(runs).parse_args(arguments)
     try:
         return int(options.run(options))
     except QwenAudioError as error:
-        _complain(str(error))
+        complain(str(error))
         return 1
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return 130
 
 
 def _describe(options: argparse.Namespace) -> int:
-    model = _load(options)
+    model = load_model(options)
     sampling = {
         "max_new_tokens": options.max_new_tokens,
         "temperature": options.temperature,
@@ -62,21 +72,21 @@ def _describe(options: argparse.Namespace) -> int:
     live = sys.stdout.isatty() and not options.json and len(options.files) == 1
 
     def describe(file: str) -> None:
-        stream = (lambda text: print(text, end="", flush=True)) if live else None
+        stream = (lambda text: say(text, end="")) if live else None
         text = model.describe(
-            file, prompt=options.prompt, stream=stream, **sampling, **_windowing(options)
+            file, prompt=options.prompt, stream=stream, **sampling, **windowing_of(options)
         )
         if not text.complete:
-            _complain(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
+            complain(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
         if options.json:
             answers = [dataclasses.asdict(answer) for answer in text.answers]
-            _print_json({"source": file, "text": str(text), "answers": answers})
+            say_json({"source": file, "text": str(text), "answers": answers})
         elif live:
-            print()
+            say()
         elif len(options.files) > 1:
-            print(f"{file}: {text}" if len(text.answers) == 1 else f"{file}:\n{text}")
+            say(f"{file}: {text}" if len(text.answers) == 1 else f"{file}:\n{text}")
         else:
-            print(text)
+            say(text)
 
     return _each(options.files, describe)
 
@@ -86,13 +96,13 @@ def _encode(options: argparse.Namespace) -> int:
 
     output = check_output(options.output)
     _check_stdin(options.files)
-    model = _load(options)
+    model = load_model(options)
     settings = {
         "tap": options.tap,
         "pooling": options.pooling,
         "span": options.span,
         "prompt": options.prompt,
-        **_windowing(options),
+        **windowing_of(options),
     }
     spec = model.spec(**settings)
     failed = 0
@@ -101,12 +111,12 @@ def _encode(options: argparse.Namespace) -> int:
         for source, of_source in zip(progress(options.files), vectors, strict=True):
             if isinstance(of_source, AudioError):
                 failed += 1
-                _complain(str(of_source))
+                complain(str(of_source))
             else:
                 file.add(source, of_source)
-    status = _report_failures(failed, len(options.files))
+    status = report_failures(failed, len(options.files))
     if not file.sources:
-        _complain(f"nothing could be encoded, so {output} was not written")
+        complain(f"nothing could be encoded, so {output} was not written")
         return status
     summary = {
         "output": str(output),
@@ -116,11 +126,11 @@ def _encode(options: argparse.Namespace) -> int:
         "fingerprint": spec.fingerprint,
     }
     if options.json:
-        _print_json(summary)
+        say_json(summary)
     else:
         shapes = " ".join("×".join(map(str, shape)) for shape in file.shapes[:3])
         more = " …" * (len(file.shapes) > 3)
-        print(
+        say(
             f"{output}: {len(file.sources)} × {spec.tap}, {spec.pooling} over {spec.span}, "
             f"{shapes}{more}, {spec.dtype}, spec {spec.fingerprint}"
         )
@@ -128,16 +138,16 @@ def _encode(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    model = _load(options)
+    model = load_model(options)
     from .tables import inspection_tables
 
     def inspect(file: str) -> None:
-        story = model.inspect(file, prompt=options.prompt, **_windowing(options))
+        story = model.inspect(file, prompt=options.prompt, **windowing_of(options))
         if options.json:
-            _print_json(dataclasses.asdict(story))
+            say_json(dataclasses.asdict(story))
         else:
             for table in inspection_tables(story):
-                _print_table(table)
+                show_table(table)
 
     return _each(options.files, inspect)
 
@@ -154,7 +164,7 @@ def _taps(options: argparse.Namespace) -> int:
     if options.checkpoint and options.model:
         raise OptionError(f"taps {options.checkpoint} --model {options.model}: name one model")
     source = options.checkpoint or options.model
-    _say_embedded(source)
+    say_embedded(source)
     checkpoint = Checkpoint(source or EMBEDDED, options.revision)
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, checkpoint.dtype, device)
@@ -171,7 +181,7 @@ def _taps(options: argparse.Namespace) -> int:
     ]
     text = dataclasses.asdict(make_plan(checkpoint, None, dtype, device, memory))
     if options.json:
-        _print_json(
+        say_json(
             {
                 "model": checkpoint.name,
                 "dtype": numbers,
@@ -181,7 +191,7 @@ def _taps(options: argparse.Namespace) -> int:
         )
         return 0
     for table in taps_tables(f"{checkpoint.name} in {numbers}", rows, text):
-        _print_table(table)
+        show_table(table)
     return 0
 
 
@@ -192,7 +202,7 @@ def _certify(options: argparse.Namespace) -> int:
     target = Path(options.output)
     if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)) or target.is_dir():
         raise OptionError(f"{target} can't be written: name a file in a folder that takes one")
-    model = _load(options)
+    model = load_model(options)
     from .tables import certificate_tables
 
     certificate = model.certify(options.audio or None, prompt=options.prompt)
@@ -202,11 +212,11 @@ def _certify(options: argparse.Namespace) -> int:
     except OSError as error:
         raise OptionError(f"{target} can't be written ({error.strerror or error})") from error
     if options.json:
-        _print_json(data)
+        say_json(data)
     else:
         for table in certificate_tables(certificate):
-            _print_table(table)
-        print(f"  Saved as {target}.")
+            show_table(table)
+        say(f"  Saved as {target}.")
     return 0 if certificate.holds else 1
 
 
@@ -219,68 +229,13 @@ def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
             work(file)
         except AudioError as error:  # this file's; any other error would be every file's
             failed += 1
-            _complain(str(error))
-    return _report_failures(failed, len(files))
+            complain(str(error))
+    return report_failures(failed, len(files))
 
 
 def _check_stdin(files: Sequence[str]) -> None:
     if files.count("-") > 1:
         raise OptionError("- is given more than once, but standard input can be read only once")
-
-
-def _report_failures(failed: int, files: int) -> int:
-    """The exit status."""
-    if failed and files > 1:
-        _complain(f"{failed} of {files} files failed")
-    return int(failed > 0)
-
-
-def _load(options: argparse.Namespace) -> QwenAudio:
-    from .fast_start import fast_start
-
-    with fast_start():
-        from .model import load
-    # The hub's retries are its own affair: what comes of them is one line of ours.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    model = load(
-        options.model or EMBEDDED,
-        device=options.device,
-        dtype=options.dtype,
-        revision=options.revision,
-        max_memory=options.max_memory,
-        on_download=download_bar(),
-    )
-    _say_embedded(options.model)
-    return model
-
-
-def _say_embedded(model: str | None) -> None:
-    if model is None:
-        print(
-            "qwen-audio: using the small embedded checkpoint "
-            "(--model Qwen/Qwen2-Audio-7B-Instruct for the real one)",
-            file=sys.stderr,
-        )
-
-
-def _windowing(options: argparse.Namespace) -> dict[str, Any]:
-    given = {"window_seconds": options.window, "hop_seconds": options.hop}
-    return {name: seconds for name, seconds in given.items() if seconds is not None}
-
-
-def _print_table(table: Any) -> None:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(table)
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, ensure_ascii=False))
-
-
-def _complain(line: str) -> None:
-    print(f"qwen-audio: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Decoding:
         name: what to call it in messages.
         rate_hz, channels: of the audio track.
         format: FFmpeg's name of the container.
+        tags: what the file says of itself: title, artist and the like, keys in lower case.
 
     Raises:
         AudioError: if it is empty, is not audio, has no audio track, or visibly ends too early.
@@ -92,6 +93,8 @@ class Decoding:
         self._stream = stream
         self.rate_hz, self.channels = stream.sample_rate or 0, stream.channels
         self.format = self._container.format.name
+        said = {**stream.metadata, **self._container.metadata}
+        self.tags = {key.lower(): text for key, text in said.items() if text}
         check_rate_and_channels(name, self.rate_hz, self.channels)
 
     @classmethod

@@ -88,7 +88,7 @@ class Describing(Opened):
             said = self._line.say(clips, sampling)
             for piece, clip, new in zip(batch, clips, said, strict=True):
                 answer = make_answer(self._line, clip, new, piece.window)
-                answers.setdefault((piece.clip, piece.name), []).append(answer)
+                answers.setdefault((piece.clip, piece.recording.name), []).append(answer)
         results = [Description(name, of_clip) for (_, name), of_clip in answers.items()]
         return results[0] if single else results
 
@@ -115,8 +115,9 @@ class Describing(Opened):
         for batch in batched_pieces(self._line, inputs, sampling_rate, windowing):
             rows_of = self._line.hear([piece.mel for piece in batch])
             for piece, rows in zip(batch, rows_of, strict=True):
-                heard.setdefault((piece.clip, piece.name), []).append((piece.window, rows))
-        results = [Listening(self._line, name, of_clip) for (_, name), of_clip in heard.items()]
+                of_clip = heard.setdefault((piece.clip, piece.recording.name), [])
+                of_clip.append((piece.window, rows))
+        results = [Listening(self._line, name, windows) for (_, name), windows in heard.items()]
         return results[0] if single else results
 
     def chat(

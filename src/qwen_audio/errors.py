@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AudioError",
     "CheckpointError",
+    "CollectionError",
     "MissingExtraError",
     "OptionError",
     "QwenAudioError",
@@ -37,6 +38,10 @@ class OptionError(QwenAudioError, ValueError):
 
 class CheckpointError(QwenAudioError):
     """The checkpoint can't be found, or isn't exactly what its configuration promises."""
+
+
+class CollectionError(QwenAudioError):
+    """The collection isn't there, can't be written, or was made with other settings."""
 
 
 class MissingExtraError(QwenAudioError, ImportError):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from .audio import Window
+from .audio import Recording, Window
 from .encoder import AudioEncoder
 from .errors import OptionError
 from .frames import Run, SpanKind, WindowRows
@@ -47,11 +47,11 @@ class Piece:
 
     Attributes:
         clip: which of the caller's recordings it belongs to.
-        name: what that recording is called.
+        recording: what is known of that recording.
     """
 
     clip: int
-    name: str
+    recording: Recording
     window: Window
     mel: LogMel
 

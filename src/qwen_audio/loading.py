@@ -101,6 +101,7 @@ def _from_encoded(decoding: Decoding) -> Waveform:
         source_rate_hz=decoding.rate_hz,
         source_channels=decoding.channels,
         source_format=decoding.format,
+        tags=decoding.tags,
     )
 
 

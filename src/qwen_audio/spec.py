@@ -37,6 +37,12 @@ class Spec:
         canonical = json.dumps(self._settings(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword options of `QwenAudio.encode` and `QwenAudio.spec` that lead to it."""
+        names = ("tap", "pooling", "span", "prompt", "window_seconds", "hop_seconds")
+        return {name: getattr(self, name) for name in names}
+
     def to_json(self) -> str:
         """One line; `from_json` reads it back."""
         return json.dumps(self._settings(), sort_keys=True)

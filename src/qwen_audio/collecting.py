@@ -1,0 +1,243 @@
+"""The commands about collections: index, search, and collection with its actions."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CollectionError
+from .terminal import complain, load_model, report_failures, say, say_json
+
+if TYPE_CHECKING:
+    from .collection import Collection
+    from .indexing import IndexProgress
+    from .model import QwenAudio
+    from .spec import Spec
+
+__all__ = ["RUNS"]
+
+
+def _index(options: argparse.Namespace) -> int:
+    from .collection import WINDOW_OF_ROWS, Collection
+    from .rows import Rows
+
+    given = {
+        "tap": options.tap,
+        "pooling": options.pooling,
+        "span": options.span,
+        "prompt": options.prompt,
+        "window_seconds": options.window,
+        "hop_seconds": options.hop,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if Rows.exists(options.into):
+        rows = Rows.open(options.into)
+        model = _model_for(rows.spec, options)
+        asked = {**rows.spec.options, **given}
+        if options.window is not None and options.hop is None:
+            del asked["hop_seconds"]
+        rows.check(model.spec(**asked))  # what isn't said is as it was
+        if options.describe and not rows.describes:
+            raise CollectionError(
+                f"{options.into} was made without captions, and stays so: make another collection"
+            )
+        collection = Collection(rows, model)
+    else:
+        model = load_model(options)
+        settings = {"window_seconds": WINDOW_OF_ROWS, **given}
+        collection = Collection.create(
+            options.into,
+            model,
+            describe=bool(options.describe),
+            float32=options.float32,
+            **settings,
+        )
+    with _bar() as report:
+        done = collection.index(options.inputs, retry=options.retry, on_progress=report)
+    for reason in done.failures.values():
+        complain(reason)
+    files = done.added + done.replaced + done.unchanged + len(done.failures)
+    if options.json:
+        say_json(dataclasses.asdict(done))
+    else:
+        pace = done.audio_seconds / max(done.elapsed_seconds, 1e-9)
+        aside = f", {len(done.passed_over)} files that are no audio passed over"
+        say(
+            f"{options.into}: {done.added} added, {done.replaced} replaced, {done.unchanged} "
+            f"unchanged, {len(done.failures)} failed{aside if done.passed_over else ''}; "
+            f"{done.rows} rows; {done.audio_seconds / 3600:.2f} h of audio in "
+            f"{done.elapsed_seconds:.0f} s ({pace:.0f} h an hour)"
+        )
+    return report_failures(len(done.failures), files)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from .collection import Collection
+    from .rows import Rows
+
+    rows = Rows.open(options.collection)
+    model = _model_for(rows.spec, options) if options.audio else None
+    hits = Collection(rows, model).search(
+        options.audio,
+        text=options.text,
+        id=options.id,
+        where=options.where,
+        limit=options.limit,
+        exact=options.exact,
+    )
+    for hit in hits:
+        if options.json:
+            say_json({"id": hit.id, "score": hit.score, **_plain(hit.columns)})
+        else:
+            say(str(hit))
+    return 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    found = dataclasses.asdict(_open(options).info())
+    if options.json:
+        say_json(found)
+        return 0
+    spec = found.pop("spec")
+    for name, value in {**found, **{f"spec.{name}": value for name, value in spec.items()}}.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        say(f"{name.replace('_', ' '):20} {shown}")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    for row in _open(options).recordings(options.where):
+        if options.json:
+            say_json(row)
+        else:
+            caption = f": {row['caption']}" if row.get("caption") else ""
+            windows = f"{row['windows']} window{'s' * (row['windows'] != 1)}"
+            say(f"{row['source']}  {row['duration_seconds']:.1f} s, {windows}{caption}")
+    return 0
+
+
+def _failures(options: argparse.Namespace) -> int:
+    for row in _open(options).failures():
+        if options.json:
+            say_json(_plain(row))
+        else:
+            say(row["reason"])
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    gone = _open(options).prune()
+    if options.json:
+        say_json({"pruned": gone})
+    else:
+        say(f"{options.collection}: {len(gone)} recordings are gone, and so are their rows")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .collection import Collection
+    from .rows import Rows
+
+    rows = Rows.open(options.collection)
+    found = Collection(rows, _model_for(rows.spec, options)).verify(sample=options.sample)
+    if options.json:
+        say_json(dataclasses.asdict(found))
+    else:
+        for problem in found.problems:
+            complain(problem)
+        say(
+            f"{options.collection}: {found.checked} recordings encoded anew, lowest cosine "
+            f"{found.lowest_cosine:.6f}, {len(found.problems)} problems"
+        )
+    return int(bool(found.problems))
+
+
+def _export(options: argparse.Namespace) -> int:
+    rows = _open(options).export(options.output, options.where)
+    if options.json:
+        say_json({"output": options.output, "rows": rows})
+    else:
+        say(f"{options.output}: {rows} rows")
+    return 0
+
+
+RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "index": _index,
+    "search": _search,
+    "collection info": _info,
+    "collection list": _list,
+    "collection failures": _failures,
+    "collection prune": _prune,
+    "collection verify": _verify,
+    "collection export": _export,
+}
+
+
+def _open(options: argparse.Namespace) -> Collection:
+    from .collection import Collection
+
+    return Collection.open(options.collection)
+
+
+def _model_for(spec: Spec, options: argparse.Namespace) -> QwenAudio:
+    """The model that made a collection, in the numbers it was made in, unless told otherwise."""
+    meant = copy.copy(options)
+    meant.model = getattr(options, "model", None) or _model_of(spec.model)
+    meant.dtype = options.dtype or spec.dtype
+    meant.revision = getattr(options, "revision", None)
+    if meant.revision is None and meant.model == spec.model and not Path(spec.model).exists():
+        meant.revision = spec.revision
+    return load_model(meant)
+
+
+def _model_of(name: str) -> str | None:
+    """None is the embedded one, of which a command says that nobody chose it."""
+    return None if name == "embedded" else name
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON can hold it."""
+    return {
+        name: value.isoformat() if hasattr(value, "isoformat") else value
+        for name, value in row.items()
+    }
+
+
+class _bar:  # noqa: N801 (used like a function)
+    """Files, hours of audio, hours an hour, failures and the time left, on a terminal."""
+
+    def __enter__(self) -> Callable[[IndexProgress], None] | None:
+        self._shown: Any = None
+        return self._report if sys.stderr.isatty() else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+
+    def _report(self, now: IndexProgress) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        if self._shown is None:
+            self._shown = progress.Progress(
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._shown.start()
+            self._task = self._shown.add_task("")
+        hours, pace = now.audio_seconds / 3600, now.audio_seconds / max(now.elapsed_seconds, 1e-9)
+        self._shown.update(
+            self._task,
+            total=now.total,
+            completed=now.heard + now.unchanged + now.failed,
+            description=f"{hours:.2f} h of audio, {pace:.0f} h an hour, {now.failed} failed",
+        )

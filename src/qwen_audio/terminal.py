@@ -1,0 +1,144 @@
+"""What all commands share: the model that is meant, lines, tables and bars on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from .model import QwenAudio
+
+__all__ = [
+    "EMBEDDED",
+    "complain",
+    "download_bar",
+    "load_model",
+    "progress",
+    "report_failures",
+    "say",
+    "say_embedded",
+    "say_json",
+    "show_table",
+    "windowing_of",
+]
+
+T = TypeVar("T")
+
+EMBEDDED = "embedded"  # weights.EMBEDDED, which would load torch
+
+
+def progress(files: Sequence[T]) -> Iterator[T]:
+    """A bar on a terminal, when there is more than one thing to wait for.
+
+    It appears after the first, so that a bar of weights being fetched can come and go before.
+    """
+    if len(files) < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from files
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    first, *others = files
+    yield first
+    yield from track(others, console=Console(stderr=True), transient=True)
+
+
+def download_bar() -> Callable[[int, int], None] | None:
+    """A bar of bytes and their rate on a terminal, shown when something comes from a hub."""
+    if not sys.stderr.isatty():
+        return None
+    bars: list[Any] = []
+
+    def report(brought: int, total: int) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        if not bars:
+            bar = progress.Progress(
+                progress.TextColumn("fetching weights"),
+                progress.BarColumn(),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            bar.start()
+            bars.append((bar, bar.add_task("", total=total)))
+        bar, task = bars[-1]
+        bar.update(task, completed=brought, total=total)
+        if brought >= total:
+            bar.stop()
+            bars.clear()
+
+    return report
+
+
+def report_failures(failed: int, files: int) -> int:
+    """The exit status."""
+    if failed and files > 1:
+        complain(f"{failed} of {files} files failed")
+    return int(failed > 0)
+
+
+def load_model(options: argparse.Namespace) -> QwenAudio:
+    """The model that the options name."""
+    from .fast_start import fast_start
+
+    with fast_start():
+        from .model import load
+    # The hub's retries are its own affair: what comes of them is one line of ours.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    model = load(
+        options.model or EMBEDDED,
+        device=options.device,
+        dtype=options.dtype,
+        revision=options.revision,
+        max_memory=options.max_memory,
+        on_download=download_bar(),
+    )
+    say_embedded(options.model)
+    return model
+
+
+def say_embedded(model: str | None) -> None:
+    """Say so where nobody has chosen a model."""
+    if model is None:
+        print(
+            "qwen-audio: using the small embedded checkpoint "
+            "(--model Qwen/Qwen2-Audio-7B-Instruct for the real one)",
+            file=sys.stderr,
+        )
+
+
+def windowing_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of windows, if anything."""
+    given = {"window_seconds": options.window, "hop_seconds": options.hop}
+    return {name: seconds for name, seconds in given.items() if seconds is not None}
+
+
+def show_table(table: Any) -> None:
+    """As wide as the terminal; wide where there is none."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(table)
+
+
+def say_json(data: Any) -> None:
+    """One line."""
+    print(json.dumps(data, ensure_ascii=False))
+
+
+def complain(line: str) -> None:
+    """One line on standard error."""
+    print(f"qwen-audio: {line}", file=sys.stderr)
+
+
+def say(line: str = "", *, end: str = "\n") -> None:
+    """On standard output, at once."""
+    print(line, end=end, flush=True)

@@ -1,0 +1,120 @@
+"""The commands about collections: what they print, where, and with which status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import qwen_audio as qa
+from commands import run
+from recordings import sound, write_broken_files
+
+RATE = 16_000
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for seed, seconds in enumerate((2.0, 3.0, 12.0)):
+        soundfile.write(folder / f"{seed}.wav", sound(seconds, RATE, seed=seed)[0], RATE)
+    return folder
+
+
+def test_index_search_and_look_after(tmp_path: Path, music: Path, checkpoint: Path) -> None:
+    into = tmp_path / "music.lance"
+    options = ("--model", checkpoint)
+    done = run("index", music, "--into", into, "--tap", "lm.1", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{into}: 3 added, 0 replaced, 0 unchanged, 0 failed; 4 rows; ")
+    assert done.stdout.endswith("h an hour)\n")
+
+    # The settings are the collection's: they need not be said again, and can't be others.
+    again = json.loads(run("index", music, "--into", into, "--json").stdout)
+    assert (again["unchanged"], again["rows"], again["failures"]) == (3, 4, {})
+    other = run("index", music, "--into", into, "--tap", "lm.2")
+    assert other.returncode == 1
+    assert "tap 'lm.1' here and 'lm.2' asked for" in other.stderr
+    assert "without captions" in run("index", music, "--into", into, "--describe").stderr
+
+    found = run("search", into, "--audio", music / "1.wav", "--limit", "2")
+    first, _ = found.stdout.splitlines()
+    assert first == f"1.000  {music / '1.wav'} at 0:00–0:03"
+    long = json.loads(
+        run("search", into, "--id", f"{music / '2.wav'}#1", "--json", "--limit", "1").stdout
+    )
+    assert {"id", "score", "source", "start_seconds", "indexed_at"} <= long.keys()
+    assert "vector" not in long
+    nothing = run("search", into, "--audio", music / "1.wav", "--where", "duration_seconds > 99")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+
+    shown = run("collection", "info", into).stdout
+    assert "rows                 4" in shown
+    assert "spec.tap             lm.1" in shown
+    assert json.loads(run("collection", "info", into, "--json").stdout)["sources"] == 3
+    listed = run("collection", "list", into, "--where", "duration_seconds > 5").stdout
+    assert listed == f"{music / '2.wav'}  12.0 s, 2 windows\n"
+    assert run("collection", "verify", into).stdout.endswith("0 problems\n")
+    assert run("collection", "export", into, "-o", tmp_path / "x.npz").stdout.endswith(
+        "x.npz: 4 rows\n"
+    )
+    assert np.load(tmp_path / "x.npz")["vector"].shape == (4, qa.load(checkpoint).geometry.lm_width)
+    (music / "0.wav").unlink()
+    soundfile.write(music / "1.wav", sound(1.0, RATE)[0], RATE)
+    assert json.loads(run("collection", "prune", into, "--json").stdout) == {
+        "pruned": [str(music / "0.wav")]
+    }
+    failed = run("collection", "verify", into)
+    assert failed.returncode == 1
+    assert f"{music / '1.wav'} has changed since it was indexed" in failed.stderr
+
+
+def test_every_bad_file_is_named(tmp_path: Path, music: Path, checkpoint: Path) -> None:
+    bad = write_broken_files(music)
+    done = run("index", music, *bad, "--into", tmp_path / "m.lance", "--model", checkpoint)
+    assert done.returncode == 1
+    assert "3 added" in done.stdout
+    assert f"{len(bad)} failed; 4 rows" in done.stdout
+    *reasons, last = done.stderr.splitlines()
+    assert last == f"qwen-audio: {len(bad)} of {len(bad) + 3} files failed"
+    for path in bad:
+        assert sum(path.name in reason for reason in reasons) == 1
+    listed = run("collection", "failures", tmp_path / "m.lance").stdout.splitlines()
+    assert sorted(f"qwen-audio: {line}" for line in listed) == sorted(reasons)
+    shown = run("collection", "failures", tmp_path / "m.lance", "--json").stdout.splitlines()
+    assert {Path(json.loads(line)["source"]).name for line in shown} == {p.name for p in bad}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", "none.lance", "--id", "x"), "no such collection"),
+        (("collection", "info", "none"), "ends in .lance"),
+        (("index", "no*.wav", "--into", "m.lance"), "matches nothing"),
+        (("index", "x.wav", "--into", "m.txt"), "ends in .lance"),
+        (("index", "x.wav", "--into", "m.lance", "--pooling", "none"), "gives no vector"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", str(checkpoint)) if arguments[0] == "index" else ()
+    done = run(*arguments, *model)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith("qwen-audio: ")
+    assert message in line
+    assert not [
+        path
+        for path in tmp_path.iterdir()
+        if path.suffix == ".lance" and any(path.rglob("*.lance"))
+    ]

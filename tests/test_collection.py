@@ -1,0 +1,607 @@
+"""Collections: true rows, found again; resumed, each recording whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import qwen_audio as qa
+from qwen_audio import searching
+from qwen_audio.collection import Collection
+from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.rows import Rows
+from recordings import encode, sound
+
+RATE = 16_000
+
+
+def write(path: Path, seconds: float, seed: int, rate: int = RATE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, sound(seconds, rate, seed=seed)[0], rate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> qa.QwenAudio:
+    return qa.load(checkpoint, dtype="float32")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five recordings, one of them of three windows, one stereo at 44.1 kHz."""
+    music = tmp_path / "music"
+    for number, name in enumerate(("a.wav", "b.flac", "deep/c.wav")):
+        write(music / name, 2.0 + number, number)
+    write(music / "long.flac", 25.0, 7)
+    stereo = sound(1.5, 44_100, channels=2, seed=9)
+    soundfile.write(music / "stereo.wav", stereo.T, 44_100, subtype="FLOAT")
+    return music
+
+
+@pytest.fixture
+def collection(tmp_path: Path, folder: Path, model: qa.QwenAudio) -> Collection:
+    made = Collection.create(tmp_path / "music.lance", model, tap="audio_tower")
+    made.index(folder)
+    return made
+
+
+def rows_of(collection: Collection) -> dict[tuple[str, int], dict[str, Any]]:
+    rows = collection.table.to_arrow().to_pylist()
+    keyed = {(Path(row["source"]).name, row["window"]): row for row in rows}
+    assert len(keyed) == len(rows)
+    return keyed
+
+
+def content(collection: Collection) -> dict[tuple[str, int], tuple[str, bytes]]:
+    """What has to be equal however a collection came to be."""
+    return {
+        key: (row["content_hash"], np.asarray(row["vector"], np.float16).tobytes())
+        for key, row in rows_of(collection).items()
+    }
+
+
+# What a row holds.
+
+
+def test_rows_are_what_encode_gives(
+    collection: Collection, folder: Path, model: qa.QwenAudio
+) -> None:
+    rows = rows_of(collection)
+    assert sorted(rows) == [
+        ("a.wav", 0),
+        ("b.flac", 0),
+        ("c.wav", 0),
+        ("long.flac", 0),
+        ("long.flac", 1),
+        ("long.flac", 2),
+        ("stereo.wav", 0),
+    ]
+    for (name, window), row in rows.items():
+        path = next(folder.rglob(name))
+        assert row["source"] == str(path)
+        assert row["content_hash"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert row["start_seconds"] == 10.0 * window
+        assert row["end_seconds"] == pytest.approx(
+            min(10.0 * (window + 1), row["duration_seconds"])
+        )
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        piece = samples[int(row["start_seconds"] * rate) : round(row["end_seconds"] * rate)]
+        expected = model.encode(piece.T, tap="audio_tower", sampling_rate=rate)
+        vector = np.asarray(row["vector"], np.float32)
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
+        error = np.abs(vector * row["norm"] - expected).max() / np.abs(expected).max()
+        # A window at another rate is resampled with its neighbours, a piece without.
+        assert error < (2e-3 if rate == RATE else 2e-2)
+    stereo = rows["stereo.wav", 0]
+    assert (stereo["sampling_rate"], stereo["channels"]) == (44_100, 2)
+    assert stereo["duration_seconds"] == pytest.approx(1.5)
+    assert stereo["caption"] is None
+
+
+def test_tags_and_manifests_come_along(tmp_path: Path, model: qa.QwenAudio) -> None:
+    path = tmp_path / "song.mp3"
+    path.write_bytes(encode(sound(2.0, 44_100), 44_100, "mp3"))
+    import av
+
+    tagged = tmp_path / "tagged.flac"
+    with av.open(str(path)) as source, av.open(str(tagged), "w") as target:
+        target.metadata.update({"TITLE": "Ännchen's song", "ARTIST": "Ann", "album": "One"})
+        stream = target.add_stream("flac", rate=44_100)
+        for frame in source.decode(audio=0):
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text(
+        '{"path": "tagged.flac", "mood": "calm", "year": 1999}\n{"path": "song.mp3"}\n'
+    )
+    made = Collection.create(tmp_path / "m.lance", model, tap="encoder.1", float32=True)
+    made.index([manifest])
+    rows = rows_of(made)
+    tagged_row, plain = rows["tagged.flac", 0], rows["song.mp3", 0]
+    assert (tagged_row["title"], tagged_row["artist"], tagged_row["album"]) == (
+        "Ännchen's song",
+        "Ann",
+        "One",
+    )
+    assert (tagged_row["mood"], tagged_row["year"]) == ("calm", 1999)
+    assert (plain["title"], plain["mood"], plain["year"]) == (None, None, None)
+    assert (plain["format"], tagged_row["format"]) == ("mp3", "flac")
+    assert made.info().vectors == "fixed_size_list<item: float>[64]"
+    with pytest.raises(OptionError, match="column 'vector', which every collection has"):
+        made.index([{"source": str(path), "vector": 1}])
+
+
+def test_others_open_it_without_us(collection: Collection) -> None:
+    table = lancedb.connect(collection.path.parent).open_table("music")
+    assert table.count_rows() == 7
+    text = (table.schema.metadata or {})[b"qwen_audio_spec"].decode()
+    assert collection.spec.fingerprint in text
+    assert '"tap": "audio_tower"' in text
+    assert table.search().where("duration_seconds > 20").to_arrow().num_rows == 3
+
+
+# One Spec for all.
+
+
+def test_another_spec_is_an_error_that_shows_both(
+    tmp_path: Path, collection: Collection, folder: Path, checkpoint: Path
+) -> None:
+    other = qa.load(checkpoint, dtype="bfloat16")
+    opened = Collection.open(collection.path, other)
+    for act in (lambda: opened.index(folder), lambda: opened.search(folder / "a.wav")):
+        with pytest.raises(
+            CollectionError, match=r"dtype 'float32' here and 'bfloat16' asked for"
+        ) as caught:
+            act()
+        assert collection.spec.fingerprint in str(caught.value)
+    with pytest.raises(CollectionError, match="is there already"):
+        Collection.create(collection.path, other)
+    with pytest.raises(OptionError, match="gives no vector"):
+        Collection.create(tmp_path / "new.lance", other, pooling="none")
+    with pytest.raises(CollectionError, match="no such collection"):
+        Collection.open(tmp_path / "none.lance")
+    with pytest.raises(OptionError, match=r"ends in \.lance"):
+        Collection.open(tmp_path / "none")
+    lancedb.connect(tmp_path).create_table("plain", [{"x": 1}])
+    with pytest.raises(CollectionError, match="not a collection of recordings"):
+        Collection.open(tmp_path / "plain.lance")
+
+
+def test_opened_alone_it_finds_its_model(collection: Collection, folder: Path) -> None:
+    opened = Collection.open(collection.path)
+    assert opened.spec == collection.spec
+    (hit,) = opened.search(folder / "b.flac", limit=1)
+    assert hit.source == str(folder / "b.flac")
+
+
+def test_a_table_never_finished_is_none(tmp_path: Path, model: qa.QwenAudio) -> None:
+    """As a kill leaves it that comes in the moment of making it."""
+    (tmp_path / "new.lance" / "_versions").mkdir(parents=True)
+    (tmp_path / "new.lance" / "_transactions").mkdir()
+    with pytest.raises(CollectionError, match="no such collection"):
+        Collection.open(tmp_path / "new.lance")
+    assert len(Collection.create(tmp_path / "new.lance", model)) == 0
+    assert len(Collection.open(tmp_path / "new.lance", model)) == 0
+
+
+# Resuming.
+
+
+def test_what_is_unchanged_is_skipped(collection: Collection, folder: Path) -> None:
+    version = collection.table.version
+    done = collection.index(folder)
+    assert (done.unchanged, done.added, done.replaced, done.audio_seconds) == (5, 0, 0, 0)
+    assert collection.table.version == version  # nothing was written
+    os.utime(folder / "a.wav", ns=(5, 5))  # another time, the same bytes
+    assert collection.index(folder).unchanged == 5
+    assert rows_of(collection)["a.wav", 0]["source_changed"] == "5"
+
+
+def test_what_has_changed_is_replaced_with_all_its_windows(
+    collection: Collection, folder: Path
+) -> None:
+    before = content(collection)
+    write(folder / "long.flac", 12.0, 70)
+    write(folder / "new.wav", 1.0, 71)
+    done = collection.index([folder])
+    assert (done.added, done.replaced, done.unchanged, done.rows) == (1, 1, 4, 7)
+    after = content(collection)
+    assert ("long.flac", 2) not in after
+    assert after["long.flac", 0] != before["long.flac", 0]
+    assert {key: after[key] for key in before if "long" not in key[0]} == {
+        key: before[key] for key in before if "long" not in key[0]
+    }
+
+
+def test_what_is_gone_goes_when_asked(collection: Collection, folder: Path) -> None:
+    gone = folder / "deep" / "c.wav"
+    gone.unlink()
+    assert collection.index(folder).rows == 7
+    assert collection.prune() == [str(gone)]
+    assert ("c.wav", 0) not in rows_of(collection)
+    assert collection.prune() == []
+
+
+def test_the_same_file_by_another_name(
+    collection: Collection, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert collection.index(["a.wav", "deep/../b.flac", "."]).unchanged == 5
+    assert collection.prune() == []
+    assert collection.search(id="a.wav", limit=1)[0].source != str(folder / "a.wav")
+
+
+# Failures.
+
+
+def failed_at(collection: Collection, path: Path) -> Any:
+    (row,) = (row for row in collection.failures() if row["source"] == str(path))
+    return row["failed_at"]
+
+
+def test_failures_have_a_table_and_are_tried_again_when_there_is_hope(
+    collection: Collection, folder: Path
+) -> None:
+    bad, empty = folder / "bad.mp3", folder / "empty.wav"
+    bad.write_bytes(b"not a sound")
+    empty.write_bytes(b"")
+    (folder / "cover.jpg").write_bytes(b"x")
+    done = collection.index([folder, folder / "gone.wav"])
+    assert done.passed_over == (str(folder / "cover.jpg"),)
+    assert {Path(source).name for source in done.failures} == {"bad.mp3", "empty.wav", "gone.wav"}
+    assert (done.unchanged, done.rows) == (5, 7)
+    kept = {Path(row["source"]).name: row for row in collection.failures()}
+    assert list(kept) == ["bad.mp3", "empty.wav", "gone.wav"]
+    assert kept["bad.mp3"]["reason"] == done.failures[str(bad)]
+    first = kept["bad.mp3"]["failed_at"]
+
+    # Again: told of, not tried.
+    done = collection.index(folder)
+    assert set(done.failures) == {str(bad), str(empty)}
+    assert failed_at(collection, bad) == first
+    done = collection.index(folder, retry=True)
+    assert set(done.failures) == {str(bad), str(empty)}
+    assert failed_at(collection, bad) > first
+
+    write(folder / "good.wav", 1.0, 3).replace(bad.with_suffix(".wav"))
+    shutil.copy(bad.with_suffix(".wav"), bad)  # FFmpeg looks at what is in it, not at its name
+    empty.unlink()
+    done = collection.index(folder)
+    assert (done.failures, done.added) == ({}, 2)
+    collection.prune()
+    assert collection.failures() == []
+
+
+# Kills, and two at once.
+
+INDEXER = """
+import sys
+import qwen_audio as qa
+from qwen_audio import indexing
+from qwen_audio.collection import Collection
+indexing._ROWS_A_COMMIT = 4
+path, folder, checkpoint = sys.argv[1:]
+model = qa.load(checkpoint, dtype="float32")
+try:
+    made = Collection.create(path, model)
+except qa.CollectionError:
+    made = Collection.open(path, model)
+print("ready", flush=True)
+sys.stdin.readline()
+made.index(folder, on_progress=lambda now: print(now.heard, flush=True))
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    for number in range(40):
+        write(tmp_path / "many" / f"{number:02}.wav", 0.5 + number % 3 * 8, number)
+    return tmp_path / "many"
+
+
+@pytest.fixture
+def indexers() -> Iterator[list[subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def start(
+    indexers: list[subprocess.Popen[str]], path: Path, folder: Path, checkpoint: Path
+) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", INDEXER, str(path), str(folder), str(checkpoint)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    indexers.append(process)
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def test_killed_at_any_moment_the_next_run_completes_it(
+    tmp_path: Path,
+    many: Path,
+    checkpoint: Path,
+    model: qa.QwenAudio,
+    indexers: list[subprocess.Popen[str]],
+) -> None:
+    unbroken = Collection.create(tmp_path / "unbroken.lance", model)
+    unbroken.index(many)
+    path = tmp_path / "killed.lance"
+    random = np.random.default_rng(0)
+    for after in (3, 9, 14):
+        process = start(indexers, path, many, checkpoint)
+        go(process)
+        assert process.stdout is not None
+        for _ in range(after):
+            assert process.stdout.readline().strip().isdigit()
+        time.sleep(random.uniform(0, 0.05))  # within decoding, computing, or writing
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    broken = Collection.open(path, model)
+    assert 0 < len(broken) < len(unbroken)
+    assert broken.index(many).unchanged > 0
+    assert content(broken) == content(unbroken)
+    assert broken.verify(sample=5).problems == ()
+
+
+def test_two_at_once_leave_each_row_once(
+    tmp_path: Path,
+    many: Path,
+    checkpoint: Path,
+    model: qa.QwenAudio,
+    indexers: list[subprocess.Popen[str]],
+) -> None:
+    path = tmp_path / "both.lance"
+    both = [start(indexers, path, many, checkpoint) for _ in range(2)]
+    for process in both:
+        go(process)
+    for process in both:
+        output, _ = process.communicate()
+        assert output.endswith("done\n")
+    alone = Collection.create(tmp_path / "alone.lance", model)
+    alone.index(many)
+    assert content(Collection.open(path, model)) == content(alone)
+
+
+# Search.
+
+
+def test_a_sound_finds_itself_and_an_id_its_neighbours(
+    collection: Collection, folder: Path
+) -> None:
+    hits = collection.search(folder / "b.flac")
+    assert len(hits) == 7
+    assert (hits[0].source, hits[0].id) == (str(folder / "b.flac"), f"{folder / 'b.flac'}#0")
+    assert hits[0].score == pytest.approx(1, abs=2e-3)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    by_id = collection.search(id=str(folder / "b.flac"))
+    assert [hit.id for hit in by_id] == [hit.id for hit in hits[1:]]
+    later = collection.search(id=f"{folder / 'long.flac'}#2", limit=3)
+    assert len(later) == 3
+    assert f"{folder / 'long.flac'}#2" not in [hit.id for hit in later]
+    table = rows_of(collection)
+    query = np.asarray(table["b.flac", 0]["vector"], np.float32)
+    for hit in by_id:
+        row = table[Path(hit.source).name, hit.columns["window"]]
+        assert hit.score == pytest.approx(
+            float(query @ np.asarray(row["vector"], np.float32)), abs=2e-3
+        )
+    third = next(hit for hit in hits if hit.id.endswith("long.flac#2"))
+    assert str(third) == f"{third.score:.3f}  {folder / 'long.flac'} at 0:20–0:25"
+
+
+def test_conditions_and_limits(collection: Collection, folder: Path) -> None:
+    hits = collection.search(folder / "a.wav", where='duration_seconds > 20 AND "window" > 0')
+    assert sorted(hit.columns["window"] for hit in hits) == [1, 2]
+    name = str(folder / "a.wav").replace("'", "''")
+    assert collection.search(folder / "a.wav", where=f"source = '{name}'")[0].score > 0.99
+    assert len(collection.search(folder / "a.wav", limit=2)) == 2
+    with pytest.raises(OptionError, match="where='nonsense = 1' can't be used"):
+        collection.search(folder / "a.wav", where="nonsense = 1")
+    with pytest.raises(OptionError, match="limit=0"):
+        collection.search(folder / "a.wav", limit=0)
+    with pytest.raises(OptionError, match="one of audio, text= and id="):
+        collection.search()
+    with pytest.raises(OptionError, match="one of audio, text= and id="):
+        collection.search(folder / "a.wav", id="x")
+    with pytest.raises(CollectionError, match="has no row"):
+        collection.search(id="nowhere.wav")
+    with pytest.raises(CollectionError, match="has no captions"):
+        collection.search(text="slow piece")
+    with pytest.raises(qa.AudioError):
+        collection.search(folder / "none.wav")
+
+
+def test_words_search_captions(tmp_path: Path, folder: Path) -> None:
+    embedded = qa.load(dtype="float32")
+    made = Collection.create(tmp_path / "said.lance", embedded, describe=True, window_seconds=30)
+    soundfile.write(folder / "silence.wav", np.zeros(2 * RATE), RATE)
+    made.index(folder)
+    for row in made.table.to_arrow().to_pylist():
+        assert row["caption"] == embedded.describe(row["source"])
+    found = made.search(text="silence")
+    assert [Path(hit.source).name for hit in found] == ["silence.wav"]
+    assert found[0].caption is not None
+    assert made.search(text="silence", where="duration_seconds > 3") == []
+    write(folder / "later.wav", 3.0, 20)
+    made.index(folder)
+    words = str(embedded.describe(folder / "later.wav"))
+    assert str(folder / "later.wav") in [hit.source for hit in made.search(text=words)]
+    with pytest.raises(OptionError, match="text is empty"):
+        made.search(text=" ")
+
+
+def test_many_rows_are_found_by_an_index(
+    tmp_path: Path, model: qa.QwenAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters, as recordings make them; the index finds what comparing every vector does."""
+    monkeypatch.setattr(searching, "ANN_ROWS", 2000)
+    made = Collection.create(tmp_path / "many.lance", model, tap="encoder.1")
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(60, 64))
+    vectors = centres[random.integers(0, 60, 4000)] + 0.7 * random.normal(size=(4000, 64))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    add_rows(made, vectors[:3000])
+    searching.refresh_indices(made._rows)
+    add_rows(made, vectors[3000:])  # rows that the index doesn't know are looked through as well
+    assert made.info().indices == {"vector_idx": 1000}
+    recalls = []
+    for query in range(0, 4000, 100):
+        near = {hit.id for hit in made.search(id=f"/x/{query}.wav")}
+        exact = {hit.id for hit in made.search(id=f"/x/{query}.wav", exact=True)}
+        recalls.append(len(near & exact) / len(exact))
+    assert np.mean(recalls) >= 0.95
+    searching.refresh_indices(made._rows)
+    assert made.info().indices == {"vector_idx": 0}
+
+
+def add_rows(collection: Collection, vectors: np.ndarray[Any, Any]) -> None:
+    import pyarrow as pa
+
+    first = len(collection)
+    schema = collection.table.schema
+    given: dict[str, Any] = {
+        "source": [f"/x/{first + k}.wav" for k in range(len(vectors))],
+        "window": [0] * len(vectors),
+        "start_seconds": [0.0] * len(vectors),
+        "end_seconds": [10.0] * len(vectors),
+    }
+    columns = []
+    for field in schema:
+        if field.name == "vector":
+            flat = pa.array(vectors.astype(np.float16).ravel())
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+        else:
+            columns.append(pa.array(given.get(field.name, [None] * len(vectors)), field.type))
+    collection.table.add(pa.Table.from_arrays(columns, schema=schema))
+
+
+# Upkeep.
+
+
+def test_info_counts(collection: Collection) -> None:
+    found = collection.info()
+    assert (found.rows, found.sources, found.failures) == (7, 5, 0)
+    assert found.audio_seconds == pytest.approx(2 + 3 + 4 + 25 + 1.5)
+    assert found.vectors == "fixed_size_list<item: halffloat>[64]"
+    assert found.bytes >= 7 * 64 * 2
+    assert found.spec["tap"] == "audio_tower"
+    listed = {Path(row["source"]).name: row for row in collection.recordings()}
+    assert listed["long.flac"]["windows"] == 3
+    assert [Path(row["source"]).name for row in collection.recordings("duration_seconds < 2")] == [
+        "stereo.wav"
+    ]
+    assert "7 rows of audio_tower" in repr(collection)
+
+
+def test_verify_finds_what_is_wrong(collection: Collection, folder: Path) -> None:
+    found = collection.verify()
+    assert (found.checked, found.problems) == (5, ())
+    assert found.lowest_cosine > 0.9999
+    write(folder / "a.wav", 1.0, 50)
+    (problem,) = collection.verify().problems
+    assert problem == f"{folder / 'a.wav'} has changed since it was indexed"
+    collection.index(folder)
+    collection.table.delete('"window" = 1')
+    assert "lacks windows" in " ".join(collection.verify().problems)
+    rows = collection.table.search().where("source LIKE '%b.flac'").to_arrow()
+    collection.table.add(rows)
+    assert "1 windows are there twice" in collection.verify().problems
+    noise = np.random.default_rng(0).normal(size=64)
+    literal = "[" + ", ".join(f"{x / np.linalg.norm(noise):.5f}" for x in noise) + "]"
+    collection.table.update(where="source LIKE '%c.wav'", values_sql={"vector": literal})
+    assert any("c.wav#0: cosine" in problem for problem in collection.verify().problems)
+
+
+def test_exports_hold_every_row(tmp_path: Path, collection: Collection, folder: Path) -> None:
+    rows = rows_of(collection)
+    assert collection.export(tmp_path / "all.parquet") == 7
+    table = pq.read_table(tmp_path / "all.parquet")
+    assert table.schema.metadata[b"qwen_audio_spec"]
+    assert {(Path(r["source"]).name, r["window"]): r for r in table.to_pylist()} == rows
+    assert collection.export(tmp_path / "some.npz", "duration_seconds > 20") == 3
+    arrays = np.load(tmp_path / "some.npz")
+    assert arrays["vector"].shape == (3, 64)
+    assert arrays["vector"].dtype == np.float16
+    assert sorted(arrays["start_seconds"]) == [0, 10, 20]
+    assert arrays["title"].tolist() == ["", "", ""]
+    assert qa.Spec.from_json(str(arrays["spec"])) == collection.spec
+    for name, message in (
+        ("all.parquet", "there already"),
+        ("x.csv", "use .parquet"),
+        ("no/x.npz", "no folder"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            collection.export(tmp_path / name)
+
+
+def test_a_dataset_has_the_sounds(tmp_path: Path, collection: Collection) -> None:
+    import datasets
+
+    assert collection.export(tmp_path / "dataset") == 7
+    dataset = datasets.load_from_disk(str(tmp_path / "dataset"))
+    assert dataset.num_rows == 7
+    assert isinstance(dataset.features["audio"], datasets.Audio)
+    (collection.path.parent / "music" / "a.wav").unlink()
+    collection.export(tmp_path / "without")
+    assert "audio" not in datasets.load_from_disk(str(tmp_path / "without")).features
+
+
+def test_the_pages_ways_to_open_it(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/collections.md, as it stands there."""
+    page = (Path(__file__).parents[1] / "docs" / "collections.md").read_text(encoding="utf-8")
+    opening, asking = (
+        next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if name in b)
+        for name in ("to_pandas()  ", "duckdb.sql")
+    )
+    monkeypatch.chdir(collection.path.parent)
+    names: dict[str, Any] = {}
+    exec(opening, names)
+    exec(asking.replace("duckdb.sql(", "answer = duckdb.sql("), names)
+    assert names["answer"].fetchall() == [(None, 7, pytest.approx((2 + 3 + 4 + 3 * 25 + 1.5) / 7))]
+    collection.export("music.parquet")
+    query = re.findall(r"```sql\n(.*?)```", page, re.S)[0].replace("caption LIKE '%piano%'", "TRUE")
+    assert len(names["duckdb"].sql(query).fetchall()) == 7
+
+
+@pytest.mark.parametrize("missing", ["lancedb", "datasets"])
+def test_a_missing_extra_is_an_error_that_names_it(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    extra = {"lancedb": "collections", "datasets": "datasets"}[missing]
+    acts = {
+        "lancedb": lambda: Rows.open(collection.path),
+        "datasets": lambda: collection.export(tmp_path / "dataset"),
+    }
+    with pytest.raises(qa.MissingExtraError, match=rf"\[{extra}\]"):
+        acts[missing]()
