@@ -208,8 +208,15 @@ def test_what_is_unchanged_is_skipped(collection: Collection, folder: Path) -> N
     assert (done.unchanged, done.added, done.replaced, done.audio_seconds) == (5, 0, 0, 0)
     assert collection.table.version == version  # nothing was written
     os.utime(folder / "a.wav", ns=(5, 5))  # another time, the same bytes
+    os.utime(folder / "long.flac", ns=(7, 7))
     assert collection.index(folder).unchanged == 5
-    assert rows_of(collection)["a.wav", 0]["source_changed"] == "5"
+    rows = rows_of(collection)
+    changed = [rows["a.wav", 0], *(rows["long.flac", window] for window in range(3))]
+    assert [row["source_changed"] for row in changed] == ["5", "7", "7", "7"]
+    assert rows["b.flac", 0]["source_changed"] == str((folder / "b.flac").stat().st_mtime_ns)
+    version = collection.table.version
+    collection.index(folder)
+    assert collection.table.version == version
 
 
 def test_what_has_changed_is_replaced_with_all_its_windows(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from .audio import Windowing
+from .entries import State, Work, arrow_rows, failed_states, known_states, window_rows
 from .errors import AudioError
 from .pooling import Pooled, Pooling
 from .reading import Reading, read
@@ -23,7 +23,7 @@ from .sources import Source, Value, find_sources
 from .spec import Spec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from lancedb.table import Table
 
     from .model import QwenAudio
 
@@ -65,15 +65,6 @@ class IndexSummary:
     elapsed_seconds: float
     failures: Mapping[str, str]
     passed_over: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _State:
-    """Which version of a source is meant."""
-
-    bytes: int
-    changed: str
-    content_hash: str = ""
 
 
 @dataclass
@@ -149,19 +140,6 @@ def _pooling(spec: Spec) -> Pooling:
     return Pooling(options["pooling"], options["span"])
 
 
-class _Work:
-    """One recording that is to be heard."""
-
-    def __init__(self, source: Source, state: _State, known: bool) -> None:
-        self.source, self.state, self.known = source, state, known
-
-    def open(self) -> Any:
-        """Called in a thread when its turn comes."""
-        audio, digest = self.source.content()
-        self.state = replace(self.state, content_hash=digest)
-        return audio
-
-
 class _Run:
     def __init__(
         self,
@@ -172,26 +150,26 @@ class _Run:
     ) -> None:
         self._collection, self._total, self._retry = collection, total, retry
         self._on_progress = on_progress
-        self._known = _known(collection)
-        self._failing = _failing(collection)
+        self._known = known_states(collection)
+        self._failing = failed_states(collection)
         self._tally = _Tally()
         self._started = self._committed = time.monotonic()
         self._commits = 0
-        self._begun: deque[_Work] = deque()
+        self._begun: deque[Work] = deque()
         self._rows: list[dict[str, Any]] = []
-        self._new: list[_Work] = []
-        self._failed: list[tuple[_Work, str]] = []
-        self._touched: list[_Work] = []
+        self._new: list[Work] = []
+        self._failed: list[tuple[Work, str]] = []
+        self._touched: list[Work] = []
 
-    def work(self, sources: Iterable[Source]) -> Iterator[_Work]:
+    def work(self, sources: Iterable[Source]) -> Iterator[Work]:
         """What is to be heard, in order; the rest is settled on the way."""
         for source in sources:
             known = self._known.get(source.uri)
             try:
-                state = _State(*source.state())
+                state = State(*source.state())
             except AudioError as error:
                 self._tally.failures[source.uri] = str(error)
-                self._failed.append((_Work(source, _State(-1, ""), False), str(error)))
+                self._failed.append((Work(source, State(-1, ""), False), str(error)))
                 continue
             if known is not None and (known.bytes, known.changed) == (state.bytes, state.changed):
                 self._tally.unchanged += 1
@@ -200,7 +178,7 @@ class _Run:
             if failing and not self._retry and failing[0] == state:
                 self._tally.failures[source.uri] = failing[1]
                 continue
-            item = _Work(source, state, known is not None)
+            item = Work(source, state, known is not None)
             if known is not None and known.bytes == state.bytes and self._same(item, known):
                 self._tally.unchanged += 1
                 self._touched.append(item)
@@ -219,7 +197,7 @@ class _Run:
             self._tally.failures[item.source.uri] = str(reading)
             self._failed.append((item, str(reading)))
         else:
-            self._rows += _rows(item, reading, vector_of)
+            self._rows += window_rows(item, reading, vector_of)
             self._new.append(item)
             self._tally.heard += 1
             self._tally.audio_seconds += reading.recording.duration_seconds
@@ -232,14 +210,14 @@ class _Run:
         """Write what waits: new rows and what they replace in one transaction."""
         if self._new or self._touched:
             with self._collection.writing() as table:
-                there = _known(self._collection, [item.source.uri for item in self._new])
+                there = known_states(self._collection, [item.source.uri for item in self._new])
                 rows = [
                     row
                     for row in self._rows  # another indexer may have been faster
-                    if there.get(row["source"], _State(0, "")).content_hash != row["content_hash"]
+                    if there.get(row["source"], State(0, "")).content_hash != row["content_hash"]
                 ]
                 sources = sorted({row["source"] for row in rows})
-                batch = self._arrow(rows)
+                batch = arrow_rows(table.schema, rows)
                 if rows and any(source in there for source in sources):
                     listed = ", ".join(map(sql_text, sources))
                     (
@@ -251,11 +229,8 @@ class _Run:
                     )
                 elif rows:
                     table.add(batch)
-                for item in self._touched:
-                    table.update(
-                        where=f"source = {sql_text(item.source.uri)}",
-                        values={"source_changed": item.state.changed},
-                    )
+                for start in range(0, len(self._touched), _ROWS_A_COMMIT):
+                    self._note_times(table, self._touched[start : start + _ROWS_A_COMMIT])
             self._tally.added += sum(not item.known for item in self._new)
             self._tally.replaced += sum(item.known for item in self._new)
         self._note_failures()
@@ -280,13 +255,22 @@ class _Run:
             passed_over=passed_over,
         )
 
-    def _same(self, item: _Work, known: _State) -> bool:
+    def _same(self, item: Work, known: State) -> bool:
         """Whether a source that was touched still has the content it had."""
         try:
             item.open()
         except AudioError:
             return False
         return item.state.content_hash == known.content_hash
+
+    def _note_times(self, table: Table, items: list[Work]) -> None:
+        """Their bytes are those of before: the next run need not read them to know."""
+        times = {sql_text(item.source.uri): sql_text(item.state.changed) for item in items}
+        cases = " ".join(f"WHEN {source} THEN {changed}" for source, changed in times.items())
+        table.update(
+            where=f"source IN ({', '.join(times)})",
+            values_sql={"source_changed": f"CASE source {cases} END"},
+        )
 
     def _note_failures(self) -> None:
         settled = [item.source.uri for item in self._new if item.source.uri in self._failing]
@@ -311,21 +295,6 @@ class _Run:
             if settled:
                 table.delete(f"source IN ({', '.join(map(sql_text, settled))})")
 
-    def _arrow(self, rows: list[dict[str, Any]]) -> pa.Table:
-        import pyarrow as pa
-
-        schema = self._collection.table.schema
-        columns = []
-        for column in schema:
-            values: list[Any] = [row.get(column.name) for row in rows]
-            if column.name == "vector":
-                flat = np.concatenate(values) if values else np.zeros(0, np.float32)
-                numbers = pa.array(flat.astype(column.type.value_type.to_pandas_dtype()))
-                columns.append(pa.FixedSizeListArray.from_arrays(numbers, column.type.list_size))
-            else:
-                columns.append(pa.array(values, column.type))
-        return pa.Table.from_arrays(columns, schema=schema)
-
     def _report(self) -> None:
         if self._on_progress is not None:
             tally = self._tally
@@ -339,59 +308,6 @@ class _Run:
                     elapsed_seconds=time.monotonic() - self._started,
                 )
             )
-
-
-def _rows(
-    item: _Work, reading: Reading[Pooled], vector_of: Callable[[dict[Any, Pooled]], np.ndarray]
-) -> Iterator[dict[str, Any]]:
-    about, now = reading.recording, datetime.now(UTC)
-    for number, (window, kept) in enumerate(zip(reading.windows, reading.kept, strict=True)):
-        vector = vector_of(kept).astype(np.float64)
-        norm = math.sqrt(float(vector @ vector))
-        yield {
-            **item.source.extra,
-            "source": item.source.uri,
-            "window": number,
-            "start_seconds": window.start_seconds,
-            "end_seconds": window.end_seconds,
-            "duration_seconds": about.duration_seconds,
-            "sampling_rate": about.rate_hz,
-            "channels": about.channels,
-            "format": about.format,
-            "title": about.tags.get("title"),
-            "artist": about.tags.get("artist"),
-            "album": about.tags.get("album"),
-            "caption": reading.said[number] if reading.said else None,
-            "source_bytes": item.state.bytes,
-            "source_changed": item.state.changed,
-            "content_hash": item.state.content_hash,
-            "indexed_at": now,
-            "norm": norm,
-            "vector": (vector / max(norm, 1e-30)).astype(np.float32),
-        }
-
-
-def _known(collection: Rows, sources: list[str] | None = None) -> dict[str, _State]:
-    """Which version of each source is in the collection."""
-    where = '"window" = 0'
-    if sources is not None:
-        if not sources:
-            return {}
-        where += f" AND source IN ({', '.join(map(sql_text, sources))})"
-    names = ("source", "source_bytes", "source_changed", "content_hash")
-    table = collection.columns(names, where)
-    uris, *states = (table[name].to_pylist() for name in names)
-    return {uri: _State(*state) for uri, *state in zip(uris, *states, strict=True)}
-
-
-def _failing(collection: Rows) -> dict[str, tuple[_State, str]]:
-    table = collection.failures.to_arrow()
-    names = ("source", "source_bytes", "source_changed", "reason")
-    columns = (table[name].to_pylist() for name in names)
-    return {
-        uri: (_State(size, changed), reason)
-        for uri, size, changed, reason in zip(*columns, strict=True)
-    }
 
 
 def _examples(sources: Iterable[Source]) -> dict[str, Value]:

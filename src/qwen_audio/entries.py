@@ -1,0 +1,114 @@
+"""A recording on its way into a collection: which version of it, and its windows as rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .pooling import Pooled
+from .reading import Reading
+from .rows import Rows, sql_text
+from .sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["State", "Work", "arrow_rows", "failed_states", "known_states", "window_rows"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Which version of a source is meant."""
+
+    bytes: int
+    changed: str
+    content_hash: str = ""
+
+
+class Work:
+    """One recording that is to be heard."""
+
+    def __init__(self, source: Source, state: State, known: bool) -> None:
+        self.source, self.state, self.known = source, state, known
+
+    def open(self) -> Any:
+        """Called in a thread when its turn comes."""
+        audio, digest = self.source.content()
+        self.state = replace(self.state, content_hash=digest)
+        return audio
+
+
+def window_rows(
+    item: Work, reading: Reading[Pooled], vector_of: Callable[[dict[Any, Pooled]], np.ndarray]
+) -> Iterator[dict[str, Any]]:
+    """Of one recording, a row a window: columns by name, the vector of length 1."""
+    about, now = reading.recording, datetime.now(UTC)
+    for number, (window, kept) in enumerate(zip(reading.windows, reading.kept, strict=True)):
+        vector = vector_of(kept).astype(np.float64)
+        norm = math.sqrt(float(vector @ vector))
+        yield {
+            **item.source.extra,
+            "source": item.source.uri,
+            "window": number,
+            "start_seconds": window.start_seconds,
+            "end_seconds": window.end_seconds,
+            "duration_seconds": about.duration_seconds,
+            "sampling_rate": about.rate_hz,
+            "channels": about.channels,
+            "format": about.format,
+            "title": about.tags.get("title"),
+            "artist": about.tags.get("artist"),
+            "album": about.tags.get("album"),
+            "caption": reading.said[number] if reading.said else None,
+            "source_bytes": item.state.bytes,
+            "source_changed": item.state.changed,
+            "content_hash": item.state.content_hash,
+            "indexed_at": now,
+            "norm": norm,
+            "vector": (vector / max(norm, 1e-30)).astype(np.float32),
+        }
+
+
+def arrow_rows(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
+    """As Arrow has them, in the columns of the table."""
+    import pyarrow as pa
+
+    columns = []
+    for column in schema:
+        values: list[Any] = [row.get(column.name) for row in rows]
+        if column.name == "vector":
+            flat = np.concatenate(values) if values else np.zeros(0, np.float32)
+            numbers = pa.array(flat.astype(column.type.value_type.to_pandas_dtype()))
+            columns.append(pa.FixedSizeListArray.from_arrays(numbers, column.type.list_size))
+        else:
+            columns.append(pa.array(values, column.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def known_states(collection: Rows, sources: list[str] | None = None) -> dict[str, State]:
+    """Which version of each source is in the collection."""
+    where = '"window" = 0'
+    if sources is not None:
+        if not sources:
+            return {}
+        where += f" AND source IN ({', '.join(map(sql_text, sources))})"
+    names = ("source", "source_bytes", "source_changed", "content_hash")
+    table = collection.columns(names, where)
+    uris, *states = (table[name].to_pylist() for name in names)
+    return {uri: State(*state) for uri, *state in zip(uris, *states, strict=True)}
+
+
+def failed_states(collection: Rows) -> dict[str, tuple[State, str]]:
+    """Which version of each source could not be heard, and why."""
+    table = collection.failures.to_arrow()
+    names = ("source", "source_bytes", "source_changed", "reason")
+    columns = (table[name].to_pylist() for name in names)
+    return {
+        uri: (State(size, changed), reason)
+        for uri, size, changed, reason in zip(*columns, strict=True)
+    }
