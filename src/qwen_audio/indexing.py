@@ -265,12 +265,10 @@ class _Run:
 
     def _note_times(self, table: Table, items: list[Work]) -> None:
         """Their bytes are those of before: the next run need not read them to know."""
-        times = {sql_text(item.source.uri): sql_text(item.state.changed) for item in items}
-        cases = " ".join(f"WHEN {source} THEN {changed}" for source, changed in times.items())
-        table.update(
-            where=f"source IN ({', '.join(times)})",
-            values_sql={"source_changed": f"CASE source {cases} END"},
-        )
+        times = [
+            {"source": item.source.uri, "source_changed": item.state.changed} for item in items
+        ]
+        table.merge_insert("source").when_matched_update_all().execute(times)
 
     def _note_failures(self) -> None:
         settled = [item.source.uri for item in self._new if item.source.uri in self._failing]
