@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from .frames import Frames, Span
     from .inspection import Inspection
+    from .lens import Followed, Lens
     from .listening import Listening
     from .loading import load_waveform
     from .mel import LogMel
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .spec import Spec
     from .tap import Geometry, Stage, Tap
+    from .view import Layers, View
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,7 @@ _ROOMS = {
     ),
     "frames": ("Frames", "Span"),
     "inspection": ("Inspection",),
+    "lens": ("Followed", "Lens"),
     "listening": ("Listening",),
     "loading": ("load_waveform",),
     "mel": ("LogMel",),
@@ -60,6 +63,7 @@ _ROOMS = {
     "plan": ("Plan",),
     "spec": ("Spec",),
     "tap": ("Geometry", "Stage", "Tap"),
+    "view": ("Layers", "View"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -70,9 +74,12 @@ __all__ = [
     "Collection",
     "CollectionError",
     "Description",
+    "Followed",
     "Frames",
     "Geometry",
     "Inspection",
+    "Layers",
+    "Lens",
     "Listening",
     "LogMel",
     "MissingExtraError",
@@ -85,6 +92,7 @@ __all__ = [
     "Stage",
     "Tap",
     "TapError",
+    "View",
     "Waveform",
     "Window",
     "__version__",

@@ -199,7 +199,7 @@ class Line:
             return result
 
         clips = [self.positions(rendered or "", rows) for rows in audio]
-        runs = [self._runs(clip.ids) for clip in clips]
+        runs = [self.runs(clip.ids) for clip in clips]
         if continuation is None:
 
             def keep_read(tap: Tap, place: int, rows: torch.Tensor) -> None:
@@ -241,7 +241,7 @@ class Line:
             on_tokens=on_tokens,
         )
 
-    def _runs(self, ids: Sequence[int]) -> tuple[Run, ...]:
+    def runs(self, ids: Sequence[int]) -> tuple[Run, ...]:
         """Merged ids → runs of prompt and audio."""
         runs: list[Run] = []
         for token in ids:

@@ -130,6 +130,11 @@ class LanguageModel:
         )
         return head(rows)
 
+    @torch.inference_mode()
+    def read_out(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
+        """Final norm and head over rows of any `lm.k`: what would be said, had it ended there."""
+        return self.logits(self._norm()(rows))
+
     def _embed(self, clip: Positions) -> Float[Tensor, "rows width"]:
         """Text embeddings, with the projector's rows in place of the audio tokens'."""
         if clip.audio is None:
@@ -144,6 +149,9 @@ class LanguageModel:
 
     def _token_rows(self, ids: Sequence[int]) -> Float[Tensor, "rows width"]:
         """Embeddings of tokens: read one by one, as most of the table's are never needed."""
+        if not ids:  # a prompt that is nothing but audio
+            width = self._config.hidden_size
+            return torch.empty(0, width, dtype=self._parts.dtype, device=self._device)
         unread = [token for token in dict.fromkeys(ids) if token not in self._embeddings]
         rows = self._parts.checkpoint.rows(unread) if unread else []
         for token, row in zip(unread, rows, strict=True):

@@ -16,6 +16,7 @@ from .encoding import Encoding
 from .inspection import Inspection, inspect_line
 from .line import Line
 from .loading import AudioInput, load_waveform
+from .looking import Looking
 from .options import InspectOptions, Many
 from .transfer import Report
 from .weights import EMBEDDED, Checkpoint
@@ -70,7 +71,7 @@ def load(
     )
 
 
-class QwenAudio(Describing, Encoding):
+class QwenAudio(Describing, Encoding, Looking):
     """One checkpoint's line. Made by `load`.
 
     Every method takes one input or a list of them, and gives one result or a list. An input is a

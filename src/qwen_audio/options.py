@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Required, TypedDict
 
 import numpy as np
@@ -18,8 +18,10 @@ __all__ = [
     "EncodeOptions",
     "HearOptions",
     "InspectOptions",
+    "LensOptions",
     "Many",
     "Vectors",
+    "ViewOptions",
 ]
 
 Many = list[Any] | tuple[Any, ...]
@@ -73,3 +75,25 @@ class ActivationsOptions(InspectOptions, total=False):
 
     taps: Required[Iterable[str | Tap]]
     generate: int
+
+
+class LensOptions(InspectOptions, total=False):
+    """Of `QwenAudio.lens`."""
+
+    span: SpanName
+    taps: Iterable[str | Tap] | None
+    top: int
+    tokens: Sequence[str]
+    nearest: bool
+
+
+class ViewOptions(TypedDict, total=False):
+    """Of `QwenAudio.view`."""
+
+    tap: str | Tap
+    prompt: str | None
+    depth: bool
+    columns: int
+    kernel_seconds: float | None
+    sampling_rate: int | None
+    window_seconds: float

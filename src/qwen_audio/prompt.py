@@ -144,6 +144,12 @@ class Prompts:
         """Token ids → text, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def token(self, token_id: int) -> str:
+        """One token as text, its space included; special ones by their names. Part of a character
+        is �; an id that the tokenizer doesn't know is its number."""
+        text = str(self._tokenizer.decode([token_id], skip_special_tokens=False))
+        return text or f"<{token_id}>"
+
     def _template(self) -> str:
         """chat_template.jinja or .json, else transformers' default for Qwen2-Audio."""
         if (path := self._checkpoint.file("chat_template.jinja")) is not None:
