@@ -15,9 +15,9 @@ from .terminal import complain, load_model, report_failures, say, say_json
 
 if TYPE_CHECKING:
     from .collection import Collection
-    from .indexing import IndexProgress
     from .model import QwenAudio
     from .spec import Spec
+    from .tally import IndexProgress
 
 __all__ = ["RUNS"]
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import upkeep
 from .errors import CollectionError, OptionError
-from .indexing import IndexProgress, IndexSummary, fill
+from .indexing import fill
 from .rows import Rows
 from .searching import Hit, refresh_indices, search, search_text, similar
 from .sources import Value
 from .spec import Spec
+from .tally import IndexProgress, IndexSummary
 
 if TYPE_CHECKING:
     from lancedb.table import Table

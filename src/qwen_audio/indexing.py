@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,60 +20,20 @@ from .reading import Reading, read
 from .rows import Rows, sql_text
 from .sources import Source, Value, find_sources
 from .spec import Spec
+from .tally import IndexProgress, IndexSummary, Tally
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
     from .model import QwenAudio
 
-__all__ = ["IndexProgress", "IndexSummary", "fill", "pooled_windows"]
+__all__ = ["fill", "pooled_windows"]
 
 _ROWS_A_COMMIT = 512
 _SECONDS_A_COMMIT = 2.0
 """Whichever comes first is written: what a kill can lose besides the batch that is computed."""
 _COMMITS_A_TIDY = 200
 """Every commit adds files to the table; so many of them are put together."""
-
-
-@dataclass(frozen=True)
-class IndexProgress:
-    """How far it is: recordings heard, unchanged and failed, of `total`; seconds of audio."""
-
-    total: int
-    heard: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    audio_seconds: float = 0.0
-    elapsed_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class IndexSummary:
-    """What `fill` did.
-
-    Attributes:
-        failures: source → why it can't be heard, those of earlier runs that haven't changed too.
-        passed_over: files in the folders that are no audio by their suffix.
-    """
-
-    added: int
-    replaced: int
-    unchanged: int
-    rows: int
-    audio_seconds: float
-    elapsed_seconds: float
-    failures: Mapping[str, str]
-    passed_over: tuple[str, ...]
-
-
-@dataclass
-class _Tally:
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    heard: int = 0
-    audio_seconds: float = 0.0
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 def fill(
@@ -148,12 +107,12 @@ class _Run:
         retry: bool,
         on_progress: Callable[[IndexProgress], None] | None,
     ) -> None:
-        self._collection, self._total, self._retry = collection, total, retry
+        self._collection, self._retry = collection, retry
         self._on_progress = on_progress
         self._known = known_states(collection)
         self._failing = failed_states(collection)
-        self._tally = _Tally()
-        self._started = self._committed = time.monotonic()
+        self._tally = Tally(total)
+        self._committed = time.monotonic()
         self._commits = 0
         self._begun: deque[Work] = deque()
         self._rows: list[dict[str, Any]] = []
@@ -204,7 +163,8 @@ class _Run:
         late = time.monotonic() - self._committed > _SECONDS_A_COMMIT
         if late or len(self._rows) >= _ROWS_A_COMMIT:
             self.commit()
-        self._report()
+        if self._on_progress is not None:
+            self._on_progress(self._tally.progress())
 
     def commit(self) -> None:
         """Write what waits: new rows and what they replace in one transaction."""
@@ -243,17 +203,7 @@ class _Run:
 
     def summary(self, passed_over: tuple[str, ...]) -> IndexSummary:
         """After the last commit."""
-        tally = self._tally
-        return IndexSummary(
-            added=tally.added,
-            replaced=tally.replaced,
-            unchanged=tally.unchanged,
-            rows=self._collection.count(),
-            audio_seconds=tally.audio_seconds,
-            elapsed_seconds=time.monotonic() - self._started,
-            failures=dict(tally.failures),
-            passed_over=passed_over,
-        )
+        return self._tally.summary(self._collection.count(), passed_over)
 
     def _same(self, item: Work, known: State) -> bool:
         """Whether a source that was touched still has the content it had."""
@@ -292,20 +242,6 @@ class _Run:
                 merge.when_not_matched_insert_all().execute(rows)
             if settled:
                 table.delete(f"source IN ({', '.join(map(sql_text, settled))})")
-
-    def _report(self) -> None:
-        if self._on_progress is not None:
-            tally = self._tally
-            self._on_progress(
-                IndexProgress(
-                    total=self._total,
-                    heard=tally.heard,
-                    unchanged=tally.unchanged,
-                    failed=len(tally.failures),
-                    audio_seconds=tally.audio_seconds,
-                    elapsed_seconds=time.monotonic() - self._started,
-                )
-            )
 
 
 def _examples(sources: Iterable[Source]) -> dict[str, Value]:

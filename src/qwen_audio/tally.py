@@ -1,0 +1,78 @@
+"""How far the filling of a collection is, and what it did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["IndexProgress", "IndexSummary", "Tally"]
+
+
+@dataclass(frozen=True)
+class IndexProgress:
+    """How far it is: recordings heard, unchanged and failed, of `total`; seconds of audio."""
+
+    total: int
+    heard: int
+    unchanged: int
+    failed: int
+    audio_seconds: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """What was done.
+
+    Attributes:
+        failures: source → why it can't be heard, those of earlier runs that haven't changed too.
+        passed_over: files in the folders that are no audio by their suffix.
+    """
+
+    added: int
+    replaced: int
+    unchanged: int
+    rows: int
+    audio_seconds: float
+    elapsed_seconds: float
+    failures: Mapping[str, str]
+    passed_over: tuple[str, ...]
+
+
+@dataclass
+class Tally:
+    """Counted while it goes on."""
+
+    total: int
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    heard: int = 0
+    audio_seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    _started: float = field(default_factory=time.monotonic)
+
+    def progress(self) -> IndexProgress:
+        """Now."""
+        return IndexProgress(
+            total=self.total,
+            heard=self.heard,
+            unchanged=self.unchanged,
+            failed=len(self.failures),
+            audio_seconds=self.audio_seconds,
+            elapsed_seconds=time.monotonic() - self._started,
+        )
+
+    def summary(self, rows: int, passed_over: tuple[str, ...]) -> IndexSummary:
+        """At the end, when the collection has so many rows."""
+        return IndexSummary(
+            added=self.added,
+            replaced=self.replaced,
+            unchanged=self.unchanged,
+            rows=rows,
+            audio_seconds=self.audio_seconds,
+            elapsed_seconds=time.monotonic() - self._started,
+            failures=dict(self.failures),
+            passed_over=passed_over,
+        )
