@@ -14,6 +14,7 @@ import qwen_audio as qa
 SOURCE = Path(qa.__file__).parent
 ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
 HEAVY = {"torch", "transformers", "av", "soxr", "rich", "numpy", "lancedb", "pyarrow", "fsspec"}
+HEAVY |= {"matplotlib", "plotly", "umap", "sklearn"}
 
 
 def test_public_names() -> None:
@@ -46,8 +47,11 @@ def test_public_names() -> None:
         "Waveform",
         "Window",
         "__version__",
+        "chart",
+        "draw",
         "load",
         "load_waveform",
+        "picture",
     }
     for name in qa.__all__:
         assert getattr(qa, name) is not None

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .answer import Answer, Description
     from .audio import Waveform, Window
+    from .charts import chart
     from .collection import Collection
+    from .drawing import picture
     from .errors import (
         AudioError,
         CheckpointError,
@@ -28,22 +30,26 @@ if TYPE_CHECKING:
     )
     from .frames import Frames, Span
     from .inspection import Inspection
+    from .layers import Layers
     from .lens import Followed, Lens
     from .listening import Listening
     from .loading import load_waveform
     from .mel import LogMel
     from .model import QwenAudio, load
+    from .pages import draw
     from .plan import Plan
     from .spec import Spec
     from .tap import Geometry, Stage, Tap
-    from .view import Layers, View
+    from .view import View
 
 __version__ = "0.1.0"
 
 _ROOMS = {
     "answer": ("Answer", "Description"),
     "audio": ("Waveform", "Window"),
+    "charts": ("chart",),
     "collection": ("Collection",),
+    "drawing": ("picture",),
     "errors": (
         "AudioError",
         "CheckpointError",
@@ -55,15 +61,17 @@ _ROOMS = {
     ),
     "frames": ("Frames", "Span"),
     "inspection": ("Inspection",),
+    "layers": ("Layers",),
     "lens": ("Followed", "Lens"),
     "listening": ("Listening",),
     "loading": ("load_waveform",),
     "mel": ("LogMel",),
     "model": ("QwenAudio", "load"),
+    "pages": ("draw",),
     "plan": ("Plan",),
     "spec": ("Spec",),
     "tap": ("Geometry", "Stage", "Tap"),
-    "view": ("Layers", "View"),
+    "view": ("View",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -96,8 +104,11 @@ __all__ = [
     "Waveform",
     "Window",
     "__version__",
+    "chart",
+    "draw",
     "load",
     "load_waveform",
+    "picture",
 ]
 
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Unpack, overload
 
 import numpy as np
-import torch
 from jaxtyping import Float64
 
 from . import views
 from .audio import Waveform, Windowing
 from .batching import batched_pieces, open_inputs
 from .errors import AudioError, OptionError
-from .frames import Run
+from .keeping import groups, lengths, stretches_of
+from .layers import Layers
 from .lens import Lens, follow
 from .loading import AudioInput, load_waveform
-from .mel import audio_tokens
 from .opened import Opened
 from .options import LensOptions, Many, ViewOptions
 from .pooling import SpanName
 from .reading import read
 from .readout import Readout, read_windows
 from .tap import Stage, Tap
-from .view import COLUMNS, ENVELOPE_POINTS, Layers, View, decibels, spread
+from .view import COLUMNS, ENVELOPE_POINTS, View, decibels, spread
 
 __all__ = ["Looking"]
 
@@ -183,7 +181,7 @@ class Looking(Opened):
                 self._line,
                 waveforms,
                 list(mine.values()),
-                partial(_stretches, per_token=round(rate / _TOKENS_HZ), most=examples // windows),
+                partial(stretches_of, per_token=round(rate / _TOKENS_HZ), most=examples // windows),
                 rendered=rendered,
                 windowing=windowing,
             ):
@@ -227,7 +225,7 @@ class Looking(Opened):
     ) -> View:
         windows = len(waveform.windows(windowing))
         # Averaged within a window first, to a quarter of a column; then onto the columns.
-        keep = partial(_groups, most=max(1, math.ceil(4 * columns / windows)))
+        keep = partial(groups, most=max(1, math.ceil(4 * columns / windows)))
         (reading,) = read(
             self._line, [waveform], [_MEL, tap], keep, rendered=rendered, windowing=windowing
         )
@@ -266,7 +264,7 @@ class Looking(Opened):
         """The quartiles of the lengths of the audio's rows, at every tap."""
         prompted = self._line.prompts.render(None) if rendered is None else rendered
         (reading,) = read(
-            self._line, [waveform], self.taps, _lengths, rendered=prompted, windowing=windowing
+            self._line, [waveform], self.taps, lengths, rendered=prompted, windowing=windowing
         )
         if isinstance(reading, AudioError):
             raise reading
@@ -278,35 +276,3 @@ class Looking(Opened):
             "depth_taps": tuple(map(str, self.taps)),
             "depth_norms": np.array(quartiles, np.float32),
         }
-
-
-def audio_rows(rows: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
-    """Those of one window that are audio, in float32 on the CPU."""
-    parts = zip(rows.split([count for _, count in runs]), runs, strict=True)
-    mine = [part for part, (kind, _) in parts if kind == "audio"]
-    return torch.cat(mine).float().cpu() if mine else torch.empty(0, rows.shape[1])
-
-
-def _groups(rows: torch.Tensor, runs: Sequence[Run], *, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of neighbours such that there are at most so many, and how many rows each is of."""
-    audio = audio_rows(rows, runs).numpy()
-    size = math.ceil(len(audio) / most)
-    starts = np.arange(0, len(audio), size)
-    counts = np.diff([*starts, len(audio)]).astype(np.float32)
-    if size == 1:
-        return audio.copy(), counts
-    return np.add.reduceat(audio, starts, axis=0) / counts[:, None], counts
-
-
-def _stretches(rows: torch.Tensor, runs: Sequence[Run], *, per_token: int, most: int) -> np.ndarray:
-    """Means over the same stretches of sound at every tap: of one audio token, or of neighbours
-    such that there are at most `most`."""
-    audio = audio_rows(rows, runs).numpy()
-    tokens = {1: len(audio), 2: len(audio) // 2, 4: audio_tokens(len(audio))}[per_token]
-    count = min(most, tokens)
-    edges = np.arange(count + 1) * tokens // count * per_token
-    return np.stack([audio[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
-
-
-def _lengths(rows: torch.Tensor, runs: Sequence[Run]) -> np.ndarray:
-    return views.norms(audio_rows(rows, runs).numpy())

@@ -18,7 +18,7 @@ from .files import save_numbers
 from .frames import Frames
 from .tap import Tap
 
-__all__ = ["COLUMNS", "ENVELOPE_POINTS", "Layers", "View", "decibels"]
+__all__ = ["COLUMNS", "ENVELOPE_POINTS", "View", "decibels", "spread"]
 
 COLUMNS = 1000
 """A picture's columns at most: what a screen shows, and a square matrix of it is still cheap."""
@@ -224,56 +224,6 @@ class View:
         return (
             f"View({self.name!r} at {self.tap}: {columns} columns of {self.hop_seconds:g} s × "
             f"{width}, {len(self.boundaries)} boundaries)"
-        )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Layers:
-    """How alike the taps of a line are over some recordings; made by `QwenAudio.layers`.
-
-    Attributes:
-        names: of the recordings.
-        taps: from shallow to deep.
-        similarity: shape (taps, taps): see `views.linear_cka`.
-        examples: how many stretches of sound it was computed from, each of 40 ms or more.
-        dtype: of the arithmetic.
-    """
-
-    names: tuple[str, ...]
-    taps: tuple[str, ...]
-    similarity: Float32[np.ndarray, "taps taps"]
-    examples: int
-    dtype: str
-
-    def __post_init__(self) -> None:
-        if self.similarity.shape != (len(self.taps), len(self.taps)):
-            raise ValueError(f"{self.similarity.shape} for {len(self.taps)} taps")
-
-    def save(self, path: str | Path) -> Path:
-        """.npz: the matrix; .csv and .json: a row a tap.
-
-        Raises:
-            OptionError: for another suffix, or a path that can't be written to.
-        """
-        facts = {
-            "names": self.names,
-            "taps": self.taps,
-            "examples": self.examples,
-            "dtype": self.dtype,
-        }
-        return save_numbers(path, facts, {"similarity": self.similarity}, self.table)
-
-    def table(self) -> list[dict[str, Any]]:
-        """A row a tap."""
-        return [
-            {"tap": tap, **dict(zip(self.taps, row, strict=True))}
-            for tap, row in zip(self.taps, self.similarity, strict=True)
-        ]
-
-    def __repr__(self) -> str:
-        return (
-            f"Layers({len(self.taps)} taps over {len(self.names)} recordings, "
-            f"{self.examples} examples)"
         )
 
 

@@ -1,0 +1,101 @@
+"""Pictures: a View, a Lens or Layers → a matplotlib figure, with axes and units, light or dark."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import panels as p
+from .errors import MissingExtraError
+from .layers import Layers
+from .lens import Lens
+from .lens_drawing import draw_lens
+from .panels import Theme, ThemeName, Thing, chosen_panels, theme_of
+from .sheet import WIDTH_INCHES, bar, heading, settings_of
+from .view import View
+from .view_drawing import draw_view
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["picture"]
+
+_ONE_AT_A_TIME = threading.Lock()
+"""matplotlib's settings, which the theme is given by, are one set for all threads."""
+_DOTS_PER_INCH = 120
+
+
+def picture(
+    thing: Thing, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
+) -> Figure:
+    """Draw what was seen: 1200 pixels wide, one panel below another.
+
+    Args:
+        thing: what `view`, `lens` or `layers` gave.
+        panels: of a View: waveform, mel, heat, colours, norms, novelty, similarity, depth; of a
+            Lens: words, entropy, followed, nearest. All that there are numbers for unless given.
+        theme: "light" or "dark".
+
+    Returns:
+        A matplotlib Figure: `savefig` writes it. pyplot is not touched, and threads may draw.
+
+    Raises:
+        OptionError: for an unknown panel or theme, or a panel whose numbers weren't asked for.
+        MissingExtraError: without matplotlib.
+    """
+    names, colours = chosen_panels(thing, panels), theme_of(theme)
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("a picture", "look") from error
+    with _ONE_AT_A_TIME, mpl.rc_context(settings_of(colours)):
+        figure = Figure(layout="constrained", dpi=_DOTS_PER_INCH)
+        engine: Any = figure.get_layout_engine()
+        engine.set(h_pad=0.06, w_pad=0.06, hspace=0.02)
+        if isinstance(thing, View):
+            draw_view(figure, thing, names, colours)
+        elif isinstance(thing, Lens):
+            draw_lens(figure, thing, names, colours)
+        else:
+            _draw_layers(figure, thing, colours)
+        figure.draw_without_rendering()  # text is laid out as the theme says, and not later
+    return figure
+
+
+def _draw_layers(figure: Figure, layers: Layers, theme: Theme) -> None:
+    count = len(layers.taps)
+    side = min(WIDTH_INCHES, 2.6 + 0.5 * count)
+    figure.set_size_inches(max(side, 5.5), max(side, 5.5) * 0.92)
+    recordings = f"{len(layers.names)} recording{'s' * (len(layers.names) != 1)}"
+    heading(
+        figure,
+        "How alike the taps are",
+        f"{recordings}, {layers.examples} stretches of sound, {layers.dtype}",
+        theme,
+    )
+    axes = figure.add_subplot()
+    image = axes.imshow(layers.similarity, cmap=theme.amounts, vmin=0, vmax=1, aspect="equal")
+    shown = p.even_share(count, 30)
+    labels = [layers.taps[k] for k in shown]
+    axes.set_xticks(shown, labels, rotation=90)
+    axes.set_yticks(shown, labels)
+    axes.set(xlabel="Tap", ylabel="Tap")
+    if count <= 18:
+        fills: Any = image.cmap(image.norm(layers.similarity))
+        ink = fills[..., :3] @ np.array([0.3, 0.59, 0.11])
+        for row, column in np.ndindex(count, count):
+            value = layers.similarity[row, column]
+            colour = "#000000" if ink[row, column] > 0.55 else "#ffffff"
+            style = {"ha": "center", "va": "center", "fontsize": 6.5, "color": colour}
+            axes.text(column, row, f"{value:.2f}".replace("0.", "."), **style)  # type: ignore[arg-type]
+    bar(
+        figure,
+        image,
+        axes,
+        "Linear CKA (debiased); 1: the same up to rotation and size",
+        shrink=0.8,
+    )
