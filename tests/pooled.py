@@ -24,6 +24,9 @@ def pooled_at_once(frames: Frames, span: str, pooling: str) -> Rows:
     rows = rows_of(frames, span)
     if pooling == "mean":
         return rows.astype(np.float64).mean(axis=0).astype(np.float32)
+    if pooling == "mean+std":
+        exact = rows.astype(np.float64)
+        return np.concatenate([exact.mean(axis=0), exact.std(axis=0)]).astype(np.float32)
     return {"max": lambda: np.amax(rows, axis=0), "last": lambda: rows[-1], "none": lambda: rows}[
         pooling
     ]()

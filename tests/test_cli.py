@@ -228,7 +228,7 @@ def test_mistakes_are_one_line_and_a_status(clips: list[Path], arguments: tuple[
 def test_a_pooling_that_does_not_exist(clips: list[Path]) -> None:
     done = run_process("encode", clips[0], "-o", "out.npz", "--pooling", "sum")
     assert done.returncode == 1
-    assert "use one of mean, max, last, none" in done.stderr.splitlines()[-1]
+    assert "use one of mean, max, mean+std, last, none" in done.stderr.splitlines()[-1]
 
 
 def test_a_wrong_call_is_status_2(clips: list[Path]) -> None:

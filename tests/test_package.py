@@ -14,7 +14,7 @@ import qwen_audio as qa
 SOURCE = Path(qa.__file__).parent
 ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
 HEAVY = {"torch", "transformers", "av", "soxr", "rich", "numpy", "lancedb", "pyarrow", "fsspec"}
-HEAVY |= {"matplotlib", "plotly", "umap", "sklearn"}
+HEAVY |= {"matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"}
 
 
 def test_public_names() -> None:
@@ -52,6 +52,7 @@ def test_public_names() -> None:
         "load",
         "load_waveform",
         "picture",
+        "probe",
     }
     for name in qa.__all__:
         assert getattr(qa, name) is not None
@@ -68,6 +69,7 @@ def test_public_names() -> None:
         "import qwen_audio.cli; qwen_audio.cli.main(['--version'])",
         "import qwen_audio.cli; qwen_audio.cli.main(['describe', '--help'])",
         "import qwen_audio.cli; qwen_audio.cli.main(['index', '--help'])",
+        "import qwen_audio.cli; qwen_audio.cli.main(['probe', '--help'])",
     ],
 )
 def test_importing_and_helping_load_no_torch(statement: str) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .model import QwenAudio, load
     from .pages import draw
     from .plan import Plan
+    from .probing import probe
     from .spec import Spec
     from .tap import Geometry, Stage, Tap
     from .view import View
@@ -69,6 +70,7 @@ _ROOMS = {
     "model": ("QwenAudio", "load"),
     "pages": ("draw",),
     "plan": ("Plan",),
+    "probing": ("probe",),
     "spec": ("Spec",),
     "tap": ("Geometry", "Stage", "Tap"),
     "view": ("View",),
@@ -109,6 +111,7 @@ __all__ = [
     "load",
     "load_waveform",
     "picture",
+    "probe",
 ]
 
 

@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from . import __version__
+from .parsers import Run, add_command, options_parser
+from .probe_arguments import add_probe
 
 __all__ = ["build_parser"]
 
-Run = Callable[[argparse.Namespace], int]
 
-
-class _Once(argparse.Action):
-    """An option whose second value would silently replace the first: an error instead."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        given = vars(namespace).setdefault("_given", set())
-        if self.dest in given:
-            parser.error(f"{option_string} is given more than once")
-        given.add(self.dest)
-        setattr(namespace, self.dest, values)
-
-
-def _options() -> argparse.ArgumentParser:
-    """Options that several commands share."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.register("action", None, _Once)
-    return parser
-
-
-def build_parser(
-    runs: Mapping[str, Callable[[argparse.Namespace], int]],
-) -> argparse.ArgumentParser:
+def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     """The whole command line; `runs` says what each command does."""
     parser = argparse.ArgumentParser(
         prog="qwen-audio",
@@ -50,7 +24,7 @@ def build_parser(
     parser.add_argument("--version", action="version", version=f"qwen-audio {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    model = _options()
+    model = options_parser()
     model.add_argument(
         "--model",
         metavar="M",
@@ -60,7 +34,7 @@ def build_parser(
     model.add_argument("--revision", help="branch, tag or commit of a hub model")
     model.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
 
-    compute = _options()
+    compute = options_parser()
     compute.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     compute.add_argument(
         "--dtype",
@@ -71,10 +45,10 @@ def build_parser(
         metavar="M",
         help="such as 4GB; layers that don't fit are streamed (default: most of what is free)",
     )
-    asking = _options()
+    asking = options_parser()
     asking.add_argument("--prompt", help='a question (default: "Describe the music:")')
 
-    audio = _options()
+    audio = options_parser()
     audio.add_argument(
         "--window", type=float, metavar="S", help="seconds heard at once, at most 30 (default: 30)"
     )
@@ -84,12 +58,7 @@ def build_parser(
     audio.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
 
     def command(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, help=text, description=text, parents=[model, *parents], allow_abbrev=False
-        )
-        sub.register("action", None, _Once)
-        sub.set_defaults(run=runs[name])
-        return sub
+        return add_command(commands, runs[name], name, text, model, *parents)
 
     describe = command("describe", "Say in words what is heard.", compute, asking, audio)
     describe.add_argument(
@@ -112,7 +81,10 @@ def build_parser(
         "--tap", default="audio_tower", help="see `qwen-audio taps` (default: audio_tower)"
     )
     encode.add_argument(
-        "--pooling", default="mean", metavar="HOW", help="mean (default), max, last or none"
+        "--pooling",
+        default="mean",
+        metavar="HOW",
+        help="mean (default), max, mean+std, last or none",
     )
     encode.add_argument(
         "--span",
@@ -125,6 +97,7 @@ def build_parser(
 
     command("inspect", "Show a clip's whole way along the line, counted.", compute, asking, audio)
 
+    add_probe(commands, runs, model, compute, asking)
     _add_collections(commands, runs, model, compute, asking)
 
     taps = command("taps", "List every tap and what it takes, before any is fetched.", compute)
@@ -160,11 +133,7 @@ def _add_collections(
     """index, search, and collection with commands of its own."""
 
     def command(to: Any, run: str, text: str, *parents: argparse.ArgumentParser) -> Any:
-        name = run.rpartition(" ")[2]
-        sub = to.add_parser(name, help=text, description=text, parents=parents, allow_abbrev=False)
-        sub.register("action", None, _Once)
-        sub.set_defaults(run=runs[run])
-        return sub
+        return add_command(to, runs[run], run.rpartition(" ")[2], text, *parents)
 
     index = command(
         commands, "index", "Fill a collection with windows of recordings.", model, compute, asking
@@ -178,7 +147,7 @@ def _add_collections(
     index.add_argument("--into", required=True, metavar="C.lance", help="made if it isn't there")
     for name, text in {
         "tap": "see `qwen-audio taps` (default: audio_tower)",
-        "pooling": "mean (default), max or last",
+        "pooling": "mean (default), max, mean+std or last",
         "span": "rows to pool: audio (default); at lm taps also prompt, last or all",
     }.items():
         index.add_argument(f"--{name}", help=text)
@@ -205,7 +174,7 @@ def _add_collections(
     text = "Look after a collection."
     group = commands.add_parser("collection", help=text, description=text, allow_abbrev=False)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
-    where = _options()
+    where = options_parser()
     where.add_argument("collection", metavar="C.lance")
     where.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
     command(actions, "collection info", "What it holds, and how it was made.", where)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import collecting
+from . import collecting, probe_command
 from .arguments import build_parser
 from .errors import AudioError, OptionError, QwenAudioError
 from .terminal import (
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "taps": _taps,
         "certify": _certify,
         **collecting.RUNS,
+        **probe_command.RUNS,
     }
     options = build_parser(runs).parse_args(arguments)
     try:

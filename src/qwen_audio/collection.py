@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import upkeep
 from .errors import CollectionError, OptionError
 from .indexing import fill
+from .pooling import pooled_width
 from .rows import Rows
 from .searching import Hit, refresh_indices, search, search_text, similar
 from .sources import Value
@@ -75,8 +76,10 @@ class Collection:
             raise CollectionError(f"{path} is there already: open it, or use another name")
         spec = model.spec(window_seconds=window_seconds, **options)
         if spec.pooling == "none":
-            raise OptionError("pooling='none' gives no vector a window: use mean, max or last")
-        width = model.geometry.width(model.geometry.tap(spec.tap))
+            raise OptionError(
+                "pooling='none' gives no vector a window: use mean, max, mean+std or last"
+            )
+        width = pooled_width(spec.pooling, model.geometry.width(model.geometry.tap(spec.tap)))
         return cls(Rows.create(path, spec, width, describes=describe, float32=float32), model)
 
     @property

@@ -17,7 +17,7 @@ from .line import rows_and_runs
 from .loading import AudioInput
 from .opened import Opened
 from .options import ActivationsOptions, EncodeManyOptions, EncodeOptions, Many, Vectors
-from .pooling import Pooling, PoolingName, SpanName, check_span
+from .pooling import Pooling, PoolingName, SpanName, check_span, pooled_width
 from .reading import read
 from .spec import Spec
 from .tap import Tap
@@ -79,8 +79,8 @@ class Encoding(Opened):
         Args:
             tap: where to read; see `taps`. Nothing right of it is read or computed. Several, in a
                 list, are read in one pass.
-            pooling: "mean", "max" or "last" over the rows of the span, in all windows; "none"
-                keeps them.
+            pooling: "mean", "max", "mean+std" (twice as wide) or "last" over the rows of the span,
+                in all windows; "none" keeps them.
             span: "audio"; at language model taps also "prompt" (the text), "last" (the position
                 before the answer) or "all".
             prompt: at language model taps, what to ask; "Describe the music:" unless given.
@@ -246,5 +246,6 @@ class Encoding(Opened):
     def _stacked(self, vectors: list[Any], tap: str | Tap, pooling: PoolingName) -> Any:
         if pooling == "none":
             return vectors
-        empty = np.zeros((0, self.geometry.width(self.geometry.tap(tap))), np.float32)
+        width = pooled_width(pooling, self.geometry.width(self.geometry.tap(tap)))
+        empty = np.zeros((0, width), np.float32)
         return np.stack(vectors) if vectors else empty

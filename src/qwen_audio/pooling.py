@@ -15,10 +15,23 @@ from .errors import OptionError
 from .frames import Run
 from .tap import Tap
 
-__all__ = ["Pooled", "Pooling", "PoolingName", "SpanName", "check_pooling", "check_span"]
+__all__ = [
+    "Pooled",
+    "Pooling",
+    "PoolingName",
+    "SpanName",
+    "check_pooling",
+    "check_span",
+    "pooled_width",
+]
 
-PoolingName = Literal["mean", "max", "last", "none"]
+PoolingName = Literal["mean", "max", "mean+std", "last", "none"]
 SpanName = Literal["audio", "prompt", "last", "all"]
+
+
+def pooled_width(pooling: str, width: int) -> int:
+    """How wide rows of `width` are once they are pooled."""
+    return 2 * width if pooling == "mean+std" else width
 
 
 def check_pooling(pooling: str) -> None:
@@ -42,7 +55,8 @@ def check_span(span: str, tap: Tap) -> None:
 class Pooled:
     """What pooling has to keep of one window: the sum of its rows in float64, say, and their count.
 
-    `values` are rows of float32 that are never added up where the pooling isn't "mean".
+    `values` are rows of float32 that are never added up where the pooling isn't "mean" or
+    "mean+std".
     """
 
     values: Float[np.ndarray, "... width"]
@@ -52,6 +66,9 @@ class Pooled:
 @dataclass(frozen=True)
 class Pooling:
     """Pooling on the way: each window as soon as its rows are there, so that they can be let go.
+
+    Poolings are: mean; max; mean+std, the mean and after it the standard deviation (of the rows as
+    they are, divided by their number), twice as wide; last, the last row; none.
 
     Spans are: audio, one row per hop; prompt, the text around it, markers included; last, the
     position before the answer begins, one per window; all, whatever the window holds.
@@ -80,6 +97,9 @@ class Pooling:
         count = len(chosen)
         if self.pooling == "mean":
             chosen = chosen.double().sum(0)
+        elif self.pooling == "mean+std":
+            chosen = chosen.double()
+            chosen = torch.stack([chosen.sum(0), chosen.square().sum(0)])
         elif self.pooling == "max" and count:
             chosen = chosen.amax(0).float()
         else:
@@ -97,6 +117,10 @@ class Pooling:
         if self.pooling == "mean":  # summed in float64, so that the order of long sums is no matter
             total = np.sum(values, axis=0) / sum(window.rows for window in filled)
             return np.asarray(total, np.float32)
+        if self.pooling == "mean+std":
+            mean, square = np.sum(values, axis=0) / sum(window.rows for window in filled)
+            spread = np.sqrt(np.maximum(square - mean**2, 0))
+            return np.asarray(np.concatenate([mean, spread]), np.float32)
         return np.asarray(np.max(values, axis=0)) if self.pooling == "max" else values[-1][-1]
 
 

@@ -15,7 +15,16 @@ from typing import Any
 
 from .errors import AudioError, OptionError
 
-__all__ = ["AUDIO_SUFFIX", "Found", "Source", "find_sources"]
+__all__ = [
+    "AUDIO_SUFFIX",
+    "MANIFESTS",
+    "Found",
+    "Source",
+    "Value",
+    "find_sources",
+    "manifest_sources",
+    "source_of_row",
+]
 
 AUDIO_SUFFIX = re.compile(
     r"\.(3gp|aac|aifc?|aiff|amr|ape|au|caf|flac|m4[ab]|mk[av]|mov|mp[234c]|og[ag]|opus|ra|rf64|snd"
@@ -23,6 +32,8 @@ AUDIO_SUFFIX = re.compile(
     re.IGNORECASE,
 )
 """What is taken for audio inside folders. Files that are named are taken whatever they end in."""
+
+MANIFESTS = (".csv", ".tsv", ".jsonl")
 
 _COLUMNS = ("source", "path", "file", "file_name", "audio", "uri")
 """Of a manifest: the first of these that it has names the recordings."""
@@ -131,7 +142,7 @@ def find_sources(inputs: Iterable[str | Path | Mapping[str, Value]]) -> Found:
 
 def _expand(item: str | Path | Mapping[str, Value]) -> Iterator[Source | str]:
     if isinstance(item, Mapping):
-        yield _row(item, Path(), "a row")
+        yield source_of_row(item, Path(), "a row")
         return
     text = str(item)
     if "://" in text:
@@ -140,8 +151,8 @@ def _expand(item: str | Path | Mapping[str, Value]) -> Iterator[Source | str]:
     path = Path(text)
     if path.is_dir():
         yield from _folder(path)
-    elif path.suffix.lower() in (".csv", ".tsv", ".jsonl") and path.is_file():
-        yield from _manifest(path)
+    elif path.suffix.lower() in MANIFESTS and path.is_file():
+        yield from manifest_sources(path)
     elif path.exists() or not any(sign in text for sign in "*?["):
         yield Source.of(text)
     else:
@@ -183,8 +194,12 @@ def _remote(uri: str) -> Iterator[Source | str]:
         yield Source(named) if AUDIO_SUFFIX.fullmatch(Path(one).suffix) else named
 
 
-def _manifest(path: Path) -> Iterator[Source]:
-    """Rows of a table; paths in it are seen from its folder."""
+def manifest_sources(path: Path) -> Iterator[Source]:
+    """Rows of a table (.csv, .tsv, .jsonl); paths in it are seen from its folder.
+
+    Raises:
+        OptionError: if it can't be read, or a row names no recording.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".jsonl":
@@ -200,10 +215,15 @@ def _manifest(path: Path) -> Iterator[Source]:
     if not rows:
         raise OptionError(f"{path} holds no rows: expected one a recording")
     for number, row in enumerate(rows, start=1):
-        yield _row(row, path.parent, f"{path}, row {number}")
+        yield source_of_row(row, path.parent, f"{path}, row {number}")
 
 
-def _row(row: Any, folder: Path, where: str) -> Source:
+def source_of_row(row: Any, folder: Path, where: str) -> Source:
+    """Of a manifest's row: the recording that it names, seen from `folder`, and its other columns.
+
+    Raises:
+        OptionError: that says `where`, if it names none or a column holds no single value.
+    """
     if not isinstance(row, Mapping) or None in row:
         raise OptionError(f"{where} is not a row of named columns")
     column = next((name for name in _COLUMNS if row.get(name)), None)

@@ -13,7 +13,7 @@ from rich.text import Text
 from .certificate import Certificate
 from .inspection import Inspection
 
-__all__ = ["certificate_tables", "inspection_tables", "taps_tables"]
+__all__ = ["certificate_tables", "inspection_tables", "score_tables", "taps_tables"]
 
 Shown = Iterable[Table | Text]
 
@@ -75,6 +75,36 @@ def certificate_tables(certificate: Certificate) -> Shown:
     bounds = f"cosine at least {certificate.least_cosine:g}"
     bounds += "" if limit is None else f", error at most {limit:g}"
     yield Text(f"  {'Equal' if certificate.holds else 'NOT EQUAL'} within {bounds}.")
+
+
+def score_tables(scores: Sequence[Mapping[str, Any]]) -> Shown:
+    """What `probe` found, a table a target; the best score is bold."""
+    for target in dict.fromkeys(row["target"] for row in scores):
+        rows = [row for row in scores if row["target"] == target]
+        first = rows[0]
+        kind = f"{first['classes']} classes" if first["classes"] else "a quantity"
+        yield Text(
+            f"{target}: {kind}; {first['recordings']} recordings in {first['groups']} groups, "
+            f"{first['folds']} fold{'s' * (first['folds'] != 1)}"
+        )
+        table = _table(
+            "tap", "pooling", "span", "probe", first["metric"], "95 %", "baseline", "shuffled"
+        )
+        best = max(row["score"] for row in rows)
+        for row in rows:
+            between = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+            table.add_row(
+                row["tap"],
+                row["pooling"],
+                row["span"],
+                row["probe"],
+                f"{row['score']:.3f}",
+                between,
+                f"{row['baseline']:.3f}",
+                f"{row['control']:.3f}{'' if row['at_chance'] else ' (!)'}",
+                style="bold" if row["score"] == best else None,
+            )
+        yield table
 
 
 def _rate(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,138 @@
+"""The command `probe`: what it prints and what it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .errors import OptionError
+from .terminal import complain, load_model, report_failures, say, say_json, show_table, windowing_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RUNS"]
+
+
+def _probe(options: argparse.Namespace) -> int:
+    folder = Path(options.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{folder} can't be written ({error.strerror}): name a folder") from error
+    model = load_model(options)
+    from .probing import probe
+
+    given = {
+        "targets": options.target,
+        "classes": options.classes,
+        "taps": options.tap,
+        "poolings": options.pooling,
+        "spans": options.span,
+        "probes": options.probe,
+        "prompt": options.prompt,
+        "group": options.group,
+        "split": options.split,
+        "folds": options.folds,
+        "seed": options.seed,
+        "cache": options.cache,
+        **windowing_of(options),
+    }
+    with _bar() as report:
+        scores = probe(
+            options.labels,
+            model,
+            errors="leave_out",
+            on_progress=report,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    failures: Mapping[str, str] = scores.attrs["failures"]
+    about = scores.attrs["about"]
+    for reason in failures.values():
+        complain(reason)
+    passed_over = about["passed_over"]
+    if passed_over:
+        complain(
+            f"{len(passed_over)} files that are no audio passed over, such as {passed_over[0]}"
+        )
+    for note in scores.attrs["notes"]:
+        complain(note)
+    _write(scores, folder, {"labels": str(options.labels), **about})
+    if options.json:
+        for row in _plain(scores):
+            say_json(row)
+    else:
+        from .tables import score_tables
+
+        for table in score_tables(_plain(scores)):
+            show_table(table)
+        say(f"  {folder}: scores.csv, scores.json, depth.png, depth.html")
+    trusted = bool(scores["at_chance"].all())
+    return max(
+        report_failures(len(failures), about["recordings"] + len(failures)), int(not trusted)
+    )
+
+
+RUNS: dict[str, Callable[[argparse.Namespace], int]] = {"probe": _probe}
+
+
+def _write(scores: pd.DataFrame, folder: Path, about: Mapping[str, Any]) -> None:
+    from .depth_chart import depth_page, depth_picture
+
+    title = f"What each tap of {Path(about['model']).name} holds"
+    data = {
+        "qwen_audio": __version__,
+        **about,
+        "failures": scores.attrs["failures"],
+        "notes": scores.attrs["notes"],
+        "scores": _plain(scores),
+    }
+    try:
+        (folder / "scores.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        scores.drop(columns="weights").to_csv(folder / "scores.csv", index=False)
+        depth_picture(scores, folder / "depth.png", title)
+        depth_page(scores, folder / "depth.html", title)
+    except OSError as error:
+        raise OptionError(f"{folder} can't be written ({error.strerror or error})") from error
+
+
+def _plain(scores: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON can hold them; what isn't there (NaN) is null."""
+    return [
+        {
+            str(name): None
+            if value is None or value != value
+            else getattr(value, "item", lambda value=value: value)()
+            for name, value in row.items()
+        }
+        for row in scores.to_dict("records")
+    ]
+
+
+class _bar:  # noqa: N801 (used like a function)
+    """What is being done and how long it will still take, on a terminal."""
+
+    def __enter__(self) -> Callable[[str, int, int], None] | None:
+        self._shown: Any = None
+        self._tasks: dict[str, Any] = {}
+        return self._report if sys.stderr.isatty() else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+
+    def _report(self, doing: str, done: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        if self._shown is None:
+            self._shown = Progress(console=Console(stderr=True), transient=True)
+            self._shown.start()
+        if doing not in self._tasks:
+            self._tasks[doing] = self._shown.add_task(doing)
+        self._shown.update(self._tasks[doing], completed=done, total=total)

@@ -1,0 +1,42 @@
+"""Recordings whose labels are known: what probes are tested with."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+RATE = 16_000
+
+
+def write_tones(folder: Path, count: int = 24) -> list[dict[str, Any]]:
+    """Short tones: three pitches, levels in decibels, dull or bright; and rows that say which."""
+    random = np.random.default_rng(0)
+    time = np.arange(RATE // 2) / RATE
+    rows = []
+    for number in range(count):
+        pitch = ("low", "middle", "high")[number % 3]
+        hertz = {"low": 150, "middle": 500, "high": 1700}[pitch] * 2 ** random.uniform(-0.2, 0.2)
+        wave = np.sin(2 * np.pi * hertz * time)
+        bright = number % 2
+        level = round(float(random.uniform(-20, 0)), 2)
+        wave = (np.sign(wave) if bright else wave) * 0.5 * 10 ** (level / 20)
+        wave += 0.001 * random.standard_normal(time.size)
+        soundfile.write(folder / f"{number:02}.wav", wave, RATE)
+        rows.append(
+            {"source": f"{number:02}.wav", "pitch": pitch, "level": level, "bright": bright}
+        )
+    return rows
+
+
+def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """As CSV; None is an empty cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

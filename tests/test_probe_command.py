@@ -1,0 +1,84 @@
+"""qwen-audio probe: what it prints and writes, and with which status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from commands import run
+from labelled import write_manifest, write_tones
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tones")
+    return write_manifest(folder / "labels.csv", write_tones(folder))
+
+
+def test_a_table_a_picture_a_page_and_numbers(tones: Path, tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    options = ("--tap", "mel", "encoder.1", "lm.1", "--folds", "3", "-o", out, "--cache", cache)
+    done = run("probe", tones, "--target", "pitch", "level", *options)
+    assert done.returncode == 0, done.stderr
+    assert "pitch: 3 classes; 24 recordings in 24 groups, 3 folds" in done.stdout
+    assert "level: a quantity" in done.stdout
+    csv = pd.read_csv(out / "scores.csv")
+    data = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert len(csv) == len(data["scores"]) == 2 * 3 * 2
+    assert data["scores"][0]["score"] == pytest.approx(csv.score[0])
+    assert (data["recordings"], data["model"]) == (24, "embedded")
+    picture = imread(out / "depth.png")
+    assert picture.shape[1] > 1500
+    assert picture[..., :3].std() > 0.05  # something is drawn
+    page = (out / "depth.html").read_text(encoding="utf-8")
+    assert "pitch" in page
+    assert "R\\u00b2" in page or "R²" in page
+
+    machine = run("probe", tones, "--target", "bright", "--json", *options)
+    rows = [json.loads(line) for line in machine.stdout.splitlines()]
+    assert {row["target"] for row in rows} == {"bright"}
+    assert len(list(cache.iterdir())) == 1  # other labels, nothing heard
+
+
+def test_files_that_fail_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
+    rows = write_tones(tmp_path, 12)
+    rows.append({"source": "gone.wav", "pitch": "low", "level": -3.0, "bright": 1})
+    manifest = write_manifest(tmp_path / "labels.csv", rows)
+    done = run("probe", manifest, "--target", "pitch", "--tap", "mel", "--folds", "2",
+               "-o", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 1
+    first, second, third = done.stderr.splitlines()
+    assert "embedded checkpoint" in first
+    assert "gone.wav can't be read" in second
+    assert third == "qwen-audio: 1 of 13 files failed"
+    assert "12 recordings" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--target", "key"), "no column 'key'"),
+        (("--tap", "lm.99"), "lm.99 is not on this model's line"),
+        (("--folds", "20"), "fewer than the 20 folds"),
+        (("--classes", "genre"), "no column 'genre'"),
+        (("--pooling", "median"), "use one of mean"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tones: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = run("probe", tones, *arguments, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+
+
+def test_a_place_that_takes_no_files(tones: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    done = run("probe", tones, "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "can't be written" in done.stderr
