@@ -7,6 +7,7 @@ import itertools
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import librosa
@@ -17,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen_audio.audio import Waveform, Window, Windowing
+from qwen_audio.decode import Decoding
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.loading import load_waveform
 from recordings import sound, write_wav
@@ -423,3 +425,25 @@ def test_hops_that_leave_audio_out(hop: float) -> None:
 )
 def test_windows_print_as_clocks_do(window: Window, text: str) -> None:
     assert str(window) == text
+
+
+def test_what_is_longer_than_allowed_is_refused_without_decoding_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "long.wav"
+    clip.write_bytes(write_wav(sound(3.0, 16_000), 16_000))
+    assert load_waveform(clip, max_seconds=3.0).duration_seconds == 3.0
+    heard: list[int] = []
+    chunks = Decoding.chunks
+
+    def counted(self: Decoding) -> Any:
+        for chunk in chunks(self):
+            heard.append(chunk.size)
+            yield chunk
+
+    monkeypatch.setattr(Decoding, "chunks", counted)
+    with pytest.raises(AudioError, match=r"long\.wav is longer than 1 s, the most that is"):
+        load_waveform(clip, max_seconds=1.0)
+    assert sum(heard) < 2 * 16_000
+    with pytest.raises(AudioError, match="is longer than 1 s"):
+        load_waveform(np.zeros(17_000, np.float32), sampling_rate=16_000, max_seconds=1.0)

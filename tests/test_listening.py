@@ -139,3 +139,24 @@ def test_conversations_that_cannot_be_heard(
 ) -> None:
     with pytest.raises(error, match=message):
         qa.load(checkpoint, chat=True).chat(messages, **RATE)
+
+
+def test_a_question_may_go_through_the_chat_template_or_not(checkpoint: Path) -> None:
+    clip = sound(2.0)
+    plain, chat = (qa.load(checkpoint, chat=chat) for chat in (False, True))
+    for heard, other, way in (
+        (plain.listen(clip, **RATE), chat, True),
+        (chat.listen(clip, **RATE), plain, False),
+    ):
+        said = heard.ask("What is this?", chat=way, max_new_tokens=6)
+        assert (
+            said.answers
+            == other.describe(clip, prompt="What is this?", max_new_tokens=6, **RATE).answers
+        )
+    heard = plain.listen(clip, **RATE)
+    heard.ask("What is this?", chat=True, max_new_tokens=2)
+    assert (
+        heard.ask("Why?", chat=True, follow_up=True, max_new_tokens=2).answers[0].prompt_tokens > 20
+    )
+    with pytest.raises(qa.OptionError, match="knows no turns"):
+        heard.ask("Why?", chat=False, follow_up=True)

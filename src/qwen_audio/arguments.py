@@ -100,6 +100,21 @@ def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     add_probe(commands, runs, model, compute, asking)
     _add_collections(commands, runs, model, compute, asking)
 
+    play = command("play", "Open a page to hear, ask and see; on this machine alone.", compute)
+    play.add_argument("--collection", metavar="C.lance", help="what can be searched there")
+    play.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets others in (default: 127.0.0.1)"
+    )
+    play.add_argument(
+        "--port", type=int, metavar="N", help="(default: 7860, or the next that is free)"
+    )
+    play.add_argument(
+        "--share", action="store_true", help="also at a public address, through Gradio's servers"
+    )
+    play.add_argument(
+        "--max-minutes", type=float, metavar="N", help="of a recording, at most (default: 10)"
+    )
+
     taps = command("taps", "List every tap and what it takes, before any is fetched.", compute)
     taps.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .spec import Spec
     from .tally import IndexProgress
 
-__all__ = ["RUNS"]
+__all__ = ["RUNS", "model_for"]
 
 
 def _index(options: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def _index(options: argparse.Namespace) -> int:
     given = {name: value for name, value in given.items() if value is not None}
     if Rows.exists(options.into):
         rows = Rows.open(options.into)
-        model = _model_for(rows.spec, options)
+        model = model_for(rows.spec, options)
         asked = {**rows.spec.options, **given}
         if options.window is not None and options.hop is None:
             del asked["hop_seconds"]
@@ -81,7 +81,7 @@ def _search(options: argparse.Namespace) -> int:
     from .rows import Rows
 
     rows = Rows.open(options.collection)
-    model = _model_for(rows.spec, options) if options.audio else None
+    model = model_for(rows.spec, options) if options.audio else None
     hits = Collection(rows, model).search(
         options.audio,
         text=options.text,
@@ -144,7 +144,7 @@ def _verify(options: argparse.Namespace) -> int:
     from .rows import Rows
 
     rows = Rows.open(options.collection)
-    found = Collection(rows, _model_for(rows.spec, options)).verify(sample=options.sample)
+    found = Collection(rows, model_for(rows.spec, options)).verify(sample=options.sample)
     if options.json:
         say_json(dataclasses.asdict(found))
     else:
@@ -184,7 +184,7 @@ def _open(options: argparse.Namespace) -> Collection:
     return Collection.open(options.collection)
 
 
-def _model_for(spec: Spec, options: argparse.Namespace) -> QwenAudio:
+def model_for(spec: Spec, options: argparse.Namespace) -> QwenAudio:
     """The model that made a collection, in the numbers it was made in, unless told otherwise."""
     meant = copy.copy(options)
     meant.model = getattr(options, "model", None) or _model_of(spec.model)

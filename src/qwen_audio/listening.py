@@ -62,6 +62,7 @@ class Listening:
         prompt: str | None = None,
         *,
         follow_up: bool = False,
+        chat: bool | None = None,
         stream: Callable[[str], None] | None = None,
         max_new_tokens: int = Sampling.max_new_tokens,
         temperature: float = Sampling.temperature,
@@ -74,13 +75,16 @@ class Listening:
         continues the conversation of the questions before it (Instruct checkpoints).
 
         Args:
+            chat: whether through the chat template or with the plain prompt; unless given, as the
+                checkpoint was taught or loaded.
             stream: called with pieces of the answer as they come; together they are the answer.
 
         Raises:
             OptionError: for a follow-up to a checkpoint that knows no turns, or bad sampling.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        if follow_up and not self._line.prompts.chat:
+        in_turns = self._line.prompts.chat if chat is None else chat
+        if follow_up and not in_turns:
             raise OptionError(
                 "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
                 "turns: ask anew, or load it with chat=True"
@@ -91,7 +95,7 @@ class Listening:
                 separator = "\n" if number else ""
                 if lead := separator + prefix(memory.window, len(self._memories)):
                     stream(lead)
-            answers.append(self._ask_one(memory, prompt, follow_up, sampling, stream))
+            answers.append(self._ask_one(memory, prompt, follow_up, in_turns, sampling, stream))
         return Description(self.name, answers)
 
     def _ask_one(
@@ -99,13 +103,14 @@ class Listening:
         memory: _Memory,
         prompt: str | None,
         follow_up: bool,
+        chat: bool,
         sampling: Sampling,
         stream: Callable[[str], None] | None,
     ) -> Answer:
         line = self._line
         earlier = memory.turns if follow_up else []
         turns = [*earlier, line.prompts.turn(prompt, audio=not earlier)]
-        rendered = line.prompts.render_chat(turns) if earlier else line.prompts.render(prompt)
+        rendered = line.prompts.render_chat(turns) if earlier else line.prompts.render(prompt, chat)
         clip = line.positions(rendered, memory.audio)
         cache = line.lm.new_cache(1)
         if memory.cache is not None:
@@ -113,9 +118,11 @@ class Listening:
             shared = min(common_prefix(memory.ids, clip.ids), len(clip.ids) - 1)
             cache = memory.cache.cut(0, shared)
         text = TextStream(line.prompts, stream) if stream is not None else None
-        (new,) = line.say([clip], sampling, cache=cache, on_tokens=text.update if text else None)
+        (new,) = line.say(
+            [clip], sampling, chat=chat, cache=cache, on_tokens=text.update if text else None
+        )
         memory.cache, memory.ids = cache, (*clip.ids, *new)[: cache.rows(0)]
-        answer = make_answer(line, clip, new, memory.window)
+        answer = make_answer(line, clip, new, memory.window, chat)
         if text:
             text.finish(answer.text)
         # Only now: a question that could not be answered is no part of the conversation.

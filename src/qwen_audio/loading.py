@@ -37,7 +37,12 @@ AudioInput = (
 `sampling_rate=`) an array or tensor of shape (samples,) or (channels, samples)."""
 
 
-def load_waveform(audio: AudioInput | Any, *, sampling_rate: float | None = None) -> Waveform:
+def load_waveform(
+    audio: AudioInput | Any,
+    *,
+    sampling_rate: float | None = None,
+    max_seconds: float | None = None,
+) -> Waveform:
     """Anything that holds sound → a Waveform: mixed to mono by the mean, resampled by soxr's HQ.
 
     Args:
@@ -46,12 +51,21 @@ def load_waveform(audio: AudioInput | Any, *, sampling_rate: float | None = None
             {"array": …, "sampling_rate": …}. Float arrays lie in [-1, 1]; integers of up to 32
             bits are divided by their type's full scale.
         sampling_rate: of an array, in Hz. Required there, refused elsewhere: files state theirs.
+        max_seconds: refuse what is longer. Of a file no more than that is decoded to find out, so
+            that a small file that holds days of sound takes neither memory nor time.
 
     Raises:
         AudioError: naming the input and what is wrong with it.
     """
+    waveform = _load(audio, sampling_rate, math.inf if max_seconds is None else max_seconds)
+    if max_seconds is not None and waveform.duration_seconds > max_seconds:
+        raise _too_long(waveform.name, max_seconds)
+    return waveform
+
+
+def _load(audio: Any, sampling_rate: float | None, max_seconds: float) -> Waveform:
     if isinstance(audio, Mapping) and audio.keys() >= {"array", "sampling_rate"}:
-        return load_waveform(audio["array"], sampling_rate=audio["sampling_rate"])
+        return _load(audio["array"], audio["sampling_rate"], max_seconds)
     if isinstance(audio, np.ndarray) or hasattr(audio, "__array__"):
         return _from_array(audio, sampling_rate)
     if isinstance(audio, int | float):
@@ -67,7 +81,7 @@ def load_waveform(audio: AudioInput | Any, *, sampling_rate: float | None = None
         )
     if isinstance(audio, Waveform):
         return audio
-    return _from_encoded(_open(audio))
+    return _from_encoded(_open(audio), max_seconds)
 
 
 def _open(audio: Any) -> Decoding:
@@ -93,8 +107,9 @@ def _open(audio: Any) -> Decoding:
     )
 
 
-def _from_encoded(decoding: Decoding) -> Waveform:
-    samples = _resample(decoding.chunks(), decoding.rate_hz)
+def _from_encoded(decoding: Decoding, max_seconds: float) -> Waveform:
+    chunks = _at_most(decoding.chunks(), max_seconds, decoding)
+    samples = _resample(chunks, decoding.rate_hz)
     return Waveform(
         samples,
         name=decoding.name,
@@ -147,6 +162,24 @@ def _from_array(audio: Any, sampling_rate: Any) -> Waveform:
     samples = _resample(iter([mono]), float(sampling_rate))
     return Waveform(
         samples, name=name, source_rate_hz=round(float(sampling_rate)), source_channels=channels
+    )
+
+
+def _at_most(
+    chunks: Iterator[Float32[np.ndarray, "chunk"]], seconds: float, decoding: Decoding
+) -> Iterator[Float32[np.ndarray, "chunk"]]:
+    """The chunks, until they are more than so many seconds: then an error."""
+    samples = 0
+    for chunk in chunks:
+        samples += chunk.size
+        if samples > seconds * decoding.rate_hz:
+            raise _too_long(decoding.name, seconds)
+        yield chunk
+
+
+def _too_long(name: str, max_seconds: float) -> AudioError:
+    return AudioError(
+        f"{name} is longer than {max_seconds:g} s, the most that is taken here: cut it into parts"
     )
 
 

@@ -71,10 +71,13 @@ class Prompts:
         in_turns = self.chat if chat is None else chat
         return self._stops | ({self._turn_end} if in_turns and self._turn_end else set())
 
-    def render(self, prompt: str | None) -> str:
+    def render(self, prompt: str | None, chat: bool | None = None) -> str:
         """A question about one clip → the text that the model is given, `<|AUDIO|>` in its place.
 
         A prompt that holds `<|AUDIO|>` itself is taken as it is, markers, template and all.
+
+        Args:
+            chat: through the chat template or plain; unless given, as the checkpoint is asked.
 
         Raises:
             OptionError: if it holds `<|AUDIO|>` more than once, or is no text.
@@ -89,7 +92,7 @@ class Prompts:
             )
         if AUDIO in text:
             return text
-        if self.chat:
+        if self.chat if chat is None else chat:
             return self.render_chat([self.turn(text, audio=True)])
         return f"{AUDIO_BOS}{AUDIO}{AUDIO_EOS}{text}"
 

@@ -1,0 +1,187 @@
+"""Ask: the answer streams in; what was heard is kept for the next question."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from qwen_audio.errors import AudioError
+
+from .room import Room, in_words
+from .visits import Clip, Visit
+
+if TYPE_CHECKING:
+    from qwen_audio.answer import Description
+    from qwen_audio.listening import Listening
+
+__all__ = ["CHAT", "PLAIN", "WHOLE", "WINDOW", "Asking"]
+
+PLAIN, CHAT = "Plain (base)", "Chat (Instruct)"
+WINDOW, WHOLE = "This window", "The whole recording"
+_KEPT_ANSWERS = 20
+_LETTERS = 1000
+"""Of a question, at most."""
+
+
+class _LeftError(Exception):
+    """Nobody waits for this answer any more."""
+
+
+class Asking:
+    """The tab's handlers."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+
+    @property
+    def usual_style(self) -> str:
+        """How this checkpoint was taught to be asked."""
+        prompt = self.room.model.spec("lm.0").prompt or ""
+        return PLAIN if prompt.startswith("<|audio_bos|>") else CHAT
+
+    def ask(
+        self, question: str, style: str, follow_up: bool, part: str, request: Any
+    ) -> Iterator[str]:
+        """The answers so far as HTML, again and again while the newest grows."""
+        visit = self.room.visit(request)
+        if visit.asking:
+            yield _page(visit, "One question at a time: the last answer is still coming.")
+            return
+        visit.asking = True
+        try:
+            yield from self._answer(visit, question, style, follow_up, part)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the visitor is told)
+            visit.answers = [entry for entry in visit.answers if entry["said"] is not None]
+            yield _page(visit, in_words(error))
+        finally:
+            visit.asking = False
+
+    def clear(self, request: Any) -> str:
+        """Another recording is open: what was said of the last one goes."""
+        return _page(self.room.visit(request))
+
+    def _answer(
+        self, visit: Visit, question: str, style: str, follow_up: bool, part: str
+    ) -> Iterator[str]:
+        clip = visit.opened
+        if len(question) > _LETTERS:
+            raise AudioError(f"A question has at most {_LETTERS} letters: ask in fewer words.")
+        whole = part == WHOLE or len(clip.windows) == 1
+        entry: dict[str, Any] = {"question": question.strip(), "text": "", "said": None}
+        visit.answers = [entry, *visit.answers[: _KEPT_ANSWERS - 1]]
+        yield _page(visit)
+        start = time.perf_counter()
+        pieces: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        left = threading.Event()
+
+        def hand_over(text: str) -> None:
+            if left.is_set():
+                raise _LeftError
+            pieces.put(text)
+
+        def work() -> None:
+            try:
+                with self.room.turn:
+                    heard, entry["reused"] = self._listening(clip, whole)
+                    entry["said"] = heard.ask(
+                        question.strip() or None,
+                        follow_up=follow_up,
+                        chat=style == CHAT,
+                        stream=hand_over,
+                        max_new_tokens=self.room.limits.answer_tokens,
+                    )
+                pieces.put(None)
+            except Exception as error:  # noqa: BLE001 (raised again where it is waited for)
+                pieces.put(error)
+
+        worker = threading.Thread(target=work, name="answer", daemon=True)
+        worker.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                entry.setdefault("first", time.perf_counter() - start)
+                entry["text"] += piece
+                yield _page(visit)
+            entry["text"] = str(entry["said"])
+            entry["seconds"] = time.perf_counter() - start
+            entry["depth"] = str(self.room.model.taps[-1])
+            visit.kept["ask"] = {
+                "question": entry["question"],
+                "chat": None if style == self.usual_style else style == CHAT,
+                "follow_up": follow_up,
+                "window": None if whole else clip.seen,
+                "said": entry["said"],
+            }
+        finally:
+            left.set()
+        yield _page(visit)
+
+    def _listening(self, clip: Clip, whole: bool) -> tuple[Listening, bool]:
+        """What was heard, and whether it was kept from an earlier question."""
+        key = -1 if whole else clip.window
+        if key in clip.listenings:
+            return clip.listenings[key], True
+        heard = self.room.model.listen(clip.waveform if whole else clip.part)
+        geometry = self.room.model.geometry
+        # Keys and values of every level, as float32, are the most that it comes to.
+        size = 8 * heard.audio_tokens * geometry.lm_layers * geometry.lm_width
+        room = self.room.limits.memory_bytes // 4
+        if clip.listening_bytes + size > room:
+            clip.listenings, clip.listening_bytes = {}, 0
+        if size <= room:
+            clip.listenings[key] = heard
+            clip.listening_bytes += size
+        return heard, False
+
+
+def _page(visit: Visit, problem: str = "") -> str:
+    told = f'<p class="pg-status" data-kind="problem" role="alert">{escape(problem)}</p>'
+    return (told if problem else "") + "".join(map(_entry, visit.answers))
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    question = escape(entry["question"] or "Describe the music:")
+    lines = entry["text"].splitlines() or [""]
+    done = "seconds" in entry
+    state = "" if done else ' aria-busy="true"'
+    text = "".join(f"<p>{_timed(line)}</p>" for line in lines)
+    if not done and not entry["text"]:
+        text = '<p class="pg-waiting">Listening …</p>'
+    return (
+        f'<article class="pg-answer"{state}><h3>{question}</h3><div class="pg-text">{text}</div>'
+        f"{_given(entry) if done else ''}</article>"
+    )
+
+
+def _timed(line: str) -> str:
+    """An answer about one of several windows begins with its time."""
+    window, gap, text = line.partition("  ")
+    if not gap:
+        return escape(line)
+    return f"<time>{escape(window)}</time> {escape(text)}"
+
+
+def _given(entry: dict[str, Any]) -> str:
+    """What the model was given, and what it took."""
+    said: Description = entry["said"]
+    answers = said.answers
+    end, start = answers[-1].window.end_seconds, answers[0].window.start_seconds
+    windows = f" in {len(answers)} windows" if len(answers) > 1 else ""
+    heard = "heard before" if entry["reused"] else "heard now"
+    facts = {
+        "heard": f"{end - start:.2f} s{windows}, {heard}",
+        "audio tokens": str(sum(answer.audio_tokens for answer in answers)),
+        "prompt tokens": str(sum(answer.prompt_tokens for answer in answers)),
+        "said": f"{sum(len(answer.token_ids) for answer in answers)} tokens"
+        + ("" if said.complete else ", cut off"),
+        "depth": f"mel → {entry['depth']} → text, {answers[0].dtype}",
+        "first word": f"{entry['first']:.2f} s" if "first" in entry else "–",
+        "all of it": f"{entry['seconds']:.2f} s",
+    }
+    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
+    return f'<dl class="pg-facts">{rows}</dl>'

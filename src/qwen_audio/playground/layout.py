@@ -1,0 +1,208 @@
+"""The page: its tabs, and which handler answers what."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .asking import CHAT, PLAIN, WHOLE, WINDOW, Asking
+from .hearing import Hearing
+from .room import Room
+from .samples import examples
+from .seeing import Seeing
+
+__all__ = ["build", "look"]
+
+_FOLDER = Path(__file__).parent / "page"
+_SCRIPTS = ("core.js", "hear.js", "ask.js", "see.js")
+_CHANNELS = ("open", "see", "measure", "words")
+_QUESTIONS = (
+    "Describe the music:",
+    "Which instrument leads?",
+    "Are there drums?",
+    "Is anyone speaking?",
+    "How loud is it?",
+)
+_FOLLOW_UP = "the answers before stay in the conversation"
+_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
+"""Of requests that use the model: one at a time, in order."""
+_QUICK = {"concurrency_id": "quick", "concurrency_limit": 8}
+"""Of requests that mostly show what has been computed already."""
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+def look() -> dict[str, Any]:
+    """What `Blocks.launch` takes of colours, letters and scripts: all local."""
+    scripts = "\n".join(_read(name) for name in _SCRIPTS)
+    return {
+        "theme": gr.themes.Base(
+            primary_hue="indigo",
+            neutral_hue="slate",
+            radius_size="md",
+            font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+            font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+        ),
+        "css": _read("style.css"),
+        "head": f"<script>{scripts}</script>",
+    }
+
+
+def build(room: Room) -> gr.Blocks:
+    """All of the page, with its requests wired to their handlers."""
+    with gr.Blocks(title="Qwen Audio Playground", analytics_enabled=False) as page:
+        gr.HTML(_header(room))
+        # Outside of the tabs, which come into being when they are first looked at.
+        channels = {name: _channel(name) for name in _CHANNELS}
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Hear", id="hear"):
+                hear = _hear(room, channels)
+            with gr.Tab("Ask", id="ask"):
+                _ask(room, hear)
+            with gr.Tab("See", id="see"):
+                _see(room, channels)
+        _drawn("player.html", "playground.player.mount(element)")
+        page.unload(_left(room))
+    return page
+
+
+def _hear(room: Room, channels: dict[str, Any]) -> Any:
+    view = _drawn(
+        "hear.html",
+        "playground.hear(element, props, watch)",
+        LONGEST=room.limits.longest,
+        LARGEST=room.limits.largest,
+        EXAMPLES="".join(
+            f'<button type="button" class="pg-chip" data-example="{name}">{title}</button>'
+            for name, title in examples().items()
+        ),
+    )
+    channel = channels["open"]
+    channel.submit(_asked(Hearing(room).open), channel, view, **_QUIET, **_MODEL)
+    return view
+
+
+def _ask(room: Room, hear: Any) -> None:
+    asking = Asking(room)
+    with gr.Column(elem_classes=["pg-card", "pg-form"]):
+        question = gr.Textbox(
+            _QUESTIONS[0],
+            label="Question",
+            max_lines=3,
+            max_length=1000,
+            elem_id="question",
+        )
+        _drawn(
+            "",
+            "playground.ask(element)",
+            "".join(
+                f'<button type="button" class="pg-chip">{escape(text)}</button>'
+                for text in _QUESTIONS
+            ),
+            "pg-examples",
+        )
+        with gr.Row(equal_height=True):
+            style = gr.Radio([PLAIN, CHAT], value=asking.usual_style, label="Prompt")
+            part = gr.Radio([WINDOW, WHOLE], value=WHOLE, label="Heard", elem_id="heard")
+            follow_up = gr.Checkbox(value=False, label="Follow up (Chat)", info=_FOLLOW_UP)
+        button = gr.Button("Ask", variant="primary", elem_id="ask")
+    gr.HTML('<p class="pg-status" id="ask-status" role="status"></p>')
+    answers = gr.HTML(elem_id="answers")
+
+    def ask(question: str, style: str, follow_up: bool, part: str, request: gr.Request) -> Any:
+        yield from asking.ask(question, style, follow_up, part, request)
+
+    gr.on(
+        [button.click, question.submit],
+        ask,
+        [question, style, follow_up, part],
+        answers,
+        trigger_mode="once",
+        **_QUIET,
+        **_MODEL,
+    ).then(None, js="() => playground.answered()", **_QUIET)
+    hear.change(_asked_plain(asking.clear), None, answers, **_QUIET, **_QUICK)
+
+
+def _see(room: Room, channels: dict[str, Any]) -> None:
+    seeing = Seeing(room)
+    taps = [str(tap) for tap in room.model.taps]
+    view = _drawn(
+        "see.html",
+        f"playground.see(element, props, watch, {json.dumps(taps)})",
+        MAX=str(len(taps) - 1),
+    )
+    timing = _drawn("", "watch('value', () => playground.measured(props.value))", " ")
+    words = _drawn("", "watch('value', () => playground.lens(props.value))", " ")
+    see, measure, ask = (channels[name] for name in ("see", "measure", "words"))
+    # A slider in motion: of what is asked meanwhile only the last is answered.
+    see.submit(_asked(seeing.see), see, view, trigger_mode="always_last", **_QUIET, **_QUICK)
+    measure.submit(
+        _asked(seeing.measure), measure, timing, trigger_mode="always_last", **_QUIET, **_MODEL
+    )
+    ask.submit(_asked(seeing.words), ask, words, trigger_mode="always_last", **_QUIET, **_MODEL)
+
+
+def _asked(handler: Any) -> Any:
+    """With the annotation by which Gradio knows where to put the request."""
+
+    def answer(asked: Any, request: gr.Request) -> Any:
+        return handler(asked, request)
+
+    return answer
+
+
+def _left(room: Room) -> Any:
+    def forget(request: gr.Request) -> None:
+        room.visits.forget(request.session_hash)
+
+    return forget
+
+
+def _asked_plain(handler: Any) -> Any:
+    def answer(request: gr.Request) -> Any:
+        return handler(request)
+
+    return answer
+
+
+def _channel(name: str) -> Any:
+    """What the page's scripts call Python with."""
+    return gr.HTML(
+        {},
+        html_template="",
+        js_on_load=f"playground.connect('{name}', trigger, props)",
+        visible="hidden",
+    )
+
+
+def _drawn(file: str, script: str, html: str = "", classes: str = "", **words: str) -> Any:
+    """A part of the page that a script draws."""
+    html = html or _read(file)
+    for name, text in words.items():
+        html = html.replace(name, text)
+    return gr.HTML(
+        None,
+        html_template=html,
+        js_on_load=script,
+        apply_default_css=False,
+        elem_classes=classes or None,
+    )
+
+
+def _header(room: Room) -> str:
+    model = room.model
+    name = "the small embedded checkpoint" if model.name == "embedded" else model.name
+    return (
+        '<header class="pg-header"><h1>Qwen Audio Playground</h1>'
+        f"<p>Hear, ask and see with <b>{escape(name)}</b></p></header>"
+    )
+
+
+@cache
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

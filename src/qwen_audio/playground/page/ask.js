@@ -1,0 +1,32 @@
+// Ask: suggestions fill the question in; a second click while an answer comes gets a sentence.
+playground.ask = (root) => {
+  const box = () => document.querySelector("#question textarea");
+  root.querySelectorAll("button").forEach((chip) => {
+    chip.addEventListener("click", () => {
+      const { set } = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value");
+      set.call(box(), chip.textContent);
+      box().dispatchEvent(new Event("input", { bubbles: true }));
+      box().focus();
+    });
+  });
+  let busy = false;
+  const begin = (event) => {
+    if (busy) {
+      const status = document.querySelector("#ask-status");
+      playground.say(status, "One question at a time: the last answer is still coming.", "note");
+      event.stopImmediatePropagation();
+      event.preventDefault();
+    }
+    busy = true;
+  };
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#ask")) begin(event);
+  }, true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && event.target.closest("#question")) begin(event);
+  }, true);
+  playground.answered = () => {
+    busy = false;
+    playground.say(document.querySelector("#ask-status"));
+  };
+};

@@ -1,0 +1,249 @@
+// The playground's page. Gradio carries requests and answers; here they are drawn and heard.
+"use strict";
+window.playground = (() => {
+  const channels = {};
+  const inBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const clock = (seconds, digits = 1) => {
+    const whole = Math.max(0, seconds);
+    const rest = (whole % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+    return `${Math.floor(whole / 60)}:${rest}`;
+  };
+  const element = (tag, classes = "", text = "") => {
+    const made = document.createElement(tag);
+    made.className = classes;
+    made.textContent = text;
+    return made;
+  };
+
+  // A channel to Python: what is sent becomes the value of a hidden component, whose event calls.
+  let count = 0;
+  const connect = (name, trigger, props) => { channels[name] = { trigger, props }; };
+  const send = (name, value, event = "submit") => {
+    const { trigger, props } = channels[name];
+    props.value = { ...value, n: ++count };
+    trigger(event);
+    return count;
+  };
+
+  // One line that says how things stand; problems are read out at once.
+  const say = (place, text = "", kind = "") => {
+    place.textContent = text;
+    place.dataset.kind = kind;
+    place.setAttribute("role", kind === "problem" ? "alert" : "status");
+  };
+
+  // Colours: stops of matplotlib's magma, of a diverging pair, and of one ink on paper.
+  const STOPS = {
+    magma: ["#000004", "#180f3d", "#440f76", "#721f81", "#9e2f7f", "#cd4071", "#f1605d", "#fd9668",
+      "#feca8d", "#fcfdbf"],
+    signed: ["#0b4f6c", "#2a88a8", "#86c0d0", "#e8edee", "#f5efe6", "#efbf93", "#d97b42", "#8c3b12"],
+    signedDark: ["#8fd3ee", "#3f94b8", "#1f4a5e", "#1b2029", "#1b2029", "#5c3a1f", "#c17436", "#ffc48a"],
+    alike: ["#f4f5f7", "#d5dcef", "#a3b4e0", "#6d86cf", "#4459b0", "#2d3483", "#1b1b52"],
+    alikeDark: ["#14161c", "#1d2340", "#2d3a74", "#4a61b5", "#7d95de", "#b8c7f2", "#f0f3fd"],
+  };
+  const palette = (name) => {
+    const stops = STOPS[name].map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+    return Array.from({ length: 256 }, (_, level) => {
+      const at = (level / 255) * (stops.length - 1);
+      const low = Math.min(Math.floor(at), stops.length - 2);
+      return stops[low].map((from, k) => from + (stops[low + 1][k] - from) * (at - low));
+    });
+  };
+  const dark = () => document.body.classList.contains("dark");
+
+  const paint = (canvas, image, name) => {
+    canvas.width = image.columns;
+    canvas.height = image.rows;
+    const pixels = new ImageData(image.columns, image.rows);
+    const levels = image.bytes && inBase64(image.bytes);
+    const colours = image.colours && inBase64(image.colours);
+    const table = levels && palette(name);
+    for (let x = 0; x < image.columns; x += 1) {
+      for (let row = 0; row < image.rows; row += 1) {
+        const at = 4 * ((image.rows - 1 - row) * image.columns + x);
+        const colour = levels ? table[levels[x * image.rows + row]] : colours.subarray(3 * x, 3 * x + 3);
+        pixels.data.set([colour[0], colour[1], colour[2], 255], at);
+      }
+    }
+    canvas.getContext("2d").putImageData(pixels, 0, 0);
+  };
+
+  const paintWave = (canvas, samples) => {
+    const ratio = window.devicePixelRatio || 1;
+    const width = Math.max(200, Math.round(canvas.clientWidth * ratio));
+    const height = Math.round((canvas.clientHeight || 72) * ratio);
+    Object.assign(canvas, { width, height });
+    const pen = canvas.getContext("2d");
+    const peak = samples.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-4);
+    pen.fillStyle = getComputedStyle(canvas).color;
+    for (let x = 0; x < width; x += 1) {
+      let low = 0;
+      let high = 0;
+      const end = Math.floor(((x + 1) * samples.length) / width);
+      for (let k = Math.floor((x * samples.length) / width); k < end; k += 1) {
+        low = Math.min(low, samples[k]);
+        high = Math.max(high, samples[k]);
+      }
+      const scale = (0.48 * height) / peak;
+      pen.fillRect(x, height / 2 - high * scale, 1, Math.max(ratio, (high - low) * scale));
+    }
+  };
+  // 16-bit mono WAV, as the server makes it: 44 bytes of header, then samples.
+  const samplesOf = (wav) => {
+    const pcm = new Int16Array(inBase64(wav).buffer, 44);
+    return Float32Array.from(pcm, (value) => value / 32768);
+  };
+
+  // A round number of seconds between labels, so that some five fit.
+  const step = (length) => {
+    const rough = length / 5;
+    return [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60].find((round) => round >= rough) || 120;
+  };
+  const axis = (place, start, end) => {
+    place.replaceChildren();
+    const every = step(end - start);
+    for (let at = Math.ceil(start / every) * every; at <= end - every / 3; at += every) {
+      const label = element("span", "", every < 1 ? at.toFixed(1) : clock(at, 0));
+      label.style.left = `${(100 * (at - start)) / (end - start)}%`;
+      place.append(label);
+    }
+    place.append(element("b", "", "min:s"));
+  };
+
+  // What lies along time: hover says the second, a click plays from there, arrows move.
+  const strips = new Set();
+  class Strip {
+    constructor(place, source) {
+      Object.assign(this, { place, source, start: 0, end: 1 });
+      this.head = element("i", "pg-head");
+      this.hint = element("output", "pg-hint");
+      place.append(this.head, this.hint);
+      place.tabIndex = 0;
+      place.setAttribute("role", "slider");
+      place.addEventListener("pointermove", (event) => this.hover(event));
+      place.addEventListener("pointerleave", () => { this.hint.hidden = true; });
+      place.addEventListener("click", (event) => player.play(this.source, this.at(event)));
+      place.addEventListener("keydown", (event) => this.key(event));
+      this.hint.hidden = true;
+      strips.add(this);
+    }
+
+    set(start, end, what = () => "") {
+      Object.assign(this, { start, end, what });
+      this.place.setAttribute("aria-valuemin", start);
+      this.place.setAttribute("aria-valuemax", end);
+      this.follow(start);
+    }
+
+    at(event) {
+      const box = this.place.getBoundingClientRect();
+      const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+      return this.start + share * (this.end - this.start);
+    }
+
+    hover(event) {
+      const seconds = this.at(event);
+      this.hint.textContent = `${clock(seconds, 2)}${this.what(seconds, event)}`;
+      this.hint.hidden = false;
+      const share = (seconds - this.start) / (this.end - this.start);
+      this.hint.style.left = `${100 * share}%`;
+      this.hint.style.transform = `translateX(${-100 * share}%)`;
+    }
+
+    key(event) {
+      const now = player.source === this.source ? player.seconds() : this.start;
+      const moves = { ArrowLeft: now - 0.5, ArrowRight: now + 0.5, Home: this.start, End: this.end };
+      if (event.key in moves) {
+        player.seek(this.source, Math.min(this.end, Math.max(this.start, moves[event.key])));
+      } else if (event.key === " " || event.key === "Enter") {
+        player.toggle(this.source);
+      } else return;
+      event.preventDefault();
+    }
+
+    follow(seconds) {
+      const share = (seconds - this.start) / (this.end - this.start);
+      this.head.style.left = `${100 * Math.min(1, Math.max(0, share))}%`;
+      this.place.setAttribute("aria-valuenow", seconds.toFixed(2));
+      this.place.setAttribute("aria-valuetext", clock(seconds, 2));
+    }
+  }
+
+  // One voice for the whole page: the clip, the one it is compared with, or what was found.
+  const player = {
+    audio: new Audio(), sources: {}, source: null,
+    load(source, name, wav, start = 0) {
+      const old = this.sources[source];
+      if (old) URL.revokeObjectURL(old.url);
+      const url = URL.createObjectURL(new Blob([inBase64(wav)], { type: "audio/wav" }));
+      const duration = (0.75 * wav.length - 44) / 32000; // 16 bits at 16 kHz, after the header
+      this.sources[source] = { url, name, start, duration };
+      if (this.source === source || this.source === null) this.choose(source, true);
+    },
+    choose(source, anew = false) {
+      if (this.source === source && !anew) return;
+      this.audio.pause();
+      this.source = source;
+      this.audio.src = this.sources[source].url;
+      this.show();
+    },
+    seconds() {
+      return this.source ? this.sources[this.source].start + this.audio.currentTime : 0;
+    },
+    seek(source, seconds) {
+      if (!this.sources[source]) return;
+      this.choose(source);
+      this.audio.currentTime = Math.max(0, seconds - this.sources[source].start);
+      this.show();
+    },
+    play(source, seconds) {
+      if (!this.sources[source]) return;
+      this.seek(source, seconds);
+      this.audio.play().catch(() => {});
+    },
+    toggle(source = this.source) {
+      if (!source || !this.sources[source]) return;
+      if (source !== this.source) this.play(source, this.sources[source].start);
+      else if (this.audio.paused) this.audio.play().catch(() => {});
+      else this.audio.pause();
+    },
+    show() {
+      const now = this.seconds();
+      strips.forEach((strip) => { if (strip.source === this.source) strip.follow(now); });
+      if (!this.bar || !this.source) return;
+      const { name, start, duration } = this.sources[this.source];
+      this.bar.hidden = false;
+      this.bar.querySelector("[data-name]").textContent = name;
+      this.bar.querySelector("[data-time]").textContent = `${clock(now)} / ${clock(start + duration)}`;
+      this.bar.querySelector("progress").value = this.audio.currentTime / duration || 0;
+      const button = this.bar.querySelector("button");
+      button.textContent = this.audio.paused ? "▶" : "❚❚";
+      button.setAttribute("aria-label", this.audio.paused ? "Play" : "Pause");
+    },
+    mount(place) {
+      this.bar = place.querySelector("[data-bar]");
+      this.bar.querySelector("button").addEventListener("click", () => this.toggle());
+      this.bar.querySelector("progress").addEventListener("click", (event) => {
+        const { start, duration } = this.sources[this.source];
+        this.seek(this.source, start + (duration * event.offsetX) / event.target.clientWidth);
+      });
+      const tick = () => {
+        this.show();
+        if (!this.audio.paused) requestAnimationFrame(tick);
+      };
+      ["play", "pause", "ended", "seeked"].forEach((name) => this.audio.addEventListener(name, tick));
+    },
+  };
+
+  // A file made of what Python sent: nothing of it lies on the server's disk.
+  const download = (file) => {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([inBase64(file.bytes)], { type: file.type }));
+    link.download = file.name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  };
+
+  return { axis, clock, connect, dark, download, element, paint, paintWave, player, samplesOf, say,
+    send, Strip };
+})();

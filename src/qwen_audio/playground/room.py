@@ -1,0 +1,90 @@
+"""What all tabs share: the model, its turn, the visitors; and words for whatever goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qwen_audio.errors import AudioError, QwenAudioError
+from qwen_audio.loading import load_waveform
+
+from .limits import Limits
+from .samples import load_example
+from .visits import Clip, Visit, Visits
+
+if TYPE_CHECKING:
+    from qwen_audio.collection import Collection
+    from qwen_audio.model import QwenAudio
+
+__all__ = ["Room", "in_words", "spoken"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Room:
+    """Where the tabs' handlers meet.
+
+    Attributes:
+        turn: held by whoever uses the model, which does one thing at a time.
+        collection: what Find searches, if anything.
+    """
+
+    def __init__(
+        self, model: QwenAudio, limits: Limits, collection: Collection | None = None
+    ) -> None:
+        self.model, self.limits, self.collection = model, limits, collection
+        self.visits = Visits(limits)
+        self.turn = threading.Lock()
+
+    def visit(self, request: Any) -> Visit:
+        """Whose request it is: Gradio gives every open page a name."""
+        return self.visits.of(request.session_hash)
+
+    def load(self, asked: dict[str, Any]) -> Clip:
+        """What a visitor chose: an upload by its ticket, or an example by its name.
+
+        Raises:
+            AudioError: if it can't be heard, or is longer than the limit.
+        """
+        if "example" in asked:
+            return Clip(load_example(asked["example"]))
+        upload = self.visits.hand_out(str(asked.get("ticket")))
+        opened = io.BytesIO(upload.data)
+        opened.name = upload.name
+        most = self.limits.recording_seconds
+        try:
+            return Clip(load_waveform(opened, max_seconds=most))
+        except AudioError as error:
+            if "is longer than" in str(error):
+                raise AudioError(
+                    f"{upload.name} is longer than {self.limits.longest}, the most that is taken "
+                    "here: cut out the part you are curious about."
+                ) from error
+            raise
+
+
+def spoken(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A handler whose errors become a "problem" in its answer, which repeats the request's n."""
+
+    @functools.wraps(handler)
+    def answering(self: Any, asked: Any, request: Any) -> dict[str, Any]:
+        asked = asked if isinstance(asked, dict) else {}
+        try:
+            return handler(self, asked, request) | {"n": asked.get("n")}
+        except Exception as error:  # noqa: BLE001 (whatever it is, the visitor is told)
+            return {"n": asked.get("n"), "problem": in_words(error)}
+
+    return answering
+
+
+def in_words(error: Exception) -> str:
+    """What a visitor is told: our errors say it themselves; of others they need no details."""
+    if isinstance(error, QwenAudioError):
+        text = str(error)
+        return text if text.endswith((".", "!", "?")) else f"{text}."
+    _LOG.error("a request failed", exc_info=error)
+    return "Something went wrong here, and it is not your recording's fault. Please try again."

@@ -1,0 +1,126 @@
+"""See: what stands at a tap of the line, what it took, and the words on the way."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from qwen_audio.frames import Frames
+from qwen_audio.tap import Stage
+from qwen_audio.view import View
+
+from .drawn import image, picture_of
+from .room import Room, spoken
+from .visits import Clip
+
+__all__ = ["Seeing", "frames_at"]
+
+_COLUMNS, _SQUARE_COLUMNS, _MOST_DIMENSIONS = 750, 240, 512
+"""Of a heat map and of a square of similarities: what a screen shows; of vectors, drawn."""
+_SPREAD = 2.5
+"""Standard deviations of a dimension over time that take the darkest colours."""
+_KEPT_SHARE = 16
+"""All taps are read and kept at once where that takes less than this part of all memory."""
+_STEPS = 12
+
+
+class Seeing:
+    """The tab's handlers."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+
+    @spoken
+    def see(self, asked: dict[str, Any], request: Any) -> dict[str, Any]:
+        """One tap: its rows as pictures, and what it is."""
+        clip = self.room.visit(request).opened
+        tap = self.room.model.geometry.tap(str(asked.get("tap")))
+        frames = frames_at(self.room, clip, str(tap))
+        view = View.of(frames, clip.name, columns=_COLUMNS)
+        square = View.of(frames, clip.name, columns=_SQUARE_COLUMNS)
+        with self.room.turn:
+            stories = self.room.model.inspect(clip.part).taps
+        story = next(one for one in stories if one.tap == str(tap))
+        mel = tap.stage is Stage.MEL
+        return {
+            "tap": str(tap),
+            "start": clip.seen.start_seconds,
+            "end": clip.seen.end_seconds,
+            "shape": list(frames.data.shape),
+            "rate_hz": story.rate_hz,
+            "hop_seconds": frames.hop_seconds,
+            "width": story.width,
+            "weight_bytes": story.read_bytes,
+            "row_bytes": frames.data.nbytes,
+            "positions": tap.in_language_model,
+            "seconds": clip.timings.get(str(tap)),
+            "heat": image(view.rows) if mel else image(_evened(view.rows), -_SPREAD, _SPREAD),
+            "signed": not mel,
+            "colours": picture_of(view.colours),
+            "alike": image(square.similarity, float(square.similarity.min()), 1.0),
+        }
+
+    @spoken
+    def measure(self, asked: dict[str, Any], request: Any) -> dict[str, Any]:
+        """The seconds from sound to a tap's rows, by doing just that."""
+        clip = self.room.visit(request).opened
+        tap = str(self.room.model.geometry.tap(str(asked.get("tap"))))
+        if tap not in clip.timings:
+            part, timings = clip.part, clip.timings
+            with self.room.turn:
+                start = time.perf_counter()
+                self.room.model.activations(part, taps=[tap])
+                timings[tap] = time.perf_counter() - start
+        return {"tap": tap, "seconds": clip.timings.get(tap)}
+
+    @spoken
+    def words(self, _: dict[str, Any], request: Any) -> dict[str, Any]:
+        """What would be said at every level of the language model, over time."""
+        visit = self.room.visit(request)
+        clip = visit.opened
+        with self.room.turn:
+            lens = self.room.model.lens(clip.part)
+        visit.kept["lens"] = lens
+        start = clip.seen.start_seconds
+        return {
+            "taps": [str(tap) for tap in lens.taps],
+            "steps": [
+                {
+                    "start": start + step.start_seconds,
+                    "end": start + step.end_seconds,
+                    "words": list(step.words),
+                    "probabilities": list(map(float, step.probabilities)),
+                }
+                for step in lens.steps(_STEPS)
+            ],
+        }
+
+
+def frames_at(room: Room, clip: Clip, tap: str) -> Frames:
+    """A tap's rows: all taps are read in one pass and kept where memory allows, else this alone."""
+    kept = clip.frames
+    if tap not in kept:
+        part = clip.part
+        with room.turn:
+            if tap in kept:  # another request has read it meanwhile
+                return kept[tap]
+            stories = room.model.inspect(part).taps
+            size = sum(4 * story.rows * story.width for story in stories)
+            if size <= room.limits.memory_bytes // _KEPT_SHARE:
+                kept |= room.model.activations(part, taps=[story.tap for story in stories])
+            else:
+                kept.clear()
+                start = time.perf_counter()
+                kept |= room.model.activations(part, taps=[tap])
+                clip.timings[tap] = time.perf_counter() - start
+    return kept[tap]
+
+
+def _evened(rows: Float32[np.ndarray, "columns width"]) -> Float32[np.ndarray, "columns shown"]:
+    """Every dimension in its own units, as a few large ones would hide all others; of very wide
+    rows, every so manieth."""
+    shown = rows[:, :: -(-rows.shape[1] // _MOST_DIMENSIONS)]
+    return (shown - shown.mean(0)) / (shown.std(0) + 1e-6)

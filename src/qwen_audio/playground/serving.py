@@ -1,0 +1,121 @@
+"""Open the page to whoever may come: on this machine alone, unless told otherwise."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen_audio.errors import MissingExtraError, OptionError
+
+from .door import Door
+from .limits import Limits
+from .room import Room
+
+if TYPE_CHECKING:
+    from qwen_audio.model import QwenAudio
+
+__all__ = ["Playing", "check_installed", "play"]
+
+
+class Playing:
+    """An open playground.
+
+    Attributes:
+        url: where it is, on this machine.
+        share_url: where others find it, if it was shared.
+        room: what goes on in it.
+    """
+
+    def __init__(self, page: Any, room: Room, url: str, share_url: str | None) -> None:
+        self._page, self.room, self.url, self.share_url = page, room, url, share_url
+
+    def wait(self) -> None:
+        """Until it is stopped from the keyboard."""
+        self._page.block_thread()
+
+    def close(self) -> None:
+        """Shut it."""
+        self._page.close(verbose=False)
+
+
+def check_installed() -> None:
+    """Raises MissingExtraError without the extra `playground`."""
+    # Before Gradio is imported, which would report to its makers that it was.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    if importlib.util.find_spec("gradio") is None:
+        raise MissingExtraError("the playground", "playground")
+
+
+def play(
+    model: QwenAudio,
+    collection: str | Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    limits: Limits | None = None,
+) -> Playing:
+    """Open the playground and return; `wait` on what is returned to keep it open.
+
+    Args:
+        collection: what Find searches.
+        host: "0.0.0.0" lets in all who can reach this machine.
+        port: 7860 or the next that is free, unless given.
+        share: also through a public address of Gradio's, for as long as it is open.
+        limits: what visitors may ask of it.
+
+    Raises:
+        MissingExtraError: without the extra `playground`.
+        OptionError: for a port that isn't free.
+        CollectionError: if there is no such collection.
+    """
+    check_installed()
+    from fastapi.middleware import Middleware
+
+    from .layout import build, look
+
+    limits = limits or Limits()
+    opened = None
+    if collection is not None:
+        from qwen_audio.collection import Collection
+
+        opened = Collection.open(collection, model)
+    room = Room(model, limits, opened)
+    pages: dict[str, Callable[[], Awaitable[str]]] = {}
+    door = Middleware(Door, visits=room.visits, limits=limits, pages=pages)
+    page = build(room).queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=4)
+    for name in ("httpx", "gradio"):  # what they have to say is not for who opens a page
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        _, url, share_url = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            prevent_thread_lock=True,
+            quiet=True,
+            inline=False,
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            max_file_size=1,  # nothing comes in through Gradio's own door
+            app_kwargs={
+                "middleware": [door],
+                "docs_url": None,
+                "redoc_url": None,
+                "openapi_url": None,
+            },
+            **look(),
+        )
+    except OSError as error:
+        raise OptionError(
+            f"port={port}: {host}:{port} can't be used ({error}): name another"
+        ) from error
+    return Playing(page, room, url, share_url)

@@ -1,0 +1,189 @@
+"""What the playground lets in, and what it keeps of whom."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+import qwen_audio as qa
+from qwen_audio.playground.door import Door
+from qwen_audio.playground.limits import Limits
+from qwen_audio.playground.visits import Clip, Visits
+
+LIMITS = Limits(upload_bytes=1000, memory_bytes=1_000_000)
+
+
+class Behind:
+    """What stands behind the door: it notes what reaches it."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.bodies.append((await receive()).get("body", b""))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"passed"})
+
+
+def at_door(method: str, path: str, **options: Any) -> tuple[httpx2.Response, Behind, Visits]:
+    async def knock() -> httpx2.Response:
+        transport = httpx2.ASGITransport(app=door)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.request(method, path, **options)
+
+    async def page() -> str:
+        return "<p>a map</p>"
+
+    behind, visits = Behind(), Visits(LIMITS)
+    door = Door(behind, visits=visits, limits=LIMITS, pages={"/map": page})
+    return asyncio.run(knock()), behind, visits
+
+
+JOIN = "/gradio_api/queue/join"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "passes"),
+    [
+        ("GET", "/", True),
+        ("GET", "/assets/index.js", True),
+        ("GET", "/gradio_api/heartbeat/abc", True),
+        ("POST", JOIN, True),
+        ("GET", "/gradio_api/file=/etc/passwd", False),
+        ("GET", "/gradio_api/file=http://example.org/a.wav", False),
+        ("GET", "/gradio_api/proxy=http://example.org/", False),
+        ("POST", "/gradio_api/upload", False),
+        ("POST", "/gradio_api/run/predict", False),
+        ("POST", "/gradio_api/component_server", False),
+        ("GET", "/monitoring/summary", False),
+        ("GET", "/docs", False),
+        ("PUT", "/", False),
+        ("POST", "/", False),
+    ],
+)
+def test_only_what_the_page_asks_for_passes(method: str, path: str, passes: bool) -> None:
+    answer, behind, _ = at_door(method, path, content=b"{}" if method == "POST" else b"")
+    assert (answer.status_code, len(behind.bodies)) == ((200, 1) if passes else (404, 0))
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+        {"path": "http://example.org/a.wav"},
+        {"url": "http://example.org/a.wav"},
+        {"deep": [[{"path": "x"}]]},
+    ],
+)
+def test_no_request_names_a_file_or_an_address(named: dict[str, Any]) -> None:
+    fine = {"data": [{"tap": "mel", "n": 1}], "fn_index": 1, "session_hash": "x"}
+    answer, behind, _ = at_door("POST", JOIN, json=fine)
+    assert answer.text == "passed"
+    assert json.loads(behind.bodies[0]) == fine
+    answer, behind, _ = at_door("POST", JOIN, json={**fine, "data": [named]})
+    assert (answer.status_code, behind.bodies) == (400, [])
+    escaped = json.dumps({**fine, "data": [named]}).replace("a", "\\u0061")
+    answer, behind, _ = at_door("POST", JOIN, content=escaped)
+    assert (answer.status_code, behind.bodies) == (400, [])
+
+
+@pytest.mark.parametrize("body", [b"{", b"[" * 50_000, b'"' + b"x" * 70_000 + b'"'])
+def test_what_is_no_request_of_the_page_is_refused(body: bytes) -> None:
+    answer, behind, _ = at_door("POST", JOIN, content=body)
+    assert (answer.status_code, behind.bodies) == (400, [])
+
+
+def test_another_sites_page_can_ask_nothing() -> None:
+    answer, behind, _ = at_door("POST", JOIN, json={}, headers={"origin": "http://elsewhere"})
+    assert (answer.status_code, behind.bodies) == (403, [])
+    answer, _, _ = at_door("POST", JOIN, json={}, headers={"origin": "http://here"})
+    assert answer.status_code == 200
+
+
+def test_an_upload_is_kept_for_one_ticket() -> None:
+    answer, behind, visits = at_door("POST", "/clip?name=..%2Fa%5Cb%00.wav", content=b"sound")
+    ticket = answer.json()["ticket"]
+    upload = visits.hand_out(ticket)
+    assert (upload.name, upload.data, behind.bodies) == ("b.wav", b"sound", [])
+    with pytest.raises(qa.AudioError, match="choose the file again"):
+        visits.hand_out(ticket)
+
+
+def test_an_upload_that_is_too_large_is_refused_however_it_comes() -> None:
+    async def unstated() -> Any:
+        for _ in range(1000):
+            yield b"x" * 100
+
+    for content in (b"x" * 1001, unstated()):
+        answer, _, visits = at_door("POST", "/clip?name=a.wav", content=content)
+        assert answer.status_code == 413
+        assert answer.json()["problem"].startswith("a.wav is larger than")
+        assert not visits._uploads
+
+
+def test_further_pages_are_served() -> None:
+    answer, _, _ = at_door("GET", "/map")
+    assert (answer.text, answer.headers["content-type"]) == (
+        "<p>a map</p>",
+        "text/html; charset=utf-8",
+    )
+
+
+def clip(seconds: float) -> Clip:
+    return Clip(qa.Waveform(np.full(round(seconds * 16_000), 0.1, np.float32), "a.wav"))
+
+
+def test_memory_is_bounded_and_the_quiet_are_forgotten_first() -> None:
+    visits = Visits(LIMITS)  # of a megabyte: 15 s of sound
+    first, second = visits.of("first"), visits.of("second")
+    first.clip, second.clip = clip(6), clip(6)
+    assert visits.of("first") is first
+    first.clip = clip(12)
+    assert visits.of("third").clip is None
+    assert len(visits) == 2  # the second, quiet for longest, is gone
+    assert visits.of("first") is first
+    assert visits.of("second") is not second
+
+
+def test_who_is_idle_or_leaves_is_forgotten() -> None:
+    visits = Visits(dataclasses.replace(LIMITS, idle_seconds=1e-9))
+    visits.of("idle").clip = clip(1)
+    visits.of("new")
+    assert len(visits) == 1
+    visits.forget("new")
+    assert len(visits) == 0
+    with pytest.raises(qa.AudioError, match="choose one under Hear first"):
+        _ = visits.of("idle").opened
+
+
+def test_uploads_that_wait_are_bounded() -> None:
+    visits = Visits(LIMITS)
+    tickets = [visits.take_in("a.wav", bytes(100_000)) for _ in range(4)]
+    with pytest.raises(qa.AudioError):
+        visits.hand_out(tickets[0])
+    assert len(visits.hand_out(tickets[3]).data) == 100_000
+
+
+def test_a_window_is_looked_at_alone() -> None:
+    long = clip(65)
+    assert [str(window) for window in long.windows] == ["0:00–0:30", "0:30–1:00", "1:00–1:05"]
+    long.timings["mel"] = 1.0
+    long.turn_to(2)
+    assert long.part.duration_seconds == 5.0
+    assert long.timings == {}
+    with pytest.raises(qa.AudioError, match="has 3 windows"):
+        long.turn_to(3)
+
+
+def test_limits_are_numbers_above_zero() -> None:
+    assert (LIMITS.longest, Limits().largest) == ("10 minutes", "64 MB")
+    assert Limits(recording_seconds=45).longest == "45 seconds"
+    with pytest.raises(qa.OptionError, match="waiting=0"):
+        Limits(waiting=0)
