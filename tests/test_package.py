@@ -35,6 +35,7 @@ def test_public_names() -> None:
         "Lens",
         "Listening",
         "LogMel",
+        "Map",
         "MissingExtraError",
         "OptionError",
         "QwenAudio",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .lens import Followed, Lens
     from .listening import Listening
     from .loading import load_waveform
+    from .mapping import Map
     from .mel import LogMel
     from .model import QwenAudio, load
     from .pages import draw
@@ -66,6 +67,7 @@ _ROOMS = {
     "lens": ("Followed", "Lens"),
     "listening": ("Listening",),
     "loading": ("load_waveform",),
+    "mapping": ("Map",),
     "mel": ("LogMel",),
     "model": ("QwenAudio", "load"),
     "pages": ("draw",),
@@ -92,6 +94,7 @@ __all__ = [
     "Lens",
     "Listening",
     "LogMel",
+    "Map",
     "MissingExtraError",
     "OptionError",
     "Plan",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import __version__
+from .looking_arguments import add_looking
 from .parsers import Run, add_command, options_parser
 from .probe_arguments import add_probe
 
@@ -99,6 +100,7 @@ def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
 
     add_probe(commands, runs, model, compute, asking)
     _add_collections(commands, runs, model, compute, asking)
+    add_looking(commands, runs, model, compute, asking, audio)
 
     play = command("play", "Open a page to hear, ask and see; on this machine alone.", compute)
     play.add_argument("--collection", metavar="C.lance", help="what can be searched there")

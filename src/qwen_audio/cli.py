@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import collecting, playing, probe_command
+from . import collecting, playing, probe_command, showing
 from .arguments import build_parser
 from .errors import AudioError, OptionError, QwenAudioError
 from .terminal import (
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **collecting.RUNS,
         **probe_command.RUNS,
         **playing.RUNS,
+        **showing.RUNS,
     }
     options = build_parser(runs).parse_args(arguments)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import upkeep
 from .errors import CollectionError, OptionError
 from .indexing import fill
+from .mapping import Map, lay_out
 from .pooling import pooled_width
 from .rows import Rows
 from .searching import Hit, refresh_indices, search, search_text, similar
@@ -182,6 +183,10 @@ class Collection:
             exact=exact,
             sampling_rate=sampling_rate,
         )
+
+    def map(self, *, method: str | None = None, seed: int = 0, where: str | None = None) -> Map:
+        """Its windows in two dimensions, near what is alike; see `mapping.lay_out`."""
+        return lay_out(self._rows, method=method, seed=seed, where=where)
 
     def info(self) -> upkeep.Info:
         """What it holds, counted."""

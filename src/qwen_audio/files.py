@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import OptionError
 
-__all__ = ["NUMBERS", "check_target", "save_numbers", "written"]
+__all__ = ["NUMBERS", "check_target", "plain_rows", "save_numbers", "written"]
 
 NUMBERS = (".npz", ".csv", ".json")
 
@@ -70,7 +70,7 @@ def save_numbers(
         known = {name: array for name, array in arrays.items() if array is not None}
         named: dict[str, Any] = {"facts": np.array(json.dumps(facts, ensure_ascii=False)), **known}
         return written(target, lambda draft: np.savez(draft, **named))
-    rows = [{name: _plain(value) for name, value in row.items()} for row in table()]
+    rows = plain_rows(table())
     if target.suffix == ".json":
         text = json.dumps({**facts, "rows": rows}, ensure_ascii=False, indent=1) + "\n"
         return written(target, lambda draft: draft.write_text(text, encoding="utf-8"))
@@ -82,6 +82,11 @@ def save_numbers(
             writer.writerows(rows)
 
     return written(target, write)
+
+
+def plain_rows(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as JSON takes them: numbers of Python, and None for those that are not."""
+    return [{name: _plain(value) for name, value in row.items()} for row in table]
 
 
 def _plain(value: Any) -> Any:

@@ -42,13 +42,16 @@ class Layers:
         Raises:
             OptionError: for another suffix, or a path that can't be written to.
         """
-        facts = {
+        return save_numbers(path, self.facts(), {"similarity": self.similarity}, self.table)
+
+    def facts(self) -> dict[str, Any]:
+        """What is to be known of it beside its numbers."""
+        return {
             "names": self.names,
             "taps": self.taps,
             "examples": self.examples,
             "dtype": self.dtype,
         }
-        return save_numbers(path, facts, {"similarity": self.similarity}, self.table)
 
     def table(self) -> list[dict[str, Any]]:
         """A row a tap."""

@@ -182,21 +182,25 @@ class Lens:
                 "nearest_cosines",
             )
         }
-        facts = {
+        facts = self.facts()
+        if Path(path).suffix != ".json":  # whose rows say these
+            facts |= {
+                "spans": [dataclasses.asdict(span) for span in self.spans],
+                "read": self.read,
+                "vocabulary": self.vocabulary,
+            }
+        return save_numbers(path, facts, arrays, self.table)
+
+    def facts(self) -> dict[str, Any]:
+        """What is to be known of it beside its numbers."""
+        return {
             "name": self.name,
             "prompt": self.prompt,
             "taps": [str(tap) for tap in self.taps],
             "dtype": self.dtype,
             "windows": [dataclasses.asdict(window) for window in self.windows],
-            "spans": [dataclasses.asdict(span) for span in self.spans],
-            "read": self.read,
             "followed": [dataclasses.asdict(word) for word in self.followed],
-            "vocabulary": self.vocabulary,
         }
-        if Path(path).suffix == ".json":  # whose rows say all of these
-            for name in ("vocabulary", "read", "spans"):
-                del facts[name]
-        return save_numbers(path, facts, arrays, self.table)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each position and level."""

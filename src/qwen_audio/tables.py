@@ -6,14 +6,23 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from .certificate import Certificate
 from .inspection import Inspection
+from .lens import Lens
+from .panels import even_share, length_text, shown_words
 
-__all__ = ["certificate_tables", "inspection_tables", "score_tables", "taps_tables"]
+__all__ = [
+    "certificate_tables",
+    "inspection_tables",
+    "lens_tables",
+    "score_tables",
+    "taps_tables",
+]
 
 Shown = Iterable[Table | Text]
 
@@ -105,6 +114,46 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Shown:
                 style="bold" if row["score"] == best else None,
             )
         yield table
+
+
+def lens_tables(lens: Lens) -> Shown:
+    """What would be said, by time and level; after text that is read; the words followed."""
+    levels = even_share(len(lens.taps), 6)
+    some = "" if len(levels) == len(lens.taps) else f"; {len(levels)} of {len(lens.taps)} levels"
+    yield Text(f"{lens.name}: what would be said next, and how likely{some}")
+    names = [str(lens.taps[level]) for level in levels]
+    steps, texts = shown_words(lens, 20, 8)
+    table = _table("time", *names)
+    for step in steps:
+        cells = [_said(step.words[level], step.probabilities[level]) for level in levels]
+        table.add_row(f"{step.start_seconds:.1f}–{step.end_seconds:.1f} s", *cells)
+    if steps:
+        yield table
+    table = _table("after reading", *names)
+    for place in texts:
+        cells = [_said(*lens.words(level, place)[0]) for level in levels]
+        table.add_row(Text(repr(lens.read[place])), *cells)
+    if texts:
+        yield table
+    for number, word in enumerate(lens.followed):
+        shares = lens.followed_probabilities[:, :, number]
+        level, place = divmod(int(shares.argmax()), shares.shape[1])
+        at = lens.seconds[place]
+        where = f"after {lens.read[place]!r}" if at != at else f"at {length_text(float(at))}"
+        what = word.label if word.label == word.word else f"{word.label} (of {word.word!r})"
+        yield Text(f"  {what}: likeliest {where}, {lens.taps[level]}: {shares[level, place]:.1%}")
+    if lens.nearest_ids is not None:
+        ids, counts = np.unique(lens.nearest_ids[:, 0], return_counts=True)
+        order = counts.argsort()[::-1][:5]
+        found = ", ".join(
+            f"{lens.vocabulary[int(ids[k])].strip()} ({counts[k] / counts.sum():.0%})"
+            for k in order
+        )
+        yield Text(f"  nearest tokens of the audio itself at projector: {found}")
+
+
+def _said(word: str, probability: float) -> Text:
+    return Text(f"{word.strip() or repr(word)} {probability:.0%}")
 
 
 def _rate(row: Mapping[str, Any]) -> str:

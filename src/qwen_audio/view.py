@@ -200,7 +200,11 @@ class View:
             "mel_hz": self.mel_hz,
             "depth_norms": self.depth_norms,
         }
-        facts = {
+        return save_numbers(path, self.facts(), arrays, self.table)
+
+    def facts(self) -> dict[str, Any]:
+        """What is to be known of it beside its numbers."""
+        return {
             "name": self.name,
             "tap": str(self.tap),
             "hop_seconds": self.hop_seconds,
@@ -211,7 +215,6 @@ class View:
             "depth_taps": self.depth_taps,
             "dtype": self.dtype,
         }
-        return save_numbers(path, facts, arrays, self.table)
 
     def table(self) -> list[dict[str, Any]]:
         """A row a column."""
