@@ -116,7 +116,7 @@ function draw() {
     marker: { size: 18, color: "rgba(0,0,0,0)", line: { color: "$mark", width: 3 } } };
   const axis = { showgrid: false, zeroline: false, showticklabels: false, title: { text: "" } };
   Plotly.react(map, [...shown, ring], { paper_bgcolor: "$paper", plot_bgcolor: "$paper",
-    font: { color: "$ink" }, margin: { l: 10, r: 10, t: 10, b: 10 }, hovermode: "closest",
+    font: { color: "$ink" }, margin: { l: 10, r: 10, t: 44, b: 10 }, hovermode: "closest",
     showlegend: shown.length > 1, xaxis: axis, yaxis: Object.assign({ scaleanchor: "x" }, axis),
     uirevision: "kept", legend: { itemsizing: "constant" } },
     { responsive: true, displaylogo: false, scrollZoom: true });

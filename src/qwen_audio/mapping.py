@@ -220,12 +220,13 @@ def lay_out(
 
 
 def _umap(vectors: Float32[np.ndarray, "rows width"], seed: int) -> Float32[np.ndarray, "rows 2"]:
-    try:
-        from umap import UMAP
-    except ImportError as error:
-        raise MissingExtraError("a map by UMAP", "map") from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that one processor is used where there is a seed
+        # That there is no TensorFlow, and that one processor is used where there is a seed.
+        warnings.simplefilter("ignore")
+        try:
+            from umap import UMAP
+        except ImportError as error:
+            raise MissingExtraError("a map by UMAP", "map") from error
         made = UMAP(
             n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
         )

@@ -27,7 +27,8 @@ def draw_view(figure: Figure, view: View, names: Sequence[str], theme: Theme) ->
     stacked = [name for name in names if name in _HEIGHTS]
     below = [name for name in names if name not in _HEIGHTS]
     heights = [_HEIGHTS[name] + 0.3 for name in stacked]
-    square = [5.0 if "similarity" in below else 3.6] if below else []
+    heights_below: dict[tuple[str, ...], float] = {("similarity",): 6.0, ("depth",): 3.6}
+    square = [heights_below.get(tuple(below), 5.0)] if below else []
     figure.set_size_inches(WIDTH_INCHES, sum(heights) + sum(square) + 0.85)
     heading(
         figure,
@@ -46,7 +47,10 @@ def draw_view(figure: Figure, view: View, names: Sequence[str], theme: Theme) ->
         if name not in ("colours", "norms"):
             _marks(axes, view, theme)
     if below:
-        parts = grid[-1].subgridspec(1, len(below), width_ratios=[1.4, 1][: len(below)])
+        # A square leaves room beside it; its colour bar is to stand next to it all the same.
+        by_panels: dict[tuple[str, ...], list[float]] = {("similarity",): [1.6, 1], ("depth",): [1]}
+        widths = by_panels.get(tuple(below), [1.4, 1])
+        parts = grid[-1].subgridspec(1, len(widths), width_ratios=widths)
         for number, name in enumerate(below):
             _VIEW_PANELS[name](figure, figure.add_subplot(parts[number]), view, theme)
 
