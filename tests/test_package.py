@@ -25,6 +25,7 @@ def test_public_names() -> None:
         "CheckpointError",
         "Collection",
         "CollectionError",
+        "Comparison",
         "Plan",
         "Description",
         "Followed",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 
 import qwen_audio as qa
 from browsing import ROOT, Served, ask, browser, choose, served, tab, visiting
+from commands import run
 from recordings import sound, write_wav
 
 GUITAR, SPEECH = ROOT / "examples" / "guitar.flac", ROOT / "examples" / "speech.flac"
@@ -25,8 +28,17 @@ def model() -> qa.QwenAudio:
 
 
 @pytest.fixture(scope="module")
-def playground() -> Iterator[Served]:
-    with served() as running:
+def music(tmp_path_factory: pytest.TempPathFactory, model: qa.QwenAudio) -> qa.Collection:
+    """The examples as a collection."""
+    path = tmp_path_factory.mktemp("collections") / "music.lance"
+    collection = qa.Collection.create(path, model, describe=True)
+    collection.index([ROOT / "examples"])
+    return collection
+
+
+@pytest.fixture(scope="module")
+def playground(music: qa.Collection) -> Iterator[Served]:
+    with served("--collection", music.path) as running:
         yield running
 
 
@@ -243,6 +255,91 @@ def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> 
     page.wait_for_selector(".pg-answer dl")
     page.wait_for_function("() => !document.querySelector('#ask-status').innerText")
     assert page.locator(".pg-answer").count() == 1
+
+
+def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Collection) -> None:
+    choose(page, SPEECH)
+    tab(page, "Find")
+    page.click("[data-by-clip]")
+    page.wait_for_selector("[data-hits] li")
+    names = page.locator("[data-hits] b").all_inner_texts()
+    hits = music.search(SPEECH)
+    assert names == [Path(hit.source).name for hit in hits]
+    scores = page.locator("[data-hits] .pg-score").all_inner_texts()
+    assert scores == [f"{hit.score:.3f}" for hit in hits]
+    assert str(ROOT) not in page.content()  # names of files, not where they lie
+    page.get_by_label(f"Play {names[1]}").click()
+    page.wait_for_function("() => playground.player.source === 'found'")
+    assert page.inner_text("[data-bar] [data-name]") == names[1]
+    page.fill("[data-text]", "drums")
+    page.press("[data-text]", "Enter")
+    page.wait_for_function("() => document.querySelectorAll('[data-hits] li').length === 1")
+    assert page.inner_text("[data-hits] b") == Path(music.search(text="drums")[0].source).name
+
+
+def test_two_recordings_are_compared_by_depth_and_time(page: Any, model: qa.QwenAudio) -> None:
+    choose(page, GUITAR)
+    tab(page, "Compare")
+    page.locator("[data-example='speech.flac']").last.click()
+    page.wait_for_selector("[data-shown-pair]:not([hidden])")
+    one, two = model.activations([GUITAR, SPEECH], taps=model.taps)
+    compared = qa.Comparison.of((one[tap], two[tap]) for tap in one)
+    taps = page.locator("[data-names] span").all_inner_texts()
+    assert taps == list(reversed(compared.taps))
+    shown = page.locator("[data-values] span").all_inner_texts()
+    assert shown == [f"{cosine:.3f}" for cosine in reversed(compared.cosines.tolist())]
+
+
+def open_away(page: Any, name: str) -> Any:
+    """The part of a tab from which it is taken away, opened."""
+    part = page.locator("details:visible").filter(has_text=name)
+    part.locator("summary").click()
+    part.locator("[data-lines=python]").wait_for()
+    return part
+
+
+def test_every_view_is_taken_away_as_files_and_lines_that_work(
+    page: Any, model: qa.QwenAudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(GUITAR, tmp_path)
+    choose(page, GUITAR)
+
+    def take(part: Any, suffix: str) -> Path:
+        with page.expect_download() as awaited:
+            part.locator(f"[data-format={suffix}]").click()
+        saved = tmp_path / awaited.value.suggested_filename
+        awaited.value.save_as(saved)
+        return saved
+
+    def run_lines(part: Any) -> None:
+        exec(compile(part.locator("[data-lines=python]").inner_text(), "lines", "exec"), {})
+
+    part = open_away(page, "Take it away")
+    assert take(part, "png").read_bytes().startswith(b"\x89PNG")
+    run_lines(part)
+    assert (tmp_path / "heard.png").is_file()
+
+    said = ask(page, "Are there drums?")
+    part = open_away(page, "Take it away")
+    assert said in take(part, "csv").read_text(encoding="utf-8")
+    program, *arguments = shlex.split(part.locator("[data-lines=command]").inner_text())
+    assert (program, run(*arguments).stdout.strip()) == ("qwen-audio", said)
+
+    tab(page, "See")
+    page.wait_for_selector("[data-shown='mel']")
+    page.press("[data-depth]", "ArrowRight")
+    page.wait_for_selector("[data-shown='encoder.0']")
+    part = open_away(page, "Take this tap away")
+    with np.load(take(part, "npz")) as numbers:
+        rows = model.activations(GUITAR, taps=["encoder.0"])["encoder.0"].data
+        assert np.allclose(numbers["rows"], rows, atol=1e-5)
+    run_lines(part)
+    assert (tmp_path / "view.npz").is_file()
+    assert (tmp_path / "view.png").is_file()
+    program, *arguments = shlex.split(part.locator("[data-lines=command]").inner_text())
+    assert run(*arguments).returncode == 0
+    assert np.load(tmp_path / "rows.npz")["vectors_0"].shape[-1] == model.geometry.encoder_width
 
 
 def test_two_visitors_keep_apart(chromium: Any, playground: Served, model: qa.QwenAudio) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .audio import Waveform, Window
     from .charts import chart
     from .collection import Collection
+    from .comparison import Comparison
     from .drawing import picture
     from .errors import (
         AudioError,
@@ -51,6 +52,7 @@ _ROOMS = {
     "audio": ("Waveform", "Window"),
     "charts": ("chart",),
     "collection": ("Collection",),
+    "comparison": ("Comparison",),
     "drawing": ("picture",),
     "errors": (
         "AudioError",
@@ -85,6 +87,7 @@ __all__ = [
     "CheckpointError",
     "Collection",
     "CollectionError",
+    "Comparison",
     "Description",
     "Followed",
     "Frames",

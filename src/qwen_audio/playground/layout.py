@@ -11,16 +11,19 @@ from typing import Any
 import gradio as gr
 
 from .asking import CHAT, PLAIN, WHOLE, WINDOW, Asking
+from .comparing import Comparing
+from .finding import Finding
 from .hearing import Hearing
 from .room import Room
 from .samples import examples
 from .seeing import Seeing
+from .takeaway import TakeAway
 
 __all__ = ["build", "look"]
 
 _FOLDER = Path(__file__).parent / "page"
-_SCRIPTS = ("core.js", "hear.js", "ask.js", "see.js")
-_CHANNELS = ("open", "see", "measure", "words")
+_SCRIPTS = ("core.js", "hear.js", "ask.js", "see.js", "compare.js", "find.js", "away.js")
+_CHANNELS = ("open", "see", "measure", "words", "compare", "find", "hear", "file", "lines")
 _QUESTIONS = (
     "Describe the music:",
     "Which instrument leads?",
@@ -61,10 +64,22 @@ def build(room: Room) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Hear", id="hear"):
                 hear = _hear(room, channels)
+                _away("hear", "npz", "csv", "png")
             with gr.Tab("Ask", id="ask"):
                 _ask(room, hear)
+                _away("ask", "csv")
             with gr.Tab("See", id="see"):
                 _see(room, channels)
+                _away("see", "npz", "csv", "png")
+                _away("words", "npz", "csv", "png")
+            with gr.Tab("Compare", id="compare"):
+                _compare(room, channels)
+                _away("compare", "npz", "csv")
+            if room.collection is not None:
+                with gr.Tab("Find", id="find"):
+                    _find(room, channels)
+                    _away("find", "csv")
+        _take_away(room, channels)
         _drawn("player.html", "playground.player.mount(element)")
         page.unload(_left(room))
     return page
@@ -76,10 +91,7 @@ def _hear(room: Room, channels: dict[str, Any]) -> Any:
         "playground.hear(element, props, watch)",
         LONGEST=room.limits.longest,
         LARGEST=room.limits.largest,
-        EXAMPLES="".join(
-            f'<button type="button" class="pg-chip" data-example="{name}">{title}</button>'
-            for name, title in examples().items()
-        ),
+        EXAMPLES=_example_chips(),
     )
     channel = channels["open"]
     channel.submit(_asked(Hearing(room).open), channel, view, **_QUIET, **_MODEL)
@@ -136,8 +148,7 @@ def _see(room: Room, channels: dict[str, Any]) -> None:
         f"playground.see(element, props, watch, {json.dumps(taps)})",
         MAX=str(len(taps) - 1),
     )
-    timing = _drawn("", "watch('value', () => playground.measured(props.value))", " ")
-    words = _drawn("", "watch('value', () => playground.lens(props.value))", " ")
+    timing, words = _heard_by("playground.measured"), _heard_by("playground.lens")
     see, measure, ask = (channels[name] for name in ("see", "measure", "words"))
     # A slider in motion: of what is asked meanwhile only the last is answered.
     see.submit(_asked(seeing.see), see, view, trigger_mode="always_last", **_QUIET, **_QUICK)
@@ -145,6 +156,49 @@ def _see(room: Room, channels: dict[str, Any]) -> None:
         _asked(seeing.measure), measure, timing, trigger_mode="always_last", **_QUIET, **_MODEL
     )
     ask.submit(_asked(seeing.words), ask, words, trigger_mode="always_last", **_QUIET, **_MODEL)
+
+
+def _compare(room: Room, channels: dict[str, Any]) -> None:
+    view = _drawn(
+        "compare.html", "playground.compare(element, props, watch)", EXAMPLES=_example_chips()
+    )
+    channel = channels["compare"]
+    channel.submit(_asked(Comparing(room).compare), channel, view, **_QUIET, **_QUICK)
+
+
+def _find(room: Room, channels: dict[str, Any]) -> None:
+    finding = Finding(room)
+    collection = finding.collection
+    about = f"{escape(collection.path.name)}: {len(collection)} windows, by {collection.spec.tap}."
+    view = _drawn("find.html", "playground.find(element, props, watch)", COLLECTION=about)
+    heard = _heard_by("playground.found")
+    channel = channels["find"]
+    channel.submit(_asked(finding.find), channel, view, **_QUIET, **_MODEL)
+    channel = channels["hear"]
+    channel.submit(_asked(finding.hear), channel, heard, **_QUIET, **_QUICK)
+
+
+def _take_away(room: Room, channels: dict[str, Any]) -> None:
+    away = TakeAway(room)
+    for name, handler in (("file", away.file), ("lines", away.lines)):
+        shown = _heard_by(f"playground.show{name.title()}")
+        channels[name].submit(_asked(handler), channels[name], shown, **_QUIET, **_QUICK)
+
+
+def _away(view: str, *formats: str) -> None:
+    _drawn("", f"playground.away(element, '{view}', {list(formats)})", " ")
+
+
+def _heard_by(function: str) -> Any:
+    """An answer that a script is handed, and that is not drawn where it stands."""
+    return _drawn("", f"watch('value', () => {function}(props.value))", " ")
+
+
+def _example_chips() -> str:
+    return "".join(
+        f'<button type="button" class="pg-chip" data-example="{name}">{title}</button>'
+        for name, title in examples().items()
+    )
 
 
 def _asked(handler: Any) -> Any:

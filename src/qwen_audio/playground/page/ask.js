@@ -27,6 +27,7 @@ playground.ask = (root) => {
   }, true);
   playground.answered = () => {
     busy = false;
+    playground.changed("ask");
     playground.say(document.querySelector("#ask-status"));
   };
 };

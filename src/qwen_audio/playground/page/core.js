@@ -102,7 +102,7 @@ window.playground = (() => {
   const axis = (place, start, end) => {
     place.replaceChildren();
     const every = step(end - start);
-    for (let at = Math.ceil(start / every) * every; at <= end - every / 3; at += every) {
+    for (let at = Math.ceil(start / every) * every; at <= end - 0.12 * (end - start); at += every) {
       const label = element("span", "", every < 1 ? at.toFixed(1) : clock(at, 0));
       label.style.left = `${(100 * (at - start)) / (end - start)}%`;
       place.append(label);

@@ -60,6 +60,7 @@ playground.hear = (root, props, watch) => {
     player.load("clip", clip.name, clip.sound, clip.start);
     requestAnimationFrame(draw);
     playground.clip = clip;
+    playground.changed("hear");
     playground.listeners.forEach((listener) => listener(clip));
   };
   watch("value", () => {

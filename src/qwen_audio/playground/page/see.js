@@ -91,6 +91,7 @@ playground.see = (root, props, watch, taps) => {
     if (view.problem) return say(status, view.problem, "problem");
     say(status);
     show(view);
+    playground.changed("see");
   });
   playground.measured = (measure) => {
     if (!measure?.seconds || measure.tap !== taps[slider.value] || !props.value?.heat) return;

@@ -1,0 +1,112 @@
+"""The pictures of docs/playground.md, made anew: `python docs/playground/make.py`.
+
+Opens the playground on the examples, visits every tab with Chromium at the width of a desk and of a
+phone, in light and dark, and writes a WebP each. With an address it visits what is open there.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "examples"
+SIZES = {"desktop": (1180, 820), "phone": (390, 844)}
+THEMES = ("light", "dark")
+
+
+def main() -> None:
+    """All tabs, sizes and themes."""
+    with opened(sys.argv[1:]) as url, sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for size, (width, height) in SIZES.items():
+            for theme in THEMES:
+                context = browser.new_context(
+                    viewport={"width": width, "height": height},
+                    color_scheme=theme,
+                    device_scale_factor=2 if size == "phone" else 1,
+                )
+                page = context.new_page()
+                page.set_default_timeout(120_000)
+                page.goto(url)
+                for tab in visit(page):
+                    page.mouse.move(0, 0)
+                    page.wait_for_timeout(600)
+                    shot = Image.open(io.BytesIO(page.screenshot()))
+                    shot.convert("RGB").save(HERE / f"{tab}-{size}-{theme}.webp", quality=80)
+                context.close()
+        browser.close()
+
+
+def visit(page: Any) -> Iterator[str]:
+    """Every tab in turn, once it shows something."""
+    page.click("[data-example='guitar.flac']")
+    page.wait_for_selector("[data-clip]:not([hidden])")
+    page.evaluate("() => playground.player.seek('clip', 2.4)")
+    yield "hear"
+    turn(page, "Ask")
+    page.click("#ask button, button#ask")
+    page.wait_for_selector(".pg-answer dl")
+    page.click("text=Are there drums?")
+    page.click("#ask button, button#ask")
+    page.wait_for_function("() => document.querySelectorAll('.pg-answer dl').length === 2")
+    yield "ask"
+    turn(page, "See")
+    page.wait_for_selector("[data-shown='mel']")
+    for _ in range(3):
+        page.press("[data-depth]", "ArrowRight")
+    page.wait_for_selector("[data-shown='encoder.2']")
+    page.wait_for_function("() => document.querySelector('.pg-line').innerText.includes(' ms')")
+    page.wait_for_selector("[data-words] tr")
+    yield "see"
+    page.evaluate("() => document.querySelector('[data-lens]').scrollIntoView({ block: 'center' })")
+    yield "words"
+    turn(page, "Compare")
+    page.locator("[data-example='djembe.flac']").last.click()
+    page.wait_for_selector("[data-shown-pair]:not([hidden])")
+    yield "compare"
+    if page.get_by_role("tab", name="Find", exact=True).count():
+        turn(page, "Find")
+        page.click("[data-by-clip]")
+        page.wait_for_selector("[data-hits] li")
+        page.locator("[data-hits]").scroll_into_view_if_needed()
+        yield "find"
+
+
+def turn(page: Any, tab: str) -> None:
+    """To a tab, its top in sight."""
+    page.get_by_role("tab", name=tab, exact=True).click()
+    page.evaluate("() => window.scrollTo(0, 0)")
+
+
+@contextmanager
+def opened(addresses: list[str]) -> Iterator[str]:
+    """Where a playground is open: at the address given, or one of its own, on the examples."""
+    if addresses:
+        yield addresses[0]
+        return
+    run = [sys.executable, "-m", "qwen_audio.cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        music = str(Path(folder) / "music.lance")
+        subprocess.run([*run, "index", str(EXAMPLES), "--into", music, "--describe"], check=True)
+        command = [*run, "play", "--collection", music]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            yield line.split(" at ")[1].split(" (")[0].strip()
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+// Compare: two recordings, each on its own time axis, and their cosines by depth and time.
+playground.compare = (root, props, watch) => {
+  const { axis, dark, element, paint, paintWave, player, samplesOf, say, send, Strip } = playground;
+  const find = (name) => root.querySelector(`[data-${name}]`);
+  const status = find("status");
+  const strips = { first: new Strip(find("first"), "clip"), second: new Strip(find("second"), "other") };
+  const times = new Strip(find("times"), "clip");
+  let asked = 0;
+  let waves = [];
+  const compare = (request) => {
+    if (!playground.clip) return say(status, "No recording is open: choose one under Hear first.", "problem");
+    say(status, "Reading all taps of both …", "busy");
+    asked = send("compare", request);
+  };
+  const upload = (body, name) => playground.upload(body, name, status, (ticket) => compare({ ticket }));
+  playground.picker(root, upload, status);
+  root.querySelectorAll("[data-example]").forEach((button) => {
+    button.addEventListener("click", () => compare({ example: button.dataset.example }));
+  });
+  const draw = () => {
+    if (!props.value?.by_time) return;
+    paint(find("times").querySelector("canvas"), props.value.by_time, dark() ? "alikeDark" : "alike");
+    ["first", "second"].forEach((which, k) => paintWave(find(which).querySelector("canvas"), waves[k]));
+  };
+  watch("value", () => {
+    const pair = props.value;
+    if (!pair || pair.n !== asked) return;
+    if (pair.problem) return say(status, pair.problem, "problem");
+    say(status);
+    find("shown-pair").hidden = false;
+    waves = pair.sounds.map(samplesOf);
+    ["first", "second"].forEach((which, k) => {
+      find(`${which}-name`).textContent = pair.names[k];
+      strips[which].set(...pair.spans[k]);
+      axis(find(`${which}-axis`), ...pair.spans[k]);
+    });
+    player.load("other", pair.names[1], pair.sounds[1], pair.spans[1][0]);
+    const start = pair.spans[0][0];
+    const end = start + pair.column_seconds * pair.by_time.columns;
+    times.set(start, end, (seconds, event) => {
+      const box = find("times").querySelector("canvas").getBoundingClientRect();
+      const row = Math.floor((pair.taps.length * (box.bottom - event.clientY)) / box.height);
+      const tap = Math.min(pair.taps.length - 1, Math.max(0, row));
+      const column = Math.min(pair.by_time.columns - 1, Math.floor((seconds - start) / pair.column_seconds));
+      return ` · ${pair.taps[tap]} · ${pair.values[tap][column].toFixed(3)}`;
+    });
+    axis(find("axis"), start, end);
+    const names = (place, texts) => find(place).replaceChildren(...texts.map((text) => element("span", "", text)).reverse());
+    names("names", pair.taps);
+    names("values", pair.cosines.map((cosine) => cosine.toFixed(3)));
+    root.style.setProperty("--taps", pair.taps.length);
+    const { low, high } = pair.by_time;
+    find("key").textContent = `From ${low.toFixed(2)} (pale) to ${high.toFixed(2)} (strong), deeper taps above.`;
+    draw();
+    playground.changed("compare");
+  });
+  new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
+  new ResizeObserver(draw).observe(find("first"));
+};

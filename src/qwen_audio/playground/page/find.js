@@ -1,0 +1,44 @@
+// Find: the nearest windows of a collection, each to be heard.
+playground.find = (root, props, watch) => {
+  const { clock, element, player, say, send } = playground;
+  const find = (name) => root.querySelector(`[data-${name}]`);
+  const status = find("status");
+  let asked = 0;
+  let wanted = 0;
+  const search = (request) => {
+    say(status, "Searching …", "busy");
+    asked = send("find", request);
+  };
+  find("by-clip").addEventListener("click", () => search({}));
+  find("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    search({ text: find("text").value });
+  });
+  watch("value", () => {
+    const found = props.value;
+    if (!found || found.n !== asked) return;
+    if (found.problem) return say(status, found.problem, "problem");
+    say(status, found.hits.length ? "" : "Nothing was found: try other words.", "note");
+    if (found.hits.length) say(status);
+    find("hits").replaceChildren(...found.hits.map((hit, number) => {
+      const row = element("li");
+      const play = element("button", "pg-play", "▶");
+      play.type = "button";
+      play.setAttribute("aria-label", `Play ${hit.name}`);
+      play.addEventListener("click", () => { wanted = send("hear", { hit: number }); });
+      const words = element("div");
+      words.append(element("b", "", hit.name),
+        element("span", "pg-small", ` ${clock(hit.start, 0)}–${clock(hit.end, 0)}`));
+      if (hit.caption) words.append(element("p", "pg-small", hit.caption));
+      row.append(play, words, element("span", "pg-score", hit.score.toFixed(3)));
+      return row;
+    }));
+    playground.changed("find");
+  });
+  playground.found = (heard) => {
+    if (!heard || heard.n !== wanted) return;
+    if (heard.problem) return say(status, heard.problem, "problem");
+    player.load("found", heard.name, heard.sound, heard.start);
+    player.play("found", heard.start);
+  };
+};
