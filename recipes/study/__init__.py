@@ -1,0 +1,1 @@
+"""What each tap of the embedded checkpoint holds: the clips, the commands, the page."""

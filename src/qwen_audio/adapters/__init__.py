@@ -1,0 +1,1 @@
+"""This package as benchmarks of audio representations call models: hear, xares, mteb."""
