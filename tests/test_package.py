@@ -86,15 +86,18 @@ def test_importing_and_helping_load_no_torch(statement: str) -> None:
 
 
 def rooms() -> list[str]:
-    """The modules in the order of the architecture page, those of the subpackage by its name."""
+    """The modules in the order of the architecture page, those of a subpackage by its name."""
     page = ARCHITECTURE.read_text(encoding="utf-8")
     block = page.split("src/qwen_audio/\n")[1].split("    tests/")[0]
-    lines = [line for line in block.splitlines() if line.split()[0].endswith(".py")]
-    deeper = len("      ") + 2
-    return [
-        f"{'playground/' * line.startswith(' ' * deeper)}{line.split()[0].removesuffix('.py')}"
-        for line in lines
-    ]
+    found, folder, deeper = [], "", len("      ") + 2
+    for line in block.splitlines():
+        name = line.split()[0]
+        if name.endswith("/"):
+            folder = name
+        elif name.endswith(".py"):
+            inside = folder if line.startswith(" " * deeper) else ""
+            found.append(inside + name.removesuffix(".py"))
+    return found
 
 
 def modules() -> dict[str, Path]:
