@@ -98,12 +98,12 @@ UNNAMED = "other instruments"
 
 
 def cautious(a: Attributes) -> Attributes:
-    """What a caption of the present checkpoint states: no more than it hears reliably.
+    """What the present checkpoint states: no more than it hears reliably.
 
-    Tempo, trends and the names of what accompanies are learnt last. Until they are, a caption
-    keeps quiet about them: a wrong word is worse than none.
+    The names of what accompanies are learnt last. Until they are, it keeps quiet about them: a
+    wrong word is worse than none.
     """
-    return replace(a, tempo=None, change=None, backing=(UNNAMED,) if a.backing else ())
+    return replace(a, backing=(UNNAMED,) if a.backing else ())
 
 
 def _listing(words: list[str]) -> str:

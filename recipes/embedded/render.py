@@ -8,7 +8,7 @@ import numpy as np
 import soxr
 import tinysoundfont
 from numpy.typing import NDArray
-from scipy import signal
+from scipy import ndimage, signal
 
 from .score import Note, Part, Score
 
@@ -115,12 +115,22 @@ def _vibrato(rng: np.random.Generator, wave: Wave) -> Wave:
     return as_wave(np.interp(times + depth * np.sin(turn * times), times, wave))
 
 
+def _reshaped(rng: np.random.Generator, wave: Wave) -> Wave:
+    """Notes that fade faster or slower, as other bodies and players let them."""
+    width = int(rng.uniform(0.01, 0.05) * RATE)
+    power = ndimage.uniform_filter1d(wave * wave, width)
+    level = np.maximum(np.sqrt(np.maximum(power, 0) / (power.max() + 1e-12)), 0.01)
+    return as_wave(wave * level ** rng.uniform(-0.4, 0.6))
+
+
 def _varied(rng: np.random.Generator, wave: Wave, family: str | None) -> Wave:
     """One part with another body: vibrato, equaliser, tremolo, drive."""
     if family in _VIBRATO and rng.random() < 0.4:
         wave = _vibrato(rng, wave)
-    if rng.random() < 0.6:
-        wave = tilt(rng, wave, 10.0)
+    if rng.random() < 0.3:
+        wave = _reshaped(rng, wave)
+    if rng.random() < 0.7:
+        wave = tilt(rng, wave, 12.0)
     if rng.random() < 0.15:
         times = np.arange(len(wave)) / RATE
         depth, rate = rng.uniform(0.1, 0.4), rng.uniform(3, 7)
@@ -142,19 +152,19 @@ def _program(rng: np.random.Generator, part: Part, held_out: bool) -> int:
 def _part(
     rng: np.random.Generator, player: Player, part: Part, seconds: float, vary: bool, held: bool
 ) -> Wave:
-    layers = 2 if vary and part.instrument is not None and rng.random() < 0.15 else 1
+    layers = 2 if vary and part.instrument is not None and rng.random() < 0.25 else 1
     total = np.zeros(round(seconds * RATE), dtype=np.float32)
     family = part.instrument.family if part.instrument else None
     for _ in range(layers):
         font = str(rng.choice(player.names))
-        shift = float(rng.normal(0, 1.5)) if vary and rng.random() < 0.6 else 0.0
+        shift = float(rng.normal(0, 2.2)) if vary and rng.random() < 0.7 else 0.0
         program = _program(rng, part, held)
-        wave = player.play(font, program, part.notes, seconds, float(np.clip(shift, -3, 3)))
+        wave = player.play(font, program, part.notes, seconds, float(np.clip(shift, -5, 5)))
         if np.abs(wave).max() < _STILL and part.instrument is None:
             wave = player.play(font, -1, part.notes, seconds)
         if np.abs(wave).max() < _STILL:
             raise UnplayableError(f"{font} has nothing for {part.instrument or 'the drums'}")
-        total += normalised(wave)
+        total += normalised(wave) * float(rng.uniform(0.3, 1.0))
     return normalised(_varied(rng, total, family) if vary else total)
 
 

@@ -1,6 +1,6 @@
 """Scores: random but playable music whose attributes are known because they were chosen first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from .captions import Attributes
 from .instruments import BACKINGS, BY_NAME, INSTRUMENTS, Instrument
 
 BEATS_PER_MINUTE = {"slow": (50.0, 74.0), "moderate": (94.0, 116.0), "fast": (142.0, 184.0)}
+FREE = 0.2  # of what is played alone has no pulse
 SHORTEST_PULSE = 2.5  # seconds; in less, neither a tempo nor a trend is stated
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9), (0, 3, 5, 7, 10))
@@ -64,6 +65,8 @@ class _Frame:
     scale: tuple[int, ...]
     progression: tuple[int, ...]
     bar: int
+    touch: float
+    free: bool
 
     def degree(self, step: int) -> int:
         octave, index = divmod(step, len(self.scale))
@@ -88,6 +91,8 @@ def _register(rng: np.random.Generator, instrument: Instrument) -> tuple[str, in
 
 
 def _rhythm(rng: np.random.Generator, frame: _Frame) -> list[tuple[float, float]]:
+    if frame.free:
+        return _unmeasured(rng, frame)
     motif = [length for _ in range(2) for length in _CELLS[rng.integers(len(_CELLS))]]
     at, spans = 0.0, []
     while at * frame.beat < frame.seconds:
@@ -99,11 +104,22 @@ def _rhythm(rng: np.random.Generator, frame: _Frame) -> list[tuple[float, float]
     return spans
 
 
+def _unmeasured(rng: np.random.Generator, frame: _Frame) -> list[tuple[float, float]]:
+    """Notes without a pulse: what has no tempo to be heard must teach none."""
+    at, spans = 0.0, []
+    typical = float(rng.uniform(0.3, 4.0)) / frame.beat
+    while at * frame.beat < frame.seconds:
+        length = typical * float(np.exp(rng.normal(0, 0.6)))
+        spans.append((at, length))
+        at += length
+    return spans
+
+
 def _note(
     rng: np.random.Generator, frame: _Frame, at: float, beats: float, key: int, hold: float
 ) -> Note:
     accent = 0.12 if at % frame.bar == 0 else 0.0
-    velocity = float(np.clip(0.62 + accent + rng.normal(0, 0.1), 0.25, 1.0))
+    velocity = float(np.clip(frame.touch + accent + rng.normal(0, 0.1), 0.25, 1.0))
     start = max(0.0, at * frame.beat + rng.normal(0, 0.006))
     return Note(start, max(0.06, beats * frame.beat * hold), key, velocity)
 
@@ -212,6 +228,8 @@ def compose(
         _SCALES[rng.integers(len(_SCALES))],
         _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))],
         int(rng.choice((4, 4, 4, 3))),
+        float(rng.uniform(0.4, 0.85)),
+        False,
     )
     stated = tempo if seconds >= SHORTEST_PULSE else None
     if lead is None and rng.random() < alone:
@@ -221,6 +239,8 @@ def compose(
         lead = INSTRUMENTS[rng.integers(len(INSTRUMENTS))]
     register, centre = _register(rng, lead)
     accompanied = rng.random() < 0.5
+    if not accompanied and rng.random() < FREE:
+        frame, stated = replace(frame, free=True), None
     if lead.chords and not accompanied and rng.random() < 0.45:
         spans = _rhythm(rng, frame)
         notes, texture = _chords(rng, frame, lead, centre, spans), "chords"
@@ -237,10 +257,10 @@ def compose(
         drums_play = not backing or rng.random() < 0.5
     for word in backing:
         instrument = BY_NAME[str(rng.choice(BACKINGS[word]))]
-        gain = float(rng.uniform(-9, -3) if word == "bass" else rng.uniform(-14, -6))
+        gain = float(rng.uniform(-8, -2) if word == "bass" else rng.uniform(-11, -4))
         parts.append(Part(instrument, _backing(rng, frame, word, instrument), gain))
     if drums_play:
-        parts.append(Part(None, _drums(rng, frame), float(rng.uniform(-9, -2))))
+        parts.append(Part(None, _drums(rng, frame), float(rng.uniform(-8, 0))))
     attributes = Attributes(
         "music",
         lead=lead.name,

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from scipy import signal
 
-from .render import RATE, Wave, as_wave, normalised
+from .effects import GROUPS, synthetic_effect
+from .render import RATE, Wave, normalised
 
 # Asterisk's prompts, spoken by people. English is left out, as speech is tested on it, and so is
 # Spanish, which the same voice speaks.
@@ -44,6 +44,15 @@ _NAMED = {
     "|glitch_(robot|perc)",
     "": "vinyl_(backspin|rewind|scratch)|perc_till|elec_(wood|twang)",
 }
+# Freedoom's, by the names of their lumps; the rest are monsters. A few are words.
+_DOOM_WORDS = ("DSSS", "DSRADIO", "DSKEEN")
+_DOOM = {
+    "impact": "DS(PISTOL|SHOTGN|SGCOCK|DSHTGN|DB|RXPLOD|BAREXP|FIRXPL|PUNCH|TINK|OOF|NOWAY|HOOF"
+    "|METAL|SLOP|CLAW|BDOPN|BDCLS|SWTCH|SKESWG)",
+    "machine": "DS(SAW|PSTART|PSTOP|DOR|STNMOV)",
+    "nature": "DS(FIRSHT|RLAUNC|FLAM)",
+    "electronic": "DS(ITEMUP|WPNUP|ITMBK|GETPOW|TELEPT|PLASMA|BFG)",
+}
 _MINETEST = "usr/share/games/minetest/games/minetest_game/mods"
 _SONIC_PI = "usr/share/sonic-pi/samples"
 
@@ -59,6 +68,8 @@ _SENTENCES = {
     "pl": "Dzisiaj rano poszedłem do sklepu i kupiłem chleb oraz mleko",
     "fi": "Talvella järvi jäätyy ja lapset luistelevat joka päivä koulun jälkeen",
 }
+# What is made from scratch: mostly what games do, as their beeps and bangs are taken for music.
+_SYNTHETIC = (0.22, 0.12, 0.12, 0.1, 0.44)
 _VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak", "+whisper")
 
 
@@ -83,7 +94,8 @@ def _usable(wave: Wave, least: float) -> bool:
     return len(wave) > least * RATE and float(np.abs(wave).max()) > 0.003
 
 
-def _espeak(job: tuple[str, str, int, int]) -> Wave:
+def espeak(job: tuple[str, str, int, int]) -> Wave:
+    """What eSpeak NG says, given a voice, words, a pitch (0 to 99) and words a minute."""
     voice, words, pitch, speed = job
     command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "--stdout", words]
     spoken = subprocess.run(command, capture_output=True, check=True).stdout
@@ -99,7 +111,7 @@ def _synthesised_speech(rng: np.random.Generator, count: int) -> list[Wave]:
         voice = language + str(rng.choice(_VARIANTS))
         jobs.append((voice, said, int(rng.integers(15, 85)), int(rng.integers(110, 230))))
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(_espeak, jobs))
+        return list(pool.map(espeak, jobs))
 
 
 def opensfx(cat: Path) -> list[tuple[Wave, str]]:
@@ -111,6 +123,24 @@ def opensfx(cat: Path) -> list[tuple[Wave, str]]:
         offset, size = struct.unpack_from("<II", data, 8 * number)
         start = (offset & 0x7FFFFFFF) + 1 + data[offset & 0x7FFFFFFF]
         found.append((load(io.BytesIO(data[start : start + size])), group))
+    return found
+
+
+def freedoom(wad: Path) -> list[tuple[Wave, str]]:
+    """The effects in a Doom archive: 8-bit sounds after a header of rate and length."""
+    data = wad.read_bytes()
+    count, directory = struct.unpack_from("<II", data, 4)
+    found = []
+    for entry in range(count):
+        at, size, padded = struct.unpack_from("<II8s", data, directory + 16 * entry)
+        name = padded.rstrip(b"\0").decode("latin-1")
+        if not name.startswith("DS") or size < 1000 or name.startswith(_DOOM_WORDS):
+            continue
+        rate, length = struct.unpack_from("<HI", data, at + 2)
+        steps = np.frombuffer(data, np.uint8, min(length, size - 8), at + 8).astype(np.float32)
+        wave = soxr.resample((steps[16:-16] - 128) / 128, rate, RATE)
+        group = next((g for g, names in _DOOM.items() if re.match(names, name)), "creature")
+        found.append((wave, group))
     return found
 
 
@@ -135,6 +165,7 @@ def build_bank(parts: Path, seed: int) -> Bank:
     effects = opensfx(parts / "openttd-opensfx/usr/share/games/openttd/baseset/opensfx/opensfx.cat")
     effects += _named_effects(parts / "minetest-data" / _MINETEST)
     effects += _named_effects(parts / "sonic-pi-samples" / _SONIC_PI)
+    effects += freedoom(parts / "freedoom/usr/share/games/doom/freedoom2.wad")
     return Bank(
         tuple(_synthesised_speech(rng, 1200)),
         tuple(wave for wave in spoken if _usable(wave, 0.6)),
@@ -165,73 +196,10 @@ def speech(rng: np.random.Generator, bank: Bank, seconds: float) -> Wave:
     return laid_out(rng, voice, seconds, 0.25)
 
 
-def noise(rng: np.random.Generator, length: int, slope: float) -> Wave:
-    """Noise whose power falls as frequency to the `slope` (0 white, 1 pink, 2 brown), RMS 0.1."""
-    spectrum = np.fft.rfft(rng.standard_normal(length))
-    frequency = np.maximum(np.fft.rfftfreq(length, 1 / RATE), 20.0)
-    return normalised(np.fft.irfft(spectrum * frequency ** (-slope / 2), length).astype(np.float32))
-
-
-def _swell(rng: np.random.Generator, length: int, points: int, low: float) -> Wave:
-    knots = rng.uniform(low, 1.0, max(2, points))
-    at = np.linspace(0, 1, length)
-    return as_wave(np.interp(at, np.linspace(0, 1, len(knots)), knots))
-
-
-def _wind(rng: np.random.Generator, seconds: float) -> Wave:
-    length = round(seconds * RATE)
-    swell = _swell(rng, length, int(seconds * rng.uniform(0.3, 3)), 0.1)
-    centre = float(rng.uniform(300, 5000))
-    band = [centre * 0.5, min(7900, centre * 1.5)]
-    colour = signal.butter(1, band, "band", fs=RATE, output="sos")
-    return as_wave(signal.sosfilt(colour, noise(rng, length, float(rng.uniform(0, 2))) * swell))
-
-
-def _engine(rng: np.random.Generator, seconds: float) -> Wave:
-    length = round(seconds * RATE)
-    turns = float(rng.uniform(18, 90)) * _swell(rng, length, int(seconds), 0.7)
-    phase = 2 * np.pi * np.cumsum(turns) / RATE
-    hum = np.zeros(length)
-    for harmonic in range(1, 24):
-        hum += rng.uniform(0.1, 1) / harmonic * np.sin(harmonic * phase + harmonic)
-    rough = noise(rng, length, 1.0) * (1 + rng.uniform(0.2, 0.9) * np.sin(phase))
-    return as_wave(hum / 10 + rng.uniform(0.3, 2) * rough)
-
-
-def _strike(rng: np.random.Generator, group: str, size: int) -> Wave:
-    """One bang, beep or chirp of `size` samples."""
-    times = np.arange(size) / RATE
-    if group == "impact":
-        decay = np.exp(-times * rng.uniform(4, 30))
-        return as_wave(noise(rng, size, float(rng.uniform(0, 2))) * decay)
-    if group == "electronic":
-        glide = float(rng.choice((0, 0, 1)) * rng.uniform(-1, 1))
-        beep = np.sin(2 * np.pi * np.cumsum(rng.uniform(300, 3500) * (1 + glide * times)) / RATE)
-        return as_wave(np.sign(beep) * 0.5 if rng.random() < 0.4 else beep)
-    warble = 1 + 0.3 * np.sin(2 * np.pi * rng.uniform(5, 30) * times)
-    chirp = np.sin(2 * np.pi * np.cumsum(rng.uniform(1500, 5000) * warble) / RATE)
-    return as_wave(chirp * np.hanning(size))
-
-
-def synthetic_effect(rng: np.random.Generator, group: str, seconds: float) -> Wave:
-    """An effect made from scratch, so that groups reach beyond the recordings there are."""
-    if group in ("nature", "machine"):
-        return normalised((_wind if group == "nature" else _engine)(rng, seconds))
-    length = round(seconds * RATE)
-    longest, pause = (1.5, 0.7) if group == "impact" else (0.4, 0.15)
-    wave = np.zeros(length, dtype=np.float32)
-    at = int(rng.uniform(0, 0.2) * length)
-    while at < length:
-        size = min(int(RATE * rng.uniform(0.05, longest)), length - at)
-        wave[at : at + size] += _strike(rng, group, size)
-        at += size + int(RATE * rng.exponential(pause))
-    return normalised(wave)
-
-
 def effect(rng: np.random.Generator, bank: Bank, seconds: float) -> tuple[Wave, str | None]:
     """A clip of one effect, and its group where it has one."""
-    if rng.random() < 0.3:
-        group = str(rng.choice(("impact", "machine", "nature", "creature", "electronic")))
+    if rng.random() < 0.55:
+        group = str(rng.choice(GROUPS, p=_SYNTHETIC))
         return synthetic_effect(rng, group, seconds), group
     wanted = str(rng.choice([*{group for _, group in bank.effects}]))
     of_group = [wave for wave, group in bank.effects if group == wanted]
