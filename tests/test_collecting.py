@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from commands import run
+from commands import run, run_process
 from recordings import sound, write_broken_files
 
 RATE = 16_000
@@ -118,3 +119,21 @@ def test_mistakes_are_one_line(
         for path in tmp_path.iterdir()
         if path.suffix == ".lance" and any(path.rglob("*.lance"))
     ]
+
+
+def test_a_manifest_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text('{"source": "a.wav"\n')
+    done = run("index", manifest, "--into", tmp_path / "music.lance")
+    assert done.returncode == 1
+    assert "list.jsonl" in done.stderr
+    assert list(tmp_path.iterdir()) == [manifest]
+
+
+def test_two_may_begin_a_collection_at_once(tmp_path: Path, music: Path, checkpoint: Path) -> None:
+    into = tmp_path / "music.lance"
+    command = ("index", music, "--into", into, "--tap", "lm.1", "--model", checkpoint)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run_process(*command), range(2)))
+    assert [(done.returncode, done.stderr) for done in both] == [(0, "")] * 2
+    assert json.loads(run("collection", "info", into, "--json").stdout)["rows"] == 4

@@ -113,6 +113,24 @@ def test_rows_are_what_encode_gives(
     assert stereo["caption"] is None
 
 
+def test_a_column_of_mixed_types_is_text(tmp_path: Path, model: qa.QwenAudio) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.flac").write_bytes(encode(sound(1.0, 16_000), 16_000, "flac"))
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("source,year,take\na.flac,1999,1\nb.flac,n/a,2\n")
+    made = Collection.create(tmp_path / "m.lance", model, tap="encoder.1")
+    made.index([manifest])
+    rows = rows_of(made)
+    assert [(rows[f"{k}.flac", 0]["year"], rows[f"{k}.flac", 0]["take"]) for k in "ab"] == [
+        ("1999", 1),
+        ("n/a", 2),
+    ]
+    manifest.write_text("source,year,take\nc.flac,2001,third\n")
+    with pytest.raises(qa.OptionError, match=r"column 'take' holds int64 .* has 'third' there"):
+        made.index([manifest])
+    assert len(made) == 2
+
+
 def test_tags_and_manifests_come_along(tmp_path: Path, model: qa.QwenAudio) -> None:
     path = tmp_path / "song.mp3"
     path.write_bytes(encode(sound(2.0, 44_100), 44_100, "mp3"))

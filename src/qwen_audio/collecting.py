@@ -23,9 +23,6 @@ __all__ = ["RUNS", "model_for"]
 
 
 def _index(options: argparse.Namespace) -> int:
-    from .collection import WINDOW_OF_ROWS, Collection
-    from .rows import Rows
-
     given = {
         "tap": options.tap,
         "pooling": options.pooling,
@@ -35,28 +32,7 @@ def _index(options: argparse.Namespace) -> int:
         "hop_seconds": options.hop,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if Rows.exists(options.into):
-        rows = Rows.open(options.into)
-        model = model_for(rows.spec, options)
-        asked = {**rows.spec.options, **given}
-        if options.window is not None and options.hop is None:
-            del asked["hop_seconds"]
-        rows.check(model.spec(**asked))  # what isn't said is as it was
-        if options.describe and not rows.describes:
-            raise CollectionError(
-                f"{options.into} was made without captions, and stays so: make another collection"
-            )
-        collection = Collection(rows, model)
-    else:
-        model = load_model(options)
-        settings = {"window_seconds": WINDOW_OF_ROWS, **given}
-        collection = Collection.create(
-            options.into,
-            model,
-            describe=bool(options.describe),
-            float32=options.float32,
-            **settings,
-        )
+    collection = _made(options, given) or _opened(options, given)
     with _bar() as report:
         done = collection.index(options.inputs, retry=options.retry, on_progress=report)
     for reason in done.failures.values():
@@ -66,7 +42,7 @@ def _index(options: argparse.Namespace) -> int:
         say_json(dataclasses.asdict(done))
     else:
         pace = done.audio_seconds / max(done.elapsed_seconds, 1e-9)
-        aside = f", {len(done.passed_over)} files that are no audio passed over"
+        aside = f", passed over as no audio: {len(done.passed_over)}"
         say(
             f"{options.into}: {done.added} added, {done.replaced} replaced, {done.unchanged} "
             f"unchanged, {len(done.failures)} failed{aside if done.passed_over else ''}; "
@@ -74,6 +50,48 @@ def _index(options: argparse.Namespace) -> int:
             f"{done.elapsed_seconds:.0f} s ({pace:.0f} h an hour)"
         )
     return report_failures(len(done.failures), files)
+
+
+def _made(options: argparse.Namespace, given: dict[str, Any]) -> Collection | None:
+    """A new collection; none where there is one, if only since a moment ago."""
+    from .collection import WINDOW_OF_ROWS, Collection
+    from .rows import Rows
+    from .sources import find_sources
+
+    if Rows.exists(options.into):
+        return None
+    find_sources(options.inputs)  # a name that means nothing shall leave nothing behind
+    model = load_model(options)
+    try:
+        return Collection.create(
+            options.into,
+            model,
+            describe=bool(options.describe),
+            float32=options.float32,
+            **{"window_seconds": WINDOW_OF_ROWS, **given},
+        )
+    except CollectionError:
+        if not Rows.exists(options.into):
+            raise
+        return None
+
+
+def _opened(options: argparse.Namespace, given: dict[str, Any]) -> Collection:
+    """What is there, if it was made as is asked for now."""
+    from .collection import Collection
+    from .rows import Rows
+
+    rows = Rows.open(options.into)
+    model = model_for(rows.spec, options)
+    asked = {**rows.spec.options, **given}
+    if options.window is not None and options.hop is None:
+        del asked["hop_seconds"]
+    rows.check(model.spec(**asked))  # what isn't said is as it was
+    if options.describe and not rows.describes:
+        raise CollectionError(
+            f"{options.into} was made without captions, and stays so: make another collection"
+        )
+    return Collection(rows, model)
 
 
 def _search(options: argparse.Namespace) -> int:

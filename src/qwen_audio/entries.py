@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import OptionError
 from .pooling import Pooled
 from .reading import Reading
 from .rows import Rows, sql_text
@@ -18,7 +20,7 @@ from .sources import Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["State", "Work", "arrow_rows", "failed_states", "known_states", "window_rows"]
+__all__ = ["State", "Work", "arrow_rows", "failed_states", "fitted", "known_states", "window_rows"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,30 @@ def window_rows(
             "norm": norm,
             "vector": (vector / max(norm, 1e-30)).astype(np.float32),
         }
+
+
+def fitted(sources: Iterable[Source], schema: pa.Schema) -> Iterator[Source]:
+    """Recordings with the further columns of their manifests as the table's columns hold them.
+
+    Raises:
+        OptionError: for a value that its column can't hold.
+    """
+    import pyarrow as pa
+
+    for source in sources:
+        extra = dict(source.extra)
+        for name, value in extra.items():
+            kind = schema.field(name).type
+            if value is not None and pa.types.is_string(kind) and not isinstance(value, str):
+                value = json.dumps(value)
+            try:
+                extra[name] = pa.scalar(value, kind).as_py()
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise OptionError(
+                    f"column {name!r} holds {kind} in the collection, but {source.uri} has "
+                    f"{value!r} there: correct the manifest, or give the column another name"
+                ) from error
+        yield replace(source, extra=extra)
 
 
 def arrow_rows(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from .audio import Windowing
-from .entries import State, Work, arrow_rows, failed_states, known_states, window_rows
+from .entries import State, Work, arrow_rows, failed_states, fitted, known_states, window_rows
 from .errors import AudioError
 from .pooling import Pooled, Pooling
 from .reading import Reading, read
@@ -58,8 +58,9 @@ def fill(
     found = find_sources(inputs)
     tap, how = model.geometry.tap(spec.tap), _pooling(spec)
     collection.add_columns(_examples(found.sources))
-    run = _Run(collection, len(found.sources), retry, on_progress)
-    work = run.work(found.sources)
+    sources = list(fitted(found.sources, collection.table.schema))
+    run = _Run(collection, len(sources), retry, on_progress)
+    work = run.work(sources)
     readings = read(
         model._line,
         (item.open for item in work),

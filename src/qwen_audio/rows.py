@@ -194,7 +194,7 @@ class Rows:
 
 def bad_condition(where: str | None, error: Exception) -> OptionError:
     """What to say of an SQL condition that LanceDB refuses."""
-    reason = " ".join(str(error).split())[:200]
+    reason = re.sub(r",? *(at )?/\S*\.rs.*", "", " ".join(str(error).split()))[:300]
     return OptionError(f"where={where!r} can't be used ({reason}): it takes SQL over the columns")
 
 
