@@ -165,14 +165,16 @@ def damaged(draw: st.DrawFn) -> bytes:
         if kind == "change":
             data[at] = draw(st.integers(0, 255))
         elif kind == "digit":
-            digits = [place for place in range(end) if chr(data[place]) in "0123456789"]
+            digits = [
+                place for place in range(min(end, len(data))) if chr(data[place]) in "0123456789"
+            ]
             data[draw(st.sampled_from(digits or [0]))] = ord(draw(st.sampled_from("0123456789-")))
         elif kind == "add":
             data.insert(at, draw(st.integers(32, 126)))
         elif kind == "leave":
             del data[at]
         else:
-            del data[draw(st.integers(9, len(data))) :]
+            del data[draw(st.integers(min(9, len(data)), len(data))) :]
             end = min(end, len(data))
     return bytes(data)
 
