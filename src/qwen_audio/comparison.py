@@ -51,7 +51,8 @@ class Comparison:
         """
         if not isinstance(columns, int) or columns < 1:
             raise OptionError(f"columns={columns!r}: use a whole number from 1 on")
-        taps, cosines, by_time, seconds = [], [], [], 0.0
+        taps: list[str] = []
+        cosines, by_time, seconds = [], [], 0.0
         for one, other in pairs:
             if one.tap != other.tap:
                 raise OptionError(f"{one.tap} can't be compared with {other.tap}: pair equal taps")
