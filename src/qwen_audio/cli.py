@@ -8,16 +8,17 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import collecting, playing, probe_command, showing
 from .arguments import build_parser
 from .errors import AudioError, OptionError, QwenAudioError
 from .terminal import (
     EMBEDDED,
+    check_stdin,
     complain,
+    each,
     load_model,
     progress,
     report_failures,
@@ -27,9 +28,6 @@ from .terminal import (
     show_table,
     windowing_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["main"]
 
@@ -91,14 +89,14 @@ def _describe(options: argparse.Namespace) -> int:
         else:
             say(text)
 
-    return _each(options.files, describe)
+    return each(options.files, describe)
 
 
 def _encode(options: argparse.Namespace) -> int:
     from .export import VectorFile, check_output
 
     output = check_output(options.output)
-    _check_stdin(options.files)
+    check_stdin(options.files)
     model = load_model(options)
     settings = {
         "tap": options.tap,
@@ -152,7 +150,7 @@ def _inspect(options: argparse.Namespace) -> int:
             for table in inspection_tables(story):
                 show_table(table)
 
-    return _each(options.files, inspect)
+    return each(options.files, inspect)
 
 
 def _taps(options: argparse.Namespace) -> int:
@@ -221,24 +219,6 @@ def _certify(options: argparse.Namespace) -> int:
             show_table(table)
         say(f"  Saved as {target}.")
     return 0 if certificate.holds else 1
-
-
-def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
-    """Do every file; say which failed and why; 1 if any did."""
-    _check_stdin(files)
-    failed = 0
-    for file in progress(files):
-        try:
-            work(file)
-        except AudioError as error:  # this file's; any other error would be every file's
-            failed += 1
-            complain(str(error))
-    return report_failures(failed, len(files))
-
-
-def _check_stdin(files: Sequence[str]) -> None:
-    if files.count("-") > 1:
-        raise OptionError("- is given more than once, but standard input can be read only once")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from .errors import AudioError, OptionError
+from .errors import OptionError
 from .terminal import (
     complain,
+    each,
     load_model,
-    progress,
     report_failures,
     say,
     say_json,
@@ -62,7 +62,7 @@ def _lens(options: argparse.Namespace) -> int:
         if written:
             say(f"  {written}")
 
-    return _each(options.files, show)
+    return each(options.files, show)
 
 
 def _plot(options: argparse.Namespace) -> int:
@@ -92,7 +92,7 @@ def _plot(options: argparse.Namespace) -> int:
         found = ", ".join(f"{start:.1f}" for start in view.boundaries) or "none found"
         say(f"{written}: {view.tap}, sections begin at (s): {found}")
 
-    return _each(options.files, show)
+    return each(options.files, show)
 
 
 def _plot_layers(options: argparse.Namespace) -> int:
@@ -192,17 +192,3 @@ def _write(thing: Thing, target: Path, options: argparse.Namespace) -> str:
     if target.suffix.lower() in NUMBERS:
         return str(thing.save(target))
     return str(draw(thing, target, options.panels, theme=options.theme or "light"))
-
-
-def _each(files: Sequence[str], work: Callable[[str], None]) -> int:
-    """Do every file; say which failed and why; 1 if any did."""
-    if files.count("-") > 1:
-        raise OptionError("- is given more than once, but standard input can be read only once")
-    failed = 0
-    for file in progress(files):
-        try:
-            work(file)
-        except AudioError as error:
-            failed += 1
-            complain(str(error))
-    return report_failures(failed, len(files))

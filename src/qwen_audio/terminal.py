@@ -9,13 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .errors import AudioError, OptionError
+
 if TYPE_CHECKING:
     from .model import QwenAudio
 
 __all__ = [
     "EMBEDDED",
+    "check_stdin",
     "complain",
     "download_bar",
+    "each",
     "load_model",
     "progress",
     "report_failures",
@@ -76,6 +80,29 @@ def download_bar() -> Callable[[int, int], None] | None:
             bars.clear()
 
     return report
+
+
+def each(files: Sequence[str], work: Callable[[str], None]) -> int:
+    """Do every file; say which failed and why; 1 if any did."""
+    check_stdin(files)
+    failed = 0
+    for file in progress(files):
+        try:
+            work(file)
+        except AudioError as error:  # this file's; any other error would be every file's
+            failed += 1
+            complain(str(error))
+    return report_failures(failed, len(files))
+
+
+def check_stdin(files: Sequence[str]) -> None:
+    """Standard input can be read only once.
+
+    Raises:
+        OptionError: - is there more than once.
+    """
+    if files.count("-") > 1:
+        raise OptionError("- is given more than once, but standard input can be read only once")
 
 
 def report_failures(failed: int, files: int) -> int:
