@@ -77,6 +77,15 @@ def test_bad_outputs_are_found_before_the_work(
         check_output(tmp_path / "v.parquet")
 
 
+@pytest.mark.parametrize("suffix", [".NPZ", ".Safetensors", ".PARQUET"])
+def test_the_suffix_may_be_in_capitals(suffix: str, tmp_path: Path) -> None:
+    target = tmp_path / f"v{suffix}"
+    save(target, ["a", "b"], POOLED, SPEC)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    target = target.rename(target.with_suffix(suffix.lower()))
+    np.testing.assert_array_equal(loaded(target)[1], POOLED)
+
+
 def test_files_are_whole_or_not_there_and_as_readable_as_any(tmp_path: Path) -> None:
     ordinary = tmp_path / "ordinary"
     ordinary.write_text("")

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from .errors import MissingExtraError, OptionError
+from .files import check_target
 from .spec import Spec
 
 __all__ = ["SUFFIXES", "VectorFile", "check_output"]
@@ -31,14 +32,8 @@ def check_output(path: str | Path) -> Path:
         OptionError: for another suffix, or a folder that isn't there.
         MissingExtraError: for Parquet without pyarrow.
     """
-    target = Path(path)
-    if target.suffix not in SUFFIXES:
-        raise OptionError(f"{target}: the suffix says the format: use {', '.join(SUFFIXES)}")
-    if target.is_dir():
-        raise OptionError(f"{target} is a folder: name a file to write")
-    if not target.parent.is_dir():
-        raise OptionError(f"{target}: there is no folder {target.parent}: make it first")
-    if target.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+    target = check_target(path, SUFFIXES)
+    if target.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("writing .parquet", "parquet")
     return target
 
@@ -77,7 +72,7 @@ class VectorFile:
             with self._writing():
                 self._rows.close()
                 if kind is None and self.sources:
-                    _SAVERS[self.target.suffix](self._draft, self)
+                    _SAVERS[self.target.suffix.lower()](self._draft, self)
                     self._draft.replace(self.target)
         finally:
             self._waiting.unlink(missing_ok=True)

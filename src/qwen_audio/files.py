@@ -66,12 +66,17 @@ def save_numbers(
     Numbers that are not (NaN) are empty in CSV and null in JSON.
     """
     target = check_target(path, NUMBERS)
-    if target.suffix == ".npz":
+    if target.suffix.lower() == ".npz":
         known = {name: array for name, array in arrays.items() if array is not None}
         named: dict[str, Any] = {"facts": np.array(json.dumps(facts, ensure_ascii=False)), **known}
-        return written(target, lambda draft: np.savez(draft, **named))
+
+        def write_arrays(draft: Path) -> None:
+            with draft.open("wb") as opened:  # given a name, NumPy would add .npz to .NPZ
+                np.savez(opened, **named)
+
+        return written(target, write_arrays)
     rows = plain_rows(table())
-    if target.suffix == ".json":
+    if target.suffix.lower() == ".json":
         text = json.dumps({**facts, "rows": rows}, ensure_ascii=False, indent=1) + "\n"
         return written(target, lambda draft: draft.write_text(text, encoding="utf-8"))
 
