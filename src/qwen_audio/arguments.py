@@ -8,7 +8,7 @@ from typing import Any
 
 from . import __version__
 from .looking_arguments import add_looking
-from .parsers import Run, add_command, options_parser
+from .parsers import Run, add_command, add_windows, options_parser
 from .probe_arguments import add_probe
 
 __all__ = ["build_parser"]
@@ -50,12 +50,7 @@ def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     asking.add_argument("--prompt", help='a question (default: "Describe the music:")')
 
     audio = options_parser()
-    audio.add_argument(
-        "--window", type=float, metavar="S", help="seconds heard at once, at most 30 (default: 30)"
-    )
-    audio.add_argument(
-        "--hop", type=float, metavar="S", help="seconds between windows (default: --window)"
-    )
+    add_windows(audio)
     audio.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
 
     def command(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -168,8 +163,7 @@ def _add_collections(
         "span": "rows to pool: audio (default); at lm taps also prompt, last or all",
     }.items():
         index.add_argument(f"--{name}", help=text)
-    index.add_argument("--window", type=float, metavar="S", help="seconds a row (default: 10)")
-    index.add_argument("--hop", type=float, metavar="S", help="between windows (default: --window)")
+    add_windows(index, default_seconds=10)
     index.add_argument(
         "--describe", action="store_true", default=None, help="also caption every window"
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CollectionError
-from .terminal import complain, load_model, report_failures, say, say_json
+from .terminal import bars, complain, load_model, report_failures, say, say_json
 
 if TYPE_CHECKING:
     from .collection import Collection
@@ -33,7 +32,13 @@ def _index(options: argparse.Namespace) -> int:
     }
     given = {name: value for name, value in given.items() if value is not None}
     collection = _made(options, given) or _opened(options, given)
-    with _bar() as report:
+    with bars() as show:
+
+        def report(now: IndexProgress) -> None:
+            if show is not None:
+                settled = now.heard + now.unchanged + now.failed
+                show("index", settled, now.total, _progress(now))
+
         done = collection.index(options.inputs, retry=options.retry, on_progress=report)
     for reason in done.failures.values():
         complain(reason)
@@ -226,36 +231,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _bar:  # noqa: N801 (used like a function)
-    """Files, hours of audio, hours an hour, failures and the time left, on a terminal."""
-
-    def __enter__(self) -> Callable[[IndexProgress], None] | None:
-        self._shown: Any = None
-        return self._report if sys.stderr.isatty() else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-
-    def _report(self, now: IndexProgress) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        if self._shown is None:
-            self._shown = progress.Progress(
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.description}"),
-                progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._shown.start()
-            self._task = self._shown.add_task("")
-        hours, pace = now.audio_seconds / 3600, now.audio_seconds / max(now.elapsed_seconds, 1e-9)
-        self._shown.update(
-            self._task,
-            total=now.total,
-            completed=now.heard + now.unchanged + now.failed,
-            description=f"{hours:.2f} h of audio, {pace:.0f} h an hour, {now.failed} failed",
-        )
+def _progress(now: IndexProgress) -> str:
+    """Hours of audio, hours an hour, and failures."""
+    hours, pace = now.audio_seconds / 3600, now.audio_seconds / max(now.elapsed_seconds, 1e-9)
+    return f"{hours:.2f} h of audio, {pace:.0f} h an hour, {now.failed} failed"

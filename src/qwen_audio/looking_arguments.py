@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from .parsers import Run, add_command
+from .parsers import Run, add_command, add_window
 
 __all__ = ["add_looking"]
 
@@ -58,9 +58,7 @@ def add_looking(
     text = "Draw what stands at a tap, over time."
     plot = add_command(commands, runs["plot"], "plot", text, model, compute, asking)
     plot.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
-    plot.add_argument(
-        "--window", type=float, metavar="S", help="seconds heard at once, at most 30 (default: 30)"
-    )
+    add_window(plot)
     plot.add_argument("--tap", help="see `qwen-audio taps` (default: audio_tower)")
     plot.add_argument(
         "--kernel",

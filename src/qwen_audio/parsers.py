@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["Run", "add_command", "options_parser"]
+__all__ = ["Run", "add_command", "add_window", "add_windows", "options_parser"]
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 
@@ -33,6 +33,24 @@ def options_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.register("action", None, _Once)
     return parser
+
+
+def add_window(parser: argparse.ArgumentParser, default_seconds: int = 30) -> None:
+    """--window."""
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="S",
+        help=f"seconds heard at once, at most 30 (default: {default_seconds})",
+    )
+
+
+def add_windows(parser: argparse.ArgumentParser, default_seconds: int = 30) -> None:
+    """--window and --hop."""
+    add_window(parser, default_seconds)
+    parser.add_argument(
+        "--hop", type=float, metavar="S", help="seconds between windows (default: --window)"
+    )
 
 
 def add_command(

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from .parsers import Run, add_command
+from .parsers import Run, add_command, add_windows
 
 __all__ = ["add_probe"]
 
@@ -47,12 +47,7 @@ def add_probe(commands: Any, runs: Mapping[str, Run], *parents: argparse.Argumen
     )
     probe.add_argument("--folds", type=int, metavar="N", help="of cross-validation (default: 5)")
     probe.add_argument("--seed", type=int, default=0, metavar="N", help="of folds and shuffles")
-    probe.add_argument(
-        "--window", type=float, metavar="S", help="seconds heard at once, at most 30 (default: 30)"
-    )
-    probe.add_argument(
-        "--hop", type=float, metavar="S", help="seconds between windows (default: --window)"
-    )
+    add_windows(probe)
     probe.add_argument(
         "--cache", metavar="FOLDER", help="keep vectors there: other labels then take seconds"
     )

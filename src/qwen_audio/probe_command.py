@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import OptionError
-from .terminal import complain, load_model, report_failures, say, say_json, show_table, windowing_of
+from .terminal import (
+    bars,
+    complain,
+    load_model,
+    report_failures,
+    say,
+    say_json,
+    show_table,
+    windowing_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +51,7 @@ def _probe(options: argparse.Namespace) -> int:
         "cache": options.cache,
         **windowing_of(options),
     }
-    with _bar() as report:
+    with bars() as report:
         scores = probe(
             options.labels,
             model,
@@ -112,27 +120,3 @@ def _plain(scores: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for row in scores.to_dict("records")
     ]
-
-
-class _bar:  # noqa: N801 (used like a function)
-    """What is being done and how long it will still take, on a terminal."""
-
-    def __enter__(self) -> Callable[[str, int, int], None] | None:
-        self._shown: Any = None
-        self._tasks: dict[str, Any] = {}
-        return self._report if sys.stderr.isatty() else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown is not None:
-            self._shown.stop()
-
-    def _report(self, doing: str, done: int, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        if self._shown is None:
-            self._shown = Progress(console=Console(stderr=True), transient=True)
-            self._shown.start()
-        if doing not in self._tasks:
-            self._tasks[doing] = self._shown.add_task(doing)
-        self._shown.update(self._tasks[doing], completed=done, total=total)

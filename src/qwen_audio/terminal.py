@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import AudioError, OptionError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDED",
+    "bars",
     "check_stdin",
     "complain",
     "download_bar",
@@ -49,6 +51,46 @@ def progress(files: Sequence[T]) -> Iterator[T]:
     first, *others = files
     yield first
     yield from track(others, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[..., None] | None]:
+    """Bars on a terminal, shown when there is something to say; None where there is no terminal.
+
+    Gives a function of what is being done (each has a bar), how much of it is, of how much, and
+    words to stand beside the bar instead of what is being done.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    shown: list[Any] = []
+    tasks: dict[str, Any] = {}
+
+    def show(doing: str, done: int, total: int, words: str = "") -> None:
+        from rich import progress
+        from rich.console import Console
+
+        if not shown:
+            bar = progress.Progress(
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.description}", markup=False),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            bar.start()
+            shown.append(bar)
+        now = {"description": words or doing, "completed": done, "total": total}
+        if doing not in tasks:
+            tasks[doing] = shown[0].add_task(**now)
+        shown[0].update(tasks[doing], **now)
+
+    try:
+        yield show
+    finally:
+        if shown:
+            shown[0].stop()
 
 
 def download_bar() -> Callable[[int, int], None] | None:
