@@ -338,6 +338,8 @@ def test_waveforms_check_themselves() -> None:
         Waveform(np.zeros(639, np.float32))
     with pytest.raises(AudioError, match=r"my clip holds NaN .* \(first at 0\.100 s\)"):
         Waveform(np.where(np.arange(8000) == 1600, np.nan, 0).astype(np.float32), name="my clip")
+    with pytest.raises(AudioError, match=r"first at 0\.0001875 s\)"):  # the fourth sample
+        Waveform(np.where(np.arange(8000) == 3, np.inf, 0).astype(np.float32))
     with pytest.raises(AudioError, match="peaks at 17"):
         Waveform(np.full(640, 17, np.float32))
 

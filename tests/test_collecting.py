@@ -12,6 +12,7 @@ import soundfile
 
 import qwen_audio as qa
 from commands import run, run_process
+from qwen_audio.collecting import _duration
 from recordings import sound, write_broken_files
 
 RATE = 16_000
@@ -50,8 +51,10 @@ def test_index_search_and_look_after(tmp_path: Path, music: Path, checkpoint: Pa
     )
     assert {"id", "score", "source", "start_seconds", "indexed_at"} <= long.keys()
     assert "vector" not in long
-    nothing = run("search", into, "--audio", music / "1.wav", "--where", "duration_seconds > 99")
-    assert (nothing.returncode, nothing.stdout) == (0, "")
+    asked = ("search", into, "--audio", music / "1.wav", "--where", "duration_seconds > 99")
+    nothing = "qwen-audio: nothing found among 4 windows\n"
+    assert run(*asked) == (0, "", nothing)
+    assert run(*asked, "--json") == (0, "[]\n", nothing)
 
     shown = run("collection", "info", into).stdout
     assert "rows                 4" in shown
@@ -90,6 +93,77 @@ def test_every_bad_file_is_named(tmp_path: Path, music: Path, checkpoint: Path) 
     assert {Path(json.loads(line)["source"]).name for line in shown} == {p.name for p in bad}
 
 
+def test_what_is_no_audio_is_named(tmp_path: Path, music: Path, checkpoint: Path) -> None:
+    others = [music / f"{name}.txt" for name in "abcde"]
+    for path in others:
+        path.write_text("")
+    asked = ("index", music, "--into", tmp_path / "m.lance", "--model", checkpoint)
+    done = run(*asked)
+    first = ", ".join(map(str, others[:3]))
+    said = f"qwen-audio: passed over, as no audio by their names: {first} and 2 more\n"
+    assert (done.returncode, done.stderr) == (0, said)
+    again = run(*asked, "--json")
+    assert json.loads(again.stdout)["passed_over"] == [str(path) for path in others]
+
+
+def test_captions_are_listed_window_by_window(tmp_path: Path, music: Path) -> None:
+    into = tmp_path / "said.lance"
+    done = run("index", music / "1.wav", music / "2.wav", "--into", into, "--describe")
+    assert done.returncode == 0
+    model = qa.load()
+    samples, _ = soundfile.read(music / "2.wav", dtype="float32")
+    first, second = (
+        model.describe(part, sampling_rate=RATE)
+        for part in (samples[: 10 * RATE], samples[10 * RATE :])
+    )
+    short = model.describe(music / "1.wav")
+    shown = run("collection", "list", into).stdout.splitlines()
+    assert shown == [
+        f"{music / '1.wav'}  3.0 s, 1 window: {short}",
+        f"{music / '2.wav'}  12.0 s, 2 windows",
+        f"  0:00–0:10  {first}",
+        f"  0:10–0:12  {second}",
+    ]
+    _, long = map(json.loads, run("collection", "list", into, "--json").stdout.splitlines())
+    assert [(one["start_seconds"], one["caption"]) for one in long["captions"]] == [
+        (0.0, str(first)),
+        (10.0, str(second)),
+    ]
+    assert run("search", into, "--text", "xylophonically").stderr.endswith("among 3 windows\n")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_collection_keeps_the_numbers_it_was_made_in(
+    tmp_path: Path, music: Path, checkpoint: Path, dtype: str
+) -> None:
+    """One of the two is no machine's default; nobody has to say it again."""
+    into = tmp_path / "m.lance"
+    first = music / "0.wav"
+    assert run("index", first, "--into", into, "--model", checkpoint, "--dtype", dtype)[0] == 0
+    for command in (
+        ("index", music, "--into", into),
+        ("index", music, "--into", into, "--model", checkpoint, "--device", "cpu"),
+        ("search", into, "--audio", first, "--device", "cpu"),
+        ("collection", "verify", into),
+        ("search", into, "--audio", first, "--dtype", dtype),
+    ):
+        done = run(*command)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
+    refused = run("search", into, "--audio", first, "--dtype", other)
+    assert refused.returncode == 1
+    assert f"dtype {dtype!r} here and {other!r} asked for" in refused.stderr
+    assert f"(load with dtype={dtype!r})" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.52, "0.5 s"), (9, "9.0 s"), (45.2, "45 s"), (90, "1.5 min"), (7200, "2.0 h")],
+)
+def test_times_are_short(seconds: float, text: str) -> None:
+    assert _duration(seconds) == text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,6 +172,9 @@ def test_every_bad_file_is_named(tmp_path: Path, music: Path, checkpoint: Path) 
         (("index", "no*.wav", "--into", "m.lance"), "matches nothing"),
         (("index", "x.wav", "--into", "m.txt"), "ends in .lance"),
         (("index", "x.wav", "--into", "m.lance", "--pooling", "none"), "gives no vector"),
+        (("index", "gone.wav", "--into", "m.lance"), "nothing to index: "),
+        (("index", "gone.wav", "a/b.wav", "--into", "m.lance"), "none of 2 recordings: "),
+        (("index", "notes", "--into", "m.lance"), "there is no audio among 1 files: name"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -108,17 +185,16 @@ def test_mistakes_are_one_line(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.wav").write_bytes(b"x")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read.me").write_bytes(b"x")
     model = ("--model", str(checkpoint)) if arguments[0] == "index" else ()
     done = run(*arguments, *model)
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert line.startswith("qwen-audio: ")
     assert message in line
-    assert not [
-        path
-        for path in tmp_path.iterdir()
-        if path.suffix == ".lance" and any(path.rglob("*.lance"))
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "x.wav"]
 
 
 def test_a_manifest_that_cannot_be_read_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -164,6 +164,46 @@ def test_tags_and_manifests_come_along(tmp_path: Path, model: qa.QwenAudio) -> N
         made.index([{"source": str(path), "vector": 1}])
 
 
+def test_what_a_manifest_says_reaches_rows_that_are_there(
+    tmp_path: Path, collection: Collection, folder: Path
+) -> None:
+    before = content(collection)
+    manifest = tmp_path / "list.csv"
+    head, tail = "source,mood,year,level\n", f"{folder / 'b.flac'},dark,2001,1.5\n"
+    manifest.write_text(f"{head}{folder / 'long.flac'},calm,1999,nan\n{tail}")
+    done = collection.index(manifest)
+    assert (done.updated, done.unchanged, done.audio_seconds) == (2, 0, 0)
+    rows = rows_of(collection)
+    assert [rows["long.flac", window]["mood"] for window in range(3)] == ["calm"] * 3
+    years = [rows[name, 0]["year"] for name in ("long.flac", "b.flac", "a.wav")]
+    assert years == [1999, 2001, None]
+    assert content(collection) == before
+    assert len(collection.search(folder / "b.flac", where="mood = 'calm'")) == 3
+
+    version = collection.table.version
+    assert collection.index(manifest).unchanged == 2  # NaN too is what it was
+    assert collection.index(folder).unchanged == 5  # says nothing of them, so all stays
+    assert collection.table.version == version
+
+    manifest.write_text(f"{head}{folder / 'long.flac'},,2000,nan\n{tail}")
+    os.utime(folder / "b.flac", ns=(5, 5))
+    done = collection.index(manifest)
+    assert (done.updated, done.unchanged) == (1, 1)
+    rows = rows_of(collection)
+    assert (rows["long.flac", 2]["mood"], rows["long.flac", 2]["year"]) == (None, 2000)
+    assert (rows["b.flac", 0]["mood"], rows["b.flac", 0]["source_changed"]) == ("dark", "5")
+
+    # Heard anew without its manifest, a recording keeps what was said of it.
+    write(folder / "long.flac", 12.0, 70)
+    assert collection.index(folder).replaced == 1
+    rows = rows_of(collection)
+    assert [rows["long.flac", window]["year"] for window in range(2)] == [2000, 2000]
+    manifest.write_text(f"source,year\n{folder / 'a.wav'},7\n")
+    assert collection.index(manifest).updated == 1
+    assert rows_of(collection)["b.flac", 0]["mood"] == "dark"
+    assert collection.verify().problems == ()
+
+
 def test_others_open_it_without_us(collection: Collection) -> None:
     table = lancedb.connect(collection.path.parent).open_table("music")
     assert table.count_rows() == 7
@@ -198,6 +238,19 @@ def test_another_spec_is_an_error_that_shows_both(
     lancedb.connect(tmp_path).create_table("plain", [{"x": 1}])
     with pytest.raises(CollectionError, match="not a collection of recordings"):
         Collection.open(tmp_path / "plain.lance")
+
+
+def test_a_folder_of_another_name_is_the_same_model(
+    tmp_path: Path, collection: Collection, folder: Path, checkpoint: Path
+) -> None:
+    """Somebody else's disk is laid out in another way."""
+    shutil.copytree(checkpoint, tmp_path / "elsewhere")
+    theirs = qa.load(tmp_path / "elsewhere", dtype="float32")
+    opened = Collection.open(collection.path, theirs)
+    assert opened.search(folder / "b.flac", limit=1)[0].score > 0.999
+    assert opened.index(folder).unchanged == 5
+    with pytest.raises(CollectionError, match=r"model '.*' here and 'embedded' asked for"):
+        Collection.open(collection.path, qa.load(dtype="float32")).search(folder / "b.flac")
 
 
 def test_opened_alone_it_finds_its_model(collection: Collection, folder: Path) -> None:
@@ -507,6 +560,14 @@ def test_many_rows_are_found_by_an_index(
     assert np.mean(recalls) >= 0.95
     searching.refresh_indices(made._rows)
     assert made.info().indices == {"vector_idx": 0}
+    # What a manifest says later moves no row away from the index.
+    made._rows.add_columns({"mood": "calm"})
+    made.table.merge_insert("source").when_matched_update_all().execute(
+        [{"source": "/x/7.wav", "mood": "calm"}]
+    )
+    searching.refresh_indices(made._rows)
+    assert made.info().indices == {"vector_idx": 0}
+    assert made.search(id="/x/8.wav", where="mood = 'calm'")[0].id == "/x/7.wav#0"
 
 
 def add_rows(collection: Collection, vectors: np.ndarray[Any, Any]) -> None:
@@ -580,7 +641,26 @@ def test_exports_hold_every_row(tmp_path: Path, collection: Collection, folder: 
     assert sorted(arrays["start_seconds"]) == [0, 10, 20]
     assert arrays["title"].tolist() == ["", "", ""]
     assert qa.Spec.from_json(str(arrays["spec"])) == collection.spec
+    collection.index([{"source": str(folder / "a.wav"), "year": 1999, "live": True, "file": "é"}])
+    collection.export(tmp_path / "all.NPZ")
+    with np.load(tmp_path / "all.NPZ", allow_pickle=False) as archive:
+        arrays = dict(archive)
+    kinds = {name: array.dtype for name, array in arrays.items()}
+    assert {name: str(kinds[name]) for name in ("vector", "norm", "window", "start_seconds")} == {
+        "vector": "float16",
+        "norm": "float32",
+        "window": "int32",
+        "start_seconds": "float64",
+    }
+    assert (str(kinds["indexed_at"]), kinds["source"].kind) == ("datetime64[us]", "U")
+    place = arrays["source"].tolist().index(str(folder / "a.wav"))
+    indexed = rows["a.wav", 0]["indexed_at"].replace(tzinfo=None)
+    assert arrays["indexed_at"][place] == np.datetime64(indexed)
+    assert [arrays[name][place] for name in ("year", "live", "file")] == [1999, 1, "é"]
+    assert np.isnan(np.delete(arrays["year"], place)).all()
+    collection.index([{"source": str(folder / "a.wav"), "spec": 1}])
     for name, message in (
+        ("spec.npz", "two arrays called spec"),
         ("all.parquet", "there already"),
         ("x.csv", "use .parquet"),
         ("no/x.npz", "no folder"),
@@ -589,10 +669,14 @@ def test_exports_hold_every_row(tmp_path: Path, collection: Collection, folder: 
             collection.export(tmp_path / name)
 
 
-def test_a_dataset_has_the_sounds(tmp_path: Path, collection: Collection) -> None:
+def test_a_dataset_has_the_sounds(
+    tmp_path: Path, collection: Collection, capfd: pytest.CaptureFixture[str]
+) -> None:
     import datasets
 
     assert collection.export(tmp_path / "dataset") == 7
+    assert capfd.readouterr().err == ""
+    assert not datasets.are_progress_bars_disabled()
     dataset = datasets.load_from_disk(str(tmp_path / "dataset"))
     assert dataset.num_rows == 7
     assert isinstance(dataset.features["audio"], datasets.Audio)

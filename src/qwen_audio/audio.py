@@ -126,9 +126,11 @@ class Waveform:
         if samples.size == 0:
             raise AudioError(f"{self.name} holds no samples: expected at least {MIN_SECONDS} s")
         if not np.isfinite(samples).all():
-            where = int(np.flatnonzero(~np.isfinite(samples))[0]) / SAMPLE_RATE_HZ
+            first = int(np.flatnonzero(~np.isfinite(samples))[0]) / SAMPLE_RATE_HZ
+            # A sample is 62.5 µs: to the millisecond where that is all, else to the sample.
+            where = f"{first:.{3 if first == round(first, 3) else 7}f}"
             raise AudioError(
-                f"{self.name} holds NaN or infinite samples (first at {where:.3f} s): repair it "
+                f"{self.name} holds NaN or infinite samples (first at {where} s): repair it "
                 "first, for instance with numpy.nan_to_num"
             )
         if samples.size < round(MIN_SECONDS * SAMPLE_RATE_HZ):

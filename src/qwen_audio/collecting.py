@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from .terminal import bars, complain, load_model, report_failures, say, say_json
 if TYPE_CHECKING:
     from .collection import Collection
     from .model import QwenAudio
+    from .sources import Found
     from .spec import Spec
     from .tally import IndexProgress
 
@@ -22,6 +23,8 @@ __all__ = ["RUNS", "model_for"]
 
 
 def _index(options: argparse.Namespace) -> int:
+    from .sources import find_sources
+
     given = {
         "tap": options.tap,
         "pooling": options.pooling,
@@ -31,7 +34,8 @@ def _index(options: argparse.Namespace) -> int:
         "hop_seconds": options.hop,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    collection = _made(options, given) or _opened(options, given)
+    found = find_sources(options.inputs)
+    collection = _made(options, given, found) or _opened(options, given)
     with bars() as show:
 
         def report(now: IndexProgress) -> None:
@@ -39,33 +43,34 @@ def _index(options: argparse.Namespace) -> int:
                 settled = now.heard + now.unchanged + now.failed
                 show("index", settled, now.total, _progress(now))
 
-        done = collection.index(options.inputs, retry=options.retry, on_progress=report)
+        done = collection.index(found, retry=options.retry, on_progress=report)
+    if done.passed_over:
+        complain(f"passed over, as no audio by their names: {_some(done.passed_over)}")
     for reason in done.failures.values():
         complain(reason)
-    files = done.added + done.replaced + done.unchanged + len(done.failures)
     if options.json:
         say_json(dataclasses.asdict(done))
     else:
-        pace = done.audio_seconds / max(done.elapsed_seconds, 1e-9)
-        aside = f", passed over as no audio: {len(done.passed_over)}"
+        updated = f"{done.updated} updated, " if done.updated else ""
+        heard = ""
+        if done.audio_seconds:
+            heard = f"; {_hours(done.audio_seconds, done.elapsed_seconds)}"
         say(
-            f"{options.into}: {done.added} added, {done.replaced} replaced, {done.unchanged} "
-            f"unchanged, {len(done.failures)} failed{aside if done.passed_over else ''}; "
-            f"{done.rows} rows; {done.audio_seconds / 3600:.2f} h of audio in "
-            f"{done.elapsed_seconds:.0f} s ({pace:.0f} h an hour)"
+            f"{options.into}: {done.added} added, {done.replaced} replaced, {updated}"
+            f"{done.unchanged} unchanged, {len(done.failures)} failed; {done.rows} rows{heard}"
         )
+    files = done.added + done.replaced + done.updated + done.unchanged + len(done.failures)
     return report_failures(len(done.failures), files)
 
 
-def _made(options: argparse.Namespace, given: dict[str, Any]) -> Collection | None:
+def _made(options: argparse.Namespace, given: dict[str, Any], found: Found) -> Collection | None:
     """A new collection; none where there is one, if only since a moment ago."""
     from .collection import WINDOW_OF_ROWS, Collection
     from .rows import Rows
-    from .sources import find_sources
 
     if Rows.exists(options.into):
         return None
-    find_sources(options.inputs)  # a name that means nothing shall leave nothing behind
+    found.check()  # names that mean nothing shall leave nothing behind
     model = load_model(options)
     try:
         return Collection.create(
@@ -118,6 +123,10 @@ def _search(options: argparse.Namespace) -> int:
             say_json({"id": hit.id, "score": hit.score, **_plain(hit.columns)})
         else:
             say(str(hit))
+    if not hits:
+        complain(f"nothing found among {rows.count()} windows")
+        if options.json:
+            say_json([])
     return 0
 
 
@@ -134,13 +143,18 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from .audio import Window
+
     for row in _open(options).recordings(options.where):
         if options.json:
             say_json(row)
         else:
-            caption = f": {row['caption']}" if row.get("caption") else ""
+            said = row["captions"]
+            caption = f": {said[0]['caption']}" if len(said) == 1 else ""
             windows = f"{row['windows']} window{'s' * (row['windows'] != 1)}"
             say(f"{row['source']}  {row['duration_seconds']:.1f} s, {windows}{caption}")
+            for one in said[1:] and said:
+                say(f"  {Window(one['start_seconds'], one['end_seconds'])}  {one['caption']}")
     return 0
 
 
@@ -231,7 +245,32 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def _progress(now: IndexProgress) -> str:
-    """Hours of audio, hours an hour, and failures."""
-    hours, pace = now.audio_seconds / 3600, now.audio_seconds / max(now.elapsed_seconds, 1e-9)
-    return f"{hours:.2f} h of audio, {pace:.0f} h an hour, {now.failed} failed"
+    """Beside the bar: how much was heard, how fast, and failures."""
+    return f"{_hours(now.audio_seconds, now.elapsed_seconds)}, {now.failed} failed"
+
+
+def _hours(audio_seconds: float, elapsed_seconds: float) -> str:
+    """How much audio in which time, and the hours of audio an hour."""
+    pace = audio_seconds / max(elapsed_seconds, 1e-9)
+    return (
+        f"{_duration(audio_seconds)} of audio in {_duration(elapsed_seconds)} "
+        f"({pace:.{0 if pace >= 10 else 1}f} h an hour)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """5.2 s, 45 s, 7.5 min, 3.2 h."""
+    if seconds < 60:
+        number, unit = seconds, "s"
+    elif seconds < 3600:
+        number, unit = seconds / 60, "min"
+    else:
+        number, unit = seconds / 3600, "h"
+    return f"{number:.{0 if number >= 10 else 1}f} {unit}"

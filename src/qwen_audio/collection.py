@@ -13,7 +13,7 @@ from .mapping import Map, lay_out
 from .pooling import pooled_width
 from .rows import Rows
 from .searching import Hit, refresh_indices, search, search_text, similar
-from .sources import Value
+from .sources import Found, Value, find_sources
 from .spec import Spec
 from .tally import IndexProgress, IndexSummary
 
@@ -118,7 +118,7 @@ class Collection:
 
     def index(
         self,
-        inputs: str | Path | Iterable[str | Path | Mapping[str, Value]],
+        inputs: str | Path | Found | Iterable[str | Path | Mapping[str, Value]],
         *,
         retry: bool = False,
         on_progress: Callable[[IndexProgress], None] | None = None,
@@ -129,15 +129,16 @@ class Collection:
         time, and goes on when called again.
 
         Args:
-            inputs: a row is a dict with the recording's name as "source", and further columns.
+            inputs: a row is a dict with the recording's name as "source", and further columns. Or
+                what `sources.find_sources` has found.
             retry: try again what failed before, though it hasn't changed.
 
         Raises:
             CollectionError: if the model is not the one of the collection.
             OptionError: for inputs that name nothing.
         """
-        if isinstance(inputs, str | Path):
-            inputs = [inputs]
+        if not isinstance(inputs, Found):
+            inputs = find_sources([inputs] if isinstance(inputs, str | Path) else inputs)
         done = fill(self._rows, self.model, inputs, retry=retry, on_progress=on_progress)
         refresh_indices(self._rows)
         return done
@@ -193,7 +194,7 @@ class Collection:
         return upkeep.info(self._rows)
 
     def recordings(self, where: str | None = None) -> list[dict[str, Any]]:
-        """Every recording with its windows, seconds and first caption."""
+        """Every recording with its seconds, how many windows it has, and their captions."""
         return upkeep.listing(self._rows, where)
 
     def failures(self) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,21 @@ from .errors import OptionError
 from .pooling import Pooled
 from .reading import Reading
 from .rows import Rows, sql_text
-from .sources import Source
+from .sources import Source, Value
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["State", "Work", "arrow_rows", "failed_states", "fitted", "known_states", "window_rows"]
+__all__ = [
+    "State",
+    "Work",
+    "arrow_rows",
+    "failed_states",
+    "fitted",
+    "known_extras",
+    "known_states",
+    "window_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -118,15 +127,31 @@ def arrow_rows(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
 
 def known_states(collection: Rows, sources: list[str] | None = None) -> dict[str, State]:
     """Which version of each source is in the collection."""
+    rows = _first_rows(collection, ("source_bytes", "source_changed", "content_hash"), sources)
+    return {uri: State(*values) for uri, values in rows}
+
+
+def known_extras(
+    collection: Rows, columns: Sequence[str], sources: list[str] | None = None
+) -> dict[str, dict[str, Value]]:
+    """What stands in columns of manifests, by source."""
+    rows = _first_rows(collection, columns, sources) if columns else ()
+    return {uri: dict(zip(columns, values, strict=True)) for uri, values in rows}
+
+
+def _first_rows(
+    collection: Rows, names: Sequence[str], sources: list[str] | None
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Of every source, or of some, and some columns of its first window."""
     where = '"window" = 0'
     if sources is not None:
         if not sources:
-            return {}
+            return
         where += f" AND source IN ({', '.join(map(sql_text, sources))})"
-    names = ("source", "source_bytes", "source_changed", "content_hash")
-    table = collection.columns(names, where)
-    uris, *states = (table[name].to_pylist() for name in names)
-    return {uri: State(*state) for uri, *state in zip(uris, *states, strict=True)}
+    table = collection.columns(("source", *names), where)
+    columns = (table[name].to_pylist() for name in ("source", *names))
+    for uri, *values in zip(*columns, strict=True):
+        yield uri, tuple(values)
 
 
 def failed_states(collection: Rows) -> dict[str, tuple[State, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from .errors import MissingExtraError, OptionError
-from .files import check_target
+from .files import check_target, save_arrays
 from .spec import Spec
 
 __all__ = ["SUFFIXES", "VectorFile", "check_output"]
@@ -113,10 +112,7 @@ class VectorFile:
 
 def _save_npz(draft: Path, file: VectorFile) -> None:
     named = {"sources": np.array(file.sources), "spec": np.array(file.spec.to_json())}
-    with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in (named | file.arrays()).items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+    save_arrays(draft, named | file.arrays())
 
 
 def _save_safetensors(draft: Path, file: VectorFile) -> None:

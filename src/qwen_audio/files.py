@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from .errors import OptionError
 
-__all__ = ["NUMBERS", "check_target", "plain_rows", "save_numbers", "written"]
+__all__ = ["NUMBERS", "check_target", "plain_rows", "save_arrays", "save_numbers", "written"]
 
 NUMBERS = (".npz", ".csv", ".json")
 
@@ -55,6 +56,14 @@ def written(target: Path, write: Callable[[Path], object]) -> Path:
     return target
 
 
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """.npz of any suffix: arrays of any name, of numbers and texts, one after another."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
 def save_numbers(
     path: str | Path,
     facts: Mapping[str, Any],
@@ -68,13 +77,9 @@ def save_numbers(
     target = check_target(path, NUMBERS)
     if target.suffix.lower() == ".npz":
         known = {name: array for name, array in arrays.items() if array is not None}
-        named: dict[str, Any] = {"facts": np.array(json.dumps(facts, ensure_ascii=False)), **known}
+        named = {"facts": np.array(json.dumps(facts, ensure_ascii=False)), **known}
 
-        def write_arrays(draft: Path) -> None:
-            with draft.open("wb") as opened:  # given a name, NumPy would add .npz to .NPZ
-                np.savez(opened, **named)
-
-        return written(target, write_arrays)
+        return written(target, lambda draft: save_arrays(draft, named))
     rows = plain_rows(table())
     if target.suffix.lower() == ".json":
         text = json.dumps({**facts, "rows": rows}, ensure_ascii=False, indent=1) + "\n"

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from .audio import Windowing
-from .entries import State, Work, arrow_rows, failed_states, fitted, known_states, window_rows
+from .entries import (
+    State,
+    Work,
+    arrow_rows,
+    failed_states,
+    fitted,
+    known_extras,
+    known_states,
+    window_rows,
+)
 from .errors import AudioError
 from .pooling import Pooled, Pooling
 from .reading import Reading, read
 from .rows import Rows, sql_text
-from .sources import Source, Value, find_sources
+from .sources import Found, Source, Value
 from .spec import Spec
 from .tally import IndexProgress, IndexSummary, Tally
 
@@ -39,27 +47,29 @@ _COMMITS_A_TIDY = 200
 def fill(
     collection: Rows,
     model: QwenAudio,
-    inputs: Iterable[str | Path | Mapping[str, Value]],
+    found: Found,
     *,
     retry: bool = False,
     on_progress: Callable[[IndexProgress], None] | None = None,
 ) -> IndexSummary:
-    """Add windows of all recordings that `find_sources` finds in the inputs.
+    """Add windows of all recordings that `find_sources` found.
 
-    What is there and unchanged (by size and time, else by hash) is skipped; what has changed is
-    replaced; what failed before is tried again when it has changed, or with `retry`.
+    What is there and unchanged (by size and time, else by hash) is not heard again, though what a
+    manifest says of it is written anew where it differs; what has changed is replaced; what failed
+    before is tried again when it has changed, or with `retry`. Columns that a manifest does not
+    have stay as they are.
 
     Raises:
         CollectionError: if the model is not the one of the collection.
-        OptionError: for inputs that name nothing.
+        OptionError: for a column of a manifest that can't stand in the collection.
     """
     spec = collection.spec
     collection.check(model.spec(**spec.options))
-    found = find_sources(inputs)
     tap, how = model.geometry.tap(spec.tap), _pooling(spec)
-    collection.add_columns(_examples(found.sources))
+    examples = _examples(found.sources)
+    collection.add_columns(examples)
     sources = list(fitted(found.sources, collection.table.schema))
-    run = _Run(collection, len(sources), retry, on_progress)
+    run = _Run(collection, tuple(examples), len(sources), retry, on_progress)
     work = run.work(sources)
     readings = read(
         model._line,
@@ -104,13 +114,15 @@ class _Run:
     def __init__(
         self,
         collection: Rows,
+        columns: tuple[str, ...],
         total: int,
         retry: bool,
         on_progress: Callable[[IndexProgress], None] | None,
     ) -> None:
-        self._collection, self._retry = collection, retry
+        self._collection, self._columns, self._retry = collection, columns, retry
         self._on_progress = on_progress
         self._known = known_states(collection)
+        self._said = known_extras(collection, columns)
         self._failing = failed_states(collection)
         self._tally = Tally(total)
         self._committed = time.monotonic()
@@ -119,7 +131,7 @@ class _Run:
         self._rows: list[dict[str, Any]] = []
         self._new: list[Work] = []
         self._failed: list[tuple[Work, str]] = []
-        self._touched: list[Work] = []
+        self._notes: list[dict[str, Any]] = []
 
     def work(self, sources: Iterable[Source]) -> Iterator[Work]:
         """What is to be heard, in order; the rest is settled on the way."""
@@ -132,7 +144,7 @@ class _Run:
                 self._failed.append((Work(source, State(-1, ""), False), str(error)))
                 continue
             if known is not None and (known.bytes, known.changed) == (state.bytes, state.changed):
-                self._tally.unchanged += 1
+                self._leave(source, known, known)
                 continue
             failing = self._failing.get(source.uri)
             if failing and not self._retry and failing[0] == state:
@@ -140,8 +152,7 @@ class _Run:
                 continue
             item = Work(source, state, known is not None)
             if known is not None and known.bytes == state.bytes and self._same(item, known):
-                self._tally.unchanged += 1
-                self._touched.append(item)
+                self._leave(source, known, state)
                 continue
             self._begun.append(item)
             yield item
@@ -169,7 +180,7 @@ class _Run:
 
     def commit(self) -> None:
         """Write what waits: new rows and what they replace in one transaction."""
-        if self._new or self._touched:
+        if self._new or self._notes:
             with self._collection.writing() as table:
                 there = known_states(self._collection, [item.source.uri for item in self._new])
                 rows = [
@@ -178,8 +189,11 @@ class _Run:
                     if there.get(row["source"], State(0, "")).content_hash != row["content_hash"]
                 ]
                 sources = sorted({row["source"] for row in rows})
+                replaced = [source for source in sources if source in there]
+                said = known_extras(self._collection, self._collection.further_columns, replaced)
+                rows = [{**said.get(row["source"], {}), **row} for row in rows]
                 batch = arrow_rows(table.schema, rows)
-                if rows and any(source in there for source in sources):
+                if replaced:
                     listed = ", ".join(map(sql_text, sources))
                     (
                         table.merge_insert(["source", "window"])
@@ -190,12 +204,12 @@ class _Run:
                     )
                 elif rows:
                     table.add(batch)
-                for start in range(0, len(self._touched), _ROWS_A_COMMIT):
-                    self._note_times(table, self._touched[start : start + _ROWS_A_COMMIT])
+                if self._notes:
+                    self._write_notes(table)
             self._tally.added += sum(not item.known for item in self._new)
             self._tally.replaced += sum(item.known for item in self._new)
         self._note_failures()
-        self._rows, self._new, self._touched, self._failed = [], [], [], []
+        self._rows, self._new, self._notes, self._failed = [], [], [], []
         self._committed = time.monotonic()
         self._commits += 1
         if self._commits % _COMMITS_A_TIDY == 0:
@@ -214,12 +228,26 @@ class _Run:
             return False
         return item.state.content_hash == known.content_hash
 
-    def _note_times(self, table: Table, items: list[Work]) -> None:
-        """Their bytes are those of before: the next run need not read them to know."""
-        times = [
-            {"source": item.source.uri, "source_changed": item.state.changed} for item in items
-        ]
-        table.merge_insert("source").when_matched_update_all().execute(times)
+    def _leave(self, source: Source, known: State, now: State) -> None:
+        """Its bytes are those of before: at most its time, or what is said of it, is another."""
+        said = self._said.get(source.uri, {})
+        differs = any(not _same_value(value, said[name]) for name, value in source.extra.items())
+        if differs or known.changed != now.changed:
+            note = {"source": source.uri, "source_changed": now.changed}
+            self._notes.append({**note, **said, **source.extra})
+        if differs:
+            self._tally.updated += 1
+        else:
+            self._tally.unchanged += 1
+
+    def _write_notes(self, table: Table) -> None:
+        """Of all windows of a recording, in one transaction."""
+        import pyarrow as pa
+
+        names = ("source", "source_changed", *self._columns)
+        schema = pa.schema([table.schema.field(name) for name in names])
+        notes = pa.Table.from_pylist(self._notes, schema)
+        table.merge_insert("source").when_matched_update_all().execute(notes)
 
     def _note_failures(self) -> None:
         settled = [item.source.uri for item in self._new if item.source.uri in self._failing]
@@ -243,6 +271,10 @@ class _Run:
                 merge.when_not_matched_insert_all().execute(rows)
             if settled:
                 table.delete(f"source IN ({', '.join(map(sql_text, settled))})")
+
+
+def _same_value(one: Value, other: Value) -> bool:
+    return one == other or (one != one and other != other)  # NaN is what differs from itself
 
 
 def _examples(sources: Iterable[Source]) -> dict[str, Value]:

@@ -6,6 +6,7 @@ lie `music.failures.lance`, the recordings that could not be heard, and a lock t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,8 +94,6 @@ class Rows:
     ) -> Rows:
         """An empty collection. Raises CollectionError if it can't be written there."""
         place = _checked(path)
-        import dataclasses
-
         import pyarrow as pa
 
         numbers = pa.float32() if float32 else pa.float16()
@@ -118,7 +117,12 @@ class Rows:
         return cls(place, table, spec, describes=describes)
 
     def check(self, spec: Spec) -> None:
-        """Raises CollectionError, showing both, unless vectors of `spec` may stand here."""
+        """Raises CollectionError, showing both, unless vectors of `spec` may stand here.
+
+        A folder's revision is a digest of its checkpoint: what the folder is called matters not.
+        """
+        if spec.revision == self.spec.revision:
+            spec = dataclasses.replace(spec, model=self.spec.model)
         if spec.fingerprint == self.spec.fingerprint:
             return
         mine, theirs = json.loads(self.spec.to_json()), json.loads(spec.to_json())
@@ -127,9 +131,10 @@ class Rows:
             for name in mine
             if mine[name] != theirs[name]
         )
+        hint = f" (load with dtype={mine['dtype']!r})" if mine["dtype"] != theirs["dtype"] else ""
         raise CollectionError(
             f"{self.path} holds vectors of another Spec ({self.spec.fingerprint}, not "
-            f"{spec.fingerprint}): {differences}; use its settings, or another collection"
+            f"{spec.fingerprint}): {differences}; use its settings{hint}, or another collection"
         )
 
     @property
@@ -147,6 +152,11 @@ class Rows:
             place.stem, schema=schema, exist_ok=True
         )
         return table
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Those that manifests have brought."""
+        return tuple(name for name in self.table.schema.names if name not in OWN_COLUMNS)
 
     @contextmanager
     def writing(self) -> Iterator[Table]:
@@ -185,7 +195,10 @@ class Rows:
                 "give it another name"
             )
         if new:
-            self.table.add_columns(new)
+            with self.writing() as table:  # another indexer may have been faster
+                missing = [field for field in new if field.name not in table.schema.names]
+                if missing:
+                    table.add_columns(missing)
 
     def _query(self, names: Sequence[str], where: str | None) -> Any:
         query = self.table.search().select(list(names)).limit(self.table.count_rows())

@@ -82,7 +82,8 @@ class Source:
             system, path = _filesystem(self.uri)
             info = system.info(path)
         except Exception as error:  # every file system of fsspec has errors of its own
-            raise AudioError(f"{self.uri} can't be found ({error}): check it") from error
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(f"{self.uri} can't be found ({reason}): check it") from error
         changed = next((info[key] for key in _CHANGED if info.get(key)), "")
         return int(info.get("size") or 0), str(changed)
 
@@ -105,7 +106,8 @@ class Source:
                 while block := opened.read(_BLOCK):
                     digest.update(block)
         except Exception as error:  # as above
-            raise AudioError(f"{self.uri} can't be read ({error}): check it") from error
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(f"{self.uri} can't be read ({reason}): check it") from error
         return self.uri, digest.hexdigest()
 
 
@@ -118,6 +120,22 @@ class Found:
 
     sources: tuple[Source, ...]
     passed_over: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raises OptionError where there is nothing to hear, or all of it is not to be found."""
+        if not self.sources:
+            others = f" among {len(self.passed_over)} files" if self.passed_over else ""
+            raise OptionError(f"there is no audio{others}: name recordings, or folders with some")
+        reason = ""
+        for source in self.sources:
+            try:
+                source.state()
+            except AudioError as error:
+                reason = reason or str(error)
+            else:
+                return
+        none = f"none of {len(self.sources)} recordings: " if len(self.sources) > 1 else ""
+        raise OptionError(f"there is nothing to index: {none}{reason}")
 
 
 def find_sources(inputs: Iterable[str | Path | Mapping[str, Value]]) -> Found:

@@ -26,6 +26,8 @@ class IndexSummary:
     """What was done.
 
     Attributes:
+        unchanged: recordings that were there already, as they are.
+        updated: the same, but for what a manifest says of them, which was written anew.
         failures: source → why it can't be heard, those of earlier runs that haven't changed too.
         passed_over: files in the folders that are no audio by their suffix.
     """
@@ -33,6 +35,7 @@ class IndexSummary:
     added: int
     replaced: int
     unchanged: int
+    updated: int
     rows: int
     audio_seconds: float
     elapsed_seconds: float
@@ -48,6 +51,7 @@ class Tally:
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
+    updated: int = 0
     heard: int = 0
     audio_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
@@ -58,7 +62,7 @@ class Tally:
         return IndexProgress(
             total=self.total,
             heard=self.heard,
-            unchanged=self.unchanged,
+            unchanged=self.unchanged + self.updated,
             failed=len(self.failures),
             audio_seconds=self.audio_seconds,
             elapsed_seconds=time.monotonic() - self._started,
@@ -70,6 +74,7 @@ class Tally:
             added=self.added,
             replaced=self.replaced,
             unchanged=self.unchanged,
+            updated=self.updated,
             rows=rows,
             audio_seconds=self.audio_seconds,
             elapsed_seconds=time.monotonic() - self._started,

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import AudioError, MissingExtraError, OptionError
+from .files import save_arrays, written
 from .rows import Rows, sql_text
 from .sources import Source
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .model import QwenAudio
 
 __all__ = ["Info", "Verdict", "export", "info", "listing", "prune", "verify"]
@@ -86,17 +89,17 @@ def info(collection: Rows) -> Info:
 
 
 def listing(collection: Rows, where: str | None = None) -> list[dict[str, Any]]:
-    """Every source with its windows, seconds and first caption, by name."""
-    names = ["source", "window", "duration_seconds", "caption"]
+    """Every source with its seconds, how many windows it has, and their captions; by name."""
+    names = ["source", "window", "start_seconds", "end_seconds", "duration_seconds", "caption"]
     found: dict[str, dict[str, Any]] = {}
-    for row in collection.columns(names, where).to_pylist():
-        entry = found.setdefault(
-            row["source"],
-            {"source": row["source"], "windows": 0, "duration_seconds": row["duration_seconds"]},
-        )
+    rows = collection.columns(names, where).to_pylist()
+    for row in sorted(rows, key=lambda row: int(row["window"])):
+        about = {"source": row["source"], "duration_seconds": row["duration_seconds"]}
+        entry = found.setdefault(row["source"], {**about, "windows": 0, "captions": []})
         entry["windows"] += 1
-        if row["window"] == 0:
-            entry["caption"] = row["caption"]
+        if row["caption"] is not None:
+            said = {name: row[name] for name in ("start_seconds", "end_seconds", "caption")}
+            entry["captions"].append(said)
     return [found[source] for source in sorted(found)]
 
 
@@ -172,15 +175,16 @@ def verify(collection: Rows, model: QwenAudio, *, sample: int = 20, seed: int = 
 def export(collection: Rows, target: str | Path, where: str | None = None) -> int:
     """Write it elsewhere; returns the number of rows.
 
-    .parquet: all columns, the Spec in the schema's metadata. .npz: one array a column. A folder
-    (a name without a suffix): a Hugging Face dataset (`datasets.load_from_disk`), with an Audio
-    column where the sources are files of this machine.
+    .parquet: all columns, the Spec in the schema's metadata. .npz: one array a column, and the Spec
+    as JSON in `spec`; see `_array`. A folder (a name without a suffix): a Hugging Face dataset
+    (`datasets.load_from_disk`), with an Audio column where the sources are files of this machine.
 
     Raises:
         OptionError: for another suffix, what is there already, or a condition that can't be read.
     """
     place = Path(target)
-    if place.suffix not in (".parquet", ".npz", ""):
+    suffix = place.suffix.lower()
+    if suffix not in (".parquet", ".npz", ""):
         raise OptionError(f"{place}: use .parquet, .npz, or a folder's name for a dataset")
     if place.exists():
         raise OptionError(f"{place} is there already: name what isn't")
@@ -188,13 +192,17 @@ def export(collection: Rows, target: str | Path, where: str | None = None) -> in
         raise OptionError(f"{place}: there is no folder {place.parent}: make it first")
     rows = collection.columns(collection.table.schema.names, where)
     try:
-        if place.suffix == ".parquet":
+        if suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            pq.write_table(rows.replace_schema_metadata(collection.table.schema.metadata), place)
-        elif place.suffix == ".npz":
-            arrays: Any = _arrays(rows) | {"spec": np.array(collection.spec.to_json())}
-            np.savez(place, **arrays)
+            rows = rows.replace_schema_metadata(collection.table.schema.metadata)
+            written(place, lambda draft: pq.write_table(rows, draft))
+        elif suffix == ".npz":
+            if "spec" in rows.schema.names:
+                raise OptionError(f"{place} would hold two arrays called spec: use .parquet")
+            arrays = {name: _array(rows[name]) for name in rows.schema.names}
+            arrays["spec"] = np.array(collection.spec.to_json())
+            written(place, lambda draft: save_arrays(draft, arrays))
         else:
             _save_dataset(collection, rows, place)
     except OSError as error:
@@ -202,18 +210,23 @@ def export(collection: Rows, target: str | Path, where: str | None = None) -> in
     return len(rows)
 
 
-def _arrays(rows: Any) -> dict[str, np.ndarray]:
-    width = rows.schema.field("vector").type.list_size
-    arrays: dict[str, np.ndarray] = {}
-    for name in rows.schema.names:
-        if name == "vector":
-            flat = rows[name].combine_chunks().flatten()
-            arrays[name] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
-        elif rows[name].null_count or rows[name].type in ("string",):
-            arrays[name] = np.array([str(v or "") for v in rows[name].to_pylist()])
-        else:
-            arrays[name] = np.asarray(rows[name].to_pylist())
-    return arrays
+def _array(column: pa.ChunkedArray) -> np.ndarray:
+    """A column as NumPy has it, in the type that it has: times are UTC (datetime64).
+
+    Where nothing stands, texts are empty, times NaT; numbers and truths are then floats, and NaN.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_fixed_size_list(kind):
+        flat = column.combine_chunks().flatten()
+        return np.asarray(flat.to_numpy(zero_copy_only=False).reshape(-1, kind.list_size))
+    if pa.types.is_string(kind):
+        return np.array(column.fill_null("").to_pylist(), np.str_)
+    if column.null_count and not pa.types.is_temporal(kind):
+        whole = pa.types.is_boolean(kind) or pa.types.is_integer(kind)
+        column = column.cast(pa.float64(), safe=False) if whole else column
+    return np.asarray(column.to_numpy())
 
 
 def _save_dataset(collection: Rows, rows: Any, place: Path) -> None:
@@ -221,13 +234,19 @@ def _save_dataset(collection: Rows, rows: Any, place: Path) -> None:
         import datasets
     except ImportError as error:
         raise MissingExtraError("a dataset's folder", "datasets") from error
-    dataset = datasets.Dataset(rows)
-    dataset.info.description = json.dumps(dataclasses.asdict(collection.spec))
-    sources = rows["source"].to_pylist()
-    if all(Source(source).is_local and Path(source).is_file() for source in sources):
-        dataset = dataset.add_column("audio", [str(Path(s).resolve()) for s in sources])
-        dataset = dataset.cast_column("audio", datasets.Audio())
-    dataset.save_to_disk(str(place))
+    barred = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        dataset = datasets.Dataset(rows)
+        dataset.info.description = json.dumps(dataclasses.asdict(collection.spec))
+        sources = rows["source"].to_pylist()
+        if all(Source(source).is_local and Path(source).is_file() for source in sources):
+            dataset = dataset.add_column("audio", [str(Path(s).resolve()) for s in sources])
+            dataset = dataset.cast_column("audio", datasets.Audio())
+        dataset.save_to_disk(str(place))
+    finally:
+        if not barred:
+            datasets.enable_progress_bars()
 
 
 def _sources(collection: Rows) -> Sequence[str]:
