@@ -88,7 +88,8 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Run ours and its peers turn by turn on random checkpoints of the 7B's "
         "dimensions; write JSON, a table and a chart to benchmarks/results.",
-        epilog=f"Everything takes about 22 GB of disk, 18 GB of memory, and an hour on two cores. "
+        epilog="Everything takes about 22 GB of disk, 18 GB of memory, and on two cores one and a "
+        "half to two hours, half an hour of it `folder` (a quarter of that with --files 16). "
         f"Benchmarks: {', '.join(BENCHMARKS)}.",
     )
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help="run these")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import lancedb
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from qwen_audio import searching
 from qwen_audio.collection import Collection
 from qwen_audio.errors import CollectionError, OptionError
 from qwen_audio.rows import Rows
+from qwen_audio.sources import Value
 from recordings import encode, sound
 
 RATE = 16_000
@@ -198,9 +200,12 @@ def test_what_a_manifest_says_reaches_rows_that_are_there(
     assert collection.index(folder).replaced == 1
     rows = rows_of(collection)
     assert [rows["long.flac", window]["year"] for window in range(2)] == [2000, 2000]
-    manifest.write_text(f"source,year\n{folder / 'a.wav'},7\n")
-    assert collection.index(manifest).updated == 1
-    assert rows_of(collection)["b.flac", 0]["mood"] == "dark"
+    a, b = str(folder / "a.wav"), str(folder / "b.flac")
+    said: list[dict[str, Value]] = [{"source": a, "year": 7}, {"source": b, "mood": "light"}]
+    assert collection.index(said).updated == 2
+    rows = rows_of(collection)
+    assert (rows["b.flac", 0]["mood"], rows["b.flac", 0]["year"]) == ("light", 2001)
+    assert (rows["a.wav", 0]["mood"], rows["a.wav", 0]["year"]) == (None, 7)
     assert collection.verify().problems == ()
 
 
@@ -221,7 +226,11 @@ def test_another_spec_is_an_error_that_shows_both(
 ) -> None:
     other = qa.load(checkpoint, dtype="bfloat16")
     opened = Collection.open(collection.path, other)
-    for act in (lambda: opened.index(folder), lambda: opened.search(folder / "a.wav")):
+    for act in (
+        lambda: opened.index(folder),
+        lambda: opened.search(folder / "a.wav"),
+        opened.verify,
+    ):
         with pytest.raises(
             CollectionError, match=r"dtype 'float32' here and 'bfloat16' asked for"
         ) as caught:
@@ -313,6 +322,26 @@ def test_what_is_gone_goes_when_asked(collection: Collection, folder: Path) -> N
     assert collection.prune() == [str(gone)]
     assert ("c.wav", 0) not in rows_of(collection)
     assert collection.prune() == []
+
+
+def test_recordings_at_an_address(tmp_path: Path, model: qa.QwenAudio, folder: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("a.wav", "b.flac"):
+        memory.pipe(f"/shelf/{name}", next(folder.rglob(name)).read_bytes())
+    memory.pipe("/shelf/broken.mp3", b"not a sound")
+    made = Collection.create(tmp_path / "far.lance", model, tap="encoder.1")
+    done = made.index("memory://shelf")
+    assert (done.added, list(done.failures)) == (2, ["memory:///shelf/broken.mp3"])
+    (hit,) = made.search(folder / "b.flac", limit=1)
+    assert (hit.id, hit.columns["format"]) == ("memory:///shelf/b.flac#0", "flac")
+    assert [hit.source for hit in made.search(id=hit.source)] == ["memory:///shelf/a.wav"]
+    assert made.index(["memory://shelf/*.wav", "memory://shelf/b.flac"]).unchanged == 2
+    memory.pipe("/shelf/a.wav", (folder / "deep" / "c.wav").read_bytes())
+    assert made.index("memory://shelf/*.wav").replaced == 1
+    assert made.verify().problems == ()
+    memory.rm("/shelf", recursive=True)
+    assert made.prune() == ["memory:///shelf/a.wav", "memory:///shelf/b.flac"]
+    assert (len(made), made.failures()) == (0, [])
 
 
 def test_the_same_file_by_another_name(
@@ -503,8 +532,15 @@ def test_conditions_and_limits(collection: Collection, folder: Path) -> None:
     name = str(folder / "a.wav").replace("'", "''")
     assert collection.search(folder / "a.wav", where=f"source = '{name}'")[0].score > 0.99
     assert len(collection.search(folder / "a.wav", limit=2)) == 2
-    with pytest.raises(OptionError, match="where='nonsense = 1' can't be used"):
-        collection.search(folder / "a.wav", where="nonsense = 1")
+    wrong = r"where='nonsense = 1' can't be used \(.*No field named nonsense\): it takes SQL over"
+    for act in (
+        lambda: collection.search(folder / "a.wav", where="nonsense = 1"),
+        lambda: collection.recordings("nonsense = 1"),
+        lambda: collection.export(folder / "x.npz", "nonsense = 1"),
+        lambda: collection.map(where="nonsense = 1"),
+    ):
+        with pytest.raises(OptionError, match=wrong):
+            act()
     with pytest.raises(OptionError, match="limit=0"):
         collection.search(folder / "a.wav", limit=0)
     with pytest.raises(OptionError, match="one of audio, text= and id="):
@@ -610,6 +646,8 @@ def test_info_counts(collection: Collection) -> None:
 
 
 def test_verify_finds_what_is_wrong(collection: Collection, folder: Path) -> None:
+    with pytest.raises(OptionError, match="sample=0: use a whole number from 1 on"):
+        collection.verify(sample=0)
     found = collection.verify()
     assert (found.checked, found.problems) == (5, ())
     assert found.lowest_cosine > 0.9999

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CollectionError
-from .terminal import bars, complain, load_model, report_failures, say, say_json
+from .terminal import EMBEDDED, bars, complain, load_model, report_failures, say, say_json
 
 if TYPE_CHECKING:
     from .collection import Collection
@@ -35,7 +35,9 @@ def _index(options: argparse.Namespace) -> int:
     }
     given = {name: value for name, value in given.items() if value is not None}
     found = find_sources(options.inputs)
-    collection = _made(options, given, found) or _opened(options, given)
+    collection = _made(options, given, found)
+    if collection is None:
+        collection = _opened(options, given)
     with bars() as show:
 
         def report(now: IndexProgress) -> None:
@@ -172,7 +174,8 @@ def _prune(options: argparse.Namespace) -> int:
     if options.json:
         say_json({"pruned": gone})
     else:
-        say(f"{options.collection}: {len(gone)} recordings are gone, and so are their rows")
+        are = "recording is" if len(gone) == 1 else "recordings are"
+        say(f"{options.collection}: {len(gone)} {are} gone, and so are their rows")
     return 0
 
 
@@ -224,17 +227,13 @@ def _open(options: argparse.Namespace) -> Collection:
 def model_for(spec: Spec, options: argparse.Namespace) -> QwenAudio:
     """The model that made a collection, in the numbers it was made in, unless told otherwise."""
     meant = copy.copy(options)
-    meant.model = getattr(options, "model", None) or _model_of(spec.model)
+    meant.model = getattr(options, "model", None) or spec.model
     meant.dtype = options.dtype or spec.dtype
     meant.revision = getattr(options, "revision", None)
-    if meant.revision is None and meant.model == spec.model and not Path(spec.model).exists():
+    local = meant.model == EMBEDDED or Path(meant.model).is_dir()
+    if meant.revision is None and meant.model == spec.model and not local:
         meant.revision = spec.revision
     return load_model(meant)
-
-
-def _model_of(name: str) -> str | None:
-    """None is the embedded one, of which a command says that nobody chose it."""
-    return None if name == "embedded" else name
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -168,8 +168,17 @@ class Rows:
             yield self.table
 
     def columns(self, names: Sequence[str], where: str | None = None) -> pa.Table:
-        """Some columns of all rows, or of those that a condition holds for."""
-        return self._query(names, where).to_arrow()
+        """Some columns of all rows, or of those that a condition holds for.
+
+        Raises OptionError for a condition that can't be read.
+        """
+        query = self.table.search().select(list(names)).limit(self.table.count_rows())
+        try:
+            return (query.where(where) if where else query).to_arrow()
+        except (RuntimeError, ValueError, OSError) as error:
+            if where:
+                raise bad_condition(where, error) from error
+            raise CollectionError(f"{self.path} can't be read ({error})") from error
 
     def count(self, where: str | None = None) -> int:
         """Rows. Raises OptionError for a condition that can't be read."""
@@ -200,15 +209,15 @@ class Rows:
                 if missing:
                     table.add_columns(missing)
 
-    def _query(self, names: Sequence[str], where: str | None) -> Any:
-        query = self.table.search().select(list(names)).limit(self.table.count_rows())
-        return query.where(where) if where else query
-
 
 def bad_condition(where: str | None, error: Exception) -> OptionError:
     """What to say of an SQL condition that LanceDB refuses."""
-    reason = re.sub(r",? *(at )?/\S*\.rs.*", "", " ".join(str(error).split()))[:300]
-    return OptionError(f"where={where!r} can't be used ({reason}): it takes SQL over the columns")
+    said = " ".join(str(error).split())
+    reason = re.sub(r",? *(at )?/\S*\.rs.*|\. Valid fields are .*", "", said)
+    return OptionError(
+        f"where={where!r} can't be used ({reason[:300]}): it takes SQL over the columns, which "
+        "`qwen-audio collection info` lists"
+    )
 
 
 def _schema(width: int, numbers: pa.DataType) -> pa.Schema:

@@ -200,8 +200,8 @@ def _remote(uri: str) -> Iterator[Source | str]:
             paths = sorted(system.glob(path))
         elif system.isdir(path):
             paths = sorted(system.find(path))
-        else:
-            yield Source(uri)
+        else:  # by the name that its folder would list it under, or it would be there twice
+            yield Source(uri if "::" in uri else system.unstrip_protocol(path))
             return
     except Exception as error:  # every file system of fsspec has errors of its own
         raise OptionError(f"{uri} can't be listed ({error}): check the address") from error

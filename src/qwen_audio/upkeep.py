@@ -124,13 +124,20 @@ def prune(collection: Rows) -> list[str]:
 def verify(collection: Rows, model: QwenAudio, *, sample: int = 20, seed: int = 0) -> Verdict:
     """Encode some sources again and compare; check counts, hashes and indices.
 
+    Args:
+        sample: how many, at most.
+
     Raises:
         CollectionError: if the model is not the one of the collection.
+        OptionError: for a sample of none.
     """
+    if not isinstance(sample, int) or sample < 1:
+        raise OptionError(f"sample={sample!r}: use a whole number from 1 on")
     from .audio import Windowing
     from .indexing import pooled_windows
 
     spec = collection.spec
+    collection.check(model.spec(**spec.options))
     state = info(collection)
     problems = [f"index {n} lacks {k} of {state.rows} rows" for n, k in state.indices.items() if k]
     keys = collection.columns(["source", "window"])
