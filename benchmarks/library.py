@@ -123,10 +123,13 @@ def kills(settings: Settings) -> Result:
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
         unbroken, broken = Path(scratch) / "unbroken.lance", Path(scratch) / "broken.lance"
+        since = time.monotonic()
         _run_indexer(settings, unbroken, paths)
-        kept = []
+        # A fifth of a whole run: some kills fall while it starts, most amid its work, whatever
+        # the machine's speed.
+        longest, kept = (time.monotonic() - since) / 5, []
         for number in range(times):
-            _run_indexer(settings, broken, paths, kill_after=float(random.uniform(0, 5)))
+            _run_indexer(settings, broken, paths, kill_after=float(random.uniform(0, longest)))
             kept.append(_content(broken)[0] if Rows.exists(broken) else 0)
             say(f"  {number + 1}/{times} killed, {kept[-1]} rows")
         _run_indexer(settings, broken, paths)
@@ -138,7 +141,10 @@ def kills(settings: Settings) -> Result:
         figures={"rows_after_each_kill": kept, "rows": rows, "expected": expected},
         ratio=rows / expected,
         target=Target(1),
-        conditions={"the same rows, each once": rows == len(whole) and whole == reference},
+        conditions={
+            "the same rows, each once": rows == len(whole) and whole == reference,
+            "some kills fell amid the work": any(0 < number < expected for number in kept),
+        },
         packages=("lancedb",),
     )
 
