@@ -1,27 +1,28 @@
-"""Probes: how well labels can be read off vectors, by simple models of scikit-learn."""
+"""Probes: how well labels can be read off vectors, by simple models."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+
+from .linear import Logistic, principal_axes, ridge
 
 __all__ = [
     "CLASSES",
     "PROBES",
     "QUANTITIES",
     "Answers",
-    "Mix",
     "ProbeName",
     "Rows",
+    "Sides",
     "Strength",
     "choose_strength",
     "predict",
-    "standardised",
 ]
 
 ProbeName = Literal["logistic", "ridge", "knn"]
@@ -35,6 +36,10 @@ _STRENGTHS: dict[str, tuple[float, ...]] = {
     "ridge": (1e-4, 1e-3, 1e-2, 1e-1),  # of the same meaning: 1 / alpha
 }
 _SHARE_TO_CHOOSE_WITH = 0.25
+_ROUNDING = 1e-4
+"""Numbers that differ by less, relative to their mean, differ by how they were computed."""
+_TO_CHOOSE = 1e-4
+"""Nearer than that a fit need not be to be compared."""
 
 Rows = Float32[np.ndarray, "_rows width"]
 Answers = Int64[np.ndarray, "_rows"] | Float[np.ndarray, "_rows"]
@@ -49,47 +54,77 @@ class Strength:
     score: float = float("-inf")
 
 
-def standardised(train: Rows, test: Rows) -> tuple[Rows, Rows]:
-    """Both, shifted and scaled so that each number of the training rows has mean 0, deviation 1.
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Rows to train on and rows to test, as probes take them."""
 
-    What is the same in all training rows becomes 0.
-    """
-    mean, spread = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-    still = spread <= 1e-7 * np.abs(mean)
-    scale = np.where(still, 0, 1 / np.where(still, 1, spread))
-    first, second = (((rows - mean) * scale).astype(np.float32) for rows in (train, test))
-    return first, second
+    train: Float64[np.ndarray, "train width"]
+    test: Float64[np.ndarray, "test width"]
+
+    @classmethod
+    def of(cls, train: Rows, test: Rows) -> Sides:
+        """Both, shifted and scaled so that each number of training rows has mean 0, deviation 1.
+
+        What differs among the training rows by no more than rounding may becomes 0.
+        """
+        first, second = train.astype(np.float64), test.astype(np.float64)
+        mean, spread = first.mean(0), first.std(0)
+        still = spread <= _ROUNDING * np.abs(mean)
+        scale = np.where(still, 0, 1 / np.where(still, 1, spread))
+        return cls((first - mean) * scale, (second - mean) * scale)
+
+    @cached_property
+    def turned(self) -> tuple[Rows, Rows]:
+        """Both, along the training rows' principal axes."""
+        train, test = self.train.astype(np.float32), self.test.astype(np.float32)
+        axes = principal_axes(train)
+        return train @ axes, test @ axes
 
 
 def predict(
-    probe: ProbeName, x: Rows, y: Answers, new: Rows, strength: Strength | None = None
-) -> Answers:
-    """Train on standardised rows, and answer for others.
+    probe: ProbeName, sides: Sides, labels: Sequence[Answers], strength: float | None = None
+) -> list[Answers]:
+    """Train, and answer for the rows to test; once for each set of labels.
 
     Args:
-        y: classes as whole numbers; else quantities.
+        labels: of the training rows: classes as whole numbers, else quantities.
         strength: for "logistic" and "ridge"; see `choose_strength`.
     """
-    return _fitted(probe, x, y, (strength or Strength(0.1)).value).predict(new)
+    if probe == "logistic":
+        train, test = sides.turned
+        return [Logistic.fit(train, y, strength or 0.1).predict(test) for y in labels]
+    together = np.stack(labels, 1)
+    if probe == "ridge":
+        (model,) = ridge(sides.train, together, [strength or 0.1])
+        return list(model.scores(sides.test))
+    return list(_neighbours(sides, together).T)
 
 
 def choose_strength(
     probe: ProbeName,
-    x: Rows,
+    sides: Sides,
     y: Answers,
     groups: Int64[np.ndarray, "n"],
     score: Score,
     seed: int,
 ) -> Strength:
     """The strength that does best on a quarter of the groups after training on the others."""
+    strengths = _STRENGTHS[probe]
     held = _held_out(groups, seed)
-    middle = Strength(_STRENGTHS[probe][len(_STRENGTHS[probe]) // 2])
     if held.all() or not held.any() or len(set(y[~held].tolist())) < 2:
-        return middle
-    tried = []
-    for value in _STRENGTHS[probe]:
-        answers = _fitted(probe, x[~held], y[~held], value, tolerance=1e-3).predict(x[held])
-        tried.append(Strength(value, score(y[held], answers)))
+        return Strength(strengths[len(strengths) // 2])
+    answers: list[Answers] = []
+    if probe == "ridge":
+        rows = sides.train
+        answers = [
+            model.predict(rows[held]) for model in ridge(rows[~held], y[~held, None], strengths)
+        ]
+    else:
+        rows, fitted = sides.turned[0], None
+        for strength in strengths:
+            fitted = Logistic.fit(rows[~held], y[~held], strength, fitted, _TO_CHOOSE)
+            answers.append(fitted.predict(rows[held]))
+    tried = [Strength(s, score(y[held], a)) for s, a in zip(strengths, answers, strict=True)]
     return max(tried, key=lambda one: one.score)
 
 
@@ -98,75 +133,11 @@ def _held_out(groups: Int64[np.ndarray, "n"], seed: int) -> Bool[np.ndarray, "n"
     return np.isin(groups, names[: round(_SHARE_TO_CHOOSE_WITH * len(names))])
 
 
-def _fitted(probe: ProbeName, x: Rows, y: Answers, strength: float, tolerance: float = 1e-4) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, Ridge
+def _neighbours(sides: Sides, labels: np.ndarray) -> np.ndarray:
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-    if probe == "logistic":
-        model: Any = LogisticRegression(C=strength, tol=tolerance, max_iter=300)
-    elif probe == "ridge":
-        model = Ridge(alpha=1 / strength)
-    else:
-        kind = KNeighborsClassifier if y.dtype.kind == "i" else KNeighborsRegressor
-        near = min(_NEIGHBOURS, len(x))
-        model = kind(near, weights="distance", metric="cosine", algorithm="brute")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough after 300 steps
-        return model.fit(x, y)
-
-
-class Mix:
-    """Layers combined: one weight a layer, which add up to 1, and one linear model of the sum.
-
-    As SUPERB does (Yang et al., 2021), on standardised layers; trained together, by torch's L-BFGS.
-
-    Attributes:
-        weights: of the layers, after `fit`.
-    """
-
-    weights: Float32[np.ndarray, "layers"]
-
-    def __init__(self, strength: float) -> None:
-        self._strength = strength
-
-    def fit(self, layers: Sequence[Rows], y: Answers) -> Mix:
-        """Layers are (n, width) each, all of one width."""
-        import torch
-
-        x = torch.from_numpy(np.stack(layers))
-        self._numeric = y.dtype.kind == "f"
-        self._scale = (float(y.mean()), float(y.std())) if self._numeric else (0.0, 1.0)
-        wanted = torch.from_numpy((y - self._scale[0]) / self._scale[1] if self._numeric else y)
-        outputs = 1 if self._numeric else int(y.max()) + 1
-        mixing = torch.zeros(len(layers), requires_grad=True)
-        linear = torch.zeros(outputs, x.shape[2], requires_grad=True)
-        bias = torch.zeros(outputs, requires_grad=True)
-        penalty = 1 / ((1 if self._numeric else 2) * self._strength * len(y))  # scikit-learn's
-        optimiser = torch.optim.LBFGS(
-            [mixing, linear, bias], max_iter=60, line_search_fn="strong_wolfe"
-        )
-
-        def loss() -> torch.Tensor:
-            optimiser.zero_grad()
-            answers = torch.tensordot(mixing.softmax(0), x, 1) @ linear.T + bias
-            if self._numeric:
-                error = (answers[:, 0] - wanted.float()).square().mean()
-            else:
-                error = torch.nn.functional.cross_entropy(answers, wanted)
-            total: torch.Tensor = error + penalty * linear.square().sum()
-            total.backward()
-            return total
-
-        with torch.enable_grad():
-            optimiser.step(loss)
-        self.weights = mixing.softmax(0).detach().numpy()
-        self._linear, self._bias = linear.detach().numpy(), bias.detach().numpy()
-        return self
-
-    def predict(self, layers: Sequence[Rows]) -> Answers:
-        """For other rows of the same layers."""
-        answers = np.tensordot(self.weights, np.stack(layers), 1) @ self._linear.T + self._bias
-        if self._numeric:
-            return np.asarray(answers[:, 0] * self._scale[1] + self._scale[0], np.float64)
-        return np.asarray(answers.argmax(1), np.int64)
+    kind = KNeighborsClassifier if labels.dtype.kind == "i" else KNeighborsRegressor
+    near = min(_NEIGHBOURS, len(labels))
+    model = kind(near, weights="distance", metric="cosine", algorithm="brute")
+    train, test = sides.train.astype(np.float32), sides.test.astype(np.float32)
+    return np.asarray(model.fit(train, labels).predict(test))

@@ -16,10 +16,11 @@ from .labels import LabelRows, Labels, read_labels
 from .model import QwenAudio, load
 from .probes import PROBES
 from .readouts import Readout, plan_readouts, read_out
-from .scoring import Task, make_task, score_all
+from .scoring import score_all
 from .sources import Source
 from .spec import Spec
 from .tap import Tap
+from .tasks import Task, make_task
 from .vector_cache import VectorCache
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def probe(
 
     Returns:
         One row a target, tap, span, pooling and probe; the columns are those of
-        `qwen_audio.scoring.Score`. Its attrs hold "failures", "notes", and "about".
+        `qwen_audio.tasks.Score`. Its attrs hold "failures", "notes", and "about".
 
     Raises:
         AudioError, TapError, OptionError: for what can't be heard, read or learnt from.
@@ -123,7 +124,7 @@ def probe(
     def tasks_of(kept: Sequence[int]) -> tuple[list[Task], list[str]]:
         return _tasks(given.only(kept), [contents[k] for k in kept], probes, folds, seed)
 
-    tasks_of(heard)  # what can't be learnt from is said before anything is heard
+    tasks, notes = tasks_of(heard)  # what can't be learnt from is said before anything is heard
     with ExitStack() as stack:
         if cache is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="qwen-audio-probe-"))
@@ -132,8 +133,9 @@ def probe(
             if errors == "raise":
                 raise reason
             failures[given.sources[k].uri] = str(reason)
-        heard = [k for k in heard if given.sources[k].uri not in failures]
-        tasks, notes = tasks_of(heard)
+        if not failures.keys().isdisjoint(given.sources[k].uri for k in heard):
+            heard = [k for k in heard if given.sources[k].uri not in failures]
+            tasks, notes = tasks_of(heard)
         scores = score_all(
             tasks,
             list(readouts),

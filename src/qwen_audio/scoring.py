@@ -4,142 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .errors import OptionError
-from .folds import Fold, at_chance, interval, make_folds
-from .labels import Target
-from .probes import (
-    CLASSES,
-    QUANTITIES,
-    Answers,
-    Mix,
-    ProbeName,
-    Rows,
-    Strength,
-    choose_strength,
-    predict,
-    standardised,
-)
+from .folds import at_chance, interval
+from .mix import Mix
+from .probes import Answers, ProbeName, Rows, Sides, Strength, choose_strength, predict
 from .readouts import Readout
 from .tap import Stage
+from .tasks import Score, Task
 
-__all__ = ["Score", "Task", "make_task", "score_all"]
+__all__ = ["score_all"]
 
-Shuffle = Callable[[Answers, int], Answers]
 _Chosen = dict[tuple[Readout, str, int], Strength]
 """How freely a linear probe may fit: of each readout, target and fold."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One probe of one target, at one readout.
-
-    Attributes:
-        tap: where; "weighted ear" and "weighted lm" are layers combined.
-        metric: "accuracy" of classes, "r2" of quantities, on recordings not trained on, the mean
-            over folds; `low` to `high` are its 95 % interval.
-        baseline: the same metric of always answering with the most frequent class, or the mean.
-        control: the same of the same probe where labels had been shuffled among recordings, and
-            `at_chance` whether that is no better than chance.
-        recordings, groups, classes: with this label; classes are 0 for a quantity.
-        weights: of the layers combined, by tap.
-    """
-
-    target: str
-    tap: str
-    span: str
-    pooling: str
-    probe: str
-    metric: str
-    score: float
-    low: float
-    high: float
-    baseline: float
-    control: float
-    control_low: float
-    control_high: float
-    at_chance: bool
-    recordings: int
-    groups: int
-    classes: int
-    folds: int
-    weights: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One target, ready to be probed: answers as numbers, and folds of those that have one.
-
-    Attributes:
-        where: which of all recordings have the label.
-        answers, shuffled: theirs: classes as whole numbers from 0, quantities as they are.
-        groups: theirs, as numbers.
-    """
-
-    target: Target
-    where: np.ndarray
-    answers: Answers
-    shuffled: Answers
-    groups: np.ndarray
-    folds: tuple[Fold, ...]
-    probes: tuple[ProbeName, ...]
-    seed: int
-
-    def score(self, true: Answers, answered: Answers) -> float:
-        """The metric: share of right answers, or R²."""
-        if not self.target.numeric:
-            return float(np.mean(true == answered))
-        wrong, spread = np.sum((true - answered) ** 2), np.sum((true - true.mean()) ** 2)
-        return float(1 - wrong / spread) if spread else 0.0
-
-    def constant(self, fold: Fold) -> Answers:
-        """What the baseline answers in a fold."""
-        train = self.answers[fold.train]
-        one = train.mean() if self.target.numeric else np.bincount(train).argmax()
-        return np.full(len(fold.test), one)
-
-
-def permuted(answers: Answers, seed: int) -> Answers:
-    """In another order."""
-    return np.random.default_rng(seed).permutation(answers)
-
-
-def make_task(
-    target: Target,
-    groups: Sequence[str],
-    splits: Sequence[str] | None,
-    probes: Sequence[str] | None,
-    folds: int | None,
-    seed: int,
-    shuffle: Shuffle = permuted,
-) -> Task:
-    """A target as a task, for the probes that apply to it.
-
-    Raises:
-        OptionError: as `make_folds` does.
-    """
-    where = np.array([k for k, value in enumerate(target.values) if value is not None])
-    known = Target(target.name, tuple(target.values[k] for k in where), target.numeric)
-    theirs = [groups[k] for k in where]
-    made = make_folds(known, theirs, splits and [splits[k] for k in where], folds, seed)
-    answers: Answers = (
-        np.array(known.values, np.float64) if target.numeric else _coded(known.values)
-    )
-    applying = QUANTITIES if target.numeric else CLASSES
-    return Task(
-        known,
-        where,
-        answers,
-        shuffle(answers, seed),
-        _coded(theirs),
-        tuple(made),
-        tuple(p for p in applying if probes is None or p in probes),
-        seed,
-    )
 
 
 def score_all(
@@ -168,9 +48,7 @@ def score_all(
                 f"{readout}: vectors that are not finite: load the model with dtype='float32'"
             )
         return [
-            _probed(task, readout, probe, vectors[task.where], chosen)
-            for task in tasks
-            for probe in task.probes
+            score for task in tasks for score in _probed(task, readout, vectors[task.where], chosen)
         ]
 
     def of_mix(mix: tuple[str, list[Readout]]) -> list[Score]:
@@ -185,7 +63,8 @@ def score_all(
     def alone() -> None:  # the number of OpenMP's threads is each thread's own affair
         threadpool_limits(1)
 
-    with threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads(), "probe", alone) as run:
+    threads = torch.get_num_threads()  # which the limit changes
+    with threadpool_limits(1), ThreadPoolExecutor(threads, "probe", alone) as run:
         for work, items in ((of_readout, readouts), (of_mix, mixes)):
             # Layers are combined once all of them have been probed alone.
             for found in run.map(work, items):
@@ -197,23 +76,24 @@ def score_all(
     return sorted(scores, key=lambda score: order[score.target])
 
 
-def _probed(
-    task: Task, readout: Readout, probe: ProbeName, vectors: Rows, chosen: _Chosen
-) -> Score:
-    """One probe at one readout; notes in `chosen` how freely it fitted."""
-    answered, controls = [], []
+def _probed(task: Task, readout: Readout, vectors: Rows, chosen: _Chosen) -> list[Score]:
+    """Every probe at one readout; notes in `chosen` how freely the linear one fitted."""
+    answered: dict[ProbeName, list[list[Answers]]] = {probe: [] for probe in task.probes}
     for number, fold in enumerate(task.folds):
-        x, new = standardised(vectors[fold.train], vectors[fold.test])
+        sides = Sides.of(vectors[fold.train], vectors[fold.test])
         y, groups = task.answers[fold.train], task.groups[fold.train]
-        strength = None
-        if probe != "knn":
-            seed = task.seed + number
-            strength = choose_strength(probe, x, y, groups, task.score, seed)
-            chosen[readout, task.target.name, number] = strength
-        answered.append(predict(probe, x, y, new, strength))
-        controls.append(predict(probe, x, task.shuffled[fold.train], new, strength))
+        for probe, answers in answered.items():
+            strength = None
+            if probe != "knn":
+                best = choose_strength(probe, sides, y, groups, task.score, task.seed + number)
+                chosen[readout, task.target.name, number] = best
+                strength = best.value
+            answers.append(predict(probe, sides, [y, task.shuffled[fold.train]], strength))
     where = (str(readout.tap), readout.span, readout.pooling)
-    return _score(task, where, probe, answered, controls)
+    return [
+        _score(task, where, probe, [a for a, _ in answers], [c for _, c in answers])
+        for probe, answers in answered.items()
+    ]
 
 
 def _mixes(readouts: Iterable[Readout]) -> Iterator[tuple[str, list[Readout]]]:
@@ -239,8 +119,8 @@ def _mixed(
     """Layers combined, as strongly held back as was best for the best of them alone."""
     answered, controls, weights = [], [], []
     for number, fold in enumerate(task.folds):
-        pairs = [standardised(rows[fold.train], rows[fold.test]) for rows in vectors]
-        xs, new = [x for x, _ in pairs], [x for _, x in pairs]
+        sides = [Sides.of(rows[fold.train], rows[fold.test]) for rows in vectors]
+        xs, new = [side.train for side in sides], [side.test for side in sides]
         alone = [chosen[layer, task.target.name, number] for layer in layers]
         strength = max(alone, key=lambda one: one.score).value
         mix = Mix(strength).fit(xs, task.answers[fold.train])
@@ -300,8 +180,3 @@ def _score(
         folds=len(folds),
         weights=weights,
     )
-
-
-def _coded(values: Sequence[object]) -> np.ndarray:
-    """Names as whole numbers from 0, in order of the alphabet."""
-    return np.unique(np.array([str(value) for value in values]), return_inverse=True)[1]

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .audio import WINDOW_SECONDS
@@ -31,7 +32,7 @@ class Spec:
     hop_seconds: float = WINDOW_SECONDS
     dtype: str = "float32"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The same for equal Specs, on any machine: 16 hexadecimal digits of SHA-256."""
         canonical = json.dumps(self._settings(), sort_keys=True, separators=(",", ":"))
