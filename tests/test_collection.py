@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -342,6 +344,28 @@ def test_recordings_at_an_address(tmp_path: Path, model: qa.QwenAudio, folder: P
     memory.rm("/shelf", recursive=True)
     assert made.prune() == ["memory:///shelf/a.wav", "memory:///shelf/b.flac"]
     assert (len(made), made.failures()) == (0, [])
+
+
+def test_recordings_inside_an_archive_at_an_address(
+    tmp_path: Path, model: qa.QwenAudio, folder: Path
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(folder / "a.wav", "in/a.wav")
+        archive.writestr("in/broken.mp3", b"not a sound")
+        archive.writestr("in/read.me", b"")
+    fsspec.filesystem("memory").pipe("/takes.zip", packed.getvalue())
+    made = Collection.create(tmp_path / "far.lance", model, tap="encoder.1")
+    done = made.index("zip://in::memory://takes.zip")
+    assert (done.added, done.passed_over) == (1, ("zip://in/read.me::memory://takes.zip",))
+    assert list(done.failures) == ["zip://in/broken.mp3::memory://takes.zip"]
+    (hit,) = made.search(folder / "a.wav", limit=1)
+    assert hit.source == "zip://in/a.wav::memory://takes.zip"
+    for again in ("zip://in/*.wav::memory://takes.zip", hit.source):
+        assert made.index(again).unchanged == 1
+    assert made.verify().problems == ()
+    fsspec.filesystem("memory").rm("/takes.zip")
+    assert made.prune() == [hit.source]
 
 
 def test_the_same_file_by_another_name(

@@ -111,7 +111,11 @@ class Source:
         return self.uri, digest.hexdigest()
 
 
-_CHANGED = ("ETag", "etag", "last_commit", "LastModified", "last_modified", "mtime", "created")
+# What file systems call the version of a file (S3, the Hub, GCS, Azure, GitHub, zip, disks).
+_CHANGED = (
+    *("ETag", "etag", "md5Hash", "sha", "CRC"),
+    *("last_commit", "LastModified", "last_modified", "updated", "mtime", "created"),
+)
 
 
 @dataclass(frozen=True)
@@ -194,21 +198,23 @@ def _folder(folder: Path) -> Iterator[Source | str]:
 
 
 def _remote(uri: str) -> Iterator[Source | str]:
+    first, chain, rest = uri.partition("::")  # "zip://*.flac::s3://bucket/takes.zip"
     try:
         system, path = _filesystem(uri)
+        system.invalidate_cache()  # of listings: what is there now, not what was seen before
         if any(sign in path for sign in "*?["):
             paths = sorted(system.glob(path))
         elif system.isdir(path):
             paths = sorted(system.find(path))
         else:  # by the name that its folder would list it under, or it would be there twice
-            yield Source(uri if "::" in uri else system.unstrip_protocol(path))
+            yield Source(first + chain + rest if chain else system.unstrip_protocol(path))
             return
     except Exception as error:  # every file system of fsspec has errors of its own
         raise OptionError(f"{uri} can't be listed ({error}): check the address") from error
     if not paths:
         raise OptionError(f"{uri} holds nothing: check the address")
     for one in paths:
-        named = system.unstrip_protocol(one)
+        named = system.unstrip_protocol(one) + chain + rest
         yield Source(named) if AUDIO_SUFFIX.fullmatch(Path(one).suffix) else named
 
 
