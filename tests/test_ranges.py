@@ -27,11 +27,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import qwen_audio.hub
-import qwen_audio.ranges
+import qwen_audio.pieces
 from hub_server import HEADER, Hub, serve, settle
 from qwen_audio.errors import CheckpointError
 from qwen_audio.hub import HubFiles
-from qwen_audio.ranges import Piece, cut, row_blocks
+from qwen_audio.pieces import Piece, cut, row_blocks
 from qwen_audio.shards import Slot, read_header, read_tensors
 
 MODEL = "owner/Ranged-Audio"
@@ -918,7 +918,7 @@ def test_modules_are_cut_apart() -> None:
 
 
 def test_large_modules_come_as_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qwen_audio.ranges, "_LARGEST_PIECE", 100)
+    monkeypatch.setattr(qwen_audio.pieces, "_LARGEST_PIECE", 100)
     laid = slots(("l.0.a", 60), ("l.0.b", 40), ("l.0.c", 1), ("l.0.d", 500), ("l.0.e", 5))
     assert stems(cut(laid)) == ["100-200", "200-201", "201-701", "701-706"]
 

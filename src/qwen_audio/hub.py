@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from .errors import CheckpointError
-from .ranges import NoRanges, Piece, RemoteFile, cut, row_blocks
+from .pieces import Piece, cut, row_blocks
+from .ranges import NoRanges, RemoteFile
 from .shards import Located, Slot, read_header, read_rows
 from .transfer import Progress, Report, download, is_lacking, refused
 

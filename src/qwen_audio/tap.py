@@ -11,6 +11,7 @@ import functools
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from .errors import TapError
 
@@ -119,6 +120,18 @@ class Geometry:
     encoder_width: int
     lm_layers: int
     lm_width: int
+
+    @classmethod
+    def of(cls, config: Any) -> Geometry:
+        """From transformers' Qwen2AudioConfig."""
+        audio, text = config.audio_config, config.text_config
+        return cls(
+            mel_bins=audio.num_mel_bins,
+            encoder_layers=audio.encoder_layers,
+            encoder_width=audio.d_model,
+            lm_layers=text.num_hidden_layers,
+            lm_width=text.hidden_size,
+        )
 
     def tap(self, text: str | Tap) -> Tap:
         """Parse a tap and check it against this model; a negative level becomes its depth.

@@ -73,13 +73,7 @@ class Checkpoint:
         self.config = read_config(folder, self.name)
         self.audio_config = cast(Any, self.config.audio_config)
         self.text_config = cast(Any, self.config.text_config)
-        self.geometry = Geometry(
-            mel_bins=self.audio_config.num_mel_bins,
-            encoder_layers=self.audio_config.encoder_layers,
-            encoder_width=self.audio_config.d_model,
-            lm_layers=self.text_config.num_hidden_layers,
-            lm_width=self.text_config.hidden_size,
-        )
+        self.geometry = Geometry.of(self.config)
         self._needed = dict(needed_tensors(self.config))
         self._headers: dict[str, dict[str, Slot]] = {}
         self._file_of = self._weight_map()
