@@ -31,6 +31,7 @@ def test_public_names() -> None:
         "Followed",
         "Frames",
         "Geometry",
+        "Hit",
         "Inspection",
         "Layers",
         "Lens",

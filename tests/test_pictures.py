@@ -24,7 +24,7 @@ THEMES: tuple[Any, ...] = ("light", "dark")
 
 
 @pytest.fixture(scope="module")
-def things() -> dict[str, qa.View | qa.Lens | qa.Layers]:
+def things() -> dict[str, qa.View | qa.Lens | qa.Layers | qa.Comparison]:
     """One of each, short and long."""
     model = qa.load()
     long = np.concatenate([sound(31.0, seed) for seed in range(5)])
@@ -39,7 +39,14 @@ def things() -> dict[str, qa.View | qa.Lens | qa.Layers]:
         "last position": model.lens(sound(1.0), span="last", **RATE),
         "layers": model.layers([sound(3.0)], **RATE),
         "two layers": model.layers([sound(3.0)], taps=["mel", "lm.norm"], **RATE),
+        "comparison": compared(model, model.taps, 6.0),
+        "shortest comparison": compared(model, model.taps[-1:], 0.04),
     }
+
+
+def compared(model: qa.QwenAudio, taps: Any, seconds: float) -> qa.Comparison:
+    one, two = model.activations([sound(seconds), sound(seconds, 1)], taps=taps, **RATE)
+    return qa.Comparison.of((one[tap], two[tap]) for tap in one)
 
 
 NAMES = [
@@ -52,6 +59,8 @@ NAMES = [
     "last position",
     "layers",
     "two layers",
+    "comparison",
+    "shortest comparison",
 ]
 
 
@@ -196,7 +205,7 @@ def test_charts_show_the_same_numbers(things: dict[str, Any], name: str, theme: 
 
 
 def test_pages_need_nothing_beside_them(things: dict[str, Any], tmp_path: Path) -> None:
-    for name in ("view", "lens", "layers"):
+    for name in ("view", "lens", "layers", "comparison"):
         page = qa.draw(things[name], tmp_path / f"{name}.html").read_text(encoding="utf-8")
         assert page.startswith("<!doctype html>")
         assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
 import shutil
@@ -302,48 +304,200 @@ def open_away(page: Any, name: str) -> Any:
     return part
 
 
-def test_every_view_is_taken_away_as_files_and_lines_that_work(
-    page: Any, model: qa.QwenAudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def take(page: Any, part: Any, suffix: str, folder: Path) -> Path:
+    """A file of what a tab shows."""
+    with page.expect_download() as awaited:
+        part.locator(f"[data-format={suffix}]").click()
+    saved = folder / str(awaited.value.suggested_filename)
+    awaited.value.save_as(saved)
+    return saved
+
+
+def run_python(part: Any) -> dict[str, Any]:
+    """Python's lines, as they stand there; returns the names that they leave."""
+    names: dict[str, Any] = {}
+    exec(compile(part.locator("[data-lines=python]").inner_text(), "lines", "exec"), names)
+    return names
+
+
+def run_command(part: Any) -> str:
+    """The command as it stands there; returns what it says."""
+    program, *arguments = shlex.split(part.locator("[data-lines=command]").inner_text())
+    done = run(*arguments)
+    assert (program, done.returncode) == ("qwen-audio", 0), done.stderr
+    return done.stdout.strip()
+
+
+def same_numbers(one: Path, other: Path) -> None:
+    """Of two .npz files, all arrays."""
+    with np.load(one) as mine, np.load(other) as theirs:
+        assert mine.files == theirs.files
+        for name in mine.files:
+            if name != "facts":
+                np.testing.assert_allclose(mine[name], theirs[name], atol=2e-4, err_msg=name)
+
+
+def same_table(one: str, other: str) -> None:
+    """Of two CSV files, all cells, numbers as far as float32 goes."""
+    mine, theirs = (list(csv.reader(io.StringIO(text))) for text in (one, other))
+    assert len(mine) == len(theirs) > 1
+    for ours, others in zip(mine, theirs, strict=True):
+        for cell, expected in zip(ours, others, strict=True):
+            if cell != expected:
+                assert float(cell) == pytest.approx(float(expected), abs=2e-4)
+
+
+def table_of(path: Path) -> list[dict[str, str]]:
+    """A CSV file's rows."""
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+PNG = b"\x89PNG"
+
+
+def test_what_is_heard_said_and_seen_is_taken_away(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(GUITAR, tmp_path)
     choose(page, GUITAR)
 
-    def take(part: Any, suffix: str) -> Path:
-        with page.expect_download() as awaited:
-            part.locator(f"[data-format={suffix}]").click()
-        saved = tmp_path / awaited.value.suggested_filename
-        awaited.value.save_as(saved)
-        return saved
-
-    def run_lines(part: Any) -> None:
-        exec(compile(part.locator("[data-lines=python]").inner_text(), "lines", "exec"), {})
-
     part = open_away(page, "Take it away")
-    assert take(part, "png").read_bytes().startswith(b"\x89PNG")
-    run_lines(part)
+    assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
+    run_python(part)
+    same_numbers(take(page, part, "npz", tmp_path), tmp_path / "heard.npz")
+    run_command(part)
     assert (tmp_path / "heard.png").is_file()
 
     said = ask(page, "Are there drums?")
     part = open_away(page, "Take it away")
-    assert said in take(part, "csv").read_text(encoding="utf-8")
-    program, *arguments = shlex.split(part.locator("[data-lines=command]").inner_text())
-    assert (program, run(*arguments).stdout.strip()) == ("qwen-audio", said)
+    assert said in take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
+    assert run_command(part) == said
 
     tab(page, "See")
     page.wait_for_selector("[data-shown='mel']")
     page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.0']")
     part = open_away(page, "Take this tap away")
-    with np.load(take(part, "npz")) as numbers:
-        rows = model.activations(GUITAR, taps=["encoder.0"])["encoder.0"].data
-        assert np.allclose(numbers["rows"], rows, atol=1e-5)
-    run_lines(part)
-    assert (tmp_path / "view.npz").is_file()
-    assert (tmp_path / "view.png").is_file()
-    program, *arguments = shlex.split(part.locator("[data-lines=command]").inner_text())
-    assert run(*arguments).returncode == 0
-    assert np.load(tmp_path / "rows.npz")["vectors_0"].shape[-1] == model.geometry.encoder_width
+    rows = run_python(part)["rows"]
+    same_numbers(taken := take(page, part, "npz", tmp_path), tmp_path / "view.npz")
+    with np.load(taken) as numbers:
+        np.testing.assert_allclose(numbers["rows"], rows, atol=1e-4)
+    run_command(part)
+    assert (tmp_path / "view.png").read_bytes().startswith(PNG)
+
+    page.wait_for_selector("[data-words] tr")
+    part = open_away(page, "Take the words away")
+    table = take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
+    run_python(part)
+    assert (tmp_path / "lens.png").is_file()
+    same_table(table, (tmp_path / "lens.csv").read_text(encoding="utf-8"))
+    (tmp_path / "lens.csv").unlink()
+    run_command(part)
+    same_table(table, (tmp_path / "lens.csv").read_text(encoding="utf-8"))
+
+
+def test_what_is_compared_and_found_is_taken_away(
+    page: Any, music: qa.Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (GUITAR, SPEECH):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(music.path, tmp_path / music.path.name)
+    choose(page, GUITAR)
+
+    tab(page, "Compare")
+    page.locator("[data-example='speech.flac']").last.click()
+    page.wait_for_selector("[data-shown-pair]:not([hidden])")
+    part = open_away(page, "Take it away")
+    compared = run_python(part)["compared"]
+    with np.load(take(page, part, "npz", tmp_path)) as numbers:
+        np.testing.assert_allclose(numbers["cosines"], compared.cosines, atol=1e-5)
+        np.testing.assert_allclose(numbers["by_time"], compared.by_time, atol=1e-4)
+    table = take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
+    same_table(table, (tmp_path / "compared.csv").read_text(encoding="utf-8"))
+    assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
+
+    tab(page, "Find")
+    page.click("[data-by-clip]")
+    page.wait_for_selector("[data-hits] li")
+    part = open_away(page, "Take what was found away")
+    found = table_of(take(page, part, "csv", tmp_path))
+    hits = music.search(GUITAR, limit=12)
+    assert [row["file"] for row in found] == [Path(hit.source).name for hit in hits]
+    scores = [hit.score for hit in hits]
+    assert [float(row["score"]) for row in found] == pytest.approx(scores, abs=1e-5)
+    lines = run_command(part).splitlines()
+    assert [float(line.split()[0]) for line in lines] == pytest.approx(scores, abs=1e-3)
+    assert run_python(part)["hit"].id == hits[-1].id
+
+    page.fill("[data-text]", "guitar.flac's drums")  # words, though they hold a file's name
+    page.press("[data-text]", "Enter")
+    page.wait_for_function(
+        "() => document.querySelector('[data-lines=command]').innerText.includes('--text')"
+    )
+    run_command(part)
+    run_python(part)
+
+    page.wait_for_selector("[data-chart][data-points]")
+    part = open_away(page, "Take the map away")
+    points = table_of(take(page, part, "csv", tmp_path))
+    laid_out = run_python(part)["laid_out"]
+    shown = [[float(row["x"]), float(row["y"])] for row in points]
+    np.testing.assert_allclose(shown, laid_out.points, atol=1e-4)
+    assert str(ROOT) not in str(points)
+    run_command(part)
+    assert (tmp_path / "map.html").stat().st_size > 1e6
+
+
+def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collection) -> None:
+    choose(page, GUITAR)
+    tab(page, "Find")
+    canvas = page.locator("[data-map]")
+    page.wait_for_selector("[data-chart][data-points]")
+    canvas.scroll_into_view_if_needed()
+    made = music.map()
+    assert page.get_attribute("[data-chart]", "data-points") == str(len(made))
+    assert page.locator("[data-colour] option").all_inner_texts() == list(made.columns)
+
+    box = canvas.bounding_box()
+    for number, row in enumerate(made.rows):
+        x, y = place_on(made, number, box["width"], box["height"])
+        canvas.hover(position={"x": x, "y": y})
+        name = Path(row["source"]).name
+        assert page.inner_text("[data-map-hint]").startswith(f"{name} 0:")
+        canvas.click(position={"x": x, "y": y})
+        page.wait_for_function("(name) => playground.player.sources.found?.name === name", arg=name)
+        assert page.inner_text("[data-map-said] b").startswith(name)
+        heard = page.evaluate("() => playground.player.sources.found")
+        assert heard["start"] == row["start_seconds"]
+        length = row["end_seconds"] - row["start_seconds"]
+        assert heard["duration"] == pytest.approx(length, abs=0.01)
+    page.wait_for_function("() => playground.player.source === 'found'")
+
+    kinds = page.locator("[data-legend] span").all_inner_texts()
+    assert kinds == sorted({str(value) for value in made.values(made.columns[0])})
+    page.select_option("[data-colour]", "duration_seconds")
+    ends = page.locator("[data-legend] b").all_inner_texts()
+    assert [float(text.removesuffix(" s")) for text in ends] == pytest.approx(
+        [min(made.values("duration_seconds")), max(made.values("duration_seconds"))], rel=0.01
+    )
+    canvas.focus()
+    canvas.press("Home")
+    canvas.press("ArrowRight")
+    assert page.get_attribute("[data-chart]", "data-point") == "1"
+    canvas.press("Enter")
+    second = Path(made.rows[1]["source"]).name
+    page.wait_for_function("(name) => playground.player.sources.found?.name === name", arg=second)
+    assert str(ROOT) not in page.content()
+
+
+def place_on(made: qa.Map, number: int, width: float, height: float) -> tuple[float, float]:
+    """Where a point lies on a canvas: one scale for both axes, the middle in the middle."""
+    low, high = made.points.min(0), made.points.max(0)
+    scale = min((width - 32) / (high[0] - low[0]), (height - 32) / (high[1] - low[1]))
+    x, y = (made.points[number] - (low + high) / 2) * scale
+    return width / 2 + float(x), height / 2 - float(y)
 
 
 def test_two_visitors_keep_apart(chromium: Any, playground: Served, model: qa.QwenAudio) -> None:

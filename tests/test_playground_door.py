@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import dataclasses
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,8 +16,11 @@ import pytest
 
 import qwen_audio as qa
 from qwen_audio.playground.door import Door
+from qwen_audio.playground.finding import Finding
 from qwen_audio.playground.limits import Limits
+from qwen_audio.playground.room import Room
 from qwen_audio.playground.visits import Clip, Visits
+from recordings import write_wav
 
 LIMITS = Limits(upload_bytes=1000, memory_bytes=1_000_000)
 
@@ -187,3 +193,132 @@ def test_limits_are_numbers_above_zero() -> None:
     assert Limits(recording_seconds=45).longest == "45 seconds"
     with pytest.raises(qa.OptionError, match="waiting=0"):
         Limits(waiting=0)
+
+
+class Page:
+    """Who asks, as Gradio tells it."""
+
+    session_hash = "page"
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> qa.Collection:
+    """A collection of twenty short windows, with a column that holds numbers that are none."""
+    folder = tmp_path_factory.mktemp("twenty")
+    sounds = [wave(seed) for seed in range(20)]
+    for number, samples in enumerate(sounds):
+        (folder / f"{number}.wav").write_bytes(write_wav(samples[None], 16_000))
+    made = qa.Collection.create(folder / "twenty.lance", qa.load(), tap="mel")
+    rows: list[dict[str, Any]] = [
+        {"source": str(folder / f"{k}.wav"), "level": float(k)} for k in range(20)
+    ]
+    made.index([rows[0] | {"level": float("nan")}, *rows[1:]])
+    return made
+
+
+def wave(seed: int) -> Any:
+    random = np.random.default_rng(seed)
+    return (0.1 * random.standard_normal(3200) * random.uniform(0.1, 1)).astype(np.float32)
+
+
+def test_the_map_is_laid_out_once_and_names_no_folder(twenty: qa.Collection) -> None:
+    finding = Finding(Room(twenty.model, LIMITS, twenty))
+    answer = finding.map({"n": 3}, Page())
+    made = twenty.map()
+    assert (answer["n"], answer["method"], answer["found"]) == (3, "UMAP", [])
+    np.testing.assert_allclose([answer["x"], answer["y"]], made.points.T, atol=1e-4)
+    assert answer["columns"]["level"][made.values("source").index(twenty_source(twenty, 0))] is None
+    assert json.dumps(answer, allow_nan=False)
+    assert str(twenty.path.parent) not in str({k: v for k, v in answer.items() if k != "columns"})
+    assert finding.laid_out()[0] is finding.laid_out()[0]
+    heard = finding.hear({"point": 7, "version": answer["version"]}, Page())
+    assert heard["name"] == answer["names"][7]
+
+    room = finding.room
+    room.visit(Page()).clip = Clip(qa.load_waveform(made.rows[5]["source"]))
+    found = finding.find({}, Page())
+    assert len(found["points"]) == len(found["hits"]) == 12
+    assert 5 in found["points"]
+    assert finding.map({}, Page())["found"] == found["points"]
+
+
+def twenty_source(twenty: qa.Collection, number: int) -> str:
+    return str(twenty.path.parent / f"{number}.wav")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"point": 20}, "no such point"),
+        ({"point": -1}, "no such point"),
+        ({"point": "0"}, "has changed since"),
+        ({"point": 0, "version": -1}, "has changed since"),
+        ({"hit": 0}, "search again"),
+        ({"hit": -1, "point": 0}, "search again"),
+        ({"hit": "/etc/passwd"}, "search again"),
+        ({}, "has changed since"),
+    ],
+)
+def test_only_points_and_hits_are_played(
+    twenty: qa.Collection, asked: dict[str, Any], words: str
+) -> None:
+    finding = Finding(Room(twenty.model, LIMITS, twenty))
+    assert "search again" in finding.hear({"point": 0}, Page())["problem"]  # there is no map yet
+    version = finding.map({}, Page())["version"]
+    assert words in finding.hear({"version": version, **asked}, Page())["problem"]
+
+
+def test_what_is_gone_is_said_without_its_folder(twenty: qa.Collection, tmp_path: Path) -> None:
+    finding = Finding(Room(twenty.model, LIMITS, twenty))
+    version = finding.map({}, Page())["version"]
+    gone = Path(twenty.map().rows[0]["source"])
+    gone.rename(tmp_path / gone.name)
+    try:
+        said = finding.hear({"point": 0, "version": version}, Page())["problem"]
+    finally:
+        (tmp_path / gone.name).rename(gone)
+    assert (
+        said == f"{gone.name} can't be heard any more: it has changed or gone since it was indexed."
+    )
+
+
+def test_without_umap_the_map_names_the_extra(
+    twenty: qa.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)
+    said = Finding(Room(twenty.model, LIMITS, twenty)).map({}, Page())["problem"]
+    assert said.endswith("pip install 'qwen-audio-playground[map]'.")
+    assert (
+        Finding(Room(twenty.model, LIMITS))
+        .map({}, Page())["problem"]
+        .startswith("There is no collection here")
+    )
+
+
+INSIDE = {
+    "qwen_audio.audio": {"SAMPLE_RATE_HZ"},  # a constant of WAV files
+    "qwen_audio.compute": {"give_back_memory"},  # a server's affair, and nobody else's
+}
+
+
+def test_the_page_calls_the_public_api_alone() -> None:
+    folder = Path(qa.__file__).parent / "playground"
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = {alias.name.split(".")[0] for alias in node.names}
+                assert not names & {"torch", "transformers", "qwen_audio", "lancedb"}, path
+                # Arrays come from the package; what becomes pixels and sound is scaled in one room.
+                assert "numpy" not in names or path.name == "drawn.py", path
+            elif isinstance(node, ast.ImportFrom):
+                names = {alias.name for alias in node.names}
+                module = str(node.module)
+                if module == "qwen_audio":
+                    assert names <= set(qa.__all__), (path.name, names)
+                elif module.startswith("qwen_audio."):
+                    assert names <= INSIDE.get(module, set()), (path.name, module, names)
+                assert node.level < 2, path
+            elif isinstance(node, ast.Attribute):
+                owner = ast.unparse(node.value)
+                private = node.attr.startswith("_") and not owner.startswith(("self", "cls"))
+                assert not private, (path.name, ast.unparse(node))

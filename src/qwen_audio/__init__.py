@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .pages import draw
     from .plan import Plan
     from .probing import probe
+    from .searching import Hit
     from .spec import Spec
     from .tap import Geometry, Stage, Tap
     from .view import View
@@ -75,6 +76,7 @@ _ROOMS = {
     "pages": ("draw",),
     "plan": ("Plan",),
     "probing": ("probe",),
+    "searching": ("Hit",),
     "spec": ("Spec",),
     "tap": ("Geometry", "Stage", "Tap"),
     "view": ("View",),
@@ -92,6 +94,7 @@ __all__ = [
     "Followed",
     "Frames",
     "Geometry",
+    "Hit",
     "Inspection",
     "Layers",
     "Lens",

@@ -162,7 +162,7 @@ class Waveform:
             self.tags,
         )
 
-    def windows(self, windowing: Windowing) -> tuple[Window, ...]:
+    def windows(self, windowing: Windowing = Windowing()) -> tuple[Window, ...]:
         """Windows that together cover every sample.
 
         The last one is shorter where the audio ends inside it. A rest shorter than one audio token

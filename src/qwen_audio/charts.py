@@ -1,10 +1,11 @@
-"""Charts: a View, a Lens or Layers → a plotly figure to hover over and zoom into."""
+"""Charts: a View, Lens, Layers or Comparison → a plotly figure to hover over and zoom into."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .comparison import Comparison
 from .errors import MissingExtraError
 from .layers import Layers
 from .lens import Lens
@@ -34,7 +35,12 @@ def chart(
     plotly()
     from plotly.subplots import make_subplots
 
-    makers: dict[type, Any] = {View: view_panels, Lens: lens_panels, Layers: _layers_panels}
+    makers: dict[type, Any] = {
+        View: view_panels,
+        Lens: lens_panels,
+        Layers: _layers_panels,
+        Comparison: _comparison_panels,
+    }
     made = [panel for name in names for panel in makers[type(thing)](thing, colours, name)]
     heights = [height for _, height, _ in made]
     total = sum(heights) + 70 * len(made) + 60
@@ -82,6 +88,8 @@ def plotly() -> None:
 def _title(thing: Thing) -> str:
     if isinstance(thing, Layers):
         return f"How alike the taps are: {len(thing.names)} recordings, {thing.examples} examples"
+    if isinstance(thing, Comparison):
+        return "How alike two recordings are, by depth and time"
     name = plain(short_name(thing.name))
     return f"{name} at {thing.tap}" if isinstance(thing, View) else f"{name}: what would be said"
 
@@ -114,3 +122,24 @@ def _layers_panels(layers: Layers, theme: Theme, _name: str) -> list[Panel]:
         figure.update_xaxes(title_text="Tap", row=row)
 
     return [("Linear CKA (debiased); 1: the same up to rotation and size", 600, add)]
+
+
+def _comparison_panels(compared: Comparison, theme: Theme, _name: str) -> list[Panel]:
+    import plotly.graph_objects as go
+
+    count, columns = compared.by_time.shape
+
+    def add(figure: Any, row: int) -> None:
+        trace = go.Heatmap(
+            z=compared.by_time,
+            x=[compared.column_seconds * (column + 0.5) for column in range(columns)],
+            y=list(compared.taps),
+            colorscale=theme.amounts_scale,
+            colorbar={"title": {"text": "Cosine"}},
+            hovertemplate="%{x:.2f} s at %{y}: %{z:.3f}<extra></extra>",
+        )
+        figure.add_trace(trace, row=row, col=1)
+        figure.update_yaxes(title_text="Tap", row=row)
+        figure.update_xaxes(title_text="Time (s)", row=row)
+
+    return [("Cosine at each moment", max(200, 24 * count), add)]

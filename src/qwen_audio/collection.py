@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import upkeep
+from .audio import Waveform, Window
 from .errors import CollectionError, OptionError
 from .indexing import fill
+from .loading import load_waveform
 from .mapping import Map, lay_out
 from .pooling import pooled_width
 from .rows import Rows
 from .searching import Hit, refresh_indices, search, search_text, similar
-from .sources import Found, Value, find_sources
+from .sources import Found, Source, Value, find_sources
 from .spec import Spec
 from .tally import IndexProgress, IndexSummary
 
@@ -188,6 +190,18 @@ class Collection:
     def map(self, *, method: str | None = None, seed: int = 0, where: str | None = None) -> Map:
         """Its windows in two dimensions, near what is alike; see `mapping.lay_out`."""
         return lay_out(self._rows, method=method, seed=seed, where=where)
+
+    def waveform(self, source: str, window: Window | None = None) -> Waveform:
+        """What one of its recordings sounds like, all of it or a window, as the model hears it.
+
+        Args:
+            source: as `Hit.source` and the column of that name have it.
+
+        Raises:
+            AudioError: if it can't be heard any more.
+        """
+        whole = load_waveform(Source.of(source).content()[0])
+        return whole if window is None else Waveform(whole.cut(window), whole.name)
 
     def info(self) -> upkeep.Info:
         """What it holds, counted."""

@@ -1,4 +1,4 @@
-"""Pictures: a View, a Lens or Layers → a matplotlib figure, with axes and units, light or dark."""
+"""Pictures: a View, Lens, Layers or Comparison → a matplotlib figure, in a light or dark theme."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import panels as p
+from .comparison import Comparison
 from .errors import MissingExtraError
 from .layers import Layers
 from .lens import Lens
 from .lens_drawing import draw_lens
 from .panels import Theme, ThemeName, Thing, chosen_panels, theme_of
-from .sheet import WIDTH_INCHES, bar, heading, settings_of
+from .sheet import WIDTH_INCHES, bar, heading, settings_of, time_axis
 from .view import View
 from .view_drawing import draw_view
 
@@ -34,7 +35,7 @@ def picture(
     """Draw what was seen: 1200 pixels wide, one panel below another.
 
     Args:
-        thing: what `view`, `lens` or `layers` gave.
+        thing: what `view`, `lens`, `layers` or `Comparison.of` gave.
         panels: of a View: waveform, mel, heat, colours, norms, novelty, similarity, depth; of a
             Lens: words, entropy, followed, nearest. All that there are numbers for unless given.
         theme: "light" or "dark".
@@ -60,6 +61,8 @@ def picture(
             draw_view(figure, thing, names, colours)
         elif isinstance(thing, Lens):
             draw_lens(figure, thing, names, colours)
+        elif isinstance(thing, Comparison):
+            _draw_comparison(figure, thing, colours)
         else:
             _draw_layers(figure, thing, colours)
         figure.draw_without_rendering()  # text is laid out as the theme says, and not later
@@ -99,3 +102,23 @@ def _draw_layers(figure: Figure, layers: Layers, theme: Theme) -> None:
         "Linear CKA (debiased); 1: the same up to rotation and size",
         shrink=0.8,
     )
+
+
+def _draw_comparison(figure: Figure, compared: Comparison, theme: Theme) -> None:
+    """Taps from shallow, below, to deep; beside each the cosine of the means."""
+    count, columns = compared.by_time.shape
+    end = columns * compared.column_seconds
+    figure.set_size_inches(WIDTH_INCHES, 1.6 + 0.26 * max(count, 6))
+    told = f"{p.length_text(end)} · {columns} columns of {p.length_text(compared.column_seconds)}"
+    heading(figure, "How alike two recordings are, by depth and time", told, theme)
+    axes = figure.add_subplot()
+    extent = (0, end, -0.5, count - 0.5)
+    image = axes.imshow(compared.by_time, origin="lower", extent=extent, cmap=theme.amounts)
+    shown = p.even_share(count, 40)
+    axes.set_yticks(shown, [compared.taps[k] for k in shown])
+    axes.set(ylabel="Tap")
+    time_axis(axes, end, last=True)
+    means = axes.secondary_yaxis("right")
+    means.set_yticks(shown, [f"{compared.cosines[k]:.3f}" for k in shown])
+    means.set_ylabel("Cosine of the means over time")
+    bar(figure, image, axes, "Cosine at each moment")

@@ -9,8 +9,9 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
+from .comparison import Comparison
 from .errors import OptionError
 from .layers import Layers
 from .lens import Lens, Step
@@ -19,7 +20,7 @@ from .views import even_columns
 
 __all__ = ["Panel", "Theme", "ThemeName", "Thing", "chosen_panels", "short_name", "theme_of"]
 
-Thing: TypeAlias = View | Lens | Layers
+Thing: TypeAlias = View | Lens | Layers | Comparison
 ThemeName: TypeAlias = Literal["light", "dark"]
 
 LONGEST_NAME = 60
@@ -108,6 +109,8 @@ def _panels(thing: Thing) -> dict[str, str | None]:
     """Name → what to do to have its numbers, None where they are there."""
     if isinstance(thing, Layers):
         return {"layers": None}
+    if isinstance(thing, Comparison):
+        return {"times": None}
     if isinstance(thing, Lens):
         audio = None if len(thing.rows("audio")) else "the span holds no audio: use 'all'"
         return {
@@ -126,14 +129,6 @@ def _panels(thing: Thing) -> dict[str, str | None]:
         "similarity": None,
         "depth": None if thing.depth_norms is not None else "ask for it (depth)",
     }
-
-
-def standardised(rows: Float32[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows width"]:
-    """Each dimension less its mean, in deviations: so that no few large ones hide the others."""
-    spread = rows.std(axis=0, keepdims=True)
-    return ((rows - rows.mean(axis=0, keepdims=True)) / np.maximum(spread, 1e-12)).astype(
-        np.float32
-    )
 
 
 def over_time(

@@ -161,6 +161,11 @@ class View:
         return views.norms(self.rows)
 
     @cached_property
+    def deviations(self) -> Float32[np.ndarray, "columns width"]:
+        """See `views.standardised`."""
+        return views.standardised(self.rows)
+
+    @cached_property
     def colours(self) -> Float32[np.ndarray, "columns 3"]:
         """See `views.pca_colours`."""
         return views.pca_colours(self.rows)

@@ -82,7 +82,7 @@ def view_panels(view: View, theme: Theme, name: str) -> list[Panel]:
         return [("Log-mel spectrogram: what the encoder is given", 220, mel)]
     if name == "heat":
         across, down = _step(len(view.rows), _COLUMNS), _step(view.rows.shape[1], _DIMENSIONS)
-        z = p.standardised(view.rows)[::across, ::down].T
+        z = view.deviations[::across, ::down].T
         y = np.arange(view.rows.shape[1])[::down]
         limits = {"zmin": -3, "zmax": 3, "colorscale": signed}
         add = heat(z, middles[::across], y, "deviations", "Dimension", **limits)

@@ -95,7 +95,7 @@ def _mel(figure: Figure, axes: Axes, view: View, _theme: Theme) -> None:
 
 
 def _heat(figure: Figure, axes: Axes, view: View, theme: Theme) -> None:
-    shown = p.standardised(view.rows)
+    shown = view.deviations
     extent = (0, len(view.rows) * view.hop_seconds, 0, shown.shape[1])
     limits: Any = {"vmin": -3, "vmax": 3, "cmap": theme.signed}
     image = axes.imshow(shown.T, origin="lower", extent=extent, **limits)

@@ -19,6 +19,7 @@ __all__ = [
     "pca_colours",
     "section_starts",
     "self_similarity",
+    "standardised",
 ]
 
 
@@ -64,6 +65,14 @@ def envelope(samples: Float[np.ndarray, "samples"], points: int) -> Float32[np.n
 def norms(rows: Float[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows"]:
     """The Euclidean length of each row."""
     return np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32)
+
+
+def standardised(rows: Float[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows width"]:
+    """Each dimension less its mean, in deviations: so that no few large ones hide the others."""
+    spread = rows.std(axis=0, keepdims=True)
+    return ((rows - rows.mean(axis=0, keepdims=True)) / np.maximum(spread, 1e-12)).astype(
+        np.float32
+    )
 
 
 def pca_colours(rows: Float[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows 3"]:

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import AudioError
+from qwen_audio import AudioError
 
 from .room import Room, in_words
 from .visits import Clip, Visit
 
 if TYPE_CHECKING:
-    from qwen_audio.answer import Description
-    from qwen_audio.listening import Listening
+    from qwen_audio import Description, Listening
 
 __all__ = ["CHAT", "PLAIN", "WHOLE", "WINDOW", "Asking"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qwen_audio.comparison import Comparison
+from qwen_audio import Comparison
 
 from .drawn import image, sound_of
 from .room import Room, spoken

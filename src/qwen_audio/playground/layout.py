@@ -22,8 +22,8 @@ from .takeaway import TakeAway
 __all__ = ["build", "look"]
 
 _FOLDER = Path(__file__).parent / "page"
-_SCRIPTS = ("core.js", "hear.js", "ask.js", "see.js", "compare.js", "find.js", "away.js")
-_CHANNELS = ("open", "see", "measure", "words", "compare", "find", "hear", "file", "lines")
+_SCRIPTS = ("core.js", "hear.js", "ask.js", "see.js", "compare.js", "map.js", "find.js", "away.js")
+_CHANNELS = ("open", "see", "measure", "words", "compare", "find", "map", "hear", "file", "lines")
 _QUESTIONS = (
     "Describe the music:",
     "Which instrument leads?",
@@ -36,6 +36,8 @@ _MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 """Of requests that use the model: one at a time, in order."""
 _QUICK = {"concurrency_id": "quick", "concurrency_limit": 8}
 """Of requests that mostly show what has been computed already."""
+_MAP = {"concurrency_id": "map", "concurrency_limit": 1}
+"""Laid out for the first who looks; the others find it made."""
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -74,11 +76,12 @@ def build(room: Room) -> gr.Blocks:
                 _away("words", "npz", "csv", "png")
             with gr.Tab("Compare", id="compare"):
                 _compare(room, channels)
-                _away("compare", "npz", "csv")
+                _away("compare", "npz", "csv", "png")
             if room.collection is not None:
                 with gr.Tab("Find", id="find"):
                     _find(room, channels)
                     _away("find", "csv")
+                    _away("map", "csv")
         _take_away(room, channels)
         _drawn("player.html", "playground.player.mount(element)")
         page.unload(_left(room))
@@ -174,6 +177,8 @@ def _find(room: Room, channels: dict[str, Any]) -> None:
     heard = _heard_by("playground.found")
     channel = channels["find"]
     channel.submit(_asked(finding.find), channel, view, **_QUIET, **_MODEL)
+    channel = channels["map"]
+    channel.submit(_asked(finding.map), channel, _heard_by("playground.mapped"), **_QUIET, **_MAP)
     channel = channels["hear"]
     channel.submit(_asked(finding.hear), channel, heard, **_QUIET, **_QUICK)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwen_audio.errors import OptionError
+from qwen_audio import OptionError
 
 __all__ = ["Limits"]
 

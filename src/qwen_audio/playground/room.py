@@ -9,16 +9,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import AudioError, QwenAudioError
-from qwen_audio.loading import load_waveform
+from qwen_audio import AudioError, QwenAudioError, load_waveform
 
 from .limits import Limits
 from .samples import load_example
 from .visits import Clip, Visit, Visits
 
 if TYPE_CHECKING:
-    from qwen_audio.collection import Collection
-    from qwen_audio.model import QwenAudio
+    from qwen_audio import Collection, QwenAudio
 
 __all__ = ["Room", "in_words", "spoken"]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from qwen_audio.audio import Waveform
-from qwen_audio.errors import AudioError
-from qwen_audio.loading import load_waveform
+from qwen_audio import AudioError, Waveform, load_waveform
 
 __all__ = ["examples", "load_example"]
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float32
-
-from qwen_audio.frames import Frames
-from qwen_audio.tap import Stage
-from qwen_audio.view import View
+from qwen_audio import Frames, Stage, View
 
 from .drawn import image, picture_of
 from .room import Room, spoken
@@ -57,7 +52,7 @@ class Seeing:
             "row_bytes": frames.data.nbytes,
             "positions": tap.in_language_model,
             "seconds": clip.timings.get(str(tap)),
-            "heat": image(view.rows) if mel else image(_evened(view.rows), -_SPREAD, _SPREAD),
+            "heat": image(view.rows) if mel else _heat(view),
             "signed": not mel,
             "colours": picture_of(view.colours),
             "alike": image(square.similarity, float(square.similarity.min()), 1.0),
@@ -119,8 +114,8 @@ def frames_at(room: Room, clip: Clip, tap: str) -> Frames:
     return kept[tap]
 
 
-def _evened(rows: Float32[np.ndarray, "columns width"]) -> Float32[np.ndarray, "columns shown"]:
+def _heat(view: View) -> dict[str, Any]:
     """Every dimension in its own units, as a few large ones would hide all others; of very wide
     rows, every so manieth."""
-    shown = rows[:, :: -(-rows.shape[1] // _MOST_DIMENSIONS)]
-    return (shown - shown.mean(0)) / (shown.std(0) + 1e-6)
+    every = -(-view.rows.shape[1] // _MOST_DIMENSIONS)
+    return image(view.deviations[:, ::every], -_SPREAD, _SPREAD)

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import MissingExtraError, OptionError
+from qwen_audio import MissingExtraError, OptionError
 
 from .door import Door
 from .limits import Limits
 from .room import Room
 
 if TYPE_CHECKING:
-    from qwen_audio.model import QwenAudio
+    from qwen_audio import QwenAudio
 
 __all__ = ["Playing", "check_installed", "play"]
 
@@ -81,7 +81,7 @@ def play(
     limits = limits or Limits()
     opened = None
     if collection is not None:
-        from qwen_audio.collection import Collection
+        from qwen_audio import Collection
 
         opened = Collection.open(collection, model)
     room = Room(model, limits, opened)

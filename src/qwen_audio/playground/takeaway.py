@@ -11,11 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qwen_audio.audio import Window
-from qwen_audio.drawing import picture
-from qwen_audio.errors import OptionError
-from qwen_audio.view import View
+from qwen_audio import Map, OptionError, View, Window, picture
 
+from .finding import HITS
 from .room import Room, spoken
 from .seeing import frames_at
 from .visits import Clip, Visit
@@ -41,7 +39,9 @@ class TakeAway:
             raise OptionError(f"{suffix!r:.20} is no format: choose {', '.join(_TYPES)}.")
         thing, panels = self._thing(visit, view, str(asked.get("tap")))
         data = _saved(thing, panels, suffix, "dark" if asked.get("dark") else "light")
-        stem = Path(visit.opened.name).stem
+        named = self.room.collection.path if view == "map" and self.room.collection else None
+        clip = visit.clip
+        stem = (named or Path(clip.name if clip else "collection")).stem
         tap = f".{asked['tap']}" if view == "see" else ""
         return {
             "name": f"{stem}.{view}{tap}.{suffix}",
@@ -60,6 +60,7 @@ class TakeAway:
             "words": self._words_lines,
             "compare": self._compare_lines,
             "find": self._find_lines,
+            "map": self._map_lines,
         }
         view = str(asked.get("view"))
         if view not in makers:
@@ -68,8 +69,8 @@ class TakeAway:
         return {"view": view, "command": command, "python": "\n".join(python)}
 
     def _thing(self, visit: Visit, view: str, tap: str) -> tuple[Any, list[str] | None]:
-        clip = visit.opened
         if view in ("hear", "see"):
+            clip = visit.opened
             tap = "mel" if view == "hear" else str(self.room.model.geometry.tap(tap))
             mel = frames_at(self.room, clip, "mel")
             made = View.of(
@@ -100,13 +101,15 @@ class TakeAway:
                 }
                 for hit in visit.found
             ], None
+        if view == "map":
+            return _map_table(visit.kept["map"]), None
         return visit.kept[kept], None
 
     def _opening(self, clip: Clip) -> list[str]:
         """Lines that load the model and what is looked at."""
         lines = ["import qwen_audio as qa", "", f"model = {self._load()}"]
         lines.append(f"clip = qa.load_waveform({clip.name!r})")
-        return [*lines, *_cut(clip)]
+        return [*lines, *_cut(clip.several)]
 
     def _load(self) -> str:
         name = self.room.model.name
@@ -116,11 +119,19 @@ class TakeAway:
         name = self.room.model.name
         return "" if name == "embedded" else f" --model {shlex.quote(name)}"
 
+    def _command(self, clip: Clip, verb: str, options: str) -> str:
+        """None for one of several windows: commands hear all of a recording."""
+        if len(clip.windows) > 1:
+            return ""
+        return f"qwen-audio {verb} {shlex.quote(clip.name)} {options}{self._model()}"
+
     def _hear_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
         clip = visit.opened
-        return f"qwen-audio inspect {shlex.quote(clip.name)}{self._model()}", [
+        options = "--tap mel --panels waveform,mel -o heard.png"
+        return self._command(clip, "plot", options), [
             *self._opening(clip),
             'view = model.view(clip, tap="mel")',
+            'view.save("heard.npz")',
             'qa.draw(view, "heard.png", ["waveform", "mel"])',
         ]
 
@@ -140,7 +151,7 @@ class TakeAway:
         lines = ["import qwen_audio as qa", "", f"model = {self._load()}"]
         lines.append(f"clip = qa.load_waveform({clip.name!r})")
         if asked["window"] is not None:
-            lines += _cut(clip)
+            lines += _cut(asked["window"])
             command = ""
         lines += ["heard = model.listen(clip)", f"print(heard.ask({options}))"]
         return command, lines
@@ -148,19 +159,18 @@ class TakeAway:
     def _see_lines(self, visit: Visit, tap: str) -> tuple[str, list[str]]:
         clip = visit.opened
         tap = str(self.room.model.geometry.tap(tap))
-        name = shlex.quote(clip.name)
-        command = f"qwen-audio encode {name} --tap {tap} --pooling none -o rows.npz{self._model()}"
-        return command, [
+        return self._command(clip, "plot", f"--tap {tap} -o view.png"), [
             *self._opening(clip),
-            f'frames = model.activations(clip, taps=["{tap}"])["{tap}"]',
-            "view = qa.View.of(frames)",
+            f'view = model.view(clip, tap="{tap}")',
             'view.save("view.npz")',
             'qa.draw(view, "view.png")',
+            f'rows = model.encode(clip, tap="{tap}", pooling="none")  # of every frame',
         ]
 
     def _words_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
-        return "", [
-            *self._opening(visit.opened),
+        clip = visit.opened
+        return self._command(clip, "lens", "-o lens.csv"), [
+            *self._opening(clip),
             "lens = model.lens(clip)",
             'lens.save("lens.csv")',
             'qa.draw(lens, "lens.png")',
@@ -172,34 +182,64 @@ class TakeAway:
         return "", [
             *self._opening(visit.opened),
             f"other = qa.load_waveform({visit.other.name!r})",
-            *(line.replace("clip", "other") for line in _cut(visit.other)),
+            *_cut(visit.other.several, "other"),
             "one, two = model.activations([clip, other], taps=model.taps)",
             "compared = qa.Comparison.of((one[tap], two[tap]) for tap in one)",
             'compared.save("compared.csv")',
+            'qa.draw(compared, "compared.png")',
         ]
 
     def _find_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
-        collection, words = self.room.collection, visit.kept.get("find")
-        if collection is None or words is None:
+        collection, asked = self.room.collection, visit.kept.get("find")
+        if collection is None or asked is None:
+            raise OptionError(_NOTHING)
+        place, words, clip = collection.path.name, asked["words"], asked["clip"]
+        lines = ["import qwen_audio as qa", "", f"music = qa.Collection.open({place!r})"]
+        flag, query = f"--text {shlex.quote(words or '')}", f"text={words!r}"
+        if words is None:
+            flag, query = f"--audio {shlex.quote(clip)}", "clip"
+            lines += [f"clip = qa.load_waveform({clip!r})", *_cut(asked["window"])]
+        lines += [f"for hit in music.search({query}, limit={HITS}):", "    print(hit)"]
+        command = f"qwen-audio search {shlex.quote(place)} {flag} --limit {HITS}"
+        return "" if asked["window"] and words is None else command, lines
+
+    def _map_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
+        collection = self.room.collection
+        if collection is None or "map" not in visit.kept:
             raise OptionError(_NOTHING)
         place = collection.path.name
-        by_words = not (visit.clip and words == visit.clip.name)
-        flag, option = ("--text", f"text={words!r}") if by_words else ("--audio", repr(words))
-        return f"qwen-audio search {shlex.quote(place)} {flag} {shlex.quote(words)}", [
+        return f"qwen-audio map {shlex.quote(place)} -o map.html", [
             "import qwen_audio as qa",
             "",
-            f"music = qa.Collection.open({place!r})",
-            f"for hit in music.search({option}):",
-            "    print(hit)",
+            f"laid_out = qa.Collection.open({place!r}).map()",
+            'laid_out.page("map.html")',
+            "for (x, y), row in zip(laid_out.points, laid_out.rows):",
+            '    print(x, y, row["source"], row["window"])',
         ]
 
 
-def _cut(clip: Clip) -> list[str]:
-    if len(clip.windows) == 1:
+def _cut(window: Window | None, name: str = "clip") -> list[str]:
+    """Nothing for what is heard whole."""
+    if window is None:
         return []
-    window: Window = clip.seen
     span = f"{window.start_seconds}, {window.end_seconds}"
-    return [f"clip = qa.Waveform(clip.cut(qa.Window({span})), clip.name)"]
+    return [f"{name} = qa.Waveform({name}.cut(qa.Window({span})), {name}.name)"]
+
+
+def _map_table(made: Map) -> list[dict[str, Any]]:
+    """A row a point. Where its file lies stays here."""
+    columns = {name: made.values(name) for name in made.columns if name != "recording"}
+    return [
+        {
+            "file": Path(row["source"]).name,
+            "start_seconds": row["start_seconds"],
+            "end_seconds": row["end_seconds"],
+            "x": float(x),
+            "y": float(y),
+            **{name: values[number] for name, values in columns.items()},
+        }
+        for number, ((x, y), row) in enumerate(zip(made.points, made.rows, strict=True))
+    ]
 
 
 def _saved(thing: Any, panels: list[str] | None, suffix: str, theme: Any) -> bytes:

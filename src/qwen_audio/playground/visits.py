@@ -9,16 +9,13 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.audio import Waveform, Window, Windowing
+from qwen_audio import AudioError, Waveform, Window
 from qwen_audio.compute import give_back_memory
-from qwen_audio.errors import AudioError
 
 from .limits import Limits
 
 if TYPE_CHECKING:
-    from qwen_audio.frames import Frames
-    from qwen_audio.listening import Listening
-    from qwen_audio.searching import Hit
+    from qwen_audio import Frames, Hit, Listening
 
 __all__ = ["Clip", "Upload", "Visit", "Visits"]
 
@@ -56,7 +53,7 @@ class Clip:
     listening_bytes: int = 0
 
     def __post_init__(self) -> None:
-        self.windows = self.waveform.windows(Windowing())
+        self.windows = self.waveform.windows()
 
     @property
     def name(self) -> str:
@@ -67,6 +64,11 @@ class Clip:
     def seen(self) -> Window:
         """The window that is looked at."""
         return self.windows[self.window]
+
+    @property
+    def several(self) -> Window | None:
+        """The window that is looked at, if there are others."""
+        return self.seen if len(self.windows) > 1 else None
 
     @property
     def part(self) -> Waveform:

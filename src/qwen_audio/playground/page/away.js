@@ -1,6 +1,8 @@
 // Take away: files and lines of what a tab shows.
 playground.away = (root, view, formats) => {
   const { element, send } = playground;
+  const TITLES = { see: "Take this tap away", words: "Take the words away", map: "Take the map away",
+    find: "Take what was found away" };
   const box = element("details", "pg-away");
   const status = element("p", "pg-status");
   const actions = element("div", "pg-actions");
@@ -16,7 +18,7 @@ playground.away = (root, view, formats) => {
     return button;
   }));
   const lines = element("div", "pg-lines");
-  box.append(element("summary", "", view === "words" ? "Take the words away" : view === "see" ? "Take this tap away" : "Take it away"), actions, status, lines);
+  box.append(element("summary", "", TITLES[view] || "Take it away"), actions, status, lines);
   root.replaceChildren(box);
   const ask = () => { if (box.open) playground.asked[view] = send("lines", extra()); };
   box.addEventListener("toggle", ask);

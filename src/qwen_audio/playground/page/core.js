@@ -38,6 +38,8 @@ window.playground = (() => {
       "#feca8d", "#fcfdbf"],
     signed: ["#0b4f6c", "#2a88a8", "#86c0d0", "#e8edee", "#f5efe6", "#efbf93", "#d97b42", "#8c3b12"],
     signedDark: ["#8fd3ee", "#3f94b8", "#1f4a5e", "#1b2029", "#1b2029", "#5c3a1f", "#c17436", "#ffc48a"],
+    viridis: ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30",
+      "#fde725"],
     alike: ["#f4f5f7", "#d5dcef", "#a3b4e0", "#6d86cf", "#4459b0", "#2d3483", "#1b1b52"],
     alikeDark: ["#14161c", "#1d2340", "#2d3a74", "#4a61b5", "#7d95de", "#b8c7f2", "#f0f3fd"],
   };
@@ -244,6 +246,6 @@ window.playground = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
 
-  return { axis, clock, connect, dark, download, element, paint, paintWave, player, samplesOf, say,
+  return { axis, clock, connect, dark, download, element, heat: palette, paint, paintWave, player, samplesOf, say,
     send, Strip };
 })();

@@ -5,6 +5,8 @@ playground.find = (root, props, watch) => {
   const status = find("status");
   let asked = 0;
   let wanted = 0;
+  const hear = (request) => { wanted = send("hear", request); };
+  const map = playground.map(find("chart"), hear);
   const search = (request) => {
     say(status, "Searching …", "busy");
     asked = send("find", request);
@@ -25,7 +27,7 @@ playground.find = (root, props, watch) => {
       const play = element("button", "pg-play", "▶");
       play.type = "button";
       play.setAttribute("aria-label", `Play ${hit.name}`);
-      play.addEventListener("click", () => { wanted = send("hear", { hit: number }); });
+      play.addEventListener("click", () => hear({ hit: number }));
       const words = element("div");
       words.append(element("b", "", hit.name),
         element("span", "pg-small", ` ${clock(hit.start, 0)}–${clock(hit.end, 0)}`));
@@ -33,6 +35,7 @@ playground.find = (root, props, watch) => {
       row.append(play, words, element("span", "pg-score", hit.score.toFixed(3)));
       return row;
     }));
+    map.ring(found.points);
     playground.changed("find");
   });
   playground.found = (heard) => {

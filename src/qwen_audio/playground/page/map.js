@@ -1,0 +1,147 @@
+// The map in Find: every window a point; coloured by a column, named on hover, heard on click.
+playground.map = (root, listen) => {
+  const { clock, element, heat, say } = playground;
+  const find = (name) => root.querySelector(`[data-${name}]`);
+  const [canvas, status, choice, hint, told] =
+    ["map", "map-status", "colour", "map-hint", "map-said"].map(find);
+  const SHADES = ["#4c8bf5", "#f28e2b", "#3aa76d", "#e15759", "#a77bd9", "#9c755f", "#e377c2",
+    "#8a929c", "#c2b229", "#17becf", "#6b6ecf", "#b5cf6b", "#d6616b", "#ce6dbd"];
+  const UNITS = { seconds: "s", rate: "Hz" };
+  const REACH = 18;
+  let [map, asked, near, chosen, places] = [null, 0, -1, -1, []];
+  let found = new Set();
+  const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  const about = (k) => `${map.names[k]} ${clock(map.starts[k], 0)}–${clock(map.ends[k], 0)}`;
+
+  // A column's colours, one a point, and what its legend shows.
+  const coloured = (name) => {
+    const values = map.columns[name];
+    const none = style("--pg-none");
+    if (!values) return { of: () => style("--pg-accent"), legend: [] };
+    const known = values.filter((value) => value !== null);
+    if (known.every((value) => typeof value === "number")) {
+      const low = known.reduce((least, value) => Math.min(least, value));
+      const high = known.reduce((most, value) => Math.max(most, value));
+      const shades = heat("viridis");
+      const shade = (value) => `rgb(${shades[Math.round((255 * (value - low)) / (high - low || 1))].map(Math.round)})`;
+      const unit = Object.entries(UNITS).find(([part]) => name.includes(part))?.[1];
+      return { of: (k) => (values[k] === null ? none : shade(values[k])), scale: { low, high, unit, shade } };
+    }
+    const kinds = [...new Set(known.map(String))].sort();
+    const shade = (value) => SHADES[kinds.indexOf(String(value)) % SHADES.length];
+    return {
+      of: (k) => (values[k] === null ? none : shade(values[k])),
+      legend: [...kinds.map((kind) => [kind, shade(kind)]), ...(known.length < values.length ? [["none", none]] : [])],
+    };
+  };
+  const round = (value) => (Number.isInteger(value) ? String(value) : value.toPrecision(3));
+  const legend = ({ legend: kinds = [], scale }) => {
+    const parts = kinds.map(([kind, colour]) => {
+      const part = element("span", "", kind);
+      part.style.setProperty("--colour", colour);
+      return part;
+    });
+    if (scale) {
+      const bar = element("i", "pg-ramp");
+      bar.style.background = `linear-gradient(90deg, ${[0, 0.25, 0.5, 0.75, 1].map((at) => scale.shade(scale.low + at * (scale.high - scale.low)))})`;
+      const unit = scale.unit ? ` ${scale.unit}` : "";
+      parts.push(element("b", "", round(scale.low) + unit), bar, element("b", "", round(scale.high) + unit));
+    }
+    find("legend").replaceChildren(...parts);
+  };
+
+  const dot = (pen, [x, y], radius) => { pen.beginPath(); pen.arc(x, y, radius, 0, 2 * Math.PI); };
+  const draw = () => {
+    if (!map || !canvas.clientWidth) return;
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height, edge] = [canvas.clientWidth, canvas.clientHeight, 16];
+    Object.assign(canvas, { width: width * ratio, height: height * ratio });
+    const pen = canvas.getContext("2d");
+    pen.scale(ratio, ratio);
+    // One scale for both axes: distances are what means something.
+    const range = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
+    const [[left, right], [bottom, top]] = [range(map.x), range(map.y)];
+    const scale = Math.min((width - 2 * edge) / (right - left || 1), (height - 2 * edge) / (top - bottom || 1));
+    places = map.x.map((x, k) => [
+      width / 2 + (x - (left + right) / 2) * scale, height / 2 - (map.y[k] - (bottom + top) / 2) * scale]);
+    const colours = coloured(choice.value);
+    const radius = map.x.length > 3000 ? 2.5 : map.x.length > 300 ? 4 : 6;
+    pen.globalAlpha = 0.85;
+    places.forEach((place, k) => { pen.fillStyle = colours.of(k); dot(pen, place, radius); pen.fill(); });
+    pen.globalAlpha = 1;
+    pen.strokeStyle = style("--pg-ink");
+    pen.lineWidth = 1.5;
+    found.forEach((k) => { dot(pen, places[k], radius + 3); pen.stroke(); });
+    if (chosen >= 0) { pen.strokeStyle = "#ff5b3e"; pen.lineWidth = 3; dot(pen, places[chosen], radius + 5); pen.stroke(); }
+    legend(colours);
+  };
+
+  const nearest = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    let [best, least] = [-1, REACH];
+    places.forEach(([px, py], k) => {
+      const distance = Math.hypot(px - x, py - y);
+      if (distance < least) [best, least] = [k, distance];
+    });
+    return best;
+  };
+  const name = (k) => {
+    near = k;
+    hint.hidden = k < 0;
+    canvas.style.cursor = k < 0 ? "" : "pointer";
+    if (k < 0) return;
+    const value = map.columns[choice.value]?.[k];
+    const shown = choice.value === "recording" || value == null ? "" : ` · ${typeof value === "number" ? round(value) : value}`;
+    hint.textContent = about(k) + shown;
+    const [x, y] = places[k];
+    const share = x / canvas.clientWidth;
+    Object.assign(hint.style, { left: `${x}px`, top: `${y < 44 ? y + 16 : y - 40}px`, transform: `translateX(${-100 * share}%)` });
+  };
+  const choose = (k, heard = true) => {
+    chosen = k;
+    told.replaceChildren(element("b", "", about(k)), ...(map.captions[k] ? [` ${map.captions[k]}`] : []));
+    root.dataset.point = k;
+    draw();
+    name(k);
+    if (heard) listen({ point: k, version: map.version });
+  };
+  canvas.addEventListener("pointermove", (event) => name(nearest(event)));
+  canvas.addEventListener("pointerleave", () => name(-1));
+  canvas.addEventListener("click", (event) => { const k = nearest(event); if (k >= 0) choose(k); });
+  canvas.addEventListener("keydown", (event) => {
+    const count = map.x.length;
+    const steps = { ArrowRight: chosen + 1, ArrowDown: chosen + 1, ArrowLeft: chosen - 1, ArrowUp: chosen - 1, Home: 0, End: count - 1 };
+    if (event.key in steps) choose((steps[event.key] + count) % count, false);
+    else if ((event.key === "Enter" || event.key === " ") && chosen >= 0) choose(chosen);
+    else return;
+    event.preventDefault();
+  });
+  choice.addEventListener("change", draw);
+
+  playground.mapped = (answer) => {
+    if (!answer || answer.n !== asked) return;
+    if (answer.problem) return say(status, answer.problem, "problem");
+    say(status);
+    map = answer;
+    [near, chosen, found] = [-1, -1, new Set(map.found)];
+    const names = Object.keys(map.columns);
+    choice.replaceChildren(...names.map((column) => element("option", "", column)));
+    find("colours").hidden = !names.length;
+    find("drawn").hidden = false;
+    const windows = `${map.x.length} window${map.x.length === 1 ? "" : "s"}`;
+    find("map-note").textContent = `${windows} by ${map.method}; axes have no unit. What was found last is ringed.`;
+    root.dataset.points = map.x.length;
+    draw();
+    playground.changed("map");
+  };
+  // Nothing is laid out before somebody looks.
+  new IntersectionObserver((seen) => {
+    if (asked || !seen.some((one) => one.isIntersecting)) return;
+    say(status, "Laying out the map …", "busy");
+    asked = playground.send("map", {});
+  }).observe(root);
+  new ResizeObserver(draw).observe(canvas);
+  new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
+  return { ring: (points) => { found = new Set(points); draw(); } };
+};
