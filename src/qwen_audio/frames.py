@@ -12,7 +12,16 @@ from jaxtyping import Float32, Float64, Int64
 from .audio import Window
 from .tap import Tap
 
-__all__ = ["Frames", "Run", "Span", "SpanKind", "WindowRows", "assemble"]
+__all__ = [
+    "Frames",
+    "Run",
+    "Span",
+    "SpanKind",
+    "WindowRows",
+    "assemble",
+    "in_order",
+    "rows_of_kind",
+]
 
 SpanKind = Literal["audio", "prompt", "generated"]
 
@@ -35,6 +44,32 @@ class Span:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+def rows_of_kind(spans: Iterable[Span], kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
+    """Indices of the rows of one kind, in order."""
+    chosen = [np.arange(span.start, span.stop) for span in spans if span.kind == kind]
+    return np.concatenate([np.zeros(0, np.int64), *chosen])
+
+
+def in_order(
+    windows: Iterable[tuple[Window, Sequence[Run]]], hop_seconds: float
+) -> tuple[tuple[Span, ...], Float64[np.ndarray, "rows"]]:
+    """The runs of windows, laid one after another: spans, and when each row starts (NaN for text).
+
+    Args:
+        hop_seconds: from one audio row to the next.
+    """
+    spans: list[Span] = []
+    seconds: list[np.ndarray] = [np.zeros(0)]
+    row = 0
+    for number, (window, runs) in enumerate(windows):
+        for kind, count in runs:
+            spans.append(Span(kind, row, row + count, number))
+            row += count
+            hops = np.arange(count) * hop_seconds + window.start_seconds
+            seconds.append(hops if kind == "audio" else np.full(count, np.nan))
+    return tuple(spans), np.concatenate(seconds)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,8 +110,7 @@ class Frames:
 
     def rows(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
         """Indices of the rows of one kind, in order."""
-        chosen = [np.arange(s.start, s.stop) for s in self.spans if s.kind == kind]
-        return np.concatenate([np.zeros(0, np.int64), *chosen])
+        return rows_of_kind(self.spans, kind)
 
     def last_rows(self) -> Int64[np.ndarray, "windows"]:
         """For each window the last row that was given to the model, before anything generated."""
@@ -109,19 +143,9 @@ def assemble(
     """The windows of one recording, laid one after another, for each tap."""
     frames: dict[Tap, Frames] = {}
     for tap in taps:
-        data: list[Float32[np.ndarray, "_rows width"]] = []
-        seconds: list[np.ndarray] = []
-        spans: list[Span] = []
-        row = 0
-        for number, (window, state) in enumerate(zip(windows, kept, strict=True)):
-            rows, runs = state[tap]
-            data.append(rows)
-            for kind, count in runs:
-                spans.append(Span(kind, row, row + count, number))
-                row += count
-                hops = np.arange(count) * tap.hop_seconds + window.start_seconds
-                seconds.append(hops if kind == "audio" else np.full(count, np.nan))
-        frames[tap] = Frames(
-            np.concatenate(data), tap, np.concatenate(seconds), tuple(spans), windows, dtype
-        )
+        states = [state[tap] for state in kept]
+        runs = zip(windows, (runs for _, runs in states), strict=True)
+        spans, seconds = in_order(runs, tap.hop_seconds)
+        data = np.concatenate([rows for rows, _ in states])
+        frames[tap] = Frames(data, tap, seconds, spans, windows, dtype)
     return frames

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 from .audio import Window
 from .errors import OptionError
 from .files import save_numbers
-from .frames import Span, SpanKind
+from .frames import Span, SpanKind, rows_of_kind
 from .prompt import Prompts
 from .tap import Tap
 
@@ -113,8 +113,7 @@ class Lens:
 
     def rows(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
         """Indices of the positions of one kind, in order."""
-        chosen = [np.arange(s.start, s.stop) for s in self.spans if s.kind == kind]
-        return np.concatenate([np.zeros(0, np.int64), *chosen])
+        return rows_of_kind(self.spans, kind)
 
     def level(self, tap: str | Tap) -> int:
         """The index of a tap among the levels. Raises OptionError if it isn't one of them."""

@@ -17,12 +17,12 @@ from .errors import AudioError, OptionError
 from .keeping import groups, lengths, stretches_of
 from .layers import Layers
 from .lens import Lens, follow
+from .lens_reading import LensReading, read_windows
 from .loading import AudioInput, load_waveform
 from .opened import Opened
 from .options import LensOptions, Many, ViewOptions
 from .pooling import SpanName
 from .reading import read
-from .readout import Readout, read_windows
 from .tap import Stage, Tap
 from .view import COLUMNS, ENVELOPE_POINTS, View, decibels, spread
 
@@ -119,7 +119,7 @@ class Looking(Opened):
             AudioError, TapError, OptionError: for what can't be heard, read or meant.
         """
         levels = self._levels(taps)
-        readout = Readout(
+        reading = LensReading(
             self._line, levels, span, top, follow(self._line.prompts, tokens), nearest
         )
         rendered = self._line.prompts.render(prompt)
@@ -128,10 +128,10 @@ class Looking(Opened):
         held: dict[int, list[Any]] = {}
         names: dict[int, str] = {}
         for batch in batched_pieces(self._line, inputs, sampling_rate, windowing):
-            for piece, window in zip(batch, read_windows(readout, batch, rendered), strict=True):
+            for piece, window in zip(batch, read_windows(reading, batch, rendered), strict=True):
                 held.setdefault(piece.clip, []).append(window)
                 names[piece.clip] = piece.recording.name
-        results = [readout.lens(names[clip], rendered, windows) for clip, windows in held.items()]
+        results = [reading.lens(names[clip], rendered, windows) for clip, windows in held.items()]
         return results[0] if single else results
 
     def layers(

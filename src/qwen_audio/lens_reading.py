@@ -17,14 +17,14 @@ from jaxtyping import Float
 
 from .audio import Window
 from .errors import OptionError
-from .frames import Run, Span
+from .frames import Run, in_order
 from .layout import EMBEDDINGS
 from .lens import Followed, Lens
 from .line import Line, Piece
 from .pooling import SpanName, check_span
 from .tap import Stage, Tap
 
-__all__ = ["Readout", "read_windows"]
+__all__ = ["LensReading", "read_windows"]
 
 _SCORES_AT_ONCE = 1 << 24
 """64 MB of float32, of which a few are there at a time."""
@@ -48,7 +48,7 @@ class _Window:
     nearest_cosines: np.ndarray | None
 
 
-class Readout:
+class LensReading:
     """What is asked of the levels.
 
     Raises:
@@ -76,15 +76,8 @@ class Readout:
     def lens(self, name: str, prompt: str, windows: Sequence[_Window]) -> Lens:
         """The windows of one recording, laid one after another."""
         prompts, audio_id = self.line.prompts, self.line.prompts.audio_id
-        spans: list[Span] = []
-        seconds: list[np.ndarray] = []
-        row = 0
-        for number, window in enumerate(windows):
-            for kind, count in window.runs:
-                spans.append(Span(kind, row, row + count, number))
-                row += count
-                hops = np.arange(count) * _PROJECTOR.hop_seconds + window.window.start_seconds
-                seconds.append(hops if kind == "audio" else np.full(count, np.nan))
+        runs = ((window.window, window.runs) for window in windows)
+        spans, seconds = in_order(runs, _PROJECTOR.hop_seconds)
 
         def joined(part: str) -> np.ndarray:
             return np.concatenate([getattr(window, part) for window in windows], axis=1)
@@ -105,11 +98,11 @@ class Readout:
             name=name,
             prompt=prompt,
             taps=self.levels,
-            seconds=np.concatenate(seconds),
+            seconds=seconds,
             read=tuple(
                 "" if i == audio_id else prompts.token(i) for window in windows for i in window.ids
             ),
-            spans=tuple(spans),
+            spans=spans,
             windows=tuple(window.window for window in windows),
             entropy_bits=joined("entropy_bits"),
             top_ids=top_ids,
@@ -124,27 +117,27 @@ class Readout:
         )
 
 
-def read_windows(readout: Readout, pieces: Sequence[Piece], rendered: str) -> list[_Window]:
+def read_windows(reading: LensReading, pieces: Sequence[Piece], rendered: str) -> list[_Window]:
     """One batch of windows: a pass up to the deepest level, then the readout of every row kept."""
-    line = readout.line
-    taps = {*readout.levels, *([_PROJECTOR] if readout.nearest else [])}
+    line = reading.line
+    taps = {*reading.levels, *([_PROJECTOR] if reading.nearest else [])}
 
     def keep(rows: torch.Tensor, runs: tuple[Run, ...]) -> torch.Tensor:
-        return rows[torch.from_numpy(_chosen(runs, readout.span)).to(rows.device)].cpu()
+        return rows[torch.from_numpy(_chosen(runs, reading.span)).to(rows.device)].cpu()
 
     states = line.states(pieces, taps, keep, rendered)
     windows = []
     for piece, of_piece in zip(pieces, states, strict=True):
         merged = line.prompts.merged(line.prompts.ids(rendered), [piece.mel.audio_tokens])
         runs = line.runs(merged)
-        chosen = _chosen(runs, readout.span)
+        chosen = _chosen(runs, reading.span)
         if not len(chosen):
             raise OptionError(
-                f"span={readout.span!r}: the prompt {rendered!r} has no such positions"
+                f"span={reading.span!r}: the prompt {rendered!r} has no such positions"
             )
         kept = _kinds(runs)[chosen]
-        nearest = _nearest(readout, of_piece.pop(_PROJECTOR)) if readout.nearest else None
-        levels = [_read_out(readout, of_piece.pop(tap)) for tap in readout.levels]
+        nearest = _nearest(reading, of_piece.pop(_PROJECTOR)) if reading.nearest else None
+        levels = [_read_out(reading, of_piece.pop(tap)) for tap in reading.levels]
         stacked = [np.stack(parts) for parts in zip(*levels, strict=True)]
         ids = tuple(merged[place] for place in chosen)
         grouped = tuple((kind, len(list(same))) for kind, same in itertools.groupby(kept.tolist()))
@@ -164,17 +157,19 @@ def _chosen(runs: Sequence[Run], span: SpanName) -> np.ndarray:
     return np.flatnonzero(kinds == span) if span != "all" else np.arange(len(kinds))
 
 
-def _read_out(readout: Readout, rows: Float[torch.Tensor, "rows width"]) -> tuple[np.ndarray, ...]:
+def _read_out(
+    reading: LensReading, rows: Float[torch.Tensor, "rows width"]
+) -> tuple[np.ndarray, ...]:
     """Entropy, likeliest tokens and followed words of rows, a few at a time."""
-    line = readout.line
+    line = reading.line
     blocks: list[tuple[torch.Tensor, ...]] = []
-    for block in rows.split(max(1, _SCORES_AT_ONCE // readout.vocabulary)):
+    for block in rows.split(max(1, _SCORES_AT_ONCE // reading.vocabulary)):
         scores = line.lm.read_out(block.to(line.device)).float().log_softmax(dim=-1)
         shares = scores.exp()
         entropy = -(shares * scores).sum(dim=-1) / math.log(2)
-        likeliest = shares.topk(readout.top, dim=-1)
+        likeliest = shares.topk(reading.top, dim=-1)
         followed, ranks = [shares.new_zeros(len(block), 0)], [shares.new_zeros(len(block), 0)]
-        for word in readout.followed:
+        for word in reading.followed:
             of_word = shares[:, list(word.ids)]
             followed.append(of_word.sum(dim=-1, keepdim=True))
             above = shares > of_word.amax(dim=-1, keepdim=True)
@@ -187,10 +182,10 @@ def _read_out(readout: Readout, rows: Float[torch.Tensor, "rows width"]) -> tupl
 
 
 def _nearest(
-    readout: Readout, rows: Float[torch.Tensor, "rows width"]
+    reading: LensReading, rows: Float[torch.Tensor, "rows width"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The token embeddings that rows point to most nearly, and the cosines; read in blocks."""
-    checkpoint, device = readout.line.checkpoint, readout.line.device
+    checkpoint, device = reading.line.checkpoint, reading.line.device
     count = checkpoint.needs(None)[EMBEDDINGS].shape[0]
     units = torch.nn.functional.normalize(rows.to(device).float(), dim=-1)
     cosines = units.new_zeros(len(rows), 0)
@@ -199,9 +194,9 @@ def _nearest(
         block = range(start, min(count, start + _EMBEDDINGS_AT_ONCE))
         table = torch.stack(checkpoint.rows(block)).to(device).float()
         products = units @ torch.nn.functional.normalize(table, dim=-1).T
-        best = products.topk(min(readout.top, len(block)), dim=-1)
+        best = products.topk(min(reading.top, len(block)), dim=-1)
         cosines = torch.cat([cosines, best.values], dim=1)
         ids = torch.cat([ids, best.indices + start], dim=1)
-        kept = cosines.topk(min(readout.top, cosines.shape[1]), dim=-1)
+        kept = cosines.topk(min(reading.top, cosines.shape[1]), dim=-1)
         cosines, ids = kept.values, ids.gather(1, kept.indices)
     return ids.cpu().numpy().astype(np.int32), cosines.cpu().numpy().astype(np.float32)
