@@ -49,6 +49,7 @@ def random_checkpoint(
     lm_layers: int = 3,
     heads: int = 4,
     kv_heads: int = 2,
+    vocabulary: int = VOCAB_SIZE,
     shards: int = 3,
 ) -> Path:
     """Write a checkpoint into `folder` (made if need be), in at most `shards` files of weights.
@@ -72,7 +73,7 @@ def random_checkpoint(
             "num_hidden_layers": lm_layers,
             "num_attention_heads": heads,
             "num_key_value_heads": kv_heads,
-            "vocab_size": VOCAB_SIZE,
+            "vocab_size": vocabulary,
             "max_position_embeddings": 4096,
             "bos_token_id": END_OF_TEXT_ID,
             "eos_token_id": END_OF_TEXT_ID,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,37 @@ def test_streamed_weights_read_out_the_same(checkpoint: Path) -> None:
     streamed = least.lens(clip, tokens=["piano"], **RATE)
     np.testing.assert_array_equal(streamed.top_ids, whole.top_ids)
     np.testing.assert_allclose(streamed.followed_probabilities, whole.followed_probabilities)
+
+
+_PEAKS_OF_A_LENS = """
+import sys
+import numpy as np
+import qwen_audio as qa
+
+def peak():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+model = qa.load(sys.argv[1], dtype="float32", device="cpu")
+noise = 0.1 * np.random.default_rng(0).standard_normal(15 * 16_000).astype(np.float32)
+model.lens(noise[:8000], sampling_rate=16_000)
+before = peak()
+lens = model.lens(noise, taps=["lm.0", "lm.1"], tokens=["piano"], sampling_rate=16_000)
+print(peak() - before, lens.top_ids.max())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is Linux's to tell")
+def test_scores_of_a_large_vocabulary_are_never_there_at_once(tmp_path: Path) -> None:
+    vocabulary = 152_000
+    folder = random_checkpoint(tmp_path, lm_layers=1, vocabulary=vocabulary)
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAKS_OF_A_LENS, folder], capture_output=True, text=True, check=True
+    )
+    grown, highest = done.stdout.split()
+    assert int(highest) > 10_000  # the tokenizer has fewer: such ids have no text, and no error
+    at_once = 375 * vocabulary * 4 / 2**20  # of one level's positions; several such are needed
+    assert float(grown) < 2 * at_once
 
 
 def test_a_lens_reads_the_final_norm_the_head_and_nothing_deeper(checkpoint: Path) -> None:
