@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import cost, ear, folder, int8, language_model, layers, library, parity, rate, start
+from . import cost, ear, folder, int8, language_model, layers, library, parity, probing, rate, start
 from .report import show, write, write_overview
 from .settings import Benchmark, Missing, Settings, say
 from .turns import ROOT
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "int8": int8.int8,
     "start": start.start,
     "all_taps": layers.all_taps,
+    "probing": probing.probing,
     "index_cost": library.index_cost,
     "index_memory": library.index_memory,
     "rerun": library.rerun,

@@ -1,0 +1,88 @@
+"""Probing 2,000 clips at every tap: the first time, and again with other labels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .clips import RATE, sound
+from .contender import Turn
+from .machine import need
+from .ours import opened
+from .probes import peak_bytes
+from .settings import Missing, Result, Settings, Target
+from .turns import fresh
+
+__all__ = ["probing"]
+
+DTYPE = "bfloat16"
+CLIPS, CLASSES = 2000, 10
+
+
+def probing(settings: Settings) -> Result:
+    """Clips labelled by how quickly they beat; then by something that cannot be heard."""
+    need("sklearn", "soundfile")
+    if not Path("/proc/self/status").exists():
+        raise Missing("peak memory is read from Linux's /proc")
+    count = 60 if settings.quick else CLIPS
+    with tempfile.TemporaryDirectory() as scratch:
+        options = {"folder": scratch, "count": count, "threads": settings.threads}
+        first, again = (
+            fresh(settings, ("probing:probed", {**options, "target": target}))
+            for target in ("beat", "other")
+        )
+    return Result(
+        what=f"{count} clips of 5 s probed at every tap of the embedded checkpoint (logistic "
+        f"regression and neighbours, {CLASSES} classes, five folds, layers combined, controls): "
+        "the first time, and again in a new process with other labels and the vectors in a cache",
+        dtype=DTYPE,
+        figures={
+            "first_seconds": first["seconds"],
+            "first_peak_gb": first["peak"] / 1e9,
+            "again_seconds": again["seconds"],
+            "again_peak_gb": again["peak"] / 1e9,
+        },
+        ratio=first["seconds"],
+        target=Target(360, at_most=True, unit=" s"),
+        conditions={
+            "again in 20 s": again["seconds"] <= 20,
+            "in 2 GB": max(first["peak"], again["peak"]) <= 2e9,
+        },
+        packages=("scikit-learn",),
+    )
+
+
+def probed(folder: str, count: int, threads: int, target: str) -> Turn:
+    import qwen_audio as qa
+
+    rows = _labelled(Path(folder), count)
+    model = opened("embedded", DTYPE, threads)
+
+    def turn() -> dict[str, Any]:
+        scores = qa.probe(rows, model, targets=[target], cache=Path(folder) / "cache")
+        assert (scores.recordings == count).all()
+        return {"peak": peak_bytes()}
+
+    return turn
+
+
+def _labelled(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Gliding tones that beat one to ten times a second; and a label of mere chance."""
+    import soundfile
+
+    random = np.random.default_rng(0)
+    beats, others = (random.permutation(np.arange(count) % CLASSES) for _ in range(2))
+    rows = []
+    for number in range(count):
+        path = folder / f"{number:05d}.flac"
+        if not path.is_file():
+            clip = sound(5.0, number)
+            time = np.arange(len(clip)) / RATE
+            swell = 0.5 + 0.5 * np.sin(2 * np.pi * (1 + beats[number]) * time)
+            soundfile.write(path, (clip * swell).astype(np.float32), RATE)
+        labels = {"beat": f"{beats[number] + 1} Hz", "other": f"other {others[number]}"}
+        rows.append({"source": str(path), **labels})
+    return rows
