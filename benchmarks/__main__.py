@@ -9,7 +9,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import cost, ear, folder, int8, language_model, layers, library, parity, probing, rate, start
+from . import (
+    cost,
+    ear,
+    folder,
+    int8,
+    language_model,
+    layers,
+    library,
+    page,
+    parity,
+    probing,
+    rate,
+    start,
+)
 from .report import show, write, write_overview
 from .settings import Benchmark, Missing, Settings, say
 from .turns import ROOT
@@ -35,6 +48,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rerun": library.rerun,
     "ann_search": library.ann_search,
     "kills": library.kills,
+    "first_caption": page.first_caption,
+    "tap_change": page.tap_change,
+    "visitors": page.visitors,
 }
 RESULTS = Path(__file__).parent / "results"
 
