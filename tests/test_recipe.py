@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-import qwen_audio as qa
-
-ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT))
-
-from recipes.embedded.captions import (  # noqa: E402
+from recipes.embedded.captions import (
     CHANGES,
     EFFECTS,
     LOUDNESSES,
@@ -29,8 +22,10 @@ from recipes.embedded.captions import (  # noqa: E402
     cautious,
     parse,
 )
-from recipes.embedded.instruments import BACKINGS, BY_NAME, INSTRUMENTS, LEADS  # noqa: E402
-from recipes.embedded.tally import MUSIC  # noqa: E402
+from recipes.embedded.instruments import BACKINGS, BY_NAME, INSTRUMENTS, LEADS
+from recipes.embedded.tally import MUSIC
+
+import qwen_audio as qa
 
 DATA = Path(__file__).parent / "data"
 

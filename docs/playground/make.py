@@ -82,6 +82,11 @@ def visit(page: Any) -> Iterator[str]:
         page.wait_for_selector("[data-hits] li")
         page.locator("[data-hits]").scroll_into_view_if_needed()
         yield "find"
+        page.wait_for_selector("[data-chart][data-points]")
+        page.evaluate("() => document.querySelector('[data-chart]').scrollIntoView()")
+        page.evaluate("() => window.scrollBy(0, -24)")
+        page.locator("[data-map]").press("Home")
+        yield "map"
 
 
 def turn(page: Any, tab: str) -> None:
@@ -99,7 +104,8 @@ def opened(addresses: list[str]) -> Iterator[str]:
     run = [sys.executable, "-m", "qwen_audio.cli"]
     with tempfile.TemporaryDirectory() as folder:
         music = str(Path(folder) / "music.lance")
-        subprocess.run([*run, "index", str(EXAMPLES), "--into", music, "--describe"], check=True)
+        index = [*run, "index", str(EXAMPLES), "--into", music, "--describe"]
+        subprocess.run([*index, "--window", "3", "--hop", "0.15"], check=True)
         command = [*run, "play", "--collection", music]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

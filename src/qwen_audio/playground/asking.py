@@ -25,6 +25,11 @@ _KEPT_ANSWERS = 20
 _LETTERS = 1000
 """Of a question, at most."""
 
+_TOGETHER_SECONDS = 0.08
+"""A page that is sent for every token takes as long as the tokens do."""
+
+_Pieces = queue.SimpleQueue[str | Exception | None]
+
 
 class _LeftError(Exception):
     """Nobody waits for this answer any more."""
@@ -72,9 +77,8 @@ class Asking:
         whole = part == WHOLE or len(clip.windows) == 1
         entry: dict[str, Any] = {"question": question.strip(), "text": "", "said": None}
         visit.answers = [entry, *visit.answers[: _KEPT_ANSWERS - 1]]
-        yield _page(visit)
         start = time.perf_counter()
-        pieces: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        pieces: _Pieces = queue.SimpleQueue()
         left = threading.Event()
 
         def hand_over(text: str) -> None:
@@ -100,11 +104,10 @@ class Asking:
         worker = threading.Thread(target=work, name="answer", daemon=True)
         worker.start()
         try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, Exception):
-                    raise piece
+            yield _page(visit)
+            for text in _gathered(pieces):
                 entry.setdefault("first", time.perf_counter() - start)
-                entry["text"] += piece
+                entry["text"] += text
                 yield _page(visit)
             entry["text"] = str(entry["said"])
             entry["seconds"] = time.perf_counter() - start
@@ -136,6 +139,26 @@ class Asking:
             clip.listenings[key] = heard
             clip.listening_bytes += size
         return heard, False
+
+
+def _gathered(pieces: _Pieces) -> Iterator[str]:
+    """The first piece at once, and then what comes within a moment together, up to None."""
+    pause = 0.0
+    while True:
+        text, piece, end = "", pieces.get(), time.perf_counter() + pause
+        while isinstance(piece, str):
+            text += piece
+            try:
+                piece = pieces.get(timeout=max(0.0, end - time.perf_counter()))
+            except queue.Empty:
+                break
+        if text:
+            yield text
+        if isinstance(piece, Exception):
+            raise piece
+        if piece is None:
+            return
+        pause = _TOGETHER_SECONDS
 
 
 def _page(visit: Visit, problem: str = "") -> str:

@@ -28,7 +28,7 @@ class Limits:
 
     recording_seconds: float = 600.0
     upload_bytes: int = 64 * 2**20
-    waiting: int = 60
+    waiting: int = 120
     memory_bytes: int = 2**30
     idle_seconds: float = 1800.0
     answer_tokens: int = 256

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -70,7 +72,7 @@ def play(
 
     Raises:
         MissingExtraError: without the extra `playground`.
-        OptionError: for a port that isn't free.
+        OptionError: for a port that isn't free, and where it was to be shared and can't be.
         CollectionError: if there is no such collection.
     """
     check_installed()
@@ -90,32 +92,42 @@ def play(
     page = build(room).queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=4)
     for name in ("httpx", "gradio"):  # what they have to say is not for who opens a page
         logging.getLogger(name).setLevel(logging.ERROR)
+    said = io.StringIO()  # what Gradio prints of sharing
     try:
-        _, url, share_url = page.launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            prevent_thread_lock=True,
-            quiet=True,
-            inline=False,
-            show_error=False,
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            max_file_size=1,  # nothing comes in through Gradio's own door
-            app_kwargs={
-                "middleware": [door],
-                "docs_url": None,
-                "redoc_url": None,
-                "openapi_url": None,
-            },
-            **look(),
-        )
+        with contextlib.redirect_stdout(said):
+            _, url, share_url = page.launch(
+                server_name=host,
+                server_port=port,
+                share=share,
+                prevent_thread_lock=True,
+                quiet=True,
+                inline=False,
+                show_error=False,
+                footer_links=[],
+                run_history=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                max_file_size=1,  # nothing comes in through Gradio's own door
+                app_kwargs={
+                    "middleware": [door],
+                    "docs_url": None,
+                    "redoc_url": None,
+                    "openapi_url": None,
+                },
+                **look(),
+            )
     except OSError as error:
         raise OptionError(
             f"port={port}: {host}:{port} can't be used ({error}): name another"
         ) from error
+    if share and share_url is None:
+        page.close(verbose=False)
+        told = said.getvalue().strip().partition("\n")[0]
+        reason = told.removeprefix("Could not create share link.").strip(" .")
+        raise OptionError(
+            f"share=True: no public address could be had ({reason or 'Gradio gave none'}): check "
+            "the connection, or leave it out"
+        )
     return Playing(page, room, url, share_url)

@@ -16,9 +16,10 @@ playground.ask = (root) => {
       playground.say(status, "One question at a time: the last answer is still coming.", "note");
       event.stopImmediatePropagation();
       event.preventDefault();
-    }
+    } else playground.say(document.querySelector("#ask-status"), "Listening …", "busy");
     busy = true;
   };
+  playground.refused.push(() => { busy = false; });
   document.addEventListener("click", (event) => {
     if (event.target.closest("#ask")) begin(event);
   }, true);

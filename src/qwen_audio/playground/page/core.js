@@ -32,6 +32,26 @@ window.playground = (() => {
     place.setAttribute("role", kind === "problem" ? "alert" : "status");
   };
 
+  // What can't be asked gets a sentence, wherever somebody waits for its answer.
+  const refused = [];
+  const refuse = (sentence) => {
+    document.querySelectorAll(".pg-status[data-kind=busy]").forEach((place) => say(place, sentence, "problem"));
+    refused.forEach((undo) => undo());
+  };
+  const plain = window.fetch;
+  window.fetch = async (...given) => {
+    if (!String(given[0]?.url ?? given[0]).includes("/queue/join")) return plain(...given);
+    try {
+      const answer = await plain(...given);
+      if (answer.status === 503) refuse("Too many people are asking at the moment: try again in a few seconds.");
+      else if (!answer.ok) refuse("This could not be asked: open the page anew, and try again.");
+      return answer;
+    } catch (error) {
+      refuse("The playground can't be reached: see whether it is still open, and try again.");
+      throw error;
+    }
+  };
+
   // Colours: stops of matplotlib's magma, of a diverging pair, and of one ink on paper.
   const STOPS = {
     magma: ["#000004", "#180f3d", "#440f76", "#721f81", "#9e2f7f", "#cd4071", "#f1605d", "#fd9668",
@@ -246,6 +266,6 @@ window.playground = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
 
-  return { axis, clock, connect, dark, download, element, heat: palette, paint, paintWave, player, samplesOf, say,
-    send, Strip };
+  return { axis, clock, connect, dark, download, element, heat: palette, paint, paintWave, player, refused, samplesOf,
+    say, send, Strip };
 })();

@@ -65,13 +65,13 @@ playground.map = (root, listen) => {
     places = map.x.map((x, k) => [
       width / 2 + (x - (left + right) / 2) * scale, height / 2 - (map.y[k] - (bottom + top) / 2) * scale]);
     const colours = coloured(choice.value);
-    const radius = map.x.length > 3000 ? 2.5 : map.x.length > 300 ? 4 : 6;
+    const radius = map.x.length > 3000 ? 2.5 : map.x.length > 300 ? 3.5 : 5;
     pen.globalAlpha = 0.85;
     places.forEach((place, k) => { pen.fillStyle = colours.of(k); dot(pen, place, radius); pen.fill(); });
     pen.globalAlpha = 1;
     pen.strokeStyle = style("--pg-ink");
-    pen.lineWidth = 1.5;
-    found.forEach((k) => { dot(pen, places[k], radius + 3); pen.stroke(); });
+    pen.lineWidth = 1;
+    found.forEach((k) => { dot(pen, places[k], radius + 2); pen.stroke(); });
     if (chosen >= 0) { pen.strokeStyle = "#ff5b3e"; pen.lineWidth = 3; dot(pen, places[chosen], radius + 5); pen.stroke(); }
     legend(colours);
   };
@@ -135,6 +135,7 @@ playground.map = (root, listen) => {
     draw();
     playground.changed("map");
   };
+  playground.refused.push(() => { if (!map) asked = 0; });
   // Nothing is laid out before somebody looks.
   new IntersectionObserver((seen) => {
     if (asked || !seen.some((one) => one.isIntersecting)) return;
