@@ -43,6 +43,7 @@ def test_visitors_at_once_are_told_of_their_own_recording() -> None:
 
 BUSY = """
 import sys
+import threading
 import qwen_audio as qa
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.serving import play
@@ -50,9 +51,11 @@ from qwen_audio.playground.serving import play
 playing = play(qa.load(), limits=Limits(waiting=1))
 print(playing.url, flush=True)
 sys.stdin.readline()
-with playing.room.turn:  # somebody's question takes long
-    print("busy", flush=True)
-    sys.stdin.readline()
+answered = threading.Event()
+playing.room.in_turn(answered.wait)  # somebody's question takes long
+print("busy", flush=True)
+sys.stdin.readline()
+answered.set()
 sys.stdin.readline()
 """
 """In a process of its own: Gradio must see handlers without the type checks that pytest adds."""

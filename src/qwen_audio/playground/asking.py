@@ -88,21 +88,19 @@ class Asking:
 
         def work() -> None:
             try:
-                with self.room.turn:
-                    heard, entry["reused"] = self._listening(clip, whole)
-                    entry["said"] = heard.ask(
-                        question.strip() or None,
-                        follow_up=follow_up,
-                        chat=style == CHAT,
-                        stream=hand_over,
-                        max_new_tokens=self.room.limits.answer_tokens,
-                    )
+                heard, entry["reused"] = self._listening(clip, whole)
+                entry["said"] = heard.ask(
+                    question.strip() or None,
+                    follow_up=follow_up,
+                    chat=style == CHAT,
+                    stream=hand_over,
+                    max_new_tokens=self.room.limits.answer_tokens,
+                )
                 pieces.put(None)
             except Exception as error:  # noqa: BLE001 (raised again where it is waited for)
                 pieces.put(error)
 
-        worker = threading.Thread(target=work, name="answer", daemon=True)
-        worker.start()
+        self.room.in_turn(work)
         try:
             yield _page(visit)
             for text in _gathered(pieces):

@@ -39,11 +39,13 @@ class Finding:
         visit = self.room.visit(request)
         words = asked.get("text")
         words = words[:1000] if isinstance(words, str) else None
-        with self.room.turn:
-            if words is not None:
-                hits = self.collection.search(text=words, limit=HITS)
-            else:
-                hits = self.collection.search(visit.opened.part, limit=HITS)
+        search = self.collection.search
+        if words is not None:
+            found = self.room.in_turn(lambda: search(text=words, limit=HITS))
+        else:
+            part = visit.opened.part
+            found = self.room.in_turn(lambda: search(part, limit=HITS))
+        hits = found.result()
         visit.found = hits
         clip = visit.clip
         visit.kept["find"] = {

@@ -32,9 +32,8 @@ class Hearing:
 def shown(room: Room, clip: Clip) -> dict[str, Any]:
     """One window of a clip, as the page draws and plays it."""
     waveform, window, part = clip.waveform, clip.seen, clip.part
-    with room.turn:
-        mel = room.model.activations(part, taps=["mel"])["mel"]
-        story = room.model.inspect(part).windows[0]
+    mel = room.in_turn(lambda: room.model.activations(part, taps=["mel"])).result()["mel"]
+    story = room.in_turn(lambda: room.model.inspect(part)).result().windows[0]
     channels = {1: "mono", 2: "stereo"}.get(
         waveform.source_channels, f"{waveform.source_channels} channels"
     )

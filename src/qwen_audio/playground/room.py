@@ -1,13 +1,13 @@
-"""What all tabs share: the model, its turn, the visitors; and words for whatever goes wrong."""
+"""What all tabs share: the model and its thread, the visitors; words for whatever goes wrong."""
 
 from __future__ import annotations
 
 import functools
 import io
 import logging
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen_audio import AudioError, QwenAudioError, load_waveform
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Room", "in_words", "spoken"]
 
+_T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 
@@ -27,7 +28,6 @@ class Room:
     """Where the tabs' handlers meet.
 
     Attributes:
-        turn: held by whoever uses the model, which does one thing at a time.
         collection: what Find searches, if anything.
     """
 
@@ -36,11 +36,24 @@ class Room:
     ) -> None:
         self.model, self.limits, self.collection = model, limits, collection
         self.visits = Visits(limits)
-        self.turn = threading.Lock()
+        self._model_thread = ThreadPoolExecutor(1, "model")
 
     def visit(self, request: Any) -> Visit:
         """Whose request it is: Gradio gives every open page a name."""
         return self.visits.of(request.session_hash)
+
+    def in_turn(self, work: Callable[[], _T]) -> Future[_T]:
+        """Have something done with the model, once everything asked of it before is done.
+
+        All of it is done in one thread. That is what keeps its uses apart; and for every thread
+        that computes, PyTorch starts helpers and the system sets memory aside, which cost a third
+        of a short answer's time and are not given back.
+        """
+        return self._model_thread.submit(work)
+
+    def close(self) -> None:
+        """Whatever still waits for the model is not done any more."""
+        self._model_thread.shutdown(wait=False, cancel_futures=True)
 
     def load(self, asked: dict[str, Any]) -> Clip:
         """What a visitor chose: an upload by its ticket, or an example by its name.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from qwen_audio import Frames, Stage, View
+from qwen_audio import Frames, Stage, View, Waveform
 
 from .drawn import image, picture_of
 from .room import Room, spoken
@@ -36,8 +37,8 @@ class Seeing:
         frames = frames_at(self.room, clip, str(tap))
         view = View.of(frames, clip.name, columns=_COLUMNS)
         square = View.of(frames, clip.name, columns=_SQUARE_COLUMNS)
-        with self.room.turn:
-            stories = self.room.model.inspect(clip.part).taps
+        part = clip.part
+        stories = self.room.in_turn(lambda: self.room.model.inspect(part)).result().taps
         story = next(one for one in stories if one.tap == str(tap))
         mel = tap.stage is Stage.MEL
         return {
@@ -65,10 +66,7 @@ class Seeing:
         tap = str(self.room.model.geometry.tap(str(asked.get("tap"))))
         if tap not in clip.timings:
             part, timings = clip.part, clip.timings
-            with self.room.turn:
-                start = time.perf_counter()
-                self.room.model.activations(part, taps=[tap])
-                timings[tap] = time.perf_counter() - start
+            timings[tap] = self.room.in_turn(lambda: _timed(self.room, part, tap)[1]).result()
         return {"tap": tap, "seconds": clip.timings.get(tap)}
 
     @spoken
@@ -76,8 +74,8 @@ class Seeing:
         """What would be said at every level of the language model, over time."""
         visit = self.room.visit(request)
         clip = visit.opened
-        with self.room.turn:
-            lens = self.room.model.lens(clip.part)
+        part = clip.part
+        lens = self.room.in_turn(lambda: self.room.model.lens(part)).result()
         visit.kept["lens"] = lens
         start = clip.seen.start_seconds
         return {
@@ -96,22 +94,31 @@ class Seeing:
 
 def frames_at(room: Room, clip: Clip, tap: str) -> Frames:
     """A tap's rows: all taps are read in one pass and kept where memory allows, else this alone."""
-    kept = clip.frames
-    if tap not in kept:
-        part = clip.part
-        with room.turn:
-            if tap in kept:  # another request has read it meanwhile
-                return kept[tap]
-            stories = room.model.inspect(part).taps
-            size = sum(4 * story.rows * story.width for story in stories)
-            if size <= room.limits.memory_bytes // _KEPT_SHARE:
-                kept |= room.model.activations(part, taps=[story.tap for story in stories])
-            else:
-                kept.clear()
-                start = time.perf_counter()
-                kept |= room.model.activations(part, taps=[tap])
-                clip.timings[tap] = time.perf_counter() - start
+    if tap not in clip.frames:
+        return room.in_turn(lambda: _read(room, clip, tap)).result()
+    return clip.frames[tap]
+
+
+def _read(room: Room, clip: Clip, tap: str) -> Frames:
+    kept, timings, part = clip.frames, clip.timings, clip.part
+    if tap in kept:  # another request has read it meanwhile
+        return kept[tap]
+    stories = room.model.inspect(part).taps
+    size = sum(4 * story.rows * story.width for story in stories)
+    if size <= room.limits.memory_bytes // _KEPT_SHARE:
+        kept |= room.model.activations(part, taps=[story.tap for story in stories])
+    else:
+        kept.clear()
+        frames, timings[tap] = _timed(room, part, tap)
+        kept |= frames
     return kept[tap]
+
+
+def _timed(room: Room, part: Waveform, tap: str) -> tuple[Mapping[str, Frames], float]:
+    """A tap's rows, and the seconds that they took."""
+    start = time.perf_counter()
+    frames = room.model.activations(part, taps=[tap])
+    return frames, time.perf_counter() - start
 
 
 def _heat(view: View) -> dict[str, Any]:

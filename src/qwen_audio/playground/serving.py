@@ -37,11 +37,13 @@ class Playing:
 
     def wait(self) -> None:
         """Until it is stopped from the keyboard."""
-        self._page.block_thread()
+        self._page.block_thread()  # which takes the interruption for itself
+        self.room.close()
 
     def close(self) -> None:
         """Shut it."""
         self._page.close(verbose=False)
+        self.room.close()
 
 
 def check_installed() -> None:
