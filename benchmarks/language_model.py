@@ -7,8 +7,7 @@ from typing import Any
 from .checkpoints import SEVEN_B, SMALL, checkpoint
 from .ear import DTYPE
 from .machine import available_bytes
-from .ours import can_stream
-from .settings import Missing, Result, Settings, Target
+from .settings import Result, Settings, Target
 from .turns import in_turns, median
 
 __all__ = ["lm_depth", "streamed_lm"]
@@ -20,8 +19,6 @@ ROOMY = "64GB"
 
 def streamed_lm(settings: Settings) -> Result:
     """The resident time is that of eight layers, four times over, so that this needs no 16 GB."""
-    if not can_stream():
-        raise Missing("qwen_audio.load has no max_memory")
     options, deep, measured = _options(settings)
     limit = "3GB" if not settings.quick else "1.5GB"
     resident = ["lm.0", f"lm.{measured}"]
@@ -62,8 +59,8 @@ def streamed_lm(settings: Settings) -> Result:
 def lm_depth(settings: Settings) -> Result:
     options, deep, shallow = _options(settings)
     needed = 17.5 * GB if not settings.quick else 0
-    fits = available_bytes() >= needed or not can_stream()
-    memory = {"max_memory": ROOMY} if fits and can_stream() else {}
+    fits = available_bytes() >= needed
+    memory = {"max_memory": ROOMY} if fits else {}
     taps = ["projector", "lm.0", f"lm.{shallow}", f"lm.{deep}"]
     rounds = in_turns(settings, {"ours": ("ours:depths", {**options, "taps": taps, **memory})})
     took = [facts["seconds_of"] for facts in rounds.facts("ours")]

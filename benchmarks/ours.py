@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +73,4 @@ def opened(checkpoint: str, dtype: str, threads: int, max_memory: str | None = N
     import qwen_audio as qa
 
     torch.set_num_threads(threads)
-    options = {} if max_memory is None else {"max_memory": max_memory}
-    return qa.load(checkpoint, device="cpu", dtype=dtype, **options)
-
-
-def can_stream() -> bool:
-    """Whether `load` takes `max_memory`."""
-    import qwen_audio as qa
-
-    return "max_memory" in inspect.signature(qa.load).parameters
+    return qa.load(checkpoint, device="cpu", dtype=dtype, max_memory=max_memory)
