@@ -10,12 +10,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+from recipes.embedded import checkpoint
+from recipes.embedded.parts import Parts
+
 from .clips import make
 from .page import figures, filled
 
 ROOT = Path(__file__).parents[2]
 PAGE, FIGURES = ROOT / "docs/study.md", ROOT / "docs/study"
 EAR = ["mel", *(f"encoder.{k}" for k in range(5)), "audio_tower"]
+
+
+def untrained(parts: Path, work: Path) -> Path:
+    """The embedded checkpoint as it was before its first step: with Whisper tiny.en's own ear."""
+    folder = work / "whisper"
+    if not folder.exists():
+        opened = Parts(parts)
+        tokenizer = opened.tokenizer()
+        checkpoint.save(checkpoint.build(tokenizer, opened.whisper), tokenizer, folder)
+    return folder
 
 
 def main() -> None:
@@ -31,15 +44,16 @@ def main() -> None:
     model = ["--model", options.model] if options.model else []
     found = {}
     runs = {
-        "mean": [],  # every tap, the mean of its rows
-        "spread": ["--pooling", "mean+std", "--tap", *EAR],
-        "last": ["--span", "last", "--tap", *(f"lm.{k}" for k in range(5)), "lm.norm"],
+        "mean": model,  # every tap, the mean of its rows
+        "spread": [*model, "--pooling", "mean+std", "--tap", *EAR],
+        "last": [*model, "--span", "last", "--tap", *(f"lm.{k}" for k in range(5)), "lm.norm"],
+        "before": ["--model", str(untrained(options.parts, options.work)), "--tap", *EAR],
     }
     for name, given in runs.items():
         out = options.work / name
         shown = ["qwen-audio", "probe", str(manifest), *given, "--probe", "logistic", "ridge"]
         print(" ".join(shown), flush=True)
-        command = [*shown[1:], *model, "--cache", str(options.work / "cache"), "-o", str(out)]
+        command = [*shown[1:], "--cache", str(options.work / "cache"), "-o", str(out)]
         done = subprocess.run([sys.executable, "-m", "qwen_audio.cli", *command], check=False)
         if not (out / "scores.json").exists():
             sys.exit(done.returncode or 1)

@@ -8,6 +8,7 @@ from qwen_audio.depth_chart import depth_picture
 
 LINEAR = ("logistic", "ridge")
 _COLUMNS = ("mel", "encoder.0", "encoder.2", "encoder.4", "audio_tower", "lm.0", "lm.2", "lm.norm")
+_EAR = ("mel", *(f"encoder.{k}" for k in range(5)), "audio_tower")
 
 Found = Mapping[str, Mapping[str, Any]]
 
@@ -27,6 +28,7 @@ def filled(page: str, found: Found) -> str:
         "depth": _depth(found["mean"]),
         "peaks": _peaks(found["mean"]),
         "controls": _controls(found),
+        "before": _before(found["before"], found["mean"]),
         "spread": _compared(found["mean"], found["spread"], "mean", "mean+std", ear=True),
         "last": _compared(found["mean"], found["last"], "audio, mean", "last", ear=False),
     }
@@ -110,6 +112,23 @@ def _peaks(run: Mapping[str, Any]) -> str:
         (line(target) for target in _targets(run)),
     )
     return f"{table}\n\n{_verdict(run)}"
+
+
+def _before(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The ear tap by tap as it was given and as it was trained, and what that says."""
+
+    def line(run: Mapping[str, Any], whose: str, target: str) -> list[str]:
+        at = {row["tap"]: row["score"] for row in _rows(run, target)}
+        best = max(at[tap] for tap in _EAR)
+        shown = {tap: f"{at[tap]:.2f}" for tap in _EAR}
+        cells = [f"**{text}**" if at[tap] == best else text for tap, text in shown.items()]
+        return [f"{target}, {whose}", *cells]
+
+    targets = [target for target in _targets(before) if target in ("instrument", "family", "tempo")]
+    runs = ((before, "Whisper's ear"), (after, "trained"))
+    table = _table(["", *_EAR], (line(run, who, t) for t in targets for run, who in runs))
+    verdict = _verdict(before).replace("In this run", "In Whisper's own ear")
+    return f"{table}\n\n{verdict}"
 
 
 def _verdict(run: Mapping[str, Any]) -> str:
