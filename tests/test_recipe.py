@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes.embedded import synth
 from recipes.embedded.captions import (
     CHANGES,
     EFFECTS,
@@ -22,7 +23,8 @@ from recipes.embedded.captions import (
     cautious,
     parse,
 )
-from recipes.embedded.instruments import BACKINGS, BY_NAME, INSTRUMENTS, LEADS
+from recipes.embedded.instruments import BACKINGS, BY_NAME, INSTRUMENTS, LEADS, VARIANTS
+from recipes.embedded.score import Note
 from recipes.embedded.tally import MUSIC
 
 import qwen_audio as qa
@@ -87,6 +89,50 @@ def test_held_out_programs_are_nobodys_to_train_on() -> None:
     held_out = [program for instrument in INSTRUMENTS for program in instrument.held_out]
     assert not trained & set(held_out)
     assert len(BY_NAME) == len(INSTRUMENTS)
+
+
+def test_variants_are_other_sounds_of_what_is_trained_on() -> None:
+    for font, of_font in VARIANTS.items():
+        for name, places in of_font.items():
+            held_out = {program for i in INSTRUMENTS for program in i.held_out}
+            assert name in BY_NAME, (font, name)
+            assert all(bank > 0 and program not in held_out for bank, program in places), font
+
+
+@pytest.mark.parametrize("name", synth.NAMES)
+def test_what_is_made_from_scratch_has_the_pitch_of_its_notes(name: str) -> None:
+    instrument = BY_NAME[name]
+    key = (instrument.low + instrument.high) // 2
+    for seed in range(6):
+        notes = (Note(0.1, 1.0, key, 0.8),)
+        wave = synth.play(np.random.default_rng(seed), name, notes, 1.5)
+        assert wave.shape == (24_000,)
+        assert wave.dtype == np.float32
+        assert np.isfinite(wave).all()
+        assert not wave[: round(0.1 * 16_000)].any(), "sounds before its note"
+        # Where partials are whole multiples, so are the peaks of the spectrum; a bar's lowest
+        # partial is its pitch, and an organ may sound an octave or a fifth below.
+        power = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))) ** 2
+        hertz = np.fft.rfftfreq(len(wave), 1 / 16_000)
+        pitch = 440 * 2 ** ((key - 69) / 12)
+        partials = np.arange(0.5, 16, 0.5) * pitch
+        if name in ("glockenspiel", "vibraphone", "marimba", "electric piano"):
+            partials = pitch * np.arange(1, 2)
+        near = (np.abs(hertz[:, None] - partials) < 0.03 * partials).any(1)
+        least = 0.35 if len(partials) == 1 else 0.7
+        assert power[near].sum() / power.sum() > least, (name, seed)
+
+
+def test_notes_of_an_organ_last_and_those_of_a_marimba_fade() -> None:
+    notes = (Note(0.0, 2.0, 60, 0.8),)
+
+    def left(name: str) -> float:
+        wave = synth.play(np.random.default_rng(0), name, notes, 2.0)
+        early, late = wave[3_200:6_400], wave[24_000:27_200]
+        return float(np.sqrt(np.mean(late**2) / np.mean(early**2)))
+
+    assert left("organ") > 0.7
+    assert left("marimba") < 0.05
 
 
 @dataclass(frozen=True)

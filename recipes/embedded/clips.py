@@ -16,6 +16,15 @@ from .score import SHORTEST_PULSE, compose
 LEVELS = {"quiet": (-46.0, -34.0), "moderate": (-29.0, -22.5), "loud": (-17.5, -10.0)}
 RAMPS = (12.0, 26.0)  # decibels from one end to the other of a clip that grows louder or softer
 SHARES = {"music": 0.66, "speech over music": 0.06, "speech": 0.1, "effect": 0.15, "silence": 0.03}
+# What lasts a second is seldom a piece of music, even where it has a pitch.
+BRIEF = 1.5  # seconds
+BRIEF_SHARES = {
+    "music": 0.33,
+    "speech over music": 0.04,
+    "speech": 0.1,
+    "effect": 0.5,
+    "silence": 0.03,
+}
 
 
 def _room(rng: np.random.Generator, wave: Wave) -> Wave:
@@ -122,7 +131,8 @@ def draw(
     Without a `kind` of `SHARES` it may be any. `vary` changes timbres; `held_out` has a program
     lead that is kept from training.
     """
-    kind = kind or str(rng.choice(tuple(SHARES), p=tuple(SHARES.values())))
+    shares = SHARES if seconds >= BRIEF else BRIEF_SHARES
+    kind = kind or str(rng.choice(tuple(shares), p=tuple(shares.values())))
     if kind == "silence":
         return _silence(rng, seconds), Attributes("silence")
     if kind == "speech":

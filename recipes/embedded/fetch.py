@@ -13,6 +13,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from .sounds import GAME_PACKAGES
+
 TRAINING = (
     "fluid-soundfont-gm",
     "musescore-general-soundfont-small",
@@ -24,6 +26,7 @@ TRAINING = (
     "freedoom",
     "minetest-data",
     "sonic-pi-samples",
+    *GAME_PACKAGES,
 )
 # Heard in evaluation only.
 TESTING = (

@@ -15,7 +15,7 @@ _KINDS = ("music", "speech", "effect", "silence")
 _TEXTURES = ("line", "chords", "accompanied")
 _FLAGS = (False, True)
 # The hard ones.
-_WEIGHTS = {"lead": 4.0, "family": 2.0, "texture": 2.0, "drums": 1.5, "tempo": 3.0, "change": 2.0}
+_WEIGHTS = {"lead": 4.0, "family": 2.0, "texture": 2.0, "drums": 1.5, "tempo": 4.0, "change": 2.0}
 _FRAMES = 6  # of a clip that are judged alone
 
 

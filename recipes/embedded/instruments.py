@@ -70,6 +70,50 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument("banjo", "plucked", (105,), 48, 84, held_out=(106, 107)),
 )
 
+# Other sounds for the same names, beside General MIDI's: font, name → (bank, program). None is of a
+# held-out program.
+_SHARED_VARIANTS: dict[str, tuple[tuple[int, int], ...]] = {
+    "electric piano": ((8, 4), (8, 5)),
+    "harpsichord": ((8, 6),),
+    "set of tubular bells": ((8, 14),),
+    "organ": ((8, 16), (8, 17), (8, 19)),
+    "accordion": ((8, 21),),
+    "acoustic guitar": ((8, 25),),
+    "clean electric guitar": ((8, 26), (8, 28)),
+    "distorted guitar": ((8, 30),),
+    "synth bass": ((8, 38), (8, 39)),
+    "brass section": ((8, 61), (8, 62), (8, 63)),
+    "synth lead": ((8, 80),),
+}
+VARIANTS: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {
+    "fluid": _SHARED_VARIANTS | {"violin": ((8, 40),), "string section": ((8, 48),)},
+    "musescore": _SHARED_VARIANTS
+    | {
+        "piano": ((8, 0),),
+        "violin": ((8, 40),),
+        "string section": tuple(
+            (bank, program) for bank in (20, 25, 30, 40, 50) for program in (44, 48, 49)
+        ),
+        "section of pizzicato strings": ((20, 45), (25, 45), (30, 45), (40, 45), (50, 45)),
+        "synth lead": ((8, 80), (20, 81)),
+    },
+    "generaluser": _SHARED_VARIANTS
+    | {
+        "set of tubular bells": ((8, 14), (9, 14), (11, 14)),
+        "synth bass": ((1, 38), (8, 38), (8, 39), (11, 38), (11, 39), (12, 38)),
+        "string section": ((1, 44), (1, 48), (1, 49), (8, 48), (11, 49), (12, 49)),
+        "choir": ((1, 52),),
+        "trumpet": ((1, 56),),
+        "trombone": ((1, 57),),
+        "French horn": ((1, 60),),
+        "brass section": ((1, 61), (8, 61), (8, 62), (8, 63), (11, 61)),
+        "whistle": ((11, 78),),
+        "synth lead": ((1, 80), (1, 81), (8, 80), (8, 81), (12, 80), (12, 81), (13, 80), (13, 81)),
+        "synth pad": ((11, 88), (11, 89), (11, 96), (12, 88), (12, 89), (13, 88)),
+    },
+    "sonivox": {},
+}
+
 BY_NAME: dict[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}
 LEADS: tuple[str, ...] = tuple(BY_NAME)
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(i.family for i in INSTRUMENTS))

@@ -10,6 +10,8 @@ import tinysoundfont
 from numpy.typing import NDArray
 from scipy import ndimage, signal
 
+from . import synth
+from .instruments import VARIANTS
 from .score import Note, Part, Score
 
 Wave = NDArray[np.float32]
@@ -17,6 +19,8 @@ RATE = 16_000
 _RENDER_RATE = 32_000
 _DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
 _STILL = 1e-4
+_MADE = 0.15  # of the parts that could be made from scratch are
+_DOUBLED = 0.12  # of the others sound twice, slightly out of tune: worn pianos, choruses
 _VIBRATO = ("strings", "voices", "brass", "reeds", "flutes")
 
 
@@ -41,7 +45,13 @@ class Player(Protocol):
     names: tuple[str, ...]
 
     def play(
-        self, font: str, program: int, notes: tuple[Note, ...], seconds: float, shift: float = 0.0
+        self,
+        font: str,
+        program: int,
+        notes: tuple[Note, ...],
+        seconds: float,
+        shift: float = 0.0,
+        bank: int = 0,
     ) -> Wave:
         """The notes on one program (a drum kit where `program` is negative), at 16 kHz."""
 
@@ -55,7 +65,13 @@ class SoundFonts:
         self.names = tuple(fonts)
 
     def play(
-        self, font: str, program: int, notes: tuple[Note, ...], seconds: float, shift: float = 0.0
+        self,
+        font: str,
+        program: int,
+        notes: tuple[Note, ...],
+        seconds: float,
+        shift: float = 0.0,
+        bank: int = 0,
     ) -> Wave:
         """The notes on one program (a drum kit where `program` is negative), at 16 kHz.
 
@@ -66,7 +82,7 @@ class SoundFonts:
         drums = program < 0
         number = -program - 1 if drums else program
         self._synth.program_select(
-            0, self._fonts[font], 128 if drums else 0, number, is_drums=drums
+            0, self._fonts[font], 128 if drums else bank, number, is_drums=drums
         )
         events: list[tuple[float, int, float]] = []
         for note in notes:
@@ -123,8 +139,20 @@ def _reshaped(rng: np.random.Generator, wave: Wave) -> Wave:
     return as_wave(wave * level ** rng.uniform(-0.4, 0.6))
 
 
+def _resonant(rng: np.random.Generator, wave: Wave) -> Wave:
+    """Up to three resonances, as bodies, mutes and small loudspeakers have."""
+    for _ in range(int(rng.integers(1, 4))):
+        centre, quality = float(np.exp(rng.uniform(5.5, 8.6))), float(rng.uniform(1, 8))
+        b, a = signal.iirpeak(centre, quality, fs=RATE)
+        gain = 10 ** (float(rng.uniform(3, 16)) / 20) - 1
+        wave = as_wave(wave + gain * signal.lfilter(b, a, wave))
+    return wave
+
+
 def _varied(rng: np.random.Generator, wave: Wave, family: str | None) -> Wave:
-    """One part with another body: vibrato, equaliser, tremolo, drive."""
+    """One part with another body: vibrato, equaliser, resonances, tremolo, drive."""
+    if family is not None and rng.random() < 0.25:
+        wave = _resonant(rng, wave)
     if family in _VIBRATO and rng.random() < 0.4:
         wave = _vibrato(rng, wave)
     if rng.random() < 0.3:
@@ -141,12 +169,23 @@ def _varied(rng: np.random.Generator, wave: Wave, family: str | None) -> Wave:
     return wave
 
 
-def _program(rng: np.random.Generator, part: Part, held_out: bool) -> int:
+def _program(rng: np.random.Generator, part: Part, font: str, held_out: bool) -> tuple[int, int]:
+    """A bank and a program of it."""
     if part.instrument is None:
-        return -1 - int(rng.choice(_DRUM_KITS))
+        return 0, -1 - int(rng.choice(_DRUM_KITS))
     if held_out and part.instrument.held_out:
-        return int(rng.choice(part.instrument.held_out))
-    return int(rng.choice(part.instrument.programs))
+        return 0, int(rng.choice(part.instrument.held_out))
+    variants = VARIANTS.get(font, {}).get(part.instrument.name, ())
+    if variants and rng.random() < 0.35:
+        bank, program = variants[rng.integers(len(variants))]
+        return bank, program
+    return 0, int(rng.choice(part.instrument.programs))
+
+
+def _apart(rng: np.random.Generator, shift: float) -> float:
+    """4 to 30 cents, towards the semitone that notes shifted by `shift` are rounded to."""
+    cents = float(rng.uniform(4, 30))
+    return (-cents if shift > round(shift) else cents) / 100
 
 
 def _part(
@@ -158,8 +197,16 @@ def _part(
     for _ in range(layers):
         font = str(rng.choice(player.names))
         shift = float(rng.normal(0, 2.2)) if vary and rng.random() < 0.7 else 0.0
-        program = _program(rng, part, held)
-        wave = player.play(font, program, part.notes, seconds, float(np.clip(shift, -5, 5)))
+        bank, program = _program(rng, part, font, held)
+        made = part.instrument is not None and part.instrument.name in synth.NAMES
+        if vary and made and rng.random() < _MADE:
+            wave = synth.play(rng, part.instrument.name, part.notes, seconds)
+        else:
+            shift = float(np.clip(shift, -5, 5))
+            wave = player.play(font, program, part.notes, seconds, shift, bank)
+            if vary and part.instrument is not None and rng.random() < _DOUBLED:
+                beside = shift + _apart(rng, shift)
+                wave = wave + player.play(font, program, part.notes, seconds, beside, bank)
         if np.abs(wave).max() < _STILL and part.instrument is None:
             wave = player.play(font, -1, part.notes, seconds)
         if np.abs(wave).max() < _STILL:

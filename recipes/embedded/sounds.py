@@ -4,6 +4,7 @@ Recordings come from packages whose licences allow it (see NOTICE); each is deco
 `Bank`, which is kept in the cache folder. What a recording is a sound of is read off its name.
 """
 
+import contextlib
 import io
 import re
 import struct
@@ -16,8 +17,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from qwen_audio import AudioError, load_waveform
+
 from .effects import GROUPS, synthetic_effect
-from .render import RATE, Wave, normalised
+from .render import RATE, Wave, fitted, normalised
 
 # Asterisk's prompts, spoken by people. English is left out, as speech is tested on it, and so is
 # Spanish, which the same voice speaks.
@@ -52,6 +55,34 @@ _DOOM = {
     "machine": "DS(SAW|PSTART|PSTOP|DOR|STNMOV)",
     "nature": "DS(FIRSHT|RLAUNC|FLAM)",
     "electronic": "DS(ITEMUP|WPNUP|ITMBK|GETPOW|TELEPT|PLASMA|BFG)",
+}
+# Games' sounds by folder and name; where nothing fits they are effects of no group. Music, jingles
+# and people's words are left out.
+GAME_PACKAGES = (
+    "pekka-kana-2-data",
+    "caveexpress-data",
+    "lugaru-data",
+    "flare-game",
+    "marsshooter-data",
+    "endless-sky-data",
+    "teeworlds-data",
+)
+_NOT_EFFECTS = re.compile(
+    r"/music/|/announcer/|merchant|[/_-]music|menu\.ogg|tutorial|bonus|vo_teefault|level_up|warcry"
+    r"|_heal|campaign|DesertAmbient",
+    re.IGNORECASE,
+)
+_GAMES = {
+    "impact": "hit|explo|crack|thud|land|clank|crate|stone|step|foot|break|broken|metal|staff|stab"
+    "|switch|door|hammer|crunch|nuke|collide|impact|punch|splat|quake|click|gun_|shotty|tankshot",
+    "machine": "engine|atomic|afterburner|machinery|plasma (tiny|small|medium|large|huge)~"
+    "|ion (tiny|small|medium|large|huge)~|minecart|pump|flying|hyperdrive|rocket|torpedo",
+    "nature": "wind|rain|water|fire|river|splash|whoosh|swish|rustle|burn|swing|skid|flame|droplets"
+    "|thunder|noise|slice",
+    "creature": "bark|growl|snarl|hawk|rabbit|bird|crow|bunny|frog|hen|pig|wolf|bee|chick|moo|owl"
+    "|raven|antlion|goblin|minotaur|skeleton|wyvern|zombie|grave|npc-|mammut|_die|pain|_ko",
+    "electronic": "laser|beam|blaster|alarm|teleport|pulse|scan|ionic|disruptor|robo|timestop"
+    "|shock|particle|pickup|console|score|countdown|seeker|tracker",
 }
 _MINETEST = "usr/share/games/minetest/games/minetest_game/mods"
 _SONIC_PI = "usr/share/sonic-pi/samples"
@@ -154,6 +185,19 @@ def _named_effects(folder: Path) -> list[tuple[Wave, str]]:
     return found
 
 
+def game_effects(package: Path) -> list[tuple[Wave, str]]:
+    """The effects among a game's sounds, with their groups."""
+    kinds = (".wav", ".ogg", ".wv", ".mp3")
+    found = []
+    for path in sorted(path for path in package.rglob("*") if path.suffix in kinds):
+        if _NOT_EFFECTS.search(str(path.relative_to(package))):
+            continue
+        named = (g for g, names in _GAMES.items() if re.search(names, path.stem, re.IGNORECASE))
+        with contextlib.suppress(AudioError):  # some are shorter than anything can be heard in
+            found.append((np.array(load_waveform(path).samples), next(named, "")))
+    return found
+
+
 def build_bank(parts: Path, seed: int) -> Bank:
     """Decode everything that training may use; some minutes, once."""
     rng = np.random.default_rng(seed)
@@ -166,6 +210,8 @@ def build_bank(parts: Path, seed: int) -> Bank:
     effects += _named_effects(parts / "minetest-data" / _MINETEST)
     effects += _named_effects(parts / "sonic-pi-samples" / _SONIC_PI)
     effects += freedoom(parts / "freedoom/usr/share/games/doom/freedoom2.wad")
+    for package in GAME_PACKAGES:
+        effects += game_effects(parts / package)
     return Bank(
         tuple(_synthesised_speech(rng, 1200)),
         tuple(wave for wave in spoken if _usable(wave, 0.6)),
@@ -197,13 +243,23 @@ def speech(rng: np.random.Generator, bank: Bank, seconds: float) -> Wave:
 
 
 def effect(rng: np.random.Generator, bank: Bank, seconds: float) -> tuple[Wave, str | None]:
-    """A clip of one effect, and its group where it has one."""
-    if rng.random() < 0.55:
+    """A clip of one effect, and its group where it has one.
+
+    Made from scratch, or a recording: any as long as the clip, or one of any group over and over,
+    or once.
+    """
+    if rng.random() < 0.45:
         group = str(rng.choice(GROUPS, p=_SYNTHETIC))
         return synthetic_effect(rng, group, seconds), group
-    wanted = str(rng.choice([*{group for _, group in bank.effects}]))
-    of_group = [wave for wave, group in bank.effects if group == wanted]
-    wave = of_group[rng.integers(len(of_group))]
     speed = float(2 ** rng.uniform(-0.35, 0.35))
-    varied = [soxr.resample(wave, RATE * speed, RATE, quality="QQ")]
-    return laid_out(rng, varied, seconds, float(rng.uniform(0.1, 2.0))), wanted or None
+    asked = seconds * RATE * speed
+    as_long = [kept for kept in bank.effects if 0.6 * asked <= len(kept[0]) <= 1.6 * asked]
+    wanted = str(rng.choice(sorted({group for _, group in bank.effects})))
+    of_group = [kept for kept in bank.effects if kept[1] == wanted]
+    whole = len(as_long) >= 20 and rng.random() < 0.5
+    wave, group = (among := as_long if whole else of_group)[rng.integers(len(among))]
+    varied = soxr.resample(wave, RATE * speed, RATE, quality="QQ")
+    if whole:
+        return fitted(normalised(varied), seconds), group or None
+    pause = seconds if rng.random() < 0.35 else float(rng.uniform(0.1, 2.0))
+    return laid_out(rng, [varied], seconds, pause), group or None

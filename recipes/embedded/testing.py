@@ -29,11 +29,17 @@ class FreePats:
         self._config.write_text("\n".join([f"dir {patches}", *lines]) + "\n")
 
     def play(
-        self, font: str, program: int, notes: tuple[Note, ...], seconds: float, shift: float = 0.0
+        self,
+        font: str,
+        program: int,
+        notes: tuple[Note, ...],
+        seconds: float,
+        shift: float = 0.0,
+        bank: int = 0,
     ) -> Wave:
         """See `render.Player`; there is one font here, and its resonances stay where they are."""
-        if font not in self.names or shift:
-            raise ValueError(f"{font!r} shifted by {shift}: FreePats is played as it is")
+        if font not in self.names or shift or bank:
+            raise ValueError(f"{font!r}, bank {bank}, by {shift}: FreePats is played as it is")
         command = ["timidity", "-c", str(self._config), "-Or1slM", f"-s{_RENDER_RATE}"]
         command += ["--reverb=0", "--chorus=0", "-o-", "-"]
         song = _midi(program, notes)
