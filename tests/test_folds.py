@@ -68,7 +68,15 @@ def test_given_splits_are_kept() -> None:
             3,
             "'a' of t has 2 recordings in 2 groups, fewer",
         ),
-        (list("aaabbb"), list("112345"), None, 3, "3 recordings in 2 groups.*or use folds=2"),
+        (list("abb"), list("123"), None, 2, "'a' of t has 1 recording in 1 group, fewer.*--target"),
+        (list("abab"), list("1234"), ["1", "2", "1", "1"], None, "left to train on: add"),
+        (
+            list("aaabbb"),
+            list("112345"),
+            None,
+            3,
+            "3 recordings in 2 groups.*, use folds=2, or probe other",
+        ),
         ([1.0, 2.0, 3.0], list("123"), None, 4, "t has 3 recordings in 3 groups, fewer than the 4"),
         ([1.0, 2.0, 3.0], list("123"), None, 3, "fewer than two different values to test"),
         (list("abab"), list("1234"), None, 1, "folds=1: use 2 or more"),
@@ -112,6 +120,8 @@ def test_intervals() -> None:
     low, high = interval([0.75], [fold], right)
     assert [low, high] == pytest.approx([0.6636, 0.8364], abs=1e-3)
     assert np.isnan(interval([0.3], [fold])).all()
+    assert interval([0.0, 0.9], [fold] * 2)[0] < 0  # as R² may be
+    assert interval([0.0, 0.9], [fold] * 2, least=0.0) == (0, 1)
 
 
 def test_chance() -> None:

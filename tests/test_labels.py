@@ -80,10 +80,11 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     ("rows", "options", "message"),
     [
         (changed("bpm", 120, "fast", 60), {}, "bpm mixes numbers .120. and names .'fast'."),
-        (changed("bpm", 120, True, 60), {}, "bpm mixes numbers"),
+        (changed("bpm", 120, True, 60), {}, "bpm mixes numbers .120. and true or false .True."),
+        (changed("genre", "jazz", True, "folk"), {}, "mixes true or false .True. and names"),
         (changed("bpm", 120, float("nan"), 60), {}, "b.wav has the bpm nan: leave the cell empty"),
         (changed("bpm", 120, float("inf"), 60), {}, "b.wav has the bpm inf"),
-        (changed("genre", "jazz", None, "jazz"), {}, "genre is 'jazz' for every recording"),
+        (changed("genre", "jazz", None, "jazz"), {}, "genre is 'jazz' for every.*--target"),
         (changed("genre", None, None, None), {}, "no recording has a label 'genre'"),
         (changed("group", "x", None, "y"), {}, "b.wav has no 'group': fill every row"),
         (changed("source", "a.wav", "a.wav", "c.wav"), {}, "a.wav is named in rows 1 and 2"),

@@ -167,6 +167,8 @@ def test_splits_that_were_given(tones: Path, model: qa.QwenAudio, tmp_path: Path
         ({"folds": 9}, "has 8 recordings in 8 groups, fewer than the 9 folds"),
         ({"targets": ["key"]}, "no column 'key'"),
         ({"taps": "mel"}, "are lists"),
+        ({"seed": -1}, "seed=-1: use a whole number from 0"),
+        ({"seed": 2**32}, "use a whole number from 0"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_heard(

@@ -62,7 +62,7 @@ def test_what_cannot_be_heard_keeps_its_place(model: qa.QwenAudio, tmp_path: Pat
         ({"taps": ["mel"], "spans": ["prompt"]}, "span='prompt' at tap mel"),
         ({"spans": ["nothing"]}, "span='nothing': use one of"),
         ({"poolings": ["median"]}, "pooling='median': use one of"),
-        ({"poolings": ["none"]}, "gives no vector"),
+        ({"poolings": ["none"]}, r"one of mean, max, mean\+std, last, which give"),
         ({"poolings": []}, "nothing to read"),
         ({"taps": []}, "nothing to read"),
         ({"taps": ["mel"], "prompt": "Why?"}, "only the language model"),

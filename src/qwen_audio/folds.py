@@ -73,7 +73,10 @@ def make_folds(
     for fold in result:
         needed = "different values" if target.numeric else "classes"
         if len(set(values[fold.train])) < 2:
-            raise OptionError(f"{target.name}: fewer than two {needed} are left to train on")
+            raise OptionError(
+                f"{target.name}: fewer than two {needed} are left to train on: add recordings to "
+                "what is trained on, or divide them otherwise"
+            )
         if target.numeric and len(set(values[fold.test])) < 2:
             raise OptionError(
                 f"{target.name}: a fold has fewer than two different values to test: use fewer "
@@ -110,10 +113,12 @@ def _divided(target: Target, groups: np.ndarray, folds: int, seed: int) -> list[
     if count < folds:
         clips = int(np.sum(values == value)) if value else len(values)
         what = f"{value!r} of {target.name}" if value else target.name
+        ways = ["give more recordings", *["leave those cells empty"] * bool(value)]
+        ways += [f"use folds={count}"] * (count > 1)
         raise OptionError(
-            f"{what} has {clips} recordings in {count} groups, fewer than the {folds} folds: give "
-            f"more recordings{', leave those cells empty' if value else ''}, or use "
-            f"{f'folds={count}' if count > 1 else 'other labels'}"
+            f"{what} has {clips} recording{'s' * (clips != 1)} in {count} "
+            f"group{'s' * (count != 1)}, fewer than the {folds} folds: {', '.join(ways)}, or probe "
+            "other columns (targets, --target)"
         )
     divide = GroupKFold if target.numeric else StratifiedGroupKFold
     with warnings.catch_warnings():
@@ -123,7 +128,10 @@ def _divided(target: Target, groups: np.ndarray, folds: int, seed: int) -> list[
 
 
 def interval(
-    scores: Sequence[float], folds: Sequence[Fold], correct: Float[np.ndarray, "test"] | None = None
+    scores: Sequence[float],
+    folds: Sequence[Fold],
+    correct: Float[np.ndarray, "test"] | None = None,
+    least: float = -math.inf,
 ) -> tuple[float, float]:
     """95 % of the mean over folds; of a single fold, over its recordings.
 
@@ -133,6 +141,7 @@ def interval(
 
     Args:
         correct: where there is one fold, and it is a share of right answers: which are right.
+        least: below which the metric can't go.
     """
     from scipy.stats import t
 
@@ -146,7 +155,7 @@ def interval(
     else:
         return math.nan, math.nan
     reach = float(t.ppf(0.975, freedom)) * error
-    return mean - reach, min(mean + reach, 1.0)
+    return max(mean - reach, least), min(mean + reach, 1.0)
 
 
 def at_chance(control: float, baseline: float, tested: int, *, numeric: bool) -> bool:

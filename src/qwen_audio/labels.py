@@ -15,6 +15,8 @@ __all__ = ["LabelRows", "Labels", "Target", "read_labels"]
 GROUP, SPLIT, CLASS = "group", "split", "class"
 """Columns that are taken for what they are called, and the one that class folders make."""
 
+_KINDS = ("numbers", "true or false", "names")
+
 LabelRows = str | Path | Iterable[Mapping[str, Value]]
 
 
@@ -185,23 +187,25 @@ def _target(name: str, sources: Sequence[Source], named: bool) -> Target:
     known = [value for value in values if value is not None]
     if not known:
         raise OptionError(f"no recording has a label {name!r}")
-    numbers = [value for value in known if _is_number(value)]
-    if len(numbers) not in (0, len(known)) and not named:
-        other = next(value for value in known if not _is_number(value))
+    first = {_kind(value): value for value in reversed(known)}
+    if len(first) > 1 and not named:
+        mixed = " and ".join(f"{kind} ({first[kind]!r})" for kind in _KINDS if kind in first)
         raise OptionError(
-            f"{name} mixes numbers ({numbers[0]}) and names ({str(other)!r}): make them one kind, "
+            f"{name} mixes {mixed}: make them one kind, "
             f"or have all taken for names with classes=[{name!r}] (--classes {name})"
         )
     distinct = set(known)
     if len(distinct) == 1:
         raise OptionError(
-            f"{name} is {str(known[0])!r} for every recording: at least two different labels are "
-            "needed to tell them apart"
+            f"{name} is {str(known[0])!r} for every recording, which leaves nothing to tell apart: "
+            "add recordings of another, or probe other columns (targets, --target)"
         )
-    if numbers and len(distinct) > 2 and not named:
+    if "numbers" in first and len(distinct) > 2 and not named:
         return Target(name, tuple(None if v is None else float(v) for v in values), True)
     return Target(name, tuple(None if v is None else str(v) for v in values), False)
 
 
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _kind(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "numbers" if isinstance(value, int | float) else "names"

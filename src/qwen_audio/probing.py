@@ -95,6 +95,8 @@ def probe(
         raise MissingExtraError("probing", "probe") from error
     if errors not in ("raise", "leave_out"):
         raise OptionError(f"errors={errors!r}: use 'raise' or 'leave_out'")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise OptionError(f"seed={seed!r}: use a whole number from 0 to 2**32 - 1")
     given = read_labels(labels, targets=targets, classes=classes, group=group, split=split)
     if isinstance(probes, str) or not set(probes or PROBES) <= set(PROBES):
         raise OptionError(f"probes={probes!r}: use a list of {', '.join(PROBES)}")

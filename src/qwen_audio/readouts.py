@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 from jaxtyping import Float32
@@ -14,7 +14,7 @@ from .audio import Windowing
 from .errors import AudioError, OptionError
 from .frames import Run
 from .model import QwenAudio
-from .pooling import Pooled, Pooling, PoolingName, SpanName, check_pooling, check_span
+from .pooling import Pooled, Pooling, PoolingName, SpanName, check_span
 from .reading import read
 from .spec import Spec
 from .tap import Tap
@@ -22,6 +22,7 @@ from .tap import Tap
 __all__ = ["Readout", "Vector", "plan_readouts", "read_out"]
 
 Vector = Float32[np.ndarray, "width"]
+_POOLED = tuple(name for name in get_args(PoolingName) if name != "none")
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,11 @@ def plan_readouts(
     if not (chosen and poolings and spans):
         raise OptionError("nothing to read: name at least one tap, pooling and span")
     for pooling in poolings:
-        check_pooling(pooling)
-    if "none" in poolings:
-        raise OptionError("pooling 'none' gives no vector a recording: use mean, max or mean+std")
+        if pooling not in _POOLED:
+            raise OptionError(
+                f"pooling={pooling!r}: use one of {', '.join(_POOLED)}, which give a recording one "
+                "vector"
+            )
     readouts: list[Readout] = []
     for span in spans:
         having = sorted(

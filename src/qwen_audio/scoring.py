@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import torch
@@ -41,24 +43,25 @@ def score_all(
     scores: list[Score] = []
     chosen: _Chosen = {}
 
-    def of_readout(readout: Readout) -> list[Score]:
+    # What a thread finds is its own until it is handed over: nothing is shared while it may change.
+    def of_readout(readout: Readout) -> tuple[list[Score], _Chosen]:
         vectors = load(readout)
         if not np.isfinite(vectors).all():
             raise OptionError(
                 f"{readout}: vectors that are not finite: load the model with dtype='float32'"
             )
-        return [
-            score for task in tasks for score in _probed(task, readout, vectors[task.where], chosen)
-        ]
+        strengths: _Chosen = {}
+        found = [_probed(task, readout, vectors[task.where], strengths) for task in tasks]
+        return list(chain.from_iterable(found)), strengths
 
-    def of_mix(mix: tuple[str, list[Readout]]) -> list[Score]:
+    def of_mix(mix: tuple[str, list[Readout]]) -> tuple[list[Score], _Chosen]:
         name, layers = mix
         vectors = [load(readout) for readout in layers]
         return [
             _mixed(task, name, layers, [rows[task.where] for rows in vectors], chosen)
             for task in tasks
             if set(task.probes) - {"knn"}
-        ]
+        ], {}
 
     def alone() -> None:  # the number of OpenMP's threads is each thread's own affair
         threadpool_limits(1)
@@ -67,8 +70,9 @@ def score_all(
     with threadpool_limits(1), ThreadPoolExecutor(threads, "probe", alone) as run:
         for work, items in ((of_readout, readouts), (of_mix, mixes)):
             # Layers are combined once all of them have been probed alone.
-            for found in run.map(work, items):
+            for found, strengths in run.map(work, items):
                 scores += found
+                chosen |= strengths
                 done += 1
                 if on_done:
                     on_done(done, total)
@@ -151,9 +155,10 @@ def _score(
         np.mean([task.score(a, task.constant(f)) for a, f in zip(true, folds, strict=True)])
     )
     one = len(folds) == 1 and not numeric
-    low, high = interval(scores, folds, (true[0] == answered[0]) * 1.0 if one else None)
+    least = -math.inf if numeric else 0.0
+    low, high = interval(scores, folds, (true[0] == answered[0]) * 1.0 if one else None, least)
     control_low, control_high = interval(
-        of_control, folds, (shuffled[0] == controls[0]) * 1.0 if one else None
+        of_control, folds, (shuffled[0] == controls[0]) * 1.0 if one else None, least
     )
     sizes = [len(fold.test) for fold in folds]
     control = float(np.mean(of_control))
