@@ -38,6 +38,13 @@ def test_a_table_a_picture_a_page_and_numbers(tones: Path, tmp_path: Path) -> No
     assert "pitch" in page
     assert "R\\u00b2" in page or "R²" in page
 
+    dark = tmp_path / "dark"
+    done = run("probe", tones, "--target", "pitch", *options[:-4], "-o", dark, "--cache", cache,
+               "--theme", "dark")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert imread(dark / "depth.png")[0, 0, :3].max() < 0.2
+    assert 'background: #14171c"' in (dark / "depth.html").read_text(encoding="utf-8")
+
     machine = run("probe", tones, "--target", "bright", "--json", *options)
     rows = [json.loads(line) for line in machine.stdout.splitlines()]
     assert {row["target"] for row in rows} == {"bright"}

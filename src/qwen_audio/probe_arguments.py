@@ -58,3 +58,6 @@ def add_probe(commands: Any, runs: Mapping[str, Run], *parents: argparse.Argumen
         metavar="FOLDER",
         help="for scores.csv, scores.json, depth.png and depth.html (default: probe)",
     )
+    probe.add_argument(
+        "--theme", choices=("light", "dark"), default="light", help="of the charts (default: light)"
+    )

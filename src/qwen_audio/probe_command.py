@@ -24,6 +24,8 @@ from .terminal import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .panels import ThemeName
+
 __all__ = ["RUNS"]
 
 
@@ -70,7 +72,7 @@ def _probe(options: argparse.Namespace) -> int:
         )
     for note in scores.attrs["notes"]:
         complain(note)
-    _write(scores, folder, {"labels": str(options.labels), **about})
+    _write(scores, folder, {"labels": str(options.labels), **about}, options.theme)
     if options.json:
         for row in _plain(scores):
             say_json(row)
@@ -89,7 +91,7 @@ def _probe(options: argparse.Namespace) -> int:
 RUNS: dict[str, Callable[[argparse.Namespace], int]] = {"probe": _probe}
 
 
-def _write(scores: pd.DataFrame, folder: Path, about: Mapping[str, Any]) -> None:
+def _write(scores: pd.DataFrame, folder: Path, about: Mapping[str, Any], theme: ThemeName) -> None:
     from .depth_chart import depth_page, depth_picture
 
     title = f"What each tap of {Path(about['model']).name} holds"
@@ -103,8 +105,8 @@ def _write(scores: pd.DataFrame, folder: Path, about: Mapping[str, Any]) -> None
     try:
         (folder / "scores.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         scores.drop(columns="weights").to_csv(folder / "scores.csv", index=False)
-        depth_picture(scores, folder / "depth.png", title)
-        depth_page(scores, folder / "depth.html", title)
+        depth_picture(scores, folder / "depth.png", title, theme=theme)
+        depth_page(scores, folder / "depth.html", title, theme=theme)
     except OSError as error:
         raise OptionError(f"{folder} can't be written ({error.strerror or error})") from error
 
