@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
 import threading
 from pathlib import Path
@@ -16,7 +18,7 @@ from matplotlib.text import Text
 import qwen_audio as qa
 from qwen_audio.lens import Followed
 from qwen_audio.lens_drawing import drawable
-from qwen_audio.panels import chosen_panels
+from qwen_audio.panels import chosen_panels, moment, short_word
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -129,6 +131,48 @@ def contrast(one: np.ndarray, other: np.ndarray) -> float:
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_words_that_are_followed_fill_the_scale_and_say_how_far(things: dict[str, Any]) -> None:
+    lens = things["lens"]
+    shares = lens.followed_probabilities[:, lens.rows("audio")]
+    figure = qa.picture(lens, ["followed"])
+    tops = [image.get_clim()[1] for axes in figure.axes for image in axes.get_images()]
+    assert tops
+    assert tops == pytest.approx([float(shares.max())] * len(tops))
+    piano = f"Probability of “piano”, at most {shares[..., 0].max():.1%}"
+    assert piano in [axes.get_title(loc="left") for axes in figure.axes]
+    assert piano in [note.text for note in qa.chart(lens, ["followed"]).layout.annotations]
+
+
+@pytest.mark.parametrize("name", ["lens", "long lens", "tenths"])
+def test_times_under_the_words_are_apart(things: dict[str, Any], name: str) -> None:
+    lens = things["long lens"] if name == "tenths" else things[name]
+    if name == "tenths":  # 70 s: three figures and a point
+        lens = dataclasses.replace(lens, seconds=lens.seconds * 70 / 155)
+    figure = qa.picture(lens, ["words"])
+    figure.canvas.draw()
+    labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    for (one, box), (other, after) in itertools.pairwise(zip(labels, boxes, strict=True)):
+        assert box.x1 + 3 < after.x0, (one.get_text(), other.get_text())
+
+
+def test_the_bar_stands_beside_the_square(things: dict[str, Any]) -> None:
+    for panels in (["similarity"], ["similarity", "depth"]):
+        figure = qa.picture(things["view"], panels)
+        figure.canvas.draw()
+        square = figure.axes[0]
+        (beside,) = square.child_axes
+        gap = beside.get_window_extent().x0 - square.get_window_extent().x1
+        assert 0 < gap < 0.1 * square.get_window_extent().width
+
+
+def test_times_have_the_digits_that_tell_them_apart() -> None:
+    assert [moment(0.04, 0.05), moment(0.6, 0.6), moment(66.4, 66.4)] == ["0.04", "0.6", "66"]
+    assert moment(150, 15, long=True) == "2:30"
+    assert short_word("<|endoftext|>") == "endoftext"
+    assert short_word(" harpsichords") == "harpsichor…"
 
 
 def test_panels_are_chosen_by_name(things: dict[str, Any]) -> None:

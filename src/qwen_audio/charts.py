@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["chart", "plotly"]
 
+_BETWEEN = 84
+"""Pixels from one panel to the next: an axis with its title, and a heading."""
+
 
 def chart(
     thing: Thing, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
@@ -43,13 +46,13 @@ def chart(
     }
     made = [panel for name in names for panel in makers[type(thing)](thing, colours, name)]
     heights = [height for _, height, _ in made]
-    total = sum(heights) + 70 * len(made) + 60
+    total = sum(heights) + _BETWEEN * len(made) + 60
     figure = make_subplots(
         rows=len(made),
         cols=1,
         subplot_titles=[title for title, _, _ in made],
         row_heights=heights,
-        vertical_spacing=min(70 / total, 0.9 / max(1, len(made) - 1)),
+        vertical_spacing=min(_BETWEEN / total, 0.9 / max(1, len(made) - 1)),
     )
     for row, (_, _, add) in enumerate(made, start=1):
         add(figure, row)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import panels as p
-from .lens import Lens
+from .lens import Lens, Step
 from .panels import Panel, Theme, plain
 
 __all__ = ["lens_panels"]
@@ -50,10 +50,11 @@ def lens_panels(lens: Lens, theme: Theme, name: str) -> list[Panel]:
         title = "Uncertainty: entropy over the whole vocabulary"
         return [(title, tall, over_time(lens.entropy_bits, "bits"))]
     if name == "followed":
-        highest = float(lens.followed_probabilities.max(initial=0.0)) or 1.0
+        highest = p.highest_followed(lens) or 1.0
         return [
             (
-                f"Probability of “{plain(word.label)}”",
+                f"Probability of “{plain(word.label)}”, "
+                f"at most {p.highest_followed(lens, number):.1%}",
                 tall,
                 over_time(
                     lens.followed_probabilities[:, :, number], "probability", zmin=0, zmax=highest
@@ -93,19 +94,25 @@ def _top_words(lens: Lens, columns: int) -> list[list[str]]:
     ]
 
 
+def _start(step: Step) -> str:
+    return p.moment(step.start_seconds, step.end_seconds - step.start_seconds)
+
+
 def _words(figure: Any, row: int, lens: Lens, levels: list[str], amounts: Any) -> None:
     import plotly.graph_objects as go
 
     steps, texts = p.shown_words(lens, _STEPS, _TEXTS)
     long = bool(steps) and steps[-1].end_seconds > 120
-    names = [p.clock(s.start_seconds) if long else f"{s.start_seconds:.1f} s" for s in steps]
+    names = [p.clock(s.start_seconds) if long else f"{_start(s)} s" for s in steps]
     names += [lens.read[place].strip().removeprefix("<|").removesuffix("|>") for place in texts]
     words: list[list[str]] = []
+    whole: list[list[str]] = []
     shares: list[list[float]] = []
     for level in range(len(levels)):
         said = [(step.words[level], step.probabilities[level]) for step in steps]
         said += [lens.words(level, place)[0] for place in texts]
-        words.append([plain(word.strip() or repr(word)[1:-1]) for word, _ in said])
+        words.append([plain(p.short_word(word)) for word, _ in said])
+        whole.append([plain(word.strip() or repr(word)[1:-1]) for word, _ in said])
         shares.append([share for _, share in said])
     trace = go.Heatmap(
         z=shares,
@@ -114,11 +121,13 @@ def _words(figure: Any, row: int, lens: Lens, levels: list[str], amounts: Any) -
         y=levels,
         text=words,
         texttemplate="%{text}",
+        textfont={"size": 11},  # or the longest word would make all of them small
+        hovertext=whole,
         zmin=0,
         zmax=1,
         colorscale=amounts,
         colorbar={"title": {"text": "probability"}},
-        hovertemplate="%{y}, %{customdata}: “%{text}” %{z:.1%}<extra></extra>",
+        hovertemplate="%{y}, %{customdata}: “%{hovertext}” %{z:.1%}<extra></extra>",
         xgap=2,
         ygap=2,
     )
@@ -130,6 +139,7 @@ def _words(figure: Any, row: int, lens: Lens, levels: list[str], amounts: Any) -
         tickfont={"size": 10},
         tickangle=0,
         showgrid=False,
+        zeroline=False,
         row=row,
     )
     figure.update_yaxes(title_text="Level", type="category", row=row)

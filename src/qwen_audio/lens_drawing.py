@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_lens"]
 
-_STEPS, _TEXTS, _COLUMNS, _LONGEST = 10, 6, 1000, 11
+_STEPS, _TEXTS, _COLUMNS = 10, 6, 1000
 _ROW_INCHES, _MOST_LEVELS = 0.27, 34
 
 
@@ -47,7 +47,7 @@ def draw_lens(figure: Figure, lens: Lens, names: Sequence[str], theme: Theme) ->
         theme,
     )
     grid = figure.add_gridspec(len(rows), 1, height_ratios=heights)
-    highest = float(lens.followed_probabilities.max(initial=0.0)) or 1.0
+    highest = p.highest_followed(lens) if "followed" in names else 0.0
     for place, (name, number) in enumerate(rows):
         axes = figure.add_subplot(grid[place])
         if name == "words":
@@ -61,10 +61,11 @@ def draw_lens(figure: Figure, lens: Lens, names: Sequence[str], theme: Theme) ->
         elif name == "followed":
             _levels_over_time(axes, lens)
             values = lens.followed_probabilities[:, :, number]
-            image = _image(axes, lens, values, cmap=theme.amounts, vmin=0, vmax=highest)
+            image = _image(axes, lens, values, cmap=theme.amounts, vmin=0, vmax=highest or 1.0)
             word = lens.followed[number]
             more = "" if word.label == word.word.strip() else f" (first token of {word.word!r})"
-            axes.set_title(f"Probability of “{drawable(word.label)}”{more}")
+            most = f"at most {p.highest_followed(lens, number):.1%}"
+            axes.set_title(f"Probability of “{drawable(word.label)}”{more}, {most}")
             bar(figure, image, axes, "Probability")
             time_axis(axes, _end(lens), last=number == len(lens.followed) - 1)
         else:
@@ -88,7 +89,7 @@ def _asked(lens: Lens) -> str:
     plain = [part.strip() for part in re.split(r"<\|[^|]*\|>|\n", lens.prompt)]
     texts = [part for part in plain if part and part not in ("user", "assistant", "system")]
     last = texts[-1] if texts else lens.prompt
-    return drawable(last if len(last) <= 50 else f"{last[:49]}…")
+    return drawable(last if len(last) <= 100 else f"{last[:99]}…")
 
 
 def _end(lens: Lens) -> float:
@@ -129,8 +130,7 @@ def _words(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
             mpl.patches.Rectangle((x + 0.02, y - 0.46), 0.96, 0.92, color=fill, linewidth=0)
         )
         bright = fill[0] * 0.3 + fill[1] * 0.59 + fill[2] * 0.11
-        text = drawable(word.strip() or repr(word)[1:-1])
-        text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+        text = drawable(p.short_word(word))
         ink = "#000000" if bright > 0.5 else "#ffffff"
         size = 7.2 if len(text) <= 8 else 6.0
         axes.text(x + 0.5, y, text, ha="center", va="center", fontsize=size, color=ink)
@@ -140,12 +140,13 @@ def _words(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0)
-    ticks = [column + 0.5 for column in range(len(steps))]
-    long = bool(steps) and steps[-1].end_seconds > 120
-    names = [_from(step.start_seconds, step.end_seconds, long=long) for step in steps]
+    edges = [step.start_seconds for step in steps] + [step.end_seconds for step in steps[-1:]]
+    ticks = [float(column) for column in range(len(edges))]
+    long = bool(steps) and edges[-1] > 120
+    names = [p.moment(edge, edges[1] - edges[0], long=long) for edge in edges]
     ticks += [len(steps) + gap + column + 0.5 for column in range(len(texts))]
-    names += [drawable(_short(lens.read[position])) for position in texts]
-    axes.set_xticks(ticks, names, fontsize=7.2)
+    names += [drawable(p.short_word(lens.read[position])) for position in texts]
+    axes.set_xticks(ticks, names, fontsize=6.8)
     unit = "min:s" if long else "s"
     below: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
     for left, count, label in (
@@ -158,18 +159,6 @@ def _words(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
     axes.set_title("The likeliest next word, by time and level; top: what the model says")
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), theme.amounts)
     bar(figure, scale, axes, "Probability")
-
-
-def _short(read: str) -> str:
-    text = read.strip() or repr(read)[1:-1]
-    text = text.removeprefix("<|").removesuffix("|>") if text.startswith("<|") else text
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def _from(start: float, end: float, *, long: bool) -> str:
-    if long:
-        return p.clock(start)
-    return f"{start:.1f}–{end:.1f}" if end - start < 10 else f"{start:.0f}–{end:.0f}"
 
 
 def _nearest(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
@@ -191,7 +180,7 @@ def _nearest(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
         left, width = step * end / steps, end / steps
         axes.add_patch(mpl.patches.Rectangle((left, 0), width * 0.98, 1, color=fill, linewidth=0))
         ink = "#000000" if fill[0] * 0.3 + fill[1] * 0.59 + fill[2] * 0.11 > 0.5 else "#ffffff"
-        text = drawable(_short(word))
+        text = drawable(p.short_word(word))
         axes.text(left + width / 2, 0.5, text, ha="center", va="center", fontsize=7.2, color=ink)
     axes.set(ylim=(0, 1), title="The audio's own nearest tokens at projector, before any layer")
     axes.set_yticks([])

@@ -161,6 +161,20 @@ def shown_words(lens: Lens, steps: int, texts: int) -> tuple[list[Step], list[in
     return lens.steps(steps), [place for place in positions if place > after]
 
 
+def short_word(token: str, most: int = 11) -> str:
+    """A token's text without marks around special ones; a space or line end as Python has it."""
+    text = token.strip() or repr(token)[1:-1]
+    if text.startswith("<|"):
+        text = text.removeprefix("<|").removesuffix("|>")
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def highest_followed(lens: Lens, number: int | None = None) -> float:
+    """How likely a word that is followed (or any of them) becomes where there is audio."""
+    shares = lens.followed_probabilities[:, lens.rows("audio")]
+    return float((shares if number is None else shares[..., number]).max(initial=0.0))
+
+
 def short_name(name: str) -> str:
     """A recording's name without its folder, not too long for a title."""
     short = PurePath(name).name or name
@@ -175,6 +189,14 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def moment(seconds: float, apart_seconds: float, *, long: bool = False) -> str:
+    """A time in seconds, to the digits that tell it from one so far away; `long`: as a clock."""
+    if long:
+        return clock(seconds)
+    digits = 0 if apart_seconds >= 10 else 1 if apart_seconds >= 0.1 else 2
+    return f"{seconds:.{digits}f}"
 
 
 def length_text(seconds: float) -> str:

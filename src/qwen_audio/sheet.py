@@ -64,7 +64,7 @@ def time_axis(axes: Axes, seconds: float, *, last: bool) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(10, steps=steps))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: p.clock(value)))
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(10))
+        axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     axes.tick_params(labelbottom=last)
     if last:
         axes.set_xlabel(
@@ -73,8 +73,10 @@ def time_axis(axes: Axes, seconds: float, *, last: bool) -> None:
 
 
 def bar(figure: Figure, image: Any, axes: Axes, label: str, **more: Any) -> None:
-    """A colour bar that says its unit."""
-    shown = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.035, aspect=12, **more)
+    """A colour bar that says its unit, beside the axes; or in `cax`, axes of its own."""
+    beside: dict[str, Any] = {"ax": axes, "pad": 0.01, "fraction": 0.035, "aspect": 12}
+    place = {} if "cax" in more else beside
+    shown = figure.colorbar(image, **place, **more)
     shown.set_label(label, fontsize=8)
     shown.ax.tick_params(labelsize=7)
     shown.outline.set_visible(False)

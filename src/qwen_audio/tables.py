@@ -14,7 +14,7 @@ from rich.text import Text
 from .certificate import Certificate
 from .inspection import Inspection
 from .lens import Lens
-from .panels import even_share, length_text, shown_words
+from .panels import even_share, length_text, moment, shown_words
 
 __all__ = [
     "certificate_tables",
@@ -126,7 +126,9 @@ def lens_tables(lens: Lens) -> Shown:
     table = _table("time", *names)
     for step in steps:
         cells = [_said(step.words[level], step.probabilities[level]) for level in levels]
-        table.add_row(f"{step.start_seconds:.1f}–{step.end_seconds:.1f} s", *cells)
+        apart = step.end_seconds - step.start_seconds
+        between = f"{moment(step.start_seconds, apart)}–{moment(step.end_seconds, apart)} s"
+        table.add_row(between, *cells)
     if steps:
         yield table
     table = _table("after reading", *names)

@@ -144,20 +144,20 @@ def _novelty(_figure: Figure, axes: Axes, view: View, theme: Theme) -> None:
 
 
 def _similarity(figure: Figure, axes: Axes, view: View, theme: Theme) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     end = len(view.rows) * view.hop_seconds
     shown: Any = {"vmin": -1, "vmax": 1, "cmap": theme.signed, "aspect": "equal"}
     image = axes.imshow(view.similarity, origin="lower", extent=(0, end, 0, end), **shown)
     time_axis(axes, end, last=True)
     axes.set_ylim(0, end)
-    axes.yaxis.set_major_locator(MaxNLocator(8))
+    axes.set_yticks([tick for tick in axes.get_xticks() if 0 <= tick <= end])
     axes.yaxis.set_major_formatter(axes.xaxis.get_major_formatter())
     axes.set(title="Self-similarity: every moment against every other", ylabel=axes.get_xlabel())
     for start in view.boundaries:
         axes.axvline(start, color=theme.ink, linewidth=0.6, linestyle=(0, (4, 2)))
         axes.axhline(start, color=theme.ink, linewidth=0.6, linestyle=(0, (4, 2)))
-    bar(figure, image, axes, "Cosine, the mean taken off", shrink=0.8, panchor=False)
+    # In axes of the square's own, or the bar would stand where a wider panel ends.
+    beside = axes.inset_axes((1.03, 0.1, 0.04, 0.8), label="<colorbar>")
+    bar(figure, image, axes, "Cosine, the mean taken off", cax=beside)
     axes.set_anchor("W")
 
 
