@@ -101,11 +101,18 @@ def test_novelty_is_a_checkerboard_over_the_diagonal() -> None:
 def test_sections_are_apart(seed: int) -> None:
     curve = np.random.default_rng(seed).random(100).astype(np.float32)
     curve[:5] = curve[-5:] = np.nan
+    curve[[5, -6]] = 0
     found = views.section_starts(curve, 7)
     assert found == sorted(found)
     assert all(later - earlier > 7 for earlier, later in itertools.pairwise(found))
     assert all(np.isfinite(curve[place]) for place in found)
     assert int(np.nanargmax(curve)) in found
+
+
+def test_a_curve_that_begins_or_ends_high_has_no_peak_there() -> None:
+    curve = np.full(60, np.nan, np.float32)
+    curve[10:50] = [9.0, *range(8), *range(7, 0, -1), *[0.0] * 15, *range(9)]
+    assert views.section_starts(curve, 6) == [18]
 
 
 @given(seeds, st.integers(1, 40))

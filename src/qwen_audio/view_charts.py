@@ -30,6 +30,8 @@ def view_panels(view: View, theme: Theme, name: str) -> list[Panel]:
     time = {"title_text": "Time (s)"}
 
     def marks(figure: Any, row: int) -> None:
+        for start in p.seams(view) if len(view.windows) <= 200 else []:
+            figure.add_vline(start, line={"color": theme.faint, "width": 1, "dash": "dot"}, row=row)
         for start in view.boundaries:
             figure.add_vline(start, line={"color": theme.mark, "width": 1, "dash": "dash"}, row=row)
 
@@ -139,7 +141,7 @@ def _depth(view: View, theme: Theme) -> Callable[[Any, int], None]:
             hovertemplate="%{x}: %{y:.2f}<extra></extra>",
         )
         figure.add_trace(trace, row=row, col=1)
-        figure.update_yaxes(type="log", title_text="Euclidean norm", row=row)
+        figure.update_yaxes(type="log", dtick="D2", title_text="Euclidean norm", row=row)
         figure.update_xaxes(title_text="Tap", row=row)
 
     return add

@@ -149,19 +149,22 @@ def section_starts(curve: Float[np.ndarray, "columns"], apart: int) -> list[int]
     """The columns at which a new section begins: the peaks of a novelty curve.
 
     A peak is the highest value within `apart` columns on either side, and above the curve's mean by
-    its standard deviation at least.
+    its standard deviation at least. Where the curve begins or ends there is none: it may go on
+    rising beyond.
     """
     known = np.isfinite(curve)
     if not known.any():
         return []
     least = float(curve[known].mean() + curve[known].std())
     heights = np.where(known, curve, -np.inf)
+    ends = set(np.flatnonzero(known)[[0, -1]].tolist())
     found: list[int] = []
     for column in np.argsort(-heights, kind="stable"):
         height = heights[column]
         around = heights[max(0, column - apart) : column + apart + 1]
         far = all(abs(column - other) > apart for other in found)
-        if height > max(least, 1e-6) and height >= around.max() and far:
+        peak = height > max(least, 1e-6) and height >= around.max() and column not in ends
+        if peak and far:
             found.append(int(column))
     return sorted(found)
 
