@@ -144,7 +144,8 @@ player.addEventListener("error", () => {
   if (player.getAttribute("src")) said.innerHTML += " (this sound can't be played)";
 });
 colour.addEventListener("change", draw);
-document.getElementById("before").addEventListener("click", () => choose(chosen - 1));
+document.getElementById("before").addEventListener("click",
+  () => choose(chosen < 0 ? -1 : chosen - 1));
 document.getElementById("after").addEventListener("click", () => choose(chosen + 1));
 draw();
 map.on("plotly_click", event => {
