@@ -25,7 +25,9 @@ def _play(options: argparse.Namespace) -> int:
     else:
         from .rows import Rows
 
-        model = model_for(Rows.open(options.collection).spec, options)
+        rows = Rows.open(options.collection)
+        model = model_for(rows.spec, options)
+        rows.check(model.spec(**rows.spec.options))  # or Find could search by words alone
     playing = play(
         model,
         options.collection,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import io
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from qwen_audio import QwenAudio
 
 __all__ = ["Playing", "check_installed", "play"]
+
+_PORTS = range(7860, 7960)
+"""Where it opens unless told otherwise: at the first that is free."""
 
 
 class Playing:
@@ -74,10 +79,12 @@ def play(
 
     Raises:
         MissingExtraError: without the extra `playground`.
-        OptionError: for a port that isn't free, and where it was to be shared and can't be.
+        OptionError: for a host or port that can't be had, and where it was to be shared and can't
+            be.
         CollectionError: if there is no such collection.
     """
     check_installed()
+    port = _free_port(host, port)
     from fastapi.middleware import Middleware
 
     from .layout import build, look
@@ -121,9 +128,7 @@ def play(
                 **look(),
             )
     except OSError as error:
-        raise OptionError(
-            f"port={port}: {host}:{port} can't be used ({error}): name another"
-        ) from error
+        raise OptionError(f"port={port} can't be used on {host}: name another") from error
     if share and share_url is None:
         page.close(verbose=False)
         told = said.getvalue().strip().partition("\n")[0]
@@ -133,3 +138,34 @@ def play(
             "the connection, or leave it out"
         )
     return Playing(page, room, url, share_url)
+
+
+def _free_port(host: str, port: int | None) -> int:
+    """The port that was named, or the first that is free.
+
+    Raises:
+        OptionError: if there is none. Gradio would try them one by one, for minutes.
+    """
+    if port is not None and port not in range(1, 65536):
+        raise OptionError(f"port={port}: use a number from 1 to 65535")
+    for one in _PORTS if port is None else (port,):
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), one, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = found[0]
+            with socket.socket(family, kind, protocol) as opened:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                opened.bind(address)
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise OptionError(
+                    f"host={host!r} is no address of this machine: use 127.0.0.1, or 0.0.0.0 to "
+                    "let others in"
+                ) from error
+            continue
+        return one
+    if port is None:
+        raise OptionError(f"ports {_PORTS[0]} to {_PORTS[-1]} are all taken: name another")
+    raise OptionError(
+        f"port={port} is taken, or not yours to use: name another, or none for the next that is "
+        "free"
+    )
