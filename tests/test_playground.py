@@ -167,6 +167,21 @@ def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.Qwen
     page.wait_for_function("() => Math.abs(playground.player.audio.currentTime - 0.5) < 0.01")
     assert strip.get_attribute("aria-valuetext") == "0:00.50"
 
+    tab(page, "See")
+    page.wait_for_selector("[data-shown='mel']")
+    page.press("[data-depth]", "ArrowRight")
+    page.wait_for_selector("[data-shown='encoder.0']")
+    strip = page.locator("[data-views] [data-strip]")
+    strip.scroll_into_view_if_needed()
+    width = strip.bounding_box()["width"]
+    strip.hover(position={"x": width / 3, "y": 100})
+    shown = re.fullmatch(r"0:(\d\d\.\d\d) · frame (\d+)", strip.locator(".pg-hint").inner_text())
+    assert shown
+    assert float(shown[1]) == pytest.approx(third, abs=0.02)
+    assert int(shown[2]) == pytest.approx(50 * third, abs=1)  # of 20 ms
+    strip.click(position={"x": width / 3, "y": 100})
+    page.wait_for_function(f"() => playground.player.audio.currentTime >= {third - 0.02}")
+
 
 def test_the_keyboard_reaches_everything_that_can_be_done(page: Any) -> None:
     page.locator("body").press("Tab")
@@ -236,8 +251,41 @@ def test_a_file_that_is_too_large_gets_a_sentence(page: Any, tmp_path: Path) -> 
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as opened:
         opened.truncate(65 * 2**20)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
     choose(page, huge)
     assert status(page) == "huge.wav is larger than 64 MB: choose a shorter one."
+    assert not [url for url in sent if "/clip" in url]  # nobody waits for what will be refused
+
+
+def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.QwenAudio) -> None:
+    choose(page, GUITAR)
+    assert page.inner_text("[data-opened]") == GUITAR.name
+    page.evaluate("() => playground.player.seek('clip', 2)")
+    tab(page, "Compare")
+    page.locator("[data-example='speech.flac']").last.click()
+    pair = page.locator("[data-shown-pair]")
+    pair.wait_for()
+    left = page.locator("[data-first] .pg-head").evaluate("(head) => parseFloat(head.style.left)")
+    assert left == pytest.approx(100 * 2 / model.inspect(GUITAR).seconds, abs=0.5)
+    away = page.locator("details:visible").filter(has_text="Take it away")
+    away.wait_for()
+
+    choose(page, SPEECH)
+    assert page.inner_text("[data-opened]") == SPEECH.name
+    tab(page, "Compare")
+    assert not pair.is_visible()
+    assert not away.count()
+    assert not page.locator(".pg-needed:visible").count()
+
+
+def test_times_are_those_of_a_clock(page: Any) -> None:
+    told = page.evaluate(
+        "() => [[59.97, 1], [59.6, 0], [0, 2], [61.5, 1]].map((time) => playground.clock(...time))"
+    )
+    assert told == ["1:00.0", "1:00", "0:00.00", "1:01.5"]
+    spans = page.evaluate("() => [playground.span(0, 30), playground.span(2.5, 5.5)]")
+    assert spans == ["0:00–0:30", "0:02.5–0:05.5"]
 
 
 def test_silence_is_said_to_be_silent(page: Any) -> None:
@@ -247,6 +295,14 @@ def test_silence_is_said_to_be_silent(page: Any) -> None:
 
 
 def test_without_a_recording_the_page_says_what_to_do(page: Any) -> None:
+    for name in ("Ask", "See", "Compare"):
+        tab(page, name)
+        needed = page.locator(".pg-needed:visible")
+        needed.wait_for()
+        assert needed.inner_text() == "No recording is open yet. Choose one under Hear"
+        assert not page.locator("details:visible").filter(has_text="Take it away").count()
+    needed.get_by_role("button").click()
+    assert page.get_by_role("tab", name="Hear").get_attribute("aria-selected") == "true"
     tab(page, "Ask")
     page.click("#ask")
     page.wait_for_selector("#answers [role=alert]")

@@ -15,10 +15,15 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
+from checkpoints import random_checkpoint
+from qwen_audio.playground.asking import CHAT, PLAIN, WHOLE, Asking
+from qwen_audio.playground.comparing import Comparing
 from qwen_audio.playground.door import Door
 from qwen_audio.playground.finding import Finding
+from qwen_audio.playground.hearing import Hearing
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.room import Room
+from qwen_audio.playground.takeaway import TakeAway
 from qwen_audio.playground.visits import Clip, Visits
 from recordings import write_wav
 
@@ -293,6 +298,62 @@ def test_without_umap_the_map_names_the_extra(
         .map({}, Page())["problem"]
         .startswith("There is no collection here")
     )
+
+
+def test_what_was_found_stays_and_what_was_compared_goes_with_its_recording(
+    twenty: qa.Collection,
+) -> None:
+    room = Room(twenty.model, Limits(), twenty)
+    hearing, away = Hearing(room), TakeAway(room)
+    hearing.open({"example": "guitar.flac"}, Page())
+    Finding(room).find({}, Page())
+    room.visit(Page()).kept |= {"map": twenty, "lens": None, "ask": None}
+    Comparing(room).compare({"example": "speech.flac"}, Page())
+    assert "speech.flac" in away.lines({"view": "compare"}, Page())["python"]
+
+    hearing.open({"example": "djembe.flac"}, Page())
+    assert "guitar.flac" in away.lines({"view": "find"}, Page())["python"]
+    assert away.file({"view": "find", "format": "csv"}, Page())["name"] == "twenty.find.csv"
+    assert "problem" not in away.lines({"view": "map"}, Page())
+    for view in ("compare", "words", "ask"):
+        asked = {"view": view, "format": "csv"}
+        assert "nothing to take away yet" in away.file(asked, Page())["problem"], view
+
+
+def test_a_follow_up_is_taken_away_with_what_it_follows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    room = Room(qa.load(), Limits())
+    asking, away = Asking(room), TakeAway(room)
+    Hearing(room).open({"example": "guitar.flac"}, Page())
+    for question, follow_up in (("Is this music?", False), ("How loud is it?", True)):
+        list(asking.ask(question, CHAT, follow_up, WHOLE, Page()))
+    lines = away.lines({"view": "ask"}, Page())
+    assert lines["command"] == ""
+    assert lines["python"].splitlines()[-2:] == [
+        "heard.ask('Is this music?', chat=True)",
+        "print(heard.ask('How loud is it?', chat=True, follow_up=True))",
+    ]
+    monkeypatch.chdir(Path(__file__).parent.parent / "examples")
+    exec(compile(lines["python"], "lines", "exec"), {})
+    said = room.visit(Page()).answers[0]["text"]
+    assert capsys.readouterr().out.strip() == said
+
+    list(asking.ask("Are there drums?", CHAT, False, WHOLE, Page()))  # another conversation
+    assert "music?" not in away.lines({"view": "ask"}, Page())["python"]
+    *_, refused = asking.ask("And flutes?", PLAIN, True, WHOLE, Page())
+    assert "choose Chat (Instruct), or untick Follow up." in refused
+    assert len(room.visit(Page()).answers) == 3
+
+
+def test_a_models_folder_is_named_but_not_where_it_lies(tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
+    room = Room(qa.load(folder), Limits())
+    Hearing(room).open({"example": "guitar.flac"}, Page())
+    lines = TakeAway(room).lines({"view": "see", "tap": "mel"}, Page())
+    assert lines["command"].endswith("--model other")
+    assert "qa.load('other')" in lines["python"]
+    assert Room(qa.load(), Limits()).model_name == "embedded"
 
 
 INSIDE = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio import AudioError
+from qwen_audio import AudioError, OptionError
 
 from .room import Room, in_words
 from .visits import Clip, Visit
@@ -74,7 +74,12 @@ class Asking:
         clip = visit.opened
         if len(question) > _LETTERS:
             raise AudioError(f"A question has at most {_LETTERS} letters: ask in fewer words.")
+        if follow_up and style != CHAT:
+            raise OptionError(
+                f"A follow-up needs a conversation: choose {CHAT}, or untick Follow up."
+            )
         whole = part == WHOLE or len(clip.windows) == 1
+        key = -1 if whole else clip.window
         entry: dict[str, Any] = {"question": question.strip(), "text": "", "said": None}
         visit.answers = [entry, *visit.answers[: _KEPT_ANSWERS - 1]]
         start = time.perf_counter()
@@ -88,7 +93,7 @@ class Asking:
 
         def work() -> None:
             try:
-                heard, entry["reused"] = self._listening(clip, whole)
+                heard, entry["reused"] = self._listening(clip, key)
                 entry["said"] = heard.ask(
                     question.strip() or None,
                     follow_up=follow_up,
@@ -110,23 +115,19 @@ class Asking:
             entry["text"] = str(entry["said"])
             entry["seconds"] = time.perf_counter() - start
             entry["depth"] = str(self.room.model.taps[-1])
-            visit.kept["ask"] = {
-                "question": entry["question"],
-                "chat": None if style == self.usual_style else style == CHAT,
-                "follow_up": follow_up,
-                "window": None if whole else clip.seen,
-                "said": entry["said"],
-            }
+            chat = None if style == self.usual_style else style == CHAT
+            before = clip.turns.get(key, []) if follow_up and entry["reused"] else []
+            clip.turns[key] = [*before, (entry["question"], chat)]
+            visit.kept["ask"] = clip.turns[key], None if whole else clip.seen
         finally:
             left.set()
         yield _page(visit)
 
-    def _listening(self, clip: Clip, whole: bool) -> tuple[Listening, bool]:
+    def _listening(self, clip: Clip, key: int) -> tuple[Listening, bool]:
         """What was heard, and whether it was kept from an earlier question."""
-        key = -1 if whole else clip.window
         if key in clip.listenings:
             return clip.listenings[key], True
-        heard = self.room.model.listen(clip.waveform if whole else clip.part)
+        heard = self.room.model.listen(clip.waveform if key < 0 else clip.part)
         geometry = self.room.model.geometry
         # Keys and values of every level, as float32, are the most that it comes to.
         size = 8 * heard.audio_tokens * geometry.lm_layers * geometry.lm_width

@@ -24,12 +24,14 @@ class Comparing:
         """The window that is open with the first window of another recording."""
         visit = self.room.visit(request)
         clip = visit.opened
-        other = visit.other = self.room.load(asked)
+        seen = clip.seen
+        other = self.room.load(asked)
         taps = [str(tap) for tap in self.room.model.taps]
         compared = Comparison.of(
             (frames_at(self.room, clip, tap), frames_at(self.room, other, tap)) for tap in taps
         )
-        visit.kept["compare"] = compared
+        if visit.clip is clip and clip.seen == seen:  # else they look at something else by now
+            visit.other, visit.kept["compare"] = other, compared
         low, high = float(compared.by_time.min()), float(compared.by_time.max())
         return {
             "names": [clip.name, other.name],

@@ -23,9 +23,9 @@ class Hearing:
         visit = self.room.visit(request)
         if "window" in asked:
             visit.opened.turn_to(int(asked["window"]))
+            visit.look_anew()
         else:
-            visit.clip = self.room.load(asked)
-            visit.answers, visit.kept = [], {}
+            visit.open(self.room.load(asked))
         return shown(self.room, visit.opened)
 
 

@@ -31,7 +31,12 @@ _QUESTIONS = (
     "Is anyone speaking?",
     "How loud is it?",
 )
-_FOLLOW_UP = "the answers before stay in the conversation"
+_FOLLOW_UP = "In Chat: the answers before stay in the conversation."
+_NEEDED = (
+    '<p class="pg-needed">No recording is open yet. '
+    '<button type="button" class="pg-link" data-to-hear>Choose one under Hear</button></p>'
+)
+"""Where a recording is needed, until there is one."""
 _MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 """Of requests that use the model: one at a time, in order."""
 _QUICK = {"concurrency_id": "quick", "concurrency_limit": 8}
@@ -103,6 +108,7 @@ def _hear(room: Room, channels: dict[str, Any]) -> Any:
 
 def _ask(room: Room, hear: Any) -> None:
     asking = Asking(room)
+    gr.HTML(_NEEDED)
     with gr.Column(elem_classes=["pg-card", "pg-form"]):
         question = gr.Textbox(
             _QUESTIONS[0],
@@ -123,7 +129,7 @@ def _ask(room: Room, hear: Any) -> None:
         with gr.Row(equal_height=True):
             style = gr.Radio([PLAIN, CHAT], value=asking.usual_style, label="Prompt")
             part = gr.Radio([WINDOW, WHOLE], value=WHOLE, label="Heard", elem_id="heard")
-            follow_up = gr.Checkbox(value=False, label="Follow up (Chat)", info=_FOLLOW_UP)
+            follow_up = gr.Checkbox(value=False, label="Follow up", info=_FOLLOW_UP)
         button = gr.Button("Ask", variant="primary", elem_id="ask")
     gr.HTML('<p class="pg-status" id="ask-status" role="status"></p>')
     answers = gr.HTML(elem_id="answers")
@@ -150,6 +156,7 @@ def _see(room: Room, channels: dict[str, Any]) -> None:
         "see.html",
         f"playground.see(element, props, watch, {json.dumps(taps)})",
         MAX=str(len(taps) - 1),
+        NEEDED=_NEEDED,
     )
     timing, words = _heard_by("playground.measured"), _heard_by("playground.lens")
     see, measure, ask = (channels[name] for name in ("see", "measure", "words"))
@@ -163,7 +170,10 @@ def _see(room: Room, channels: dict[str, Any]) -> None:
 
 def _compare(room: Room, channels: dict[str, Any]) -> None:
     view = _drawn(
-        "compare.html", "playground.compare(element, props, watch)", EXAMPLES=_example_chips()
+        "compare.html",
+        "playground.compare(element, props, watch)",
+        EXAMPLES=_example_chips(),
+        NEEDED=_NEEDED,
     )
     channel = channels["compare"]
     channel.submit(_asked(Comparing(room).compare), channel, view, **_QUIET, **_QUICK)
@@ -172,8 +182,10 @@ def _compare(room: Room, channels: dict[str, Any]) -> None:
 def _find(room: Room, channels: dict[str, Any]) -> None:
     finding = Finding(room)
     collection = finding.collection
-    about = f"{escape(collection.path.name)}: {len(collection)} windows, by {collection.spec.tap}."
-    view = _drawn("find.html", "playground.find(element, props, watch)", COLLECTION=about)
+    windows = f"{len(collection)} window{'s' * (len(collection) != 1)}"
+    about = f"{escape(collection.path.name)}: {windows}, compared at {collection.spec.tap}."
+    script = "playground.find(element, props, watch)"
+    view = _drawn("find.html", script, COLLECTION=about, NEEDED=_NEEDED)
     heard = _heard_by("playground.found")
     channel = channels["find"]
     channel.submit(_asked(finding.find), channel, view, **_QUIET, **_MODEL)
@@ -254,11 +266,13 @@ def _drawn(file: str, script: str, html: str = "", classes: str = "", **words: s
 
 
 def _header(room: Room) -> str:
-    model = room.model
-    name = "the small embedded checkpoint" if model.name == "embedded" else model.name
+    name, limits = room.model_name, room.limits
+    name = "the small embedded checkpoint" if name == "embedded" else name
     return (
-        '<header class="pg-header"><h1>Qwen Audio Playground</h1>'
-        f"<p>Hear, ask and see with <b>{escape(name)}</b></p></header>"
+        f'<header class="pg-header" data-most="{limits.upload_bytes}" '
+        f'data-largest="{limits.largest}">'
+        f"<h1>Qwen Audio Playground</h1><p>Hear, ask and see with <b>{escape(name)}</b></p>"
+        '<p class="pg-opened" data-opened aria-live="polite"></p></header>'
     )
 
 

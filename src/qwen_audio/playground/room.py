@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen_audio import AudioError, QwenAudioError, load_waveform
@@ -37,6 +38,12 @@ class Room:
         self.model, self.limits, self.collection = model, limits, collection
         self.visits = Visits(limits)
         self._model_thread = ThreadPoolExecutor(1, "model")
+
+    @property
+    def model_name(self) -> str:
+        """The model's; of one in a folder, the folder's: visitors need not know where it lies."""
+        name = self.model.name
+        return Path(name).resolve().name if Path(name).is_dir() else name
 
     def visit(self, request: Any) -> Visit:
         """Whose request it is: Gradio gives every open page a name."""

@@ -39,9 +39,9 @@ class TakeAway:
             raise OptionError(f"{suffix!r:.20} is no format: choose {', '.join(_TYPES)}.")
         thing, panels = self._thing(visit, view, str(asked.get("tap")))
         data = _saved(thing, panels, suffix, "dark" if asked.get("dark") else "light")
-        named = self.room.collection.path if view == "map" and self.room.collection else None
-        clip = visit.clip
-        stem = (named or Path(clip.name if clip else "collection")).stem
+        collection, clip = self.room.collection, visit.clip
+        about = collection.path if view in ("find", "map") and collection else None
+        stem = (about or Path(clip.name if clip else "recording")).stem
         tap = f".{asked['tap']}" if view == "see" else ""
         return {
             "name": f"{stem}.{view}{tap}.{suffix}",
@@ -112,11 +112,11 @@ class TakeAway:
         return [*lines, *_cut(clip.several)]
 
     def _load(self) -> str:
-        name = self.room.model.name
+        name = self.room.model_name
         return "qa.load()" if name == "embedded" else f"qa.load({name!r})"
 
     def _model(self) -> str:
-        name = self.room.model.name
+        name = self.room.model_name
         return "" if name == "embedded" else f" --model {shlex.quote(name)}"
 
     def _command(self, clip: Clip, verb: str, options: str) -> str:
@@ -139,22 +139,22 @@ class TakeAway:
         clip, asked = visit.opened, visit.kept.get("ask")
         if asked is None:
             raise OptionError(_NOTHING)
-        question = asked["question"]
-        prompt = f" --prompt {shlex.quote(question)}" if question else ""
-        command = f"qwen-audio describe {shlex.quote(clip.name)}{prompt}{self._model()}"
-        options = repr(question) if question else ""
-        if asked["chat"] is not None:
-            options += f"{', ' if options else ''}chat={asked['chat']}"
-            command = ""  # the command asks as the model was taught
-        if asked["follow_up"]:
-            command = ""
+        turns, window = asked
         lines = ["import qwen_audio as qa", "", f"model = {self._load()}"]
-        lines.append(f"clip = qa.load_waveform({clip.name!r})")
-        if asked["window"] is not None:
-            lines += _cut(asked["window"])
-            command = ""
-        lines += ["heard = model.listen(clip)", f"print(heard.ask({options}))"]
-        return command, lines
+        lines += [f"clip = qa.load_waveform({clip.name!r})", *_cut(window)]
+        lines.append("heard = model.listen(clip)")
+        for number, (question, chat) in enumerate(turns):
+            options = [repr(question)] if question else []
+            options += [] if chat is None else [f"chat={chat}"]
+            options += ["follow_up=True"] if number else []
+            lines.append(f"heard.ask({', '.join(options)})")
+        lines[-1] = f"print({lines[-1]})"
+        question, chat = turns[-1]
+        # The command hears all of a recording, asks as the model was taught, and asks once.
+        if len(turns) > 1 or window is not None or chat is not None:
+            return "", lines
+        prompt = f" --prompt {shlex.quote(question)}" if question else ""
+        return f"qwen-audio describe {shlex.quote(clip.name)}{prompt}{self._model()}", lines
 
     def _see_lines(self, visit: Visit, tap: str) -> tuple[str, list[str]]:
         clip = visit.opened

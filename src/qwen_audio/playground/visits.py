@@ -42,6 +42,8 @@ class Clip:
         frames: rows of the taps of that window, as far as they are kept.
         timings: seconds that reading at a tap took, from sound to rows.
         listenings: of the window (by its number), or of all (-1).
+        turns: question and prompt (chat, plain, or None for the usual) of the conversation with
+            each of them.
     """
 
     waveform: Waveform
@@ -51,6 +53,7 @@ class Clip:
     timings: dict[str, float] = field(default_factory=dict)
     listenings: dict[int, Listening] = field(default_factory=dict)
     listening_bytes: int = 0
+    turns: dict[int, list[tuple[str, bool | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.windows = self.waveform.windows()
@@ -123,6 +126,18 @@ class Visit:
         if self.clip is None:
             raise AudioError("No recording is open: choose one under Hear first.")
         return self.clip
+
+    def open(self, clip: Clip) -> None:
+        """Another recording: what was said of the last one goes, and what was made of it."""
+        self.clip, self.answers = clip, []
+        self.kept.pop("ask", None)
+        self.look_anew()
+
+    def look_anew(self) -> None:
+        """What was made of the window before goes; what was found in a collection stays."""
+        self.other = None
+        for view in ("lens", "compare"):
+            self.kept.pop(view, None)
 
     @property
     def bytes_held(self) -> int:

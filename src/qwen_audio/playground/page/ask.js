@@ -26,9 +26,11 @@ playground.ask = (root) => {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && event.target.closest("#question")) begin(event);
   }, true);
+  // Of another recording nothing has been said yet.
+  playground.onClip((_, another) => { if (another) playground.gone("ask"); });
   playground.answered = () => {
     busy = false;
-    playground.changed("ask");
+    if (document.querySelector(".pg-answer dl")) playground.changed("ask");
     playground.say(document.querySelector("#ask-status"));
   };
 };

@@ -13,7 +13,7 @@ playground.away = (root, view, formats) => {
     button.dataset.format = format;
     button.addEventListener("click", () => {
       playground.say(status, "Preparing the file …", "busy");
-      playground.awaited = { n: send("file", { ...extra(), format }), status };
+      playground.awaited.set(send("file", { ...extra(), format }), status);
     });
     return button;
   }));
@@ -22,14 +22,34 @@ playground.away = (root, view, formats) => {
   root.replaceChildren(box);
   const ask = () => { if (box.open) playground.asked[view] = send("lines", extra()); };
   box.addEventListener("toggle", ask);
-  playground.away.boxes[view] = { ask, lines };
+  box.hidden = !playground.away.filled.has(view);
+  playground.away.boxes[view] = { ask, box, lines, status };
 };
-Object.assign(playground, { asked: {}, changed: (view) => playground.away.boxes[view]?.ask() });
-playground.away.boxes = {};
+// What a tab shows has changed, or is there no more: then there is nothing to take away.
+Object.assign(playground.away, { boxes: {}, filled: new Set() });
+Object.assign(playground, { asked: {}, awaited: new Map() });
+playground.changed = (view) => {
+  playground.away.filled.add(view);
+  const part = playground.away.boxes[view];
+  if (!part) return;
+  part.box.hidden = false;
+  playground.say(part.status);
+  part.ask();
+};
+playground.gone = (view) => {
+  playground.away.filled.delete(view);
+  const part = playground.away.boxes[view];
+  if (part) part.box.hidden = true;
+};
 playground.showLines = (said) => {
   const { element } = playground;
-  const view = said?.view;
-  if (!view || playground.asked[view] !== said.n) return;
+  const view = Object.keys(playground.asked).find((one) => playground.asked[one] === said?.n);
+  if (!view) return;
+  const { lines, status } = playground.away.boxes[view];
+  if (said.problem) {
+    lines.replaceChildren();
+    return playground.say(status, said.problem, "problem");
+  }
   const block = (title, text) => {
     const part = element("figure");
     const copy = element("button", "pg-button", "Copy");
@@ -47,12 +67,13 @@ playground.showLines = (said) => {
     part.append(caption, code);
     return part;
   };
-  playground.away.boxes[view].lines.replaceChildren(
+  lines.replaceChildren(
     ...(said.command ? [block("Command", said.command)] : []), block("Python", said.python));
 };
 playground.showFile = (file) => {
-  const waiting = playground.awaited;
-  if (!waiting || file?.n !== waiting.n) return;
-  playground.say(waiting.status, file.problem || "", file.problem ? "problem" : "");
+  const status = playground.awaited.get(file?.n);
+  if (!status) return;
+  playground.awaited.delete(file.n);
+  playground.say(status, file.problem || "", file.problem ? "problem" : "");
   if (file.bytes) playground.download(file);
 };

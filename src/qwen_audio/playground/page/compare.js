@@ -1,6 +1,6 @@
 // Compare: two recordings, each on its own time axis, and their cosines by depth and time.
 playground.compare = (root, props, watch) => {
-  const { axis, dark, element, paint, paintWave, player, samplesOf, say, send, Strip } = playground;
+  const { axis, cosine, dark, element, paint, paintWave, player, ramp, samplesOf, say, send, Strip } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
   const status = find("status");
   const strips = { first: new Strip(find("first"), "clip"), second: new Strip(find("second"), "other") };
@@ -18,8 +18,11 @@ playground.compare = (root, props, watch) => {
     button.addEventListener("click", () => compare({ example: button.dataset.example }));
   });
   const draw = () => {
-    if (!props.value?.by_time) return;
-    paint(find("times").querySelector("canvas"), props.value.by_time, dark() ? "alikeDark" : "alike");
+    if (!props.value?.by_time || find("shown-pair").hidden) return;
+    const { by_time: image } = props.value;
+    const shades = dark() ? "alikeDark" : "alike";
+    paint(find("times").querySelector("canvas"), image, shades);
+    ramp(find("key"), cosine(image.low), shades, cosine(image.high));
     ["first", "second"].forEach((which, k) => paintWave(find(which).querySelector("canvas"), waves[k]));
   };
   watch("value", () => {
@@ -49,10 +52,15 @@ playground.compare = (root, props, watch) => {
     names("names", pair.taps);
     names("values", pair.cosines.map((cosine) => cosine.toFixed(3)));
     root.style.setProperty("--taps", pair.taps.length);
-    const { low, high } = pair.by_time;
-    find("key").textContent = `From ${low.toFixed(2)} (pale) to ${high.toFixed(2)} (strong), deeper taps above.`;
     draw();
     playground.changed("compare");
+  });
+  // Of another recording, or window, nothing has been compared yet.
+  playground.onClip(() => {
+    asked = 0;
+    find("shown-pair").hidden = true;
+    playground.gone("compare");
+    say(status);
   });
   new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
   new ResizeObserver(draw).observe(find("first"));

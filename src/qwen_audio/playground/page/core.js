@@ -4,9 +4,14 @@ window.playground = (() => {
   const channels = {};
   const inBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const clock = (seconds, digits = 1) => {
-    const whole = Math.max(0, seconds);
-    const rest = (whole % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
-    return `${Math.floor(whole / 60)}:${rest}`;
+    const unit = 10 ** digits;
+    const units = Math.round(Math.max(0, seconds) * unit); // rounded first: never 0:60
+    const rest = ((units % (60 * unit)) / unit).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+    return `${Math.floor(units / (60 * unit))}:${rest}`;
+  };
+  const span = (start, end) => {
+    const digits = [start, end].every(Number.isInteger) ? 0 : 1;
+    return `${clock(start, digits)}–${clock(end, digits)}`;
   };
   const element = (tag, classes = "", text = "") => {
     const made = document.createElement(tag);
@@ -72,6 +77,13 @@ window.playground = (() => {
     });
   };
   const dark = () => document.body.classList.contains("dark");
+  // What the colours of a picture mean: its lowest, all shades, its highest.
+  const ramp = (place, low, name, high) => {
+    const bar = element("i", "pg-ramp");
+    bar.style.background = `linear-gradient(90deg, ${STOPS[name]})`;
+    place.replaceChildren(element("b", "", low), bar, element("b", "", high));
+  };
+  const cosine = (value) => value.toFixed(2).replace("-", "−");
 
   const paint = (canvas, image, name) => {
     canvas.width = image.columns;
@@ -154,7 +166,7 @@ window.playground = (() => {
       Object.assign(this, { start, end, what });
       this.place.setAttribute("aria-valuemin", start);
       this.place.setAttribute("aria-valuemax", end);
-      this.follow(start);
+      this.follow(player.source === this.source ? player.seconds() : start);
     }
 
     at(event) {
@@ -266,6 +278,16 @@ window.playground = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
 
-  return { axis, clock, connect, dark, download, element, heat: palette, paint, paintWave, player, refused, samplesOf,
-    say, send, Strip };
+  // What needs a recording says so, and leads to where one is chosen.
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-to-hear]")) return;
+    [...document.querySelectorAll("[role=tab]")].find((one) => one.textContent.trim() === "Hear").click();
+  });
+  // A file dropped beside the place for it would be opened instead of this page.
+  ["dragover", "drop"].forEach((kind) => document.addEventListener(kind, (event) => {
+    if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+  }));
+
+  return { axis, clock, connect, cosine, dark, download, element, heat: palette, paint, paintWave, player, ramp, refused,
+    samplesOf, say, send, span, Strip };
 })();

@@ -1,6 +1,6 @@
 // Find: the nearest windows of a collection, each to be heard.
 playground.find = (root, props, watch) => {
-  const { clock, element, player, say, send } = playground;
+  const { element, player, say, send, span } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
   const status = find("status");
   let asked = 0;
@@ -30,11 +30,13 @@ playground.find = (root, props, watch) => {
       play.addEventListener("click", () => hear({ hit: number }));
       const words = element("div");
       words.append(element("b", "", hit.name),
-        element("span", "pg-small", ` ${clock(hit.start, 0)}–${clock(hit.end, 0)}`));
+        element("span", "pg-small", ` ${span(hit.start, hit.end)}`));
       if (hit.caption) words.append(element("p", "pg-small", hit.caption));
       row.append(play, words, element("span", "pg-score", hit.score.toFixed(3)));
       return row;
     }));
+    const fit = found.words === null ? "their likeness (the cosine of the two, 1 at most)" : "how well their captions fit";
+    find("found").textContent = found.hits.length ? `The nearest come first; the number is ${fit}.` : "";
     map.ring(found.points);
     playground.changed("find");
   });

@@ -1,14 +1,14 @@
 // Hear: a recording comes in as a file, from the microphone or as an example.
 playground.hear = (root, props, watch) => {
-  const { axis, clock, paint, paintWave, player, samplesOf, say, send, Strip } = playground;
+  const { axis, paint, paintWave, player, samplesOf, say, send, span, Strip } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
   const status = find("status");
   const strip = new Strip(find("strip"), "clip");
-  let asked = 0;
-  let samples = null;
+  let [asked, another, samples] = [0, true, null];
 
   const open = (request) => {
     say(status, "Reading …", "busy");
+    another = !("window" in request);
     asked = send("open", request);
   };
   const upload = (body, name) => playground.upload(body, name, status, (ticket) => open({ ticket }));
@@ -37,8 +37,10 @@ playground.hear = (root, props, watch) => {
     const several = clip.windows.length > 1;
     document.body.classList.toggle("pg-several", several);
     find("windows").hidden = !several;
-    find("where").textContent = `Window ${clip.window + 1} of ${clip.windows.length}, ` +
-      `${clock(clip.start, 0)}–${clock(clip.end, 0)}`;
+    const where = `${clip.window + 1} of ${clip.windows.length}, ${span(clip.start, clip.end)}`;
+    find("where").textContent = `Window ${where}`;
+    document.querySelector("[data-opened]").textContent = clip.name + (several ? `, window ${where}` : "");
+    document.body.classList.add("pg-open");
     find("before").disabled = clip.window === 0;
     find("after").disabled = clip.window === clip.windows.length - 1;
     const hop = (clip.end - clip.start) / clip.mel.columns;
@@ -61,7 +63,7 @@ playground.hear = (root, props, watch) => {
     requestAnimationFrame(draw);
     playground.clip = clip;
     playground.changed("hear");
-    playground.listeners.forEach((listener) => listener(clip));
+    playground.listeners.forEach((listener) => listener(clip, another));
   };
   watch("value", () => {
     const clip = props.value;
@@ -73,15 +75,20 @@ playground.hear = (root, props, watch) => {
   new ResizeObserver(draw).observe(find("strip"));
   new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 };
-// Who wants to know that a clip is open; tabs come into being when they are first looked at.
+// Who wants to know that a clip is open, and whether it is another recording or a window of the
+// same; tabs come into being when they are first looked at.
 playground.listeners = [];
 playground.onClip = (listener) => {
   playground.listeners.push(listener);
-  if (playground.clip) listener(playground.clip);
+  if (playground.clip) listener(playground.clip, false);
 };
 
 // A file's bytes → a ticket that opens it once.
 playground.upload = async (body, name, status, then) => {
+  const { most, largest } = document.querySelector("[data-most]").dataset;
+  if (body.size > Number(most)) {
+    return playground.say(status, `${name} is larger than ${largest}: choose a shorter one.`, "problem");
+  }
   playground.say(status, `Sending ${name} …`, "busy");
   try {
     const answer = await fetch(`clip?name=${encodeURIComponent(name)}`, { method: "POST", body });
@@ -120,7 +127,11 @@ playground.picker = (root, upload, status) => {
       const parts = [];
       recorder = new MediaRecorder(stream);
       recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
+      const begun = Date.now();
+      const tell = () => playground.say(status, `Recording … ${playground.clock((Date.now() - begun) / 1000, 0)}`, "busy");
+      const ticking = setInterval(tell, 1000);
       recorder.addEventListener("stop", () => {
+        clearInterval(ticking);
         stream.getTracks().forEach((track) => track.stop());
         recorder = null;
         record.textContent = "Record";
@@ -130,7 +141,7 @@ playground.picker = (root, upload, status) => {
       recorder.start();
       record.dataset.on = "yes";
       record.textContent = "Stop and listen";
-      playground.say(status, "Recording …", "busy");
+      tell();
     } catch {
       playground.say(status, "The microphone can't be used: allow it in the browser, or choose a file.",
         "problem");

@@ -1,6 +1,6 @@
 // The map in Find: every window a point; coloured by a column, named on hover, heard on click.
 playground.map = (root, listen) => {
-  const { clock, element, heat, say } = playground;
+  const { element, heat, say, span } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
   const [canvas, status, choice, hint, told] =
     ["map", "map-status", "colour", "map-hint", "map-said"].map(find);
@@ -11,7 +11,7 @@ playground.map = (root, listen) => {
   let [map, asked, near, chosen, places] = [null, 0, -1, -1, []];
   let found = new Set();
   const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  const about = (k) => `${map.names[k]} ${clock(map.starts[k], 0)}–${clock(map.ends[k], 0)}`;
+  const about = (k) => `${map.names[k]} ${span(map.starts[k], map.ends[k])}`;
 
   // A column's colours, one a point, and what its legend shows.
   const coloured = (name) => {

@@ -1,12 +1,12 @@
 // See: a depth slider along the line; pictures of one tap; words by level and time.
 playground.see = (root, props, watch, taps) => {
-  const { axis, clock, dark, element, paint, player, say, send, Strip } = playground;
+  const { axis, clock, cosine, dark, element, paint, player, ramp, say, send, Strip } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
   const [slider, status] = [find("depth"), find("status")];
   const strip = new Strip(find("strip"), "clip");
   const square = new Strip(find("square"), "clip");
   const facts = { time: null };
-  let [opened, asked, stale, resting] = [false, 0, true, null];
+  let [opened, asked, stale, resting, measuring] = [false, 0, true, null, 0];
 
   const STORIES = {
     mel: "the log-mel spectrogram: all that the model is given",
@@ -39,7 +39,7 @@ playground.see = (root, props, watch, taps) => {
     say(status, find("views").hidden ? "Reading all taps …" : "", "busy");
     asked = send("see", { tap: taps[slider.value] });
     clearTimeout(resting);
-    resting = setTimeout(() => send("measure", { tap: taps[slider.value] }), 500);
+    resting = setTimeout(() => { measuring = send("measure", { tap: taps[slider.value] }); }, 500);
   };
   slider.addEventListener("input", () => { named(); ask(); });
   named();
@@ -53,7 +53,7 @@ playground.see = (root, props, watch, taps) => {
       ["width", String(view.width)],
       ["these rows", amount(view.row_bytes)],
       ["weights read so far", view.weight_bytes ? amount(view.weight_bytes) : "none"],
-      ["time so far", facts.time === null ? "measuring …" : `${(1000 * facts.time).toFixed(0)} ms`],
+      ["time so far", facts.time === null ? "measuring …" : facts.time ? `${(1000 * facts.time).toFixed(0)} ms` : "not measured"],
     ];
     find("facts").replaceChildren(...rows.map(([label, value]) => {
       const fact = element("div");
@@ -64,9 +64,12 @@ playground.see = (root, props, watch, taps) => {
   const draw = () => {
     const view = props.value;
     if (!view?.heat) return;
-    paint(find("heat"), view.heat, view.signed ? (dark() ? "signedDark" : "signed") : "magma");
+    const [shades, alike] = [view.signed ? (dark() ? "signedDark" : "signed") : "magma", dark() ? "alikeDark" : "alike"];
+    paint(find("heat"), view.heat, shades);
+    ramp(find("key"), view.signed ? "below its mean" : "quiet", shades, view.signed ? "above it" : "loud");
     paint(find("colours"), view.colours);
-    paint(find("alike"), view.alike, dark() ? "alikeDark" : "alike");
+    paint(find("alike"), view.alike, alike);
+    ramp(find("square-key"), cosine(view.alike.low), alike, cosine(view.alike.high));
   };
   const show = (view) => {
     find("views").hidden = false;
@@ -74,7 +77,6 @@ playground.see = (root, props, watch, taps) => {
     root.dataset.shape = view.shape.join("×");
     facts.time = view.seconds;
     list(view);
-    find("key").textContent = view.signed ? "blue below its mean and orange above it" : "brighter is louder";
     strip.set(view.start, view.end, (seconds) => ` · frame ${Math.floor((seconds - view.start) / view.hop_seconds)}`);
     square.set(view.start, view.end, (_, event) => {
       const box = find("alike").getBoundingClientRect();
@@ -94,16 +96,17 @@ playground.see = (root, props, watch, taps) => {
     playground.changed("see");
   });
   playground.measured = (measure) => {
-    if (!measure?.seconds || measure.tap !== taps[slider.value] || !props.value?.heat) return;
-    facts.time = measure.seconds;
+    if (!measure || measure.n !== measuring || !props.value?.heat) return;
+    facts.time = measure.seconds ?? 0;
     list(props.value);
   };
 
   let lensAsked = 0;
+  const [lensStatus, table] = [find("lens-status"), find("words")];
   playground.lens = (lens) => {
-    if (!lens || lens.n !== lensAsked || !lens.steps) return;
-    find("lens").hidden = false;
-    const table = find("words");
+    if (!lens || lens.n !== lensAsked) return;
+    if (lens.problem) return say(lensStatus, lens.problem, "problem");
+    say(lensStatus);
     const head = element("tr");
     head.append(element("th"), ...lens.steps.map((step) => {
       const cell = element("th", "", clock(step.start, 1));
@@ -127,14 +130,18 @@ playground.see = (root, props, watch, taps) => {
       return row;
     });
     table.replaceChildren(head, ...body.reverse());
+    playground.changed("words");
   };
 
   // Nothing is read before somebody looks.
   const look = () => {
     if (!opened || !stale || !root.offsetParent) return;
     find("views").hidden = true;
-    find("lens").hidden = true;
     ask();
+    find("lens").hidden = false;
+    table.replaceChildren();
+    playground.gone("words");
+    say(lensStatus, "Reading the words …", "busy");
     lensAsked = send("words", {});
   };
   playground.onClip(() => { opened = true; stale = true; look(); });
