@@ -166,6 +166,26 @@ def test_a_caption_and_a_tap_without_a_mouse(chromium: Any) -> None:
         page.wait_for_selector("[data-shown='encoder.0']")
 
 
+def test_no_file_is_left_behind(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TMPDIR", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with served() as playground, visiting(chromium, playground.url) as page:
+        page.click("[data-record]")
+        page.wait_for_timeout(1000)
+        page.click("[data-record]")
+        page.wait_for_function(
+            "() => document.querySelector('[data-clip] [data-name]').textContent.endsWith('.webm')"
+        )
+        choose(page, GUITAR)
+        page.locator("details:visible summary").click()
+        for suffix in ("npz", "png"):
+            with page.expect_download():
+                page.locator(f"details:visible [data-format={suffix}]").click()
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_where_it_cannot_be_shared_a_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
