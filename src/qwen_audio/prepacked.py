@@ -2,12 +2,13 @@
 
 oneDNN multiplies bfloat16 in blocks. torch hands it plain matrices, which it lays out again each
 time: 5 to 10 % of a long product, a third of a short one. The ops that keep the layout are those
-of torch's own compiler, which are not public: where they are missing, modules stay as they are. The
-results are the same, bit for bit.
+of torch's own compiler, which are not public: where they are missing, or the processor has no
+AVX-512, modules stay as they are. The results are the same, bit for bit.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,10 +51,16 @@ def prepacked(module: nn.Module) -> nn.Module:
 
 def _gains(linear: nn.Linear) -> bool:
     weight = linear.weight
-    known = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return weight.device.type == "cpu" and weight.dtype is torch.bfloat16 and _packs()
+
+
+@cache
+def _packs() -> bool:
+    """Whether this torch has the ops, and this processor the instructions that they ask for."""
+    ops: Any = torch.ops.mkldnn
     return (
-        known
-        and torch.backends.mkldnn.is_available()
-        and weight.device.type == "cpu"
-        and weight.dtype is torch.bfloat16
+        torch.backends.mkldnn.is_available()
+        and hasattr(ops, "_reorder_linear_weight")
+        and hasattr(ops, "_is_mkldnn_bf16_supported")
+        and ops._is_mkldnn_bf16_supported()
     )
