@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from recipes.embedded import synth
+from recipes.embedded.blend import blend
 from recipes.embedded.captions import (
     CHANGES,
     EFFECTS,
@@ -26,6 +28,7 @@ from recipes.embedded.captions import (
 from recipes.embedded.instruments import BACKINGS, BY_NAME, INSTRUMENTS, LEADS, VARIANTS
 from recipes.embedded.score import Note
 from recipes.embedded.tally import MUSIC
+from safetensors.torch import load_file, save_file
 
 import qwen_audio as qa
 
@@ -188,3 +191,18 @@ def test_what_it_hears_in_clips_never_trained_on(
     right = [one is not None and of(one) == label for label, one in asked if label is not None]
     assert len(right) >= 25
     assert sum(right) / len(right) >= floor
+
+
+def test_a_blend_lies_between_two_checkpoints(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 3.0), ("other", 3.0)):
+        (tmp_path / name).mkdir()
+        tensors = {"x" if name != "other" else "y": torch.full((2, 3), value)}
+        save_file(tensors, tmp_path / name / "model-00001-of-00001.safetensors")
+        (tmp_path / name / "config.json").write_text(name)
+    blend(tmp_path / "a", tmp_path / "b", 0.25, tmp_path / "mixed")
+    mixed = load_file(tmp_path / "mixed/model-00001-of-00001.safetensors")
+    assert torch.equal(mixed["x"], torch.full((2, 3), 1.5, dtype=torch.bfloat16))
+    assert (tmp_path / "mixed/config.json").read_text() == "b"
+    with pytest.raises(ValueError, match="are not of one model"):
+        blend(tmp_path / "a", tmp_path / "other", 0.5, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
