@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the later one's weights")
     parser.add_argument("--into", type=Path, required=True, help="a folder that is not there yet")
     options = parser.parse_args()
-    blend(*options.of, options.share, options.into)
+    earlier, later = options.of
+    blend(earlier, later, options.share, options.into)
 
 
 if __name__ == "__main__":
