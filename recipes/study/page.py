@@ -127,8 +127,22 @@ def _before(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     targets = [target for target in _targets(before) if target in ("instrument", "family", "tempo")]
     runs = ((before, "Whisper's ear"), (after, "trained"))
     table = _table(["", *_EAR], (line(run, who, t) for t in targets for run, who in runs))
-    verdict = _verdict(before).replace("In this run", "In Whisper's own ear")
-    return f"{table}\n\n{verdict}"
+    return f"{table}\n\n{_kept(before)}"
+
+
+def _kept(run: Mapping[str, Any]) -> str:
+    """Where timbre and tempo peak in Whisper's ear, and what is left of them after its layers."""
+    said, last = [], _EAR[-2]
+    for target, name in (("instrument", "timbre"), ("tempo", "tempo")):
+        at = {row["tap"]: row for row in _rows(run, target)}
+        peak = max((at[tap] for tap in _EAR), key=_score)
+        lost = at[last]["high"] < peak["low"]
+        said.append(
+            f"{name} is read best at {peak['tap']} ({_between(peak)[:4]}), and at {last} "
+            f"{_between(at[last])}: {'less by more' if lost else 'not less by more'} than the "
+            "intervals"
+        )
+    return f"In Whisper's own ear {'; '.join(said)}."
 
 
 def _verdict(run: Mapping[str, Any]) -> str:
