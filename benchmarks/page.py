@@ -52,7 +52,9 @@ def visitors(settings: Settings) -> Result:
     count, seconds = (3, 2.0) if settings.quick else (20, 60.0)
     clips = visitors_clips(count, settings.threads)
     with tempfile.TemporaryDirectory() as folder, _served(settings, folder) as (url, process):
-        asyncio.run(_all(url, clips[:3], 1.0))  # what is loaded once is loaded
+        # What is made once is made: kernels too, which the processor's libraries keep for each of
+        # the latest lengths.
+        asyncio.run(_all(url, clips, 1.0))
         before = _settled(process)
         stays = asyncio.run(_all(url, clips, seconds))
         busy = _resident(process)
@@ -123,7 +125,8 @@ def visitors_clips(count: int, threads: int) -> list[Any]:
 
 
 def first_caption(settings: Settings) -> Result:
-    """Turn by turn: `describe` in a warm process, and a visitor's click on Ask in Chromium."""
+    """Turn by turn: the command with warm files, a visitor's choosing of the file until its caption
+    in Chromium, and, which nobody waits for, `describe` in a process that has described before."""
     need("gradio", "playwright", "soundfile")
     clip = ROOT / "examples" / "guitar.flac"
     model = opened("embedded", DTYPE, settings.threads)
@@ -150,22 +153,22 @@ def first_caption(settings: Settings) -> Result:
                 processes.append(time.perf_counter() - begun)
                 say(f"  {turn}/{turns} {warm:.3f} s, {asked:.3f} s")
     return Result(
-        what="the first caption on the playground's page, from the click on Ask to the whole "
-        "answer in sight, against `describe` of the same file (the guitar) in a process that has "
-        "described before; also from choosing the file, which includes reading and showing it, and "
-        "a whole `qwen-audio describe` with warm files",
+        what="the first caption on the playground's page, from choosing the file (the guitar) to "
+        "the whole answer in sight, which includes reading and showing it, against the command "
+        "`qwen-audio describe` with warm files; also from the click on Ask alone, against "
+        "`describe` in a process that has described before",
         dtype=DTYPE,
         figures={
             "describe_seconds": median(warm for warm, _, _ in pairs),
             "click_to_caption_seconds": median(asked for _, asked, _ in pairs),
             "file_to_caption_seconds": median(chosen for _, _, chosen in pairs),
             "command_seconds": median(processes),
-            "file_to_caption_against_command": median(
-                chosen / process for (_, _, chosen), process in zip(pairs, processes, strict=True)
-            ),
+            "click_against_describe": median(asked / warm for warm, asked, _ in pairs),
             "turns": turns,
         },
-        ratio=median(asked / warm for warm, asked, _ in pairs),
+        ratio=median(
+            chosen / process for (_, _, chosen), process in zip(pairs, processes, strict=True)
+        ),
         target=Target(1.3, at_most=True),
         packages=("gradio",),
     )

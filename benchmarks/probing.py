@@ -18,7 +18,7 @@ from .turns import fresh
 
 __all__ = ["probing"]
 
-DTYPE = "bfloat16"
+DTYPE = "float32"
 CLIPS, CLASSES = 2000, 10
 
 
