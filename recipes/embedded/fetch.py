@@ -13,8 +13,15 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from .sounds import GAME_PACKAGES
-
+GAMES = (
+    "pekka-kana-2-data",
+    "caveexpress-data",
+    "lugaru-data",
+    "flare-game",
+    "marsshooter-data",
+    "endless-sky-data",
+    "teeworlds-data",
+)
 TRAINING = (
     "fluid-soundfont-gm",
     "musescore-general-soundfont-small",
@@ -26,7 +33,7 @@ TRAINING = (
     "freedoom",
     "minetest-data",
     "sonic-pi-samples",
-    *GAME_PACKAGES,
+    *GAMES,
 )
 # Heard in evaluation only.
 TESTING = (

@@ -20,6 +20,7 @@ import soxr
 from qwen_audio import AudioError, load_waveform
 
 from .effects import GROUPS, synthetic_effect
+from .fetch import GAMES
 from .render import RATE, Wave, fitted, normalised
 
 # Asterisk's prompts, spoken by people. English is left out, as speech is tested on it, and so is
@@ -58,15 +59,6 @@ _DOOM = {
 }
 # Games' sounds by folder and name; where nothing fits they are effects of no group. Music, jingles
 # and people's words are left out.
-GAME_PACKAGES = (
-    "pekka-kana-2-data",
-    "caveexpress-data",
-    "lugaru-data",
-    "flare-game",
-    "marsshooter-data",
-    "endless-sky-data",
-    "teeworlds-data",
-)
 _NOT_EFFECTS = re.compile(
     r"/music/|/announcer/|merchant|[/_-]music|menu\.ogg|tutorial|bonus|vo_teefault|level_up|warcry"
     r"|_heal|campaign|DesertAmbient",
@@ -210,7 +202,7 @@ def build_bank(parts: Path, seed: int) -> Bank:
     effects += _named_effects(parts / "minetest-data" / _MINETEST)
     effects += _named_effects(parts / "sonic-pi-samples" / _SONIC_PI)
     effects += freedoom(parts / "freedoom/usr/share/games/doom/freedoom2.wad")
-    for package in GAME_PACKAGES:
+    for package in GAMES:
         effects += game_effects(parts / package)
     return Bank(
         tuple(_synthesised_speech(rng, 1200)),
