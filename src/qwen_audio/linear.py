@@ -94,6 +94,10 @@ class Logistic(Linear):
         found = descend(gradient, begun.ravel(), tolerance).reshape(empty.shape) * scale
         return cls(found[:, :-1], found[:, -1], classes)
 
+    def turned(self, axes: Float[np.ndarray, "width rank"]) -> Logistic:
+        """The same for rows that are written along other axes, `rows @ axes`."""
+        return Logistic(self.weights @ axes, self.constants, self.classes)
+
     def ones(self, y: Int64[np.ndarray, "rows"]) -> Float32[np.ndarray, "outputs rows"]:
         """For each row a 1 in the output of its class."""
         ones = (self.classes[:, None] == y).astype(np.float32)
