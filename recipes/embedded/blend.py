@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 def blend(earlier: Path, later: Path, share: float, into: Path) -> None:
     """Write `later` with its weights drawn towards `earlier`'s: `share` of them is its own."""
-    files = [(load_file(earlier / p.name), load_file(p), p) for p in sorted(later.glob("*.saf*"))]
+    files = [
+        (load_file(earlier / p.name), load_file(p), p) for p in sorted(later.glob("*.safetensors"))
+    ]
     for before, after, path in files:
         if before.keys() != after.keys():
             raise ValueError(f"{earlier} and {later} are not of one model: {path.name} differs")

@@ -19,12 +19,22 @@ SHARES = {"music": 0.66, "speech over music": 0.06, "speech": 0.1, "effect": 0.1
 # What lasts a second is seldom a piece of music, even where it has a pitch.
 BRIEF = 1.5  # seconds
 BRIEF_SHARES = {
-    "music": 0.33,
-    "speech over music": 0.04,
+    "music": 0.24,
+    "speech over music": 0.03,
     "speech": 0.1,
-    "effect": 0.5,
+    "effect": 0.6,
     "silence": 0.03,
 }
+# A single tone is no music: what rings for half a second may as well be a coin in a game.
+MOMENT = 0.8  # seconds
+MOMENT_SHARES = {"speech": 0.12, "effect": 0.85, "silence": 0.03}
+
+
+def _shares(seconds: float) -> dict[str, float]:
+    """Of clips that long: how many are of each kind."""
+    if seconds < MOMENT:
+        return MOMENT_SHARES
+    return BRIEF_SHARES if seconds < BRIEF else SHARES
 
 
 def _room(rng: np.random.Generator, wave: Wave) -> Wave:
@@ -131,7 +141,7 @@ def draw(
     Without a `kind` of `SHARES` it may be any. `vary` changes timbres; `held_out` has a program
     lead that is kept from training.
     """
-    shares = SHARES if seconds >= BRIEF else BRIEF_SHARES
+    shares = _shares(seconds)
     kind = kind or str(rng.choice(tuple(shares), p=tuple(shares.values())))
     if kind == "silence":
         return _silence(rng, seconds), Attributes("silence")

@@ -90,7 +90,9 @@ def _pitch(rng: np.random.Generator, size: int) -> Wave:
 def _electronic(rng: np.random.Generator, size: int) -> Wave:
     """One beep, zap, sweep or blip, of the kind that simple synthesisers make for games."""
     turn = np.cumsum(_pitch(rng, size)) / RATE
-    shape = rng.choice(("sine", "square", "saw", "fm", "noise"), p=(0.25, 0.25, 0.15, 0.25, 0.1))
+    shape = rng.choice(
+        ("sine", "square", "saw", "fm", "noise", "bell"), p=(0.2, 0.2, 0.1, 0.2, 0.1, 0.2)
+    )
     if shape == "sine":
         wave = np.sin(2 * np.pi * turn)
     elif shape == "square":
@@ -100,6 +102,11 @@ def _electronic(rng: np.random.Generator, size: int) -> Wave:
     elif shape == "fm":
         ratio, depth = float(rng.uniform(0.1, 7)), float(rng.uniform(0.5, 8))
         wave = np.sin(2 * np.pi * turn + depth * np.sin(2 * np.pi * ratio * turn))
+    elif shape == "bell":  # coins, springs, bubbles: what rings, and is no instrument
+        ratios = np.append(1.0, rng.uniform(1.2, 9, int(rng.integers(0, 5))))
+        fading = rng.uniform(2, 25) * ratios ** rng.uniform(0, 1) * np.arange(size)[:, None] / RATE
+        partials = np.sin(2 * np.pi * ratios * turn[:, None]) * np.exp(-fading)
+        wave = (partials * rng.uniform(0.1, 1, len(ratios))).sum(1)
     else:
         held = np.floor(turn * 8).astype(int)
         wave = rng.uniform(-0.5, 0.5, held[-1] + 1)[held]

@@ -19,7 +19,7 @@ RATE = 16_000
 _RENDER_RATE = 32_000
 _DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
 _STILL = 1e-4
-_MADE = 0.15  # of the parts that could be made from scratch are
+_MADE = 0.2  # of the parts that could be made from scratch are
 _DOUBLED = 0.12  # of the others sound twice, slightly out of tune: worn pianos, choruses
 _VIBRATO = ("strings", "voices", "brass", "reeds", "flutes")
 
