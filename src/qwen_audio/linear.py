@@ -1,6 +1,6 @@
 """Logistic and ridge regression, as scikit-learn defines them, for many fits on the same rows.
 
-Neither depends on the axes that rows are written in. So rows are turned once onto their principal
+Neither depends on the axes that rows are written in. So rows are turned onto their principal
 components, along which the losses bend almost independently, and each logistic fit takes a tenth of
 the steps; the tests hold both to scikit-learn's own answers.
 """
