@@ -198,6 +198,7 @@ def test_a_blend_lies_between_two_checkpoints(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         tensors = {"x" if name != "other" else "y": torch.full((2, 3), value)}
         save_file(tensors, tmp_path / name / "model-00001-of-00001.safetensors")
+        (tmp_path / name / "model.safetensors.index.json").write_text("{}")
         (tmp_path / name / "config.json").write_text(name)
     blend(tmp_path / "a", tmp_path / "b", 0.25, tmp_path / "mixed")
     mixed = load_file(tmp_path / "mixed/model-00001-of-00001.safetensors")
