@@ -70,16 +70,25 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument("banjo", "plucked", (105,), 48, 84, held_out=(106, 107)),
 )
 
-# Other sounds for the same names, beside General MIDI's: font, name → (bank, program). None is of a
-# held-out program.
-_SHARED_VARIANTS: dict[str, tuple[tuple[int, int], ...]] = {
-    "electric piano": ((8, 4), (8, 5)),
+# Other sounds for the same names, to widen what is trained on: font, name → (bank, program). None
+# is of a held-out program.
+_ALIKE: dict[str, tuple[tuple[int, int], ...]] = {
+    "electric piano": ((0, 7),),  # clavinet
+    "glockenspiel": ((0, 112),),  # tinkle bell
+    "marimba": ((0, 108),),  # kalimba
+    "clean electric guitar": ((0, 31),),  # its harmonics
+    "oboe": ((0, 111),),  # shanai
+    "pan flute": ((0, 76),),  # blown bottle
+    "synth pad": ((0, 97), (0, 102)),
+}
+_SHARED_VARIANTS: dict[str, tuple[tuple[int, int], ...]] = _ALIKE | {
+    "electric piano": ((0, 7), (8, 4), (8, 5)),
     "harpsichord": ((8, 6),),
     "set of tubular bells": ((8, 14),),
     "organ": ((8, 16), (8, 17), (8, 19)),
     "accordion": ((8, 21),),
     "acoustic guitar": ((8, 25),),
-    "clean electric guitar": ((8, 26), (8, 28)),
+    "clean electric guitar": ((0, 31), (8, 26), (8, 28)),
     "distorted guitar": ((8, 30),),
     "synth bass": ((8, 38), (8, 39)),
     "brass section": ((8, 61), (8, 62), (8, 63)),
@@ -109,9 +118,18 @@ VARIANTS: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {
         "brass section": ((1, 61), (8, 61), (8, 62), (8, 63), (11, 61)),
         "whistle": ((11, 78),),
         "synth lead": ((1, 80), (1, 81), (8, 80), (8, 81), (12, 80), (12, 81), (13, 80), (13, 81)),
-        "synth pad": ((11, 88), (11, 89), (11, 96), (12, 88), (12, 89), (13, 88)),
+        "synth pad": (
+            (0, 97),
+            (0, 102),
+            (11, 88),
+            (11, 89),
+            (11, 96),
+            (12, 88),
+            (12, 89),
+            (13, 88),
+        ),
     },
-    "sonivox": {},
+    "sonivox": _ALIKE,
 }
 
 BY_NAME: dict[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}

@@ -19,8 +19,10 @@ RATE = 16_000
 _RENDER_RATE = 32_000
 _DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
 _STILL = 1e-4
-_MADE = 0.2  # of the parts that could be made from scratch are
+_MADE = 0.3  # of the parts that could be made from scratch are
 _DOUBLED = 0.12  # of the others sound twice, slightly out of tune: worn pianos, choruses
+_WORN = 0.35  # of the pianos do: none is harder to keep in tune
+_MUTED = 0.3  # of brass
 _VIBRATO = ("strings", "voices", "brass", "reeds", "flutes")
 
 
@@ -149,8 +151,23 @@ def _resonant(rng: np.random.Generator, wave: Wave) -> Wave:
     return wave
 
 
+def _muted(rng: np.random.Generator, wave: Wave) -> Wave:
+    """A mute in the bell: little is left of the low partials, and a narrow band stands out."""
+    cut = float(np.exp(rng.uniform(np.log(400), np.log(1800))))
+    high = signal.butter(int(rng.integers(1, 3)), cut, "high", fs=RATE, output="sos")
+    wave = as_wave(signal.sosfilt(high, wave))
+    for _ in range(int(rng.integers(1, 3))):
+        centre = float(np.exp(rng.uniform(np.log(900), np.log(4500))))
+        b, a = signal.iirpeak(centre, float(rng.uniform(1, 6)), fs=RATE)
+        gain = 10 ** (float(rng.uniform(3, 15)) / 20) - 1
+        wave = as_wave(wave + gain * signal.lfilter(b, a, wave))
+    return wave
+
+
 def _varied(rng: np.random.Generator, wave: Wave, family: str | None) -> Wave:
     """One part with another body: vibrato, equaliser, resonances, tremolo, drive."""
+    if family == "brass" and rng.random() < _MUTED:
+        wave = _muted(rng, wave)
     if family is not None and rng.random() < 0.25:
         wave = _resonant(rng, wave)
     if family in _VIBRATO and rng.random() < 0.4:
@@ -204,7 +221,8 @@ def _part(
         else:
             shift = float(np.clip(shift, -5, 5))
             wave = player.play(font, program, part.notes, seconds, shift, bank)
-            if vary and part.instrument is not None and rng.random() < _DOUBLED:
+            twice = _WORN if part.instrument and part.instrument.name == "piano" else _DOUBLED
+            if vary and part.instrument is not None and rng.random() < twice:
                 beside = shift + _apart(rng, shift)
                 wave = wave + player.play(font, program, part.notes, seconds, beside, bank)
         if np.abs(wave).max() < _STILL and part.instrument is None:

@@ -30,7 +30,7 @@ _HANN = torch.hann_window(_WINDOW)
 # Lengths in seconds, and the share of files that each range has. A tempo wants to be heard for some
 # seconds; the effects of games are over in less than one.
 _LENGTHS = ((0.25, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 20.0), (20.0, 30.0))
-_SHARES = (0.12, 0.3, 0.34, 0.2, 0.04)
+_SHARES = (0.16, 0.28, 0.33, 0.19, 0.04)
 _FEWEST, _MOST = 6, 64  # clips in a file
 _GRAIN = 20  # mel frames: so few different lengths that their kernels are made only once
 

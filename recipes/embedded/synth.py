@@ -86,6 +86,13 @@ def _bar(rng: np.random.Generator, ratios: tuple[float, ...], longest: float) ->
     return Voice(bent, levels, decays, 0.002, longest, (0.0,), click=float(rng.uniform(0, 0.3)))
 
 
+def _chime(rng: np.random.Generator) -> tuple[float, ...]:
+    """The partials of free bars, tuned bars or comb teeth, or some such: small metal that rings."""
+    some = sorted(rng.uniform(1.9, 12, int(rng.integers(1, 6))).tolist())
+    known = ((2.76, 5.4, 8.9), (2.0, 3.0, 6.3), (6.27, 17.5), some)
+    return (1.0, *known[rng.integers(len(known))])
+
+
 def _string(
     rng: np.random.Generator,
     slope: tuple[float, float],
@@ -131,9 +138,7 @@ def _oscillators(rng: np.random.Generator, attack: tuple[float, float], ring: fl
 
 _MADE: dict[str, Callable[[np.random.Generator], Voice]] = {
     "organ": _organ,
-    "glockenspiel": lambda rng: _bar(
-        rng, (1.0, 2.76, 5.4, 8.9) if rng.random() < 0.6 else (1.0, 2.0, 3.0, 6.3), 0.8
-    ),
+    "glockenspiel": lambda rng: _bar(rng, _chime(rng), float(rng.uniform(0.4, 2.0))),
     "vibraphone": lambda rng: _bar(rng, (1.0, 3.98, 10.7), 1.5),
     "marimba": lambda rng: _bar(rng, (1.0, 3.95, 9.6), 0.15),
     "electric piano": _tines,
@@ -145,7 +150,7 @@ _MADE: dict[str, Callable[[np.random.Generator], Voice]] = {
     "bass": lambda rng: _string(rng, (0.9, 2.0), (0.5, 3), (0.02, 0.3), 0.08, True),
     "synth bass": lambda rng: _oscillators(rng, (0.002, 0.02), 0.06),
     "synth lead": lambda rng: _oscillators(rng, (0.003, 0.04), 0.1),
-    "synth pad": lambda rng: _oscillators(rng, (0.1, 0.5), 0.6),
+    "synth pad": lambda rng: _oscillators(rng, (0.02, 0.5), 0.6),
 }
 NAMES: tuple[str, ...] = tuple(_MADE)
 
