@@ -73,7 +73,6 @@ INSTRUMENTS: tuple[Instrument, ...] = (
 # Other sounds for the same names, to widen what is trained on: font, name → (bank, program). None
 # is of a held-out program.
 _ALIKE: dict[str, tuple[tuple[int, int], ...]] = {
-    "electric piano": ((0, 7),),  # clavinet
     "glockenspiel": ((0, 112),),  # tinkle bell
     "marimba": ((0, 108),),  # kalimba
     "clean electric guitar": ((0, 31),),  # its harmonics
@@ -82,7 +81,7 @@ _ALIKE: dict[str, tuple[tuple[int, int], ...]] = {
     "synth pad": ((0, 97), (0, 102)),
 }
 _SHARED_VARIANTS: dict[str, tuple[tuple[int, int], ...]] = _ALIKE | {
-    "electric piano": ((0, 7), (8, 4), (8, 5)),
+    "electric piano": ((8, 4), (8, 5)),
     "harpsichord": ((8, 6),),
     "set of tubular bells": ((8, 14),),
     "organ": ((8, 16), (8, 17), (8, 19)),

@@ -19,10 +19,20 @@ RATE = 16_000
 _RENDER_RATE = 32_000
 _DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
 _STILL = 1e-4
-_MADE = 0.3  # of the parts that could be made from scratch are
+_MADE = 0.25  # of the parts that could be made from scratch are
+_MOSTLY_MADE = {  # whose sounds differ more than those that SoundFonts have
+    "glockenspiel": 0.5,
+    "organ": 0.4,
+    "clean electric guitar": 0.45,
+    "bass": 0.4,
+    "synth lead": 0.55,
+    "synth pad": 0.5,
+}
+_DRIVEN = 0.12  # of parts are overdriven a little
+_OVERDRIVEN = 0.35  # of organs: a rotating loudspeaker's amplifier is part of the sound
 _DOUBLED = 0.12  # of the others sound twice, slightly out of tune: worn pianos, choruses
 _WORN = 0.35  # of the pianos do: none is harder to keep in tune
-_MUTED = 0.3  # of brass
+_MUTED = 0.4  # of brass
 _VIBRATO = ("strings", "voices", "brass", "reeds", "flutes")
 
 
@@ -180,7 +190,7 @@ def _varied(rng: np.random.Generator, wave: Wave, family: str | None) -> Wave:
         times = np.arange(len(wave)) / RATE
         depth, rate = rng.uniform(0.1, 0.4), rng.uniform(3, 7)
         wave = as_wave(wave * (1 - depth * (0.5 + 0.5 * np.sin(2 * np.pi * rate * times))))
-    if rng.random() < 0.12:
+    if rng.random() < (_OVERDRIVEN if family == "organ" else _DRIVEN):
         drive = rng.uniform(0.5, 2.0)
         wave = as_wave(np.tanh(wave * drive * 5) / 5)
     return wave
@@ -216,7 +226,7 @@ def _part(
         shift = float(rng.normal(0, 2.2)) if vary and rng.random() < 0.7 else 0.0
         bank, program = _program(rng, part, font, held)
         made = part.instrument is not None and part.instrument.name in synth.NAMES
-        if vary and made and rng.random() < _MADE:
+        if vary and made and rng.random() < _MOSTLY_MADE.get(part.instrument.name, _MADE):
             wave = synth.play(rng, part.instrument.name, part.notes, seconds)
         else:
             shift = float(np.clip(shift, -5, 5))

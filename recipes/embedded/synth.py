@@ -100,6 +100,7 @@ def _string(
     damping: tuple[float, float],
     ring: float,
     pickup: bool = False,
+    attack: float = 0.002,
 ) -> Voice:
     """A string plucked at a point of its length, and heard at another one if by a pickup."""
     k = _harmonics(28)
@@ -109,7 +110,7 @@ def _string(
     decays = rng.uniform(*decay) + rng.uniform(*damping) * k**1.5
     stiff = k * np.sqrt(1 + rng.uniform(0, 4e-4) * k**2)
     pairs = (0.0,) if rng.random() < 0.7 else (0.0, float(rng.uniform(2, 12)))
-    return Voice(stiff, levels, decays, 0.002, ring, pairs, click=float(rng.uniform(0, 0.15)))
+    return Voice(stiff, levels, decays, attack, ring, pairs, click=float(rng.uniform(0, 0.15)))
 
 
 def _tines(rng: np.random.Generator) -> Voice:
@@ -133,6 +134,10 @@ def _oscillators(rng: np.random.Generator, attack: tuple[float, float], ring: fl
     levels *= 1 + rng.uniform(0, 3) * np.exp(-(((k - cutoff) / (0.2 * cutoff + 0.5)) ** 2))
     decays = np.full(len(k), rng.choice((0.0, 0.0, 1.0, 4.0)))
     decays = decays + rng.choice((0.0, 0.3)) * k ** rng.uniform(0, 1)
+    if rng.random() < 0.35:  # one oscillator an octave or a fifth below the others
+        below = float(rng.choice((1 / 2, 2 / 3)))
+        k, decays = np.append(k, below * k), np.append(decays, decays)
+        levels = np.append(levels, rng.uniform(0.3, 1.2) * levels)
     return Voice(k, levels, decays, float(rng.uniform(*attack)), ring, _spread(rng, 14))
 
 
@@ -147,7 +152,9 @@ _MADE: dict[str, Callable[[np.random.Generator], Voice]] = {
     "banjo": lambda rng: _string(rng, (0.4, 1.0), (5, 11), (0.02, 0.2), 0.1),
     "harpsichord": lambda rng: _string(rng, (0.2, 0.8), (1, 4), (0.01, 0.1), 0.08),
     "harp": lambda rng: _string(rng, (1.2, 2.2), (0.8, 2), (0.05, 0.4), 0.9),
-    "bass": lambda rng: _string(rng, (0.9, 2.0), (0.5, 3), (0.02, 0.3), 0.08, True),
+    "bass": lambda rng: _string(
+        rng, (0.9, 2.0), (0.5, 3), (0.02, 0.3), 0.08, True, float(rng.choice((0.002, 0.01, 0.03)))
+    ),
     "synth bass": lambda rng: _oscillators(rng, (0.002, 0.02), 0.06),
     "synth lead": lambda rng: _oscillators(rng, (0.003, 0.04), 0.1),
     "synth pad": lambda rng: _oscillators(rng, (0.02, 0.5), 0.6),
