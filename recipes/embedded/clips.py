@@ -8,7 +8,7 @@ from scipy import signal
 from . import sounds
 from .captions import Attributes
 from .effects import noise
-from .instruments import INSTRUMENTS
+from .instruments import INSTRUMENTS, OFTEN
 from .render import RATE, Player, UnplayableError, Wave, normalised, render, tilt
 from .score import SHORTEST_PULSE, compose
 
@@ -116,7 +116,7 @@ def _music(
     if held_out:
         candidates = [instrument for instrument in INSTRUMENTS if instrument.held_out]
         lead = candidates[rng.integers(len(candidates))]
-    score = compose(rng, seconds + skip, lead)
+    score = compose(rng, seconds + skip, lead, often=OFTEN if vary else {})
     try:
         wave = render(rng, player, score, seconds + skip, vary, held_out)[round(skip * RATE) :]
     except UnplayableError:

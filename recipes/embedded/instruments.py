@@ -135,6 +135,21 @@ BY_NAME: dict[str, Instrument] = {instrument.name: instrument for instrument in 
 LEADS: tuple[str, ...] = tuple(BY_NAME)
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(i.family for i in INSTRUMENTS))
 
+# Leads that a family's other sounds resemble least, and those that they are taken for: how many
+# times as often as others they lead in training.
+OFTEN: dict[str, float] = {
+    "trumpet": 4.0,
+    "glockenspiel": 3.0,
+    "synth pad": 3.0,
+    "synth lead": 2.5,
+    "clean electric guitar": 2.5,
+    "saxophone": 2.0,
+    "organ": 2.0,
+    "piano": 2.0,
+    "trombone": 1.5,
+    "brass section": 1.5,
+}
+
 # What accompanies is named by the coarser word that its part in the music carries.
 BACKINGS: dict[str, tuple[str, ...]] = {
     "piano": ("piano", "electric piano"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from . import synth
-from .instruments import VARIANTS
+from .instruments import VARIANTS, Instrument
 from .score import Note, Part, Score
 
 Wave = NDArray[np.float32]
@@ -21,18 +21,18 @@ _DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
 _STILL = 1e-4
 _MADE = 0.25  # of the parts that could be made from scratch are
 _MOSTLY_MADE = {  # whose sounds differ more than those that SoundFonts have
-    "glockenspiel": 0.5,
+    "glockenspiel": 0.6,
     "organ": 0.4,
     "clean electric guitar": 0.45,
     "bass": 0.4,
-    "synth lead": 0.55,
-    "synth pad": 0.5,
+    "synth lead": 0.6,
+    "synth pad": 0.6,
 }
 _DRIVEN = 0.12  # of parts are overdriven a little
 _OVERDRIVEN = 0.35  # of organs: a rotating loudspeaker's amplifier is part of the sound
 _DOUBLED = 0.12  # of the others sound twice, slightly out of tune: worn pianos, choruses
-_WORN = 0.35  # of the pianos do: none is harder to keep in tune
-_MUTED = 0.4  # of brass
+_WORN = 0.25  # of the pianos do: none is harder to keep in tune
+_MUTED = {"trumpet": 0.6, "trombone": 0.5, "brass section": 0.3, "French horn": 0.2}  # of parts
 _VIBRATO = ("strings", "voices", "brass", "reeds", "flutes")
 
 
@@ -174,9 +174,10 @@ def _muted(rng: np.random.Generator, wave: Wave) -> Wave:
     return wave
 
 
-def _varied(rng: np.random.Generator, wave: Wave, family: str | None) -> Wave:
-    """One part with another body: vibrato, equaliser, resonances, tremolo, drive."""
-    if family == "brass" and rng.random() < _MUTED:
+def _varied(rng: np.random.Generator, wave: Wave, instrument: Instrument | None) -> Wave:
+    """One part with another body: mute, vibrato, equaliser, resonances, tremolo, drive."""
+    family = instrument.family if instrument else None
+    if instrument and rng.random() < _MUTED.get(instrument.name, 0.0):
         wave = _muted(rng, wave)
     if family is not None and rng.random() < 0.25:
         wave = _resonant(rng, wave)
@@ -220,7 +221,6 @@ def _part(
 ) -> Wave:
     layers = 2 if vary and part.instrument is not None and rng.random() < 0.25 else 1
     total = np.zeros(round(seconds * RATE), dtype=np.float32)
-    family = part.instrument.family if part.instrument else None
     for _ in range(layers):
         font = str(rng.choice(player.names))
         shift = float(rng.normal(0, 2.2)) if vary and rng.random() < 0.7 else 0.0
@@ -240,7 +240,7 @@ def _part(
         if np.abs(wave).max() < _STILL:
             raise UnplayableError(f"{font} has nothing for {part.instrument or 'the drums'}")
         total += normalised(wave) * float(rng.uniform(0.3, 1.0))
-    return normalised(_varied(rng, total, family) if vary else total)
+    return normalised(_varied(rng, total, part.instrument) if vary else total)
 
 
 def render(

@@ -1,6 +1,8 @@
 """Scores: random but playable music whose attributes are known because they were chosen first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -212,12 +214,24 @@ def _backing(
     return _chords(rng, frame, instrument, int(rng.integers(52, 66)), spans)
 
 
+def _lead(rng: np.random.Generator, often: Mapping[str, float]) -> Instrument:
+    if not often:
+        return INSTRUMENTS[rng.integers(len(INSTRUMENTS))]
+    weights = np.array([often.get(instrument.name, 1.0) for instrument in INSTRUMENTS])
+    return INSTRUMENTS[rng.choice(len(INSTRUMENTS), p=weights / weights.sum())]
+
+
 def compose(
-    rng: np.random.Generator, seconds: float, lead: Instrument | None = None, alone: float = 0.12
+    rng: np.random.Generator,
+    seconds: float,
+    lead: Instrument | None = None,
+    alone: float = 0.12,
+    often: Mapping[str, float] = MappingProxyType({}),
 ) -> Score:
     """A score of `seconds`, for drums alone with probability `alone`.
 
-    Without a `lead` every instrument is equally likely to be it.
+    Without a `lead` every instrument is equally likely to be it, or so many times as likely as
+    `often` says of its name.
     """
     tempo = str(rng.choice(tuple(BEATS_PER_MINUTE)))
     beat = 60.0 / float(rng.uniform(*BEATS_PER_MINUTE[tempo]))
@@ -236,7 +250,7 @@ def compose(
         drums = Part(None, _drums(rng, frame), 0.0)
         return Score((drums,), Attributes("music", drums=True, tempo=stated))
     if lead is None:
-        lead = INSTRUMENTS[rng.integers(len(INSTRUMENTS))]
+        lead = _lead(rng, often)
     register, centre = _register(rng, lead)
     accompanied = rng.random() < 0.5
     if not accompanied and rng.random() < FREE:

@@ -157,7 +157,7 @@ _MADE: dict[str, Callable[[np.random.Generator], Voice]] = {
     ),
     "synth bass": lambda rng: _oscillators(rng, (0.002, 0.02), 0.06),
     "synth lead": lambda rng: _oscillators(rng, (0.003, 0.04), 0.1),
-    "synth pad": lambda rng: _oscillators(rng, (0.02, 0.5), 0.6),
+    "synth pad": lambda rng: _oscillators(rng, (0.005, 0.5), float(rng.choice((0.1, 0.6)))),
 }
 NAMES: tuple[str, ...] = tuple(_MADE)
 
