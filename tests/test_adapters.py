@@ -21,6 +21,13 @@ def clips(count: int, seconds: float) -> torch.Tensor:
     return 2 * torch.rand(count, round(seconds * RATE), generator=generator) - 1
 
 
+def assert_alike(one: torch.Tensor, other: torch.Tensor, dtype: str) -> None:
+    """Within what the arithmetic rounds away: some processors multiply bfloat16, and those with
+    tiles for it sum a batch in another order than a clip alone."""
+    rounding = torch.finfo(getattr(torch, dtype)).eps * float(other.abs().max())
+    torch.testing.assert_close(one, other, rtol=0, atol=max(1e-4, 2 * rounding))
+
+
 @pytest.mark.parametrize("seconds", [1.07, 1.98, 4.0])
 def test_hear_gets_rows_and_the_milliseconds_of_their_middles(seconds: float) -> None:
     model = hear.load_model()
@@ -37,7 +44,7 @@ def test_hear_gets_rows_and_the_milliseconds_of_their_middles(seconds: float) ->
     assert rows.dtype == scenes.dtype == torch.float32
     torch.testing.assert_close(rows.mean(1), scenes, rtol=1e-4, atol=1e-4)
     alone = hear.get_timestamp_embeddings(batch[1:], model)[0]
-    torch.testing.assert_close(alone, rows[1:], rtol=1e-4, atol=1e-4)
+    assert_alike(alone, rows[1:], model.audio_model.dtype)
 
 
 def test_hear_at_another_tap() -> None:
@@ -53,7 +60,7 @@ def test_xares_gets_rows() -> None:
     rows = encoder(batch)
     assert rows.shape == (2, 78, encoder.output_dim)
     assert (encoder.sampling_rate, encoder.hop_size_in_ms) == (RATE, 40)
-    torch.testing.assert_close(encoder(batch[1]), rows[1:], rtol=1e-4, atol=1e-4)
+    assert_alike(encoder(batch[1]), rows[1:], qa.load().dtype)
 
 
 def test_xares_own_check() -> None:
