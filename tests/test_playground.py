@@ -393,14 +393,18 @@ def same_numbers(one: Path, other: Path) -> None:
                 np.testing.assert_allclose(mine[name], theirs[name], atol=2e-4, err_msg=name)
 
 
+# Of a cosine: some processors multiply bfloat16 in another order for two clips than for one.
+ROUNDED = 2.0**-8  # what bfloat16 rounds away of one
+
+
 def same_table(one: str, other: str) -> None:
-    """Of two CSV files, all cells, numbers as far as float32 goes."""
+    """Of two CSV files, all cells, numbers as far as they are not rounded."""
     mine, theirs = (list(csv.reader(io.StringIO(text))) for text in (one, other))
     assert len(mine) == len(theirs) > 1
     for ours, others in zip(mine, theirs, strict=True):
         for cell, expected in zip(ours, others, strict=True):
             if cell != expected:
-                assert float(cell) == pytest.approx(float(expected), abs=2e-4)
+                assert float(cell) == pytest.approx(float(expected), abs=ROUNDED)
 
 
 def table_of(path: Path) -> list[dict[str, str]]:
@@ -468,8 +472,8 @@ def test_what_is_compared_and_found_is_taken_away(
     part = open_away(page, "Take it away")
     compared = run_python(part)["compared"]
     with np.load(take(page, part, "npz", tmp_path)) as numbers:
-        np.testing.assert_allclose(numbers["cosines"], compared.cosines, atol=1e-5)
-        np.testing.assert_allclose(numbers["by_time"], compared.by_time, atol=1e-4)
+        np.testing.assert_allclose(numbers["cosines"], compared.cosines, atol=ROUNDED)
+        np.testing.assert_allclose(numbers["by_time"], compared.by_time, atol=ROUNDED)
     table = take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
     same_table(table, (tmp_path / "compared.csv").read_text(encoding="utf-8"))
     assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
@@ -482,9 +486,9 @@ def test_what_is_compared_and_found_is_taken_away(
     hits = music.search(GUITAR, limit=12)
     assert [row["file"] for row in found] == [Path(hit.source).name for hit in hits]
     scores = [hit.score for hit in hits]
-    assert [float(row["score"]) for row in found] == pytest.approx(scores, abs=1e-5)
+    assert [float(row["score"]) for row in found] == pytest.approx(scores, abs=ROUNDED)
     lines = run_command(part).splitlines()
-    assert [float(line.split()[0]) for line in lines] == pytest.approx(scores, abs=1e-3)
+    assert [float(line.split()[0]) for line in lines] == pytest.approx(scores, abs=ROUNDED)
     assert run_python(part)["hit"].id == hits[-1].id
 
     page.fill("[data-text]", "guitar.flac's drums")  # words, though they hold a file's name
