@@ -87,7 +87,7 @@ _SHARED_VARIANTS: dict[str, tuple[tuple[int, int], ...]] = _ALIKE | {
     "organ": ((8, 16), (8, 17), (8, 19)),
     "accordion": ((8, 21),),
     "acoustic guitar": ((8, 25),),
-    "clean electric guitar": ((0, 31), (8, 26), (8, 28)),
+    "clean electric guitar": (*_ALIKE["clean electric guitar"], (8, 26), (8, 28)),
     "distorted guitar": ((8, 30),),
     "synth bass": ((8, 38), (8, 39)),
     "brass section": ((8, 61), (8, 62), (8, 63)),

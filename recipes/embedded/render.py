@@ -30,8 +30,8 @@ _MOSTLY_MADE = {  # whose sounds differ more than those that SoundFonts have
 }
 _DRIVEN = 0.12  # of parts are overdriven a little
 _OVERDRIVEN = 0.35  # of organs: a rotating loudspeaker's amplifier is part of the sound
-_DOUBLED = 0.12  # of the others sound twice, slightly out of tune: worn pianos, choruses
-_WORN = 0.25  # of the pianos do: none is harder to keep in tune
+_DOUBLED = 0.12  # of the others sound twice, slightly out of tune: choruses
+_WORN = 0.25  # of the pianos do: they are hard to keep in tune
 _MUTED = {"trumpet": 0.6, "trombone": 0.5, "brass section": 0.3, "French horn": 0.2}  # of parts
 _VIBRATO = ("strings", "voices", "brass", "reeds", "flutes")
 
@@ -151,26 +151,37 @@ def _reshaped(rng: np.random.Generator, wave: Wave) -> Wave:
     return as_wave(wave * level ** rng.uniform(-0.4, 0.6))
 
 
+def _hertz(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _peak(
+    rng: np.random.Generator,
+    wave: Wave,
+    hertz: tuple[float, float],
+    quality: tuple[float, float],
+    decibels: tuple[float, float],
+) -> Wave:
+    """One resonance, drawn between these bounds."""
+    b, a = signal.iirpeak(_hertz(rng, *hertz), float(rng.uniform(*quality)), fs=RATE)
+    gain = 10 ** (float(rng.uniform(*decibels)) / 20) - 1
+    return as_wave(wave + gain * signal.lfilter(b, a, wave))
+
+
 def _resonant(rng: np.random.Generator, wave: Wave) -> Wave:
-    """Up to three resonances, as bodies, mutes and small loudspeakers have."""
+    """Up to three resonances, as bodies and small loudspeakers have."""
     for _ in range(int(rng.integers(1, 4))):
-        centre, quality = float(np.exp(rng.uniform(5.5, 8.6))), float(rng.uniform(1, 8))
-        b, a = signal.iirpeak(centre, quality, fs=RATE)
-        gain = 10 ** (float(rng.uniform(3, 16)) / 20) - 1
-        wave = as_wave(wave + gain * signal.lfilter(b, a, wave))
+        wave = _peak(rng, wave, (245, 5430), (1, 8), (3, 16))
     return wave
 
 
 def _muted(rng: np.random.Generator, wave: Wave) -> Wave:
     """A mute in the bell: little is left of the low partials, and a narrow band stands out."""
-    cut = float(np.exp(rng.uniform(np.log(400), np.log(1800))))
+    cut = _hertz(rng, 400, 1800)
     high = signal.butter(int(rng.integers(1, 3)), cut, "high", fs=RATE, output="sos")
     wave = as_wave(signal.sosfilt(high, wave))
     for _ in range(int(rng.integers(1, 3))):
-        centre = float(np.exp(rng.uniform(np.log(900), np.log(4500))))
-        b, a = signal.iirpeak(centre, float(rng.uniform(1, 6)), fs=RATE)
-        gain = 10 ** (float(rng.uniform(3, 15)) / 20) - 1
-        wave = as_wave(wave + gain * signal.lfilter(b, a, wave))
+        wave = _peak(rng, wave, (900, 4500), (1, 6), (3, 15))
     return wave
 
 
