@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qwen_audio.packed import ATTENTION, Packing
+from qwen_audio.models.packed_attention import ATTENTION, Packing
 
 from .checkpoints import EAR, SMALL, checkpoint
 from .contender import Turn

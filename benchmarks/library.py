@@ -118,7 +118,7 @@ def kills(settings: Settings) -> Result:
     need("lancedb", "soundfile")
     times = 2 if settings.quick else 20
     paths = _short_files(settings, 40 if settings.quick else 1500, 5.0)
-    from qwen_audio.rows import Rows
+    from qwen_audio.collection.table import Rows
 
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -211,9 +211,9 @@ def searched(rows: int, kind: str) -> Turn:
     """Through `Rows` and what `search` does once it has a vector: queries take no model's time."""
     import pyarrow as pa
 
-    from qwen_audio.rows import Rows
-    from qwen_audio.searching import nearest, refresh_indices
-    from qwen_audio.spec import Spec
+    from qwen_audio.api.spec import Spec
+    from qwen_audio.collection.search import nearest, refresh_indices
+    from qwen_audio.collection.table import Rows
 
     queries = 100
     vectors = _vectors(rows + queries, kind)
@@ -291,8 +291,8 @@ def _model(threads: int) -> Any:
 
 
 def _fill(model: Any, path: Path, paths: list[str]) -> Any:
-    from qwen_audio.collection import Collection
-    from qwen_audio.rows import Rows
+    from qwen_audio.collection.collection import Collection
+    from qwen_audio.collection.table import Rows
 
     make = Collection.open if Rows.exists(path) else Collection.create
     collection = make(path, model)

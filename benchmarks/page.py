@@ -131,7 +131,7 @@ def first_caption(settings: Settings) -> Result:
     clip = ROOT / "examples" / "guitar.flac"
     model = opened("embedded", DTYPE, settings.threads)
     said = str(model.describe(clip))
-    command = [sys.executable, "-m", "qwen_audio.cli", "describe", str(clip)]
+    command = [sys.executable, "-m", "qwen_audio.cli.main", "describe", str(clip)]
     turns = 3 if settings.quick else max(settings.turns, 9)
     pairs: list[tuple[float, float, float]] = []
     processes: list[float] = []
@@ -265,7 +265,7 @@ def _browser() -> Iterator[Any]:
 @contextmanager
 def _served(settings: Settings, folder: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """`qwen-audio play` as people start it; what it would write to a disk goes to `folder`."""
-    command = [sys.executable, "-m", "qwen_audio.cli", "play", "--json"]
+    command = [sys.executable, "-m", "qwen_audio.cli.main", "play", "--json"]
     given = environment(settings.threads) | {"TMPDIR": folder, "GRADIO_TEMP_DIR": folder}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=given) as process:
         assert process.stdout is not None

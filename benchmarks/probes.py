@@ -39,7 +39,7 @@ def command_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
     import soundfile
     import torch
 
-    from qwen_audio.cli import main
+    from qwen_audio.cli.main import main
 
     torch.set_num_threads(threads)
     folder = Path(tempfile.mkdtemp())

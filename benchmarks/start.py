@@ -26,7 +26,7 @@ def start(settings: Settings) -> Result:
     turns = 1 if settings.quick else max(settings.turns, 7)
     with tempfile.TemporaryDirectory() as folder:
         clip = _five_seconds(Path(folder))
-        describe = [sys.executable, "-m", "qwen_audio.cli", "describe", str(clip)]
+        describe = [sys.executable, "-m", "qwen_audio.cli.main", "describe", str(clip)]
         imports = [sys.executable, "-c", "import torch, transformers"]
         if not settings.quick:  # warm: files in the page cache, bytecode compiled
             _timed(describe), _timed(imports)

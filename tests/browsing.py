@@ -39,7 +39,7 @@ class Served:
 def served(*arguments: str | Path) -> Iterator[Served]:
     """`qwen-audio play` as people start it, on a port that is free."""
     chromium_path()
-    command = [sys.executable, "-m", "qwen_audio.cli", "play", "--json", *map(str, arguments)]
+    command = [sys.executable, "-m", "qwen_audio.cli.main", "play", "--json", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

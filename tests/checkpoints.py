@@ -19,7 +19,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 import qwen_audio
 
-EMBEDDED = Path(qwen_audio.__file__).parent / "embedded"
+EMBEDDED = Path(qwen_audio.__file__).parent / "models" / "embedded"
 AUDIO_ID = 1096
 VOCAB_SIZE = 1104
 END_OF_TEXT_ID = 1093

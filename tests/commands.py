@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from qwen_audio.cli import main
+from qwen_audio.cli.main import main
 
 
 class Done(NamedTuple):
@@ -33,6 +33,6 @@ def run(*arguments: str | Path) -> Done:
 
 def run_process(*arguments: str | Path, stdin: bytes | None = None) -> Done:
     """The same in a process of its own, without the type checks that pytest adds."""
-    command = [sys.executable, "-m", "qwen_audio.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "qwen_audio.cli.main", *map(str, arguments)]
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_audio.frames import Frames
+from qwen_audio.inference.hidden_states import Frames
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
 

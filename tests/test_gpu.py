@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import qwen_audio as qa
-from qwen_audio.packed import KeyValueCache, Packing, packed_attention
+from qwen_audio.models.kv_cache import KeyValueCache
+from qwen_audio.models.packed_attention import Packing, packed_attention
 from reference import relative_error, sound
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -64,8 +65,8 @@ def test_one_call_for_all_clips_is_attention_clip_by_clip(causal: bool) -> None:
 
 
 def test_streamed_equals_resident(checkpoint: Path) -> None:
-    from qwen_audio.plan import working_bytes
-    from qwen_audio.weights import Checkpoint
+    from qwen_audio.inference.cost import working_bytes
+    from qwen_audio.models.checkpoint import Checkpoint
 
     least = working_bytes(Checkpoint(checkpoint), None, torch.bfloat16) + 600_000
     streamed = rows(checkpoint, "cuda", "bfloat16", max_memory=least)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -70,11 +72,11 @@ def test_public_names() -> None:
     [
         "import qwen_audio",
         "from qwen_audio import Tap, Spec, QwenAudioError",
-        "import qwen_audio.cli; qwen_audio.cli.main(['--version'])",
-        "import qwen_audio.cli; qwen_audio.cli.main(['describe', '--help'])",
-        "import qwen_audio.cli; qwen_audio.cli.main(['index', '--help'])",
-        "import qwen_audio.cli; qwen_audio.cli.main(['probe', '--help'])",
-        "import qwen_audio.cli; qwen_audio.cli.main(['play', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main(['--version'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main(['describe', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main(['index', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main(['probe', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main(['play', '--help'])",
     ],
 )
 def test_importing_and_helping_load_no_torch(statement: str) -> None:
@@ -86,48 +88,66 @@ def test_importing_and_helping_load_no_torch(statement: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-def rooms() -> list[str]:
-    """The modules in the order of the architecture page, those of a subpackage by its name."""
+def packages() -> list[str]:
+    """The entries of src/qwen_audio in the order of the architecture page."""
     page = ARCHITECTURE.read_text(encoding="utf-8")
     block = page.split("src/qwen_audio/\n")[1].split("    tests/")[0]
-    found, folder, deeper = [], "", len("      ") + 2
-    for line in block.splitlines():
-        name = line.split()[0]
-        if name.endswith("/"):
-            folder = name
-        elif name.endswith(".py"):
-            inside = folder if line.startswith(" " * deeper) else ""
-            found.append(inside + name.removesuffix(".py"))
-    return found
+    names = re.findall(r"^ {6}([a-z_]+)(?:/|\.py)", block, re.MULTILINE)
+    return [name for name in names if name != "__init__"]
 
 
 def modules() -> dict[str, Path]:
-    """As the page names them; a subpackage's own __init__.py holds nothing."""
-    found = {str(path.relative_to(SOURCE).with_suffix("")): path for path in SOURCE.rglob("*.py")}
-    return {name: path for name, path in found.items() if not name.endswith("/__init__")}
+    """Dotted name below qwen_audio → file; packages by their own names."""
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The rooms that a module imports from."""
+def imported(name: str, path: Path) -> Iterator[str]:
+    """The modules that a module imports, at its top or inside functions."""
+    known = modules()
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if node.level == 1:
-                inside = "" if path.parent == SOURCE else f"{path.parent.name}/"
-                yield inside + node.module.replace(".", "/")
-            elif node.module.startswith("qwen_audio."):
-                yield node.module.removeprefix("qwen_audio.").replace(".", "/")
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*parents, *filter(None, [node.module])])
+        elif (node.module or "").split(".")[0] == "qwen_audio":
+            base = (node.module or "").removeprefix("qwen_audio").removeprefix(".")
+        else:
+            continue
+        for alias in node.names:
+            inner = f"{base}.{alias.name}".removeprefix(".")
+            yield inner if inner in known else base
 
 
-def test_every_module_has_its_place_on_the_architecture_page() -> None:
-    assert sorted(rooms()) == sorted(modules())
+def test_every_package_has_its_place_on_the_architecture_page() -> None:
+    entries = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py"}
+    entries |= {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert sorted(packages()) == sorted(entries - {"__init__"})
+    assert len(packages()) <= 13
 
 
-def test_a_room_imports_only_from_the_rooms_above_it() -> None:
-    order = {name: place for place, name in enumerate(rooms())}
+def test_a_package_imports_only_from_packages_above_it() -> None:
+    order = {name: place for place, name in enumerate(packages())}
     for name, path in modules().items():
-        if name != "__init__":
-            for other in imported(path):
-                assert order[other] < order[name], f"{name} imports {other}"
+        if name:
+            for other in filter(None, imported(name, path)):
+                mine, theirs = name.split(".")[0], other.split(".")[0]
+                assert order[theirs] <= order[mine], f"{name} imports {other}"
+
+
+def test_no_imports_in_a_circle() -> None:
+    graph = {name: set(imported(name, path)) - {name} for name, path in modules().items() if name}
+    TopologicalSorter(graph).prepare()  # raises CycleError, naming the modules
+
+
+def test_modules_have_at_most_300_lines() -> None:
+    for name, path in modules().items():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, name
 
 
 def test_no_module_prints_but_the_command_line() -> None:
@@ -139,4 +159,4 @@ def test_no_module_prints_but_the_command_line() -> None:
             and isinstance(node.func, ast.Name)
             and node.func.id == "print"
         ]
-        assert not calls or path.stem == "terminal", path.stem
+        assert not calls or path.stem == "console", path.stem

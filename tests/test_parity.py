@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 import qwen_audio as qa
 from checkpoints import EMBEDDED, random_checkpoint
-from qwen_audio.encoder import AudioEncoder
-from qwen_audio.mel import LogMel
-from qwen_audio.packed import KeyValueCache, Packing, packed_attention, whole_rows
-from qwen_audio.tap import Tap
+from qwen_audio.audio.log_mel import LogMel
+from qwen_audio.inference.encoder import AudioEncoder
+from qwen_audio.inference.reducers import whole_rows
+from qwen_audio.models.kv_cache import KeyValueCache
+from qwen_audio.models.packed_attention import Packing, packed_attention
+from qwen_audio.models.tap import Tap
 from reference import PLAIN, Reference, relative_error, sound
 
 TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_audio.cli import main
+from qwen_audio.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

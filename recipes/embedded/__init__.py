@@ -1,1 +1,1 @@
-"""How the checkpoint in `src/qwen_audio/embedded` is made: parts, data, training, evaluation."""
+"""How the embedded checkpoint is made: parts, data, training, evaluation."""

@@ -26,7 +26,7 @@ from .testing import qt_resource
 from .text import END, token_id
 
 Clip = tuple[Wave, Attributes]
-EMBEDDED = Path(__file__).parents[2] / "src/qwen_audio/embedded"
+EMBEDDED = Path(__file__).parents[2] / "src/qwen_audio/models/embedded"
 
 
 class Describer:

@@ -22,7 +22,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 from transformers import Qwen2AudioForConditionalGeneration
 
-from qwen_audio.compute import resolve_dtype
+from qwen_audio.weights.device import resolve_dtype
 
 from . import checkpoint
 from .batches import Dialogue, Talk, audio_tokens, frames_of, varied

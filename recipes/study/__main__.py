@@ -54,7 +54,7 @@ def main() -> None:
         shown = ["qwen-audio", "probe", str(manifest), *given, "--probe", "logistic", "ridge"]
         print(" ".join(shown), flush=True)
         command = [*shown[1:], "--cache", str(options.work / "cache"), "-o", str(out)]
-        done = subprocess.run([sys.executable, "-m", "qwen_audio.cli", *command], check=False)
+        done = subprocess.run([sys.executable, "-m", "qwen_audio.cli.main", *command], check=False)
         if not (out / "scores.json").exists():
             sys.exit(done.returncode or 1)
         found[name] = json.loads((out / "scores.json").read_text(encoding="utf-8"))

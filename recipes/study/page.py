@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_audio.depth_chart import depth_picture
+from qwen_audio.probing.plots import depth_picture
 
 LINEAR = ("logistic", "ridge")
 _COLUMNS = ("mel", "encoder.0", "encoder.2", "encoder.4", "audio_tower", "lm.0", "lm.2", "lm.norm")

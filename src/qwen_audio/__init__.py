@@ -14,13 +14,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .answer import Answer, Description
-    from .audio import Waveform, Window
-    from .charts import chart
-    from .collection import Collection
-    from .comparison import Comparison
-    from .drawing import picture
-    from .errors import (
+    from qwen_audio.analysis.comparison import Comparison
+    from qwen_audio.analysis.logit_lens import Followed, Lens
+    from qwen_audio.analysis.plots.mpl_figure import picture
+    from qwen_audio.analysis.plots.plotly_figure import chart
+    from qwen_audio.analysis.plots.save import draw
+    from qwen_audio.analysis.similarity import Layers
+    from qwen_audio.analysis.view import View
+    from qwen_audio.api.answer import Answer, Description
+    from qwen_audio.api.inspection import Inspection
+    from qwen_audio.api.model import QwenAudio, load
+    from qwen_audio.api.session import Listening
+    from qwen_audio.api.spec import Spec
+    from qwen_audio.audio.load import load_waveform
+    from qwen_audio.audio.log_mel import LogMel
+    from qwen_audio.audio.waveform import Waveform, Window
+    from qwen_audio.collection.collection import Collection
+    from qwen_audio.collection.projection import Map
+    from qwen_audio.collection.search import Hit
+    from qwen_audio.errors import (
         AudioError,
         CheckpointError,
         CollectionError,
@@ -29,32 +41,20 @@ if TYPE_CHECKING:
         QwenAudioError,
         TapError,
     )
-    from .frames import Frames, Span
-    from .inspection import Inspection
-    from .layers import Layers
-    from .lens import Followed, Lens
-    from .listening import Listening
-    from .loading import load_waveform
-    from .mapping import Map
-    from .mel import LogMel
-    from .model import QwenAudio, load
-    from .pages import draw
-    from .plan import Plan
-    from .probing import probe
-    from .searching import Hit
-    from .spec import Spec
-    from .tap import Geometry, Stage, Tap
-    from .view import View
+    from qwen_audio.inference.cost import Plan
+    from qwen_audio.inference.hidden_states import Frames, Span
+    from qwen_audio.models.tap import Geometry, Stage, Tap
+    from qwen_audio.probing.probe import probe
 
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "answer": ("Answer", "Description"),
-    "audio": ("Waveform", "Window"),
-    "charts": ("chart",),
-    "collection": ("Collection",),
-    "comparison": ("Comparison",),
-    "drawing": ("picture",),
+    "api.answer": ("Answer", "Description"),
+    "audio.waveform": ("Waveform", "Window"),
+    "analysis.plots.plotly_figure": ("chart",),
+    "collection.collection": ("Collection",),
+    "analysis.comparison": ("Comparison",),
+    "analysis.plots.mpl_figure": ("picture",),
     "errors": (
         "AudioError",
         "CheckpointError",
@@ -64,22 +64,22 @@ _ROOMS = {
         "QwenAudioError",
         "TapError",
     ),
-    "frames": ("Frames", "Span"),
-    "inspection": ("Inspection",),
-    "layers": ("Layers",),
-    "lens": ("Followed", "Lens"),
-    "listening": ("Listening",),
-    "loading": ("load_waveform",),
-    "mapping": ("Map",),
-    "mel": ("LogMel",),
-    "model": ("QwenAudio", "load"),
-    "pages": ("draw",),
-    "plan": ("Plan",),
-    "probing": ("probe",),
-    "searching": ("Hit",),
-    "spec": ("Spec",),
-    "tap": ("Geometry", "Stage", "Tap"),
-    "view": ("View",),
+    "inference.hidden_states": ("Frames", "Span"),
+    "api.inspection": ("Inspection",),
+    "analysis.similarity": ("Layers",),
+    "analysis.logit_lens": ("Followed", "Lens"),
+    "api.session": ("Listening",),
+    "audio.load": ("load_waveform",),
+    "collection.projection": ("Map",),
+    "audio.log_mel": ("LogMel",),
+    "api.model": ("QwenAudio", "load"),
+    "analysis.plots.save": ("draw",),
+    "inference.cost": ("Plan",),
+    "probing.probe": ("probe",),
+    "collection.search": ("Hit",),
+    "api.spec": ("Spec",),
+    "models.tap": ("Geometry", "Stage", "Tap"),
+    "analysis.view": ("View",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -1,0 +1,1 @@
+"""Panels, and their renderers for matplotlib and plotly."""

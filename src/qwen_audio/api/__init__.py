@@ -1,0 +1,1 @@
+"""AudioModel and its methods."""

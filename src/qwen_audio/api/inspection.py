@@ -1,0 +1,107 @@
+"""A clip's whole story on the line, counted and not computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen_audio.audio.log_mel import audio_tokens, encoder_frames, mel_frames
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform, Window, Windowing
+from qwen_audio.inference.cost import Plan
+from qwen_audio.inference.pipeline import Line
+from qwen_audio.models.tap import Geometry, Stage, Tap
+
+__all__ = ["Inspection", "TapStory", "WindowStory", "inspect_line"]
+
+
+@dataclass(frozen=True)
+class WindowStory:
+    """What one window becomes: samples, frames, tokens, positions."""
+
+    window: Window
+    samples: int
+    mel_frames: int
+    encoder_frames: int
+    audio_tokens: int
+    prompt_ids: int
+    """Before the audio is merged: one id stands for all of it."""
+    positions: int
+    """After: what the language model reads."""
+
+
+@dataclass(frozen=True)
+class TapStory:
+    """What can be read at one tap, over all windows, and what it takes of the checkpoint."""
+
+    tap: str
+    rows: int
+    width: int
+    rate_hz: float
+    tensors: int
+    parameters: int
+    read_bytes: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """See `QwenAudio.inspect`. `dataclasses.asdict` gives it as plain data."""
+
+    name: str
+    seconds: float
+    samples: int
+    source_rate_hz: int
+    source_channels: int
+    source_format: str
+    prompt: str
+    mel_bins: int
+    windows: tuple[WindowStory, ...]
+    taps: tuple[TapStory, ...]
+    text: Plan
+    """What generating needs: all of the checkpoint."""
+
+
+def inspect_line(line: Line, waveform: Waveform, windowing: Windowing, rendered: str) -> Inspection:
+    """Count a waveform's way along a line, for a rendered prompt."""
+    ids = len(line.prompts.ids(rendered))
+    windows = tuple(_window(window, ids) for window in waveform.windows(windowing))
+    geometry = line.checkpoint.geometry
+    return Inspection(
+        name=waveform.name,
+        seconds=waveform.duration_seconds,
+        samples=waveform.samples.size,
+        source_rate_hz=waveform.source_rate_hz,
+        source_channels=waveform.source_channels,
+        source_format=waveform.source_format,
+        prompt=rendered,
+        mel_bins=geometry.mel_bins,
+        windows=windows,
+        taps=tuple(_tap(line, geometry, tap, windows) for tap in geometry.taps()),
+        text=line.plan(None),
+    )
+
+
+def _window(window: Window, ids: int) -> WindowStory:
+    samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
+    mel = mel_frames(samples)
+    tokens = audio_tokens(mel)
+    return WindowStory(window, samples, mel, encoder_frames(mel), tokens, ids, ids - 1 + tokens)
+
+
+def _tap(line: Line, geometry: Geometry, tap: Tap, windows: tuple[WindowStory, ...]) -> TapStory:
+    count = {
+        Stage.MEL: lambda w: w.mel_frames,
+        Stage.ENCODER: lambda w: w.encoder_frames,
+        Stage.AUDIO_TOWER: lambda w: w.audio_tokens,
+        Stage.PROJECTOR: lambda w: w.audio_tokens,
+        Stage.LM: lambda w: w.positions,
+        Stage.LM_NORM: lambda w: w.positions,
+    }[tap.stage]
+    plan = line.plan(tap)
+    return TapStory(
+        tap=str(tap),
+        rows=sum(count(window) for window in windows),
+        width=geometry.width(tap),
+        rate_hz=tap.rate_hz,
+        tensors=plan.tensors,
+        parameters=plan.parameters,
+        read_bytes=plan.read_bytes,
+    )

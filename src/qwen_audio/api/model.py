@@ -1,0 +1,128 @@
+"""QwenAudio: the whole line behind a few verbs, and `load`, which opens a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Unpack, overload
+
+import torch
+
+from qwen_audio.audio.load import AudioInput, Many, load_waveform, open_inputs
+from qwen_audio.audio.waveform import Windowing
+from qwen_audio.inference.pipeline import Line
+from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
+from qwen_audio.weights.device import available_bytes, resolve_bytes, resolve_device, resolve_dtype
+from qwen_audio.weights.download import Report
+
+from .describe import Describing
+from .encode import Encoding
+from .inspection import Inspection, inspect_line
+from .interpret import Looking
+from .options import InspectOptions
+from .parity import Certificate, certify, synthetic_clips
+
+__all__ = ["QwenAudio", "load"]
+
+_SHARE_OF_MEMORY = 0.9
+"""Of what is free when a model is loaded: others want some, too."""
+
+
+def load(
+    model: str | Path = EMBEDDED,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    chat: bool | None = None,
+    max_memory: str | int | None = None,
+    on_download: Report | None = None,
+) -> QwenAudio:
+    """Open a checkpoint. No weights are read until a tap needs them.
+
+    Args:
+        model: "embedded", a folder, or a hub model such as "Qwen/Qwen2-Audio-7B-Instruct".
+        device: where to compute; a GPU if there is one, else the CPU.
+        dtype: of the arithmetic: "float32", "bfloat16" or "float16"; by default the checkpoint's
+            own, but float32 on a CPU that has no instructions for bfloat16.
+        revision: branch, tag or commit of a hub model.
+        chat: whether questions go through the chat template; by default as the checkpoint was
+            taught (base: plain, Instruct: chat).
+        max_memory: what this process may take of the device's memory, such as "4GB"; by default
+            most of what is free. Layers that don't fit are read for every pass, one while another
+            computes: quick for `encode` and `activations`, slow for words, which take a pass each.
+        on_download: called with bytes brought and bytes to bring while weights come from a hub.
+
+    Raises:
+        CheckpointError: if the checkpoint is missing or not exactly what its config says.
+        OptionError: for a device, dtype or memory that isn't there.
+    """
+    where = resolve_device(device)
+    limit = resolve_bytes(max_memory)
+    checkpoint = Checkpoint(model, revision)
+    return QwenAudio(
+        Line(
+            checkpoint,
+            where,
+            resolve_dtype(dtype, checkpoint.dtype, where),
+            chat=chat,
+            max_memory=round(_SHARE_OF_MEMORY * available_bytes(where)) if limit is None else limit,
+            report=on_download,
+        )
+    )
+
+
+class QwenAudio(Describing, Encoding, Looking):
+    """One checkpoint's line. Made by `load`.
+
+    Every method takes one input or a list of them, and gives one result or a list. An input is a
+    path, "-" for standard input, bytes, a binary file object, a Waveform, or an array or tensor
+    with `sampling_rate=`. Recordings longer than a window are heard window by window, all of it.
+    """
+
+    @overload
+    def inspect(self, audio: AudioInput, **options: Unpack[InspectOptions]) -> Inspection: ...
+    @overload
+    def inspect(self, audio: Many, **options: Unpack[InspectOptions]) -> list[Inspection]: ...
+    def inspect(
+        self,
+        audio: AudioInput | Many,
+        *,
+        prompt: str | None = None,
+        sampling_rate: int | None = None,
+        window_seconds: float = Windowing.window_seconds,
+        hop_seconds: float | None = None,
+    ) -> Inspection | list[Inspection]:
+        """A clip's whole story on the line, without computing it: see `Inspection`."""
+        inputs, single = open_inputs(audio)
+        windowing = Windowing(window_seconds, hop_seconds)
+        rendered = self._line.prompts.render(prompt)
+        results = [
+            inspect_line(
+                self._line,
+                load_waveform(item, sampling_rate=sampling_rate),
+                windowing,
+                rendered,
+            )
+            for item in inputs
+        ]
+        return results[0] if single else results
+
+    def certify(
+        self, audio: AudioInput | Many | None = None, *, prompt: str | None = None
+    ) -> Certificate:
+        """Compare with transformers' own model on this machine, tap by tap, as deep as memory
+        allows; on sounds made for it, or on recordings of at most 30 s.
+
+        Raises:
+            AudioError: for a recording that can't be heard, or is longer.
+            OptionError: where memory does not even hold the ear and one decoder layer.
+        """
+        clips = synthetic_clips()
+        if audio is not None:
+            inputs, _ = open_inputs(audio)
+            clips = [load_waveform(item) for item in inputs]
+        return certify(self._line, clips, prompt)
+
+    def __repr__(self) -> str:
+        taps = " → ".join(str(tap) for tap in (self.taps[0], self.taps[-1]))
+        return f"QwenAudio({self.name!r}, {taps}, {self._line.dtype_name} on {self._line.device})"

@@ -1,0 +1,96 @@
+"""The keyword options of each verb, for type checkers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Required, TypedDict
+
+import numpy as np
+from jaxtyping import Float32
+
+from qwen_audio.inference.pooling import PoolingName, SpanName
+from qwen_audio.models.tap import Tap
+
+__all__ = [
+    "ActivationsOptions",
+    "DescribeOptions",
+    "EncodeManyOptions",
+    "EncodeOptions",
+    "HearOptions",
+    "InspectOptions",
+    "LensOptions",
+    "Vectors",
+    "ViewOptions",
+]
+
+
+Vectors = Float32[np.ndarray, "... width"]
+
+
+class HearOptions(TypedDict, total=False):
+    """Of `QwenAudio.listen`; the other verbs take these too."""
+
+    sampling_rate: int | None
+    window_seconds: float
+    hop_seconds: float | None
+
+
+class InspectOptions(HearOptions, total=False):
+    """Of `QwenAudio.inspect`."""
+
+    prompt: str | None
+
+
+class DescribeOptions(InspectOptions, total=False):
+    """Of `QwenAudio.describe`."""
+
+    stream: Callable[[str], None] | None
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+
+
+class EncodeOptions(InspectOptions, total=False):
+    """Of `QwenAudio.encode`."""
+
+    tap: str | Tap
+    pooling: PoolingName
+    span: SpanName
+
+
+class EncodeManyOptions(InspectOptions, total=False):
+    """Of `QwenAudio.encode` for several taps at once."""
+
+    tap: Required[list[Any] | tuple[Any, ...]]
+    pooling: PoolingName
+    span: SpanName
+
+
+class ActivationsOptions(InspectOptions, total=False):
+    """Of `QwenAudio.activations`."""
+
+    taps: Required[Iterable[str | Tap]]
+    generate: int
+
+
+class LensOptions(InspectOptions, total=False):
+    """Of `QwenAudio.lens`."""
+
+    span: SpanName
+    taps: Iterable[str | Tap] | None
+    top: int
+    tokens: Sequence[str]
+    nearest: bool
+
+
+class ViewOptions(TypedDict, total=False):
+    """Of `QwenAudio.view`."""
+
+    tap: str | Tap
+    prompt: str | None
+    depth: bool
+    columns: int
+    kernel_seconds: float | None
+    sampling_rate: int | None
+    window_seconds: float

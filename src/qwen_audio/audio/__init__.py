@@ -1,0 +1,1 @@
+"""Decoding, resampling, windows and the log-mel spectrogram."""

@@ -1,0 +1,105 @@
+"""`qwen-audio inspect`, `taps` and `certify`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from qwen_audio.errors import OptionError
+
+from .console import (
+    EMBEDDED,
+    each,
+    load_model,
+    say,
+    say_embedded,
+    say_json,
+    show_table,
+    windowing_of,
+)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    model = load_model(options)
+    from .tables import inspection_tables
+
+    def inspect(file: str) -> None:
+        story = model.inspect(file, prompt=options.prompt, **windowing_of(options))
+        if options.json:
+            say_json(dataclasses.asdict(story))
+        else:
+            for table in inspection_tables(story):
+                show_table(table)
+
+    return each(options.files, inspect)
+
+
+def _taps(options: argparse.Namespace) -> int:
+    from .stub_imports import fast_start
+
+    with fast_start():
+        from qwen_audio.inference.cost import make_plan
+        from qwen_audio.models.checkpoint import Checkpoint
+        from qwen_audio.weights.device import resolve_bytes, resolve_device, resolve_dtype
+    from .tables import taps_tables
+
+    if options.checkpoint and options.model:
+        raise OptionError(f"taps {options.checkpoint} --model {options.model}: name one model")
+    source = options.checkpoint or options.model
+    say_embedded(source)
+    checkpoint = Checkpoint(source or EMBEDDED, options.revision)
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, checkpoint.dtype, device)
+    memory = resolve_bytes(options.max_memory)
+    numbers = str(dtype).removeprefix("torch.")
+    geometry = checkpoint.geometry
+    rows = [
+        {
+            "width": geometry.width(tap),
+            "rate_hz": tap.rate_hz,
+            **dataclasses.asdict(make_plan(checkpoint, tap, dtype, device, memory)),
+        }
+        for tap in geometry.taps()
+    ]
+    text = dataclasses.asdict(make_plan(checkpoint, None, dtype, device, memory))
+    if options.json:
+        say_json(
+            {
+                "model": checkpoint.name,
+                "dtype": numbers,
+                "taps": rows,
+                "text": text,
+            }
+        )
+        return 0
+    for table in taps_tables(f"{checkpoint.name} in {numbers}", rows, text):
+        show_table(table)
+    return 0
+
+
+def _certify(options: argparse.Namespace) -> int:
+    if options.checkpoint and options.model:
+        raise OptionError(f"certify {options.checkpoint} --model {options.model}: name one model")
+    options.model = options.checkpoint or options.model
+    target = Path(options.output)
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)) or target.is_dir():
+        raise OptionError(f"{target} can't be written: name a file in a folder that takes one")
+    model = load_model(options)
+    from .tables import certificate_tables
+
+    certificate = model.certify(options.audio or None, prompt=options.prompt)
+    data = dataclasses.asdict(certificate) | {"holds": certificate.holds}
+    try:
+        target.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"{target} can't be written ({error.strerror or error})") from error
+    if options.json:
+        say_json(data)
+    else:
+        for table in certificate_tables(certificate):
+            show_table(table)
+        say(f"  Saved as {target}.")
+    return 0 if certificate.holds else 1

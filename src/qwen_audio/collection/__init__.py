@@ -1,0 +1,1 @@
+"""Collections: LanceDB tables of embeddings and captions."""

@@ -1,0 +1,1 @@
+"""Encoder and decoder passes, reducers, generation."""

@@ -1,0 +1,1 @@
+"""Taps, checkpoints, and one folder per model family."""

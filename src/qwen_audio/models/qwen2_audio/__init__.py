@@ -1,0 +1,1 @@
+"""Qwen2-Audio: configuration, tensor names, prompt."""

@@ -1,0 +1,61 @@
+"""config.json and the files beside it: read, and held against what this package can hear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import Qwen2AudioConfig, WhisperFeatureExtractor
+
+from qwen_audio.audio.log_mel import FFT_SAMPLES, HOP_SAMPLES, MAX_FRAMES
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, WINDOW_SECONDS
+from qwen_audio.errors import CheckpointError
+from qwen_audio.weights.tensor_store import parse_json
+
+__all__ = ["read_config"]
+
+
+def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
+    """config.json of a checkpoint folder. Raises CheckpointError unless it is a Qwen2-Audio."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{name} holds no config.json: it is not a checkpoint folder")
+    settings = parse_json(folder / "config.json")
+    if settings.get("model_type") != "qwen2_audio":
+        raise CheckpointError(
+            f"{name} is of type {settings.get('model_type')!r}; only 'qwen2_audio' is supported"
+        )
+    try:
+        config = Qwen2AudioConfig(**settings)
+    except Exception as error:  # transformers' strict configs raise several types
+        raise CheckpointError(f"{name}: config.json is not valid ({error})") from error
+    text: Any = config.text_config
+    if text.model_type != "qwen2" or set(text.layer_types) != {"full_attention"}:
+        raise CheckpointError(
+            f"{name} has a language model of type {text.model_type!r} with {set(text.layer_types)} "
+            "layers; only 'qwen2' with full attention is supported"
+        )
+    positions = cast(Any, config.audio_config).max_source_positions
+    if positions != MAX_FRAMES // 2:
+        raise CheckpointError(
+            f"{name} hears {positions} frames at once; only {MAX_FRAMES // 2}, 30 s, are supported"
+        )
+    return config
+
+
+def check_extractor(extractor: WhisperFeatureExtractor, mel_bins: int) -> None:
+    """Raises CheckpointError where a checkpoint hears at another rate, window, hop or width."""
+    expected = {
+        "feature_size": mel_bins,
+        "sampling_rate": SAMPLE_RATE_HZ,
+        "hop_length": HOP_SAMPLES,
+        "n_fft": FFT_SAMPLES,
+        "chunk_length": round(WINDOW_SECONDS),
+        "dither": 0.0,
+    }
+    for name, value in expected.items():
+        found = getattr(extractor, name)
+        if found != value:
+            raise CheckpointError(
+                f"preprocessor_config.json has {name}={found}, but this model takes {value}: "
+                "a checkpoint that hears differently is not supported"
+            )

@@ -1,0 +1,94 @@
+"""What a Qwen2-Audio checkpoint holds: every tensor, its shape, and the first tap that needs it.
+
+Checkpoints name their tensors `audio_tower.*`, `multi_modal_projector.*`, `language_model.model.*`
+and `language_model.lm_head.*` on disk; these names are used throughout this package. (In memory
+transformers 5 has them under `model.*`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+from transformers import Qwen2AudioConfig
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoderLayer
+
+from qwen_audio.models.tap import Stage, Tap
+from qwen_audio.weights.module_store import empty_module
+
+__all__ = ["EMBEDDINGS", "Needed", "needed_tensors"]
+
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
+"""A row for every token: looked up, so that only rows of tokens that occur are ever read."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Needed(NamedTuple):
+    """The first tap that needs a tensor (None: only text does), and the tensor's shape.
+
+    `rate_hz` is how many rows a second of audio it multiplies: 0 where it is added or looked up.
+    """
+
+    tap: Tap | None
+    shape: tuple[int, ...]
+    rate_hz: float
+
+
+def needed_tensors(config: Qwen2AudioConfig) -> Iterator[tuple[str, Needed]]:
+    """Every tensor's name, and what needs it.
+
+    Shapes inside layers are those of transformers' own modules, built on the meta device.
+    """
+    audio: Any = config.audio_config
+    text: Any = config.text_config
+    width, lm_width = audio.d_model, text.hidden_size
+    encoder_layer = _shapes(empty_module(lambda: Qwen2AudioEncoderLayer(audio)))
+    decoder_layer = _shapes(empty_module(lambda: Qwen2DecoderLayer(text, layer_idx=0)))
+
+    stem: Shapes = {
+        "conv1.weight": (width, audio.num_mel_bins, 3),
+        "conv1.bias": (width,),
+        "conv2.weight": (width, width, 3),
+        "conv2.bias": (width,),
+        "embed_positions.weight": (audio.max_source_positions, width),
+    }
+    projector: Shapes = {"linear.weight": (lm_width, width), "linear.bias": (lm_width,)}
+    embeddings: Shapes = {"embed_tokens.weight": (text.vocab_size, lm_width)}
+    parts: list[tuple[str, Tap | None, Shapes]] = [
+        ("audio_tower.", Tap(Stage.ENCODER, 0), stem),
+        *(
+            (f"audio_tower.layers.{k}.", Tap(Stage.ENCODER, k + 1), encoder_layer)
+            for k in range(audio.encoder_layers)
+        ),
+        (
+            "audio_tower.layer_norm.",
+            Tap(Stage.AUDIO_TOWER),
+            {"weight": (width,), "bias": (width,)},
+        ),
+        ("multi_modal_projector.", Tap(Stage.PROJECTOR), projector),
+        ("language_model.model.", Tap(Stage.LM, 0), embeddings),
+        *(
+            (f"language_model.model.layers.{k}.", Tap(Stage.LM, k + 1), decoder_layer)
+            for k in range(text.num_hidden_layers)
+        ),
+        ("language_model.model.norm.", Tap(Stage.LM_NORM), {"weight": (lm_width,)}),
+        ("language_model.lm_head.", None, {"weight": (text.vocab_size, lm_width)}),
+    ]
+    for prefix, tap, shapes in parts:
+        for name, shape in shapes.items():
+            yield prefix + name, Needed(tap, shape, _rate_hz(prefix + name, shape, tap))
+
+
+def _rate_hz(name: str, shape: tuple[int, ...], tap: Tap | None) -> float:
+    if len(shape) < 2 or "embed_" in name or tap is None:
+        return 0.0
+    if name.startswith("audio_tower.conv1."):  # of stride 1: it still sees every mel frame
+        return Tap(Stage.MEL).rate_hz
+    return tap.rate_hz
+
+
+def _shapes(module: nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

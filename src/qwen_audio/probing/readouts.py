@@ -1,0 +1,137 @@
+"""Readouts: which tap, pooled how over which rows; any number of them in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import numpy as np
+from jaxtyping import Float32
+from torch import Tensor
+
+from qwen_audio.api.model import QwenAudio
+from qwen_audio.api.spec import Spec
+from qwen_audio.audio.waveform import Windowing
+from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.inference.hidden_states import Run
+from qwen_audio.inference.pooling import Pooled, Pooling, PoolingName, SpanName, check_span
+from qwen_audio.inference.reader import read
+from qwen_audio.models.tap import Tap
+
+__all__ = ["Readout", "Vector", "plan_readouts", "read_out"]
+
+Vector = Float32[np.ndarray, "width"]
+_POOLED = tuple(name for name in get_args(PoolingName) if name != "none")
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One vector of a recording: rows of a span at a tap, pooled."""
+
+    tap: Tap
+    span: SpanName
+    pooling: PoolingName
+
+    def __str__(self) -> str:
+        return f"{self.tap}, {self.pooling} over {self.span}"
+
+
+def plan_readouts(
+    model: QwenAudio,
+    taps: Sequence[str | Tap] | None = None,
+    poolings: Sequence[str] = ("mean",),
+    spans: Sequence[str] = ("audio",),
+    *,
+    prompt: str | None = None,
+    window_seconds: float = Windowing.window_seconds,
+    hop_seconds: float | None = None,
+) -> dict[Readout, Spec]:
+    """Every span at every tap that has it, pooled in every way; shallowest first.
+
+    The span "last" is one row a window: it is read once, whatever the poolings.
+
+    Args:
+        taps: all, by default.
+
+    Returns:
+        For each readout what decides its vectors.
+
+    Raises:
+        TapError, OptionError: for names that are none; for a span that none of the taps has; for a
+            prompt that none reads.
+    """
+    if isinstance(taps, str | Tap) or isinstance(poolings, str) or isinstance(spans, str):
+        raise OptionError("taps, poolings and spans are lists, such as ['audio_tower'], ['mean']")
+    chosen = [model.geometry.tap(tap) for tap in (model.taps if taps is None else taps)]
+    if not (chosen and poolings and spans):
+        raise OptionError("nothing to read: name at least one tap, pooling and span")
+    for pooling in poolings:
+        if pooling not in _POOLED:
+            raise OptionError(
+                f"pooling={pooling!r}: use one of {', '.join(_POOLED)}, which give a recording one "
+                "vector"
+            )
+    readouts: list[Readout] = []
+    for span in spans:
+        having = sorted(
+            {tap for tap in chosen if tap.in_language_model or span in ("audio", "all")}
+        )
+        for tap in having or chosen:  # where none has it, this says so
+            check_span(span, tap)
+            readouts += [
+                Readout(tap, cast(SpanName, span), cast(PoolingName, pooling))
+                for pooling in (["last"] if span == "last" else poolings)
+            ]
+    in_lm = any(readout.tap.in_language_model for readout in readouts)
+    return {
+        readout: model.spec(
+            readout.tap,
+            pooling=readout.pooling,
+            span=readout.span,
+            prompt=prompt if readout.tap.in_language_model or not in_lm else None,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+        )
+        for readout in sorted(dict.fromkeys(readouts), key=lambda r: r.tap)
+    }
+
+
+def read_out(
+    model: QwenAudio,
+    inputs: Iterable[Any | Callable[[], Any]],
+    readouts: Mapping[Readout, Spec],
+) -> Iterator[dict[Readout, Vector] | AudioError]:
+    """All readouts of each recording, in order, in one pass and without keeping rows.
+
+    Yields:
+        The vectors, equal to those that `QwenAudio.encode` gives for each; or the error that says
+        why a recording can't be heard.
+    """
+    hows = {(r.span, r.pooling): Pooling(r.pooling, r.span) for r in readouts}
+    spec = next(iter(readouts.values()))
+
+    def keep(rows: Tensor, runs: tuple[Run, ...]) -> dict[tuple[str, str], Pooled]:
+        whole = len(runs) > 1  # in the ear all rows are audio, and there are no others
+        return {
+            how: pooling.window(rows, runs)
+            for how, pooling in hows.items()
+            if whole or how[0] in ("audio", "all")
+        }
+
+    for reading in read(
+        model._line,
+        inputs,
+        sorted({readout.tap for readout in readouts}),
+        keep,
+        rendered=next((spec.prompt for spec in readouts.values() if spec.prompt), None),
+        windowing=Windowing(spec.window_seconds, spec.hop_seconds),
+    ):
+        if isinstance(reading, AudioError):
+            yield reading
+            continue
+        vectors: dict[Readout, Vector] = {}
+        for readout in readouts:
+            how = (readout.span, readout.pooling)
+            vectors[readout] = hows[how].recording([k[readout.tap][how] for k in reading.kept])
+        yield vectors

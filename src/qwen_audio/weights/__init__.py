@@ -1,0 +1,1 @@
+"""Tensors by name and byte range, on disk and on a hub."""

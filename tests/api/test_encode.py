@@ -1,0 +1,361 @@
+"""Many recordings, many taps: in order, one pass, pooled on the way, and never too far ahead."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoderLayer
+
+import qwen_audio as qa
+from pooled import pooled_at_once
+from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_span
+from qwen_audio.weights.device import batch_frames
+from reference import sound
+
+RATE: dict[str, Any] = {"sampling_rate": 16_000}
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> qa.QwenAudio:
+    return qa.load(checkpoint, dtype="float32")
+
+
+def threads() -> list[str]:
+    """Names of the threads that hear."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith(("audio", "ahead"))]
+
+
+def no_threads() -> bool:
+    """Whether they are gone, soon."""
+    deadline = time.monotonic() + 2
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not threads()
+
+
+# Any set of taps in one pass.
+
+TAPS = ["mel", "encoder.0", "encoder.2", "encoder.-1", "audio_tower", "projector"]
+LM_TAPS = ["lm.0", "lm.1", "lm.-1", "lm.norm"]
+CLIP = sound(3.3)
+windowings = st.sampled_from([(30.0, None), (2.0, None), (1.0, 0.5), (0.04, None)])
+
+
+@settings(max_examples=20)
+@given(
+    taps=st.lists(st.sampled_from(TAPS + LM_TAPS), min_size=1, max_size=5),
+    pooling=st.sampled_from(get_args(PoolingName)),
+    span=st.sampled_from(get_args(SpanName)),
+    windowing=windowings,
+    lengths=st.lists(st.integers(640, CLIP.size), min_size=1, max_size=3),
+)
+def test_several_taps_are_the_single_ones(
+    model: qa.QwenAudio,
+    taps: list[str],
+    pooling: PoolingName,
+    span: SpanName,
+    windowing: tuple[float, float | None],
+    lengths: list[int],
+) -> None:
+    """As is what `activations` gives, pooled afterwards; whatever the windows."""
+    if span in ("prompt", "last"):
+        taps = [tap for tap in taps if tap in LM_TAPS] or ["lm.2"]
+    window, hop = windowing
+    if window < 1:
+        lengths = [min(length, 4000) for length in lengths]
+    clips = [CLIP[:length] for length in lengths]
+    heard: dict[str, Any] = {"window_seconds": window, "hop_seconds": hop, **RATE}
+    options: dict[str, Any] = {"pooling": pooling, "span": span, **heard}
+    together = model.encode(clips, tap=taps, **options)
+    frames = model.activations(clips, taps=taps, **heard)
+    assert list(together) == list(dict.fromkeys(taps))
+    for tap, vectors in together.items():
+        check_span(span, model.geometry.tap(tap))
+        assert isinstance(vectors, list) == (pooling == "none")
+        assert len(vectors) == len(clips)
+        single = model.encode(clips, tap=tap, **options)
+        for found, alone, of_clip in zip(vectors, single, frames, strict=True):
+            expected = pooled_at_once(of_clip[tap], span, pooling)
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, alone)
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+            if pooling != "mean":
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_one_recording_gives_one_dict(model: qa.QwenAudio) -> None:
+    found = model.encode(CLIP, tap=["lm.-1", qa.Tap.parse("mel")], **RATE)
+    assert {name: vector.shape for name, vector in found.items()} == {"lm.-1": (96,), "mel": (80,)}
+    empty = model.encode([], tap=("mel", "lm.0"))
+    assert {name: vectors.shape for name, vectors in empty.items()} == {
+        "mel": (0, 80),
+        "lm.0": (0, 96),
+    }
+    with pytest.raises(qa.OptionError, match="taps is empty"):
+        model.encode(CLIP, tap=[], **RATE)
+    with pytest.raises(qa.OptionError, match="at tap mel"):
+        model.encode(CLIP, tap=["lm.0", "mel"], span="last", **RATE)
+    with pytest.raises(qa.OptionError, match="with mel, audio_tower"):
+        model.encode(CLIP, tap=["mel", "audio_tower"], prompt="What?", **RATE)
+
+
+@pytest.fixture
+def layers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The layers that are run, in order."""
+    run: list[str] = []
+    for kind, name in ((Qwen2AudioEncoderLayer, "encoder"), (Qwen2DecoderLayer, "lm")):
+        forward = kind.forward
+
+        def counted(
+            layer: Any, *args: Any, _forward: Any = forward, _name: str = name, **options: Any
+        ) -> Any:
+            run.append(_name)
+            return _forward(layer, *args, **options)
+
+        monkeypatch.setattr(kind, "forward", counted)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("taps", "expected"),
+    [
+        (["mel"], []),
+        (["encoder.0", "mel"], []),
+        (["encoder.2", "encoder.1", "encoder.0"], ["encoder"] * 2),
+        (["audio_tower", "encoder.1", "encoder.3", "mel"], ["encoder"] * 3),
+        (["lm.0", "projector"], ["encoder"] * 3),
+        (["lm.2", "lm.1", "encoder.2", "lm.0"], ["encoder"] * 3 + ["lm"] * 2),
+        (["lm.norm", "lm.-1"], ["encoder"] * 3 + ["lm"] * 3),
+    ],
+)
+def test_layers_run_once_and_stop_after_the_deepest(
+    taps: list[str], expected: list[str], model: qa.QwenAudio, layers: list[str]
+) -> None:
+    model.encode([CLIP, CLIP[:9000]], tap=taps, **RATE)
+    assert layers == expected
+    del layers[:]
+    model.activations([CLIP, CLIP[:9000]], taps=taps, **RATE)
+    assert layers == expected
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "last"])
+def test_pooling_on_the_way_keeps_no_rows(
+    model: qa.QwenAudio, monkeypatch: pytest.MonkeyPatch, pooling: PoolingName
+) -> None:
+    """Where a tap is pooled, the rows of those before are gone: a vector is all that stays."""
+    seen: list[tuple[int, weakref.ref[Any]]] = []
+    stale: list[int] = []
+    window = Pooling.window
+
+    def watched(how: Pooling, rows: Any, runs: Any) -> Any:
+        tap = len(seen) // 2  # of two clips
+        stale.append(sum(ref() is not None for of, ref in seen if of < tap))
+        seen.append((tap, weakref.ref(rows)))
+        pooled = window(how, rows, runs)
+        for array in (pooled.values, pooled.values.base):
+            assert array is None or array.size == rows.shape[1]
+        return pooled
+
+    monkeypatch.setattr(Pooling, "window", watched)
+    taps = ["lm.0", "lm.1", "lm.2", "lm.3", "lm.norm"]
+    model.encode([CLIP, CLIP[:9000]], tap=taps, pooling=pooling, **RATE)
+    assert stale == [0] * 10
+
+
+# One recording after another.
+
+
+LONG = [sound(30.0, seed) for seed in range(3)]
+
+
+def endless(made: list[int], clips: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Recordings without an end, and how many were asked for."""
+    for number in itertools.count():
+        made.append(number)
+        yield clips[number % len(clips)]
+
+
+def test_an_endless_stream_gives_vectors_in_order(model: qa.QwenAudio) -> None:
+    made: list[int] = []
+    vectors: Any = model.encode_each(endless(made, LONG), tap="encoder.0", **RATE)
+    assert made == []  # nothing before it is asked for
+    expected = [model.encode(clip, tap="encoder.0", **RATE) for clip in LONG]
+    for number in range(7):
+        np.testing.assert_allclose(next(vectors), expected[number % 3], atol=1e-5)
+    vectors.close()
+    assert no_threads()
+
+
+def test_only_so_much_is_heard_ahead(model: qa.QwenAudio) -> None:
+    """A batch in use, one ready, one begun, and some recordings on their way to it."""
+    made: list[int] = []
+    vectors: Any = model.encode_each(endless(made, LONG), tap="mel", **RATE)
+    next(vectors)
+    before = -1
+    while before != len(made):  # until it has come as far as it may
+        before = len(made)
+        time.sleep(1)
+    batch = batch_frames(torch.device("cpu")) // 1500
+    assert 6 <= len(made) <= 3 * batch + 2 + 5
+    vectors.close()
+    assert no_threads()
+
+
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_leaving_early_ends_the_threads(model: qa.QwenAudio, end: str) -> None:
+    vectors: Any = model.encode_each(endless([], [CLIP]), tap="mel", **RATE)
+    next(vectors)
+    assert threads()
+    if end == "close":
+        vectors.close()
+    del vectors
+    assert no_threads()
+
+
+def test_an_error_ends_the_threads(model: qa.QwenAudio) -> None:
+    """Even while somebody holds on to it."""
+    inputs = itertools.chain([sound(0.5), b"no sound"], endless([], [CLIP]))
+    with pytest.raises(qa.AudioError) as raised:
+        for _ in model.encode_each(inputs, tap="mel", **RATE):
+            pass
+    assert raised.value.__traceback__ is not None
+    assert no_threads()
+
+
+def test_an_error_of_the_callers_own_is_raised_as_it_is(model: qa.QwenAudio) -> None:
+    def inputs() -> Iterator[np.ndarray]:
+        yield sound(0.5)
+        raise LookupError("the list of files is gone")
+
+    with pytest.raises(LookupError, match="the list of files is gone"):
+        list(model.encode_each(inputs(), tap="mel", **RATE))
+    assert no_threads()
+
+
+BROKEN: list[Any] = [
+    b"no sound",
+    "/no/such/file.wav",
+    np.zeros(100, np.float32),
+    np.full(16_000, np.nan, np.float32),
+    None,
+]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.one_of(st.integers(0, 4), st.integers(-5, -1)), max_size=8), windowings)
+def test_errors_stand_in_their_places(
+    model: qa.QwenAudio, numbers: list[int], windowing: tuple[float, float | None]
+) -> None:
+    """A number from 0 on is a recording, one below a broken one."""
+    window, hop = windowing
+    options: dict[str, Any] = {"tap": ["encoder.1", "lm.1"], "window_seconds": window, **RATE}
+    options["hop_seconds"] = hop
+    clips = {number: sound(0.2 + number / 3, number) for number in range(5)}
+    inputs = [clips[number] if number >= 0 else BROKEN[number] for number in numbers]
+    results = list(model.encode_each(inputs, errors="yield", **options))
+    assert len(results) == len(numbers)
+    whole = {n: model.encode(clip, **options) for n, clip in clips.items() if n in numbers}
+    for number, result in zip(numbers, results, strict=True):
+        if number < 0:
+            assert isinstance(result, qa.AudioError)
+            continue
+        for tap, vector in result.items():
+            np.testing.assert_allclose(vector, whole[number][tap], atol=2e-5)
+    if any(number < 0 for number in numbers):
+        with pytest.raises(qa.AudioError):
+            list(model.encode_each(inputs, **options))
+        with pytest.raises(qa.AudioError):
+            model.encode(inputs, **options)
+    assert no_threads()
+
+
+def test_broken_recordings_without_end_are_told_of(model: qa.QwenAudio) -> None:
+    errors = model.encode_each(itertools.repeat(b"no sound"), errors="yield", tap="mel")
+    for _ in range(3):
+        assert isinstance(next(errors), qa.AudioError)
+    errors.close()  # type: ignore[attr-defined]
+    assert no_threads()
+
+
+REFUSED = {
+    "errors='ignore'": "errors='ignore': use 'raise' or 'yield'",
+    "errors=''": "use 'raise' or 'yield'",
+    "pooling='sum'": "use one of mean",
+    "span='last'": "only the language model",
+    "tap='lm.99'": "lm.99",
+    "tap=['mel', 'lm.99']": "lm.99",
+    "tap=[]": "empty",
+    "window_seconds=31": "31",
+    "prompt='What?'": "reads a prompt",
+}
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_heard() -> None:
+    """By the call, not by the first vector; in a process without the type checks of tests."""
+    program = """
+import sys
+import qwen_audio as qa
+model = qa.load()
+for options in sys.argv[1:]:
+    try:
+        eval(f"model.encode_each(iter([]), {options})")
+        print("nothing")
+    except qa.QwenAudioError as error:
+        print(error)
+"""
+    command = [sys.executable, "-c", program, *REFUSED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for message, said in zip(REFUSED.values(), done.stdout.splitlines(), strict=True):
+        assert message in said
+
+
+def test_files_and_arrays_in_any_mixture_keep_their_order(
+    model: qa.QwenAudio, tmp_path: Path
+) -> None:
+    """Files that take long to decode among such as do not."""
+    inputs: list[Any] = []
+    clips = [sound(0.1 if number % 3 else 12.0, number) for number in range(9)]
+    for number, clip in enumerate(clips):
+        path = tmp_path / f"{number}.flac"
+        soundfile.write(path, clip, 16_000, subtype="PCM_24")
+        inputs.append([path, path.read_bytes(), str(path)][number % 3])
+    found = list(model.encode_each(iter(inputs)))
+    expected = [model.encode(clip, **RATE) for clip in clips]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(np.diff(expected, axis=0)).max(1).min() > 1e-2  # they can be told apart
+
+
+def test_memory_does_not_grow_with_the_number_of_recordings(checkpoint: Path) -> None:
+    """In a process of its own: what 340 more clips add to its peak, in MB."""
+    program = f"""
+import resource, sys
+import numpy as np
+import qwen_audio as qa
+model = qa.load({str(checkpoint)!r}, max_memory="8GB", dtype="float32")
+clip = np.random.default_rng(0).normal(size=48_000).astype(np.float32) / 10
+def run(count):
+    clips = (clip * (1 - k / 10_000) for k in range(count))
+    assert sum(1 for _ in model.encode_each(clips, tap="encoder.0", sampling_rate=16_000)) == count
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+run(60)
+before = run(60)
+print(run(400) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert float(done.stdout) < 30  # their samples alone are 65 MB

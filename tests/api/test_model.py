@@ -1,0 +1,308 @@
+"""The five verbs: same inputs, same windows, lists in and lists out, nothing dropped."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import qwen_audio as qa
+from checkpoints import edit_json, random_checkpoint
+from qwen_audio.models.tap import Tap
+from qwen_audio.weights.tensor_store import TensorStore
+from reference import sound
+
+RATE: dict[str, Any] = {"sampling_rate": 16_000}
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> qa.QwenAudio:
+    return qa.load(checkpoint)
+
+
+def test_loading_reads_no_weights_and_a_deeper_call_reads_only_the_rest(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = TensorStore.read
+
+    def spy(self: Any, prefix: str, **options: Any) -> Any:
+        tensors = original(self, prefix, **options)
+        read.extend(prefix + name for name in tensors)
+        return tensors
+
+    monkeypatch.setattr(TensorStore, "read", spy)
+    model = qa.load(checkpoint)
+    assert read == []
+    model.encode(sound(1), tap="mel", **RATE)
+    assert read == []
+    model.encode(sound(1), tap="encoder.1", **RATE)
+    assert len(read) == model.plan("encoder.1").tensors
+    model.encode(sound(1), tap="encoder.1", **RATE)
+    assert len(read) == model.plan("encoder.1").tensors
+    model.describe(sound(1), max_new_tokens=1, **RATE)
+    # All but the table of embeddings, of which single rows are read.
+    assert len(read) == len(set(read)) == model.plan(None).tensors - 1
+
+
+def test_shapes(model: qa.QwenAudio) -> None:
+    clip, geometry = sound(1.0), model.geometry
+    assert model.encode(clip, **RATE).shape == (geometry.encoder_width,)
+    assert model.encode([clip], **RATE).shape == (1, geometry.encoder_width)
+    assert model.encode([clip, clip[:8000]], tap="projector", **RATE).shape == (
+        2,
+        geometry.lm_width,
+    )
+    assert model.encode([], **RATE).shape == (0, geometry.encoder_width)
+    assert model.encode(clip, tap="encoder.2", pooling="none", **RATE).shape == (50, 64)
+    listed = model.encode([clip, clip[:8000]], tap="mel", pooling="none", **RATE)
+    assert [rows.shape for rows in listed] == [(100, 80), (50, 80)]
+    assert model.encode(clip, tap="lm.2", **RATE).dtype == np.float32
+
+
+def test_encode_is_activations_pooled(model: qa.QwenAudio) -> None:
+    clip = sound(2.0)
+    frames = model.activations(clip, taps=["lm.1"], prompt="What?", **RATE)["lm.1"]
+    ids = len(frames) - 50
+    assert [span.kind for span in frames.spans] == ["prompt", "audio", "prompt"]
+    audio = frames.data[frames.rows("audio")]
+    assert len(audio) == 50
+    options: dict[str, Any] = {"tap": "lm.1", "prompt": "What?", **RATE}
+    np.testing.assert_allclose(model.encode(clip, **options), audio.mean(0), atol=1e-5)
+    np.testing.assert_array_equal(model.encode(clip, pooling="max", **options), audio.max(0))
+    np.testing.assert_array_equal(model.encode(clip, pooling="last", **options), audio[-1])
+    last = model.encode(clip, span="last", **options)
+    np.testing.assert_allclose(last, frames.data[-1], atol=1e-6)
+    text = model.encode(clip, span="prompt", pooling="none", **options)
+    assert len(text) == ids
+    everything = model.encode(clip, span="all", pooling="none", **options)
+    np.testing.assert_array_equal(everything, frames.data)
+
+
+def test_all_kinds_of_input_hear_the_same(model: qa.QwenAudio, tmp_path: Path) -> None:
+    clip = sound(1.0)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, clip, 16_000, subtype="FLOAT")
+    expected = model.encode(clip, **RATE)
+    with path.open("rb") as opened:
+        inputs = [str(path), path, path.read_bytes(), opened, qa.load_waveform(path)]
+        vectors = model.encode(inputs)
+    for vector in vectors:
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+    np.testing.assert_array_equal(model.encode(torch.from_numpy(clip), **RATE), expected)
+
+
+def test_every_verb_takes_arrays_and_lists(model: qa.QwenAudio) -> None:
+    clips = [sound(0.5), sound(1.0)]
+    assert len(model.describe(clips, max_new_tokens=2, **RATE)) == 2
+    assert len(model.activations(clips, taps=["mel"], **RATE)) == 2
+    assert len(model.listen(clips, **RATE)) == 2
+    assert len(model.inspect(clips, **RATE)) == 2
+    for empty in (model.describe([]), model.listen([]), model.inspect([])):
+        assert empty == []
+    assert model.activations([], taps=["mel"]) == []
+
+
+def test_long_audio_is_heard_in_windows_to_its_end(model: qa.QwenAudio) -> None:
+    clip = np.concatenate([sound(30.0, 1), sound(12.5, 2)])
+    frames = model.activations(clip, taps=["audio_tower", "lm.0"], **RATE)
+    tower = frames["audio_tower"]
+    assert [str(window) for window in tower.windows] == ["0:00–0:30", "0:30–0:42.50"]
+    assert len(tower) == 750 + 312
+    assert tower.seconds[749] == pytest.approx(29.96)
+    assert tower.seconds[750] == pytest.approx(30.0)
+    assert tower.seconds[-1] == pytest.approx(42.44)
+    whole = model.encode(clip, pooling="none", **RATE)
+    np.testing.assert_array_equal(whole, tower.data)
+    second = model.encode(clip[480_000:], pooling="none", **RATE)
+    np.testing.assert_allclose(whole[750:], second, atol=2e-5)
+    assert [span.window for span in frames["lm.0"].spans] == [0, 0, 0, 1, 1, 1]
+    assert frames["lm.0"].last_rows().tolist() == [755, 755 + 6 + 312]
+    said = model.describe(clip, max_new_tokens=3, **RATE)
+    assert [answer.audio_tokens for answer in said.answers] == [750, 312]
+    assert said == "\n".join(f"{a.window}  {a.text}" for a in said.answers)
+
+
+def test_windows_can_overlap(model: qa.QwenAudio) -> None:
+    frames = model.activations(
+        sound(3.0), taps=["audio_tower"], window_seconds=2.0, hop_seconds=1.0, **RATE
+    )["audio_tower"]
+    assert [str(window) for window in frames.windows] == ["0:00–0:02", "0:01–0:03"]
+    assert len(frames) == 100
+
+
+def test_generated_rows_follow_the_prompt(model: qa.QwenAudio) -> None:
+    clip = sound(1.0)
+    frames = model.activations(clip, taps=["lm.0", "lm.norm"], generate=4, **RATE)["lm.norm"]
+    said = model.describe(clip, max_new_tokens=4, **RATE).answers[0]
+    assert len(frames.rows("generated")) == len(said.token_ids) == 4
+    assert frames.spans[-1].kind == "generated"
+    assert frames.last_rows().tolist() == [len(frames) - 5]
+    without = model.activations(clip, taps=["lm.norm"], **RATE)["lm.norm"]
+    np.testing.assert_allclose(frames.data[: len(without)], without.data, atol=1e-5)
+
+
+def test_sampling_is_repeatable_and_does_not_depend_on_the_batch(model: qa.QwenAudio) -> None:
+    options: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "seed": 3, "max_new_tokens": 8}
+    clips = [sound(1.0, 1), sound(1.5, 2)]
+    together = model.describe(clips, **options, **RATE)
+    assert together == [model.describe(clip, **options, **RATE) for clip in clips]
+    other = model.describe(clips, **{**options, "seed": 4}, **RATE)
+    assert other != together
+    assert model.describe(clips[0], max_new_tokens=8, **RATE) != together[0]
+
+
+def test_streamed_text_is_the_text(model: qa.QwenAudio) -> None:
+    clip = np.concatenate([sound(30.0, 1), sound(2.0, 2)])
+    pieces: list[str] = []
+    said = model.describe(clip, stream=pieces.append, max_new_tokens=6, **RATE)
+    assert "".join(pieces) == said == model.describe(clip, max_new_tokens=6, **RATE)
+    assert len(pieces) > 6
+
+
+def test_an_answer_says_what_was_given_and_whether_it_is_whole(tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "stops")
+    model = qa.load(folder)
+    said = model.describe(sound(1.0), max_new_tokens=2, **RATE)
+    (answer,) = said.answers
+    assert (answer.audio_tokens, answer.prompt_tokens) == (25, 6)
+    assert (answer.window.start_seconds, answer.window.end_seconds) == (0.0, 1.0)
+    assert not answer.complete
+    assert not said.complete
+    stop = answer.token_ids[0]
+    edit_json(folder / "generation_config.json", eos_token_id=stop)
+    said = qa.load(folder).describe(sound(1.0), max_new_tokens=2, **RATE)
+    assert said.complete
+    assert said.answers[0].token_ids == (stop,)
+
+
+def test_inspect_counts_what_activations_give(model: qa.QwenAudio) -> None:
+    clip = np.concatenate([sound(30.0, 1), sound(7.013, 2)])
+    story = model.inspect(clip, **RATE)
+    taps = [str(tap) for tap in model.taps]
+    frames = model.activations(clip, taps=taps, **RATE)
+    for tap in story.taps:
+        assert frames[tap.tap].data.shape == (tap.rows, tap.width)
+    assert [tap.tap for tap in story.taps] == taps
+
+
+def test_a_30_second_clip_with_the_default_prompt(model: qa.QwenAudio) -> None:
+    (window,) = model.inspect(sound(30.0), prompt="Describe the music:", **RATE).windows
+    assert (window.prompt_ids, window.positions) == (7, 756)
+    assert (window.mel_frames, window.encoder_frames, window.audio_tokens) == (3000, 1500, 750)
+
+
+def test_the_spec_names_what_decides_a_vector(model: qa.QwenAudio, checkpoint: Path) -> None:
+    spec = model.spec("lm.-1", prompt="What?", pooling="last", window_seconds=10.0)
+    assert (spec.tap, spec.window_seconds, spec.hop_seconds) == ("lm.3", 10.0, 10.0)
+    assert spec.prompt == "<|audio_bos|><|AUDIO|><|audio_eos|>What?"
+    assert spec.model == str(checkpoint)
+    assert qa.Spec.from_json(spec.to_json()) == spec
+    assert model.spec("mel").fingerprint != model.spec("encoder.0").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, c: m.encode(c, tap="encoder.9", **RATE), qa.TapError, "encoder.0 to encoder.3"),
+        (lambda m, c: m.encode(c, tap="decoder.1", **RATE), qa.TapError, "not a tap"),
+        (lambda m, c: m.encode(c, span="last", **RATE), qa.OptionError, "language model"),
+        (lambda m, c: m.encode(c, prompt="What?", **RATE), qa.OptionError, "reads a prompt"),
+        (lambda m, c: m.encode(c), qa.AudioError, "sampling_rate"),
+        (lambda m, c: m.activations(c, taps=[], **RATE), qa.OptionError, "empty"),
+        (lambda m, c: m.activations(c, taps="mel", **RATE), qa.OptionError, "list of taps"),
+        (lambda m, c: m.activations(c, taps=["mel"], generate=2, **RATE), qa.OptionError, "lm.K"),
+        (lambda m, c: m.describe(c, window_seconds=31.0, **RATE), qa.OptionError, "30"),
+        (lambda m, c: m.describe(c, hop_seconds=31.0, **RATE), qa.OptionError, "unheard"),
+        (lambda m, c: m.describe(c, max_new_tokens=0, **RATE), qa.OptionError, "1 or more"),
+        (lambda m, c: m.describe(c, temperature=-1.0, **RATE), qa.OptionError, "greedy"),
+        (lambda m, c: m.describe(c, top_p=0.5, **RATE), qa.OptionError, "does nothing"),
+        (lambda m, c: m.describe(c, prompt="<|AUDIO|><|AUDIO|>", **RATE), qa.OptionError, "chat"),
+        (lambda m, c: m.describe([c], stream=print, **RATE), qa.OptionError, "at a time"),
+        (lambda m, c: m.describe(c, prompt="a " * 5000, **RATE), qa.OptionError, "at most 4096"),
+        (lambda m, c: m.listen(c, **RATE).ask("?", follow_up=True), qa.OptionError, "no turns"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(
+    model: qa.QwenAudio, call: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as raised:
+        call(model, sound(0.5))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_options_fail(model: qa.QwenAudio) -> None:
+    with pytest.raises(TypeError, match="normalise"):
+        model.encode(sound(0.5), normalise=True, **RATE)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu:7"}, "try 'cpu'"),
+        ({"dtype": "int8"}, "float32, bfloat16, float16"),
+        ({"revision": "main"}, "folder"),
+    ],
+)
+def test_loading_what_is_not_there(checkpoint: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(qa.QwenAudioError) as raised:
+        qa.load(checkpoint, **options)
+    assert message in str(raised.value)
+
+
+def test_bfloat16_is_close_and_says_so(checkpoint: Path, model: qa.QwenAudio) -> None:
+    coarse = qa.load(checkpoint, dtype="bfloat16")
+    clip = sound(1.0)
+    frames = coarse.activations(clip, taps=["audio_tower"], **RATE)["audio_tower"]
+    assert frames.dtype == "bfloat16"
+    assert coarse.spec().dtype == "bfloat16"
+    exact = model.encode(clip, pooling="none", **RATE)
+    cosine = (frames.data * exact).sum(1) / (
+        np.linalg.norm(frames.data, axis=1) * np.linalg.norm(exact, axis=1)
+    )
+    assert cosine.min() > 0.999
+    assert np.abs(frames.data - exact).max() > 1e-4
+
+
+def test_taps_can_be_objects_and_keep_their_names(model: qa.QwenAudio) -> None:
+    found = model.activations(sound(0.5), taps=["lm.-1", Tap.parse("mel")], **RATE)
+    assert list(found) == ["lm.-1", "mel"]
+    assert str(found["lm.-1"].tap) == "lm.3"
+
+
+def test_a_model_that_stops_at_turns_is_asked_in_chat(tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "instruct")
+    edit_json(folder / "generation_config.json", eos_token_id=[1093, 1095])
+    spec = qa.load(folder).spec("lm.0", prompt="What?")
+    assert spec.prompt is not None
+    assert spec.prompt.endswith("What?<|im_end|>\n<|im_start|>assistant\n")
+    plain = qa.load(folder, chat=False).spec("lm.0", prompt="What?")
+    assert plain.prompt == "<|audio_bos|><|AUDIO|><|audio_eos|>What?"
+
+
+def test_results_can_be_copied_and_sent_to_other_processes(model: qa.QwenAudio) -> None:
+    said = model.describe(sound(0.5), max_new_tokens=2, **RATE)
+    for copied in (copy.copy(said), copy.deepcopy(said), pickle.loads(pickle.dumps(said))):
+        assert copied == said
+        assert copied.answers == said.answers
+        assert copied.name == said.name
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ((np.zeros(800), 16_000), "pass the array, and the number as sampling_rate="),
+        ([0.0, 0.1], "a list is a list of recordings"),
+        ([np.zeros((32, 800))], "a batch is a list"),
+    ],
+)
+def test_what_people_bring_from_elsewhere(model: qa.QwenAudio, audio: Any, message: str) -> None:
+    with pytest.raises(qa.AudioError, match=message):
+        model.encode(audio, sampling_rate=16_000)

@@ -1,0 +1,244 @@
+"""A certificate holds where the numbers are transformers', and only there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import AttentionInterface
+
+import qwen_audio as qa
+from qwen_audio.api import parity as certificate_module
+from qwen_audio.api.parity import Certificate, synthetic_clips
+from qwen_audio.cli.main import main
+from qwen_audio.inference.cost import make_plan
+from qwen_audio.inference.decoder import LanguageModel
+from qwen_audio.inference.encoder import AudioEncoder
+from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.packed_attention import ATTENTION, packed_attention
+from reference import Reference, sound
+
+SHORT = qa.load_waveform(sound(1.3), sampling_rate=16_000)
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    """`qwen-audio certify` in this process: status, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["certify", *map(str, arguments)])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
+    model = qa.load(checkpoint, dtype=dtype)
+    found = model.certify()
+    assert found.holds
+    assert [tap.tap for tap in found.taps] == [str(tap) for tap in model.taps]
+    assert found.left_out == ()
+    assert (found.dtype, found.device) == (dtype, "cpu")
+    assert (found.model, found.torch) == (str(checkpoint), torch.__version__)
+    assert len(found.clips) == len(synthetic_clips()) == 3
+    rows = {tap.tap: tap.rows for tap in found.taps}
+    story = model.inspect([clip.samples for clip in synthetic_clips()], sampling_rate=16_000)
+    for tap in (tap for of in story for tap in of.taps):
+        rows[tap.tap] -= tap.rows
+    assert set(rows.values()) == {0}
+    if dtype == "float32":
+        assert max(tap.relative_error for tap in found.taps) < 1e-5
+    else:
+        assert min(tap.cosine for tap in found.taps) > 0.99
+        assert found.taps[-1].relative_error > 1e-4  # 16 bits were compared
+    assert model.encode(SHORT).shape == (64,)  # the model goes on
+
+
+def test_transformers_side_is_transformers_own_model(checkpoint: Path) -> None:
+    """Its numbers are those of `from_pretrained`, at every tap."""
+    line = qa.load(checkpoint, dtype="float32")._line
+    rendered = line.prompts.render(None)
+    composite = certificate_module._Composite(line, 3)
+    ours = composite.taps(SHORT, rendered)
+    theirs = Reference(checkpoint).taps(SHORT.samples)
+    assert ours.keys() == theirs.keys()
+    for tap, rows in theirs.items():
+        np.testing.assert_allclose(ours[tap], rows, atol=1e-5)
+
+
+def attention_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, scaling: float, **options: Any) -> Any:
+        return packed_attention(*args, scaling=1.02 * scaling, **options)
+
+    AttentionInterface.register(ATTENTION, broken)
+
+
+def positions_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stem = AudioEncoder._stem
+
+    def broken(encoder: AudioEncoder, mel: Any) -> Any:
+        return stem(encoder, mel).roll(1, 0)
+
+    monkeypatch.setattr(AudioEncoder, "_stem", broken)
+
+
+def norm_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LanguageModel, "_norm", lambda _: torch.nn.Identity())
+
+
+def audio_reversed(monkeypatch: pytest.MonkeyPatch) -> None:
+    embed = LanguageModel._embed
+
+    def broken(lm: LanguageModel, clip: Any) -> Any:
+        return embed(lm, dataclasses.replace(clip, audio=clip.audio.flip(0)))
+
+    monkeypatch.setattr(LanguageModel, "_embed", broken)
+
+
+BROKEN = {
+    "encoder.1": attention_scaled,
+    "encoder.0": positions_shifted,
+    "lm.norm": norm_left_out,
+    "lm.0": audio_reversed,
+}
+
+
+@pytest.fixture
+def attention_restored() -> Iterator[None]:
+    yield
+    AttentionInterface.register(ATTENTION, packed_attention)
+
+
+@pytest.mark.parametrize("first", BROKEN)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_does_not_hold_where_something_is_wrong(
+    first: str,
+    dtype: str,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attention_restored: None,
+) -> None:
+    """And the first tap outside its bounds tells where; what stands left of it is well."""
+    BROKEN[first](monkeypatch)
+    found = qa.load(checkpoint, dtype=dtype).certify([SHORT])
+    if dtype == "bfloat16" and first == "encoder.1":
+        assert found.holds  # two hundredths of a score are less than bfloat16's own rounding
+        return
+    assert not found.holds
+    limit = found.largest_error or np.inf
+    failed = [
+        tap.tap
+        for tap in found.taps
+        if tap.cosine < found.least_cosine or tap.relative_error > limit
+    ]
+    assert failed[0] == first
+
+
+def test_any_number_that_is_none_does_not_hold(checkpoint: Path) -> None:
+    """NaN on either side compares with nothing."""
+    found = qa.load(checkpoint, dtype="float32").certify([SHORT])
+    for field in ("cosine", "relative_error"):
+        wrong = dataclasses.replace(found.taps[0], **{field: float("nan")})  # type: ignore[arg-type]
+        assert not dataclasses.replace(found, taps=(wrong, *found.taps[1:])).holds
+
+
+def test_what_memory_does_not_hold_is_left_out_and_named(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Checkpoint(checkpoint)
+    table = 4 * opened.text_config.vocab_size * opened.text_config.hidden_size
+    for depth, left_out in ((1, ("lm.2", "lm.3", "lm.norm")), (2, ("lm.3", "lm.norm")), (3, ())):
+        plan = make_plan(opened, qa.Tap.parse(f"lm.{depth}"), torch.float32)
+        free = int((plan.peak_memory_bytes + table) / 0.8) + 10
+        monkeypatch.setattr(certificate_module, "available_bytes", lambda _: free)
+        found = qa.load(checkpoint, dtype="float32", max_memory="8GB").certify([SHORT])
+        assert found.holds
+        assert found.left_out == left_out
+        compared = tuple(tap.tap for tap in found.taps)
+        assert compared + left_out == tuple(str(tap) for tap in opened.geometry.taps())
+    monkeypatch.setattr(certificate_module, "available_bytes", lambda _: 10**8)
+    with pytest.raises(qa.OptionError, match="does not hold the ear and one layer"):
+        qa.load(checkpoint, max_memory="8GB").certify([SHORT])
+
+
+def test_what_transformers_would_cut_is_refused(checkpoint: Path) -> None:
+    model = qa.load(checkpoint)
+    long = qa.load_waveform(sound(30.1), sampling_rate=16_000)
+    with pytest.raises(qa.AudioError, match=r"lasts 30\.1 s, but transformers hears 30 s"):
+        model.certify([SHORT, long])
+    with pytest.raises(qa.AudioError, match="no such file"):
+        model.certify("/no/such/file.wav")
+
+
+def test_sounds_made_for_it_differ_and_are_always_the_same() -> None:
+    clips = synthetic_clips()
+    assert [clip.duration_seconds for clip in clips] == [5.0, 1.23, 12.5]
+    for clip, again in zip(clips, synthetic_clips(), strict=True):
+        np.testing.assert_array_equal(clip.samples, again.samples)
+        assert 0.2 < np.abs(clip.samples).max() < 1
+
+
+# On the command line.
+
+
+def test_a_table_is_shown_and_saved(checkpoint: Path, tmp_path: Path) -> None:
+    clip, output = tmp_path / "clip.wav", tmp_path / "out.json"
+    soundfile.write(clip, sound(0.8), 16_000)
+    options: list[str | Path] = ["--dtype", "float32", "--audio", clip, "-o", output]
+    code, table, err = run(checkpoint, *options)
+    assert (code, err) == (0, "")
+    saved = json.loads(output.read_text(encoding="utf-8"))
+    assert saved["holds"] is True
+    assert [tap["tap"] for tap in saved["taps"]] == [str(tap) for tap in qa.load(checkpoint).taps]
+    for word in ("encoder.2", "lm.norm", "lowest cosine", "largest relative error", str(output)):
+        assert word in table
+    assert "Equal within" in table
+    assert "clip.wav, 0.80 s" in table
+    code, line, _ = run("--model", checkpoint, *options, "--json")
+    assert json.loads(line) == json.loads(output.read_text(encoding="utf-8"))
+    fields = {field.name for field in dataclasses.fields(Certificate)}
+    assert set(json.loads(line)) == fields | {"holds"}
+
+
+def test_what_does_not_hold_is_a_status(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions_shifted(monkeypatch)
+    output = tmp_path / "out.json"
+    code, table, _ = run(checkpoint, "--dtype", "float32", "-o", output)
+    assert code == 1
+    assert "NOT EQUAL" in table
+    assert json.loads(output.read_text(encoding="utf-8"))["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("nowhere/out.json", "can't be written"),
+        (".", "can't be written"),
+        ("/proc/out.json", "can't be written"),
+    ],
+)
+def test_where_nothing_can_be_saved(
+    output: str, message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, sound(0.2), 16_000)
+    code, out, err = run(checkpoint, "--audio", clip, "-o", tmp_path / output)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
+
+
+def test_one_model_at_a_time(checkpoint: Path) -> None:
+    code, _, err = run(checkpoint, "--model", checkpoint)
+    assert code == 1
+    assert "name one model" in err

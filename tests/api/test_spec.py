@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_audio.api.spec import Spec
+from qwen_audio.errors import OptionError
+
+BASE = Spec("Qwen/Qwen2-Audio-7B", "dd84470756e6277a71d4d7188773a43cde92696e", "audio_tower")
+OTHER: dict[str, Any] = {
+    "model": "embedded",
+    "revision": "0" * 40,
+    "tap": "encoder.32",
+    "pooling": "max",
+    "span": "all",
+    "prompt": "",
+    "window_seconds": 10.0,
+    "hop_seconds": 15.0,
+    "dtype": "bfloat16",
+}
+
+
+def fingerprint_elsewhere(settings: dict[str, Any]) -> str:
+    script = f"from qwen_audio.api.spec import Spec; print(Spec.of(**{settings!r}).fingerprint)"
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_fingerprint_is_the_same_on_every_machine_and_in_every_version() -> None:
+    """Collections are found by it: if this fails, tables written before are orphaned."""
+    assert BASE.fingerprint == "01b03aae7eedc757"
+
+
+def test_the_fingerprint_is_the_same_in_another_process() -> None:
+    assert fingerprint_elsewhere(dataclasses.asdict(BASE)) == BASE.fingerprint
+
+
+def test_every_setting_is_in_the_fingerprint() -> None:
+    assert OTHER.keys() == {field.name for field in dataclasses.fields(Spec)}
+    changed = [dataclasses.replace(BASE, **{name: value}) for name, value in OTHER.items()]
+    assert len({BASE.fingerprint, *(spec.fingerprint for spec in changed)}) == len(OTHER) + 1
+
+
+specs = st.builds(
+    Spec,
+    model=st.text(),
+    revision=st.text(),
+    tap=st.text(),
+    pooling=st.text(),
+    span=st.text(),
+    prompt=st.none() | st.text(),
+    window_seconds=st.floats(0.04, 30),
+    hop_seconds=st.floats(0.04, 30),
+    dtype=st.text(),
+)
+
+
+@given(specs)
+def test_json_round_trip(spec: Spec) -> None:
+    line = spec.to_json()
+    assert "\n" not in line
+    assert Spec.from_json(line) == spec
+    assert Spec.from_json(line).fingerprint == spec.fingerprint
+
+
+@given(specs, specs)
+def test_fingerprints_are_equal_where_specs_are(left: Spec, right: Spec) -> None:
+    assert (left == right) == (left.fingerprint == right.fingerprint)
+
+
+@given(st.permutations(list(dataclasses.asdict(BASE).items())))
+def test_the_order_of_settings_does_not_matter(items: list[tuple[str, Any]]) -> None:
+    assert Spec.from_json(json.dumps(dict(items))).fingerprint == BASE.fingerprint
+
+
+def test_whole_seconds_are_the_same_seconds() -> None:
+    whole = Spec.of(**dataclasses.asdict(BASE) | {"window_seconds": 30, "hop_seconds": 30})
+    assert whole == BASE
+    assert whole.fingerprint == BASE.fingerprint
+    assert whole.to_json() == BASE.to_json()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (
+            {"model": "m", "revision": "r", "tap": "mel", "poolin": "max"},
+            "unknown settings ['poolin']",
+        ),
+        ({"model": "m", "revision": "r"}, "missing ones ['tap']"),
+        ({}, "missing ones ['model', 'revision', 'tap']"),
+    ],
+)
+def test_unknown_and_missing_settings_are_errors(settings: dict[str, Any], named: str) -> None:
+    for make in (lambda: Spec.of(**settings), lambda: Spec.from_json(json.dumps(settings))):
+        with pytest.raises(OptionError) as caught:
+            make()
+        assert named in str(caught.value)
+        assert "it takes dtype, hop_seconds, model" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"spec"', "3"])
+def test_what_is_no_spec_is_an_error(text: str) -> None:
+    with pytest.raises(OptionError):
+        Spec.from_json(text)

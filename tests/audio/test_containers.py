@@ -1,0 +1,173 @@
+"""Where files say that they end. What comes of it in a whole load is in test_decode.py."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_audio.audio.containers import bytes_missing, is_big_endian_wav, states_mp3_length
+from recordings import encode, sound, with_picture, write_wav
+
+SOUND = sound(0.3, 48_000, 2)
+FILES = {
+    "wav": write_wav(SOUND, 48_000),
+    "w64": write_wav(SOUND, 48_000, container="W64"),
+    "caf": write_wav(SOUND, 48_000, container="CAF"),
+    "ogg": encode(SOUND, 48_000, "ogg"),
+    "opus": encode(SOUND, 48_000, "opus"),
+    "webm": encode(SOUND, 48_000, "webm"),
+    "mkv": encode(SOUND, 48_000, "mkv"),
+    "m4a": encode(SOUND, 48_000, "m4a"),
+    "film.mp4": with_picture(SOUND, seconds=0.3),
+    "film.webm": with_picture(SOUND, container="webm", seconds=0.3),
+}
+UNKNOWN_TO_THIS = {
+    "flac": write_wav(SOUND, 48_000, container="FLAC"),
+    "mp3": encode(SOUND, 48_000, "mp3"),
+    "aiff": write_wav(SOUND, 48_000, container="AIFF"),
+    "text": b"no container at all",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", [*FILES, *UNKNOWN_TO_THIS])
+def test_nothing_is_missing_of_whole_files(name: str, tmp_path: Path) -> None:
+    data = (FILES | UNKNOWN_TO_THIS)[name]
+    file = tmp_path / name
+    file.write_bytes(data)
+    assert bytes_missing(str(file)) == 0
+    opened = io.BytesIO(data)
+    assert bytes_missing(opened) == 0
+    assert opened.tell() == 0
+
+
+@given(st.sampled_from(list(FILES)), st.integers(1, 1_000_000))
+def test_the_last_byte_counts(name: str, cut: int) -> None:
+    data = FILES[name]
+    cut = 1 + cut % (len(data) - 100)
+    assert 1 <= bytes_missing(io.BytesIO(data[:-cut])) <= max(cut, 1)
+
+
+@pytest.mark.parametrize("name", ["wav", "w64", "caf", "webm", "mkv"])
+def test_the_number_of_bytes_missing_is_exact(name: str) -> None:
+    data = FILES[name]
+    assert bytes_missing(io.BytesIO(data[:-777])) == 777
+
+
+@pytest.mark.parametrize("note", [b"", b"a", b"ab", b"abc"])
+def test_chunks_are_padded_to_even_lengths(note: bytes) -> None:
+    """An editor's note between the header and the sound."""
+    data = FILES["wav"]
+    at = data.index(b"data")
+    chunk = b"LIST" + len(note).to_bytes(4, "little") + note + bytes(len(note) % 2)
+    noted = data[:at] + chunk + data[at:]
+    assert bytes_missing(io.BytesIO(noted)) == 0
+    assert bytes_missing(io.BytesIO(noted[:-7])) == 7
+
+
+@pytest.mark.parametrize("name", ["wav", "w64", "caf", "webm", "mkv", "m4a", "film.mp4"])
+def test_what_follows_does_not_matter(name: str) -> None:
+    assert bytes_missing(io.BytesIO(FILES[name] + b"TAG" + b"Some title".ljust(125))) == 0
+
+
+def test_an_ogg_that_no_page_ends() -> None:
+    data = bytearray(FILES["ogg"])
+    last = data.rfind(b"OggS")
+    assert data[last + 5] & 4
+    data[last + 5] &= ~4
+    assert bytes_missing(io.BytesIO(data)) == 1
+    assert bytes_missing(io.BytesIO(FILES["ogg"][:last])) == 1
+
+
+@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0x7FFF_FFFF, 0x7FFF_F000])
+def test_an_open_wav(size: int) -> None:
+    """Written to a pipe by FFmpeg, arecord and SoX, in this order."""
+    data = bytearray(FILES["wav"])
+    data[40:44] = size.to_bytes(4, "little")
+    assert bytes_missing(io.BytesIO(data)) == 0
+
+
+def test_an_open_w64() -> None:
+    data = bytearray(FILES["w64"])
+    data[16:24] = b"\xff" * 8
+    assert bytes_missing(io.BytesIO(data[:-1000])) == 0
+
+
+def test_an_open_caf() -> None:
+    data = bytearray(FILES["caf"])
+    at = data.index(b"data")
+    data[at + 4 : at + 12] = b"\xff" * 8
+    assert bytes_missing(io.BytesIO(data[:-1000])) == 0
+
+
+def test_an_open_webm() -> None:
+    """As recorded by a browser: the segment's length is all ones."""
+    data = bytearray(FILES["webm"])
+    at = data.index(bytes.fromhex("18538067")) + 4
+    assert data[at] == 0x01
+    data[at : at + 8] = b"\x01" + b"\xff" * 7
+    assert bytes_missing(io.BytesIO(data[:-1000])) == 0
+    data[at : at + 8] = b"\xff" + b"\xec\x86" + bytes(5)  # one byte of ones
+    assert bytes_missing(io.BytesIO(data[:-1000])) == 0
+
+
+def test_an_mp4_whose_last_box_is_open() -> None:
+    box = b"\0\0\0\0mdat" + bytes(100)
+    assert bytes_missing(io.BytesIO(b"\0\0\0\x10ftypisom\0\0\0\0" + box)) == 0
+
+
+def test_an_mp4_box_of_64_bits() -> None:
+    box = b"\0\0\0\1mdat" + (16 + 100).to_bytes(8, "big") + bytes(100)
+    whole = b"\0\0\0\x10ftypisom\0\0\0\0" + box
+    assert bytes_missing(io.BytesIO(whole)) == 0
+    assert bytes_missing(io.BytesIO(whole[:-9])) == 9
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"RIFF\0\0\0\0WAVE", b"caff\0\1\0\0", b"\0\0\0\x08ftyp" + 3 * b"\0\0\0\x08free"],
+)
+def test_a_file_of_empty_parts_takes_no_time(head: bytes) -> None:
+    part = b"\0\0\0\x08free" if b"ftyp" in head else bytes(12)
+    start = time.perf_counter()
+    assert bytes_missing(io.BytesIO(head + 2_000_000 * part)) == 0
+    assert time.perf_counter() - start < 5
+
+
+@given(st.sampled_from([data[:40] for data in FILES.values()]), st.binary(max_size=100))
+def test_any_bytes_have_an_answer(head: bytes, data: bytes) -> None:
+    for opened in (io.BytesIO(head + data), io.BytesIO(data)):
+        assert bytes_missing(opened) >= 0
+        assert states_mp3_length(opened) in (True, False)
+        assert is_big_endian_wav(opened) is False
+
+
+def test_an_mp3_states_its_length_or_does_not(tmp_path: Path) -> None:
+    data = UNKNOWN_TO_THIS["mp3"]
+    assert data[:3] == b"ID3"
+    first_frame = data.index(b"\xff\xfb")
+    file = tmp_path / "song.mp3"
+    file.write_bytes(data)
+    assert states_mp3_length(str(file))
+    assert states_mp3_length(io.BytesIO(data[first_frame:]))
+    second_frame = data.index(b"\xff\xfb", first_frame + 100)
+    assert not states_mp3_length(io.BytesIO(data[second_frame:]))
+
+    # A tag longer than what is looked at, with a picture in it: 7 bits a byte.
+    size = 50_000
+    tag = b"ID3\4\0\0" + bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
+    assert states_mp3_length(io.BytesIO(tag + data[first_frame:]))
+    assert not states_mp3_length(io.BytesIO(tag + data[second_frame:]))
+
+
+def test_big_endian_wav() -> None:
+    assert is_big_endian_wav(
+        io.BytesIO(write_wav(np.zeros((1, 10), np.float32), 8000, endian="BIG"))
+    )
+    assert not is_big_endian_wav(io.BytesIO(FILES["wav"]))

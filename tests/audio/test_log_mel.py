@@ -1,0 +1,154 @@
+"""Spectrograms against transformers' extractor, which pads every clip to 30 s."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import Qwen2AudioEncoderConfig, WhisperFeatureExtractor
+from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
+
+from qwen_audio.audio.log_mel import LogMel, audio_tokens, encoder_frames, log_mel, mel_frames
+from qwen_audio.errors import CheckpointError
+from qwen_audio.models.qwen2_audio.config import check_extractor
+
+BINS = [80, 128]
+
+
+@functools.cache
+def extractor(bins: int) -> WhisperFeatureExtractor:
+    return WhisperFeatureExtractor(feature_size=bins)
+
+
+def check(samples: np.ndarray[Any, Any], bins: int) -> LogMel:
+    """Equal to the padded spectrogram, and enough of it."""
+    samples = samples.astype(np.float32)
+    ours = log_mel(samples, extractor(bins))
+    theirs = extractor(bins)(
+        samples, sampling_rate=16_000, return_tensors="np", return_attention_mask=True
+    )
+    padded = theirs["input_features"][0]
+    assert padded.shape == (bins, 3000)
+    frames = ours.input_features.shape[1]
+    assert ours.valid_frames == theirs["attention_mask"].sum()
+    assert min(ours.valid_frames + 1, 3000) <= frames <= ours.valid_frames + 2
+    # The last encoder frame is made of mel frames 2j−2 … 2j+2.
+    last = 2 * (ours.encoder_frames - 1)
+    assert frames == min(last + 2, 2999) + 1
+    np.testing.assert_allclose(ours.input_features, padded[:, :frames], atol=1e-5, rtol=0)
+    return ours
+
+
+lengths = st.one_of(
+    st.integers(640, 2000),
+    st.integers(640, 480_000),
+    st.builds(
+        lambda hops, off: min(max(160 * hops + off, 640), 480_000),
+        st.integers(4, 3000),
+        st.integers(-2, 2),
+    ),
+)
+
+
+@settings(max_examples=30)
+@given(lengths, st.sampled_from(BINS), st.integers(0, 99))
+@example(640, 80, 0)
+@example(641, 128, 0)
+@example(479_679, 80, 0)
+@example(479_840, 80, 0)
+@example(479_841, 128, 0)
+@example(480_000, 128, 0)
+def test_frames_are_the_extractors(length: int, bins: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    level = 10 ** random.uniform(-4, 0)
+    check(level * random.standard_normal(length), bins)
+
+
+@settings(max_examples=20)
+@given(lengths, st.integers(1, 700), st.sampled_from(BINS))
+@example(640, 1, 80)
+@example(479_520, 40, 80)
+def test_what_is_loud_at_the_very_end_counts(length: int, loud: int, bins: int) -> None:
+    """The extractor clamps 8 decades below the loudest frame, which may be the last or beyond."""
+    random = np.random.default_rng(length)
+    samples = 1e-7 * random.standard_normal(length)
+    samples[-loud:] = random.uniform(-1, 1, samples[-loud:].shape)
+    check(samples, bins)
+
+
+@pytest.mark.parametrize("length", [640, 800, 5_000, 16_000, 479_999, 480_000])
+@pytest.mark.parametrize("bins", BINS)
+def test_silence(length: int, bins: int) -> None:
+    ours = check(np.zeros(length), bins)
+    np.testing.assert_allclose(ours.input_features, -1.5)
+
+
+def test_a_click_in_silence() -> None:
+    for place in (0, 1, 159, 160, 8_000, 15_999):
+        samples = np.zeros(16_000)
+        samples[place] = 1
+        check(samples, 80)
+
+
+@pytest.mark.parametrize(
+    ("samples", "counts"),
+    [
+        (480_000, (3000, 1500, 750)),
+        (479_999, (3000, 1500, 750)),
+        (479_840, (2999, 1500, 750)),
+        (16_000, (100, 50, 25)),
+        (640, (4, 2, 1)),
+        (639, (4, 2, 1)),
+        (480, (3, 2, 1)),
+        (320, (2, 1, 0)),
+        (160, (1, 1, 0)),
+        (1, (1, 1, 0)),
+    ],
+)
+def test_counts(samples: int, counts: tuple[int, int, int]) -> None:
+    mel = mel_frames(samples)
+    assert (mel, encoder_frames(mel), audio_tokens(mel)) == counts
+
+
+def test_counts_are_transformers() -> None:
+    encoder = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(d_model=8, encoder_layers=0))
+    lengths: Any = torch.arange(1, 3001)
+    theirs = encoder._get_feat_extract_output_lengths(lengths)
+    for mel, frames, tokens in zip(range(1, 3001), *(t.tolist() for t in theirs), strict=True):
+        assert (encoder_frames(mel), audio_tokens(mel)) == (frames, tokens)
+
+
+@pytest.mark.parametrize(("frames", "valid"), [(4, 0), (4, 5), (3001, 3000), (0, 0), (4, -1)])
+def test_a_spectrogram_holds_what_it_says(frames: int, valid: int) -> None:
+    with pytest.raises(ValueError, match="valid frames"):
+        LogMel(np.zeros((80, frames), np.float32), valid)
+
+
+def test_printing_shows_shapes_not_data() -> None:
+    held = LogMel(np.zeros((80, 101), np.float32), 100)
+    assert repr(held) == "LogMel(80 bins × 101 frames, 100 of them audio)"
+    assert (held.encoder_frames, held.audio_tokens) == (50, 25)
+
+
+def test_an_extractor_that_hears_the_same() -> None:
+    for bins in BINS:
+        check_extractor(extractor(bins), bins)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("sampling_rate", 22_050), ("hop_length", 320), ("n_fft", 512), ("chunk_length", 10)),
+        *(("dither", 0.1), ("feature_size", 64)),
+    ],
+)
+def test_an_extractor_that_hears_differently(name: str, value: float) -> None:
+    other = WhisperFeatureExtractor(**{"feature_size": 80, name: value})
+    with pytest.raises(CheckpointError, match=f"{name}={value}") as caught:
+        check_extractor(other, 80)
+    assert "\n" not in str(caught.value)

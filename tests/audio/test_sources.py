@@ -1,0 +1,149 @@
+"""What is meant by "these recordings": each named once, nothing dropped without a word."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from qwen_audio.audio.sources import Source, find_sources
+from qwen_audio.errors import AudioError, OptionError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.wav", "b.FLAC", "deep/er/c.mp3", "notes.txt", ".hidden.wav", ".git/d.wav"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path
+
+
+def names(inputs: Sequence[str | Path], below: Path) -> list[str]:
+    return [os.path.relpath(s.uri, below) for s in find_sources(inputs).sources]
+
+
+def test_a_folder_to_its_depth_and_what_lies_in_it_besides(folder: Path) -> None:
+    found = find_sources([folder])
+    assert [os.path.relpath(source.uri, folder) for source in found.sources] == [
+        "a.wav",
+        "b.FLAC",
+        "deep/er/c.mp3",
+    ]
+    assert found.passed_over == (str(folder / "notes.txt"),)
+
+
+def test_patterns_and_names(folder: Path) -> None:
+    assert names([str(folder / "*.wav")], folder) == [".hidden.wav", "a.wav"]
+    assert names([str(folder / "**/*.mp3")], folder) == ["deep/er/c.mp3"]
+    assert names([str(folder / "dee*")], folder) == ["deep/er/c.mp3"]
+    # What is named is taken whatever it ends in, and whether it is there or not.
+    assert names([folder / "notes.txt", folder / "gone.wav"], folder) == ["notes.txt", "gone.wav"]
+    (folder / "[1] take?.wav").write_bytes(b"")
+    assert names([str(folder / "[1] take?.wav")], folder) == ["[1] take?.wav"]
+
+
+def test_each_once_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str | Path] = [folder / "b.FLAC", folder, str(folder / "deep" / ".." / "a.wav")]
+    assert names(given, folder) == ["b.FLAC", "a.wav", "deep/er/c.mp3"]
+    monkeypatch.chdir(folder)
+    assert find_sources(["a.wav"]).sources == find_sources([folder / "a.wav"]).sources
+
+
+def test_a_pattern_without_matches_is_an_error(folder: Path) -> None:
+    with pytest.raises(OptionError, match="matches nothing"):
+        find_sources([str(folder / "*.ogg")])
+
+
+def test_tables_bring_their_columns(folder: Path) -> None:
+    csv = folder / "list.csv"
+    csv.write_text(
+        'file_name,label,year,loud,code\na.wav,"say ""hi"", you",1999,0.5,007\n'
+        f"{folder / 'b.FLAC'},,,,1\ns3://bucket/c.flac,x,2,1e3,2\n",
+        encoding="utf-8-sig",
+    )
+    first, second, third = find_sources([csv]).sources
+    assert first == Source(
+        str(folder / "a.wav"),
+        {"label": 'say "hi", you', "year": 1999, "loud": 0.5, "code": "007"},
+    )
+    assert second.extra == {"label": None, "year": None, "loud": None, "code": 1}
+    assert (third.uri, third.extra["loud"]) == ("s3://bucket/c.flac", 1000.0)
+
+    lines = folder / "list.jsonl"
+    lines.write_text('{"source": "a.wav", "good": true}\n\n{"path": "deep/er/c.mp3"}\n')
+    found = find_sources([lines]).sources
+    assert [dict(source.extra) for source in found] == [{"good": True}, {}]
+    assert found[1].uri == str(folder / "deep/er/c.mp3")
+    assert find_sources([{"audio": str(folder / "a.wav"), "x": 1}]).sources[0].extra == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "label\nx\n", "row 1 names no recording: use a column source, path"),
+        ("a.csv", "source\n", "holds no rows"),
+        ("a.csv", "source,b\nx,1,2\n", "row 1 is not a row of named columns"),
+        ("a.jsonl", '{"source": "x"', "can't be read as a manifest"),
+        ("a.jsonl", '["x"]', "row 1 is not a row of named columns"),
+        ("a.jsonl", '{"source": "x", "more": [1]}', "column more holds no single value"),
+        ("a.jsonl", "\xff", "can't be read as a manifest"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(OptionError, match=message):
+        find_sources([tmp_path / name])
+
+
+def test_addresses() -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("a.wav", "b/c.ogg", "b/read.me"):
+        memory.pipe(f"/music/{name}", name.encode())
+    found = find_sources(["memory://music"])
+    assert [source.uri for source in found.sources] == [
+        "memory:///music/a.wav",
+        "memory:///music/b/c.ogg",
+    ]
+    assert found.passed_over == ("memory:///music/b/read.me",)
+    assert find_sources(["memory://music/*.wav"]).sources == found.sources[:1]
+    (one,) = find_sources(["memory://music/b/read.me"]).sources
+
+    before = found.sources[0].state()
+    assert before[0] == len("a.wav")
+    audio, digest = found.sources[0].content()
+    assert audio.read() == b"a.wav"
+    assert digest == hashlib.sha256(b"a.wav").hexdigest()
+    memory.pipe("/music/a.wav", b"other")
+    assert found.sources[0].state() != before
+    memory.rm("/music", recursive=True)
+    for ask in (one.state, one.content):
+        with pytest.raises(AudioError, match=r"read\.me can't be"):
+            ask()
+    with pytest.raises(OptionError, match="can't be listed"):
+        find_sources(["nosuch://x/*.wav"])
+    with pytest.raises(OptionError, match="holds nothing"):
+        find_sources(["memory://nowhere/*.wav"])
+
+
+def test_a_file_and_its_states(folder: Path) -> None:
+    (source,) = find_sources([folder / "a.wav"]).sources
+    size, changed = source.state()
+    assert (size, source.content()) == (5, (source.uri, hashlib.sha256(b"a.wav").hexdigest()))
+    os.utime(source.uri, ns=(1, 1))
+    assert source.state() == (5, "1") != (size, changed)
+    Path(source.uri).unlink()
+    for ask in (source.state, source.content):
+        with pytest.raises(AudioError, match=r"a\.wav can't be (found|read) .*: check it"):
+            ask()
+
+
+def test_a_row_is_json(folder: Path) -> None:
+    """What a manifest said can be written down again."""
+    (source,) = find_sources([{"source": str(folder / "a.wav"), "n": 1, "t": "é"}]).sources
+    assert json.loads(json.dumps(dict(source.extra))) == {"n": 1, "t": "é"}

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+
+from qwen_audio.audio.waveform import Window
+from qwen_audio.inference.hidden_states import Frames, Run, Span, SpanKind, WindowRows, assemble
+from qwen_audio.models.tap import Tap
+
+WINDOWS = (Window(0.0, 30.0), Window(25.0, 41.5))
+
+
+def frames(
+    spans: tuple[Span, ...],
+    rows: int = 6,
+    tap: str = "lm.1",
+    windows: tuple[Window, ...] = WINDOWS[:1],
+    times: int | None = None,
+) -> Frames:
+    seconds = np.zeros(rows if times is None else times)
+    return Frames(np.zeros((rows, 3), np.float32), Tap.parse(tap), seconds, spans, windows)
+
+
+kinds: st.SearchStrategy[SpanKind] = st.sampled_from(("audio", "prompt", "generated"))
+runs = st.lists(st.tuples(kinds, st.integers(0, 7)), min_size=1, max_size=6)
+
+
+@given(st.lists(runs, min_size=1, max_size=4), st.sampled_from(["mel", "encoder.2", "lm.0"]))
+def test_assembled_windows_follow_one_another(layout: list[list[Run]], name: str) -> None:
+    tap = Tap.parse(name)
+    random = np.random.default_rng(0)
+    held: list[tuple[Window, dict[Tap, WindowRows]]] = []
+    for number, window_runs in enumerate(layout):
+        rows = random.normal(size=(sum(n for _, n in window_runs), 3)).astype(np.float32)
+        window = Window(2.5 * number, 2.5 * number + 3)
+        held.append((window, {tap: (rows, tuple(window_runs))}))
+
+    windows, states = tuple(window for window, _ in held), [state for _, state in held]
+    assembled = assemble(windows, states, [tap], "bfloat16")[tap]
+    assert assembled.tap == tap
+    assert assembled.dtype == "bfloat16"
+    assert assembled.windows == tuple(window for window, _ in held)
+    np.testing.assert_array_equal(
+        assembled.data, np.concatenate([state[tap][0] for _, state in held])
+    )
+    flat = [(kind, n, w) for w, window_runs in enumerate(layout) for kind, n in window_runs]
+    assert [(span.kind, len(span), span.window) for span in assembled.spans] == flat
+    assert assembled.spans[0].start == 0
+    assert assembled.spans[-1].stop == len(assembled)
+    for left, right in zip(assembled.spans, assembled.spans[1:], strict=False):
+        assert left.stop == right.start
+
+    for span in assembled.spans:
+        seconds = assembled.seconds[span.start : span.stop]
+        if span.kind == "audio":
+            first = held[span.window][0].start_seconds
+            expected = [first + k * tap.hop_seconds for k in range(len(span))]
+            np.testing.assert_allclose(seconds, expected, rtol=0, atol=1e-9)
+        else:
+            assert np.isnan(seconds).all()
+
+    rows_of = {kind: assembled.rows(kind) for kind in ("audio", "prompt", "generated")}
+    together = np.sort(np.concatenate(list(rows_of.values())))
+    np.testing.assert_array_equal(together, np.arange(len(assembled)))
+    for kind, indices in rows_of.items():
+        expected_rows = [
+            r for s in assembled.spans if s.kind == kind for r in range(s.start, s.stop)
+        ]
+        assert indices.tolist() == expected_rows
+
+
+def test_several_taps_are_assembled_apart() -> None:
+    mel, tower = Tap.parse("mel"), Tap.parse("audio_tower")
+    state: dict[Tap, WindowRows] = {
+        mel: (np.zeros((8, 2), np.float32), (("audio", 8),)),
+        tower: (np.ones((2, 4), np.float32), (("audio", 2),)),
+    }
+    assembled = assemble((Window(1.0, 1.08),), [state], [mel, tower], "float32")
+    assert list(assembled) == [mel, tower]
+    np.testing.assert_allclose(assembled[mel].seconds, 1 + 0.01 * np.arange(8))
+    np.testing.assert_allclose(assembled[tower].seconds, [1.0, 1.04])
+    assert assembled[tower].data.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        (Span("audio", 1, 6),),
+        (Span("audio", 0, 5),),
+        (Span("audio", 0, 7),),
+        (Span("audio", 0, 2), Span("prompt", 3, 6)),
+        (Span("audio", 0, 4), Span("prompt", 3, 6)),
+        (Span("audio", 0, 6), Span("prompt", 6, 5), Span("audio", 5, 6)),
+        (),
+    ],
+    ids=["late", "short", "long", "gap", "overlap", "backwards", "none"],
+)
+def test_spans_are_all_rows_in_order(spans: tuple[Span, ...]) -> None:
+    with pytest.raises(ValueError, match="spans"):
+        frames(spans)
+
+
+def test_every_row_has_a_time() -> None:
+    with pytest.raises((ValueError, TypeCheckError)):  # the latter where annotations are enforced
+        frames((Span("audio", 0, 6),), times=5)
+
+
+def test_the_last_row_before_the_answer_of_each_window() -> None:
+    spans = (
+        Span("prompt", 0, 1, 0),
+        Span("audio", 1, 4, 0),
+        Span("prompt", 4, 6, 0),
+        Span("generated", 6, 9, 0),
+        Span("prompt", 9, 10, 1),
+        Span("audio", 10, 12, 1),
+        Span("prompt", 12, 13, 1),
+    )
+    held = frames(spans, rows=13, windows=WINDOWS)
+    assert held.last_rows().tolist() == [5, 12]
+
+
+def test_printing_shows_shapes_and_seconds_not_data() -> None:
+    spans = (Span("prompt", 0, 1, 0), Span("audio", 1, 5, 0), Span("prompt", 5, 6, 1))
+    assert repr(frames(spans, windows=WINDOWS)) == (
+        "Frames(lm.1: 6 rows × 3, positions (audio at 25 Hz); prompt 2, audio 4; "
+        "windows 0:00–0:30, 0:25–0:41.50; float32)"
+    )
+    assert repr(frames((Span("audio", 0, 6),), tap="mel")) == (
+        "Frames(mel: 6 rows × 3, 100 Hz; audio 6; windows 0:00–0:30; float32)"
+    )
+
+
+def test_frames_know_their_hop() -> None:
+    assert frames((Span("audio", 0, 6),), tap="encoder.3").hop_seconds == 0.02
+
+
+def test_frames_do_not_change() -> None:
+    held = frames((Span("audio", 0, 6),))
+    with pytest.raises(AttributeError):
+        held.tap = Tap.parse("mel")  # type: ignore[misc]

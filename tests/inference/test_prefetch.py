@@ -1,0 +1,180 @@
+"""Work done ahead: in order, never too far, and ended when nobody waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qwen_audio.inference.prefetch import in_background, mapped
+
+
+def threads() -> set[str]:
+    return {t.name for t in threading.enumerate() if t.name.startswith(("ahead", "work"))}
+
+
+@pytest.fixture(autouse=True)
+def none_left() -> Iterator[None]:
+    """Every test begins and ends without threads."""
+    assert not threads()
+    yield
+    assert not threads()
+
+
+def settled(condition: Callable[[], bool]) -> bool:
+    """Whether something comes true soon."""
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return condition()
+
+
+class BrokenError(Exception):
+    """What goes wrong in these tests."""
+
+
+def numbers(count: int, taken: list[int], broken_at: int | None = None) -> Iterator[int]:
+    """0, 1, 2, …, writing down which were asked for."""
+    for number in range(count):
+        if number == broken_at:
+            raise BrokenError(number)
+        taken.append(number)
+        yield number
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 30),
+    st.integers(0, 8),
+    st.integers(1, 4),
+    st.one_of(st.none(), st.integers(0, 30)),
+)
+def test_mapped_is_map(count: int, lookahead: int, workers: int, broken_at: int | None) -> None:
+    """In the items' order, whichever is done first; an error comes after what is before it."""
+
+    def work(number: int) -> int:
+        time.sleep((number * 7 % 5) / 10_000)
+        if number == broken_at:
+            raise BrokenError(number)
+        return number * number
+
+    taken: list[int] = []
+    given_out: list[int] = []
+    with ThreadPoolExecutor(workers, "work") as pool:
+        results = mapped(work, numbers(count, taken), pool, lookahead)
+        try:
+            for result in results:
+                given_out.append(result)
+                assert len(taken) <= len(given_out) + lookahead
+        except BrokenError:
+            assert len(given_out) == broken_at
+    expected = count if broken_at is None else min(count, broken_at)
+    assert given_out == [number * number for number in range(expected)]
+
+
+def test_mapped_goes_ahead() -> None:
+    """While the first result is used, the next ones are worked on."""
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        return number
+
+    with ThreadPoolExecutor(2, "work") as pool:
+        results = mapped(work, range(100), pool, 3)
+        assert next(results) == 0
+        assert settled(lambda: sorted(begun) == [0, 1, 2, 3])
+
+
+def test_closing_mapped_cancels_what_has_not_begun() -> None:
+    gate, done = threading.Event(), []
+
+    def work(number: int) -> int:
+        if number:
+            gate.wait(5)
+        done.append(number)
+        return number
+
+    with ThreadPoolExecutor(1, "work") as pool:
+        results: Any = mapped(work, range(10), pool, 5)
+        assert next(results) == 0
+        results.close()
+        gate.set()
+    assert done in ([0], [0, 1])  # 1 may have been under way
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 20), st.integers(1, 5), st.one_of(st.none(), st.integers(0, 20)))
+def test_in_background_gives_the_same_items(
+    count: int, lookahead: int, broken_at: int | None
+) -> None:
+    taken: list[int] = []
+    items = in_background(numbers(count, taken, broken_at), lookahead)
+    if broken_at is None or broken_at >= count:
+        assert list(items) == list(range(count))
+    else:
+        assert [next(items) for _ in range(broken_at)] == list(range(broken_at))
+        with pytest.raises(BrokenError, match=str(broken_at)):
+            next(items)
+        assert next(items, None) is None
+    assert not threads()
+
+
+@pytest.mark.parametrize("lookahead", [1, 2, 5])
+def test_in_background_goes_ahead_and_no_further(lookahead: int) -> None:
+    taken: list[int] = []
+    items: Any = in_background(numbers(10**9, taken), lookahead)
+    assert not threads()  # not before the first is asked for
+    for used in range(1, 4):
+        assert next(items) == used - 1
+        assert settled(lambda: len(taken) >= used + lookahead)
+        time.sleep(0.02)
+        assert len(taken) <= used + lookahead
+    items.close()
+    assert not threads()
+
+
+def test_letting_go_ends_the_thread_and_closes_the_items() -> None:
+    closed = threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield from range(10**9)
+        finally:
+            closed.set()
+
+    given_out = in_background(items(), 2)
+    assert next(given_out) == 0
+    assert threads()
+    del given_out
+    assert closed.is_set()
+    assert not threads()
+
+
+def test_an_iterator_that_cannot_be_closed_is_fine_too() -> None:
+    assert list(in_background(iter([1, 2, 3]), 1)) == [1, 2, 3]
+    assert list(in_background([], 1)) == []
+    assert not threads()
+
+
+def test_items_of_none_and_errors_as_items_are_items() -> None:
+    items = [None, ValueError("an item"), StopIteration()]
+    assert list(in_background(items, 1)) == items
+
+
+def test_an_interrupt_in_the_thread_is_raised_here() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    given_out = in_background(items(), 3)
+    assert next(given_out) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(given_out)
+    assert not threads()

@@ -1,0 +1,400 @@
+"""Prompts against transformers' tokenizer, processor and chat templates."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import AutoProcessor, AutoTokenizer, Qwen2AudioProcessor
+
+from checkpoints import AUDIO_ID, EMBEDDED, END_OF_TEXT_ID, edit_json
+from qwen_audio.errors import CheckpointError, OptionError
+from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.qwen2_audio.prompt import DEFAULT_PROMPT, Prompts, audio_parts
+
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+PLAIN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+
+texts = st.one_of(
+    st.text(max_size=60),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=80),
+    st.lists(
+        st.sampled_from(
+            [
+                *("Describe", " the", " music", ":", "  ", "\n", "\n\n", "\t", "'s", "2024", "  7"),
+                *(
+                    "音乐",
+                    "größe",
+                    "é",
+                    "e\u0301",
+                    "🎵",
+                    "👩‍🎤",
+                    "العود",
+                    "\u200b",
+                    "\ufeff",
+                    "\x00",
+                ),
+                *(IM_START, IM_END, "<|endoftext|>", "<|audio_bos|>", "<|audio|>", "<|", "|>"),
+            ]
+        ),
+        max_size=12,
+    ).map("".join),
+)
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+@functools.cache
+def embedded(chat: bool | None = None) -> Prompts:
+    return Prompts(Checkpoint(EMBEDDED), chat)
+
+
+@functools.cache
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(EMBEDDED)
+
+
+@functools.cache
+def processor() -> Any:
+    return AutoProcessor.from_pretrained(EMBEDDED)
+
+
+# Text to ids and back.
+
+
+@settings(max_examples=200)
+@given(texts)
+@example("")
+def test_ids_are_transformers(text: str) -> None:
+    assert list(embedded().ids(text)) == tokenizer()(text)["input_ids"]
+    rendered = embedded(False).render(text.replace("<|AUDIO|>", ""))
+    assert list(embedded().ids(rendered)) == tokenizer()(rendered)["input_ids"]
+
+
+@given(st.lists(st.integers(0, 1098), max_size=30))
+def test_text_is_transformers(ids: list[int]) -> None:
+    theirs = tokenizer().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert embedded().text(ids) == theirs
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
+def test_there_and_back(text: str) -> None:
+    if "<|" not in text:
+        assert embedded().text(embedded().ids(text)) == text
+
+
+def test_special_tokens_are_not_text() -> None:
+    prompts = embedded()
+    ids = prompts.ids(f"{IM_START}calm{PLAIN} piano{IM_END}<|endoftext|>")
+    assert prompts.text(ids) == "calm piano"
+
+
+def test_the_default_prompt() -> None:
+    assert DEFAULT_PROMPT == "Describe the music:"
+    prompts = embedded(False)
+    assert len(prompts.ids(DEFAULT_PROMPT)) == 4
+    ids = prompts.ids(prompts.render(None))
+    assert len(ids) == 7
+    assert ids[1] == prompts.audio_id == AUDIO_ID
+    assert prompts.render(None) == prompts.render(DEFAULT_PROMPT) == PLAIN + DEFAULT_PROMPT
+
+
+# The plain prompt.
+
+
+@given(texts)
+def test_a_plain_prompt_is_the_audio_and_the_question(text: str) -> None:
+    assert embedded(False).render(text) == PLAIN + text
+
+
+def test_an_empty_question_is_none() -> None:
+    """`""` asks nothing; None asks for the default."""
+    assert embedded(False).render("") == PLAIN
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(
+    "prompt",
+    ["<|AUDIO|>", "Listen: <|audio_bos|><|AUDIO|><|audio_eos|>", f"{IM_START}x<|AUDIO|>\n"],
+)
+def test_a_prompt_with_the_audio_in_its_place_is_taken_verbatim(prompt: str, chat: bool) -> None:
+    assert embedded(chat).render(prompt) == prompt
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_one_clip_has_one_place(chat: bool) -> None:
+    with pytest.raises(OptionError) as caught:
+        embedded(chat).render("<|AUDIO|> and <|AUDIO|>")
+    assert str(caught.value) == (
+        "the prompt holds <|AUDIO|> 2 times, but one clip is given: "
+        "use chat() for several audios in one conversation"
+    )
+
+
+# Chat.
+
+
+@settings(max_examples=100)
+@given(texts)
+def test_a_question_is_asked_as_the_processor_asks_it(text: str) -> None:
+    text = text.replace("<|AUDIO|>", "")
+    conversation = [
+        {
+            "role": "user",
+            "content": [{"type": "audio", "audio": "clip.wav"}, {"type": "text", "text": text}],
+        }
+    ]
+    theirs = processor().apply_chat_template(
+        conversation, add_generation_prompt=True, tokenize=False
+    )
+    ours = embedded(True).render(text)
+    assert ours == theirs
+    assert list(embedded().ids(ours)) == tokenizer()(theirs)["input_ids"]
+    assert ours.count("<|AUDIO|>") == 1
+
+
+roles = st.sampled_from(["user", "assistant", "system"])
+parts = st.one_of(
+    texts.map(lambda text: {"type": "text", "text": text}),
+    st.just({"type": "audio", "audio": "a.wav"}),
+    st.just({"type": "audio", "audio_url": "b.wav"}),
+)
+conversations = st.lists(
+    st.fixed_dictionaries({"role": roles, "content": texts | st.lists(parts, max_size=3)}),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=100)
+@given(conversations)
+def test_conversations_are_rendered_as_the_processor_does(
+    conversation: list[dict[str, Any]],
+) -> None:
+    theirs = processor().apply_chat_template(
+        conversation, add_generation_prompt=True, tokenize=False
+    )
+    assert embedded(True).render_chat(conversation) == theirs
+
+
+def test_a_chat_by_example() -> None:
+    prompts = embedded(True)
+    messages = [
+        prompts.turn("What is this?", audio=True),
+        {"role": "assistant", "content": "A piano."},
+        prompts.turn("And this?", audio=True),
+    ]
+    assert prompts.render_chat(messages) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\nAudio 1: {PLAIN}\nWhat is this?<|im_end|>\n"
+        "<|im_start|>assistant\nA piano.<|im_end|>\n"
+        f"<|im_start|>user\nAudio 2: {PLAIN}\nAnd this?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert "<|AUDIO|>" not in prompts.render_chat([prompts.turn(None, audio=False)])
+
+
+def test_a_checkpoint_without_a_template_has_transformers_own(copy: Path) -> None:
+    """As the base model does; older checkpoints keep theirs in a JSON file."""
+    messages = [embedded().turn("What is this?", audio=True)]
+    (copy / "chat_template.jinja").unlink()
+    default = Prompts(Checkpoint(copy), True).render_chat(messages)
+    default_template: Any = Qwen2AudioProcessor.default_chat_template  # kept as a property
+    theirs = processor().apply_chat_template(
+        messages,
+        chat_template=default_template.fget(None),
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    assert default == theirs
+    assert "Audio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\nWhat is this?" in default
+
+    template = "{{ messages[0]['role'] }} says"
+    (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert Prompts(Checkpoint(copy), True).render_chat(messages) == "user says"
+
+
+@pytest.mark.parametrize("messages", [[{"role": "user", "content": 5}], [{"content": [7]}]])
+def test_what_the_template_cannot_take(messages: list[Any]) -> None:
+    with pytest.raises(OptionError, match="doesn't fit the chat template"):
+        embedded(True).render_chat(messages)
+
+
+def test_a_template_that_fails(copy: Path) -> None:
+    (copy / "chat_template.jinja").write_text("{{ raise_exception('only\nuser turns') }}")
+    with pytest.raises(OptionError) as caught:
+        Prompts(Checkpoint(copy), True).render("x")
+    assert "(only user turns)" in str(caught.value)
+
+
+# Whether it chats, and where it stops.
+
+
+@pytest.mark.parametrize(
+    ("eos", "chat", "stops"),
+    [
+        (END_OF_TEXT_ID, False, {END_OF_TEXT_ID}),
+        ([END_OF_TEXT_ID], False, {END_OF_TEXT_ID}),
+        ([1095, END_OF_TEXT_ID], True, {1095, END_OF_TEXT_ID}),
+        (1095, True, {1095}),
+    ],
+)
+def test_a_checkpoint_that_ends_turns_was_taught_to_chat(
+    eos: int | list[int], chat: bool, stops: set[int], copy: Path
+) -> None:
+    edit_json(copy / "generation_config.json", eos_token_id=eos)
+    prompts = Prompts(Checkpoint(copy))
+    assert prompts.ids(IM_END) == (1095,)
+    assert prompts.chat is chat
+    assert prompts.stop_ids() == stops
+    assert (IM_START in prompts.render("Hello")) is chat
+
+
+def test_told_to_chat_it_stops_at_the_end_of_a_turn(copy: Path) -> None:
+    assert Prompts(Checkpoint(copy), chat=True).stop_ids() == {1095, END_OF_TEXT_ID}
+    edit_json(copy / "generation_config.json", eos_token_id=[1095, END_OF_TEXT_ID])
+    told = Prompts(Checkpoint(copy), chat=False)
+    assert not told.chat
+    assert told.render("Hello") == PLAIN + "Hello"
+    assert told.stop_ids() == {1095, END_OF_TEXT_ID}
+
+
+def test_without_a_generation_config_the_config_says_where_to_stop(copy: Path) -> None:
+    (copy / "generation_config.json").unlink()
+    assert Prompts(Checkpoint(copy)).stop_ids() == {END_OF_TEXT_ID}
+    edit_json(copy / "config.json", text_config__eos_token_id=None)
+    assert Prompts(Checkpoint(copy)).stop_ids() <= {END_OF_TEXT_ID}
+
+
+# Where the audio goes.
+
+
+@given(st.lists(st.integers(0, 9), max_size=4), st.data())
+def test_each_audio_takes_its_places(tokens: list[int], data: st.DataObject) -> None:
+    prompts = embedded()
+    ids: list[int] = []
+    expected: list[int] = []
+    for count in [*tokens, None]:
+        between = data.draw(st.lists(st.integers(0, 1095), max_size=4))
+        ids += between
+        expected += between
+        if count is not None:
+            ids.append(AUDIO_ID)
+            expected += count * [AUDIO_ID]
+    assert list(prompts.merged(ids, tokens)) == expected
+
+
+def test_merged_ids_are_the_processors() -> None:
+    import numpy as np
+
+    clips = [np.zeros(size, np.float32) for size in (16_000, 52_345)]
+    text = f"First {PLAIN} and second {PLAIN}: which?"
+    inputs = processor()(text=text, audio=clips, sampling_rate=16_000)
+    prompts = embedded()
+    ours = prompts.merged(prompts.ids(text), [25, 82])
+    assert list(ours) == list(inputs["input_ids"][0])
+
+
+@pytest.mark.parametrize("tokens", [[], [1, 2]])
+def test_audios_and_places_must_agree(tokens: list[int]) -> None:
+    with pytest.raises(OptionError, match=f"{len(tokens)} audios, but the text has 1 places"):
+        embedded().merged((5, AUDIO_ID, 6), tokens)
+
+
+def test_the_audios_of_a_conversation() -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "Listen."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "audio", "audio": b"first"},
+                {"type": "text", "text": "and"},
+                {"type": "audio", "audio_url": "second.wav"},
+                {"type": "audio", "path": Path("third.wav")},
+            ],
+        },
+        {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]},
+        {"role": "user", "content": ({"audio": "fourth.wav"},)},
+    ]
+    assert list(audio_parts(messages)) == [b"first", "second.wav", Path("third.wav"), "fourth.wav"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"type": "audio"}, {"type": "audio", "audio": "a", "path": "b"}, {"audio": 1, "audio_url": 2}],
+)
+def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="an audio part needs one of audio, audio_url, url, path"):
+        list(audio_parts([{"role": "user", "content": [part]}]))
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([{"role": "user", "content": [{"audio": "a.wav", "text": "Hm?"}]}], "as two parts"),
+        ([], "the conversation is empty"),
+        ([{"role": "wizard", "content": "Hm?"}], "one of system, user, assistant"),
+        ([{"role": "user", "content": []}], "not empty"),
+        (
+            [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Yes."}],
+            "ends with the assistant's turn",
+        ),
+    ],
+)
+def test_conversations_that_no_answer_can_follow(messages: Any, expected: str) -> None:
+    with pytest.raises(OptionError, match=expected):
+        list(audio_parts(messages))
+
+
+@pytest.mark.parametrize(
+    "message", [{}, {"role": "user"}, {"content": "x"}, {"role": "user", "content": 5}, "x", None]
+)
+def test_a_message_has_a_role_and_content(message: Any) -> None:
+    with pytest.raises(OptionError, match=r"is no message: give \{'role': …"):
+        list(audio_parts((message,)))
+
+
+@pytest.mark.parametrize("part", ["text", 5, None, {}, {"type": "image", "image": "a.png"}])
+def test_a_part_that_no_template_renders(part: Any) -> None:
+    """It would be left out without a word."""
+    with pytest.raises(OptionError, match="is neither text nor audio"):
+        list(audio_parts([{"role": "user", "content": [part]}]))
+
+
+# Tokenizers that do not fit.
+
+
+def test_no_tokenizer(copy: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
+        Prompts(Checkpoint(copy))
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
+def test_a_tokenizer_that_is_none(content: str, copy: Path) -> None:
+    (copy / "tokenizer.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json can't be read") as caught:
+        Prompts(Checkpoint(copy))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_of_another_checkpoint(copy: Path) -> None:
+    edit_json(copy / "config.json", audio_token_index=1095)
+    with pytest.raises(CheckpointError, match=r"has <\|AUDIO\|> as 1096, config\.json says 1095"):
+        Prompts(Checkpoint(copy))
+
+
+def test_a_tokenizer_without_the_audios_markers(copy: Path) -> None:
+    file = copy / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8").replace("<|AUDIO|>", "<|VIDEO|>"))
+    with pytest.raises(CheckpointError, match=r"<\|AUDIO\|>"):
+        Prompts(Checkpoint(copy))

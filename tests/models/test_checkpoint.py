@@ -1,0 +1,587 @@
+"""Checkpoints in folders: what is read of them, and what is wrong with those that are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    WhisperFeatureExtractor,
+)
+
+import qwen_audio
+from checkpoints import EMBEDDED, VOCAB_SIZE, edit_json, random_checkpoint
+from qwen_audio.errors import CheckpointError
+from qwen_audio.inference.cost import make_plan
+from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, needed_tensors
+from qwen_audio.models.tap import Geometry, Tap
+from qwen_audio.weights import safetensors_file as shards
+from qwen_audio.weights.module_store import Parts
+
+INDEX = "model.safetensors.index.json"
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """Every tensor on disk, read by safetensors itself."""
+    held: dict[str, Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        held |= load_file(file)
+    return held
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint of one's own, to be damaged."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def refusal(folder: Path, **options: Any) -> str:
+    """The error's text: one line, naming the checkpoint or the file."""
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint(folder, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert ": " in message or ";" in message
+    return message
+
+
+# What a checkpoint is.
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_any_number_of_shards(number: int, tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "checkpoint", shards=number)
+    assert (folder / INDEX).exists() == (number > 1)
+    assert len(list(folder.glob("*.safetensors"))) <= number
+    on_disk = tensors_of(folder)
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.tensors.read("").keys() == on_disk.keys()
+    for name, tensor in checkpoint.tensors.read("").items():
+        assert torch.equal(tensor, on_disk[name])
+
+
+def test_names_on_disk_are_transformers(checkpoint: Path) -> None:
+    """Saved by transformers 5, and released in 2024: the same names, not those in memory."""
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint)
+    needed = dict(needed_tensors(Checkpoint(checkpoint).config))
+    assert needed.keys() == tensors_of(checkpoint).keys()
+    parameters = dict(model.named_parameters())
+    assert len(needed) == len(parameters)
+    for name, (_, shape, _) in needed.items():
+        inner = name.replace("language_model.model.", "language_model.")
+        inner = inner.replace("language_model.lm_head.", "lm_head.")
+        in_memory = parameters[inner if inner.startswith("lm_head") else f"model.{inner}"]
+        assert tuple(in_memory.shape) == shape
+
+
+def test_geometry(checkpoint: Path, tmp_path: Path) -> None:
+    assert Checkpoint(checkpoint).geometry == Geometry(80, 3, 64, 3, 96)
+    other = random_checkpoint(
+        tmp_path, mel_bins=128, width=32, encoder_layers=1, lm_width=64, lm_layers=2
+    )
+    assert Checkpoint(other).geometry == Geometry(128, 1, 32, 2, 64)
+
+
+def test_the_embedded_checkpoint_is_there() -> None:
+    assert Checkpoint().folder == Checkpoint("embedded").folder == EMBEDDED
+
+
+# What is read.
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of tensors, whole or rows of them, in the order in which they are read."""
+    names: list[str] = []
+    original = shards._read
+
+    def counting(opened: Any, name: str, *rest: Any, **options: Any) -> torch.Tensor:
+        names.append(name)
+        return original(opened, name, *rest, **options)
+
+    monkeypatch.setattr(shards, "_read", counting)
+    return names
+
+
+def test_opening_reads_no_weights(checkpoint: Path, read: list[str]) -> None:
+    opened = Checkpoint(checkpoint)
+    for tap in (*opened.geometry.taps(), None):
+        assert make_plan(opened, tap, torch.float32).read_bytes >= 0
+    assert read == []
+    opened.tensors.read("audio_tower.conv1.")  # the counter counts
+    assert sorted(read) == ["audio_tower.conv1.bias", "audio_tower.conv1.weight"]
+
+
+@pytest.mark.parametrize(
+    "prefix", ["audio_tower.conv1.", "audio_tower.layers.1.", "language_model.model.layers.2.", ""]
+)
+def test_reading_a_part_reads_nothing_else(prefix: str, checkpoint: Path, read: list[str]) -> None:
+    on_disk = tensors_of(checkpoint)
+    wanted = {name.removeprefix(prefix) for name in on_disk if name.startswith(prefix)}
+    part = Checkpoint(checkpoint).tensors.read(prefix)
+    assert part.keys() == wanted
+    assert sorted(read) == sorted(prefix + name for name in wanted)
+    for name, tensor in part.items():
+        assert torch.equal(tensor, on_disk[prefix + name])
+
+
+@pytest.mark.parametrize("prefix", ["audio_tower.layers.99.", "layers.1.", "conv1.", "weight"])
+def test_names_are_matched_from_their_beginning(prefix: str, checkpoint: Path) -> None:
+    assert Checkpoint(checkpoint).tensors.read(prefix) == {}
+
+
+def needs(name: str, tap: Tap | None, geometry: Geometry) -> bool:
+    """Whether a tap needs a tensor, told from the line itself: what stands left of it."""
+    if tap is None:
+        return True
+    taps = [str(t) for t in geometry.taps()]
+    part = name.removeprefix("audio_tower.").removeprefix("language_model.model.")
+    stage = "encoder" if name.startswith("audio_tower.") else "lm"
+    if part.startswith("layers."):
+        first = f"{stage}.{int(part.split('.')[1]) + 1}"
+    elif name.startswith("language_model.lm_head."):
+        return False
+    elif part.startswith("layer_norm"):
+        first = "audio_tower"
+    elif part.startswith("norm"):
+        first = "lm.norm"
+    elif name.startswith("multi_modal_projector."):
+        first = "projector"
+    else:
+        first = f"{stage}.0"
+    return taps.index(first) <= taps.index(str(tap))
+
+
+def test_a_tap_costs_what_stands_left_of_it(checkpoint: Path) -> None:
+    opened = Checkpoint(checkpoint)
+    on_disk = tensors_of(checkpoint)
+    for tap in (*opened.geometry.taps(), None):
+        wanted = [t for name, t in on_disk.items() if needs(name, tap, opened.geometry)]
+        plan = make_plan(opened, tap, torch.float32)
+        assert plan.tensors == len(wanted)
+        assert plan.parameters == sum(tensor.numel() for tensor in wanted)
+        table = on_disk[EMBEDDINGS].nbytes * (tap is None or tap.in_language_model)
+        assert plan.read_bytes == sum(tensor.nbytes for tensor in wanted) - table
+        assert plan.download_bytes == 0
+    everything = sum(t.numel() for t in on_disk.values())
+    assert make_plan(opened, Tap.parse("mel"), torch.float32).tensors == 0
+    assert make_plan(opened, None, torch.float32).parameters == everything
+
+
+def test_costs_count_the_bytes_stored(copy: Path) -> None:
+    for file in copy.glob("*.safetensors"):
+        save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
+    opened = Checkpoint(copy)
+    plan = make_plan(opened, Tap.parse("projector"), torch.float32)
+    assert plan.read_bytes == 2 * plan.parameters
+
+
+def test_a_tap_reads_what_it_costs(checkpoint: Path, read: list[str]) -> None:
+    """The whole way: the model, asked for one tap, reads the tensors that a plan counts."""
+    clip = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
+    opened = Checkpoint(checkpoint)
+    for tap in map(Tap.parse, ("mel", "encoder.0", "encoder.2", "projector", "lm.1", "lm.norm")):
+        del read[:]
+        qwen_audio.load(checkpoint, device="cpu").encode(clip, tap=tap, sampling_rate=16_000)
+        assert sorted(set(read)) == sorted(
+            name for name in tensors_of(checkpoint) if needs(name, tap, opened.geometry)
+        )
+        rows = read.count(EMBEDDINGS)  # one for each token of the prompt
+        assert rows == (6 if tap.in_language_model else 0)
+        assert len(read) == make_plan(opened, tap, torch.float32).tensors + max(0, rows - 1)
+
+
+@pytest.mark.parametrize("row", [VOCAB_SIZE, 10**6, -1])
+def test_a_token_beyond_the_table_is_not_answered_with_what_lies_behind_it(
+    row: int, checkpoint: Path
+) -> None:
+    """A tokenizer may have been given tokens that the model was not."""
+    opened = Checkpoint(checkpoint)
+    table = tensors_of(checkpoint)[EMBEDDINGS]
+    assert torch.equal(opened.rows([VOCAB_SIZE - 1])[0], table[-1])
+    with pytest.raises(CheckpointError, match=f"token {row}.* {VOCAB_SIZE} rows"):
+        opened.rows([0, row])
+
+
+def test_parts_are_built_once_and_hold_the_weights(checkpoint: Path, read: list[str]) -> None:
+    parts = Parts(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float64)
+    norm = parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64))
+    assert parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64)) is norm
+    assert len(read) == 2
+    on_disk = tensors_of(checkpoint)
+    assert torch.equal(norm.weight, on_disk["audio_tower.layer_norm.weight"].double())
+    assert norm.weight.dtype == torch.float64
+    assert not norm.weight.requires_grad
+    assert not norm.training
+
+
+def test_parts_of_another_shape_are_not_built(checkpoint: Path) -> None:
+    parts = Parts(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float32)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(63))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        parts.get("language_model.lm_head.", lambda: nn.Linear(96, VOCAB_SIZE))
+
+
+# Who it is.
+
+
+def test_the_same_weights_are_the_same_revision(checkpoint: Path, copy: Path) -> None:
+    revision = Checkpoint(checkpoint).revision
+    assert len(revision) == 40
+    assert int(revision, 16) >= 0
+    assert Checkpoint(copy).revision == revision
+
+
+@pytest.mark.parametrize(
+    "part", ["audio_tower.layers.1.", "multi_modal_projector.", "language_model.lm_head."]
+)
+def test_weights_trained_further_are_another_revision(part: str, copy: Path) -> None:
+    """Whichever part was trained; shapes, names and config stay the same."""
+    before = Checkpoint(copy).revision
+    for file in copy.glob("*.safetensors"):
+        held = load_file(file)
+        held = {n: t * 1.0001 if n.startswith(part) else t for n, t in held.items()}
+        save_file(held, file, metadata={"format": "pt"})
+    assert Checkpoint(copy).revision != before
+
+
+def test_any_number_of_a_small_tensor_counts(copy: Path) -> None:
+    revisions = {Checkpoint(copy).revision}
+    name = "audio_tower.layer_norm.bias"
+    for file in copy.glob("*.safetensors"):
+        held = load_file(file)
+        if name in held:
+            for number in (0, 31, 63):
+                held[name][number] += 1
+                save_file(held, file, metadata={"format": "pt"})
+                revisions.add(Checkpoint(copy).revision)
+    assert len(revisions) == 4
+
+
+def test_another_config_is_another_revision(copy: Path) -> None:
+    before = Checkpoint(copy).revision
+    edit_json(copy / "config.json", text_config__rms_norm_eps=1e-5)
+    assert Checkpoint(copy).revision != before
+
+
+def test_samples_are_of_every_tensor_and_all_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"large": torch.zeros(1_000_000), "small": torch.zeros(3)}, file)
+    before = list(shards.samples_of_tensors(file))
+    assert sum(map(len, before)) < 10_000
+    for place in range(2):
+        large = torch.zeros(1_000_000)
+        large[500_000 * place : 500_000 * (place + 1)] = 1
+        save_file({"large": large, "small": torch.zeros(3)}, file)
+        assert list(shards.samples_of_tensors(file)) != before
+
+
+# What is refused.
+
+
+def test_a_folder_has_no_revisions(checkpoint: Path) -> None:
+    message = refusal(checkpoint, revision="main")
+    assert "revision='main' was given with" in message
+    assert str(checkpoint) in message
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == (f"{tmp_path} holds no config.json: it is not a checkpoint folder")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./here", "~/there", "model", "a/b/c", "../x"])
+def test_no_such_folder(name: str) -> None:
+    message = refusal(Path(name)) if "~" not in name else refusal(name)  # type: ignore[arg-type]
+    assert "is no checkpoint: give 'embedded', an existing folder, or a hub model" in message
+
+
+def remove(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def write(name: str, content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(content, encoding="utf-8")
+
+
+def config(**changes: Any) -> Callable[[Path], object]:
+    return lambda folder: edit_json(folder / "config.json", **changes)
+
+
+def index(**changes: Any) -> Callable[[Path], object]:
+    return lambda folder: edit_json(folder / INDEX, **changes)
+
+
+def shard_of(folder: Path, name: str) -> Path:
+    return folder / json.loads((folder / INDEX).read_text())["weight_map"][name]
+
+
+def change(name: str, new: Callable[[Tensor], Tensor | None]) -> Callable[[Path], object]:
+    """Another tensor under a name, in the same shard; None: none at all."""
+
+    def damage(folder: Path) -> None:
+        file = shard_of(folder, name)
+        held: dict[str, Any] = load_file(file)
+        held[name] = new(held[name])
+        save_file({n: t for n, t in held.items() if t is not None}, file)
+
+    return damage
+
+
+def cut(share: float) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        file = sorted(folder.glob("*.safetensors"))[1]
+        data = file.read_bytes()
+        file.write_bytes(data[: int(len(data) * share)])
+
+    return damage
+
+
+NORM = "audio_tower.layer_norm.weight"
+ATTENTION = "language_model.model.layers.1.self_attn.q_proj.weight"
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (remove("config.json"), "holds no config.json"),
+    "config is no JSON": (write("config.json", "{"), "config.json can't be read as JSON"),
+    "config is no object": (write("config.json", "[1]"), "config.json holds no JSON object"),
+    "config is no text": (write("config.json", "\0"), "config.json can't be read as JSON"),
+    "another type": (config(model_type="whisper"), "is of type 'whisper'; only 'qwen2_audio'"),
+    "no type": (config(model_type=None), "is of type None"),
+    "another text model": (config(text_config__model_type="llama"), "type 'llama'"),
+    "sliding windows": (
+        config(text_config__layer_types=["full_attention", "sliding_attention", "full_attention"]),
+        "only 'qwen2' with full attention",
+    ),
+    "sliding windows, as released models write them": (
+        config(
+            text_config__layer_types=None,
+            text_config__use_sliding_window=True,
+            text_config__sliding_window=128,
+            text_config__max_window_layers=1,
+        ),
+        "only 'qwen2' with full attention",
+    ),
+    "a config that contradicts itself": (
+        config(text_config__layer_types=["full_attention"]),
+        "config.json is not valid",
+    ),
+    "a number that is none": (config(text_config__hidden_size="wide"), "config.json is not valid"),
+    "a shorter ear": (
+        config(audio_config__max_source_positions=750),
+        "hears 750 frames at once; only 1500",
+    ),
+    "more layers in the config": (
+        config(audio_config__encoder_layers=4),
+        "lacks 15 tensors, audio_tower.layers.3.",
+    ),
+    "fewer layers in the config": (
+        config(audio_config__encoder_layers=2),
+        "holds, beyond what its config asks for, 15 tensors, audio_tower.layers.2.",
+    ),
+    "another width in the config": (
+        config(text_config__intermediate_size=200),
+        "has shape (96, 192), but its config asks for (96, 200)",
+    ),
+    "no weights": (
+        lambda folder: list(map(Path.unlink, list(folder.glob("*.safetensors*")))),
+        "neither model.safetensors.index.json nor model.safetensors",
+    ),
+    "no index": (remove(INDEX), "neither model.safetensors.index.json nor model.safetensors"),
+    "an index that is no JSON": (write(INDEX, "no"), "can't be read as JSON"),
+    "an index of nothing": (write(INDEX, "{}"), "has no weight_map"),
+    "an index of no files": (write(INDEX, '{"weight_map": {"a": 1}}'), "has no weight_map"),
+    "an index of no map": (write(INDEX, '{"weight_map": [1]}'), "has no weight_map"),
+    "an index that leads elsewhere": (
+        write(INDEX, '{"weight_map": {"a": "../other/model.safetensors"}}'),
+        "has no weight_map of tensors and files beside it",
+    ),
+    "a tensor less in the index": (
+        lambda f: edit_index(f, lambda files: files.pop(NORM)),
+        f"lacks 1 tensor, {NORM}: ",
+    ),
+    "a tensor more in the index": (
+        lambda f: edit_index(f, lambda files: files.update(more=files[NORM])),
+        "holds, beyond what its config asks for, 1 tensor, more: ",
+    ),
+    "a tensor said to be in another shard": (
+        lambda f: edit_index(
+            f,
+            lambda files: files.update({NORM: next(o for o in files.values() if o != files[NORM])}),
+        ),
+        f"and the index disagree on {NORM}",
+    ),
+    "a shard less": (
+        lambda f: shard_of(f, NORM).unlink(),
+        "lacks its shard model-0000",
+    ),
+    "a tensor less in its shard": (
+        change(NORM, lambda _: None),
+        f"and the index disagree on {NORM}: download",
+    ),
+    "a tensor of another shape": (
+        change(NORM, lambda tensor: tensor[:-1].clone()),
+        f"tensor {NORM} has shape (63,), but its config asks for (64,)",
+    ),
+    "a tensor transposed": (
+        change("language_model.model.layers.0.mlp.up_proj.weight", lambda t: t.T.contiguous()),
+        "has shape (96, 192), but its config asks for (192, 96)",
+    ),
+    "a tensor in 8 bits": (
+        change(ATTENTION, lambda tensor: tensor.to(torch.int8)),
+        f"tensor {ATTENTION} is stored as I8; only F64, F32, F16, BF16 are supported",
+    ),
+    "a tensor in 8-bit floats": (
+        change(ATTENTION, lambda tensor: tensor.to(torch.float8_e4m3fn)),
+        "is stored as F8_E4M3",
+    ),
+    "a shard cut short": (cut(0.6), "is not a complete safetensors file"),
+    "a shard cut in its header": (cut(0.001), "is not a complete safetensors file"),
+    "an empty shard": (cut(0), "is not a complete safetensors file"),
+    "a shard that is none": (
+        lambda f: (
+            shard_of(f, NORM).write_bytes(b"version https://git-lfs.github.com/spec/v1\n") and None
+        ),
+        "is not a complete safetensors file",
+    ),
+}
+
+
+def edit_index(folder: Path, edit: Callable[[dict[str, str]], Any]) -> None:
+    content = json.loads((folder / INDEX).read_text())
+    edit(content["weight_map"])
+    (folder / INDEX).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints_are_refused(damage: str, copy: Path) -> None:
+    apply, named = DAMAGES[damage]
+    assert Checkpoint(copy)
+    apply(copy)
+    message = refusal(copy)
+    assert named in message
+    assert str(copy) in message
+
+
+def test_one_missing_layer_is_named_in_short(copy: Path) -> None:
+    """Three names and an ellipsis: a checkpoint of another depth lacks hundreds."""
+    edit_json(copy / "config.json", audio_config__encoder_layers=40)
+    message = refusal(copy)
+    assert "…" in message
+    assert len(message) < 500
+
+
+def test_a_checkpoint_of_one_file_that_is_damaged(tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "checkpoint", shards=1)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "model.safetensors is not a complete safetensors file" in refusal(folder)
+
+
+def test_a_shard_that_goes_away_after_opening(copy: Path) -> None:
+    opened = Checkpoint(copy)
+    for file in copy.glob("*.safetensors"):
+        file.unlink()
+    assert len(opened.needs(None)) == len(dict(needed_tensors(opened.config)))
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
+        opened.tensors.read("audio_tower.layer_norm.")
+
+
+# Beside the weights.
+
+
+def test_the_extractor_is_the_checkpoints(checkpoint: Path, tmp_path: Path) -> None:
+    extractor = Checkpoint(checkpoint).extractor
+    assert isinstance(extractor, WhisperFeatureExtractor)
+    assert extractor.feature_size == 80
+    other = random_checkpoint(tmp_path, mel_bins=128)
+    assert Checkpoint(other).extractor.feature_size == 128
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (remove("preprocessor_config.json"), "lacks preprocessor_config.json"),
+        (write("preprocessor_config.json", "{"), "can't be read as JSON"),
+        (write("preprocessor_config.json", '{"n_fft": "wide"}'), "is not valid"),
+        (lambda f: edit_json(f / "preprocessor_config.json", n_fft=512), "n_fft=512"),
+        (
+            lambda f: edit_json(f / "preprocessor_config.json", feature_size=128),
+            "feature_size=128, but this model takes 80",
+        ),
+    ],
+)
+def test_extractors_that_do_not_fit(
+    damage: Callable[[Path], object], named: str, copy: Path
+) -> None:
+    damage(copy)
+    opened = Checkpoint(copy)
+    with pytest.raises(CheckpointError) as caught:
+        _ = opened.extractor
+    assert named in str(caught.value)
+
+
+def test_the_generation_config_may_be_missing(copy: Path) -> None:
+    assert Checkpoint(copy).generation_config["eos_token_id"] == 1093
+    (copy / "generation_config.json").unlink()
+    assert Checkpoint(copy).generation_config == {}
+
+
+def test_other_files(checkpoint: Path) -> None:
+    opened = Checkpoint(checkpoint)
+    assert opened.file("tokenizer.json") == checkpoint / "tokenizer.json"
+    assert opened.file("nothing.json") is None
+
+
+# The layout.
+
+
+def test_every_tensor_is_needed_from_some_tap_on() -> None:
+    opened = Checkpoint()
+    needed = dict(needed_tensors(opened.config))
+    taps = {str(need.tap) for need in needed.values()}
+    assert taps == {str(tap) for tap in opened.geometry.taps()} - {"mel"} | {"None"}
+    for name, (tap, shape, _) in needed.items():
+        assert math.prod(shape) > 0
+        for other in opened.geometry.taps():
+            assert needs(name, other, opened.geometry) == (tap is not None and tap <= other)
+
+
+def test_the_7b_models_layout() -> None:
+    """From its published config: 8.4 billion parameters, of which 0.64 billion hear."""
+    config = Qwen2AudioConfig(
+        text_config={
+            "model_type": "qwen2",
+            "hidden_size": 4096,
+            "intermediate_size": 11_008,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "num_hidden_layers": 32,
+            "vocab_size": 156_032,
+        }
+    )
+    needed = dict(needed_tensors(config))
+    parameters = {name: math.prod(need.shape) for name, need in needed.items()}
+    assert sum(parameters.values()) == 8_397_094_912
+    ear = [n for name, n in parameters.items() if name.startswith("audio_tower.")]
+    assert sum(ear) == 636_968_960
+    assert needed["audio_tower.conv1.weight"].shape == (1280, 128, 3)
+    assert needed["multi_modal_projector.linear.weight"].shape == (4096, 1280)
+
+
+def test_looking_at_a_layout_allocates_nothing() -> None:
+    """One layer of this model takes 50 TB."""
+    text = {"model_type": "qwen2", "hidden_size": 1 << 20, "intermediate_size": 1 << 22}
+    needed = dict(needed_tensors(Qwen2AudioConfig(text_config=text)))
+    assert needed["language_model.model.layers.0.mlp.up_proj.weight"].shape == (1 << 22, 1 << 20)

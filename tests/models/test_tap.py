@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_audio.errors import TapError
+from qwen_audio.models.tap import Geometry, Stage, Tap
+
+SMALL = Geometry(mel_bins=80, encoder_layers=2, encoder_width=8, lm_layers=1, lm_width=12)
+SEVEN_B = Geometry(mel_bins=128, encoder_layers=32, encoder_width=1280, lm_layers=32, lm_width=4096)
+
+geometries = st.builds(
+    Geometry,
+    mel_bins=st.integers(1, 200),
+    encoder_layers=st.integers(0, 40),
+    encoder_width=st.integers(1, 2000),
+    lm_layers=st.integers(0, 40),
+    lm_width=st.integers(1, 5000),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "tap"),
+    [
+        ("mel", Tap(Stage.MEL)),
+        ("encoder.0", Tap(Stage.ENCODER, 0)),
+        ("encoder.32", Tap(Stage.ENCODER, 32)),
+        ("encoder.-1", Tap(Stage.ENCODER, -1)),
+        ("audio_tower", Tap(Stage.AUDIO_TOWER)),
+        ("projector", Tap(Stage.PROJECTOR)),
+        ("lm.0", Tap(Stage.LM, 0)),
+        ("lm.-3", Tap(Stage.LM, -3)),
+        ("lm.norm", Tap(Stage.LM_NORM)),
+    ],
+)
+def test_parsing(text: str, tap: Tap) -> None:
+    assert Tap.parse(text) == tap
+    assert str(tap) == text
+    assert Tap.parse(tap) is tap
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "mel.0", "encoder", "encoder.", "encoder.norm", "encoder.1.5", "encoder.0x1"),
+        *("audio_tower.1", "projector.norm", "lm", "lm.x", "LM.1", "lm.--1", "lm.+1", "lm-1"),
+        *("lm.norm.1", " mel", "mel\n", "layer.3"),
+    ],
+)
+def test_what_is_no_tap_is_named_with_what_is(text: str) -> None:
+    with pytest.raises(TapError) as caught:
+        Tap.parse(text)
+    message = str(caught.value)
+    assert message.startswith(" ".join(f"{text!r} is not a tap: use mel, encoder.K".split()))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("level", ["٣", "03", "-0", "1_0", "9" * 5000])
+def test_a_tap_has_one_name(level: str) -> None:
+    """All of these are numbers to Python's `int`, or too long for it."""
+    with pytest.raises(TapError):
+        Tap.parse(f"lm.{level}")
+
+
+@given(geometries)
+def test_every_tap_survives_its_name(geometry: Geometry) -> None:
+    for tap in geometry.taps():
+        assert geometry.tap(str(tap)) == tap == Tap.parse(str(tap))
+
+
+@given(geometries)
+def test_taps_go_from_the_sound_to_the_words(geometry: Geometry) -> None:
+    taps = geometry.taps()
+    assert len(set(taps)) == len(taps) == geometry.encoder_layers + geometry.lm_layers + 6
+    assert taps[0] == Tap.parse("mel")
+    assert taps[-1] == Tap.parse("lm.norm")
+    backwards = list(reversed(taps))
+    assert sorted(backwards) == list(taps)
+    for left, right in itertools.pairwise(taps):
+        assert left < right
+        assert right >= left
+        assert not right <= left
+        assert left.stage <= right.stage
+
+
+def test_the_line_in_full() -> None:
+    assert " ".join(map(str, SMALL.taps())) == (
+        "mel encoder.0 encoder.1 encoder.2 audio_tower projector lm.0 lm.1 lm.norm"
+    )
+
+
+@given(geometries, st.integers(-60, 60), st.sampled_from(["encoder", "lm"]))
+def test_levels_count_from_either_end(geometry: Geometry, level: int, stage: str) -> None:
+    deepest = geometry.encoder_layers if stage == "encoder" else geometry.lm_layers
+    levels = list(range(deepest + 1))
+    if -len(levels) <= level < len(levels):
+        assert geometry.tap(f"{stage}.{level}") == Tap(Stage[stage.upper()], levels[level])
+    else:
+        with pytest.raises(TapError, match=rf"{stage}\.0 to {stage}\.{deepest}"):
+            geometry.tap(f"{stage}.{level}")
+
+
+def test_the_error_for_a_layer_too_deep() -> None:
+    with pytest.raises(TapError) as caught:
+        SMALL.tap("encoder.3")
+    assert str(caught.value) == (
+        "encoder.3 is not on this model's line: encoder.K goes from encoder.0 to encoder.2, "
+        "or from the end encoder.-1 to encoder.-3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "hop_seconds", "in_language_model"),
+    [
+        ("mel", 128, 0.01, False),
+        ("encoder.0", 1280, 0.02, False),
+        ("encoder.32", 1280, 0.02, False),
+        ("audio_tower", 1280, 0.04, False),
+        ("projector", 4096, 0.04, False),
+        ("lm.0", 4096, 0.04, True),
+        ("lm.32", 4096, 0.04, True),
+        ("lm.norm", 4096, 0.04, True),
+    ],
+)
+def test_widths_and_rates_of_the_7b_model(
+    text: str, width: int, hop_seconds: float, in_language_model: bool
+) -> None:
+    tap = SEVEN_B.tap(text)
+    assert SEVEN_B.width(tap) == width
+    assert tap.hop_seconds == pytest.approx(hop_seconds, abs=0)
+    assert tap.in_language_model is in_language_model
+
+
+@pytest.mark.parametrize("other", [None, 3, "mel"])
+def test_taps_compare_with_taps_alone(other: Any) -> None:
+    assert Tap(Stage.MEL) != other

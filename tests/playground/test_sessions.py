@@ -1,0 +1,198 @@
+"""The playground with several visitors, with another model, without a mouse, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.page import QUESTIONS, visitors_clips
+from benchmarks.visitor import stay
+
+import qwen_audio as qa
+from browsing import ROOT, ask, browser, choose, chromium_path, served, tab, visiting
+from checkpoints import random_checkpoint
+from commands import run_process
+
+GUITAR = ROOT / "examples" / "guitar.flac"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
+def test_visitors_at_once_are_told_of_their_own_recording() -> None:
+    clips = visitors_clips(4, 1)
+    assert len({clip.answers[QUESTIONS[0]] for clip in clips}) > 1  # or nothing could be mixed up
+    with served() as playground:
+
+        async def everybody() -> list[Any]:
+            return await asyncio.gather(*(stay(playground.url, clip, 4.0) for clip in clips))
+
+        stays = asyncio.run(everybody())
+    assert [one.problems + one.mistaken for one in stays] == [[]] * 4
+    assert all(one.answers >= 2 and one.taps >= 4 and not one.turned_away for one in stays)
+
+
+BUSY = """
+import sys
+import threading
+import qwen_audio as qa
+from qwen_audio.playground.limits import Limits
+from qwen_audio.playground.launch import play
+
+playing = play(qa.load(), limits=Limits(waiting=1))
+print(playing.url, flush=True)
+sys.stdin.readline()
+answered = threading.Event()
+playing.room.in_turn(answered.wait)  # somebody's question takes long
+print("busy", flush=True)
+sys.stdin.readline()
+answered.set()
+sys.stdin.readline()
+"""
+"""In a process of its own: Gradio must see handlers without the type checks that pytest adds."""
+
+
+def test_where_too_many_wait_the_next_is_told_so(chromium: Any) -> None:
+    command = [sys.executable, "-c", BUSY]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        try:
+            with (
+                visiting(chromium, url) as first,
+                visiting(chromium, url) as second,
+                visiting(chromium, url) as third,
+            ):
+                for page in (first, second, third):
+                    choose(page, GUITAR)
+                    tab(page, "Ask")
+                process.stdin.write("\n")
+                process.stdin.flush()
+                assert process.stdout.readline().strip() == "busy"
+                first.click("#ask")  # is answered, once it is its turn
+                first.wait_for_selector(".pg-waiting")
+                second.click("#ask")  # waits in the queue, which is full now
+                second.wait_for_timeout(2000)
+                third.click("#ask")
+                third.wait_for_function(
+                    "() => document.querySelector('#ask-status').innerText.startsWith('Too many')"
+                )
+                process.stdin.write("\n")
+                process.stdin.flush()
+                for page in (first, second):
+                    page.wait_for_selector(".pg-answer dl")
+                assert ask(third)  # and may ask again
+        finally:
+            process.kill()
+
+
+def test_another_models_line_is_on_every_tab(chromium: Any, tmp_path: Path) -> None:
+    folder = random_checkpoint(
+        tmp_path / "other", mel_bins=128, width=32, encoder_layers=2, lm_layers=2
+    )
+    model = qa.load(folder)
+    collection = qa.Collection.create(tmp_path / "music.lance", model)
+    collection.index([ROOT / "examples"])
+    with (
+        served("--model", folder, "--collection", collection.path) as playground,
+        visiting(chromium, playground.url) as page,
+    ):
+        choose(page, GUITAR)
+        assert ask(page)
+        tab(page, "See")
+        page.wait_for_selector("[data-shown='mel']")
+        for tap in (*map(str, model.taps[1:]), "lm.norm"):
+            if tap != page.get_attribute("[data-depth]", "aria-valuetext"):
+                page.locator("[data-depth]").press("ArrowRight")
+            page.wait_for_selector(f"[data-shown='{tap}']")
+        page.wait_for_selector("[data-words] tr")
+        tab(page, "Compare")
+        page.locator("[data-example='speech.flac']").last.click()
+        page.wait_for_selector("[data-shown-pair]:not([hidden])")
+        assert page.locator("[data-names] span").count() == len(model.taps)
+        tab(page, "Find")
+        page.click("[data-by-clip]")
+        page.wait_for_selector("[data-hits] li")
+        found = page.locator("[data-hits] b").all_inner_texts()
+        assert found == [Path(hit.source).name for hit in collection.search(GUITAR)]
+
+
+def test_a_caption_and_a_tap_without_a_mouse(chromium: Any) -> None:
+    with served() as playground, visiting(chromium, playground.url) as page:
+
+        def reach(selector: str, key: str = "Tab") -> None:
+            """Press a key until that has the focus, and shows it."""
+            for _ in range(60):
+                page.keyboard.press(key)
+                there, shows = page.evaluate(
+                    """(selector) => { const it = document.activeElement;
+                       return [it.matches(selector), getComputedStyle(it).outlineStyle]; }""",
+                    selector,
+                )
+                if there:
+                    assert shows == "solid", f"{selector}: the focus can't be seen"
+                    return
+            raise AssertionError(f"{selector} can't be reached")
+
+        reach("[data-example='guitar.flac']")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[data-clip]:not([hidden])")
+        names = page.get_by_role("tab").all_inner_texts()
+        reach(f"[role=tab]:nth-of-type({names.index('Ask') + 1})", "Shift+Tab")
+        page.keyboard.press("Enter")
+        reach("#ask")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".pg-answer dl")
+        said = page.locator(".pg-answer .pg-text").first.inner_text()
+        assert said == qa.load().describe(GUITAR)
+        reach(f"[role=tab]:nth-of-type({names.index('See') + 1})", "Shift+Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[data-shown='mel']")
+        reach("[data-depth]")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector("[data-shown='encoder.0']")
+
+
+def test_no_file_is_left_behind(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TMPDIR", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with served() as playground, visiting(chromium, playground.url) as page:
+        page.click("[data-record]")
+        page.wait_for_timeout(1000)
+        page.click("[data-record]")
+        page.wait_for_function(
+            "() => document.querySelector('[data-clip] [data-name]').textContent.endsWith('.webm')"
+        )
+        choose(page, GUITAR)
+        page.locator("details:visible summary").click()
+        for suffix in ("npz", "png"):
+            with page.expect_download():
+                page.locator(f"details:visible [data-format={suffix}]").click()
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_where_it_cannot_be_shared_a_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chromium_path()
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # whatever the network: nobody there
+    done = run_process("play", "--share")
+    assert done.returncode == 1
+    assert not done.stdout
+    assert "no public address could be had" in done.stderr.splitlines()[-1]

@@ -1,0 +1,107 @@
+"""Labels: what is taken for what, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelled import write_manifest
+from qwen_audio.errors import OptionError
+from qwen_audio.probing.labels import read_labels
+
+ROWS: list[dict[str, Any]] = [
+    {"source": "a.wav", "genre": "jazz", "bpm": 120, "drums": 1, "group": "x", "split": "train"},
+    {"source": "b.wav", "genre": "folk", "bpm": 98.5, "drums": 0, "group": "x", "split": "train"},
+    {"source": "c.wav", "genre": "jazz", "bpm": 60, "drums": None, "group": "y", "split": "test"},
+]
+
+
+def without(*columns: str) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in columns} for row in ROWS]
+
+
+def changed(column: str, *values: Any) -> list[dict[str, Any]]:
+    return [{**row, column: value} for row, value in zip(ROWS, values, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "rows"])
+def test_names_numbers_and_what_is_missing(tmp_path: Path, kind: str) -> None:
+    given: Any = [{**row, "source": str(tmp_path / row["source"])} for row in ROWS]
+    if kind == "csv":
+        given = write_manifest(tmp_path / "l.csv", ROWS)
+    elif kind == "jsonl":
+        given = tmp_path / "l.jsonl"
+        given.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    labels = read_labels(given)
+    assert [source.uri for source in labels.sources] == [
+        str(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")
+    ]
+    assert [(t.name, t.values, t.numeric, t.labelled) for t in labels.targets] == [
+        ("genre", ("jazz", "folk", "jazz"), False, 3),
+        ("bpm", (120.0, 98.5, 60.0), True, 3),
+        ("drums", ("1", "0", None), False, 2),  # two numbers are two classes
+    ]
+    assert labels.groups == ("x", "x", "y")
+    assert labels.splits == ("train", "train", "test")
+    part = labels.only([2, 0])
+    assert part.groups == ("y", "x")
+    assert part.targets[2].values == (None, "1")
+
+
+def test_columns_may_be_chosen() -> None:
+    labels = read_labels(ROWS, targets=["bpm", "split"], classes=["bpm"], group="genre")
+    assert [(t.name, t.values, t.numeric) for t in labels.targets] == [
+        ("bpm", ("120", "98.5", "60"), False),
+        ("split", ("train", "train", "test"), False),
+    ]
+    assert labels.groups == ("jazz", "folk", "jazz")
+    alone = read_labels(without("group", "split"))
+    assert alone.groups == tuple(source.uri for source in alone.sources)
+    assert alone.splits is None
+
+
+def test_a_folder_of_class_folders(tmp_path: Path) -> None:
+    for name in ("cello/deep/a.wav", "cello/b.flac", "oboe/c.mp3", "oboe/notes.txt", ".x/y.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    labels = read_labels(tmp_path)
+    (target,) = labels.targets
+    assert (target.name, target.values) == ("class", ("cello", "cello", "oboe"))
+    assert labels.passed_over == (str(tmp_path / "oboe" / "notes.txt"),)
+    (tmp_path / "stray.wav").touch()
+    with pytest.raises(OptionError, match=r"stray.wav lies in no class folder"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (changed("bpm", 120, "fast", 60), {}, "bpm mixes numbers .120. and names .'fast'."),
+        (changed("bpm", 120, True, 60), {}, "bpm mixes numbers .120. and true or false .True."),
+        (changed("genre", "jazz", True, "folk"), {}, "mixes true or false .True. and names"),
+        (changed("bpm", 120, float("nan"), 60), {}, "b.wav has the bpm nan: leave the cell empty"),
+        (changed("bpm", 120, float("inf"), 60), {}, "b.wav has the bpm inf"),
+        (changed("genre", "jazz", None, "jazz"), {}, "genre is 'jazz' for every.*--target"),
+        (changed("genre", None, None, None), {}, "no recording has a label 'genre'"),
+        (changed("group", "x", None, "y"), {}, "b.wav has no 'group': fill every row"),
+        (changed("source", "a.wav", "a.wav", "c.wav"), {}, "a.wav is named in rows 1 and 2"),
+        (changed("source", "a.wav", "", "c.wav"), {}, "row 2 names no recording"),
+        (ROWS, {"targets": ["tempo"]}, "no column 'tempo': there are genre, bpm"),
+        (ROWS, {"targets": ["bpm"], "classes": ["drums"]}, "'drums' is not among what is probed"),
+        (without("genre", "bpm", "drums"), {}, "no labels: give a column"),
+        ([], {}, "no rows"),
+        ("nowhere.csv", {}, "nowhere.csv isn't there"),
+        (__file__, {}, "is no manifest: it ends in .csv"),
+    ],
+)
+def test_mistakes(rows: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        read_labels(rows, **options)
+
+
+def test_an_empty_folder_is_no_labels(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no class folders with audio"):
+        read_labels(tmp_path)

@@ -1,0 +1,150 @@
+"""Where and in which numbers, and how much memory: what is asked for, and what is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import qwen_audio as qa
+from checkpoints import edit_json, random_checkpoint
+from qwen_audio.errors import OptionError
+from qwen_audio.weights.device import available_bytes, resolve_bytes, resolve_device, resolve_dtype
+from reference import sound
+
+CPU = torch.device("cpu")
+RATE: dict[str, Any] = {"sampling_rate": 16_000}
+
+
+@pytest.mark.parametrize(
+    ("memory", "count"),
+    [
+        ("4GB", 4 * 10**9),
+        ("3.5 GiB", 7 * 2**29),
+        (10**9, 10**9),
+        ("1000", 1000),
+        (" 12 mb ", 12 * 10**6),
+        ("0.5kB", 500),
+        ("2KiB", 2048),
+        ("1.5TB", 1_500_000_000_000),
+        ("1 TiB", 2**40),
+        ("7B", 7),
+        (2.5e9, 2_500_000_000),
+        (0, 0),
+        (None, None),
+    ],
+)
+def test_memory_in_words_and_numbers(memory: Any, count: int | None) -> None:
+    assert resolve_bytes(memory) == count
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        *(True, float("nan"), float("inf")),
+        "",
+        "GB",
+        "4 gigabytes",
+        "-1GB",
+        -1,
+        "4GBs",
+        "4 G B",
+        "1,5GB",
+        "iB",
+        "4i",
+        "1e3MB",
+        "4EB",
+    ],
+)
+def test_memory_that_is_none(memory: Any) -> None:
+    with pytest.raises(OptionError, match=r"max_memory=.*'4GB'") as raised:
+        resolve_bytes(memory)
+    assert "\n" not in str(raised.value)
+
+
+INSTRUCTIONS: dict[str, tuple[dict[str, bool], bool]] = {
+    "none": ({"avx2": True, "avx512_f": True}, False),
+    "AVX-512 without bfloat16": ({"avx512_bf16": False, "amx_bf16": False}, False),
+    "AVX-512 with bfloat16": ({"avx512_bf16": True}, True),
+    "AMX": ({"amx_bf16": True}, True),
+    "ARM": ({"bf16": True}, True),
+}
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_a_processor_computes_in_what_it_is_fast_in(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capabilities, fast = INSTRUCTIONS[name]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    expected = torch.bfloat16 if fast else torch.float32
+    assert resolve_dtype(None, torch.bfloat16, CPU) is expected
+    for stored in (torch.float32, torch.float16, torch.float64):
+        assert resolve_dtype(None, stored, CPU) is torch.float32
+    gpu = torch.device("cuda")  # which there need not be
+    for stored in (torch.bfloat16, torch.float16, torch.float32):
+        assert resolve_dtype(None, stored, gpu) is stored
+    assert resolve_dtype(None, torch.float64, gpu) is torch.float32
+    assert resolve_dtype("float32", torch.bfloat16, CPU) is torch.float32
+    assert resolve_dtype("bfloat16", torch.float32, CPU) is torch.bfloat16
+    assert resolve_dtype("torch.float16", torch.float32, CPU) is torch.float16
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as released: stored in bfloat16, and said so in its config."""
+    folder = random_checkpoint(tmp_path_factory.mktemp("bfloat16"), encoder_layers=1, lm_layers=1)
+    for file in folder.glob("*.safetensors"):
+        save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
+    edit_json(folder / "config.json", dtype="bfloat16")
+    return folder
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_every_result_says_in_which_numbers_it_was_computed(
+    fast: bool, in_bfloat16: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
+    model = qa.load(in_bfloat16, device="cpu")
+    expected = "bfloat16" if fast else "float32"
+    assert model.dtype == model.spec().dtype == expected
+    frames = model.activations(sound(0.3), taps=["mel", "encoder.1", "lm.norm"], **RATE)
+    for of_tap in frames.values():
+        assert of_tap.dtype == expected
+        assert of_tap.data.dtype.name == "float32"
+        assert expected in repr(of_tap)
+    assert expected in repr(model)
+    rounded = torch.from_numpy(frames["lm.norm"].data).bfloat16().float()
+    assert torch.equal(rounded, torch.from_numpy(frames["lm.norm"].data)) == fast
+    assert qa.load(in_bfloat16, dtype="float32").dtype == "float32"
+
+
+def test_other_numbers_are_another_spec(in_bfloat16: Path) -> None:
+    specs = [qa.load(in_bfloat16, dtype=name).spec() for name in ("float32", "bfloat16")]
+    assert specs[0].fingerprint != specs[1].fingerprint
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells what is free")
+def test_what_is_free_is_what_the_kernel_says() -> None:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    free = available_bytes(CPU)
+    assert 0 < free < fields["MemTotal"]
+    assert free == pytest.approx(fields["MemAvailable"], rel=0.2, abs=1e9)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "", "cpu:x"])
+def test_devices_that_are_not_there(device: str) -> None:
+    with pytest.raises(OptionError, match="try 'cpu'") as raised:
+        resolve_device(device)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_memory_at_all_is_not_any_amount(in_bfloat16: Path) -> None:
+    """0 is what was asked for, and not the absence of a wish."""
+    model = qa.load(in_bfloat16, max_memory=0)
+    with pytest.raises(OptionError, match="max_memory"):
+        model.encode(sound(0.3), **RATE)

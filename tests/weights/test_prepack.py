@@ -1,0 +1,27 @@
+"""Weights laid out once: the same products, on processors with and without the instructions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from qwen_audio.weights.prepack import PackedLinear, prepacked
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_in_bfloat16_are_the_same_on_whatever_processor(bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(96, 64, bias=bias), nn.GELU(), nn.Linear(64, 32)).bfloat16()
+    rows = torch.randn(3, 40, 96, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        expected = plain(rows)
+        packed = prepacked(plain)
+        assert torch.equal(packed(rows), expected)
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert isinstance(plain[0], PackedLinear) is supported
+
+
+def test_float32_stays_as_it_is() -> None:
+    linear = nn.Linear(8, 8)
+    assert prepacked(linear) is linear

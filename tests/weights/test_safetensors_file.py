@@ -1,0 +1,303 @@
+"""One file of weights: its header is read as safetensors reads it, its tensors to the byte."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import SafetensorError, deserialize
+from safetensors.torch import load_file, save_file
+
+from qwen_audio.errors import CheckpointError
+from qwen_audio.weights.safetensors_file import (
+    Located,
+    Slot,
+    header_size,
+    parse_header,
+    read_header,
+    read_rows,
+    read_tensors,
+)
+
+TENSORS = {
+    "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+    "b": torch.arange(5, dtype=torch.bfloat16),
+    "half": torch.arange(4, dtype=torch.float16).reshape(2, 1, 2),
+    "double": torch.tensor(2.5, dtype=torch.float64),
+    "none": torch.zeros(0, 3),
+}
+
+
+def parts(file: Path) -> tuple[dict[str, Any], bytes]:
+    """A file's header as data, and what follows it."""
+    data = file.read_bytes()
+    end = header_size(data, "file")
+    return json.loads(data[8:end]), data[end:]
+
+
+def joined(header: Any, body: bytes) -> bytes:
+    """A file of these."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shards") / "model.safetensors"
+    save_file(TENSORS, path, metadata={"format": "pt"})
+    return path
+
+
+def located(file: Path) -> dict[str, Located]:
+    return {name: Located(file, slot) for name, slot in read_header(file).items()}
+
+
+def test_tensors_are_those_that_safetensors_reads(file: Path) -> None:
+    ours, theirs = read_tensors(located(file)), load_file(file)
+    assert ours.keys() == theirs.keys() == TENSORS.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype
+        assert torch.equal(ours[name], tensor)
+
+
+shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.text(min_size=1, max_size=8), st.tuples(shapes, dtypes), max_size=6))
+def test_any_tensors_under_any_names(
+    tmp_path_factory: pytest.TempPathFactory,
+    layout: dict[str, tuple[tuple[int, ...], torch.dtype]],
+) -> None:
+    layout.pop("__metadata__", None)
+    path = tmp_path_factory.mktemp("any") / "model.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randn(shape, generator=generator).to(dtype)
+        for name, (shape, dtype) in layout.items()
+    }
+    save_file(tensors, path)
+    ours = read_tensors(located(path))
+    assert ours.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert ours[name].dtype == tensor.dtype
+        assert torch.equal(ours[name], tensor)
+
+
+# What is no such file.
+
+
+def first(header: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**header, "a": {**header["a"], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda h, b: (first(h, shape=[2, 4]), b), "gives a a wrong place"),
+        (lambda h, b: (first(h, dtype="F16"), b), "gives a a wrong place"),
+        (lambda h, b: (first(h, dtype="F31"), b), "unknown number format 'F31'"),
+        (lambda h, b: (first(h, dtype=["F32"]), b), "can't be read"),
+        (lambda h, b: (first(h, shape=[2.0, 3]), b), "whole numbers"),
+        (lambda h, b: (first(h, shape=[-2, -3]), b), "whole numbers"),
+        (lambda h, b: (first(h, shape=6), b), "can't be read"),
+        (lambda h, b: (first(h, data_offsets=[0]), b), "can't be read"),
+        (lambda h, b: (first(h, data_offsets=["0", "24"]), b), "whole numbers"),
+        (lambda h, b: (first(h, data_offsets=h["b"]["data_offsets"]), b), "a wrong place"),
+        (lambda h, b: ({**h, "c": h["a"]}, b), "a wrong place"),
+        (lambda h, b: ({n: e for n, e in h.items() if n != "a"}, b), "a wrong place"),
+        (lambda h, b: (h, b[:-1]), "its header tells of"),
+        (lambda h, b: (h, b + b"\0"), "its header tells of"),
+        (lambda h, b: (h, b""), "its header tells of"),
+        (lambda h, b: ([h], b), "can't be read"),
+        (lambda h, b: ("header", b), "can't be read"),
+        (lambda h, b: ({**h, "a": None}, b), "can't be read"),
+        (lambda h, b: ({**h, "a": {}}, b), "can't be read"),
+    ],
+)
+def test_headers_that_are_wrong(change: Any, named: str, file: Path) -> None:
+    header, body = parts(file)
+    data = joined(*change(header, body))
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file") as raised:
+        parse_header(data, len(data), "model.safetensors")
+    assert named in str(raised.value)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(SafetensorError):
+        deserialize(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\2\0\0",
+        (2**63).to_bytes(8, "little") + b"{}",
+        (100_000_001).to_bytes(8, "little") + b"{}",
+        (1).to_bytes(8, "little") + b"{}",
+        (20).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{{",
+        (10_000).to_bytes(8, "little") + b"[" * 10_000,
+        b"PK\3\4 a pickled file of weights",
+        b"version https://git-lfs.github.com/spec/v1\n",
+    ],
+)
+def test_files_of_something_else(data: bytes) -> None:
+    with pytest.raises(CheckpointError, match="model is not a complete safetensors file"):
+        parse_header(data, len(data), "model")
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A file with a few bytes of its header changed, added or left out, or its end moved."""
+    data = bytearray(DATA)
+    end = header_size(DATA, "file")
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, min(end, len(data)) - 1))
+        kind = draw(st.sampled_from(["change", "digit", "add", "leave", "cut"]))
+        if kind == "change":
+            data[at] = draw(st.integers(0, 255))
+        elif kind == "digit":
+            digits = [
+                place for place in range(min(end, len(data))) if chr(data[place]) in "0123456789"
+            ]
+            data[draw(st.sampled_from(digits or [0]))] = ord(draw(st.sampled_from("0123456789-")))
+        elif kind == "add":
+            data.insert(at, draw(st.integers(32, 126)))
+        elif kind == "leave":
+            del data[at]
+        else:
+            del data[draw(st.integers(min(9, len(data)), len(data))) :]
+            end = min(end, len(data))
+    return bytes(data)
+
+
+DATA = joined(
+    {
+        "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "b": {"dtype": "BF16", "shape": [5], "data_offsets": [24, 34]},
+        "c": {"dtype": "F16", "shape": [2, 1, 2], "data_offsets": [34, 42]},
+    },
+    bytes(range(42)),
+)
+
+
+@settings(max_examples=400)
+@given(damaged())
+def test_a_damaged_header_is_refused_or_read_as_safetensors_reads_it(data: bytes) -> None:
+    """Never another error; and never tensors in places where safetensors would not look."""
+    try:
+        slots = parse_header(data, len(data), "model")
+    except CheckpointError as error:
+        assert str(error).startswith("model is not a complete safetensors file")  # noqa: PT017
+        return
+    first = header_size(data, "model")
+    theirs = dict(deserialize(data))
+    assert slots.keys() == theirs.keys()
+    for name, slot in slots.items():
+        assert (slot.dtype, list(slot.shape)) == (theirs[name]["dtype"], theirs[name]["shape"])
+        assert slot.start >= first
+        assert data[slot.start : slot.stop] == bytes(theirs[name]["data"])
+
+
+def test_a_header_may_be_all_that_is_there_of_the_file() -> None:
+    """As when only the start of a hub's file has been fetched."""
+    end = header_size(DATA, "model")
+    assert parse_header(DATA[:end], len(DATA), "model") == parse_header(DATA, len(DATA), "model")
+    with pytest.raises(CheckpointError, match="ends inside its header"):
+        parse_header(DATA[: end - 1], len(DATA), "model")
+
+
+# What is read.
+
+
+def bytes_read() -> int:
+    """By this process so far, as the kernel counts them."""
+    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(fields["rchar"])
+
+
+counted = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux counts")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten tensors of 400 kB."""
+    path = tmp_path_factory.mktemp("large") / "model.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    save_file({f"t{k}": torch.randn(1000, 100, generator=generator) for k in range(10)}, path)
+    return path
+
+
+@counted
+@pytest.mark.parametrize("names", [["t3"], ["t9", "t0"], [f"t{k}" for k in range(10)]])
+def test_a_tensor_is_read_to_the_byte(names: list[str], large: Path) -> None:
+    places = {name: place for name, place in located(large).items() if name in names}
+    before = bytes_read()
+    own = bytes_read() - before  # what looking costs
+    before = bytes_read()
+    tensors = read_tensors(places)
+    assert bytes_read() - before - own == 400_000 * len(names)
+    for name, tensor in load_file(large).items():
+        assert name not in names or torch.equal(tensors[name], tensor)
+
+
+@counted
+def test_rows_are_read_to_the_byte(large: Path) -> None:
+    place, whole = located(large)["t4"], load_file(large)["t4"]
+    before = bytes_read()
+    own = bytes_read() - before
+    before = bytes_read()
+    rows = read_rows(place, [999, 0, 7, 0], "t4")
+    assert bytes_read() - before - own == 4 * 400
+    assert torch.equal(torch.stack(rows), whole[[999, 0, 7, 0]])
+
+
+@given(st.lists(st.integers(0, 1), max_size=5))
+def test_rows_are_rows_of_the_tensor(file: Path, rows: list[int]) -> None:
+    for name in ("a", "half"):
+        place = located(file)[name]
+        found = read_rows(place, rows, name)
+        assert len(found) == len(rows)
+        for row, tensor in zip(rows, found, strict=True):
+            assert torch.equal(tensor, TENSORS[name][row])
+
+
+def test_tensors_have_memory_of_their_own(file: Path) -> None:
+    """Writing to one changes neither the file nor what is read next."""
+    before = file.read_bytes()
+    read_tensors(located(file))["a"].fill_(7)
+    assert torch.equal(read_tensors(located(file))["a"], TENSORS["a"])
+    assert file.read_bytes() == before
+
+
+def test_a_file_that_shrank_since_is_an_error(file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model.safetensors"
+    copy.write_bytes(file.read_bytes())
+    places = located(copy)
+    os.truncate(copy, copy.stat().st_size - 1)
+    with pytest.raises(CheckpointError, match="ends inside"):
+        read_tensors(places)
+
+
+@pytest.mark.parametrize("dtype", ["I8", "U8", "I64", "F8_E4M3", "BOOL"])
+def test_quantised_numbers_are_located_and_not_read(dtype: str, tmp_path: Path) -> None:
+    size = 8 if dtype == "I64" else 1
+    header = {"q": {"dtype": dtype, "shape": [3], "data_offsets": [0, 3 * size]}}
+    path = tmp_path / "q.safetensors"
+    path.write_bytes(joined(header, bytes(3 * size)))
+    slots = read_header(path)
+    assert math.prod(slots["q"].shape) == 3
+    with pytest.raises(CheckpointError, match=f"q is stored as {dtype}"):
+        read_tensors(located(path))
+
+
+def test_a_slot_knows_its_size() -> None:
+    assert Slot("F32", (2, 3), 10, 34).bytes == 24
