@@ -183,7 +183,7 @@ def trained(threads: int) -> Turn:
 
     torch.set_num_threads(threads)
     model = qa.load(device="cpu", dtype="float32")
-    depth = model.geometry.encoder_layers
+    depth = model.dimensions.encoder_layers
     exact = _layers(EMBEDDED, depth)
     clips = sorted((ROOT / "examples").glob("*.flac"))
     heard = model.activations(clips, taps=[f"encoder.{k}" for k in range(depth)])

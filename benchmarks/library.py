@@ -118,7 +118,7 @@ def kills(settings: Settings) -> Result:
     need("lancedb", "soundfile")
     times = 2 if settings.quick else 20
     paths = _short_files(settings, 40 if settings.quick else 1500, 5.0)
-    from qwen_audio.collection.table import Rows
+    from qwen_audio.collection.table import WindowTable
 
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -130,7 +130,7 @@ def kills(settings: Settings) -> Result:
         longest, kept = (time.monotonic() - since) / 5, []
         for number in range(times):
             _run_indexer(settings, broken, paths, kill_after=float(random.uniform(0, longest)))
-            kept.append(_content(broken)[0] if Rows.exists(broken) else 0)
+            kept.append(_content(broken)[0] if WindowTable.exists(broken) else 0)
             say(f"  {number + 1}/{times} killed, {kept[-1]} rows")
         _run_indexer(settings, broken, paths)
         (rows, whole), (expected, reference) = _content(broken), _content(unbroken)
@@ -211,16 +211,18 @@ def searched(rows: int, kind: str) -> Turn:
     """Through `Rows` and what `search` does once it has a vector: queries take no model's time."""
     import pyarrow as pa
 
-    from qwen_audio.api.spec import Spec
+    from qwen_audio.api.spec import EmbeddingSpec
     from qwen_audio.collection.search import nearest, refresh_indices
-    from qwen_audio.collection.table import Rows
+    from qwen_audio.collection.table import WindowTable
 
     queries = 100
     vectors = _vectors(rows + queries, kind)
     scratch = Path(tempfile.mkdtemp())
 
     def turn() -> dict[str, Any]:
-        collection = Rows.create(scratch / "rows.lance", Spec.of(**_SPEC), WIDTH, describes=False)
+        collection = WindowTable.create(
+            scratch / "rows.lance", EmbeddingSpec.of(**_SPEC), WIDTH, describes=False
+        )
         schema = collection.table.schema
         for start in range(0, rows, 10_000):
             some = vectors[start : min(start + 10_000, rows)]
@@ -292,9 +294,9 @@ def _model(threads: int) -> Any:
 
 def _fill(model: Any, path: Path, paths: list[str]) -> Any:
     from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.table import Rows
+    from qwen_audio.collection.table import WindowTable
 
-    make = Collection.open if Rows.exists(path) else Collection.create
+    make = Collection.open if WindowTable.exists(path) else Collection.create
     collection = make(path, model)
     return collection.index(paths)
 

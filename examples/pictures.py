@@ -10,12 +10,14 @@ HERE = Path(__file__).parent
 TARGET = HERE.parent / "docs" / "pictures"
 
 
-def save(thing: qa.View | qa.Lens | qa.Layers, name: str, panels: list[str] | None = None) -> None:
+def save(
+    thing: qa.View | qa.LogitLens | qa.LayerSimilarity, name: str, panels: list[str] | None = None
+) -> None:
     """At 760 pixels, in 256 colours: a tenth of the bytes."""
     from PIL import Image
 
     draft = TARGET / name
-    qa.picture(thing, panels).savefig(draft, dpi=76)
+    qa.plot(thing, panels).savefig(draft, dpi=76)
     Image.open(draft).convert("RGB").quantize(256).save(draft, optimize=True)
 
 
@@ -27,4 +29,4 @@ if __name__ == "__main__":
     save(model.lens(guitar, tokens=["guitar", "organ"]), "lens.png")
     panels = ["waveform", "mel", "colours", "novelty", "similarity"]
     save(model.view(guitar), "plot.png", panels)
-    save(model.layers(clips), "layers.png")
+    save(model.layer_similarity(clips), "layers.png")

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from qwen_audio.inference.hidden_states import Frames
+from qwen_audio.inference.hidden_states import HiddenStates
 
 Rows = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def rows_of(frames: Frames, span: str) -> Rows:
+def rows_of(frames: HiddenStates, span: str) -> Rows:
     """The rows of a span."""
     if span == "all":
         return frames.data
@@ -19,7 +19,7 @@ def rows_of(frames: Frames, span: str) -> Rows:
     return frames.data[rows]
 
 
-def pooled_at_once(frames: Frames, span: str, pooling: str) -> Rows:
+def pooled_at_once(frames: HiddenStates, span: str, pooling: str) -> Rows:
     """One vector for all rows of a span, or the rows themselves."""
     rows = rows_of(frames, span)
     if pooling == "mean":

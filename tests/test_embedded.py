@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
-def model() -> qa.QwenAudio:
+def model() -> qa.AudioModel:
     return qa.load()
 
 
@@ -49,7 +49,7 @@ def test_stock_transformers_loads_it_without_a_word() -> None:
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.flac")), ids=lambda path: path.stem)
-def test_stock_transformers_says_the_same(model: qa.QwenAudio, example: Path) -> None:
+def test_stock_transformers_says_the_same(model: qa.AudioModel, example: Path) -> None:
     clip = qa.load_waveform(example).samples
     tokens = Reference(EMBEDDED).generate(clip, PLAIN + "Describe the music:", 96)
     said = model.describe(example)
@@ -70,19 +70,19 @@ def test_stock_transformers_says_the_same(model: qa.QwenAudio, example: Path) ->
     ],
 )
 def test_what_it_says_of_the_examples_is_true(
-    model: qa.QwenAudio, example: str, question: str | None, words: set[str]
+    model: qa.AudioModel, example: str, question: str | None, words: set[str]
 ) -> None:
     said = model.describe(EXAMPLES / f"{example}.flac", prompt=question).lower()
     assert any(word in said for word in words), said
 
 
-def test_the_default_prompt_is_four_tokens(model: qa.QwenAudio) -> None:
-    prompts = model._line.prompts
+def test_the_default_prompt_is_four_tokens(model: qa.AudioModel) -> None:
+    prompts = model._pipeline.prompts
     assert len(prompts.ids("Describe the music:")) == 4
     assert len(prompts.ids(prompts.render(None))) == 7
 
 
-def test_its_answers_end_by_themselves_in_chat_as_well(model: qa.QwenAudio) -> None:
+def test_its_answers_end_by_themselves_in_chat_as_well(model: qa.AudioModel) -> None:
     chat = qa.load(chat=True)
     clip = EXAMPLES / "speech.flac"
     said = chat.describe(clip, prompt="Is anyone speaking?")
@@ -95,7 +95,7 @@ def test_its_answers_end_by_themselves_in_chat_as_well(model: qa.QwenAudio) -> N
     assert model.chat(turns).token_ids == said.answers[0].token_ids
 
 
-def test_noise_and_silence_get_an_answer_and_not_an_error(model: qa.QwenAudio) -> None:
+def test_noise_and_silence_get_an_answer_and_not_an_error(model: qa.AudioModel) -> None:
     noise = 0.1 * torch.randn(32_000, generator=torch.Generator().manual_seed(0))
     said = model.describe([noise, torch.zeros(32_000)], sampling_rate=16_000)
     assert all(said)

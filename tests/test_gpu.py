@@ -19,9 +19,13 @@ CLIPS = [sound(seconds, number) for number, seconds in enumerate((5.0, 0.3, 2.2)
 TAPS = ["encoder.0", "encoder.2", "audio_tower", "projector", "lm.0", "lm.2", "lm.norm"]
 
 
-def rows(folder: Path, device: str, dtype: str, **options: object) -> list[dict[str, qa.Frames]]:
+def rows(
+    folder: Path, device: str, dtype: str, **options: object
+) -> list[dict[str, qa.HiddenStates]]:
     model = qa.load(folder, device=device, dtype=dtype, **options)  # type: ignore[arg-type]
-    read: list[dict[str, qa.Frames]] = model.activations(CLIPS, taps=TAPS, sampling_rate=16_000)
+    read: list[dict[str, qa.HiddenStates]] = model.activations(
+        CLIPS, taps=TAPS, sampling_rate=16_000
+    )
     return read
 
 

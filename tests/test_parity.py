@@ -41,7 +41,7 @@ samples = st.one_of(
 @pytest.fixture(scope="module", params=[*GEOMETRIES, "embedded"])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[qa.QwenAudio, Reference]:
+) -> tuple[qa.AudioModel, Reference]:
     """This package's model and transformers', on the same checkpoint."""
     folder = EMBEDDED
     if request.param != "embedded":
@@ -50,7 +50,7 @@ def pair(
 
 
 def check(
-    model: qa.QwenAudio,
+    model: qa.AudioModel,
     reference: Reference,
     clips: list[np.ndarray],
     record: dict[str, float],
@@ -71,7 +71,7 @@ def check(
 
 @pytest.mark.parametrize("seconds", [0.04, 0.33, 4.99, 29.98, 30.0])
 def test_every_tap_equals_transformers(
-    pair: tuple[qa.QwenAudio, Reference], seconds: float, parity_errors: dict[str, float]
+    pair: tuple[qa.AudioModel, Reference], seconds: float, parity_errors: dict[str, float]
 ) -> None:
     check(*pair, [sound(seconds)], parity_errors)
 
@@ -79,7 +79,7 @@ def test_every_tap_equals_transformers(
 @settings(max_examples=5, deadline=None)
 @given(lengths=st.lists(samples, min_size=1, max_size=3), seed=st.integers(0, 1000))
 def test_packed_batches_equal_transformers(
-    pair: tuple[qa.QwenAudio, Reference],
+    pair: tuple[qa.AudioModel, Reference],
     parity_errors: dict[str, float],
     lengths: list[int],
     seed: int,
@@ -89,7 +89,7 @@ def test_packed_batches_equal_transformers(
 
 
 def test_silence_and_a_loud_end(
-    pair: tuple[qa.QwenAudio, Reference], parity_errors: dict[str, float]
+    pair: tuple[qa.AudioModel, Reference], parity_errors: dict[str, float]
 ) -> None:
     """The extractor clamps below its loudest frame, wherever that is."""
     quiet = np.full(20_000, 1e-5, np.float32)
@@ -159,7 +159,7 @@ def test_a_chat_prompt_equals_transformers(checkpoint: Path) -> None:
 # Two audio tokens at least: with one, transformers takes a legacy path that can not generate.
 @pytest.mark.parametrize("seconds", [0.09, 1.3, 30.0])
 def test_generated_tokens_equal_transformers(
-    pair: tuple[qa.QwenAudio, Reference], seconds: float
+    pair: tuple[qa.AudioModel, Reference], seconds: float
 ) -> None:
     model, reference = pair
     clip = sound(seconds, seed=7)
@@ -229,7 +229,7 @@ def test_without_the_padding_mask_the_encoder_gives_other_numbers(checkpoint: Pa
 def test_the_frames_after_the_clip_count(checkpoint: Path) -> None:
     """Convolutions reach one or two mel frames past the end: zeros there give other numbers."""
     model = qa.load(checkpoint)
-    line = model._line
+    line = model._pipeline
     for samples_count in (16_000, 16_160):  # an even and an odd number of mel frames
         mel = line.mel(sound(samples_count / 16_000))
         cut = mel.input_features.copy()
@@ -244,9 +244,9 @@ def test_the_frames_after_the_clip_count(checkpoint: Path) -> None:
 
 def test_only_the_layers_asked_for_are_built(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
-    encoder: AudioEncoder = model._line.encoder
+    encoder: AudioEncoder = model._pipeline.encoder
     clip = sound(1.0)
-    built = encoder._parts._kept
+    built = encoder._modules._kept
     assert built == {}
     model.encode(clip, tap="mel", sampling_rate=16_000)
     assert built == {}

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qwen_audio.analysis.comparison import Comparison
-    from qwen_audio.analysis.logit_lens import Followed, Lens
-    from qwen_audio.analysis.plots.mpl_figure import picture
-    from qwen_audio.analysis.plots.plotly_figure import chart
-    from qwen_audio.analysis.plots.save import draw
-    from qwen_audio.analysis.similarity import Layers
+    from qwen_audio.analysis.logit_lens import LogitLens, TrackedToken
+    from qwen_audio.analysis.plots.mpl_figure import plot
+    from qwen_audio.analysis.plots.plotly_figure import plot_interactive
+    from qwen_audio.analysis.plots.save import save_plot
+    from qwen_audio.analysis.similarity import LayerSimilarity
     from qwen_audio.analysis.view import View
     from qwen_audio.api.answer import Answer, Description
-    from qwen_audio.api.inspection import Inspection
-    from qwen_audio.api.model import QwenAudio, load
-    from qwen_audio.api.session import Listening
-    from qwen_audio.api.spec import Spec
+    from qwen_audio.api.inspection import ShapeTrace
+    from qwen_audio.api.model import AudioModel, load
+    from qwen_audio.api.session import AudioSession
+    from qwen_audio.api.spec import EmbeddingSpec
     from qwen_audio.audio.load import load_waveform
     from qwen_audio.audio.log_mel import LogMel
     from qwen_audio.audio.waveform import Waveform, Window
     from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.projection import Map
-    from qwen_audio.collection.search import Hit
+    from qwen_audio.collection.projection import Projection
+    from qwen_audio.collection.search import SearchResult
     from qwen_audio.errors import (
         AudioError,
         CheckpointError,
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
         QwenAudioError,
         TapError,
     )
-    from qwen_audio.inference.cost import Plan
-    from qwen_audio.inference.hidden_states import Frames, Span
-    from qwen_audio.models.tap import Geometry, Stage, Tap
+    from qwen_audio.inference.cost import CostEstimate
+    from qwen_audio.inference.hidden_states import HiddenStates, Span
+    from qwen_audio.models.tap import ModelDimensions, Stage, Tap
     from qwen_audio.probing.probe import probe
 
 __version__ = "0.1.0"
@@ -51,10 +51,10 @@ __version__ = "0.1.0"
 _ROOMS = {
     "api.answer": ("Answer", "Description"),
     "audio.waveform": ("Waveform", "Window"),
-    "analysis.plots.plotly_figure": ("chart",),
+    "analysis.plots.plotly_figure": ("plot_interactive",),
     "collection.collection": ("Collection",),
     "analysis.comparison": ("Comparison",),
-    "analysis.plots.mpl_figure": ("picture",),
+    "analysis.plots.mpl_figure": ("plot",),
     "errors": (
         "AudioError",
         "CheckpointError",
@@ -64,21 +64,21 @@ _ROOMS = {
         "QwenAudioError",
         "TapError",
     ),
-    "inference.hidden_states": ("Frames", "Span"),
-    "api.inspection": ("Inspection",),
-    "analysis.similarity": ("Layers",),
-    "analysis.logit_lens": ("Followed", "Lens"),
-    "api.session": ("Listening",),
+    "inference.hidden_states": ("HiddenStates", "Span"),
+    "api.inspection": ("ShapeTrace",),
+    "analysis.similarity": ("LayerSimilarity",),
+    "analysis.logit_lens": ("TrackedToken", "LogitLens"),
+    "api.session": ("AudioSession",),
     "audio.load": ("load_waveform",),
-    "collection.projection": ("Map",),
+    "collection.projection": ("Projection",),
     "audio.log_mel": ("LogMel",),
-    "api.model": ("QwenAudio", "load"),
-    "analysis.plots.save": ("draw",),
-    "inference.cost": ("Plan",),
+    "api.model": ("AudioModel", "load"),
+    "analysis.plots.save": ("save_plot",),
+    "inference.cost": ("CostEstimate",),
     "probing.probe": ("probe",),
-    "collection.search": ("Hit",),
-    "api.spec": ("Spec",),
-    "models.tap": ("Geometry", "Stage", "Tap"),
+    "collection.search": ("SearchResult",),
+    "api.spec": ("EmbeddingSpec",),
+    "models.tap": ("ModelDimensions", "Stage", "Tap"),
     "analysis.view": ("View",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -86,41 +86,41 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "Answer",
     "AudioError",
+    "AudioModel",
+    "AudioSession",
     "CheckpointError",
     "Collection",
     "CollectionError",
     "Comparison",
+    "CostEstimate",
     "Description",
-    "Followed",
-    "Frames",
-    "Geometry",
-    "Hit",
-    "Inspection",
-    "Layers",
-    "Lens",
-    "Listening",
+    "EmbeddingSpec",
+    "HiddenStates",
+    "LayerSimilarity",
     "LogMel",
-    "Map",
+    "LogitLens",
     "MissingExtraError",
+    "ModelDimensions",
     "OptionError",
-    "Plan",
-    "QwenAudio",
+    "Projection",
     "QwenAudioError",
+    "SearchResult",
+    "ShapeTrace",
     "Span",
-    "Spec",
     "Stage",
     "Tap",
     "TapError",
+    "TrackedToken",
     "View",
     "Waveform",
     "Window",
     "__version__",
-    "chart",
-    "draw",
     "load",
     "load_waveform",
-    "picture",
+    "plot",
+    "plot_interactive",
     "probe",
+    "save_plot",
 ]
 
 

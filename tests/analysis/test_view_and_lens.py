@@ -24,7 +24,7 @@ RATE: dict[str, Any] = {"sampling_rate": 16_000}
 @pytest.fixture(scope="module", params=["random", "embedded"])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[qa.QwenAudio, Reference]:
+) -> tuple[qa.AudioModel, Reference]:
     folder = EMBEDDED
     if request.param == "random":
         folder = random_checkpoint(tmp_path_factory.mktemp("pair"), seed=5)
@@ -32,7 +32,7 @@ def pair(
 
 
 @pytest.fixture(scope="module")
-def embedded() -> qa.QwenAudio:
+def embedded() -> qa.AudioModel:
     return qa.load()
 
 
@@ -43,7 +43,7 @@ def by_hand(reference: Reference, clip: np.ndarray) -> tuple[list[np.ndarray], n
     lm = reference.model.model.language_model
     levels = [
         reference.model.lm_head(lm.norm(torch.from_numpy(taps[f"lm.{k}"]))).softmax(-1).numpy()
-        for k in range(len(lm.layers) + 1)
+        for k in range(len(lm.layer_similarity) + 1)
     ]
     inputs = reference.inputs([clip], ["<|audio_bos|><|AUDIO|><|audio_eos|>Describe the music:"])
     return levels, reference.model(**inputs).logits[0].softmax(-1).numpy()
@@ -51,7 +51,7 @@ def by_hand(reference: Reference, clip: np.ndarray) -> tuple[list[np.ndarray], n
 
 @pytest.mark.parametrize("seconds", [0.04, 3.3])
 def test_the_lens_equals_transformers_norm_and_head(
-    pair: tuple[qa.QwenAudio, Reference], seconds: float
+    pair: tuple[qa.AudioModel, Reference], seconds: float
 ) -> None:
     model, reference = pair
     clip = sound(seconds, seed=3)
@@ -77,7 +77,7 @@ def test_the_lens_equals_transformers_norm_and_head(
             assert ((low <= ranks) & (ranks <= high)).all()
 
 
-def test_the_last_position_says_what_the_model_says(embedded: qa.QwenAudio) -> None:
+def test_the_last_position_says_what_the_model_says(embedded: qa.AudioModel) -> None:
     clip = "examples/djembe.flac" if Path("examples").is_dir() else sound(2.0)
     said = embedded.describe(clip, max_new_tokens=1, **({} if isinstance(clip, str) else RATE))
     lens = embedded.lens(clip, span="last", **({} if isinstance(clip, str) else RATE))
@@ -86,7 +86,7 @@ def test_the_last_position_says_what_the_model_says(embedded: qa.QwenAudio) -> N
 
 
 def test_the_nearest_tokens_are_those_of_the_whole_table(
-    pair: tuple[qa.QwenAudio, Reference],
+    pair: tuple[qa.AudioModel, Reference],
 ) -> None:
     model, reference = pair
     clip = sound(1.0)
@@ -104,7 +104,7 @@ def test_the_nearest_tokens_are_those_of_the_whole_table(
 
 def test_streamed_weights_read_out_the_same(checkpoint: Path) -> None:
     clip = sound(2.0)
-    plan = qa.load(checkpoint, dtype="float32").plan("lm.3")
+    plan = qa.load(checkpoint, dtype="float32").cost("lm.3")
     least = qa.load(checkpoint, dtype="float32", max_memory=plan.least_memory_bytes + 100_000)
     whole = qa.load(checkpoint, dtype="float32").lens([clip, clip], tokens=["piano"], **RATE)[1]
     streamed = least.lens(clip, tokens=["piano"], **RATE)
@@ -146,7 +146,7 @@ def test_scores_of_a_large_vocabulary_are_never_there_at_once(tmp_path: Path) ->
 def test_a_lens_reads_the_final_norm_the_head_and_nothing_deeper(checkpoint: Path) -> None:
     model = qa.load(checkpoint, dtype="float32")
     model.lens(sound(1.0), taps=["lm.1"], **RATE)
-    held = {name for name in model._line.parts._kept if name.startswith("language_model.")}
+    held = {name for name in model._pipeline.modules._kept if name.startswith("language_model.")}
     assert held == {
         "language_model.model.layers.0.",
         "language_model.model.norm.",
@@ -154,7 +154,7 @@ def test_a_lens_reads_the_final_norm_the_head_and_nothing_deeper(checkpoint: Pat
     }
 
 
-def test_spans_and_windows(embedded: qa.QwenAudio) -> None:
+def test_spans_and_windows(embedded: qa.AudioModel) -> None:
     clip = sound(5.0)
     options: dict[str, Any] = {**RATE, "window_seconds": 2.0}
     whole = embedded.lens(clip, **options)
@@ -176,7 +176,7 @@ def test_spans_and_windows(embedded: qa.QwenAudio) -> None:
     assert embedded.lens([], **options) == []
 
 
-def test_steps_sum_the_audio_up(embedded: qa.QwenAudio) -> None:
+def test_steps_sum_the_audio_up(embedded: qa.AudioModel) -> None:
     lens = embedded.lens(sound(4.0), **RATE)
     steps = lens.steps(4)
     assert [step.start_seconds for step in steps] == pytest.approx([0, 1, 2, 3])
@@ -192,7 +192,7 @@ def test_steps_sum_the_audio_up(embedded: qa.QwenAudio) -> None:
     assert embedded.lens(sound(1.0), span="last", **RATE).steps() == []
 
 
-def test_a_lens_is_saved(embedded: qa.QwenAudio, tmp_path: Path) -> None:
+def test_a_lens_is_saved(embedded: qa.AudioModel, tmp_path: Path) -> None:
     lens = embedded.lens(sound(1.0), tokens=["piano"], nearest=True, top=2, **RATE)
     with np.load(lens.save(tmp_path / "lens.npz")) as archive:
         np.testing.assert_array_equal(archive["top_ids"], lens.top_ids)
@@ -212,8 +212,8 @@ def test_a_lens_is_saved(embedded: qa.QwenAudio, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lens.csv", "lens.json", "lens.npz"]
 
 
-def test_words_are_followed_by_their_own_token_or_their_first(embedded: qa.QwenAudio) -> None:
-    prompts = embedded._line.prompts
+def test_words_are_followed_by_their_own_token_or_their_first(embedded: qa.AudioModel) -> None:
+    prompts = embedded._pipeline.prompts
     piano, unusual = follow(prompts, ["piano", "qzwv"])
     assert piano.label == "piano"
     assert {prompts.token(i).strip() for i in piano.ids} == {"piano"}
@@ -244,13 +244,13 @@ def test_words_are_followed_by_their_own_token_or_their_first(embedded: qa.QwenA
     ],
 )
 def test_a_lens_of_what_makes_no_sense(
-    embedded: qa.QwenAudio, options: dict[str, Any], message: str
+    embedded: qa.AudioModel, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(qa.OptionError, match=message):
         embedded.lens(sound(1.0), **options, **RATE)
 
 
-def test_a_view_is_the_rows_of_the_tap(embedded: qa.QwenAudio) -> None:
+def test_a_view_is_the_rows_of_the_tap(embedded: qa.AudioModel) -> None:
     clip = sound(6.0)
     for tap in ("mel", "encoder.2", "audio_tower", "lm.2"):
         frames = embedded.activations(clip, taps=[tap, "mel"], **RATE)
@@ -269,11 +269,11 @@ def test_a_view_is_the_rows_of_the_tap(embedded: qa.QwenAudio) -> None:
     assert view.envelope[1].max() == clip.max()
 
 
-def test_a_long_recording_becomes_a_thousand_columns_at_most(embedded: qa.QwenAudio) -> None:
+def test_a_long_recording_becomes_a_thousand_columns_at_most(embedded: qa.AudioModel) -> None:
     clip = sound(65.0)
     frames = embedded.activations(clip, taps=["encoder.1"], **RATE)["encoder.1"]
     view = embedded.view(clip, tap="encoder.1", **RATE)
-    assert view.rows.shape == (1000, embedded.geometry.encoder_width)
+    assert view.rows.shape == (1000, embedded.dimensions.encoder_width)
     assert view.frames_per_column == pytest.approx(3.25)
     whole = qa.View.of(frames)
     assert relative_error(view.rows, whole.rows) < 0.1  # groups lie in one column or the next
@@ -283,7 +283,7 @@ def test_a_long_recording_becomes_a_thousand_columns_at_most(embedded: qa.QwenAu
     assert coarse.seconds[-1] == pytest.approx(60)
 
 
-def test_sections_are_found_in_seconds(embedded: qa.QwenAudio) -> None:
+def test_sections_are_found_in_seconds(embedded: qa.AudioModel) -> None:
     time = np.arange(8 * 16_000) / 16_000
     tone = np.sin(2 * np.pi * 440 * time) * (1 + np.sin(2 * np.pi * 4 * time)) / 4
     noise = np.random.default_rng(0).standard_normal(time.size) / 8
@@ -294,7 +294,7 @@ def test_sections_are_found_in_seconds(embedded: qa.QwenAudio) -> None:
         assert len(view.boundaries) <= 3
 
 
-def test_depth_shows_every_tap(pair: tuple[qa.QwenAudio, Reference]) -> None:
+def test_depth_shows_every_tap(pair: tuple[qa.AudioModel, Reference]) -> None:
     model, reference = pair
     clip = sound(2.0)
     view = model.view(clip, depth=True, **RATE)
@@ -308,12 +308,12 @@ def test_depth_shows_every_tap(pair: tuple[qa.QwenAudio, Reference]) -> None:
         np.testing.assert_allclose(quartiles, np.percentile(theirs, [25, 50, 75]), rtol=1e-3)
 
 
-def test_layers_compare_the_same_stretches(embedded: qa.QwenAudio) -> None:
+def test_layers_compare_the_same_stretches(embedded: qa.AudioModel) -> None:
     from qwen_audio.analysis.structure import linear_cka
 
     clips = [sound(2.5, seed) for seed in range(3)]
     taps = ["mel", "encoder.1", "projector", "lm.0", "lm.2"]
-    layers = embedded.layers(clips, taps=taps, **RATE)
+    layers = embedded.layer_similarity(clips, taps=taps, **RATE)
     assert layers.taps == tuple(taps)
     assert layers.examples == 3 * 62
     np.testing.assert_allclose(np.diag(layers.similarity), 1, atol=1e-5)
@@ -322,7 +322,7 @@ def test_layers_compare_the_same_stretches(embedded: qa.QwenAudio) -> None:
     mel = np.concatenate([f["mel"].data[:248].reshape(62, 4, -1).mean(1) for f in frames])
     audio = np.concatenate([f["lm.2"].data[f["lm.2"].rows("audio")] for f in frames])
     assert layers.similarity[0, 4] == pytest.approx(linear_cka(mel, audio), abs=1e-3)
-    few = embedded.layers(clips, taps=taps, examples=30, **RATE)
+    few = embedded.layer_similarity(clips, taps=taps, examples=30, **RATE)
     assert few.examples == 30
 
 
@@ -335,17 +335,17 @@ def test_layers_compare_the_same_stretches(embedded: qa.QwenAudio) -> None:
     ],
 )
 def test_layers_of_what_makes_no_sense(
-    embedded: qa.QwenAudio, options: dict[str, Any], message: str
+    embedded: qa.AudioModel, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(qa.OptionError, match=message):
-        embedded.layers([sound(1.0)], **options, **RATE)
+        embedded.layer_similarity([sound(1.0)], **options, **RATE)
 
 
-def test_layers_take_a_list(embedded: qa.QwenAudio) -> None:
+def test_layers_take_a_list(embedded: qa.AudioModel) -> None:
     with pytest.raises(qa.OptionError, match="a list of recordings"):
-        embedded.layers([])
+        embedded.layer_similarity([])
     with pytest.raises(qa.OptionError, match="give examples=26 or more"):
-        embedded.layers([sound(13.0)], examples=16, window_seconds=1.0, **RATE)
+        embedded.layer_similarity([sound(13.0)], examples=16, window_seconds=1.0, **RATE)
 
 
 @pytest.mark.parametrize(
@@ -359,21 +359,21 @@ def test_layers_take_a_list(embedded: qa.QwenAudio) -> None:
     ],
 )
 def test_a_view_of_what_makes_no_sense(
-    embedded: qa.QwenAudio, options: dict[str, Any], message: str
+    embedded: qa.AudioModel, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(qa.OptionError, match=message):
         embedded.view(sound(5.0), **options, **RATE)
 
 
 @pytest.mark.parametrize("seconds", [0.04, 0.1, 0.5])
-def test_the_shortest_clips_can_be_looked_at(embedded: qa.QwenAudio, seconds: float) -> None:
+def test_the_shortest_clips_can_be_looked_at(embedded: qa.AudioModel, seconds: float) -> None:
     view = embedded.view(sound(seconds), **RATE)
     assert view.similarity.shape == (len(view.rows),) * 2
     assert len(view.boundaries) == 0 or seconds > 0.1
     embedded.lens(sound(seconds), **RATE).steps()
 
 
-def test_views_and_layers_are_saved(embedded: qa.QwenAudio, tmp_path: Path) -> None:
+def test_views_and_layers_are_saved(embedded: qa.AudioModel, tmp_path: Path) -> None:
     view = embedded.view(sound(2.0), **RATE)
     with np.load(view.save(tmp_path / "view.npz")) as archive:
         np.testing.assert_array_equal(archive["similarity"], view.similarity)
@@ -382,7 +382,7 @@ def test_views_and_layers_are_saved(embedded: qa.QwenAudio, tmp_path: Path) -> N
         rows = list(csv.DictReader(opened))
     assert len(rows) == len(view.rows)
     assert rows[0]["novelty"] == ""
-    layers = embedded.layers([sound(2.0)], taps=["mel", "lm.0"], **RATE)
+    layers = embedded.layer_similarity([sound(2.0)], taps=["mel", "lm.0"], **RATE)
     saved = json.loads(layers.save(tmp_path / "layers.json").read_text(encoding="utf-8"))
     assert saved["rows"][0]["mel"] == 1.0
     for bad, message in (("x.txt", "use .npz"), ("no/x.npz", "no folder"), (".", "use .npz")):

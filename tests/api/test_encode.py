@@ -31,7 +31,7 @@ RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> qa.QwenAudio:
+def model(checkpoint: Path) -> qa.AudioModel:
     return qa.load(checkpoint, dtype="float32")
 
 
@@ -66,7 +66,7 @@ windowings = st.sampled_from([(30.0, None), (2.0, None), (1.0, 0.5), (0.04, None
     lengths=st.lists(st.integers(640, CLIP.size), min_size=1, max_size=3),
 )
 def test_several_taps_are_the_single_ones(
-    model: qa.QwenAudio,
+    model: qa.AudioModel,
     taps: list[str],
     pooling: PoolingName,
     span: SpanName,
@@ -86,7 +86,7 @@ def test_several_taps_are_the_single_ones(
     frames = model.activations(clips, taps=taps, **heard)
     assert list(together) == list(dict.fromkeys(taps))
     for tap, vectors in together.items():
-        check_span(span, model.geometry.tap(tap))
+        check_span(span, model.dimensions.tap(tap))
         assert isinstance(vectors, list) == (pooling == "none")
         assert len(vectors) == len(clips)
         single = model.encode(clips, tap=tap, **options)
@@ -99,7 +99,7 @@ def test_several_taps_are_the_single_ones(
                 np.testing.assert_array_equal(found, expected)
 
 
-def test_one_recording_gives_one_dict(model: qa.QwenAudio) -> None:
+def test_one_recording_gives_one_dict(model: qa.AudioModel) -> None:
     found = model.encode(CLIP, tap=["lm.-1", qa.Tap.parse("mel")], **RATE)
     assert {name: vector.shape for name, vector in found.items()} == {"lm.-1": (96,), "mel": (80,)}
     empty = model.encode([], tap=("mel", "lm.0"))
@@ -145,7 +145,7 @@ def layers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ],
 )
 def test_layers_run_once_and_stop_after_the_deepest(
-    taps: list[str], expected: list[str], model: qa.QwenAudio, layers: list[str]
+    taps: list[str], expected: list[str], model: qa.AudioModel, layers: list[str]
 ) -> None:
     model.encode([CLIP, CLIP[:9000]], tap=taps, **RATE)
     assert layers == expected
@@ -156,7 +156,7 @@ def test_layers_run_once_and_stop_after_the_deepest(
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "last"])
 def test_pooling_on_the_way_keeps_no_rows(
-    model: qa.QwenAudio, monkeypatch: pytest.MonkeyPatch, pooling: PoolingName
+    model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch, pooling: PoolingName
 ) -> None:
     """Where a tap is pooled, the rows of those before are gone: a vector is all that stays."""
     seen: list[tuple[int, weakref.ref[Any]]] = []
@@ -191,7 +191,7 @@ def endless(made: list[int], clips: list[np.ndarray]) -> Iterator[np.ndarray]:
         yield clips[number % len(clips)]
 
 
-def test_an_endless_stream_gives_vectors_in_order(model: qa.QwenAudio) -> None:
+def test_an_endless_stream_gives_vectors_in_order(model: qa.AudioModel) -> None:
     made: list[int] = []
     vectors: Any = model.encode_each(endless(made, LONG), tap="encoder.0", **RATE)
     assert made == []  # nothing before it is asked for
@@ -202,7 +202,7 @@ def test_an_endless_stream_gives_vectors_in_order(model: qa.QwenAudio) -> None:
     assert no_threads()
 
 
-def test_only_so_much_is_heard_ahead(model: qa.QwenAudio) -> None:
+def test_only_so_much_is_heard_ahead(model: qa.AudioModel) -> None:
     """A batch in use, one ready, one begun, and some recordings on their way to it."""
     made: list[int] = []
     vectors: Any = model.encode_each(endless(made, LONG), tap="mel", **RATE)
@@ -218,7 +218,7 @@ def test_only_so_much_is_heard_ahead(model: qa.QwenAudio) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "forget"])
-def test_leaving_early_ends_the_threads(model: qa.QwenAudio, end: str) -> None:
+def test_leaving_early_ends_the_threads(model: qa.AudioModel, end: str) -> None:
     vectors: Any = model.encode_each(endless([], [CLIP]), tap="mel", **RATE)
     next(vectors)
     assert threads()
@@ -228,7 +228,7 @@ def test_leaving_early_ends_the_threads(model: qa.QwenAudio, end: str) -> None:
     assert no_threads()
 
 
-def test_an_error_ends_the_threads(model: qa.QwenAudio) -> None:
+def test_an_error_ends_the_threads(model: qa.AudioModel) -> None:
     """Even while somebody holds on to it."""
     inputs = itertools.chain([sound(0.5), b"no sound"], endless([], [CLIP]))
     with pytest.raises(qa.AudioError) as raised:
@@ -238,7 +238,7 @@ def test_an_error_ends_the_threads(model: qa.QwenAudio) -> None:
     assert no_threads()
 
 
-def test_an_error_of_the_callers_own_is_raised_as_it_is(model: qa.QwenAudio) -> None:
+def test_an_error_of_the_callers_own_is_raised_as_it_is(model: qa.AudioModel) -> None:
     def inputs() -> Iterator[np.ndarray]:
         yield sound(0.5)
         raise LookupError("the list of files is gone")
@@ -260,7 +260,7 @@ BROKEN: list[Any] = [
 @settings(max_examples=15)
 @given(st.lists(st.one_of(st.integers(0, 4), st.integers(-5, -1)), max_size=8), windowings)
 def test_errors_stand_in_their_places(
-    model: qa.QwenAudio, numbers: list[int], windowing: tuple[float, float | None]
+    model: qa.AudioModel, numbers: list[int], windowing: tuple[float, float | None]
 ) -> None:
     """A number from 0 on is a recording, one below a broken one."""
     window, hop = windowing
@@ -285,7 +285,7 @@ def test_errors_stand_in_their_places(
     assert no_threads()
 
 
-def test_broken_recordings_without_end_are_told_of(model: qa.QwenAudio) -> None:
+def test_broken_recordings_without_end_are_told_of(model: qa.AudioModel) -> None:
     errors = model.encode_each(itertools.repeat(b"no sound"), errors="yield", tap="mel")
     for _ in range(3):
         assert isinstance(next(errors), qa.AudioError)
@@ -326,7 +326,7 @@ for options in sys.argv[1:]:
 
 
 def test_files_and_arrays_in_any_mixture_keep_their_order(
-    model: qa.QwenAudio, tmp_path: Path
+    model: qa.AudioModel, tmp_path: Path
 ) -> None:
     """Files that take long to decode among such as do not."""
     inputs: list[Any] = []

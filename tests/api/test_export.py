@@ -16,16 +16,20 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from qwen_audio.api.export import VectorFile, check_output
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import MissingExtraError, OptionError
 
-SPEC = Spec(model="embedded", revision="abc", tap="audio_tower")
+SPEC = EmbeddingSpec(model="embedded", revision="abc", tap="audio_tower")
 POOLED = [np.arange(3, dtype=np.float32), np.ones(3, np.float32)]
 ROWS = [np.ones((2, 3), np.float32), np.zeros((5, 3), np.float32)]
 
 
 def save(
-    path: Path, sources: list[str], vectors: list[np.ndarray], spec: Spec, fail_after: int = 10**9
+    path: Path,
+    sources: list[str],
+    vectors: list[np.ndarray],
+    spec: EmbeddingSpec,
+    fail_after: int = 10**9,
 ) -> None:
     with VectorFile(path, spec) as file:
         for number, source in enumerate(sources):
@@ -39,7 +43,7 @@ def test_npz(tmp_path: Path) -> None:
     with np.load(tmp_path / "v.npz") as file:
         assert file["sources"].tolist() == ["a", "b"]
         np.testing.assert_array_equal(file["vectors"], np.stack(POOLED))
-        assert Spec.from_json(str(file["spec"])) == SPEC
+        assert EmbeddingSpec.from_json(str(file["spec"])) == SPEC
     save(tmp_path / "r.npz", ["a", "b"], ROWS, SPEC)
     with np.load(tmp_path / "r.npz") as file:
         np.testing.assert_array_equal(file["vectors_1"], ROWS[1])
@@ -50,7 +54,7 @@ def test_safetensors(tmp_path: Path) -> None:
     with safe_open(tmp_path / "v.safetensors", framework="np") as file:
         np.testing.assert_array_equal(file.get_tensor("vectors"), np.stack(POOLED))
         assert json.loads(file.metadata()["sources"]) == ["a", "b"]
-        assert Spec.from_json(file.metadata()["spec"]) == SPEC
+        assert EmbeddingSpec.from_json(file.metadata()["spec"]) == SPEC
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -58,7 +62,7 @@ def test_parquet(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "v.parquet")
     assert table["source"].to_pylist() == ["a", "b"]
     assert table["vector"].to_pylist() == [[0, 1, 2], [1, 1, 1]]
-    assert Spec.from_json(table.schema.metadata[b"spec"].decode()) == SPEC
+    assert EmbeddingSpec.from_json(table.schema.metadata[b"spec"].decode()) == SPEC
     save(tmp_path / "r.parquet", ["a", "b"], ROWS, SPEC)
     table = pq.read_table(tmp_path / "r.parquet")
     assert table["source"].to_pylist() == ["a"] * 2 + ["b"] * 5
@@ -113,12 +117,12 @@ def test_a_folder_that_takes_no_files(suffix: str) -> None:
 SUFFIXES = [".npz", ".safetensors", ".parquet"]
 
 
-def loaded(path: Path) -> tuple[list[str], list[np.ndarray], Spec]:
+def loaded(path: Path) -> tuple[list[str], list[np.ndarray], EmbeddingSpec]:
     """What is in a file, by its format's own reader: sources, the rows of each, the Spec."""
     if path.suffix == ".parquet":
         table = pq.read_table(path)
         sources, vectors = table["source"].to_pylist(), table["vector"].to_pylist()
-        spec = Spec.from_json(table.schema.metadata[b"spec"].decode())
+        spec = EmbeddingSpec.from_json(table.schema.metadata[b"spec"].decode())
         if "row" not in table.schema.names:
             return sources, [np.array(vector, np.float32) for vector in vectors], spec
         starts = [place for place, row in enumerate(table["row"].to_pylist()) if row == 0]
@@ -128,12 +132,12 @@ def loaded(path: Path) -> tuple[list[str], list[np.ndarray], Spec]:
         with np.load(path) as file:
             arrays = dict(file)
         sources = arrays.pop("sources").tolist()
-        spec = Spec.from_json(str(arrays.pop("spec")))
+        spec = EmbeddingSpec.from_json(str(arrays.pop("spec")))
     else:
         arrays = load_file(path)
         with safe_open(path, framework="np") as opened:
             sources = json.loads(opened.metadata()["sources"])
-            spec = Spec.from_json(opened.metadata()["spec"])
+            spec = EmbeddingSpec.from_json(opened.metadata()["spec"])
     if "vectors" in arrays:
         assert set(arrays) == {"vectors"}
         return sources, list(arrays["vectors"]), spec

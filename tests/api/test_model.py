@@ -22,7 +22,7 @@ RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> qa.QwenAudio:
+def model(checkpoint: Path) -> qa.AudioModel:
     return qa.load(checkpoint)
 
 
@@ -43,16 +43,16 @@ def test_loading_reads_no_weights_and_a_deeper_call_reads_only_the_rest(
     model.encode(sound(1), tap="mel", **RATE)
     assert read == []
     model.encode(sound(1), tap="encoder.1", **RATE)
-    assert len(read) == model.plan("encoder.1").tensors
+    assert len(read) == model.cost("encoder.1").tensors
     model.encode(sound(1), tap="encoder.1", **RATE)
-    assert len(read) == model.plan("encoder.1").tensors
+    assert len(read) == model.cost("encoder.1").tensors
     model.describe(sound(1), max_new_tokens=1, **RATE)
     # All but the table of embeddings, of which single rows are read.
-    assert len(read) == len(set(read)) == model.plan(None).tensors - 1
+    assert len(read) == len(set(read)) == model.cost(None).tensors - 1
 
 
-def test_shapes(model: qa.QwenAudio) -> None:
-    clip, geometry = sound(1.0), model.geometry
+def test_shapes(model: qa.AudioModel) -> None:
+    clip, geometry = sound(1.0), model.dimensions
     assert model.encode(clip, **RATE).shape == (geometry.encoder_width,)
     assert model.encode([clip], **RATE).shape == (1, geometry.encoder_width)
     assert model.encode([clip, clip[:8000]], tap="projector", **RATE).shape == (
@@ -66,7 +66,7 @@ def test_shapes(model: qa.QwenAudio) -> None:
     assert model.encode(clip, tap="lm.2", **RATE).dtype == np.float32
 
 
-def test_encode_is_activations_pooled(model: qa.QwenAudio) -> None:
+def test_encode_is_activations_pooled(model: qa.AudioModel) -> None:
     clip = sound(2.0)
     frames = model.activations(clip, taps=["lm.1"], prompt="What?", **RATE)["lm.1"]
     ids = len(frames) - 50
@@ -85,7 +85,7 @@ def test_encode_is_activations_pooled(model: qa.QwenAudio) -> None:
     np.testing.assert_array_equal(everything, frames.data)
 
 
-def test_all_kinds_of_input_hear_the_same(model: qa.QwenAudio, tmp_path: Path) -> None:
+def test_all_kinds_of_input_hear_the_same(model: qa.AudioModel, tmp_path: Path) -> None:
     clip = sound(1.0)
     path = tmp_path / "clip.wav"
     soundfile.write(path, clip, 16_000, subtype="FLOAT")
@@ -98,18 +98,18 @@ def test_all_kinds_of_input_hear_the_same(model: qa.QwenAudio, tmp_path: Path) -
     np.testing.assert_array_equal(model.encode(torch.from_numpy(clip), **RATE), expected)
 
 
-def test_every_verb_takes_arrays_and_lists(model: qa.QwenAudio) -> None:
+def test_every_verb_takes_arrays_and_lists(model: qa.AudioModel) -> None:
     clips = [sound(0.5), sound(1.0)]
     assert len(model.describe(clips, max_new_tokens=2, **RATE)) == 2
     assert len(model.activations(clips, taps=["mel"], **RATE)) == 2
-    assert len(model.listen(clips, **RATE)) == 2
+    assert len(model.session(clips, **RATE)) == 2
     assert len(model.inspect(clips, **RATE)) == 2
-    for empty in (model.describe([]), model.listen([]), model.inspect([])):
+    for empty in (model.describe([]), model.session([]), model.inspect([])):
         assert empty == []
     assert model.activations([], taps=["mel"]) == []
 
 
-def test_long_audio_is_heard_in_windows_to_its_end(model: qa.QwenAudio) -> None:
+def test_long_audio_is_heard_in_windows_to_its_end(model: qa.AudioModel) -> None:
     clip = np.concatenate([sound(30.0, 1), sound(12.5, 2)])
     frames = model.activations(clip, taps=["audio_tower", "lm.0"], **RATE)
     tower = frames["audio_tower"]
@@ -129,7 +129,7 @@ def test_long_audio_is_heard_in_windows_to_its_end(model: qa.QwenAudio) -> None:
     assert said == "\n".join(f"{a.window}  {a.text}" for a in said.answers)
 
 
-def test_windows_can_overlap(model: qa.QwenAudio) -> None:
+def test_windows_can_overlap(model: qa.AudioModel) -> None:
     frames = model.activations(
         sound(3.0), taps=["audio_tower"], window_seconds=2.0, hop_seconds=1.0, **RATE
     )["audio_tower"]
@@ -137,7 +137,7 @@ def test_windows_can_overlap(model: qa.QwenAudio) -> None:
     assert len(frames) == 100
 
 
-def test_generated_rows_follow_the_prompt(model: qa.QwenAudio) -> None:
+def test_generated_rows_follow_the_prompt(model: qa.AudioModel) -> None:
     clip = sound(1.0)
     frames = model.activations(clip, taps=["lm.0", "lm.norm"], generate=4, **RATE)["lm.norm"]
     said = model.describe(clip, max_new_tokens=4, **RATE).answers[0]
@@ -148,7 +148,7 @@ def test_generated_rows_follow_the_prompt(model: qa.QwenAudio) -> None:
     np.testing.assert_allclose(frames.data[: len(without)], without.data, atol=1e-5)
 
 
-def test_sampling_is_repeatable_and_does_not_depend_on_the_batch(model: qa.QwenAudio) -> None:
+def test_sampling_is_repeatable_and_does_not_depend_on_the_batch(model: qa.AudioModel) -> None:
     options: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "seed": 3, "max_new_tokens": 8}
     clips = [sound(1.0, 1), sound(1.5, 2)]
     together = model.describe(clips, **options, **RATE)
@@ -158,7 +158,7 @@ def test_sampling_is_repeatable_and_does_not_depend_on_the_batch(model: qa.QwenA
     assert model.describe(clips[0], max_new_tokens=8, **RATE) != together[0]
 
 
-def test_streamed_text_is_the_text(model: qa.QwenAudio) -> None:
+def test_streamed_text_is_the_text(model: qa.AudioModel) -> None:
     clip = np.concatenate([sound(30.0, 1), sound(2.0, 2)])
     pieces: list[str] = []
     said = model.describe(clip, stream=pieces.append, max_new_tokens=6, **RATE)
@@ -182,7 +182,7 @@ def test_an_answer_says_what_was_given_and_whether_it_is_whole(tmp_path: Path) -
     assert said.answers[0].token_ids == (stop,)
 
 
-def test_inspect_counts_what_activations_give(model: qa.QwenAudio) -> None:
+def test_inspect_counts_what_activations_give(model: qa.AudioModel) -> None:
     clip = np.concatenate([sound(30.0, 1), sound(7.013, 2)])
     story = model.inspect(clip, **RATE)
     taps = [str(tap) for tap in model.taps]
@@ -192,18 +192,18 @@ def test_inspect_counts_what_activations_give(model: qa.QwenAudio) -> None:
     assert [tap.tap for tap in story.taps] == taps
 
 
-def test_a_30_second_clip_with_the_default_prompt(model: qa.QwenAudio) -> None:
+def test_a_30_second_clip_with_the_default_prompt(model: qa.AudioModel) -> None:
     (window,) = model.inspect(sound(30.0), prompt="Describe the music:", **RATE).windows
     assert (window.prompt_ids, window.positions) == (7, 756)
     assert (window.mel_frames, window.encoder_frames, window.audio_tokens) == (3000, 1500, 750)
 
 
-def test_the_spec_names_what_decides_a_vector(model: qa.QwenAudio, checkpoint: Path) -> None:
+def test_the_spec_names_what_decides_a_vector(model: qa.AudioModel, checkpoint: Path) -> None:
     spec = model.spec("lm.-1", prompt="What?", pooling="last", window_seconds=10.0)
     assert (spec.tap, spec.window_seconds, spec.hop_seconds) == ("lm.3", 10.0, 10.0)
     assert spec.prompt == "<|audio_bos|><|AUDIO|><|audio_eos|>What?"
     assert spec.model == str(checkpoint)
-    assert qa.Spec.from_json(spec.to_json()) == spec
+    assert qa.EmbeddingSpec.from_json(spec.to_json()) == spec
     assert model.spec("mel").fingerprint != model.spec("encoder.0").fingerprint
 
 
@@ -226,11 +226,11 @@ def test_the_spec_names_what_decides_a_vector(model: qa.QwenAudio, checkpoint: P
         (lambda m, c: m.describe(c, prompt="<|AUDIO|><|AUDIO|>", **RATE), qa.OptionError, "chat"),
         (lambda m, c: m.describe([c], stream=print, **RATE), qa.OptionError, "at a time"),
         (lambda m, c: m.describe(c, prompt="a " * 5000, **RATE), qa.OptionError, "at most 4096"),
-        (lambda m, c: m.listen(c, **RATE).ask("?", follow_up=True), qa.OptionError, "no turns"),
+        (lambda m, c: m.session(c, **RATE).ask("?", follow_up=True), qa.OptionError, "no turns"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(
-    model: qa.QwenAudio, call: Any, error: type[Exception], message: str
+    model: qa.AudioModel, call: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as raised:
         call(model, sound(0.5))
@@ -238,7 +238,7 @@ def test_what_makes_no_sense_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_unknown_options_fail(model: qa.QwenAudio) -> None:
+def test_unknown_options_fail(model: qa.AudioModel) -> None:
     with pytest.raises(TypeError, match="normalise"):
         model.encode(sound(0.5), normalise=True, **RATE)  # type: ignore[call-overload]
 
@@ -257,7 +257,7 @@ def test_loading_what_is_not_there(checkpoint: Path, options: dict[str, Any], me
     assert message in str(raised.value)
 
 
-def test_bfloat16_is_close_and_says_so(checkpoint: Path, model: qa.QwenAudio) -> None:
+def test_bfloat16_is_close_and_says_so(checkpoint: Path, model: qa.AudioModel) -> None:
     coarse = qa.load(checkpoint, dtype="bfloat16")
     clip = sound(1.0)
     frames = coarse.activations(clip, taps=["audio_tower"], **RATE)["audio_tower"]
@@ -271,7 +271,7 @@ def test_bfloat16_is_close_and_says_so(checkpoint: Path, model: qa.QwenAudio) ->
     assert np.abs(frames.data - exact).max() > 1e-4
 
 
-def test_taps_can_be_objects_and_keep_their_names(model: qa.QwenAudio) -> None:
+def test_taps_can_be_objects_and_keep_their_names(model: qa.AudioModel) -> None:
     found = model.activations(sound(0.5), taps=["lm.-1", Tap.parse("mel")], **RATE)
     assert list(found) == ["lm.-1", "mel"]
     assert str(found["lm.-1"].tap) == "lm.3"
@@ -287,7 +287,7 @@ def test_a_model_that_stops_at_turns_is_asked_in_chat(tmp_path: Path) -> None:
     assert plain.prompt == "<|audio_bos|><|AUDIO|><|audio_eos|>What?"
 
 
-def test_results_can_be_copied_and_sent_to_other_processes(model: qa.QwenAudio) -> None:
+def test_results_can_be_copied_and_sent_to_other_processes(model: qa.AudioModel) -> None:
     said = model.describe(sound(0.5), max_new_tokens=2, **RATE)
     for copied in (copy.copy(said), copy.deepcopy(said), pickle.loads(pickle.dumps(said))):
         assert copied == said
@@ -303,6 +303,6 @@ def test_results_can_be_copied_and_sent_to_other_processes(model: qa.QwenAudio) 
         ([np.zeros((32, 800))], "a batch is a list"),
     ],
 )
-def test_what_people_bring_from_elsewhere(model: qa.QwenAudio, audio: Any, message: str) -> None:
+def test_what_people_bring_from_elsewhere(model: qa.AudioModel, audio: Any, message: str) -> None:
     with pytest.raises(qa.AudioError, match=message):
         model.encode(audio, sampling_rate=16_000)

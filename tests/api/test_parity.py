@@ -18,9 +18,9 @@ from transformers import AttentionInterface
 
 import qwen_audio as qa
 from qwen_audio.api import parity as certificate_module
-from qwen_audio.api.parity import Certificate, synthetic_clips
+from qwen_audio.api.parity import ParityReport, synthetic_clips
 from qwen_audio.cli.main import main
-from qwen_audio.inference.cost import make_plan
+from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.decoder import LanguageModel
 from qwen_audio.inference.encoder import AudioEncoder
 from qwen_audio.models.checkpoint import Checkpoint
@@ -31,17 +31,17 @@ SHORT = qa.load_waveform(sound(1.3), sampling_rate=16_000)
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
-    """`qwen-audio certify` in this process: status, standard output, standard error."""
+    """`qwen-audio parity` in this process: status, standard output, standard error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["certify", *map(str, arguments)])
+        code = main(["parity", *map(str, arguments)])
     return code, out.getvalue(), err.getvalue()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
     model = qa.load(checkpoint, dtype=dtype)
-    found = model.certify()
+    found = model.check_parity()
     assert found.holds
     assert [tap.tap for tap in found.taps] == [str(tap) for tap in model.taps]
     assert found.left_out == ()
@@ -63,10 +63,10 @@ def test_it_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
 
 def test_transformers_side_is_transformers_own_model(checkpoint: Path) -> None:
     """Its numbers are those of `from_pretrained`, at every tap."""
-    line = qa.load(checkpoint, dtype="float32")._line
-    rendered = line.prompts.render(None)
+    line = qa.load(checkpoint, dtype="float32")._pipeline
+    prompt_text = line.prompts.render(None)
     composite = certificate_module._Composite(line, 3)
-    ours = composite.taps(SHORT, rendered)
+    ours = composite.taps(SHORT, prompt_text)
     theirs = Reference(checkpoint).taps(SHORT.samples)
     assert ours.keys() == theirs.keys()
     for tap, rows in theirs.items():
@@ -127,7 +127,7 @@ def test_it_does_not_hold_where_something_is_wrong(
 ) -> None:
     """And the first tap outside its bounds tells where; what stands left of it is well."""
     BROKEN[first](monkeypatch)
-    found = qa.load(checkpoint, dtype=dtype).certify([SHORT])
+    found = qa.load(checkpoint, dtype=dtype).check_parity([SHORT])
     if dtype == "bfloat16" and first == "encoder.1":
         assert found.holds  # two hundredths of a score are less than bfloat16's own rounding
         return
@@ -143,7 +143,7 @@ def test_it_does_not_hold_where_something_is_wrong(
 
 def test_any_number_that_is_none_does_not_hold(checkpoint: Path) -> None:
     """NaN on either side compares with nothing."""
-    found = qa.load(checkpoint, dtype="float32").certify([SHORT])
+    found = qa.load(checkpoint, dtype="float32").check_parity([SHORT])
     for field in ("cosine", "relative_error"):
         wrong = dataclasses.replace(found.taps[0], **{field: float("nan")})  # type: ignore[arg-type]
         assert not dataclasses.replace(found, taps=(wrong, *found.taps[1:])).holds
@@ -155,26 +155,26 @@ def test_what_memory_does_not_hold_is_left_out_and_named(
     opened = Checkpoint(checkpoint)
     table = 4 * opened.text_config.vocab_size * opened.text_config.hidden_size
     for depth, left_out in ((1, ("lm.2", "lm.3", "lm.norm")), (2, ("lm.3", "lm.norm")), (3, ())):
-        plan = make_plan(opened, qa.Tap.parse(f"lm.{depth}"), torch.float32)
+        plan = estimate_cost(opened, qa.Tap.parse(f"lm.{depth}"), torch.float32)
         free = int((plan.peak_memory_bytes + table) / 0.8) + 10
         monkeypatch.setattr(certificate_module, "available_bytes", lambda _: free)
-        found = qa.load(checkpoint, dtype="float32", max_memory="8GB").certify([SHORT])
+        found = qa.load(checkpoint, dtype="float32", max_memory="8GB").check_parity([SHORT])
         assert found.holds
         assert found.left_out == left_out
         compared = tuple(tap.tap for tap in found.taps)
-        assert compared + left_out == tuple(str(tap) for tap in opened.geometry.taps())
+        assert compared + left_out == tuple(str(tap) for tap in opened.dimensions.taps())
     monkeypatch.setattr(certificate_module, "available_bytes", lambda _: 10**8)
     with pytest.raises(qa.OptionError, match="does not hold the ear and one layer"):
-        qa.load(checkpoint, max_memory="8GB").certify([SHORT])
+        qa.load(checkpoint, max_memory="8GB").check_parity([SHORT])
 
 
 def test_what_transformers_would_cut_is_refused(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     long = qa.load_waveform(sound(30.1), sampling_rate=16_000)
     with pytest.raises(qa.AudioError, match=r"lasts 30\.1 s, but transformers hears 30 s"):
-        model.certify([SHORT, long])
+        model.check_parity([SHORT, long])
     with pytest.raises(qa.AudioError, match="no such file"):
-        model.certify("/no/such/file.wav")
+        model.check_parity("/no/such/file.wav")
 
 
 def test_sounds_made_for_it_differ_and_are_always_the_same() -> None:
@@ -203,7 +203,7 @@ def test_a_table_is_shown_and_saved(checkpoint: Path, tmp_path: Path) -> None:
     assert "clip.wav, 0.80 s" in table
     code, line, _ = run("--model", checkpoint, *options, "--json")
     assert json.loads(line) == json.loads(output.read_text(encoding="utf-8"))
-    fields = {field.name for field in dataclasses.fields(Certificate)}
+    fields = {field.name for field in dataclasses.fields(ParityReport)}
     assert set(json.loads(line)) == fields | {"holds"}
 
 

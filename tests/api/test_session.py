@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
-from qwen_audio.inference.decoder import LanguageModel, Positions
+from qwen_audio.inference.decoder import DecoderInput, LanguageModel
 from qwen_audio.inference.encoder import AudioEncoder
 from reference import Reference, sound
 
@@ -18,7 +18,7 @@ RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 def test_each_question_stands_alone_and_equals_describe(checkpoint: Path) -> None:
     model, clip = qa.load(checkpoint), sound(2.0)
-    heard = model.listen(clip, **RATE)
+    heard = model.session(clip, **RATE)
     for question in ("What is this?", "Is anyone speaking?", "What is this?", None):
         expected = model.describe(clip, prompt=question, max_new_tokens=6, **RATE)
         said = heard.ask(question, max_new_tokens=6)
@@ -37,13 +37,13 @@ def test_the_ear_and_the_cache_are_used_once(
         passes.append(len(mels))
         return hear(self, mels, *rest)
 
-    def count_reading(self: Any, clips: list[Positions], *rest: Any) -> Any:
+    def count_reading(self: Any, clips: list[DecoderInput], *rest: Any) -> Any:
         read.append(sum(len(clip.ids) for clip in clips))
         return read_on(self, clips, *rest)
 
     monkeypatch.setattr(AudioEncoder, "forward", count_hearing)
     monkeypatch.setattr(LanguageModel, "forward", count_reading)
-    heard = qa.load(checkpoint).listen(sound(10.0), **RATE)
+    heard = qa.load(checkpoint).session(sound(10.0), **RATE)
     assert passes == [1]
     heard.ask("Is anyone speaking?", max_new_tokens=1)
     assert read.pop() > 250
@@ -58,7 +58,7 @@ def test_the_ear_and_the_cache_are_used_once(
 def test_windows_are_asked_each(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     clip = np.concatenate([sound(30.0, 1), sound(1.0, 2)])
-    heard = model.listen(clip, **RATE)
+    heard = model.session(clip, **RATE)
     assert heard.audio_tokens == 775
     assert [str(window) for window in heard.windows] == ["0:00–0:30", "0:30–0:31"]
     assert heard.ask("?", max_new_tokens=3) == model.describe(
@@ -68,7 +68,7 @@ def test_windows_are_asked_each(checkpoint: Path) -> None:
 
 def test_a_follow_up_continues_the_conversation(checkpoint: Path) -> None:
     model, clip = qa.load(checkpoint, chat=True), sound(2.0)
-    heard = model.listen(clip, **RATE)
+    heard = model.session(clip, **RATE)
     first = heard.ask("What is this?", max_new_tokens=4)
     second = heard.ask("How fast is it?", follow_up=True, max_new_tokens=4)
     turns: list[Any] = [
@@ -88,7 +88,7 @@ def test_a_follow_up_continues_the_conversation(checkpoint: Path) -> None:
 
 def test_a_question_that_fails_leaves_no_trace_in_the_conversation(checkpoint: Path) -> None:
     model, clip = qa.load(checkpoint, chat=True), sound(1.0)
-    heard, other = model.listen([clip, clip], **RATE)
+    heard, other = model.session([clip, clip], **RATE)
     for listening in (heard, other):
         listening.ask("What is this?", max_new_tokens=4)
     with pytest.raises(qa.OptionError, match="at most 4096"):
@@ -145,15 +145,15 @@ def test_a_question_may_go_through_the_chat_template_or_not(checkpoint: Path) ->
     clip = sound(2.0)
     plain, chat = (qa.load(checkpoint, chat=chat) for chat in (False, True))
     for heard, other, way in (
-        (plain.listen(clip, **RATE), chat, True),
-        (chat.listen(clip, **RATE), plain, False),
+        (plain.session(clip, **RATE), chat, True),
+        (chat.session(clip, **RATE), plain, False),
     ):
         said = heard.ask("What is this?", chat=way, max_new_tokens=6)
         assert (
             said.answers
             == other.describe(clip, prompt="What is this?", max_new_tokens=6, **RATE).answers
         )
-    heard = plain.listen(clip, **RATE)
+    heard = plain.session(clip, **RATE)
     heard.ask("What is this?", chat=True, max_new_tokens=2)
     assert (
         heard.ask("Why?", chat=True, follow_up=True, max_new_tokens=2).answers[0].prompt_tokens > 20

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
 
-BASE = Spec("Qwen/Qwen2-Audio-7B", "dd84470756e6277a71d4d7188773a43cde92696e", "audio_tower")
+BASE = EmbeddingSpec(
+    "Qwen/Qwen2-Audio-7B", "dd84470756e6277a71d4d7188773a43cde92696e", "audio_tower"
+)
 OTHER: dict[str, Any] = {
     "model": "embedded",
     "revision": "0" * 40,
@@ -43,13 +45,13 @@ def test_the_fingerprint_is_the_same_in_another_process() -> None:
 
 
 def test_every_setting_is_in_the_fingerprint() -> None:
-    assert OTHER.keys() == {field.name for field in dataclasses.fields(Spec)}
+    assert OTHER.keys() == {field.name for field in dataclasses.fields(EmbeddingSpec)}
     changed = [dataclasses.replace(BASE, **{name: value}) for name, value in OTHER.items()]
     assert len({BASE.fingerprint, *(spec.fingerprint for spec in changed)}) == len(OTHER) + 1
 
 
 specs = st.builds(
-    Spec,
+    EmbeddingSpec,
     model=st.text(),
     revision=st.text(),
     tap=st.text(),
@@ -63,25 +65,25 @@ specs = st.builds(
 
 
 @given(specs)
-def test_json_round_trip(spec: Spec) -> None:
+def test_json_round_trip(spec: EmbeddingSpec) -> None:
     line = spec.to_json()
     assert "\n" not in line
-    assert Spec.from_json(line) == spec
-    assert Spec.from_json(line).fingerprint == spec.fingerprint
+    assert EmbeddingSpec.from_json(line) == spec
+    assert EmbeddingSpec.from_json(line).fingerprint == spec.fingerprint
 
 
 @given(specs, specs)
-def test_fingerprints_are_equal_where_specs_are(left: Spec, right: Spec) -> None:
+def test_fingerprints_are_equal_where_specs_are(left: EmbeddingSpec, right: EmbeddingSpec) -> None:
     assert (left == right) == (left.fingerprint == right.fingerprint)
 
 
 @given(st.permutations(list(dataclasses.asdict(BASE).items())))
 def test_the_order_of_settings_does_not_matter(items: list[tuple[str, Any]]) -> None:
-    assert Spec.from_json(json.dumps(dict(items))).fingerprint == BASE.fingerprint
+    assert EmbeddingSpec.from_json(json.dumps(dict(items))).fingerprint == BASE.fingerprint
 
 
 def test_whole_seconds_are_the_same_seconds() -> None:
-    whole = Spec.of(**dataclasses.asdict(BASE) | {"window_seconds": 30, "hop_seconds": 30})
+    whole = EmbeddingSpec.of(**dataclasses.asdict(BASE) | {"window_seconds": 30, "hop_seconds": 30})
     assert whole == BASE
     assert whole.fingerprint == BASE.fingerprint
     assert whole.to_json() == BASE.to_json()
@@ -99,7 +101,10 @@ def test_whole_seconds_are_the_same_seconds() -> None:
     ],
 )
 def test_unknown_and_missing_settings_are_errors(settings: dict[str, Any], named: str) -> None:
-    for make in (lambda: Spec.of(**settings), lambda: Spec.from_json(json.dumps(settings))):
+    for make in (
+        lambda: EmbeddingSpec.of(**settings),
+        lambda: EmbeddingSpec.from_json(json.dumps(settings)),
+    ):
         with pytest.raises(OptionError) as caught:
             make()
         assert named in str(caught.value)
@@ -109,4 +114,4 @@ def test_unknown_and_missing_settings_are_errors(settings: dict[str, Any], named
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"spec"', "3"])
 def test_what_is_no_spec_is_an_error(text: str) -> None:
     with pytest.raises(OptionError):
-        Spec.from_json(text)
+        EmbeddingSpec.from_json(text)

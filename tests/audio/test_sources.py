@@ -35,7 +35,7 @@ def test_a_folder_to_its_depth_and_what_lies_in_it_besides(folder: Path) -> None
         "b.FLAC",
         "deep/er/c.mp3",
     ]
-    assert found.passed_over == (str(folder / "notes.txt"),)
+    assert found.skipped == (str(folder / "notes.txt"),)
 
 
 def test_patterns_and_names(folder: Path) -> None:
@@ -110,7 +110,7 @@ def test_addresses() -> None:
         "memory:///music/a.wav",
         "memory:///music/b/c.ogg",
     ]
-    assert found.passed_over == ("memory:///music/b/read.me",)
+    assert found.skipped == ("memory:///music/b/read.me",)
     assert find_sources(["memory://music/*.wav"]).sources == found.sources[:1]
     (one,) = find_sources(["memory://music/b/read.me"]).sources
 

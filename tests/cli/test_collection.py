@@ -66,7 +66,10 @@ def test_index_search_and_look_after(tmp_path: Path, music: Path, checkpoint: Pa
     assert run("collection", "export", into, "-o", tmp_path / "x.npz").stdout.endswith(
         "x.npz: 4 rows\n"
     )
-    assert np.load(tmp_path / "x.npz")["vector"].shape == (4, qa.load(checkpoint).geometry.lm_width)
+    assert np.load(tmp_path / "x.npz")["vector"].shape == (
+        4,
+        qa.load(checkpoint).dimensions.lm_width,
+    )
     (music / "0.wav").unlink()
     soundfile.write(music / "1.wav", sound(1.0, RATE)[0], RATE)
     assert json.loads(run("collection", "prune", into, "--json").stdout) == {

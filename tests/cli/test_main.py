@@ -22,7 +22,7 @@ from checkpoints import EMBEDDED
 from commands import run, run_process
 from qwen_audio.inference.cost import working_bytes
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.weights.module_store import Parts
+from qwen_audio.weights.module_store import ModuleStore
 from reference import sound
 
 
@@ -81,7 +81,7 @@ def test_one_failure_does_not_stop_the_others(
         assert file["sources"].tolist() == [str(clips[0]), str(clips[1])]
         expected = qa.load(checkpoint).encode([clips[0], clips[1]])
         np.testing.assert_allclose(file["vectors"], expected, atol=1e-5)
-        assert qa.Spec.from_json(str(file["spec"])) == qa.load(checkpoint).spec()
+        assert qa.EmbeddingSpec.from_json(str(file["spec"])) == qa.load(checkpoint).spec()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".parquet"])
@@ -130,7 +130,7 @@ def test_little_memory_gives_the_same_file(
 ) -> None:
     """The budget holds two layers; the numbers are those of plenty."""
     opened = Checkpoint(checkpoint)
-    parts = Parts(opened.tensors, torch.device("cpu"), torch.float32)
+    parts = ModuleStore(opened.tensors, torch.device("cpu"), torch.float32)
     least = working_bytes(opened, None, torch.float32)
     least += 2 * parts._bytes("language_model.model.layers.0.")
     options: list[str | Path] = ["--model", checkpoint, "--tap", "lm.norm", "--dtype", "float32"]
@@ -176,12 +176,12 @@ def test_taps_lists_the_line(checkpoint: Path) -> None:
     rows = json.loads(done.stdout)["taps"]
     assert [row["tap"] for row in rows] == [str(tap) for tap in model.taps]
     for row, tap in zip(rows, model.taps, strict=True):
-        plan = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").plan(tap))
+        plan = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(tap))
         assert {name: row[name] for name in plan} == plan
         assert row["download_bytes"] == 0
-        assert (row["width"], row["rate_hz"]) == (model.geometry.width(tap), tap.rate_hz)
+        assert (row["width"], row["rate_hz"]) == (model.dimensions.width(tap), tap.rate_hz)
     text = json.loads(done.stdout)["text"]
-    assert text == dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").plan(None))
+    assert text == dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(None))
     assert json.loads(done.stdout)["dtype"] == model.dtype
     assert "lm.norm" in run("taps", "--model", checkpoint).stdout
     both = run("taps", checkpoint, "--model", checkpoint)

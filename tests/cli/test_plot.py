@@ -69,7 +69,7 @@ def test_plot_draws_by_its_options(clips: Path) -> None:
     )
     assert data["tap"] == "lm.1"
     assert data["kernel_seconds"] == 1
-    assert np.load("x.npz")["rows"].shape == (50, qa.load().geometry.lm_width)
+    assert np.load("x.npz")["rows"].shape == (50, qa.load().dimensions.lm_width)
     assert run("plot", "0.wav", "--html", "--panels", "norms", "--depth").returncode == 0
     assert "Euclidean norm" in (clips / "0.audio_tower.html").read_text(encoding="utf-8")
     layers = run("plot", "0.wav", "1.wav", "--layers", "-o", "layers.csv")

@@ -27,7 +27,7 @@ import qwen_audio as qa
 from qwen_audio.audio.sources import Value
 from qwen_audio.collection import search as searching
 from qwen_audio.collection.collection import Collection
-from qwen_audio.collection.table import Rows
+from qwen_audio.collection.table import WindowTable
 from qwen_audio.errors import CollectionError, OptionError
 from recordings import encode, sound
 
@@ -41,7 +41,7 @@ def write(path: Path, seconds: float, seed: int, rate: int = RATE) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> qa.QwenAudio:
+def model(checkpoint: Path) -> qa.AudioModel:
     return qa.load(checkpoint, dtype="float32")
 
 
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def collection(tmp_path: Path, folder: Path, model: qa.QwenAudio) -> Collection:
+def collection(tmp_path: Path, folder: Path, model: qa.AudioModel) -> Collection:
     made = Collection.create(tmp_path / "music.lance", model, tap="audio_tower")
     made.index(folder)
     return made
@@ -83,7 +83,7 @@ def content(collection: Collection) -> dict[tuple[str, int], tuple[str, bytes]]:
 
 
 def test_rows_are_what_encode_gives(
-    collection: Collection, folder: Path, model: qa.QwenAudio
+    collection: Collection, folder: Path, model: qa.AudioModel
 ) -> None:
     rows = rows_of(collection)
     assert sorted(rows) == [
@@ -117,7 +117,7 @@ def test_rows_are_what_encode_gives(
     assert stereo["caption"] is None
 
 
-def test_a_column_of_mixed_types_is_text(tmp_path: Path, model: qa.QwenAudio) -> None:
+def test_a_column_of_mixed_types_is_text(tmp_path: Path, model: qa.AudioModel) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.flac").write_bytes(encode(sound(1.0, 16_000), 16_000, "flac"))
     manifest = tmp_path / "list.csv"
@@ -135,7 +135,7 @@ def test_a_column_of_mixed_types_is_text(tmp_path: Path, model: qa.QwenAudio) ->
     assert len(made) == 2
 
 
-def test_tags_and_manifests_come_along(tmp_path: Path, model: qa.QwenAudio) -> None:
+def test_tags_and_manifests_come_along(tmp_path: Path, model: qa.AudioModel) -> None:
     path = tmp_path / "song.mp3"
     path.write_bytes(encode(sound(2.0, 44_100), 44_100, "mp3"))
     import av
@@ -271,7 +271,7 @@ def test_opened_alone_it_finds_its_model(collection: Collection, folder: Path) -
     assert hit.source == str(folder / "b.flac")
 
 
-def test_a_table_never_finished_is_none(tmp_path: Path, model: qa.QwenAudio) -> None:
+def test_a_table_never_finished_is_none(tmp_path: Path, model: qa.AudioModel) -> None:
     """As a kill leaves it that comes in the moment of making it."""
     (tmp_path / "new.lance" / "_versions").mkdir(parents=True)
     (tmp_path / "new.lance" / "_transactions").mkdir()
@@ -326,7 +326,7 @@ def test_what_is_gone_goes_when_asked(collection: Collection, folder: Path) -> N
     assert collection.prune() == []
 
 
-def test_recordings_at_an_address(tmp_path: Path, model: qa.QwenAudio, folder: Path) -> None:
+def test_recordings_at_an_address(tmp_path: Path, model: qa.AudioModel, folder: Path) -> None:
     memory = fsspec.filesystem("memory")
     for name in ("a.wav", "b.flac"):
         memory.pipe(f"/shelf/{name}", next(folder.rglob(name)).read_bytes())
@@ -347,7 +347,7 @@ def test_recordings_at_an_address(tmp_path: Path, model: qa.QwenAudio, folder: P
 
 
 def test_recordings_inside_an_archive_at_an_address(
-    tmp_path: Path, model: qa.QwenAudio, folder: Path
+    tmp_path: Path, model: qa.AudioModel, folder: Path
 ) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -357,7 +357,7 @@ def test_recordings_inside_an_archive_at_an_address(
     fsspec.filesystem("memory").pipe("/takes.zip", packed.getvalue())
     made = Collection.create(tmp_path / "far.lance", model, tap="encoder.1")
     done = made.index("zip://in::memory://takes.zip")
-    assert (done.added, done.passed_over) == (1, ("zip://in/read.me::memory://takes.zip",))
+    assert (done.added, done.skipped) == (1, ("zip://in/read.me::memory://takes.zip",))
     assert list(done.failures) == ["zip://in/broken.mp3::memory://takes.zip"]
     (hit,) = made.search(folder / "a.wav", limit=1)
     assert hit.source == "zip://in/a.wav::memory://takes.zip"
@@ -393,7 +393,7 @@ def test_failures_have_a_table_and_are_tried_again_when_there_is_hope(
     empty.write_bytes(b"")
     (folder / "cover.jpg").write_bytes(b"x")
     done = collection.index([folder, folder / "gone.wav"])
-    assert done.passed_over == (str(folder / "cover.jpg"),)
+    assert done.skipped == (str(folder / "cover.jpg"),)
     assert {Path(source).name for source in done.failures} == {"bad.mp3", "empty.wav", "gone.wav"}
     assert (done.unchanged, done.rows) == (5, 7)
     kept = {Path(row["source"]).name: row for row in collection.failures()}
@@ -481,7 +481,7 @@ def test_killed_at_any_moment_the_next_run_completes_it(
     tmp_path: Path,
     many: Path,
     checkpoint: Path,
-    model: qa.QwenAudio,
+    model: qa.AudioModel,
     indexers: list[subprocess.Popen[str]],
 ) -> None:
     unbroken = Collection.create(tmp_path / "unbroken.lance", model)
@@ -508,7 +508,7 @@ def test_two_at_once_leave_each_row_once(
     tmp_path: Path,
     many: Path,
     checkpoint: Path,
-    model: qa.QwenAudio,
+    model: qa.AudioModel,
     indexers: list[subprocess.Popen[str]],
 ) -> None:
     path = tmp_path / "both.lance"
@@ -599,7 +599,7 @@ def test_words_search_captions(tmp_path: Path, folder: Path) -> None:
 
 
 def test_many_rows_are_found_by_an_index(
-    tmp_path: Path, model: qa.QwenAudio, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clusters, as recordings make them; the index finds what comparing every vector does."""
     monkeypatch.setattr(searching, "ANN_ROWS", 2000)
@@ -702,7 +702,7 @@ def test_exports_hold_every_row(tmp_path: Path, collection: Collection, folder: 
     assert arrays["vector"].dtype == np.float16
     assert sorted(arrays["start_seconds"]) == [0, 10, 20]
     assert arrays["title"].tolist() == ["", "", ""]
-    assert qa.Spec.from_json(str(arrays["spec"])) == collection.spec
+    assert qa.EmbeddingSpec.from_json(str(arrays["spec"])) == collection.spec
     collection.index([{"source": str(folder / "a.wav"), "year": 1999, "live": True, "file": "é"}])
     collection.export(tmp_path / "all.NPZ")
     with np.load(tmp_path / "all.NPZ", allow_pickle=False) as archive:
@@ -771,7 +771,7 @@ def test_a_missing_extra_is_an_error_that_names_it(
     monkeypatch.setitem(sys.modules, missing, None)
     extra = {"lancedb": "collections", "datasets": "datasets"}[missing]
     acts = {
-        "lancedb": lambda: Rows.open(collection.path),
+        "lancedb": lambda: WindowTable.open(collection.path),
         "datasets": lambda: collection.export(tmp_path / "dataset"),
     }
     with pytest.raises(qa.MissingExtraError, match=rf"\[{extra}\]"):

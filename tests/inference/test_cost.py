@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
-from qwen_audio.inference.cost import make_plan
+from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.weights import safetensors_file as shards
@@ -64,7 +64,7 @@ def test_the_bytes_planned_are_the_bytes_read(
     for tap in qa.load(folder).taps:
         model = qa.load(folder, dtype=dtype)
         bytes_read.clear()
-        plan = model.plan(tap)
+        plan = model.cost(tap)
         assert bytes_read == {}
         model.encode(sound(0.5), tap=tap, **RATE)
         rows = bytes_read.pop(EMBEDDINGS, 0)
@@ -74,26 +74,28 @@ def test_the_bytes_planned_are_the_bytes_read(
         assert plan.tap == str(tap)
     model.describe(sound(0.5), max_new_tokens=2, **RATE)
     bytes_read.pop(EMBEDDINGS)
-    assert sum(bytes_read.values()) == model.plan(None).read_bytes
-    assert model.plan(None).tap is None
+    assert sum(bytes_read.values()) == model.cost(None).read_bytes
+    assert model.cost(None).tap is None
 
 
 def test_plans_grow_from_left_to_right(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
-    plans = [model.plan(tap) for tap in (*model.taps, None)]
+    plans = [model.cost(tap) for tap in (*model.taps, None)]
     for field in ("tensors", "parameters", "read_bytes", "peak_memory_bytes", "gflop_per_second"):
         values = [getattr(plan, field) for plan in plans]
         assert values == sorted(values), field
     assert (plans[0].read_bytes, plans[0].gflop_per_second) == (0, 0)
-    assert model.plan("lm.-1") == model.plan("lm.3")
+    assert model.cost("lm.-1") == model.cost("lm.3")
 
 
 def test_bfloat16_halves_the_memory_of_weights_and_not_what_is_read(checkpoint: Path) -> None:
     opened = Checkpoint(checkpoint)
-    for tap in (*opened.geometry.taps(), None):
-        single = make_plan(opened, tap, torch.float32)
-        half = make_plan(opened, tap, torch.bfloat16)
-        runtime = make_plan(opened, opened.geometry.tap("mel"), torch.float32).peak_memory_bytes
+    for tap in (*opened.dimensions.taps(), None):
+        single = estimate_cost(opened, tap, torch.float32)
+        half = estimate_cost(opened, tap, torch.bfloat16)
+        runtime = estimate_cost(
+            opened, opened.dimensions.tap("mel"), torch.float32
+        ).peak_memory_bytes
         assert (half.peak_memory_bytes - runtime) * 2 == single.peak_memory_bytes - runtime
         assert (half.least_memory_bytes - runtime) * 2 == single.least_memory_bytes - runtime
         memory = {f: getattr(half, f) for f in ("peak_memory_bytes", "least_memory_bytes")}
@@ -102,17 +104,17 @@ def test_bfloat16_halves_the_memory_of_weights_and_not_what_is_read(checkpoint: 
 
 def test_a_limit_of_memory_is_a_limit_of_the_plan(checkpoint: Path) -> None:
     free = qa.load(checkpoint, max_memory="64GB")
-    limit = free.plan("lm.norm").peak_memory_bytes - 1_000_000
+    limit = free.cost("lm.norm").peak_memory_bytes - 1_000_000
     limited = qa.load(checkpoint, max_memory=limit)
-    assert limited.plan("mel") == free.plan("mel")
-    assert limited.plan("lm.norm").peak_memory_bytes == limit
-    none = qa.load(checkpoint, max_memory="1MB").plan("lm.norm")
+    assert limited.cost("mel") == free.cost("mel")
+    assert limited.cost("lm.norm").peak_memory_bytes == limit
+    none = qa.load(checkpoint, max_memory="1MB").cost("lm.norm")
     assert none.peak_memory_bytes == none.least_memory_bytes > 1_000_000
 
 
 def test_text_is_the_whole_line(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
-    assert model.plan() == model.plan("text") == model.plan(None)
+    assert model.cost() == model.cost("text") == model.cost(None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -127,7 +129,7 @@ def test_the_least_memory_will_do_and_less_will_not(
                 return model.describe(sound(0.5), max_new_tokens=2, **RATE)
             return model.encode(sound(0.5), tap=tap, **RATE)
 
-        least = free.plan(tap).least_memory_bytes
+        least = free.cost(tap).least_memory_bytes
         expected = run(free)
         tight = qa.load(checkpoint, dtype=dtype, max_memory=least)
         np.testing.assert_array_equal(run(tight), expected)
@@ -140,7 +142,7 @@ def test_the_least_memory_will_do_and_less_will_not(
 def test_taps_of_any_depth_in_any_order_share_little_memory(checkpoint: Path) -> None:
     """Shallow taps leave more for weights than deep ones do."""
     free = qa.load(checkpoint, dtype="float32")
-    tight = qa.load(checkpoint, dtype="float32", max_memory=free.plan("lm.norm").least_memory_bytes)
+    tight = qa.load(checkpoint, dtype="float32", max_memory=free.cost("lm.norm").least_memory_bytes)
     for tap in ("lm.norm", "audio_tower", "lm.1", "encoder.1", "mel", "lm.norm", "audio_tower"):
         np.testing.assert_array_equal(
             tight.encode(sound(0.5), tap=tap, **RATE), free.encode(sound(0.5), tap=tap, **RATE)
@@ -172,23 +174,23 @@ def test_the_arithmetic_planned_is_what_torch_counts(name: str, tmp_path: Path) 
     reference.model.set_attn_implementation("eager")
     config = Checkpoint(folder).text_config
     tower, lm = reference.tower, reference.model.model.language_model
-    frames = torch.randn(1, model.geometry.mel_bins, 3000)
+    frames = torch.randn(1, model.dimensions.mel_bins, 3000)
     rows = torch.randn(1, 750, config.hidden_size)
     with torch.no_grad():
         ear = gflop(lambda: tower(frames)) / 30
         projector = gflop(lambda: reference.model.model.multi_modal_projector(tower(frames)[0]))
         decoder = gflop(lambda: lm(inputs_embeds=rows)) / 30
     masked = config.num_hidden_layers * 2 * 750 * 750 * config.hidden_size / 1e9 / 30
-    assert model.plan("audio_tower").gflop_per_second == pytest.approx(ear, rel=0.02, abs=1e-3)
-    assert model.plan("projector").gflop_per_second == pytest.approx(
+    assert model.cost("audio_tower").gflop_per_second == pytest.approx(ear, rel=0.02, abs=1e-3)
+    assert model.cost("projector").gflop_per_second == pytest.approx(
         projector / 30, rel=0.02, abs=1e-3
     )
     expected = projector / 30 + decoder - masked
-    assert model.plan("lm.norm").gflop_per_second == pytest.approx(expected, rel=0.02, abs=1e-3)
-    layers = [model.plan(f"lm.{k}").gflop_per_second for k in range(4)]
+    assert model.cost("lm.norm").gflop_per_second == pytest.approx(expected, rel=0.02, abs=1e-3)
+    layers = [model.cost(f"lm.{k}").gflop_per_second for k in range(4)]
     steps = [later - earlier for earlier, later in itertools.pairwise(layers)]
     assert steps == pytest.approx([(decoder - masked) / 3] * 3, rel=0.02, abs=1e-3)
-    assert model.plan("lm.0").gflop_per_second == model.plan("projector").gflop_per_second
+    assert model.cost("lm.0").gflop_per_second == model.cost("projector").gflop_per_second
 
 
 def test_the_arithmetic_planned_is_what_is_done(
@@ -201,7 +203,7 @@ def test_the_arithmetic_planned_is_what_is_done(
     clip = sound(30.0)
     for tap in ("encoder.0", "encoder.1", "encoder.3", "audio_tower", "projector"):
         done = gflop(lambda: model.encode(clip, tap=tap, **RATE)) / 30
-        assert model.plan(tap).gflop_per_second == pytest.approx(done, rel=0.02, abs=6e-4), tap
+        assert model.cost(tap).gflop_per_second == pytest.approx(done, rel=0.02, abs=6e-4), tap
 
 
 # Memory.
@@ -224,7 +226,7 @@ model = qa.load({str(folder)!r}, dtype={dtype!r}, max_memory="8GB")
 clips = [np.random.default_rng(k).normal(size=80_000).astype(np.float32) / 10 for k in range(24)]
 model.encode(clips, tap={tap!r}, sampling_rate=16_000)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(int(peak.split()[1]) * 1024, model.plan({tap!r}).peak_memory_bytes)
+print(int(peak.split()[1]) * 1024, model.cost({tap!r}).peak_memory_bytes)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     peak, planned = map(int, done.stdout.split())

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from qwen_audio.audio.waveform import Window
-from qwen_audio.inference.hidden_states import Frames, Run, Span, SpanKind, WindowRows, assemble
+from qwen_audio.inference.hidden_states import (
+    HiddenStates,
+    Segment,
+    Span,
+    SpanKind,
+    WindowRows,
+    assemble,
+)
 from qwen_audio.models.tap import Tap
 
 WINDOWS = (Window(0.0, 30.0), Window(25.0, 41.5))
@@ -19,9 +26,9 @@ def frames(
     tap: str = "lm.1",
     windows: tuple[Window, ...] = WINDOWS[:1],
     times: int | None = None,
-) -> Frames:
+) -> HiddenStates:
     seconds = np.zeros(rows if times is None else times)
-    return Frames(np.zeros((rows, 3), np.float32), Tap.parse(tap), seconds, spans, windows)
+    return HiddenStates(np.zeros((rows, 3), np.float32), Tap.parse(tap), seconds, spans, windows)
 
 
 kinds: st.SearchStrategy[SpanKind] = st.sampled_from(("audio", "prompt", "generated"))
@@ -29,7 +36,7 @@ runs = st.lists(st.tuples(kinds, st.integers(0, 7)), min_size=1, max_size=6)
 
 
 @given(st.lists(runs, min_size=1, max_size=4), st.sampled_from(["mel", "encoder.2", "lm.0"]))
-def test_assembled_windows_follow_one_another(layout: list[list[Run]], name: str) -> None:
+def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name: str) -> None:
     tap = Tap.parse(name)
     random = np.random.default_rng(0)
     held: list[tuple[Window, dict[Tap, WindowRows]]] = []
@@ -125,11 +132,11 @@ def test_the_last_row_before_the_answer_of_each_window() -> None:
 def test_printing_shows_shapes_and_seconds_not_data() -> None:
     spans = (Span("prompt", 0, 1, 0), Span("audio", 1, 5, 0), Span("prompt", 5, 6, 1))
     assert repr(frames(spans, windows=WINDOWS)) == (
-        "Frames(lm.1: 6 rows × 3, positions (audio at 25 Hz); prompt 2, audio 4; "
+        "HiddenStates(lm.1: 6 rows × 3, positions (audio at 25 Hz); prompt 2, audio 4; "
         "windows 0:00–0:30, 0:25–0:41.50; float32)"
     )
     assert repr(frames((Span("audio", 0, 6),), tap="mel")) == (
-        "Frames(mel: 6 rows × 3, 100 Hz; audio 6; windows 0:00–0:30; float32)"
+        "HiddenStates(mel: 6 rows × 3, 100 Hz; audio 6; windows 0:00–0:30; float32)"
     )
 
 

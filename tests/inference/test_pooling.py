@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pooled import Rows, pooled_at_once, rows_of
 from qwen_audio.audio.waveform import Window
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.hidden_states import Frames, Span
+from qwen_audio.inference.hidden_states import HiddenStates, Span
 from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_pooling, check_span
 from qwen_audio.models.tap import Tap
 
@@ -71,7 +71,9 @@ layouts = st.lists(  # of one window each
 )
 
 
-def frames_of(layout: list[tuple[int, int, int, int]], seed: int) -> tuple[Frames, dict[str, Any]]:
+def frames_of(
+    layout: list[tuple[int, int, int, int]], seed: int
+) -> tuple[HiddenStates, dict[str, Any]]:
     """Windows of prompt, audio, prompt and generated rows; and the indices of each kind."""
     spans: list[Span] = []
     indices: dict[str, list[int]] = {"prompt": [], "audio": [], "generated": [], "last": []}
@@ -85,7 +87,7 @@ def frames_of(layout: list[tuple[int, int, int, int]], seed: int) -> tuple[Frame
         indices["last"].append(row - counts[3] - 1)
     data = np.random.default_rng(seed).normal(size=(row, 5)).astype(np.float32)
     windows = tuple(Window(30.0 * k, 30.0 * k + 30) for k in range(len(layout)))
-    frames = Frames(data, Tap.parse("lm.1"), np.zeros(row), tuple(spans), windows)
+    frames = HiddenStates(data, Tap.parse("lm.1"), np.zeros(row), tuple(spans), windows)
     return frames, indices
 
 

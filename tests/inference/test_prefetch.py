@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_audio.inference.prefetch import in_background, mapped
+from qwen_audio.inference.prefetch import prefetch, prefetch_map
 
 
 def threads() -> set[str]:
@@ -67,7 +67,7 @@ def test_mapped_is_map(count: int, lookahead: int, workers: int, broken_at: int 
     taken: list[int] = []
     given_out: list[int] = []
     with ThreadPoolExecutor(workers, "work") as pool:
-        results = mapped(work, numbers(count, taken), pool, lookahead)
+        results = prefetch_map(work, numbers(count, taken), pool, lookahead)
         try:
             for result in results:
                 given_out.append(result)
@@ -87,7 +87,7 @@ def test_mapped_goes_ahead() -> None:
         return number
 
     with ThreadPoolExecutor(2, "work") as pool:
-        results = mapped(work, range(100), pool, 3)
+        results = prefetch_map(work, range(100), pool, 3)
         assert next(results) == 0
         assert settled(lambda: sorted(begun) == [0, 1, 2, 3])
 
@@ -102,7 +102,7 @@ def test_closing_mapped_cancels_what_has_not_begun() -> None:
         return number
 
     with ThreadPoolExecutor(1, "work") as pool:
-        results: Any = mapped(work, range(10), pool, 5)
+        results: Any = prefetch_map(work, range(10), pool, 5)
         assert next(results) == 0
         results.close()
         gate.set()
@@ -115,7 +115,7 @@ def test_in_background_gives_the_same_items(
     count: int, lookahead: int, broken_at: int | None
 ) -> None:
     taken: list[int] = []
-    items = in_background(numbers(count, taken, broken_at), lookahead)
+    items = prefetch(numbers(count, taken, broken_at), lookahead)
     if broken_at is None or broken_at >= count:
         assert list(items) == list(range(count))
     else:
@@ -129,7 +129,7 @@ def test_in_background_gives_the_same_items(
 @pytest.mark.parametrize("lookahead", [1, 2, 5])
 def test_in_background_goes_ahead_and_no_further(lookahead: int) -> None:
     taken: list[int] = []
-    items: Any = in_background(numbers(10**9, taken), lookahead)
+    items: Any = prefetch(numbers(10**9, taken), lookahead)
     assert not threads()  # not before the first is asked for
     for used in range(1, 4):
         assert next(items) == used - 1
@@ -149,7 +149,7 @@ def test_letting_go_ends_the_thread_and_closes_the_items() -> None:
         finally:
             closed.set()
 
-    given_out = in_background(items(), 2)
+    given_out = prefetch(items(), 2)
     assert next(given_out) == 0
     assert threads()
     del given_out
@@ -158,14 +158,14 @@ def test_letting_go_ends_the_thread_and_closes_the_items() -> None:
 
 
 def test_an_iterator_that_cannot_be_closed_is_fine_too() -> None:
-    assert list(in_background(iter([1, 2, 3]), 1)) == [1, 2, 3]
-    assert list(in_background([], 1)) == []
+    assert list(prefetch(iter([1, 2, 3]), 1)) == [1, 2, 3]
+    assert list(prefetch([], 1)) == []
     assert not threads()
 
 
 def test_items_of_none_and_errors_as_items_are_items() -> None:
     items = [None, ValueError("an item"), StopIteration()]
-    assert list(in_background(items, 1)) == items
+    assert list(prefetch(items, 1)) == items
 
 
 def test_an_interrupt_in_the_thread_is_raised_here() -> None:
@@ -173,7 +173,7 @@ def test_an_interrupt_in_the_thread_is_raised_here() -> None:
         yield 1
         raise KeyboardInterrupt
 
-    given_out = in_background(items(), 3)
+    given_out = prefetch(items(), 3)
     assert next(given_out) == 1
     with pytest.raises(KeyboardInterrupt):
         next(given_out)

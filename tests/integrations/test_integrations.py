@@ -50,7 +50,7 @@ def test_hear_gets_rows_and_the_milliseconds_of_their_middles(seconds: float) ->
 def test_hear_at_another_tap() -> None:
     model = hear.load_model(tap="lm.1")
     rows, times = hear.get_timestamp_embeddings(clips(1, 1.0), model)
-    assert rows.shape == (1, 25, qa.load().geometry.lm_width)  # of audio, not of the prompt
+    assert rows.shape == (1, 25, qa.load().dimensions.lm_width)  # of audio, not of the prompt
     assert torch.isfinite(times).all()
 
 

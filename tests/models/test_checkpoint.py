@@ -23,12 +23,12 @@ from transformers import (
 import qwen_audio
 from checkpoints import EMBEDDED, VOCAB_SIZE, edit_json, random_checkpoint
 from qwen_audio.errors import CheckpointError
-from qwen_audio.inference.cost import make_plan
+from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, needed_tensors
-from qwen_audio.models.tap import Geometry, Tap
+from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, tensor_requirements
+from qwen_audio.models.tap import ModelDimensions, Tap
 from qwen_audio.weights import safetensors_file as shards
-from qwen_audio.weights.module_store import Parts
+from qwen_audio.weights.module_store import ModuleStore
 
 INDEX = "model.safetensors.index.json"
 
@@ -75,7 +75,7 @@ def test_any_number_of_shards(number: int, tmp_path: Path) -> None:
 def test_names_on_disk_are_transformers(checkpoint: Path) -> None:
     """Saved by transformers 5, and released in 2024: the same names, not those in memory."""
     model = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint)
-    needed = dict(needed_tensors(Checkpoint(checkpoint).config))
+    needed = dict(tensor_requirements(Checkpoint(checkpoint).config))
     assert needed.keys() == tensors_of(checkpoint).keys()
     parameters = dict(model.named_parameters())
     assert len(needed) == len(parameters)
@@ -87,11 +87,11 @@ def test_names_on_disk_are_transformers(checkpoint: Path) -> None:
 
 
 def test_geometry(checkpoint: Path, tmp_path: Path) -> None:
-    assert Checkpoint(checkpoint).geometry == Geometry(80, 3, 64, 3, 96)
+    assert Checkpoint(checkpoint).dimensions == ModelDimensions(80, 3, 64, 3, 96)
     other = random_checkpoint(
         tmp_path, mel_bins=128, width=32, encoder_layers=1, lm_width=64, lm_layers=2
     )
-    assert Checkpoint(other).geometry == Geometry(128, 1, 32, 2, 64)
+    assert Checkpoint(other).dimensions == ModelDimensions(128, 1, 32, 2, 64)
 
 
 def test_the_embedded_checkpoint_is_there() -> None:
@@ -117,8 +117,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_opening_reads_no_weights(checkpoint: Path, read: list[str]) -> None:
     opened = Checkpoint(checkpoint)
-    for tap in (*opened.geometry.taps(), None):
-        assert make_plan(opened, tap, torch.float32).read_bytes >= 0
+    for tap in (*opened.dimensions.taps(), None):
+        assert estimate_cost(opened, tap, torch.float32).read_bytes >= 0
     assert read == []
     opened.tensors.read("audio_tower.conv1.")  # the counter counts
     assert sorted(read) == ["audio_tower.conv1.bias", "audio_tower.conv1.weight"]
@@ -142,7 +142,7 @@ def test_names_are_matched_from_their_beginning(prefix: str, checkpoint: Path) -
     assert Checkpoint(checkpoint).tensors.read(prefix) == {}
 
 
-def needs(name: str, tap: Tap | None, geometry: Geometry) -> bool:
+def needs(name: str, tap: Tap | None, geometry: ModelDimensions) -> bool:
     """Whether a tap needs a tensor, told from the line itself: what stands left of it."""
     if tap is None:
         return True
@@ -167,24 +167,24 @@ def needs(name: str, tap: Tap | None, geometry: Geometry) -> bool:
 def test_a_tap_costs_what_stands_left_of_it(checkpoint: Path) -> None:
     opened = Checkpoint(checkpoint)
     on_disk = tensors_of(checkpoint)
-    for tap in (*opened.geometry.taps(), None):
-        wanted = [t for name, t in on_disk.items() if needs(name, tap, opened.geometry)]
-        plan = make_plan(opened, tap, torch.float32)
+    for tap in (*opened.dimensions.taps(), None):
+        wanted = [t for name, t in on_disk.items() if needs(name, tap, opened.dimensions)]
+        plan = estimate_cost(opened, tap, torch.float32)
         assert plan.tensors == len(wanted)
         assert plan.parameters == sum(tensor.numel() for tensor in wanted)
         table = on_disk[EMBEDDINGS].nbytes * (tap is None or tap.in_language_model)
         assert plan.read_bytes == sum(tensor.nbytes for tensor in wanted) - table
         assert plan.download_bytes == 0
     everything = sum(t.numel() for t in on_disk.values())
-    assert make_plan(opened, Tap.parse("mel"), torch.float32).tensors == 0
-    assert make_plan(opened, None, torch.float32).parameters == everything
+    assert estimate_cost(opened, Tap.parse("mel"), torch.float32).tensors == 0
+    assert estimate_cost(opened, None, torch.float32).parameters == everything
 
 
 def test_costs_count_the_bytes_stored(copy: Path) -> None:
     for file in copy.glob("*.safetensors"):
         save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
     opened = Checkpoint(copy)
-    plan = make_plan(opened, Tap.parse("projector"), torch.float32)
+    plan = estimate_cost(opened, Tap.parse("projector"), torch.float32)
     assert plan.read_bytes == 2 * plan.parameters
 
 
@@ -196,11 +196,11 @@ def test_a_tap_reads_what_it_costs(checkpoint: Path, read: list[str]) -> None:
         del read[:]
         qwen_audio.load(checkpoint, device="cpu").encode(clip, tap=tap, sampling_rate=16_000)
         assert sorted(set(read)) == sorted(
-            name for name in tensors_of(checkpoint) if needs(name, tap, opened.geometry)
+            name for name in tensors_of(checkpoint) if needs(name, tap, opened.dimensions)
         )
         rows = read.count(EMBEDDINGS)  # one for each token of the prompt
         assert rows == (6 if tap.in_language_model else 0)
-        assert len(read) == make_plan(opened, tap, torch.float32).tensors + max(0, rows - 1)
+        assert len(read) == estimate_cost(opened, tap, torch.float32).tensors + max(0, rows - 1)
 
 
 @pytest.mark.parametrize("row", [VOCAB_SIZE, 10**6, -1])
@@ -210,13 +210,13 @@ def test_a_token_beyond_the_table_is_not_answered_with_what_lies_behind_it(
     """A tokenizer may have been given tokens that the model was not."""
     opened = Checkpoint(checkpoint)
     table = tensors_of(checkpoint)[EMBEDDINGS]
-    assert torch.equal(opened.rows([VOCAB_SIZE - 1])[0], table[-1])
+    assert torch.equal(opened.embedding_rows([VOCAB_SIZE - 1])[0], table[-1])
     with pytest.raises(CheckpointError, match=f"token {row}.* {VOCAB_SIZE} rows"):
-        opened.rows([0, row])
+        opened.embedding_rows([0, row])
 
 
 def test_parts_are_built_once_and_hold_the_weights(checkpoint: Path, read: list[str]) -> None:
-    parts = Parts(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float64)
+    parts = ModuleStore(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float64)
     norm = parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64))
     assert parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64)) is norm
     assert len(read) == 2
@@ -228,7 +228,7 @@ def test_parts_are_built_once_and_hold_the_weights(checkpoint: Path, read: list[
 
 
 def test_parts_of_another_shape_are_not_built(checkpoint: Path) -> None:
-    parts = Parts(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float32)
+    parts = ModuleStore(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float32)
     with pytest.raises(RuntimeError, match="size mismatch"):
         parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(63))
     with pytest.raises(RuntimeError, match="Missing key"):
@@ -493,7 +493,7 @@ def test_a_shard_that_goes_away_after_opening(copy: Path) -> None:
     opened = Checkpoint(copy)
     for file in copy.glob("*.safetensors"):
         file.unlink()
-    assert len(opened.needs(None)) == len(dict(needed_tensors(opened.config)))
+    assert len(opened.required_tensors(None)) == len(dict(tensor_requirements(opened.config)))
     with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         opened.tensors.read("audio_tower.layer_norm.")
 
@@ -549,13 +549,13 @@ def test_other_files(checkpoint: Path) -> None:
 
 def test_every_tensor_is_needed_from_some_tap_on() -> None:
     opened = Checkpoint()
-    needed = dict(needed_tensors(opened.config))
+    needed = dict(tensor_requirements(opened.config))
     taps = {str(need.tap) for need in needed.values()}
-    assert taps == {str(tap) for tap in opened.geometry.taps()} - {"mel"} | {"None"}
+    assert taps == {str(tap) for tap in opened.dimensions.taps()} - {"mel"} | {"None"}
     for name, (tap, shape, _) in needed.items():
         assert math.prod(shape) > 0
-        for other in opened.geometry.taps():
-            assert needs(name, other, opened.geometry) == (tap is not None and tap <= other)
+        for other in opened.dimensions.taps():
+            assert needs(name, other, opened.dimensions) == (tap is not None and tap <= other)
 
 
 def test_the_7b_models_layout() -> None:
@@ -571,7 +571,7 @@ def test_the_7b_models_layout() -> None:
             "vocab_size": 156_032,
         }
     )
-    needed = dict(needed_tensors(config))
+    needed = dict(tensor_requirements(config))
     parameters = {name: math.prod(need.shape) for name, need in needed.items()}
     assert sum(parameters.values()) == 8_397_094_912
     ear = [n for name, n in parameters.items() if name.startswith("audio_tower.")]
@@ -583,5 +583,5 @@ def test_the_7b_models_layout() -> None:
 def test_looking_at_a_layout_allocates_nothing() -> None:
     """One layer of this model takes 50 TB."""
     text = {"model_type": "qwen2", "hidden_size": 1 << 20, "intermediate_size": 1 << 22}
-    needed = dict(needed_tensors(Qwen2AudioConfig(text_config=text)))
+    needed = dict(tensor_requirements(Qwen2AudioConfig(text_config=text)))
     assert needed["language_model.model.layers.0.mlp.up_proj.weight"].shape == (1 << 22, 1 << 20)

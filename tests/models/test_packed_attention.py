@@ -287,7 +287,7 @@ def test_a_cache_holds_each_clip_and_layer_apart() -> None:
 @pytest.mark.parametrize("rows_kept", [0, 1, 4, 6])
 def test_a_cut_cache_goes_its_own_way(rows_kept: int) -> None:
     cache, rows = filled_cache()
-    cut = cache.cut(1, rows_kept)
+    cut = cache.truncated(1, rows_kept)
     assert cut.rows(0) == rows_kept
     more = torch.ones(1, 2, 3, HEAD_DIM)
     for layer in range(2):
@@ -302,13 +302,13 @@ def test_a_cut_cache_goes_its_own_way(rows_kept: int) -> None:
 def test_cutting_copies_nothing() -> None:
     cache, _ = filled_cache()
     key, _ = cache.extend(0, 1, *(torch.ones(1, 2, 1, HEAD_DIM),) * 2)
-    part, _ = cache.cut(1, 3).cut(0, 2)._layers[0][0] or (None, None)
+    part, _ = cache.truncated(1, 3).truncated(0, 2)._layers[0][0] or (None, None)
     assert part is not None
     assert part.data_ptr() == key.data_ptr()
 
 
 def test_cutting_what_has_not_been_read() -> None:
-    assert filled_cache()[0].cut(0, 3).rows(0) == 0
+    assert filled_cache()[0].truncated(0, 3).rows(0) == 0
     assert KeyValueCache(0, 1).rows(0) == 0
 
 

@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_audio.errors import TapError
-from qwen_audio.models.tap import Geometry, Stage, Tap
+from qwen_audio.models.tap import ModelDimensions, Stage, Tap
 
-SMALL = Geometry(mel_bins=80, encoder_layers=2, encoder_width=8, lm_layers=1, lm_width=12)
-SEVEN_B = Geometry(mel_bins=128, encoder_layers=32, encoder_width=1280, lm_layers=32, lm_width=4096)
+SMALL = ModelDimensions(mel_bins=80, encoder_layers=2, encoder_width=8, lm_layers=1, lm_width=12)
+SEVEN_B = ModelDimensions(
+    mel_bins=128, encoder_layers=32, encoder_width=1280, lm_layers=32, lm_width=4096
+)
 
 geometries = st.builds(
-    Geometry,
+    ModelDimensions,
     mel_bins=st.integers(1, 200),
     encoder_layers=st.integers(0, 40),
     encoder_width=st.integers(1, 2000),
@@ -67,13 +69,13 @@ def test_a_tap_has_one_name(level: str) -> None:
 
 
 @given(geometries)
-def test_every_tap_survives_its_name(geometry: Geometry) -> None:
+def test_every_tap_survives_its_name(geometry: ModelDimensions) -> None:
     for tap in geometry.taps():
         assert geometry.tap(str(tap)) == tap == Tap.parse(str(tap))
 
 
 @given(geometries)
-def test_taps_go_from_the_sound_to_the_words(geometry: Geometry) -> None:
+def test_taps_go_from_the_sound_to_the_words(geometry: ModelDimensions) -> None:
     taps = geometry.taps()
     assert len(set(taps)) == len(taps) == geometry.encoder_layers + geometry.lm_layers + 6
     assert taps[0] == Tap.parse("mel")
@@ -94,7 +96,7 @@ def test_the_line_in_full() -> None:
 
 
 @given(geometries, st.integers(-60, 60), st.sampled_from(["encoder", "lm"]))
-def test_levels_count_from_either_end(geometry: Geometry, level: int, stage: str) -> None:
+def test_levels_count_from_either_end(geometry: ModelDimensions, level: int, stage: str) -> None:
     deepest = geometry.encoder_layers if stage == "encoder" else geometry.lm_layers
     levels = list(range(deepest + 1))
     if -len(levels) <= level < len(levels):

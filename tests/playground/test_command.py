@@ -30,7 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         def close(self) -> None:
             told["closed"] = True
 
-    def play(model: qa.QwenAudio, collection: str | None = None, **options: Any) -> Opened:
+    def play(model: qa.AudioModel, collection: str | None = None, **options: Any) -> Opened:
         told.update(options, model=model.name, collection=collection)
         return Opened()
 

@@ -16,13 +16,13 @@ import pytest
 
 import qwen_audio as qa
 from checkpoints import random_checkpoint
-from qwen_audio.playground.context import Room
+from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.middleware import Door
-from qwen_audio.playground.sessions import Clip, Visits
+from qwen_audio.playground.middleware import RequestFilter
+from qwen_audio.playground.sessions import Clip, SessionStore
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, Asking
 from qwen_audio.playground.tabs.compare import Comparing
-from qwen_audio.playground.tabs.download import TakeAway
+from qwen_audio.playground.tabs.download import Downloads
 from qwen_audio.playground.tabs.find import Finding
 from qwen_audio.playground.tabs.hear import Hearing
 from recordings import write_wav
@@ -42,8 +42,8 @@ class Behind:
         await send({"type": "http.response.body", "body": b"passed"})
 
 
-def at_door(method: str, path: str, **options: Any) -> tuple[httpx2.Response, Behind, Visits]:
-    async def knock() -> httpx2.Response:
+def at_door(method: str, path: str, **options: Any) -> tuple[httpx2.Response, Behind, SessionStore]:
+    async def check_reachable() -> httpx2.Response:
         transport = httpx2.ASGITransport(app=door)
         async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
             return await client.request(method, path, **options)
@@ -51,9 +51,9 @@ def at_door(method: str, path: str, **options: Any) -> tuple[httpx2.Response, Be
     async def page() -> str:
         return "<p>a map</p>"
 
-    behind, visits = Behind(), Visits(LIMITS)
-    door = Door(behind, visits=visits, limits=LIMITS, pages={"/map": page})
-    return asyncio.run(knock()), behind, visits
+    behind, visits = Behind(), SessionStore(LIMITS)
+    door = RequestFilter(behind, visits=visits, limits=LIMITS, pages={"/map": page})
+    return asyncio.run(check_reachable()), behind, visits
 
 
 JOIN = "/gradio_api/queue/join"
@@ -152,7 +152,7 @@ def clip(seconds: float) -> Clip:
 
 
 def test_memory_is_bounded_and_the_quiet_are_forgotten_first() -> None:
-    visits = Visits(LIMITS)  # of a megabyte: 15 s of sound
+    visits = SessionStore(LIMITS)  # of a megabyte: 15 s of sound
     first, second = visits.of("first"), visits.of("second")
     first.clip, second.clip = clip(6), clip(6)
     assert visits.of("first") is first
@@ -164,7 +164,7 @@ def test_memory_is_bounded_and_the_quiet_are_forgotten_first() -> None:
 
 
 def test_who_is_idle_or_leaves_is_forgotten() -> None:
-    visits = Visits(dataclasses.replace(LIMITS, idle_seconds=1e-9))
+    visits = SessionStore(dataclasses.replace(LIMITS, idle_seconds=1e-9))
     visits.of("idle").clip = clip(1)
     visits.of("new")
     assert len(visits) == 1
@@ -175,7 +175,7 @@ def test_who_is_idle_or_leaves_is_forgotten() -> None:
 
 
 def test_uploads_that_wait_are_bounded() -> None:
-    visits = Visits(LIMITS)
+    visits = SessionStore(LIMITS)
     tickets = [visits.take_in("a.wav", bytes(100_000)) for _ in range(4)]
     with pytest.raises(qa.AudioError):
         visits.hand_out(tickets[0])
@@ -227,7 +227,7 @@ def wave(seed: int) -> Any:
 
 
 def test_the_map_is_laid_out_once_and_names_no_folder(twenty: qa.Collection) -> None:
-    finding = Finding(Room(twenty.model, LIMITS, twenty))
+    finding = Finding(AppContext(twenty.model, LIMITS, twenty))
     answer = finding.map({"n": 3}, Page())
     made = twenty.map()
     assert (answer["n"], answer["method"], answer["found"]) == (3, "UMAP", [])
@@ -267,14 +267,14 @@ def twenty_source(twenty: qa.Collection, number: int) -> str:
 def test_only_points_and_hits_are_played(
     twenty: qa.Collection, asked: dict[str, Any], words: str
 ) -> None:
-    finding = Finding(Room(twenty.model, LIMITS, twenty))
+    finding = Finding(AppContext(twenty.model, LIMITS, twenty))
     assert "search again" in finding.hear({"point": 0}, Page())["problem"]  # there is no map yet
     version = finding.map({}, Page())["version"]
     assert words in finding.hear({"version": version, **asked}, Page())["problem"]
 
 
 def test_what_is_gone_is_said_without_its_folder(twenty: qa.Collection, tmp_path: Path) -> None:
-    finding = Finding(Room(twenty.model, LIMITS, twenty))
+    finding = Finding(AppContext(twenty.model, LIMITS, twenty))
     version = finding.map({}, Page())["version"]
     gone = Path(twenty.map().rows[0]["source"])
     gone.rename(tmp_path / gone.name)
@@ -291,10 +291,10 @@ def test_without_umap_the_map_names_the_extra(
     twenty: qa.Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
-    said = Finding(Room(twenty.model, LIMITS, twenty)).map({}, Page())["problem"]
+    said = Finding(AppContext(twenty.model, LIMITS, twenty)).map({}, Page())["problem"]
     assert said.endswith("pip install 'qwen-audio-playground[map]'.")
     assert (
-        Finding(Room(twenty.model, LIMITS))
+        Finding(AppContext(twenty.model, LIMITS))
         .map({}, Page())["problem"]
         .startswith("There is no collection here")
     )
@@ -303,8 +303,8 @@ def test_without_umap_the_map_names_the_extra(
 def test_what_was_found_stays_and_what_was_compared_goes_with_its_recording(
     twenty: qa.Collection,
 ) -> None:
-    room = Room(twenty.model, Limits(), twenty)
-    hearing, away = Hearing(room), TakeAway(room)
+    room = AppContext(twenty.model, Limits(), twenty)
+    hearing, away = Hearing(room), Downloads(room)
     hearing.open({"example": "guitar.flac"}, Page())
     Finding(room).find({}, Page())
     room.visit(Page()).kept |= {"map": twenty, "lens": None, "ask": None}
@@ -323,8 +323,8 @@ def test_what_was_found_stays_and_what_was_compared_goes_with_its_recording(
 def test_a_follow_up_is_taken_away_with_what_it_follows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    room = Room(qa.load(), Limits())
-    asking, away = Asking(room), TakeAway(room)
+    room = AppContext(qa.load(), Limits())
+    asking, away = Asking(room), Downloads(room)
     Hearing(room).open({"example": "guitar.flac"}, Page())
     for question, follow_up in (("Is this music?", False), ("How loud is it?", True)):
         list(asking.ask(question, CHAT, follow_up, WHOLE, Page()))
@@ -348,12 +348,12 @@ def test_a_follow_up_is_taken_away_with_what_it_follows(
 
 def test_a_models_folder_is_named_but_not_where_it_lies(tmp_path: Path) -> None:
     folder = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
-    room = Room(qa.load(folder), Limits())
+    room = AppContext(qa.load(folder), Limits())
     Hearing(room).open({"example": "guitar.flac"}, Page())
-    lines = TakeAway(room).lines({"view": "see", "tap": "mel"}, Page())
+    lines = Downloads(room).lines({"view": "see", "tap": "mel"}, Page())
     assert lines["command"].endswith("--model other")
     assert "qa.load('other')" in lines["python"]
-    assert Room(qa.load(), Limits()).model_name == "embedded"
+    assert AppContext(qa.load(), Limits()).model_name == "embedded"
 
 
 INSIDE = {

@@ -25,12 +25,12 @@ GUITAR, SPEECH = ROOT / "examples" / "guitar.flac", ROOT / "examples" / "speech.
 
 
 @pytest.fixture(scope="module")
-def model() -> qa.QwenAudio:
+def model() -> qa.AudioModel:
     return qa.load()
 
 
 @pytest.fixture(scope="module")
-def music(tmp_path_factory: pytest.TempPathFactory, model: qa.QwenAudio) -> qa.Collection:
+def music(tmp_path_factory: pytest.TempPathFactory, model: qa.AudioModel) -> qa.Collection:
     """The examples as a collection."""
     path = tmp_path_factory.mktemp("collections") / "music.lance"
     collection = qa.Collection.create(path, model, describe=True)
@@ -68,7 +68,7 @@ def status(page: Any) -> str:
     return str(page.locator("[data-drop] + [data-status]").inner_text())
 
 
-def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.QwenAudio) -> None:
+def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.AudioModel) -> None:
     choose(page, GUITAR)
     story = model.inspect(GUITAR)
     facts = page.locator("[data-clip] [data-facts]").inner_text()
@@ -88,10 +88,10 @@ def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.Qwe
     assert page.locator(".pg-answer h3").all_inner_texts() == [question, "Describe the music:"]
 
     page.get_by_label("Chat (Instruct)").check()
-    assert ask(page, question) == model.listen(GUITAR).ask(question, chat=True)
+    assert ask(page, question) == model.session(GUITAR).ask(question, chat=True)
 
 
-def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.QwenAudio) -> None:
+def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.AudioModel) -> None:
     page.click("[data-example='guitar.flac']")
     page.wait_for_selector("[data-clip]:not([hidden])")
     tab(page, "See")
@@ -146,7 +146,7 @@ def test_a_tap_changes_while_the_hand_moves(page: Any) -> None:
     assert statistics.median(spent) < 600
 
 
-def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.QwenAudio) -> None:
+def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.AudioModel) -> None:
     choose(page, GUITAR)
     strip = page.locator("[data-clip] [data-strip]")
     box = strip.bounding_box()
@@ -208,7 +208,7 @@ def test_what_comes_from_the_microphone_is_heard(page: Any) -> None:
     assert page.inner_text("[data-clip] [data-name]") == "recording.webm"
 
 
-def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.QwenAudio) -> None:
+def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.AudioModel) -> None:
     long = wav(np.concatenate([sound(30.0, 16_000)[0], sound(4.0, 16_000, seed=2)[0]]))
     choose(page, file("long.wav", long))
     assert page.inner_text("[data-where]") == "Window 1 of 2, 0:00–0:30"
@@ -258,7 +258,7 @@ def test_a_file_that_is_too_large_gets_a_sentence(page: Any, tmp_path: Path) -> 
     assert not [url for url in sent if "/clip" in url]  # nobody waits for what will be refused
 
 
-def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.QwenAudio) -> None:
+def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.AudioModel) -> None:
     choose(page, GUITAR)
     assert page.inner_text("[data-opened]") == GUITAR.name
     page.evaluate("() => playground.player.seek('clip', 2)")
@@ -339,7 +339,7 @@ def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Co
     assert page.inner_text("[data-hits] b") == Path(music.search(text="drums")[0].source).name
 
 
-def test_two_recordings_are_compared_by_depth_and_time(page: Any, model: qa.QwenAudio) -> None:
+def test_two_recordings_are_compared_by_depth_and_time(page: Any, model: qa.AudioModel) -> None:
     choose(page, GUITAR)
     tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
@@ -552,7 +552,7 @@ def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collect
     assert str(ROOT) not in page.content()
 
 
-def place_on(made: qa.Map, number: int, width: float, height: float) -> tuple[float, float]:
+def place_on(made: qa.Projection, number: int, width: float, height: float) -> tuple[float, float]:
     """Where a point lies on a canvas: one scale for both axes, the middle in the middle."""
     low, high = made.points.min(0), made.points.max(0)
     scale = min((width - 32) / (high[0] - low[0]), (height - 32) / (high[1] - low[1]))
@@ -560,7 +560,7 @@ def place_on(made: qa.Map, number: int, width: float, height: float) -> tuple[fl
     return width / 2 + float(x), height / 2 - float(y)
 
 
-def test_two_visitors_keep_apart(chromium: Any, playground: Served, model: qa.QwenAudio) -> None:
+def test_two_visitors_keep_apart(chromium: Any, playground: Served, model: qa.AudioModel) -> None:
     with (
         visiting(chromium, playground.url) as first,
         visiting(chromium, playground.url) as second,

@@ -70,7 +70,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     labels = read_labels(tmp_path)
     (target,) = labels.targets
     assert (target.name, target.values) == ("class", ("cello", "cello", "oboe"))
-    assert labels.passed_over == (str(tmp_path / "oboe" / "notes.txt"),)
+    assert labels.skipped == (str(tmp_path / "oboe" / "notes.txt"),)
     (tmp_path / "stray.wav").touch()
     with pytest.raises(OptionError, match=r"stray.wav lies in no class folder"):
         read_labels(tmp_path)

@@ -13,7 +13,7 @@ import soundfile
 import qwen_audio as qa
 from labelled import RATE, write_manifest, write_tones
 from qwen_audio.probing.labels import read_labels
-from qwen_audio.probing.probes import Rows
+from qwen_audio.probing.probes import Features
 from qwen_audio.probing.readouts import Readout, plan_readouts
 from qwen_audio.probing.scoring import score_all
 from qwen_audio.probing.tasks import make_task
@@ -29,12 +29,12 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> qa.QwenAudio:
+def model() -> qa.AudioModel:
     return qa.load(dtype="float32", device="cpu")
 
 
 def test_a_row_for_each_target_tap_pooling_span_and_probe(
-    tones: Path, model: qa.QwenAudio, tmp_path: Path
+    tones: Path, model: qa.AudioModel, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {
         "taps": ["mel", "encoder.1", "audio_tower", "lm.1", "lm.-1"],
@@ -84,7 +84,7 @@ def test_scores_are_those_of_transformers_hidden_states(tones: Path, checkpoint:
     readouts = list(plan_readouts(model))
     tasks = [make_task(t, labels.groups, None, None, 4, 0) for t in labels.targets]
 
-    def load(readout: Readout) -> Rows:
+    def load(readout: Readout) -> Features:
         rows = [taps[str(readout.tap)] for taps in theirs]
         if readout.tap.in_language_model:  # the prompt around the audio is the same for all
             tokens = [len(taps["projector"]) for taps in theirs]
@@ -101,7 +101,7 @@ def test_scores_are_those_of_transformers_hidden_states(tones: Path, checkpoint:
         assert row.score == pytest.approx(same.score, abs=near), (row.target, row.tap, row.probe)
 
 
-def test_a_control_that_knows_the_labels_is_found_out(tones: Path, model: qa.QwenAudio) -> None:
+def test_a_control_that_knows_the_labels_is_found_out(tones: Path, model: qa.AudioModel) -> None:
     labels = read_labels(tones / "labels.csv", targets=["pitch"])
     random = np.random.default_rng(0)
     codes = np.unique([str(v) for v in labels.targets[0].values], return_inverse=True)[1]
@@ -116,7 +116,7 @@ def test_a_control_that_knows_the_labels_is_found_out(tones: Path, model: qa.Qwe
 
 
 def test_repeated_recordings_stay_together_and_missing_labels_are_told(
-    tones: Path, model: qa.QwenAudio, tmp_path: Path
+    tones: Path, model: qa.AudioModel, tmp_path: Path
 ) -> None:
     rows = write_tones(tmp_path, 12)
     for k in range(6):
@@ -131,7 +131,7 @@ def test_repeated_recordings_stay_together_and_missing_labels_are_told(
     assert (scores.groups == 6).all()
 
 
-def test_what_cannot_be_heard_raises_or_is_left_out(model: qa.QwenAudio, tmp_path: Path) -> None:
+def test_what_cannot_be_heard_raises_or_is_left_out(model: qa.AudioModel, tmp_path: Path) -> None:
     bad = write_broken_files(tmp_path)
     rows = [{**row, "source": str(tmp_path / row["source"])} for row in write_tones(tmp_path, 12)]
     rows += [{"source": str(path), "pitch": "low", "level": -3.0, "bright": 1} for path in bad]
@@ -146,7 +146,7 @@ def test_what_cannot_be_heard_raises_or_is_left_out(model: qa.QwenAudio, tmp_pat
         qa.probe(rows[:13], model, **options)
 
 
-def test_splits_that_were_given(tones: Path, model: qa.QwenAudio, tmp_path: Path) -> None:
+def test_splits_that_were_given(tones: Path, model: qa.AudioModel, tmp_path: Path) -> None:
     rows = [
         {**row, "source": str(tones / row["source"]), "split": "test" if k > 15 else "train"}
         for k, row in enumerate(write_tones(tmp_path, 24))
@@ -172,7 +172,7 @@ def test_splits_that_were_given(tones: Path, model: qa.QwenAudio, tmp_path: Path
     ],
 )
 def test_mistakes_are_said_before_anything_is_heard(
-    tones: Path, model: qa.QwenAudio, tmp_path: Path, options: dict[str, Any], message: str
+    tones: Path, model: qa.AudioModel, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((qa.OptionError, TypeError), match=message):
         qa.probe(tones / "labels.csv", model, cache=tmp_path / "cache", **options)
@@ -180,7 +180,7 @@ def test_mistakes_are_said_before_anything_is_heard(
 
 
 def test_a_missing_extra_is_an_error_that_names_it(
-    tones: Path, model: qa.QwenAudio, monkeypatch: pytest.MonkeyPatch
+    tones: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(qa.MissingExtraError, match=r"\[probe\]"):

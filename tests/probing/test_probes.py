@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
-from qwen_audio.probing.layer_mix import Mix
-from qwen_audio.probing.probes import Sides, choose_strength, predict
+from qwen_audio.probing.layer_mix import WeightedLayerSum
+from qwen_audio.probing.probes import TrainTestRows, choose_strength, predict
 
 
 def clouds(count: int = 120, width: int = 6, apart: float = 2.0, seed: int = 0) -> tuple[Any, Any]:
@@ -23,7 +23,7 @@ def test_standardised_by_the_training_rows_alone() -> None:
     rows = random.normal(5, 3, (50, 4)).astype(np.float32)
     rows[:, 2] = 1e4  # says nothing
     new = rows[:10] + np.float32(1)
-    sides = Sides.of(rows, new)
+    sides = TrainTestRows.of(rows, new)
     np.testing.assert_allclose(sides.train.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(sides.train.std(0), [1, 1, 0, 1], atol=1e-12)
     expected = (new - rows.mean(0, dtype=float)) / np.where(rows.std(0) > 1e-2, rows.std(0), np.inf)
@@ -33,7 +33,7 @@ def test_standardised_by_the_training_rows_alone() -> None:
 def test_turned_rows_keep_their_products() -> None:
     for count in (120, 20):  # more rows than numbers, and fewer
         rows = np.random.default_rng(0).standard_normal((count, 40)).astype(np.float32)
-        sides = Sides.of(rows[:-5], rows[-5:])
+        sides = TrainTestRows.of(rows[:-5], rows[-5:])
         train, test = sides.turned
         assert train.shape[1] == min(40, count - 5)
         np.testing.assert_allclose(test @ train.T, sides.test @ sides.train.T, atol=1e-4)
@@ -44,7 +44,7 @@ def test_turned_rows_keep_their_products() -> None:
 
 def test_probes_are_scikit_learns() -> None:
     x, y = clouds(apart=0.5)
-    sides = Sides.of(x[:90], x[90:])
+    sides = TrainTestRows.of(x[:90], x[90:])
     other = np.roll(y, 7)
     for strength in (1e-3, 1.0):
         for labels, answers in zip(
@@ -64,7 +64,7 @@ def test_probes_are_scikit_learns() -> None:
 
 def test_neighbours_answer_for_numbers() -> None:
     x, _ = clouds(apart=6)
-    (near,) = predict("knn", Sides.of(x[:90], x[:5]), [x[:90, 0].astype(float)])
+    (near,) = predict("knn", TrainTestRows.of(x[:90], x[:5]), [x[:90, 0].astype(float)])
     np.testing.assert_allclose(near, x[:5, 0], atol=0.02)  # itself, at no distance
 
 
@@ -76,7 +76,7 @@ def test_strength_is_chosen_by_what_was_held_back() -> None:
     x, y = clouds(apart=0.5)
     noise = random.standard_normal((120, 400)).astype(np.float32)
     rows = np.hstack([x, noise])
-    wide, few = Sides.of(rows, rows), Sides.of(x, x)
+    wide, few = TrainTestRows.of(rows, rows), TrainTestRows.of(x, x)
     chosen = choose_strength("logistic", wide, y, np.arange(120), right, 0)
     assert chosen.score > 1 / 3
     tried: list[float] = []
@@ -97,7 +97,7 @@ def test_strength_of_ridge_is_that_of_least_error() -> None:
     random = np.random.default_rng(0)
     x = random.standard_normal((100, 200)).astype(np.float32)
     level = x[:, :3] @ np.ones(3) + 3 * random.standard_normal(100)
-    sides = Sides.of(x, x)
+    sides = TrainTestRows.of(x, x)
 
     def nearness(true: Any, answered: Any) -> float:
         return -float(np.square(true - answered).sum())
@@ -115,9 +115,9 @@ def test_strength_of_ridge_is_that_of_least_error() -> None:
 @pytest.mark.parametrize("numeric", [False, True])
 def test_one_layer_combined_is_that_layer(numeric: bool) -> None:
     x, y = clouds()
-    x = Sides.of(x, x).train
+    x = TrainTestRows.of(x, x).train
     answers = (x @ np.arange(6.0)) if numeric else y
-    mix = Mix(0.01).fit([x], answers)
+    mix = WeightedLayerSum(0.01).fit([x], answers)
     assert mix.weights.tolist() == [1.0]
     model = Ridge(alpha=100) if numeric else LogisticRegression(C=0.01, tol=1e-8)
     expected = model.fit(x, answers).predict(x)
@@ -130,7 +130,7 @@ def test_one_layer_combined_is_that_layer(numeric: bool) -> None:
 def test_the_layer_that_knows_gets_the_weight() -> None:
     x, y = clouds(apart=3)
     noise = np.random.default_rng(0).standard_normal((2, *x.shape)).astype(np.float32)
-    mix = Mix(1.0).fit([noise[0], x, noise[1]], y)
+    mix = WeightedLayerSum(1.0).fit([noise[0], x, noise[1]], y)
     assert mix.weights.argmax() == 1
     assert mix.weights.sum() == pytest.approx(1)
     assert np.mean(mix.predict([noise[0], x, noise[1]]) == y) > 0.95
@@ -149,7 +149,7 @@ def test_weights_of_layers_are_the_best_there_are() -> None:
         wrong = np.square(y - model.predict(mixed)).sum()
         return float(wrong + 100 * np.square(model.coef_).sum())
 
-    best = Mix(0.01).fit(layers, y).weights
+    best = WeightedLayerSum(0.01).fit(layers, y).weights
     assert best.min() > 0.01  # none is left out, so steps go every way
     for k in range(3):
         for way in (-1e-3, 1e-3):
@@ -162,6 +162,6 @@ def test_layers_wider_than_there_are_rows_can_be_combined() -> None:
     y = np.arange(30) % 2
     layers = [random.standard_normal((30, 60)).astype(np.float32) for _ in range(2)]
     layers[1][:, 0] += 6 * y
-    mix = Mix(0.1).fit(layers, y)
+    mix = WeightedLayerSum(0.1).fit(layers, y)
     assert mix.weights.argmax() == 1
     assert np.mean(mix.predict(layers) == y) > 0.95

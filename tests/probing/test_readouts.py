@@ -13,11 +13,11 @@ from recordings import sound
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> qa.QwenAudio:
+def model(checkpoint: Path) -> qa.AudioModel:
     return qa.load(checkpoint, dtype="float32", device="cpu")
 
 
-def test_one_pass_gives_what_encode_gives_one_by_one(model: qa.QwenAudio) -> None:
+def test_one_pass_gives_what_encode_gives_one_by_one(model: qa.AudioModel) -> None:
     clips = [qa.Waveform(sound(seconds, 16_000, seed=7)[0]) for seconds in (0.7, 2.6)]
     readouts = plan_readouts(
         model,
@@ -27,7 +27,10 @@ def test_one_pass_gives_what_encode_gives_one_by_one(model: qa.QwenAudio) -> Non
         prompt="Is it loud?",
         window_seconds=1.0,
     )
-    ear, lm = len([t for t in model.taps if not t.in_language_model]), model.geometry.lm_layers + 2
+    ear, lm = (
+        len([t for t in model.taps if not t.in_language_model]),
+        model.dimensions.lm_layers + 2,
+    )
     assert len(readouts) == ear * 2 * 4 + lm * (3 * 4 + 1)
     results = list(read_out(model, iter(clips), readouts))
     for readout, spec in readouts.items():
@@ -45,7 +48,7 @@ def test_one_pass_gives_what_encode_gives_one_by_one(model: qa.QwenAudio) -> Non
             np.testing.assert_allclose(result[readout], vector, rtol=1e-5, atol=1e-5)
 
 
-def test_what_cannot_be_heard_keeps_its_place(model: qa.QwenAudio, tmp_path: Path) -> None:
+def test_what_cannot_be_heard_keeps_its_place(model: qa.AudioModel, tmp_path: Path) -> None:
     clip = qa.Waveform(sound(1.0, 16_000)[0])
     readouts = plan_readouts(model, ["mel"])
     first, second, third = read_out(model, [clip, tmp_path / "none.wav", clip], readouts)
@@ -69,7 +72,7 @@ def test_what_cannot_be_heard_keeps_its_place(model: qa.QwenAudio, tmp_path: Pat
         ({"window_seconds": 99.0}, "window_seconds=99"),
     ],
 )
-def test_mistakes(model: qa.QwenAudio, options: dict[str, Any], message: str) -> None:
+def test_mistakes(model: qa.AudioModel, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         plan_readouts(model, **options)
     with pytest.raises(TapError):

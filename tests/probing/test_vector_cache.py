@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
 from qwen_audio.probing.vector_cache import VectorCache
 
-A, B = (Spec.of(model="m", revision="r", tap=tap) for tap in ("mel", "lm.0"))
+A, B = (EmbeddingSpec.of(model="m", revision="r", tap=tap) for tap in ("mel", "lm.0"))
 
 
 def vector(seed: int, width: int = 3) -> np.ndarray:

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_audio.errors import CheckpointError
-from qwen_audio.weights.direct_io import Scratch
-from qwen_audio.weights.safetensors_file import Located, Slot, read_tensors
+from qwen_audio.weights.direct_io import ReadBuffer
+from qwen_audio.weights.safetensors_file import TensorInfo, TensorLocation, read_tensors
 
 DATA = np.random.default_rng(0).integers(0, 256, 50_001, np.uint8).tobytes()
 
@@ -48,7 +48,7 @@ places = st.lists(st.tuples(st.integers(0, 50_100), st.integers(0, 20_000)), max
 def test_what_is_asked_for_and_no_more(file: Path, way: str) -> None:
     @given(places)
     def holds(asked: list[tuple[int, int]]) -> None:
-        scratch = Scratch()
+        scratch = ReadBuffer()
         for _ in range(2):
             scratch.rewind()
             read = [scratch.read(file, start, start + size) for start, size in asked]
@@ -59,7 +59,7 @@ def test_what_is_asked_for_and_no_more(file: Path, way: str) -> None:
 
 
 def test_memory_is_used_again(file: Path) -> None:
-    scratch = Scratch()
+    scratch = ReadBuffer()
     first, second = scratch.read(file, 0, 9000), scratch.read(file, 9000, 18000)
     scratch.rewind()
     again = scratch.read(file, 20_000, 21_000)
@@ -83,37 +83,37 @@ def test_direct_reads_are_taken_where_there_are(
         return opening(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", watched)
-    Scratch().read(file, 1, 2)
+    ReadBuffer().read(file, 1, 2)
     assert seen == [os.O_DIRECT]
 
 
 def test_tensors_share_it(file: Path) -> None:
     slots = {
-        "a": Slot("BF16", (4000,), 3, 8_003),
-        "b": Slot("F32", (30, 100), 8_004, 20_004),
-        "c": Slot("F32", (1,), 20_004, 20_008),
+        "a": TensorInfo("BF16", (4000,), 3, 8_003),
+        "b": TensorInfo("F32", (30, 100), 8_004, 20_004),
+        "c": TensorInfo("F32", (1,), 20_004, 20_008),
     }
-    located = {name: Located(file, slot) for name, slot in slots.items()}
+    located = {name: TensorLocation(file, slot) for name, slot in slots.items()}
     plain = read_tensors(located)
-    scratch = Scratch()
+    scratch = ReadBuffer()
     for _ in range(2):
-        shared = read_tensors(located, scratch=scratch)
+        shared = read_tensors(located, buffer=scratch)
         for name, tensor in plain.items():
             assert torch.equal(
                 shared[name].flatten().view(torch.uint8), tensor.flatten().view(torch.uint8)
             )
     where = [tensor.data_ptr() for tensor in shared.values()]
     assert len(set(where)) == 3
-    doubled = read_tensors(located, scratch=scratch, convert=lambda tensor: tensor.double())
+    doubled = read_tensors(located, buffer=scratch, convert=lambda tensor: tensor.double())
     assert all(tensor.data_ptr() not in where for tensor in doubled.values())
     np.testing.assert_array_equal(doubled["b"].numpy(), plain["b"].double().numpy())
     assert len(scratch._pieces) == 3  # those of before: none was needed anew
 
 
 def test_a_file_cut_short(file: Path, way: str) -> None:
-    beyond = {"x": Located(file, Slot("F32", (100,), 49_900, 50_300))}
+    beyond = {"x": TensorLocation(file, TensorInfo("F32", (100,), 49_900, 50_300))}
     with pytest.raises(CheckpointError, match="it ends inside x"):
-        read_tensors(beyond, scratch=Scratch())
-    gone = {"x": Located(file.with_name("gone"), Slot("F32", (1,), 0, 4))}
+        read_tensors(beyond, buffer=ReadBuffer())
+    gone = {"x": TensorLocation(file.with_name("gone"), TensorInfo("F32", (1,), 0, 4))}
     with pytest.raises(CheckpointError, match="gone is not a complete safetensors file"):
-        read_tensors(gone, scratch=Scratch())
+        read_tensors(gone, buffer=ReadBuffer())

@@ -81,7 +81,7 @@ def test_opening_fetches_no_weights(hub: Hub) -> None:
     checkpoint = Checkpoint(MODEL)
     assert hub.fetched() == ["config.json", INDEX]
     assert checkpoint.revision == COMMIT
-    assert checkpoint.geometry.lm_width == 96
+    assert checkpoint.dimensions.lm_width == 96
 
 
 def test_reading_fetches_what_is_read(hub: Hub, folder: Path) -> None:
@@ -109,7 +109,10 @@ def test_a_tap_fetches_what_stands_left_of_it(tap: str, hub: Hub, folder: Path) 
     model = qwen_audio.load(MODEL, device="cpu")
     heard = model.encode(clip, tap=tap, sampling_rate=16_000)
     shards = {file for file in hub.fetched() if file.endswith(".safetensors")}
-    needed = {name: shards_of(folder, name) for name in Checkpoint(folder).needs(Tap.parse(tap))}
+    needed = {
+        name: shards_of(folder, name)
+        for name in Checkpoint(folder).required_tensors(Tap.parse(tap))
+    }
     assert shards == set().union(*needed.values())
     headers = {shard: read_header(folder / shard) for shard in shards}
     tensors = sum(headers[shard][name].bytes for name, (shard,) in needed.items())
@@ -128,12 +131,12 @@ def test_what_a_tap_fetches_is_known_before(tap: str | None, hub: Hub, folder: P
     )
     hub.forget()
     told: list[tuple[int, int]] = []
-    checkpoint.bring(parsed, lambda done, total: told.append((done, total)))
+    checkpoint.fetch(parsed, lambda done, total: told.append((done, total)))
     assert told[-1] == (missing, missing)
     assert hub.sent.total() == missing
     assert checkpoint.missing_bytes(parsed) == 0
     hub.forget()
-    checkpoint.bring(parsed)
+    checkpoint.fetch(parsed)
     assert hub.requests == []
 
 

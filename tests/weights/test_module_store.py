@@ -25,7 +25,7 @@ from checkpoints import random_checkpoint
 from qwen_audio.api import model as model_module
 from qwen_audio.inference.cost import working_bytes
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.weights.module_store import Parts
+from qwen_audio.weights.module_store import ModuleStore
 from qwen_audio.weights.tensor_store import TensorStore
 from reference import Reference, relative_error, sound
 
@@ -49,7 +49,7 @@ def opened(folder: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def resident(folder: Path) -> qa.QwenAudio:
+def resident(folder: Path) -> qa.AudioModel:
     """A model with room for everything."""
     return qa.load(folder, max_memory="64GB")
 
@@ -70,7 +70,7 @@ def singles(opened: Checkpoint) -> int:
 class Watch:
     """Which weights are alive, and how often each part has been read from its files."""
 
-    parts: Parts
+    parts: ModuleStore
     """Whose weights were read last."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ class Watch:
         self._alive: dict[str, weakref.ref[nn.Module]] = {}
         self._begun: dict[str, int] = {}
         self._lock = threading.Lock()
-        read, filled = TensorStore.read, Parts._filled
+        read, filled = TensorStore.read, ModuleStore._filled
 
         def watched_read(checkpoint: TensorStore, prefix: str, **options: Any) -> Any:
             with self._lock:
@@ -88,8 +88,8 @@ class Watch:
             tensors = read(checkpoint, prefix, **options)
             return _Named(tensors, prefix)
 
-        def watched_filled(parts: Parts, build: Any, tensors: Any) -> nn.Module:
-            self.parts = parts
+        def watched_filled(parts: ModuleStore, build: Any, tensors: Any) -> nn.Module:
+            self.modules = parts
             module = filled(parts, build, tensors)
             with self._lock:
                 self._begun.pop(tensors.prefix)
@@ -98,7 +98,7 @@ class Watch:
             return module
 
         monkeypatch.setattr(TensorStore, "read", watched_read)
-        monkeypatch.setattr(Parts, "_filled", watched_filled)
+        monkeypatch.setattr(ModuleStore, "_filled", watched_filled)
 
     def forget(self) -> None:
         """What is alive now is another model's."""
@@ -114,7 +114,7 @@ class Watch:
                     held[prefix] = sum(p.numel() * p.element_size() for p in module.parameters())
         return held
 
-    def look(self, parts: Parts) -> None:
+    def look(self, parts: ModuleStore) -> None:
         """Take note of what is alive; called while a layer is in use."""
         held = self.alive()
         self.most_bytes = max(self.most_bytes, sum(held.values()))
@@ -175,7 +175,7 @@ def test_whatever_is_asked_for_in_turn_stays_in_the_budget(
     expected = opened.tensors.read("")
     with pytest.MonkeyPatch.context() as monkeypatch:
         watch = Watch(monkeypatch)
-        parts = Parts(opened.tensors, CPU, torch.float32, budget)
+        parts = ModuleStore(opened.tensors, CPU, torch.float32, budget)
         for stack, depth in passes:
             if stack == HEAD:
                 parts.get(HEAD, lambda: nn.Linear(96, 1104, bias=False))
@@ -199,7 +199,7 @@ def test_a_deeper_pass_after_a_shallower_one_stays_in_the_budget(
 ) -> None:
     """What the first pass could keep is more than the second one can."""
     layer_bytes = size(opened, f"{DECODER}0.")
-    parts = Parts(opened.tensors, CPU, torch.float32, int(3.5 * layer_bytes))
+    parts = ModuleStore(opened.tensors, CPU, torch.float32, int(3.5 * layer_bytes))
     for depth, kept in ((3, 3), (6, 1), (6, 1)):
         for layer in parts.layers(DECODER, depth, layer_of(opened, DECODER)):
             watch.look(parts)
@@ -211,7 +211,7 @@ def test_a_deeper_pass_after_a_shallower_one_stays_in_the_budget(
 def test_what_is_kept_is_read_once_and_what_is_streamed_once_a_pass(
     opened: Checkpoint, watch: Watch
 ) -> None:
-    parts = Parts(opened.tensors, CPU, torch.float32, int(4.5 * size(opened, f"{DECODER}0.")))
+    parts = ModuleStore(opened.tensors, CPU, torch.float32, int(4.5 * size(opened, f"{DECODER}0.")))
     for _ in range(3):
         for layer in parts.layers(DECODER, 6, layer_of(opened, DECODER)):
             del layer
@@ -221,7 +221,7 @@ def test_what_is_kept_is_read_once_and_what_is_streamed_once_a_pass(
 
 
 def test_the_next_layer_is_read_while_one_computes(opened: Checkpoint, watch: Watch) -> None:
-    parts = Parts(opened.tensors, CPU, torch.float32, 2 * size(opened, f"{DECODER}0."))
+    parts = ModuleStore(opened.tensors, CPU, torch.float32, 2 * size(opened, f"{DECODER}0."))
     layers = parts.layers(DECODER, 3, layer_of(opened, DECODER))
     for k in range(3):
         layer = next(layers)
@@ -241,14 +241,14 @@ def test_less_than_two_layers_is_an_error_that_says_how_much_more(
     opened: Checkpoint, budget: float
 ) -> None:
     layer_bytes = size(opened, f"{DECODER}0.")
-    parts = Parts(opened.tensors, CPU, torch.float32, int(budget * layer_bytes))
+    parts = ModuleStore(opened.tensors, CPU, torch.float32, int(budget * layer_bytes))
     with pytest.raises(qa.OptionError, match=r"max_memory .* two layers .* in float32: give .* GB"):
         next(parts.layers(DECODER, 6, layer_of(opened, DECODER)))
     assert not threads()
 
 
 def test_a_pass_that_is_left_ends_its_thread(opened: Checkpoint) -> None:
-    parts = Parts(opened.tensors, CPU, torch.float32, 2 * size(opened, f"{DECODER}0."))
+    parts = ModuleStore(opened.tensors, CPU, torch.float32, 2 * size(opened, f"{DECODER}0."))
     layers: Any = parts.layers(DECODER, 6, layer_of(opened, DECODER))
     next(layers)
     assert threads()
@@ -267,7 +267,7 @@ def budgets(opened: Checkpoint) -> Iterator[int]:
         yield int(least + share * (everything - least))
 
 
-def small(folder: Path, opened: Checkpoint, budget: int, **options: Any) -> qa.QwenAudio:
+def small(folder: Path, opened: Checkpoint, budget: int, **options: Any) -> qa.AudioModel:
     """A model that may hold so many bytes of weights."""
     dtype = getattr(torch, options.setdefault("dtype", "float32"))
     return qa.load(folder, max_memory=working_bytes(opened, None, dtype) + budget, **options)
@@ -284,7 +284,7 @@ def every_layer(monkeypatch: pytest.MonkeyPatch, watch: Watch) -> list[tuple[str
             layer: Any, *args: Any, _forward: Any = forward, _name: str = name, **options: Any
         ) -> Any:
             calls.append((_name, len(args[0][0])))
-            watch.look(watch.parts)
+            watch.look(watch.modules)
             return _forward(layer, *args, **options)
 
         monkeypatch.setattr(kind, "forward", counted)
@@ -297,7 +297,7 @@ CLIPS = [sound(seconds, seed) for seed, seconds in enumerate((0.7, 2.0, 0.04))]
 def test_streamed_numbers_are_the_resident_ones_to_the_last_bit(
     folder: Path,
     opened: Checkpoint,
-    resident: qa.QwenAudio,
+    resident: qa.AudioModel,
     watch: Watch,
     every_layer: list[tuple[str, int]],
 ) -> None:
@@ -366,7 +366,7 @@ def test_the_ear_makes_room_for_the_language_model(
     model = small(folder, opened, singles(opened) + size(opened, EAR))
     for _ in range(2):
         model.encode(CLIPS, **RATE)
-    kept = model._line.parts._kept
+    kept = model._pipeline.modules._kept
     assert [name for name in kept if name.startswith(EAR)] == [f"{EAR}{k}." for k in range(5)]
     assert all(count == 1 for count in watch.reads.values())
     model.encode(CLIPS, tap="lm.norm", **RATE)
@@ -404,7 +404,7 @@ def test_a_head_that_does_not_fit_is_an_error_too(tmp_path: Path) -> None:
 
 def test_a_pass_that_fails_leaves_no_thread(folder: Path, opened: Checkpoint) -> None:
     model = small(folder, opened, 2 * size(opened, f"{DECODER}0."))
-    line = model._line
+    line = model._pipeline
     mel = line.mel(CLIPS[0])
 
     def fail(tap: qa.Tap, *_: Any) -> None:
@@ -413,7 +413,7 @@ def test_a_pass_that_fails_leaves_no_thread(folder: Path, opened: Checkpoint) ->
 
     def encode(tap: str) -> None:
         try:
-            line.encoder.forward([mel], [model.geometry.tap(tap)], fail)
+            line.encoder.forward([mel], [model.dimensions.tap(tap)], fail)
         except ArithmeticError:
             return
         raise AssertionError("nothing failed")
@@ -427,7 +427,7 @@ def test_a_pass_that_fails_leaves_no_thread(folder: Path, opened: Checkpoint) ->
 def test_what_is_free_decides_where_no_memory_is_given(
     folder: Path,
     opened: Checkpoint,
-    resident: qa.QwenAudio,
+    resident: qa.AudioModel,
     watch: Watch,
     monkeypatch: pytest.MonkeyPatch,
     layers: float,

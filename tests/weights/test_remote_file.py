@@ -31,9 +31,9 @@ import qwen_audio.weights.download
 import qwen_audio.weights.hub
 from hub_server import HEADER, Hub, serve, settle
 from qwen_audio.errors import CheckpointError
-from qwen_audio.weights.byte_ranges import Piece, cut, row_blocks
+from qwen_audio.weights.byte_ranges import ByteRange, cut, row_blocks
 from qwen_audio.weights.hub import HubFiles
-from qwen_audio.weights.safetensors_file import Slot, read_header, read_tensors
+from qwen_audio.weights.safetensors_file import TensorInfo, read_header, read_tensors
 
 MODEL = "owner/Ranged-Audio"
 FIRST, SECOND = "model-1.safetensors", "model-2.safetensors"
@@ -888,16 +888,16 @@ def test_no_rows(hub: Hub) -> None:
 # How files are cut.
 
 
-def slots(*sizes: tuple[str, int]) -> dict[str, Slot]:
+def slots(*sizes: tuple[str, int]) -> dict[str, TensorInfo]:
     """Tensors of these sizes, one after another."""
     found, at = {}, 100
     for name, length in sizes:
-        found[name] = Slot("U8", (length,), at, at + length)
+        found[name] = TensorInfo("U8", (length,), at, at + length)
         at += length
     return found
 
 
-def stems(pieces: list[Piece]) -> list[str]:
+def stems(pieces: list[ByteRange]) -> list[str]:
     return [piece.stem for piece in pieces]
 
 
@@ -931,13 +931,13 @@ def test_empty_tensors() -> None:
 
 
 def test_blocks_of_rows() -> None:
-    table = Slot("F32", (40, 2), 1000, 1320)
+    table = TensorInfo("F32", (40, 2), 1000, 1320)
     blocks = row_blocks("t", table, [3, 39, 4, 15])
     assert stems(list(blocks.values())) == ["rows-1000-1128", "rows-1256-1320"]
     assert blocks.keys() == {0, 32}
-    assert blocks[32].slots["t"] == Slot("F32", (8, 2), 1256, 1320)
+    assert blocks[32].slots["t"] == TensorInfo("F32", (8, 2), 1256, 1320)
 
 
 def test_heads_are_what_the_format_says() -> None:
-    head = Piece(slots(("a", 3)), 100, 103).head
+    head = ByteRange(slots(("a", 3)), 100, 103).head
     assert json.loads(head[8:]) == {"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}

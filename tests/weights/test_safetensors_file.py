@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.safetensors_file import (
-    Located,
-    Slot,
+    TensorInfo,
+    TensorLocation,
     header_size,
     parse_header,
     read_header,
@@ -55,8 +55,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def located(file: Path) -> dict[str, Located]:
-    return {name: Located(file, slot) for name, slot in read_header(file).items()}
+def located(file: Path) -> dict[str, TensorLocation]:
+    return {name: TensorLocation(file, slot) for name, slot in read_header(file).items()}
 
 
 def test_tensors_are_those_that_safetensors_reads(file: Path) -> None:
@@ -300,4 +300,4 @@ def test_quantised_numbers_are_located_and_not_read(dtype: str, tmp_path: Path) 
 
 
 def test_a_slot_knows_its_size() -> None:
-    assert Slot("F32", (2, 3), 10, 34).bytes == 24
+    assert TensorInfo("F32", (2, 3), 10, 34).bytes == 24

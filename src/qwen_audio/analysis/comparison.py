@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.hidden_states import Frames
+from qwen_audio.inference.hidden_states import HiddenStates
 
 from .files import save_numbers
 
@@ -44,7 +44,9 @@ class Comparison:
             raise ValueError(f"{len(self.taps)} taps, {self.by_time.shape}, {self.cosines.shape}")
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[Frames, Frames]], columns: int = _COLUMNS) -> Comparison:
+    def of(
+        cls, pairs: Iterable[tuple[HiddenStates, HiddenStates]], columns: int = _COLUMNS
+    ) -> Comparison:
         """Of what `activations` gave for both, tap by tap; pairs may be made as they are needed.
 
         Raises:

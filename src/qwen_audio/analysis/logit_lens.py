@@ -19,11 +19,11 @@ from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
 
-__all__ = ["Followed", "Lens", "Step", "follow"]
+__all__ = ["LensSegment", "LogitLens", "TrackedToken", "follow"]
 
 
 @dataclass(frozen=True)
-class Followed:
+class TrackedToken:
     """A word whose probability is followed.
 
     Attributes:
@@ -38,7 +38,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Step:
+class LensSegment:
     """A stretch of audio summed up: one word a level.
 
     Attributes:
@@ -53,11 +53,11 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Lens:
+class LogitLens:
     """The logit lens: the final norm and head applied to the residual stream after every layer.
 
     A position's distribution is over the token that would come after it. The deepest level is what
-    the model really says. Made by `QwenAudio.lens`; after nostalgebraist, "interpreting GPT: the
+    the model really says. Made by `AudioModel.lens`; after nostalgebraist, "interpreting GPT: the
     logit lens", 2020.
 
     Attributes:
@@ -66,7 +66,7 @@ class Lens:
         taps: the levels, from shallow to deep.
         seconds: shape (positions,): when in the recording an audio position starts; NaN for text.
         read: the token that stands at each position; "" where it is audio.
-        spans, windows: as in `Frames`.
+        spans, windows: as in `HiddenStates`.
         entropy_bits: shape (levels, positions): of the distribution over the whole vocabulary.
         top_ids, top_probabilities: shape (levels, positions, top): the likeliest, in order.
         vocabulary: the text of every token id that occurs.
@@ -89,7 +89,7 @@ class Lens:
     top_ids: Int32[np.ndarray, "levels positions top"]
     top_probabilities: Float32[np.ndarray, "levels positions top"]
     vocabulary: dict[int, str]
-    followed: tuple[Followed, ...] = ()
+    followed: tuple[TrackedToken, ...] = ()
     followed_probabilities: Float32[np.ndarray, "levels positions words"] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32)
     )
@@ -131,7 +131,7 @@ class Lens:
             (self.vocabulary[int(i)], float(p)) for i, p in zip(ids, probabilities, strict=True)
         ]
 
-    def steps(self, most: int = 16) -> list[Step]:
+    def steps(self, most: int = 16) -> list[LensSegment]:
         """The audio, in at most so many steps of equal length, with one word a level."""
         audio = self.rows("audio")
         if not len(audio):
@@ -150,7 +150,7 @@ class Lens:
                 best = [self._likeliest(level, mine) for level in range(len(self.taps))]
                 words, probabilities = zip(*best, strict=True)
                 begin = start + number * length
-                steps.append(Step(begin, begin + length, words, probabilities))
+                steps.append(LensSegment(begin, begin + length, words, probabilities))
         return steps
 
     def _likeliest(self, level: int, positions: Int64[np.ndarray, "some"]) -> tuple[str, float]:
@@ -237,12 +237,13 @@ class Lens:
         levels, positions, top = self.top_ids.shape
         followed = "".join(f", {word.label}" for word in self.followed)
         return (
-            f"Lens({self.name!r}: {self.taps[0]} … {self.taps[-1]}, {levels} levels × {positions} "
+            f"LogitLens({self.name!r}: {self.taps[0]} … {self.taps[-1]}, "
+            f"{levels} levels × {positions} "
             f"positions, top {top}{followed})"
         )
 
 
-def follow(prompts: Prompts, words: Sequence[str]) -> tuple[Followed, ...]:
+def follow(prompts: Prompts, words: Sequence[str]) -> tuple[TrackedToken, ...]:
     """Words → the tokens to follow for each.
 
     A text can say a word with a space before it or, at its beginning, without. Those of the two
@@ -257,7 +258,7 @@ def follow(prompts: Prompts, words: Sequence[str]) -> tuple[Followed, ...]:
         raise OptionError(
             f"tokens={words!r} is one text: give a list of words, such as [{words!r}]"
         )
-    followed: dict[int, Followed] = {}
+    followed: dict[int, TrackedToken] = {}
     for word in words:
         found = _followed(prompts, word)
         for token in found.ids:
@@ -270,14 +271,14 @@ def follow(prompts: Prompts, words: Sequence[str]) -> tuple[Followed, ...]:
     return tuple(dict.fromkeys(followed.values()))
 
 
-def _followed(prompts: Prompts, word: Any) -> Followed:
+def _followed(prompts: Prompts, word: Any) -> TrackedToken:
     if not isinstance(word, str) or not word.strip():
         raise OptionError(f"tokens: {word!r} is no word: give words such as 'piano'")
     text = word.strip()
     spellings = [prompts.ids(f" {text}"), prompts.ids(text)]
     whole = tuple(dict.fromkeys(ids[0] for ids in spellings if len(ids) == 1))
     if whole:
-        return Followed(word, whole, text)
+        return TrackedToken(word, whole, text)
     first = dict.fromkeys(ids[0] for ids in spellings)
     pieces = {i: prompts.token(i).strip() for i in first}
     known = {
@@ -290,4 +291,4 @@ def _followed(prompts: Prompts, word: Any) -> Followed:
             f"tokens: {word!r} can't be followed: this model's tokenizer begins it with a part of "
             "a character, which says nothing of the word"
         )
-    return Followed(word, tuple(known), f"{max(known.values(), key=len)}…")
+    return TrackedToken(word, tuple(known), f"{max(known.values(), key=len)}…")

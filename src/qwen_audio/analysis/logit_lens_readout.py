@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from qwen_audio.audio.log_mel import Piece
+from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import Window
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.hidden_states import Run, in_order
-from qwen_audio.inference.pipeline import Line
+from qwen_audio.inference.hidden_states import Segment, in_order
+from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.pooling import SpanName, check_span
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
 
-from .logit_lens import Followed, Lens
+from .logit_lens import LogitLens, TrackedToken
 
 __all__ = ["LensReading", "read_windows"]
 
@@ -39,7 +39,7 @@ class _Window:
     """What was read out of one window, levels first."""
 
     window: Window
-    runs: tuple[Run, ...]
+    segments: tuple[Segment, ...]
     ids: tuple[int, ...]
     entropy_bits: np.ndarray
     top_ids: np.ndarray
@@ -59,27 +59,27 @@ class LensReading:
 
     def __init__(
         self,
-        line: Line,
+        pipeline: Pipeline,
         levels: Sequence[Tap],
         span: SpanName,
         top: int,
-        followed: tuple[Followed, ...],
+        followed: tuple[TrackedToken, ...],
         nearest: bool,
     ) -> None:
         check_span(span, levels[0])
-        vocabulary = line.checkpoint.text_config.vocab_size
+        vocabulary = pipeline.checkpoint.text_config.vocab_size
         if not isinstance(top, int) or not 1 <= top <= min(100, vocabulary):
             raise OptionError(f"top={top!r}: use a whole number of tokens, 1 to 100")
         if nearest and span not in ("audio", "all"):
             raise OptionError(f"nearest=True with span={span!r}: only audio has rows at projector")
-        self.line, self.levels, self.span, self.top = line, tuple(levels), span, top
+        self.pipeline, self.levels, self.span, self.top = pipeline, tuple(levels), span, top
         self.followed, self.nearest, self.vocabulary = followed, nearest, vocabulary
 
-    def lens(self, name: str, prompt: str, windows: Sequence[_Window]) -> Lens:
+    def lens(self, name: str, prompt: str, windows: Sequence[_Window]) -> LogitLens:
         """The windows of one recording, laid one after another."""
-        prompts, audio_id = self.line.prompts, self.line.prompts.audio_id
-        runs = ((window.window, window.runs) for window in windows)
-        spans, seconds = in_order(runs, _PROJECTOR.hop_seconds)
+        prompts, audio_id = self.pipeline.prompts, self.pipeline.prompts.audio_id
+        segments = ((window.window, window.segments) for window in windows)
+        spans, seconds = in_order(segments, _PROJECTOR.hop_seconds)
 
         def joined(part: str) -> np.ndarray:
             return np.concatenate([getattr(window, part) for window in windows], axis=1)
@@ -96,7 +96,7 @@ class LensReading:
             )
             known.append(nearest_ids)
         occurring = np.unique(np.concatenate([ids.ravel() for ids in known]))
-        return Lens(
+        return LogitLens(
             name=name,
             prompt=prompt,
             taps=self.levels,
@@ -115,29 +115,33 @@ class LensReading:
             followed_ranks=joined("followed_ranks"),
             nearest_ids=nearest_ids,
             nearest_cosines=nearest_cosines,
-            dtype=self.line.dtype_name,
+            dtype=self.pipeline.dtype_name,
         )
 
 
-def read_windows(reading: LensReading, pieces: Sequence[Piece], rendered: str) -> list[_Window]:
+def read_windows(
+    reading: LensReading, pieces: Sequence[AudioWindow], prompt_text: str
+) -> list[_Window]:
     """One batch of windows: a pass up to the deepest level, then the readout of every row kept."""
-    line = reading.line
+    pipeline = reading.pipeline
     taps = {*reading.levels, *([_PROJECTOR] if reading.nearest else [])}
 
-    def keep(rows: torch.Tensor, runs: tuple[Run, ...]) -> torch.Tensor:
-        return rows[torch.from_numpy(_chosen(runs, reading.span)).to(rows.device)].cpu()
+    def keep(rows: torch.Tensor, segments: tuple[Segment, ...]) -> torch.Tensor:
+        return rows[torch.from_numpy(_chosen(segments, reading.span)).to(rows.device)].cpu()
 
-    states = line.states(pieces, taps, keep, rendered)
+    states = pipeline.capture(pieces, taps, keep, prompt_text)
     windows = []
     for piece, of_piece in zip(pieces, states, strict=True):
-        merged = line.prompts.merged(line.prompts.ids(rendered), [piece.mel.audio_tokens])
-        runs = line.runs(merged)
-        chosen = _chosen(runs, reading.span)
+        merged = pipeline.prompts.merged(
+            pipeline.prompts.ids(prompt_text), [piece.mel.audio_tokens]
+        )
+        segments = pipeline.segments(merged)
+        chosen = _chosen(segments, reading.span)
         if not len(chosen):
             raise OptionError(
-                f"span={reading.span!r}: the prompt {rendered!r} has no such positions"
+                f"span={reading.span!r}: the prompt {prompt_text!r} has no such positions"
             )
-        kept = _kinds(runs)[chosen]
+        kept = _kinds(segments)[chosen]
         nearest = _nearest(reading, of_piece.pop(_PROJECTOR)) if reading.nearest else None
         levels = [_read_out(reading, of_piece.pop(tap)) for tap in reading.levels]
         stacked = [np.stack(parts) for parts in zip(*levels, strict=True)]
@@ -147,13 +151,13 @@ def read_windows(reading: LensReading, pieces: Sequence[Piece], rendered: str) -
     return windows
 
 
-def _kinds(runs: Sequence[Run]) -> np.ndarray:
-    return np.repeat([kind for kind, _ in runs], [count for _, count in runs])
+def _kinds(segments: Sequence[Segment]) -> np.ndarray:
+    return np.repeat([kind for kind, _ in segments], [count for _, count in segments])
 
 
-def _chosen(runs: Sequence[Run], span: SpanName) -> np.ndarray:
+def _chosen(segments: Sequence[Segment], span: SpanName) -> np.ndarray:
     """Where the rows of a span lie among those of a window."""
-    kinds = _kinds(runs)
+    kinds = _kinds(segments)
     if span == "last":
         return np.arange(len(kinds) - 1, len(kinds))
     return np.flatnonzero(kinds == span) if span != "all" else np.arange(len(kinds))
@@ -163,10 +167,10 @@ def _read_out(
     reading: LensReading, rows: Float[torch.Tensor, "rows width"]
 ) -> tuple[np.ndarray, ...]:
     """Entropy, likeliest tokens and followed words of rows, a few at a time."""
-    line = reading.line
+    pipeline = reading.pipeline
     blocks: list[tuple[torch.Tensor, ...]] = []
     for block in rows.split(max(1, _SCORES_AT_ONCE // reading.vocabulary)):
-        scores = line.lm.read_out(block.to(line.device)).float().log_softmax(dim=-1)
+        scores = pipeline.lm.read_out(block.to(pipeline.device)).float().log_softmax(dim=-1)
         shares = scores.exp()
         entropy = -(shares * scores).sum(dim=-1) / math.log(2)
         likeliest = shares.topk(reading.top, dim=-1)
@@ -187,14 +191,14 @@ def _nearest(
     reading: LensReading, rows: Float[torch.Tensor, "rows width"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The token embeddings that rows point to most nearly, and the cosines; read in blocks."""
-    checkpoint, device = reading.line.checkpoint, reading.line.device
-    count = checkpoint.needs(None)[EMBEDDINGS].shape[0]
+    checkpoint, device = reading.pipeline.checkpoint, reading.pipeline.device
+    count = checkpoint.required_tensors(None)[EMBEDDINGS].shape[0]
     units = torch.nn.functional.normalize(rows.to(device).float(), dim=-1)
     cosines = units.new_zeros(len(rows), 0)
     ids = torch.zeros(len(rows), 0, dtype=torch.int64, device=device)
     for start in range(0, count, _EMBEDDINGS_AT_ONCE):
         block = range(start, min(count, start + _EMBEDDINGS_AT_ONCE))
-        table = torch.stack(checkpoint.rows(block)).to(device).float()
+        table = torch.stack(checkpoint.embedding_rows(block)).to(device).float()
         products = units @ torch.nn.functional.normalize(table, dim=-1).T
         best = products.topk(min(reading.top, len(block)), dim=-1)
         cosines = torch.cat([cosines, best.values], dim=1)

@@ -14,12 +14,12 @@ from qwen_audio.errors import OptionError
 
 from .files import save_numbers
 
-__all__ = ["Layers", "cka_matrix"]
+__all__ = ["LayerSimilarity", "cka_matrix"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Layers:
-    """How alike the taps of a line are over some recordings; made by `QwenAudio.layers`.
+class LayerSimilarity:
+    """How alike the taps of a line are over some recordings; made by `AudioModel.layer_similarity`.
 
     Attributes:
         names: of the recordings.
@@ -65,7 +65,7 @@ class Layers:
 
     def __repr__(self) -> str:
         return (
-            f"Layers({len(self.taps)} taps over {len(self.names)} recordings, "
+            f"LayerSimilarity({len(self.taps)} taps over {len(self.names)} recordings, "
             f"{self.examples} examples)"
         )
 

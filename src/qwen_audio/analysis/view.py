@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Float64
 from qwen_audio.analysis import structure as views
 from qwen_audio.audio.waveform import Waveform, Window
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.hidden_states import Frames
+from qwen_audio.inference.hidden_states import HiddenStates
 from qwen_audio.inference.reducers import norms
 from qwen_audio.models.tap import Tap
 
@@ -30,7 +30,7 @@ _MOST_KERNEL_SECONDS, _LEAST_KERNEL_COLUMNS = 16.0, 16
 
 @dataclass(frozen=True, eq=False, repr=False)
 class View:
-    """One recording at one tap; made by `QwenAudio.view`, or by `View.of` of frames at hand.
+    """One recording at one tap; made by `AudioModel.view`, or by `View.of` of frames at hand.
 
     Long recordings are averaged down to `COLUMNS` columns of equal length. What is derived from the
     rows is computed when first asked for.
@@ -76,11 +76,11 @@ class View:
     @classmethod
     def of(
         cls,
-        frames: Frames,
+        frames: HiddenStates,
         name: str = "recording",
         *,
         waveform: Waveform | None = None,
-        log_mel: Frames | None = None,
+        log_mel: HiddenStates | None = None,
         mel_hz: Float64[np.ndarray, "bins"] | None = None,
         columns: int = COLUMNS,
         kernel_seconds: float | None = None,

@@ -10,14 +10,14 @@ import torch
 from qwen_audio.audio.load import AudioInput, Many, load_waveform, open_inputs
 from qwen_audio.audio.waveform import Window, Windowing
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.batching import batched_pieces
+from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.sampling import Sampling
 from qwen_audio.models.qwen2_audio.prompt import Message, audio_parts
 
 from .answer import Answer, Description
 from .base import Opened
-from .options import DescribeOptions, HearOptions
-from .session import Listening, answer_conversation, make_answer
+from .options import DescribeOptions, SessionOptions
+from .session import AudioSession, answer_conversation, make_answer
 
 __all__ = ["Describing"]
 
@@ -65,7 +65,7 @@ class Describing(Opened):
         if stream is not None:
             if isinstance(audio, list | tuple):
                 raise OptionError("stream= takes one recording at a time, not a list")
-            heard = self.listen(
+            heard = self.session(
                 audio,
                 sampling_rate=sampling_rate,
                 window_seconds=window_seconds,
@@ -79,33 +79,33 @@ class Describing(Opened):
                 top_p=top_p,
                 seed=seed,
             )
-        rendered = self._line.prompts.render(prompt)
+        prompt_text = self._pipeline.prompts.render(prompt)
         inputs, single = open_inputs(audio)
         answers: dict[tuple[int, str], list[Answer]] = {}
-        for batch in batched_pieces(self._line, inputs, sampling_rate, windowing):
-            self._line.bring(None)
-            heard_batch = self._line.hear([piece.mel for piece in batch])
-            clips = [self._line.positions(rendered, rows) for rows in heard_batch]
-            said = self._line.say(clips, sampling)
+        for batch in batched_windows(self._pipeline, inputs, sampling_rate, windowing):
+            self._pipeline.fetch_weights(None)
+            heard_batch = self._pipeline.encode_audio([piece.mel for piece in batch])
+            clips = [self._pipeline.build_inputs(prompt_text, rows) for rows in heard_batch]
+            said = self._pipeline.generate(clips, sampling)
             for piece, clip, new in zip(batch, clips, said, strict=True):
-                answer = make_answer(self._line, clip, new, piece.window)
+                answer = make_answer(self._pipeline, clip, new, piece.window)
                 answers.setdefault((piece.clip, piece.recording.name), []).append(answer)
         results = [Description(name, of_clip) for (_, name), of_clip in answers.items()]
         return results[0] if single else results
 
     @overload
-    def listen(self, audio: AudioInput, **options: Unpack[HearOptions]) -> Listening: ...
+    def session(self, audio: AudioInput, **options: Unpack[SessionOptions]) -> AudioSession: ...
     @overload
-    def listen(self, audio: Many, **options: Unpack[HearOptions]) -> list[Listening]: ...
-    def listen(
+    def session(self, audio: Many, **options: Unpack[SessionOptions]) -> list[AudioSession]: ...
+    def session(
         self,
         audio: AudioInput | Many,
         *,
         sampling_rate: int | None = None,
         window_seconds: float = Windowing.window_seconds,
         hop_seconds: float | None = None,
-    ) -> Listening | list[Listening]:
-        """Hear a recording once, to ask many questions: returns a `Listening` (a list: a list).
+    ) -> AudioSession | list[AudioSession]:
+        """Hear a recording once, to ask many questions: returns a `AudioSession` (a list: a list).
 
         Raises:
             AudioError: naming the recording that can't be heard.
@@ -113,12 +113,14 @@ class Describing(Opened):
         inputs, single = open_inputs(audio)
         windowing = Windowing(window_seconds, hop_seconds)
         heard: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
-        for batch in batched_pieces(self._line, inputs, sampling_rate, windowing):
-            rows_of = self._line.hear([piece.mel for piece in batch])
+        for batch in batched_windows(self._pipeline, inputs, sampling_rate, windowing):
+            rows_of = self._pipeline.encode_audio([piece.mel for piece in batch])
             for piece, rows in zip(batch, rows_of, strict=True):
                 of_clip = heard.setdefault((piece.clip, piece.recording.name), [])
                 of_clip.append((piece.window, rows))
-        results = [Listening(self._line, name, windows) for (_, name), windows in heard.items()]
+        results = [
+            AudioSession(self._pipeline, name, windows) for (_, name), windows in heard.items()
+        ]
         return results[0] if single else results
 
     def chat(
@@ -145,4 +147,4 @@ class Describing(Opened):
         waveforms = [
             load_waveform(audio, sampling_rate=sampling_rate) for audio in audio_parts(messages)
         ]
-        return answer_conversation(self._line, messages, waveforms, sampling)
+        return answer_conversation(self._pipeline, messages, waveforms, sampling)

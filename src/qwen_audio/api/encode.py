@@ -11,16 +11,16 @@ import numpy as np
 from qwen_audio.audio.load import AudioInput, Many, open_inputs
 from qwen_audio.audio.waveform import Windowing
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.hidden_states import Frames, assemble
+from qwen_audio.inference.hidden_states import HiddenStates, assemble
 from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_span, pooled_width
 from qwen_audio.inference.reader import read
-from qwen_audio.inference.reducers import rows_and_runs
+from qwen_audio.inference.reducers import rows_and_segments
 from qwen_audio.inference.sampling import Sampling
 from qwen_audio.models.tap import Tap
 
 from .base import Opened
 from .options import ActivationsOptions, EncodeManyOptions, EncodeOptions, Vectors
-from .spec import Spec
+from .spec import EmbeddingSpec
 
 __all__ = ["Encoding"]
 
@@ -37,21 +37,21 @@ class Encoding(Opened):
         prompt: str | None = None,
         window_seconds: float = Windowing.window_seconds,
         hop_seconds: float | None = None,
-    ) -> Spec:
+    ) -> EmbeddingSpec:
         """What decides the vectors that `encode` makes with the same options; raises as it does."""
-        resolved, windowing = self.geometry.tap(tap), Windowing(window_seconds, hop_seconds)
+        resolved, windowing = self.dimensions.tap(tap), Windowing(window_seconds, hop_seconds)
         Pooling(pooling, span)
         check_span(span, resolved)
-        return Spec(
+        return EmbeddingSpec(
             model=self.name,
-            revision=self._line.checkpoint.revision,
+            revision=self._pipeline.checkpoint.revision,
             tap=str(resolved),
             pooling=pooling,
             span=span,
             prompt=self._rendered([resolved], prompt),
             window_seconds=windowing.window_seconds,
             hop_seconds=windowing.hop,
-            dtype=self._line.dtype_name,
+            dtype=self._pipeline.dtype_name,
         )
 
     @overload
@@ -155,16 +155,16 @@ class Encoding(Opened):
             check_span(span, resolved)
         if errors not in ("raise", "yield"):
             raise OptionError(f"errors={errors!r}: use 'raise' or 'yield'")
-        rendered = self._rendered(list(named.values()), prompt)
+        prompt_text = self._rendered(list(named.values()), prompt)
         windowing = Windowing(window_seconds, hop_seconds)
 
         def vectors() -> Iterator[Any]:
             for reading in read(  # which nothing else holds, so that an error ends its threads
-                self._line,
+                self._pipeline,
                 audio,
                 list(named.values()),
                 how.window,
-                rendered=rendered,
+                prompt_text=prompt_text,
                 windowing=windowing,
                 sampling_rate=sampling_rate,
             ):
@@ -184,11 +184,11 @@ class Encoding(Opened):
     @overload
     def activations(
         self, audio: AudioInput, **options: Unpack[ActivationsOptions]
-    ) -> dict[str, Frames]: ...
+    ) -> dict[str, HiddenStates]: ...
     @overload
     def activations(
         self, audio: Many, **options: Unpack[ActivationsOptions]
-    ) -> list[dict[str, Frames]]: ...
+    ) -> list[dict[str, HiddenStates]]: ...
     def activations(
         self,
         audio: AudioInput | Many,
@@ -199,7 +199,7 @@ class Encoding(Opened):
         sampling_rate: int | None = None,
         window_seconds: float = Windowing.window_seconds,
         hop_seconds: float | None = None,
-    ) -> dict[str, Frames] | list[dict[str, Frames]]:
+    ) -> dict[str, HiddenStates] | list[dict[str, HiddenStates]]:
         """The rows of any set of taps, in one forward pass that stops after the deepest.
 
         Args:
@@ -209,7 +209,7 @@ class Encoding(Opened):
                 span "generated"; greedy).
 
         Returns:
-            A dict from tap, as it was written, to `Frames`; for a list a list of dicts.
+            A dict from tap, as it was written, to `HiddenStates`; for a list a list of dicts.
 
         Raises:
             AudioError, TapError, OptionError: for what can't be heard, read or meant.
@@ -228,11 +228,11 @@ class Encoding(Opened):
         inputs, single = open_inputs(audio)
         results = []
         for reading in read(
-            self._line,
+            self._pipeline,
             inputs,
             list(named.values()),
-            rows_and_runs,
-            rendered=self._rendered(list(named.values()), prompt),
+            rows_and_segments,
+            prompt_text=self._rendered(list(named.values()), prompt),
             windowing=Windowing(window_seconds, hop_seconds),
             sampling_rate=sampling_rate,
             continuation=continuation,
@@ -246,6 +246,6 @@ class Encoding(Opened):
     def _stacked(self, vectors: list[Any], tap: str | Tap, pooling: PoolingName) -> Any:
         if pooling == "none":
             return vectors
-        width = pooled_width(pooling, self.geometry.width(self.geometry.tap(tap)))
+        width = pooled_width(pooling, self.dimensions.width(self.dimensions.tap(tap)))
         empty = np.zeros((0, width), np.float32)
         return np.stack(vectors) if vectors else empty

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from qwen_audio.analysis.files import check_target, save_arrays
 from qwen_audio.errors import MissingExtraError, OptionError
 
-from .spec import Spec
+from .spec import EmbeddingSpec
 
 __all__ = ["SUFFIXES", "VectorFile", "check_output"]
 
@@ -54,7 +54,7 @@ class VectorFile:
         OptionError: for a path that can't be written to; also in `add` and at the end.
     """
 
-    def __init__(self, path: str | Path, spec: Spec) -> None:
+    def __init__(self, path: str | Path, spec: EmbeddingSpec) -> None:
         self.target, self.spec = check_output(path), spec
         self.sources: list[str] = []
         self.shapes: list[tuple[int, ...]] = []

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from qwen_audio.audio.log_mel import audio_tokens, encoder_frames, mel_frames
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform, Window, Windowing
-from qwen_audio.inference.cost import Plan
-from qwen_audio.inference.pipeline import Line
-from qwen_audio.models.tap import Geometry, Stage, Tap
+from qwen_audio.inference.cost import CostEstimate
+from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.models.tap import ModelDimensions, Stage, Tap
 
-__all__ = ["Inspection", "TapStory", "WindowStory", "inspect_line"]
+__all__ = ["ShapeTrace", "TapSummary", "WindowSummary", "trace_shapes"]
 
 
 @dataclass(frozen=True)
-class WindowStory:
+class WindowSummary:
     """What one window becomes: samples, frames, tokens, positions."""
 
     window: Window
@@ -29,7 +29,7 @@ class WindowStory:
 
 
 @dataclass(frozen=True)
-class TapStory:
+class TapSummary:
     """What can be read at one tap, over all windows, and what it takes of the checkpoint."""
 
     tap: str
@@ -42,8 +42,8 @@ class TapStory:
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """See `QwenAudio.inspect`. `dataclasses.asdict` gives it as plain data."""
+class ShapeTrace:
+    """See `AudioModel.inspect`. `dataclasses.asdict` gives it as plain data."""
 
     name: str
     seconds: float
@@ -53,50 +53,54 @@ class Inspection:
     source_format: str
     prompt: str
     mel_bins: int
-    windows: tuple[WindowStory, ...]
-    taps: tuple[TapStory, ...]
-    text: Plan
+    windows: tuple[WindowSummary, ...]
+    taps: tuple[TapSummary, ...]
+    text: CostEstimate
     """What generating needs: all of the checkpoint."""
 
 
-def inspect_line(line: Line, waveform: Waveform, windowing: Windowing, rendered: str) -> Inspection:
+def trace_shapes(
+    pipeline: Pipeline, waveform: Waveform, windowing: Windowing, prompt_text: str
+) -> ShapeTrace:
     """Count a waveform's way along a line, for a rendered prompt."""
-    ids = len(line.prompts.ids(rendered))
+    ids = len(pipeline.prompts.ids(prompt_text))
     windows = tuple(_window(window, ids) for window in waveform.windows(windowing))
-    geometry = line.checkpoint.geometry
-    return Inspection(
+    geometry = pipeline.checkpoint.dimensions
+    return ShapeTrace(
         name=waveform.name,
         seconds=waveform.duration_seconds,
         samples=waveform.samples.size,
         source_rate_hz=waveform.source_rate_hz,
         source_channels=waveform.source_channels,
         source_format=waveform.source_format,
-        prompt=rendered,
+        prompt=prompt_text,
         mel_bins=geometry.mel_bins,
         windows=windows,
-        taps=tuple(_tap(line, geometry, tap, windows) for tap in geometry.taps()),
-        text=line.plan(None),
+        taps=tuple(_tap(pipeline, geometry, tap, windows) for tap in geometry.taps()),
+        text=pipeline.cost(None),
     )
 
 
-def _window(window: Window, ids: int) -> WindowStory:
+def _window(window: Window, ids: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
     mel = mel_frames(samples)
     tokens = audio_tokens(mel)
-    return WindowStory(window, samples, mel, encoder_frames(mel), tokens, ids, ids - 1 + tokens)
+    return WindowSummary(window, samples, mel, encoder_frames(mel), tokens, ids, ids - 1 + tokens)
 
 
-def _tap(line: Line, geometry: Geometry, tap: Tap, windows: tuple[WindowStory, ...]) -> TapStory:
+def _tap(
+    pipeline: Pipeline, geometry: ModelDimensions, tap: Tap, windows: tuple[WindowSummary, ...]
+) -> TapSummary:
     count = {
         Stage.MEL: lambda w: w.mel_frames,
         Stage.ENCODER: lambda w: w.encoder_frames,
         Stage.AUDIO_TOWER: lambda w: w.audio_tokens,
         Stage.PROJECTOR: lambda w: w.audio_tokens,
-        Stage.LM: lambda w: w.positions,
-        Stage.LM_NORM: lambda w: w.positions,
+        Stage.LM: lambda w: w.build_inputs,
+        Stage.LM_NORM: lambda w: w.build_inputs,
     }[tap.stage]
-    plan = line.plan(tap)
-    return TapStory(
+    plan = pipeline.cost(tap)
+    return TapSummary(
         tap=str(tap),
         rows=sum(count(window) for window in windows),
         width=geometry.width(tap),

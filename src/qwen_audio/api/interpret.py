@@ -11,17 +11,17 @@ import numpy as np
 from jaxtyping import Float64
 
 from qwen_audio.analysis import structure as views
-from qwen_audio.analysis.logit_lens import Lens, follow
+from qwen_audio.analysis.logit_lens import LogitLens, follow
 from qwen_audio.analysis.logit_lens_readout import LensReading, read_windows
-from qwen_audio.analysis.similarity import Layers, cka_matrix
+from qwen_audio.analysis.similarity import LayerSimilarity, cka_matrix
 from qwen_audio.analysis.view import COLUMNS, ENVELOPE_POINTS, View, decibels, spread
 from qwen_audio.audio.load import AudioInput, Many, load_waveform, open_inputs
 from qwen_audio.audio.waveform import Waveform, Windowing
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.batching import batched_pieces
+from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.pooling import SpanName
 from qwen_audio.inference.reader import read
-from qwen_audio.inference.reducers import groups, lengths, stretches_of
+from qwen_audio.inference.reducers import groups, lengths, mean_segments
 from qwen_audio.models.tap import Stage, Tap
 
 from .base import Opened
@@ -39,8 +39,8 @@ class Looking(Opened):
     @property
     def mel_hz(self) -> Float64[np.ndarray, "bins"]:
         """Where the bands of the log-mel spectrogram lie: the middle of each, in Hz."""
-        filters = np.asarray(self._line.checkpoint.extractor.mel_filters, np.float64)
-        hz = np.linspace(0, self._line.checkpoint.extractor.sampling_rate / 2, len(filters))
+        filters = np.asarray(self._pipeline.checkpoint.extractor.mel_filters, np.float64)
+        hz = np.linspace(0, self._pipeline.checkpoint.extractor.sampling_rate / 2, len(filters))
         return (hz[:, None] * filters).sum(axis=0) / filters.sum(axis=0)
 
     @overload
@@ -73,22 +73,24 @@ class Looking(Opened):
         Raises:
             AudioError, TapError, OptionError: for what can't be heard, read or meant.
         """
-        resolved = self.geometry.tap(tap)
-        rendered = self._rendered([resolved], prompt)
+        resolved = self.dimensions.tap(tap)
+        prompt_text = self._rendered([resolved], prompt)
         windowing = Windowing(window_seconds)
         inputs, single = open_inputs(audio)
         results = []
         for item in inputs:
             waveform = load_waveform(item, sampling_rate=sampling_rate)
             results.append(
-                self._view(waveform, resolved, rendered, windowing, columns, kernel_seconds, depth)
+                self._view(
+                    waveform, resolved, prompt_text, windowing, columns, kernel_seconds, depth
+                )
             )
         return results[0] if single else results
 
     @overload
-    def lens(self, audio: AudioInput, **options: Unpack[LensOptions]) -> Lens: ...
+    def lens(self, audio: AudioInput, **options: Unpack[LensOptions]) -> LogitLens: ...
     @overload
-    def lens(self, audio: Many, **options: Unpack[LensOptions]) -> list[Lens]: ...
+    def lens(self, audio: Many, **options: Unpack[LensOptions]) -> list[LogitLens]: ...
     def lens(
         self,
         audio: AudioInput | Many,
@@ -102,8 +104,8 @@ class Looking(Opened):
         sampling_rate: int | None = None,
         window_seconds: float = Windowing.window_seconds,
         hop_seconds: float | None = None,
-    ) -> Lens | list[Lens]:
-        """What would be said at every position and level of the language model: see `Lens`.
+    ) -> LogitLens | list[LogitLens]:
+        """What would be said at every position and level of the language model: see `LogitLens`.
 
         One forward pass; then the final norm and head over its rows, a few at a time, so that no
         more than a few positions' scores of the whole vocabulary are ever in memory.
@@ -121,21 +123,23 @@ class Looking(Opened):
         """
         levels = self._levels(taps)
         reading = LensReading(
-            self._line, levels, span, top, follow(self._line.prompts, tokens), nearest
+            self._pipeline, levels, span, top, follow(self._pipeline.prompts, tokens), nearest
         )
-        rendered = self._line.prompts.render(prompt)
+        prompt_text = self._pipeline.prompts.render(prompt)
         windowing = Windowing(window_seconds, hop_seconds)
         inputs, single = open_inputs(audio)
         held: dict[int, list[Any]] = {}
         names: dict[int, str] = {}
-        for batch in batched_pieces(self._line, inputs, sampling_rate, windowing):
-            for piece, window in zip(batch, read_windows(reading, batch, rendered), strict=True):
+        for batch in batched_windows(self._pipeline, inputs, sampling_rate, windowing):
+            for piece, window in zip(batch, read_windows(reading, batch, prompt_text), strict=True):
                 held.setdefault(piece.clip, []).append(window)
                 names[piece.clip] = piece.recording.name
-        results = [reading.lens(names[clip], rendered, windows) for clip, windows in held.items()]
+        results = [
+            reading.lens(names[clip], prompt_text, windows) for clip, windows in held.items()
+        ]
         return results[0] if single else results
 
-    def layers(
+    def layer_similarity(
         self,
         audio: Many,
         *,
@@ -144,8 +148,8 @@ class Looking(Opened):
         examples: int = 512,
         sampling_rate: int | None = None,
         window_seconds: float = Windowing.window_seconds,
-    ) -> Layers:
-        """How alike the taps of the line are, over a set of recordings: see `Layers`.
+    ) -> LayerSimilarity:
+        """How alike the taps of the line are, over a set of recordings: see `LayerSimilarity`.
 
         The same stretches of sound are compared at every tap: 40 ms each, or as much longer as it
         takes for all windows together to have at most `examples` of them.
@@ -166,7 +170,7 @@ class Looking(Opened):
         if len(named) < 2:
             raise OptionError(f"taps={list(named)}: name two or more to compare")
         deep = any(tap.in_language_model for tap in named.values())
-        rendered = self._line.prompts.render(prompt) if deep else self._rendered([], prompt)
+        prompt_text = self._pipeline.prompts.render(prompt) if deep else self._rendered([], prompt)
         waveforms = [load_waveform(item, sampling_rate=sampling_rate) for item in audio]
         windowing = Windowing(window_seconds)
         windows = sum(len(waveform.windows(windowing)) for waveform in waveforms)
@@ -179,11 +183,13 @@ class Looking(Opened):
         for rate in {tap.rate_hz for tap in named.values()}:  # a pass each
             mine = {name: tap for name, tap in named.items() if tap.rate_hz == rate}
             for reading in read(
-                self._line,
+                self._pipeline,
                 waveforms,
                 list(mine.values()),
-                partial(stretches_of, per_token=round(rate / _TOKENS_HZ), most=examples // windows),
-                rendered=rendered,
+                partial(
+                    mean_segments, per_token=round(rate / _TOKENS_HZ), most=examples // windows
+                ),
+                prompt_text=prompt_text,
                 windowing=windowing,
             ):
                 if isinstance(reading, AudioError):
@@ -192,7 +198,7 @@ class Looking(Opened):
                     for name, tap in mine.items():
                         stretches[name].append(kept[tap])
         rows = [np.concatenate(stretches[name]) for name in named]
-        return Layers(
+        return LayerSimilarity(
             tuple(waveform.name for waveform in waveforms),
             tuple(named),
             cka_matrix(rows).astype(np.float32),
@@ -210,7 +216,7 @@ class Looking(Opened):
             if tap.stage is not Stage.LM:
                 raise OptionError(
                     f"{tap} has no words: the lens reads the language model's levels, lm.0 to "
-                    f"lm.{self.geometry.lm_layers}"
+                    f"lm.{self.dimensions.lm_layers}"
                 )
         return levels
 
@@ -218,7 +224,7 @@ class Looking(Opened):
         self,
         waveform: Waveform,
         tap: Tap,
-        rendered: str | None,
+        prompt_text: str | None,
         windowing: Windowing,
         columns: int,
         kernel_seconds: float | None,
@@ -228,7 +234,12 @@ class Looking(Opened):
         # Averaged within a window first, to a quarter of a column; then onto the columns.
         keep = partial(groups, most=max(1, math.ceil(4 * columns / windows)))
         (reading,) = read(
-            self._line, [waveform], [_MEL, tap], keep, rendered=rendered, windowing=windowing
+            self._pipeline,
+            [waveform],
+            [_MEL, tap],
+            keep,
+            prompt_text=prompt_text,
+            windowing=windowing,
         )
         if isinstance(reading, AudioError):
             raise reading
@@ -245,7 +256,7 @@ class Looking(Opened):
             placed[read_tap] = spread(rows, *where, read_tap.hop_seconds, columns)
         more: dict[str, Any] = {}
         if depth:
-            more = self._depth(waveform, rendered, windowing)
+            more = self._depth(waveform, prompt_text, windowing)
         return View.made(
             waveform.name,
             tap,
@@ -260,12 +271,17 @@ class Looking(Opened):
         )
 
     def _depth(
-        self, waveform: Waveform, rendered: str | None, windowing: Windowing
+        self, waveform: Waveform, prompt_text: str | None, windowing: Windowing
     ) -> dict[str, Any]:
         """The quartiles of the lengths of the audio's rows, at every tap."""
-        prompted = self._line.prompts.render(None) if rendered is None else rendered
+        prompted = self._pipeline.prompts.render(None) if prompt_text is None else prompt_text
         (reading,) = read(
-            self._line, [waveform], self.taps, lengths, rendered=prompted, windowing=windowing
+            self._pipeline,
+            [waveform],
+            self.taps,
+            lengths,
+            prompt_text=prompted,
+            windowing=windowing,
         )
         if isinstance(reading, AudioError):
             raise reading

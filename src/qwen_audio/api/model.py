@@ -9,19 +9,19 @@ import torch
 
 from qwen_audio.audio.load import AudioInput, Many, load_waveform, open_inputs
 from qwen_audio.audio.waveform import Windowing
-from qwen_audio.inference.pipeline import Line
+from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
 from qwen_audio.weights.device import available_bytes, resolve_bytes, resolve_device, resolve_dtype
 from qwen_audio.weights.download import Report
 
 from .describe import Describing
 from .encode import Encoding
-from .inspection import Inspection, inspect_line
+from .inspection import ShapeTrace, trace_shapes
 from .interpret import Looking
 from .options import InspectOptions
-from .parity import Certificate, certify, synthetic_clips
+from .parity import ParityReport, check_parity, synthetic_clips
 
-__all__ = ["QwenAudio", "load"]
+__all__ = ["AudioModel", "load"]
 
 _SHARE_OF_MEMORY = 0.9
 """Of what is free when a model is loaded: others want some, too."""
@@ -36,7 +36,7 @@ def load(
     chat: bool | None = None,
     max_memory: str | int | None = None,
     on_download: Report | None = None,
-) -> QwenAudio:
+) -> AudioModel:
     """Open a checkpoint. No weights are read until a tap needs them.
 
     Args:
@@ -59,8 +59,8 @@ def load(
     where = resolve_device(device)
     limit = resolve_bytes(max_memory)
     checkpoint = Checkpoint(model, revision)
-    return QwenAudio(
-        Line(
+    return AudioModel(
+        Pipeline(
             checkpoint,
             where,
             resolve_dtype(dtype, checkpoint.dtype, where),
@@ -71,7 +71,7 @@ def load(
     )
 
 
-class QwenAudio(Describing, Encoding, Looking):
+class AudioModel(Describing, Encoding, Looking):
     """One checkpoint's line. Made by `load`.
 
     Every method takes one input or a list of them, and gives one result or a list. An input is a
@@ -80,9 +80,9 @@ class QwenAudio(Describing, Encoding, Looking):
     """
 
     @overload
-    def inspect(self, audio: AudioInput, **options: Unpack[InspectOptions]) -> Inspection: ...
+    def inspect(self, audio: AudioInput, **options: Unpack[InspectOptions]) -> ShapeTrace: ...
     @overload
-    def inspect(self, audio: Many, **options: Unpack[InspectOptions]) -> list[Inspection]: ...
+    def inspect(self, audio: Many, **options: Unpack[InspectOptions]) -> list[ShapeTrace]: ...
     def inspect(
         self,
         audio: AudioInput | Many,
@@ -91,25 +91,25 @@ class QwenAudio(Describing, Encoding, Looking):
         sampling_rate: int | None = None,
         window_seconds: float = Windowing.window_seconds,
         hop_seconds: float | None = None,
-    ) -> Inspection | list[Inspection]:
-        """A clip's whole story on the line, without computing it: see `Inspection`."""
+    ) -> ShapeTrace | list[ShapeTrace]:
+        """A clip's whole story on the line, without computing it: see `ShapeTrace`."""
         inputs, single = open_inputs(audio)
         windowing = Windowing(window_seconds, hop_seconds)
-        rendered = self._line.prompts.render(prompt)
+        prompt_text = self._pipeline.prompts.render(prompt)
         results = [
-            inspect_line(
-                self._line,
+            trace_shapes(
+                self._pipeline,
                 load_waveform(item, sampling_rate=sampling_rate),
                 windowing,
-                rendered,
+                prompt_text,
             )
             for item in inputs
         ]
         return results[0] if single else results
 
-    def certify(
+    def check_parity(
         self, audio: AudioInput | Many | None = None, *, prompt: str | None = None
-    ) -> Certificate:
+    ) -> ParityReport:
         """Compare with transformers' own model on this machine, tap by tap, as deep as memory
         allows; on sounds made for it, or on recordings of at most 30 s.
 
@@ -121,8 +121,9 @@ class QwenAudio(Describing, Encoding, Looking):
         if audio is not None:
             inputs, _ = open_inputs(audio)
             clips = [load_waveform(item) for item in inputs]
-        return certify(self._line, clips, prompt)
+        return check_parity(self._pipeline, clips, prompt)
 
     def __repr__(self) -> str:
         taps = " → ".join(str(tap) for tap in (self.taps[0], self.taps[-1]))
-        return f"QwenAudio({self.name!r}, {taps}, {self._line.dtype_name} on {self._line.device})"
+        where = f"{self.dtype} on {self._pipeline.device}"
+        return f"AudioModel({self.name!r}, {taps}, {where})"

@@ -16,9 +16,9 @@ __all__ = [
     "DescribeOptions",
     "EncodeManyOptions",
     "EncodeOptions",
-    "HearOptions",
     "InspectOptions",
     "LensOptions",
+    "SessionOptions",
     "Vectors",
     "ViewOptions",
 ]
@@ -27,22 +27,22 @@ __all__ = [
 Vectors = Float32[np.ndarray, "... width"]
 
 
-class HearOptions(TypedDict, total=False):
-    """Of `QwenAudio.listen`; the other verbs take these too."""
+class SessionOptions(TypedDict, total=False):
+    """Of `AudioModel.session`; the other verbs take these too."""
 
     sampling_rate: int | None
     window_seconds: float
     hop_seconds: float | None
 
 
-class InspectOptions(HearOptions, total=False):
-    """Of `QwenAudio.inspect`."""
+class InspectOptions(SessionOptions, total=False):
+    """Of `AudioModel.inspect`."""
 
     prompt: str | None
 
 
 class DescribeOptions(InspectOptions, total=False):
-    """Of `QwenAudio.describe`."""
+    """Of `AudioModel.describe`."""
 
     stream: Callable[[str], None] | None
     max_new_tokens: int
@@ -52,7 +52,7 @@ class DescribeOptions(InspectOptions, total=False):
 
 
 class EncodeOptions(InspectOptions, total=False):
-    """Of `QwenAudio.encode`."""
+    """Of `AudioModel.encode`."""
 
     tap: str | Tap
     pooling: PoolingName
@@ -60,7 +60,7 @@ class EncodeOptions(InspectOptions, total=False):
 
 
 class EncodeManyOptions(InspectOptions, total=False):
-    """Of `QwenAudio.encode` for several taps at once."""
+    """Of `AudioModel.encode` for several taps at once."""
 
     tap: Required[list[Any] | tuple[Any, ...]]
     pooling: PoolingName
@@ -68,14 +68,14 @@ class EncodeManyOptions(InspectOptions, total=False):
 
 
 class ActivationsOptions(InspectOptions, total=False):
-    """Of `QwenAudio.activations`."""
+    """Of `AudioModel.activations`."""
 
     taps: Required[Iterable[str | Tap]]
     generate: int
 
 
 class LensOptions(InspectOptions, total=False):
-    """Of `QwenAudio.lens`."""
+    """Of `AudioModel.lens`."""
 
     span: SpanName
     taps: Iterable[str | Tap] | None
@@ -85,7 +85,7 @@ class LensOptions(InspectOptions, total=False):
 
 
 class ViewOptions(TypedDict, total=False):
-    """Of `QwenAudio.view`."""
+    """Of `AudioModel.view`."""
 
     tap: str | Tap
     prompt: str | None

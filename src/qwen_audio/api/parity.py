@@ -23,15 +23,15 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, WINDOW_SECONDS, Waveform, Windowing
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.cost import make_plan
-from qwen_audio.inference.pipeline import Line
+from qwen_audio.inference.cost import estimate_cost
+from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.reader import read
-from qwen_audio.inference.reducers import rows_and_runs
+from qwen_audio.inference.reducers import rows_and_segments
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import available_bytes
 from qwen_audio.weights.module_store import empty_module
 
-__all__ = ["Certificate", "TapParity", "certify", "synthetic_clips"]
+__all__ = ["ParityReport", "TapParity", "check_parity", "synthetic_clips"]
 
 # Float32 differs by the order of its sums. In 16 bits both sides round every product, and differ
 # from each other as each does from the truth: there the direction is what can be held.
@@ -58,7 +58,7 @@ class TapParity:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class ParityReport:
     """What was compared, on what, and with which result. `dataclasses.asdict` gives plain data."""
 
     model: str
@@ -84,7 +84,9 @@ class Certificate:
         )
 
 
-def certify(line: Line, clips: Sequence[Waveform], prompt: str | None = None) -> Certificate:
+def check_parity(
+    pipeline: Pipeline, clips: Sequence[Waveform], prompt: str | None = None
+) -> ParityReport:
     """Compare every tap, as deep as memory allows, on some clips of at most 30 s.
 
     Raises:
@@ -97,24 +99,28 @@ def certify(line: Line, clips: Sequence[Waveform], prompt: str | None = None) ->
                 f"{clip.name} lasts {clip.duration_seconds:.1f} s, but transformers hears "
                 f"{WINDOW_SECONDS:g} s at most: give a shorter clip"
             )
-    taps = line.checkpoint.geometry.taps()
-    depth = _depth(line)
-    compared = [tap for tap in taps if _within(tap, depth, line.checkpoint.geometry.lm_layers)]
-    rendered = line.prompts.render(prompt)
-    readings = read(line, clips, compared, rows_and_runs, rendered=rendered, windowing=Windowing())
+    taps = pipeline.checkpoint.dimensions.taps()
+    depth = _depth(pipeline)
+    compared = [
+        tap for tap in taps if _within(tap, depth, pipeline.checkpoint.dimensions.lm_layers)
+    ]
+    prompt_text = pipeline.prompts.render(prompt)
+    readings = read(
+        pipeline, clips, compared, rows_and_segments, prompt_text=prompt_text, windowing=Windowing()
+    )
     ours: list[dict[Tap, Float32[np.ndarray, "_rows _width"]]] = []
     for reading in readings:
         if isinstance(reading, AudioError):
             raise reading
         ours.append({tap: reading.kept[0][tap][0] for tap in compared})
-    line.parts.release()
-    composite = _Composite(line, depth)
-    theirs = [composite.taps(clip, rendered) for clip in clips]
-    return Certificate(
-        model=line.checkpoint.name,
-        revision=line.checkpoint.revision,
-        dtype=line.dtype_name,
-        device=str(line.device),
+    pipeline.modules.release()
+    composite = _Composite(pipeline, depth)
+    theirs = [composite.taps(clip, prompt_text) for clip in clips]
+    return ParityReport(
+        model=pipeline.checkpoint.name,
+        revision=pipeline.checkpoint.revision,
+        dtype=pipeline.dtype_name,
+        device=str(pipeline.device),
         machine=f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
         torch=torch.__version__,
         transformers=transformers.__version__,
@@ -124,8 +130,8 @@ def certify(line: Line, clips: Sequence[Waveform], prompt: str | None = None) ->
             for tap in compared
         ),
         left_out=tuple(str(tap) for tap in taps if tap not in compared),
-        least_cosine=_LEAST_COSINE[line.dtype],
-        largest_error=_LARGEST_ERROR.get(line.dtype),
+        least_cosine=_LEAST_COSINE[pipeline.dtype],
+        largest_error=_LARGEST_ERROR.get(pipeline.dtype),
     )
 
 
@@ -143,17 +149,17 @@ def synthetic_clips() -> list[Waveform]:
     return clips
 
 
-def _depth(line: Line) -> int:
+def _depth(pipeline: Pipeline) -> int:
     """How many decoder layers of the composite model fit, its table of embeddings included."""
-    checkpoint, free = line.checkpoint, available_bytes(line.device)
+    checkpoint, free = pipeline.checkpoint, available_bytes(pipeline.device)
     table = checkpoint.text_config.vocab_size * checkpoint.text_config.hidden_size
-    for depth in range(checkpoint.geometry.lm_layers, 0, -1):
-        plan = make_plan(checkpoint, Tap(Stage.LM, depth), line.dtype, line.device)
-        if plan.peak_memory_bytes + table * line.dtype.itemsize <= _SHARE_OF_MEMORY * free:
+    for depth in range(checkpoint.dimensions.lm_layers, 0, -1):
+        plan = estimate_cost(checkpoint, Tap(Stage.LM, depth), pipeline.dtype, pipeline.device)
+        if plan.peak_memory_bytes + table * pipeline.dtype.itemsize <= _SHARE_OF_MEMORY * free:
             return depth
     raise OptionError(
         f"{free / 1e9:.1f} GB of memory are free, which does not hold the ear and one layer of "
-        f"{checkpoint.name} in {line.dtype_name}: close other programs, or use a 16-bit dtype"
+        f"{checkpoint.name} in {pipeline.dtype_name}: close other programs, or use a 16-bit dtype"
     )
 
 
@@ -181,9 +187,9 @@ def _parity(
 class _Composite:
     """transformers' model of one checkpoint, with `depth` decoder layers and hooks at every tap."""
 
-    def __init__(self, line: Line, depth: int) -> None:
-        self._line = line
-        checkpoint = line.checkpoint
+    def __init__(self, pipeline: Pipeline, depth: int) -> None:
+        self._pipeline = pipeline
+        checkpoint = pipeline.checkpoint
         config: Any = copy.deepcopy(checkpoint.config)
         config.text_config.num_hidden_layers = depth
         config.text_config.layer_types = config.text_config.layer_types[:depth]
@@ -200,16 +206,18 @@ class _Composite:
             *((f"language_model.model.layers.{k}.", text.layers[k]) for k in range(depth)),
         ):
             tensors = checkpoint.tensors.read(
-                prefix, convert=lambda t: t.to(line.device, line.dtype)
+                prefix, convert=lambda t: t.to(pipeline.device, pipeline.dtype)
             )
             module.load_state_dict(tensors, strict=True, assign=True)
-        self._model = model.eval().requires_grad_(False).to(line.device)
+        self._model = model.eval().requires_grad_(False).to(pipeline.device)
 
     @torch.inference_mode()
-    def taps(self, clip: Waveform, rendered: str) -> dict[str, Float32[np.ndarray, "_rows _width"]]:
+    def taps(
+        self, clip: Waveform, prompt_text: str
+    ) -> dict[str, Float32[np.ndarray, "_rows _width"]]:
         """Every tap of one clip: the rows that are its own, without padding."""
-        line, model = self._line, self._model
-        features = line.checkpoint.extractor(
+        pipeline, model = self._pipeline, self._model
+        features = pipeline.checkpoint.extractor(
             clip.samples,
             sampling_rate=SAMPLE_RATE_HZ,
             return_attention_mask=True,
@@ -237,13 +245,13 @@ class _Composite:
         for k, layer in enumerate(text.layers, start=1):
             on(layer, f"lm.{k}", None)
         on(text.norm, "lm.norm", None)
-        ids = torch.tensor([line.prompts.merged(line.prompts.ids(rendered), [tokens])])
+        ids = torch.tensor([pipeline.prompts.merged(pipeline.prompts.ids(prompt_text), [tokens])])
         try:
             model(
-                input_ids=ids.to(line.device),
-                attention_mask=torch.ones_like(ids).to(line.device),
-                input_features=features["input_features"].to(line.device, line.dtype),
-                feature_attention_mask=features["attention_mask"].to(line.device),
+                input_ids=ids.to(pipeline.device),
+                attention_mask=torch.ones_like(ids).to(pipeline.device),
+                input_features=features["input_features"].to(pipeline.device, pipeline.dtype),
+                feature_attention_mask=features["attention_mask"].to(pipeline.device),
                 use_cache=False,
             )
         finally:

@@ -10,16 +10,16 @@ import torch
 
 from qwen_audio.audio.waveform import WINDOW_SECONDS, Waveform, Window
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.decoder import Positions
+from qwen_audio.inference.decoder import DecoderInput
 from qwen_audio.inference.generation import TextStream
-from qwen_audio.inference.pipeline import Line
+from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.sampling import Sampling
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix
 from qwen_audio.models.qwen2_audio.prompt import Message
 
 from .answer import Answer, Description, prefix
 
-__all__ = ["Listening", "answer_conversation", "make_answer"]
+__all__ = ["AudioSession", "answer_conversation", "make_answer"]
 
 
 @dataclass
@@ -33,21 +33,23 @@ class _Memory:
     turns: list[Message] = field(default_factory=list)
 
 
-class Listening:
-    """A recording that the model has heard; made by `QwenAudio.listen`.
+class AudioSession:
+    """A recording that the model has heard; made by `AudioModel.session`.
 
     The encoder has run. The language model's keys and values for the audio are kept from the first
     question on, so that every later one costs its own tokens alone.
     """
 
-    def __init__(self, line: Line, name: str, heard: Sequence[tuple[Window, torch.Tensor]]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, name: str, heard: Sequence[tuple[Window, torch.Tensor]]
+    ) -> None:
         self.name = name
-        self._line = line
+        self._pipeline = pipeline
         self._memories = [_Memory(window, rows) for window, rows in heard]
 
     def __repr__(self) -> str:
         count = len(self._memories)
-        return f"Listening({self.name!r}, {count} window{'s' * (count != 1)})"
+        return f"AudioSession({self.name!r}, {count} window{'s' * (count != 1)})"
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -85,7 +87,7 @@ class Listening:
             OptionError: for a follow-up to a checkpoint that knows no turns, or bad sampling.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        in_turns = self._line.prompts.chat if chat is None else chat
+        in_turns = self._pipeline.prompts.chat if chat is None else chat
         if follow_up and not in_turns:
             raise OptionError(
                 "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
@@ -109,22 +111,26 @@ class Listening:
         sampling: Sampling,
         stream: Callable[[str], None] | None,
     ) -> Answer:
-        line = self._line
+        pipeline = self._pipeline
         earlier = memory.turns if follow_up else []
-        turns = [*earlier, line.prompts.turn(prompt, audio=not earlier)]
-        rendered = line.prompts.render_chat(turns) if earlier else line.prompts.render(prompt, chat)
-        clip = line.positions(rendered, memory.audio)
-        cache = line.lm.new_cache(1)
+        turns = [*earlier, pipeline.prompts.turn(prompt, audio=not earlier)]
+        prompt_text = (
+            pipeline.prompts.render_chat(turns)
+            if earlier
+            else pipeline.prompts.render(prompt, chat)
+        )
+        clip = pipeline.build_inputs(prompt_text, memory.audio)
+        cache = pipeline.lm.new_cache(1)
         if memory.cache is not None:
             # The last position is read again in any case: its state says what comes next.
             shared = min(common_prefix(memory.ids, clip.ids), len(clip.ids) - 1)
-            cache = memory.cache.cut(0, shared)
-        text = TextStream(line.prompts, stream) if stream is not None else None
-        (new,) = line.say(
+            cache = memory.cache.truncated(0, shared)
+        text = TextStream(pipeline.prompts, stream) if stream is not None else None
+        (new,) = pipeline.generate(
             [clip], sampling, chat=chat, cache=cache, on_tokens=text.update if text else None
         )
         memory.cache, memory.ids = cache, (*clip.ids, *new)[: cache.rows(0)]
-        answer = make_answer(line, clip, new, memory.window, chat)
+        answer = make_answer(pipeline, clip, new, memory.window, chat)
         if text:
             text.finish(answer.text)
         # Only now: a question that could not be answered is no part of the conversation.
@@ -133,7 +139,10 @@ class Listening:
 
 
 def answer_conversation(
-    line: Line, messages: Sequence[Message], waveforms: Sequence[Waveform], sampling: Sampling
+    pipeline: Pipeline,
+    messages: Sequence[Message],
+    waveforms: Sequence[Waveform],
+    sampling: Sampling,
 ) -> Answer:
     """The next turn of a conversation whose audios are given in order, each heard at once.
 
@@ -149,16 +158,16 @@ def answer_conversation(
                 f"conversation is heard at once, up to {WINDOW_SECONDS:g} s: cut it, or use "
                 "describe or listen, which hear longer audio in windows"
             )
-    audios = line.hear([line.mel(waveform.samples) for waveform in waveforms])
-    clip = line.positions(line.prompts.render_chat(messages), *audios)
-    (new,) = line.say([clip], sampling, chat=True)
+    audios = pipeline.encode_audio([pipeline.mel(waveform.samples) for waveform in waveforms])
+    clip = pipeline.build_inputs(pipeline.prompts.render_chat(messages), *audios)
+    (new,) = pipeline.generate([clip], sampling, chat=True)
     seconds = math.fsum(waveform.duration_seconds for waveform in waveforms)
-    return make_answer(line, clip, new, Window(0.0, seconds), chat=True)
+    return make_answer(pipeline, clip, new, Window(0.0, seconds), chat=True)
 
 
 def make_answer(
-    line: Line,
-    clip: Positions,
+    pipeline: Pipeline,
+    clip: DecoderInput,
     new: tuple[int, ...],
     window: Window,
     chat: bool | None = None,
@@ -166,11 +175,11 @@ def make_answer(
     """Tokens → an Answer that says what was given."""
     audio_tokens = 0 if clip.audio is None else len(clip.audio)
     return Answer(
-        text=line.prompts.text(new).strip(),
+        text=pipeline.prompts.text(new).strip(),
         window=window,
         audio_tokens=audio_tokens,
         prompt_tokens=len(clip.ids) - audio_tokens,
         token_ids=new,
-        complete=new[-1] in line.prompts.stop_ids(chat),
-        dtype=line.dtype_name,
+        complete=new[-1] in pipeline.prompts.stop_ids(chat),
+        dtype=pipeline.dtype_name,
     )

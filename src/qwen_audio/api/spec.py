@@ -12,11 +12,11 @@ from typing import Any
 from qwen_audio.audio.waveform import WINDOW_SECONDS
 from qwen_audio.errors import OptionError
 
-__all__ = ["Spec"]
+__all__ = ["EmbeddingSpec"]
 
 
 @dataclass(frozen=True)
-class Spec:
+class EmbeddingSpec:
     """The settings under which a vector was made, as stored beside it.
 
     `prompt` and `span` matter, and are set, only at taps in the language model.
@@ -40,7 +40,7 @@ class Spec:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword options of `QwenAudio.encode` and `QwenAudio.spec` that lead to it."""
+        """The keyword options of `AudioModel.encode` and `AudioModel.spec` that lead to it."""
         names = ("tap", "pooling", "span", "prompt", "window_seconds", "hop_seconds")
         return {name: getattr(self, name) for name in names}
 
@@ -49,7 +49,7 @@ class Spec:
         return json.dumps(self._settings(), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Spec:
+    def from_json(cls, text: str) -> EmbeddingSpec:
         """Raises OptionError for what is no JSON object, and for unknown or missing settings."""
         try:
             settings = json.loads(text)
@@ -60,7 +60,7 @@ class Spec:
         return cls.of(**settings)
 
     @classmethod
-    def of(cls, **settings: Any) -> Spec:
+    def of(cls, **settings: Any) -> EmbeddingSpec:
         """Raises OptionError, not TypeError, for unknown or missing settings."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(settings.keys() - known)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEL_FRAMES_PER_SECOND",
+    "AudioWindow",
     "LogMel",
-    "Piece",
     "audio_tokens",
     "encoder_frames",
     "log_mel",
@@ -111,7 +111,7 @@ def log_mel(samples: Float32[np.ndarray, "samples"], extractor: WhisperFeatureEx
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class AudioWindow:
     """One window of one recording, on its way through the line.
 
     Attributes:

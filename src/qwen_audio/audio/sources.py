@@ -123,12 +123,12 @@ class Found:
     """The recordings of all inputs, each once, and what lay among them and is none."""
 
     sources: tuple[Source, ...]
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
 
     def check(self) -> None:
         """Raises OptionError where there is nothing to hear, or all of it is not to be found."""
         if not self.sources:
-            others = f" among {len(self.passed_over)} files" if self.passed_over else ""
+            others = f" among {len(self.skipped)} files" if self.skipped else ""
             raise OptionError(f"there is no audio{others}: name recordings, or folders with some")
         reason = ""
         for source in self.sources:
@@ -152,14 +152,14 @@ def find_sources(inputs: Iterable[str | Path | Mapping[str, Value]]) -> Found:
         OptionError: for what matches nothing, and for manifests that name no recordings.
     """
     sources: dict[str, Source] = {}
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for item in inputs:
         for found in _expand(item):
             if isinstance(found, str):
-                passed_over.append(found)
+                skipped.append(found)
             else:
                 sources.setdefault(found.uri, found)
-    return Found(tuple(sources.values()), tuple(passed_over))
+    return Found(tuple(sources.values()), tuple(skipped))
 
 
 def _expand(item: str | Path | Mapping[str, Value]) -> Iterator[Source | str]:

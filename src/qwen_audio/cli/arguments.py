@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from qwen_audio import __version__
 
 from .collection import _add_collections
-from .options import Run, add_command, add_windows, options_parser
+from .options import CommandFunction, add_command, add_windows, options_parser
 from .plot_arguments import add_looking
 from .probe_arguments import add_probe
 
 __all__ = ["build_parser"]
 
 
-def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
+def build_parser(runs: Mapping[str, CommandFunction]) -> argparse.ArgumentParser:
     """The whole command line; `runs` says what each command does."""
     parser = argparse.ArgumentParser(
         prog="qwen-audio",
@@ -116,17 +116,17 @@ def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     taps = command("taps", "List every tap and what it takes, before any is fetched.", compute)
     taps.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
 
-    certify = command(
-        "certify",
+    parity = command(
+        "parity",
         "Compare every tap with transformers' own model, on this machine.",
         compute,
         asking,
     )
-    certify.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
-    certify.add_argument(
+    parity.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
+    parity.add_argument(
         "--audio", nargs="+", metavar="FILE", help="at most 30 s each (default: made for it)"
     )
-    certify.add_argument(
+    parity.add_argument(
         "-o",
         "--output",
         default="certificate.json",

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .console import complain, model_for, say, say_json
+from .console import model_for, print_error, print_json, print_line
 from .index import _index
-from .options import Run, add_command, add_windows, options_parser
+from .options import CommandFunction, add_command, add_windows, options_parser
 
 if TYPE_CHECKING:
     from qwen_audio.collection.collection import Collection
@@ -19,9 +19,9 @@ __all__ = ["RUNS"]
 
 def _search(options: argparse.Namespace) -> int:
     from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.table import Rows
+    from qwen_audio.collection.table import WindowTable
 
-    rows = Rows.open(options.collection)
+    rows = WindowTable.open(options.collection)
     model = model_for(rows.spec, options) if options.audio else None
     hits = Collection(rows, model).search(
         options.audio,
@@ -33,25 +33,25 @@ def _search(options: argparse.Namespace) -> int:
     )
     for hit in hits:
         if options.json:
-            say_json({"id": hit.id, "score": hit.score, **_plain(hit.columns)})
+            print_json({"id": hit.id, "score": hit.score, **_plain(hit.columns)})
         else:
-            say(str(hit))
+            print_line(str(hit))
     if not hits:
-        complain(f"nothing found among {rows.count()} windows")
+        print_error(f"nothing found among {rows.count()} windows")
         if options.json:
-            say_json([])
+            print_json([])
     return 0
 
 
 def _info(options: argparse.Namespace) -> int:
     found = dataclasses.asdict(_open(options).info())
     if options.json:
-        say_json(found)
+        print_json(found)
         return 0
     spec = found.pop("spec")
     for name, value in {**found, **{f"spec.{name}": value for name, value in spec.items()}}.items():
         shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-        say(f"{name.replace('_', ' '):20} {shown}")
+        print_line(f"{name.replace('_', ' '):20} {shown}")
     return 0
 
 
@@ -60,48 +60,50 @@ def _list(options: argparse.Namespace) -> int:
 
     for row in _open(options).recordings(options.where):
         if options.json:
-            say_json(row)
+            print_json(row)
         else:
             said = row["captions"]
             caption = f": {said[0]['caption']}" if len(said) == 1 else ""
             windows = f"{row['windows']} window{'s' * (row['windows'] != 1)}"
-            say(f"{row['source']}  {row['duration_seconds']:.1f} s, {windows}{caption}")
+            print_line(f"{row['source']}  {row['duration_seconds']:.1f} s, {windows}{caption}")
             for one in said[1:] and said:
-                say(f"  {Window(one['start_seconds'], one['end_seconds'])}  {one['caption']}")
+                print_line(
+                    f"  {Window(one['start_seconds'], one['end_seconds'])}  {one['caption']}"
+                )
     return 0
 
 
 def _failures(options: argparse.Namespace) -> int:
     for row in _open(options).failures():
         if options.json:
-            say_json(_plain(row))
+            print_json(_plain(row))
         else:
-            say(row["reason"])
+            print_line(row["reason"])
     return 0
 
 
 def _prune(options: argparse.Namespace) -> int:
     gone = _open(options).prune()
     if options.json:
-        say_json({"pruned": gone})
+        print_json({"pruned": gone})
     else:
         are = "recording is" if len(gone) == 1 else "recordings are"
-        say(f"{options.collection}: {len(gone)} {are} gone, and so are their rows")
+        print_line(f"{options.collection}: {len(gone)} {are} gone, and so are their rows")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
     from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.table import Rows
+    from qwen_audio.collection.table import WindowTable
 
-    rows = Rows.open(options.collection)
+    rows = WindowTable.open(options.collection)
     found = Collection(rows, model_for(rows.spec, options)).verify(sample=options.sample)
     if options.json:
-        say_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found))
     else:
         for problem in found.problems:
-            complain(problem)
-        say(
+            print_error(problem)
+        print_line(
             f"{options.collection}: {found.checked} recordings encoded anew, lowest cosine "
             f"{found.lowest_cosine:.6f}, {len(found.problems)} problems"
         )
@@ -111,9 +113,9 @@ def _verify(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     rows = _open(options).export(options.output, options.where)
     if options.json:
-        say_json({"output": options.output, "rows": rows})
+        print_json({"output": options.output, "rows": rows})
     else:
-        say(f"{options.output}: {rows} rows")
+        print_line(f"{options.output}: {rows} rows")
     return 0
 
 
@@ -145,7 +147,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def _add_collections(
     commands: Any,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, CommandFunction],
     model: argparse.ArgumentParser,
     compute: argparse.ArgumentParser,
     asking: argparse.ArgumentParser,

@@ -12,27 +12,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio.api.model import QwenAudio
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.model import AudioModel
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import AudioError, OptionError
 
 if TYPE_CHECKING:
-    from qwen_audio.api.model import QwenAudio
+    from qwen_audio.api.model import AudioModel
 
 __all__ = [
     "EMBEDDED",
     "bars",
     "check_stdin",
-    "complain",
     "download_bar",
     "each",
     "load_model",
     "model_for",
+    "print_error",
+    "print_json",
+    "print_line",
     "progress",
     "report_failures",
-    "say",
     "say_embedded",
-    "say_json",
     "show_table",
     "windowing_of",
 ]
@@ -138,7 +138,7 @@ def each(files: Sequence[str], work: Callable[[str], None]) -> int:
             work(file)
         except AudioError as error:  # this file's; any other error would be every file's
             failed += 1
-            complain(str(error))
+            print_error(str(error))
     return report_failures(failed, len(files))
 
 
@@ -155,11 +155,11 @@ def check_stdin(files: Sequence[str]) -> None:
 def report_failures(failed: int, files: int) -> int:
     """The exit status."""
     if failed and files > 1:
-        complain(f"{failed} of {files} files failed")
+        print_error(f"{failed} of {files} files failed")
     return int(failed > 0)
 
 
-def load_model(options: argparse.Namespace) -> QwenAudio:
+def load_model(options: argparse.Namespace) -> AudioModel:
     """The model that the options name."""
     from .stub_imports import fast_start
 
@@ -203,22 +203,22 @@ def show_table(table: Any) -> None:
     Console(width=width, highlight=False).print(table)
 
 
-def say_json(data: Any) -> None:
+def print_json(data: Any) -> None:
     """One line."""
     print(json.dumps(data, ensure_ascii=False))
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """One line on standard error."""
     print(f"qwen-audio: {line}", file=sys.stderr)
 
 
-def say(line: str = "", *, end: str = "\n") -> None:
+def print_line(line: str = "", *, end: str = "\n") -> None:
     """On standard output, at once."""
     print(line, end=end, flush=True)
 
 
-def model_for(spec: Spec, options: argparse.Namespace) -> QwenAudio:
+def model_for(spec: EmbeddingSpec, options: argparse.Namespace) -> AudioModel:
     """The model that made a collection, in the numbers it was made in, unless told otherwise."""
     meant = copy.copy(options)
     meant.model = getattr(options, "model", None) or spec.model

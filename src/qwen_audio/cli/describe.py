@@ -10,13 +10,13 @@ from qwen_audio.errors import AudioError
 
 from .console import (
     check_stdin,
-    complain,
     each,
     load_model,
+    print_error,
+    print_json,
+    print_line,
     progress,
     report_failures,
-    say,
-    say_json,
     windowing_of,
 )
 
@@ -32,21 +32,21 @@ def _describe(options: argparse.Namespace) -> int:
     live = sys.stdout.isatty() and not options.json and len(options.files) == 1
 
     def describe(file: str) -> None:
-        stream = (lambda text: say(text, end="")) if live else None
+        stream = (lambda text: print_line(text, end="")) if live else None
         text = model.describe(
             file, prompt=options.prompt, stream=stream, **sampling, **windowing_of(options)
         )
         if not text.complete:
-            complain(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
+            print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
         if options.json:
             answers = [dataclasses.asdict(answer) for answer in text.answers]
-            say_json({"source": file, "text": str(text), "answers": answers})
+            print_json({"source": file, "text": str(text), "answers": answers})
         elif live:
-            say()
+            print_line()
         elif len(options.files) > 1:
-            say(f"{file}: {text}" if len(text.answers) == 1 else f"{file}:\n{text}")
+            print_line(f"{file}: {text}" if len(text.answers) == 1 else f"{file}:\n{text}")
         else:
-            say(text)
+            print_line(text)
 
     return each(options.files, describe)
 
@@ -71,12 +71,12 @@ def _encode(options: argparse.Namespace) -> int:
         for source, of_source in zip(progress(options.files), vectors, strict=True):
             if isinstance(of_source, AudioError):
                 failed += 1
-                complain(str(of_source))
+                print_error(str(of_source))
             else:
                 file.add(source, of_source)
     status = report_failures(failed, len(options.files))
     if not file.sources:
-        complain(f"nothing could be encoded, so {output} was not written")
+        print_error(f"nothing could be encoded, so {output} was not written")
         return status
     summary = {
         "output": str(output),
@@ -86,11 +86,11 @@ def _encode(options: argparse.Namespace) -> int:
         "fingerprint": spec.fingerprint,
     }
     if options.json:
-        say_json(summary)
+        print_json(summary)
     else:
         shapes = " ".join("×".join(map(str, shape)) for shape in file.shapes[:3])
         more = " …" * (len(file.shapes) > 3)
-        say(
+        print_line(
             f"{output}: {len(file.sources)} × {spec.tap}, {spec.pooling} over {spec.span}, "
             f"{shapes}{more}, {spec.dtype}, spec {spec.fingerprint}"
         )

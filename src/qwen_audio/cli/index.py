@@ -12,7 +12,15 @@ from qwen_audio.collection.collection import Collection
 from qwen_audio.collection.progress import IndexProgress
 from qwen_audio.errors import CollectionError
 
-from .console import bars, complain, load_model, model_for, report_failures, say, say_json
+from .console import (
+    bars,
+    load_model,
+    model_for,
+    print_error,
+    print_json,
+    print_line,
+    report_failures,
+)
 
 
 def _index(options: argparse.Namespace) -> int:
@@ -39,18 +47,18 @@ def _index(options: argparse.Namespace) -> int:
                 show("index", settled, now.total, _progress(now))
 
         done = collection.index(found, retry=options.retry, on_progress=report)
-    if done.passed_over:
-        complain(f"passed over, as no audio by their names: {_some(done.passed_over)}")
+    if done.skipped:
+        print_error(f"passed over, as no audio by their names: {_some(done.skipped)}")
     for reason in done.failures.values():
-        complain(reason)
+        print_error(reason)
     if options.json:
-        say_json(dataclasses.asdict(done))
+        print_json(dataclasses.asdict(done))
     else:
         updated = f"{done.updated} updated, " if done.updated else ""
         heard = ""
         if done.audio_seconds:
             heard = f"; {_hours(done.audio_seconds, done.elapsed_seconds)}"
-        say(
+        print_line(
             f"{options.into}: {done.added} added, {done.replaced} replaced, {updated}"
             f"{done.unchanged} unchanged, {len(done.failures)} failed; {done.rows} rows{heard}"
         )
@@ -61,9 +69,9 @@ def _index(options: argparse.Namespace) -> int:
 def _made(options: argparse.Namespace, given: dict[str, Any], found: Found) -> Collection | None:
     """A new collection; none where there is one, if only since a moment ago."""
     from qwen_audio.collection.collection import WINDOW_OF_ROWS, Collection
-    from qwen_audio.collection.table import Rows
+    from qwen_audio.collection.table import WindowTable
 
-    if Rows.exists(options.into):
+    if WindowTable.exists(options.into):
         return None
     found.check()  # names that mean nothing shall leave nothing behind
     model = load_model(options)
@@ -76,7 +84,7 @@ def _made(options: argparse.Namespace, given: dict[str, Any], found: Found) -> C
             **{"window_seconds": WINDOW_OF_ROWS, **given},
         )
     except CollectionError:
-        if not Rows.exists(options.into):
+        if not WindowTable.exists(options.into):
             raise
         return None
 
@@ -84,9 +92,9 @@ def _made(options: argparse.Namespace, given: dict[str, Any], found: Found) -> C
 def _opened(options: argparse.Namespace, given: dict[str, Any]) -> Collection:
     """What is there, if it was made as is asked for now."""
     from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.table import Rows
+    from qwen_audio.collection.table import WindowTable
 
-    rows = Rows.open(options.into)
+    rows = WindowTable.open(options.into)
     model = model_for(rows.spec, options)
     asked = {**rows.spec.options, **given}
     if options.window is not None and options.hop is None:

@@ -1,4 +1,4 @@
-"""`qwen-audio inspect`, `taps` and `certify`."""
+"""`qwen-audio inspect`, `taps` and `parity`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .console import (
     EMBEDDED,
     each,
     load_model,
-    say,
+    print_json,
+    print_line,
     say_embedded,
-    say_json,
     show_table,
     windowing_of,
 )
@@ -29,7 +29,7 @@ def _inspect(options: argparse.Namespace) -> int:
     def inspect(file: str) -> None:
         story = model.inspect(file, prompt=options.prompt, **windowing_of(options))
         if options.json:
-            say_json(dataclasses.asdict(story))
+            print_json(dataclasses.asdict(story))
         else:
             for table in inspection_tables(story):
                 show_table(table)
@@ -41,7 +41,7 @@ def _taps(options: argparse.Namespace) -> int:
     from .stub_imports import fast_start
 
     with fast_start():
-        from qwen_audio.inference.cost import make_plan
+        from qwen_audio.inference.cost import estimate_cost
         from qwen_audio.models.checkpoint import Checkpoint
         from qwen_audio.weights.device import resolve_bytes, resolve_device, resolve_dtype
     from .tables import taps_tables
@@ -55,18 +55,18 @@ def _taps(options: argparse.Namespace) -> int:
     dtype = resolve_dtype(options.dtype, checkpoint.dtype, device)
     memory = resolve_bytes(options.max_memory)
     numbers = str(dtype).removeprefix("torch.")
-    geometry = checkpoint.geometry
+    geometry = checkpoint.dimensions
     rows = [
         {
             "width": geometry.width(tap),
             "rate_hz": tap.rate_hz,
-            **dataclasses.asdict(make_plan(checkpoint, tap, dtype, device, memory)),
+            **dataclasses.asdict(estimate_cost(checkpoint, tap, dtype, device, memory)),
         }
         for tap in geometry.taps()
     ]
-    text = dataclasses.asdict(make_plan(checkpoint, None, dtype, device, memory))
+    text = dataclasses.asdict(estimate_cost(checkpoint, None, dtype, device, memory))
     if options.json:
-        say_json(
+        print_json(
             {
                 "model": checkpoint.name,
                 "dtype": numbers,
@@ -80,9 +80,9 @@ def _taps(options: argparse.Namespace) -> int:
     return 0
 
 
-def _certify(options: argparse.Namespace) -> int:
+def _parity(options: argparse.Namespace) -> int:
     if options.checkpoint and options.model:
-        raise OptionError(f"certify {options.checkpoint} --model {options.model}: name one model")
+        raise OptionError(f"parity {options.checkpoint} --model {options.model}: name one model")
     options.model = options.checkpoint or options.model
     target = Path(options.output)
     if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)) or target.is_dir():
@@ -90,16 +90,16 @@ def _certify(options: argparse.Namespace) -> int:
     model = load_model(options)
     from .tables import certificate_tables
 
-    certificate = model.certify(options.audio or None, prompt=options.prompt)
+    certificate = model.check_parity(options.audio or None, prompt=options.prompt)
     data = dataclasses.asdict(certificate) | {"holds": certificate.holds}
     try:
         target.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise OptionError(f"{target} can't be written ({error.strerror or error})") from error
     if options.json:
-        say_json(data)
+        print_json(data)
     else:
         for table in certificate_tables(certificate):
             show_table(table)
-        say(f"  Saved as {target}.")
+        print_line(f"  Saved as {target}.")
     return 0 if certificate.holds else 1

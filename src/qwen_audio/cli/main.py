@@ -14,10 +14,10 @@ from qwen_audio.errors import QwenAudioError
 
 from .arguments import build_parser
 from .console import (
-    complain,
+    print_error,
 )
 from .describe import _describe, _encode
-from .inspect import _certify, _inspect, _taps
+from .inspect import _inspect, _parity, _taps
 
 __all__ = ["main"]
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "encode": _encode,
         "inspect": _inspect,
         "taps": _taps,
-        "certify": _certify,
+        "parity": _parity,
         **collecting.RUNS,
         **probe_command.RUNS,
         **playing.RUNS,
@@ -42,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except QwenAudioError as error:
-        complain(str(error))
+        print_error(str(error))
         return 1
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return 130
 
 

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["Run", "add_command", "add_window", "add_windows", "options_parser"]
+__all__ = ["CommandFunction", "add_command", "add_window", "add_windows", "options_parser"]
 
-Run: TypeAlias = Callable[[argparse.Namespace], int]
+CommandFunction: TypeAlias = Callable[[argparse.Namespace], int]
 
 
 class _Once(argparse.Action):
@@ -54,7 +54,7 @@ def add_windows(parser: argparse.ArgumentParser, default_seconds: int = 30) -> N
 
 
 def add_command(
-    to: Any, run: Run, name: str, text: str, *parents: argparse.ArgumentParser
+    to: Any, run: CommandFunction, name: str, text: str, *parents: argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
     """A command and what it does; `to` are the subparsers that it belongs to."""
     command: argparse.ArgumentParser = to.add_parser(

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 
-from .console import load_model, model_for, say, say_json
+from .console import load_model, model_for, print_json, print_line
 
 __all__ = ["RUNS"]
 
@@ -22,9 +22,9 @@ def _play(options: argparse.Namespace) -> int:
     if options.collection is None:
         model = load_model(options)
     else:
-        from qwen_audio.collection.table import Rows
+        from qwen_audio.collection.table import WindowTable
 
-        rows = Rows.open(options.collection)
+        rows = WindowTable.open(options.collection)
         model = model_for(rows.spec, options)
         rows.check(model.spec(**rows.spec.options))  # or Find could search by words alone
     playing = play(
@@ -36,10 +36,10 @@ def _play(options: argparse.Namespace) -> int:
         limits=limits,
     )
     if options.json:
-        say_json({"url": playing.url, "share_url": playing.share_url})
+        print_json({"url": playing.url, "share_url": playing.share_url})
     else:
         shared = f", and for everybody at {playing.share_url}" if playing.share_url else ""
-        say(f"The playground is open at {playing.url}{shared} (Ctrl-C closes it)")
+        print_line(f"The playground is open at {playing.url}{shared} (Ctrl-C closes it)")
     try:
         playing.wait()
     finally:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from qwen_audio.errors import OptionError
 
 from .console import (
-    complain,
     each,
     load_model,
+    print_error,
+    print_json,
+    print_line,
     report_failures,
-    say,
-    say_json,
     show_table,
     windowing_of,
 )
 
 if TYPE_CHECKING:
-    from qwen_audio.analysis.plots.panels import Thing
+    from qwen_audio.analysis.plots.panels import Plottable
 
 __all__ = ["RUNS"]
 
@@ -50,7 +50,7 @@ def _lens(options: argparse.Namespace) -> int:
         )
         written = _write(lens, targets[file], options) if targets else None
         if options.json:
-            say_json(
+            print_json(
                 {
                     "source": file,
                     "output": written,
@@ -62,7 +62,7 @@ def _lens(options: argparse.Namespace) -> int:
         for table in lens_tables(lens):
             show_table(table)
         if written:
-            say(f"  {written}")
+            print_line(f"  {written}")
 
     return each(options.files, show)
 
@@ -89,10 +89,10 @@ def _plot(options: argparse.Namespace) -> int:
         )
         written = _write(view, targets[file], options)
         if options.json:
-            say_json({"source": file, "output": written, **view.facts()})
+            print_json({"source": file, "output": written, **view.facts()})
             return
         found = ", ".join(f"{start:.1f}" for start in view.boundaries) or "none found"
-        say(f"{written}: {view.tap}, sections begin at (s): {found}")
+        print_line(f"{written}: {view.tap}, sections begin at (s): {found}")
 
     return each(options.files, show)
 
@@ -109,12 +109,12 @@ def _plot_layers(options: argparse.Namespace) -> int:
     from qwen_audio.analysis.files import plain_rows
 
     window = {} if options.window is None else {"window_seconds": options.window}
-    layers = model.layers(options.files, prompt=options.prompt, **window)
+    layers = model.layer_similarity(options.files, prompt=options.prompt, **window)
     written = _write(layers, target, options)
     if options.json:
-        say_json({"output": written, **layers.facts(), "rows": plain_rows(layers.table())})
+        print_json({"output": written, **layers.facts(), "rows": plain_rows(layers.table())})
     else:
-        say(f"{written}: {len(layers.taps)} taps over {len(layers.names)} recordings")
+        print_line(f"{written}: {len(layers.taps)} taps over {len(layers.names)} recordings")
     return 0
 
 
@@ -128,9 +128,9 @@ def _map(options: argparse.Namespace) -> int:
     )
     page = layout.page(target, audio=options.audio, colour=options.colour, theme=options.theme)
     for reason in page.failures:
-        complain(reason)
+        print_error(reason)
     if options.json:
-        say_json(
+        print_json(
             {
                 "output": str(target),
                 "rows": len(layout),
@@ -141,7 +141,7 @@ def _map(options: argparse.Namespace) -> int:
             }
         )
     else:
-        say(
+        print_line(
             f"{target}: {len(layout)} windows by {layout.method}, audio: {page.audio}, "
             f"{target.stat().st_size / 1e6:.1f} MB"
         )
@@ -187,10 +187,10 @@ def _check(target: Path, options: argparse.Namespace) -> None:
         raise OptionError(f"--panels and --theme do nothing for {target}, which holds numbers")
 
 
-def _write(thing: Thing, target: Path, options: argparse.Namespace) -> str:
+def _write(thing: Plottable, target: Path, options: argparse.Namespace) -> str:
     from qwen_audio.analysis.files import NUMBERS
-    from qwen_audio.analysis.plots.save import draw
+    from qwen_audio.analysis.plots.save import save_plot
 
     if target.suffix.lower() in NUMBERS:
         return str(thing.save(target))
-    return str(draw(thing, target, options.panels, theme=options.theme or "light"))
+    return str(save_plot(thing, target, options.panels, theme=options.theme or "light"))

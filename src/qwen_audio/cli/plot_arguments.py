@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from .options import Run, add_command, add_window
+from .options import CommandFunction, add_command, add_window
 
 __all__ = ["add_looking"]
 
@@ -18,7 +18,7 @@ def names(text: str) -> list[str]:
 
 def add_looking(
     commands: Any,
-    runs: Mapping[str, Run],
+    runs: Mapping[str, CommandFunction],
     model: argparse.ArgumentParser,
     compute: argparse.ArgumentParser,
     asking: argparse.ArgumentParser,

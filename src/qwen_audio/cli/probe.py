@@ -13,11 +13,11 @@ from qwen_audio.errors import OptionError
 
 from .console import (
     bars,
-    complain,
     load_model,
+    print_error,
+    print_json,
+    print_line,
     report_failures,
-    say,
-    say_json,
     show_table,
     windowing_of,
 )
@@ -65,24 +65,22 @@ def _probe(options: argparse.Namespace) -> int:
     failures: Mapping[str, str] = scores.attrs["failures"]
     about = scores.attrs["about"]
     for reason in failures.values():
-        complain(reason)
-    passed_over = about["passed_over"]
-    if passed_over:
-        complain(
-            f"{len(passed_over)} files that are no audio passed over, such as {passed_over[0]}"
-        )
+        print_error(reason)
+    skipped = about["passed_over"]
+    if skipped:
+        print_error(f"{len(skipped)} files that are no audio passed over, such as {skipped[0]}")
     for note in scores.attrs["notes"]:
-        complain(note)
+        print_error(note)
     _write(scores, folder, {"labels": str(options.labels), **about}, options.theme)
     if options.json:
         for row in _plain(scores):
-            say_json(row)
+            print_json(row)
     else:
         from .tables import score_tables
 
         for table in score_tables(_plain(scores)):
             show_table(table)
-        say(f"  {folder}: scores.csv, scores.json, depth.png, depth.html")
+        print_line(f"  {folder}: scores.csv, scores.json, depth.png, depth.html")
     trusted = bool(scores["at_chance"].all())
     return max(
         report_failures(len(failures), about["recordings"] + len(failures)), int(not trusted)

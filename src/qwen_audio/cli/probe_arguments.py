@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from .options import Run, add_command, add_windows
+from .options import CommandFunction, add_command, add_windows
 
 __all__ = ["add_probe"]
 
 
-def add_probe(commands: Any, runs: Mapping[str, Run], *parents: argparse.ArgumentParser) -> None:
+def add_probe(
+    commands: Any, runs: Mapping[str, CommandFunction], *parents: argparse.ArgumentParser
+) -> None:
     """qwen-audio probe LABELS."""
     probe = add_command(
         commands,

@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from qwen_audio.analysis.logit_lens import Lens
+from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.plots.panels import even_share, shown_words
-from qwen_audio.api.inspection import Inspection
-from qwen_audio.api.parity import Certificate
+from qwen_audio.api.inspection import ShapeTrace
+from qwen_audio.api.parity import ParityReport
 from qwen_audio.audio.timecode import length_text, moment
 
 __all__ = [
@@ -44,7 +44,7 @@ def taps_tables(model: str, taps: Sequence[Mapping[str, Any]], text: Mapping[str
     )
 
 
-def inspection_tables(story: Inspection) -> Shown:
+def inspection_tables(story: ShapeTrace) -> Shown:
     """One table of a clip's windows, one of what stands at each tap over all of them."""
     yield Text(
         f"{story.name}: {story.seconds:g} s, {story.source_format}, {story.source_rate_hz} Hz, "
@@ -67,7 +67,7 @@ def inspection_tables(story: Inspection) -> Shown:
     yield taps
 
 
-def certificate_tables(certificate: Certificate) -> Shown:
+def certificate_tables(certificate: ParityReport) -> Shown:
     """How alike ours and transformers' numbers are, tap by tap."""
     yield Text(
         f"{certificate.model} in {certificate.dtype} on {certificate.device}, against transformers "
@@ -117,7 +117,7 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Shown:
         yield table
 
 
-def lens_tables(lens: Lens) -> Shown:
+def lens_tables(lens: LogitLens) -> Shown:
     """What would be said, by time and level; after text that is read; the words followed."""
     levels = even_share(len(lens.taps), 6)
     some = "" if len(levels) == len(lens.taps) else f"; {len(levels)} of {len(lens.taps)} levels"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.sources import Found, Source, Value, find_sources
 from qwen_audio.audio.waveform import Waveform, Window
@@ -17,14 +17,14 @@ from qwen_audio.inference.pooling import pooled_width
 from .export import export
 from .indexing import fill
 from .progress import IndexProgress, IndexSummary
-from .projection import Map, lay_out
-from .search import Hit, refresh_indices, search, search_text, similar
-from .table import Rows
+from .projection import Projection, lay_out
+from .search import SearchResult, refresh_indices, search, search_text, similar
+from .table import WindowTable
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from qwen_audio.api.model import QwenAudio
+    from qwen_audio.api.model import AudioModel
 
 __all__ = ["WINDOW_OF_ROWS", "Collection"]
 
@@ -42,24 +42,24 @@ class Collection:
         model: what makes vectors; loaded when first needed where it isn't given.
     """
 
-    def __init__(self, rows: Rows, model: QwenAudio | None = None) -> None:
+    def __init__(self, rows: WindowTable, model: AudioModel | None = None) -> None:
         self._rows, self._model = rows, model
 
     @classmethod
-    def open(cls, path: str | Path, model: QwenAudio | None = None) -> Collection:
+    def open(cls, path: str | Path, model: AudioModel | None = None) -> Collection:
         """What is at `path`.
 
         Raises:
             CollectionError: if that is no collection.
             MissingExtraError: without the extra `collections`.
         """
-        return cls(Rows.open(path), model)
+        return cls(WindowTable.open(path), model)
 
     @classmethod
     def create(
         cls,
         path: str | Path,
-        model: QwenAudio,
+        model: AudioModel,
         *,
         describe: bool = False,
         float32: bool = False,
@@ -71,21 +71,23 @@ class Collection:
         Args:
             describe: also caption every window.
             float32: keep vectors in float32 instead of float16.
-            options: tap, pooling, span, prompt and hop_seconds, as `QwenAudio.encode` takes them.
+            options: tap, pooling, span, prompt and hop_seconds, as `AudioModel.encode` takes them.
 
         Raises:
             CollectionError: if there is one already, or it can't be written.
             OptionError: for settings that make no sense.
         """
-        if Rows.exists(path):
+        if WindowTable.exists(path):
             raise CollectionError(f"{path} is there already: open it, or use another name")
         spec = model.spec(window_seconds=window_seconds, **options)
         if spec.pooling == "none":
             raise OptionError(
                 "pooling='none' gives no vector a window: use mean, max, mean+std or last"
             )
-        width = pooled_width(spec.pooling, model.geometry.width(model.geometry.tap(spec.tap)))
-        return cls(Rows.create(path, spec, width, describes=describe, float32=float32), model)
+        width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
+        return cls(
+            WindowTable.create(path, spec, width, describes=describe, float32=float32), model
+        )
 
     @property
     def path(self) -> Path:
@@ -93,7 +95,7 @@ class Collection:
         return self._rows.path
 
     @property
-    def spec(self) -> Spec:
+    def spec(self) -> EmbeddingSpec:
         """How its vectors are made."""
         return self._rows.spec
 
@@ -109,7 +111,7 @@ class Collection:
         return self._rows.table
 
     @property
-    def model(self) -> QwenAudio:
+    def model(self) -> AudioModel:
         """What makes its vectors."""
         if self._model is None:
             from qwen_audio.api.model import load
@@ -157,13 +159,14 @@ class Collection:
         limit: int = 10,
         exact: bool = False,
         sampling_rate: int | None = None,
-    ) -> list[Hit]:
+    ) -> list[SearchResult]:
         """Windows, the best first: by sound, or by words of captions, or by one of its own windows.
 
         Args:
             audio: any audio input: what sounds like this, by the cosine of the vectors.
             text: words that captions hold. (The model's vectors are no space that text shares.)
-            id: a source, or source#window as `Hit.id` says: what sounds like it, itself left out.
+            id: a source, or source#window as in `SearchResult.id`: search for what sounds like it,
+                without itself.
             where: SQL over the columns, such as "duration_seconds > 5".
             exact: compare every vector, also where there is an index.
 
@@ -189,7 +192,9 @@ class Collection:
             sampling_rate=sampling_rate,
         )
 
-    def map(self, *, method: str | None = None, seed: int = 0, where: str | None = None) -> Map:
+    def map(
+        self, *, method: str | None = None, seed: int = 0, where: str | None = None
+    ) -> Projection:
         """Its windows in two dimensions, near what is alike; see `mapping.lay_out`."""
         return lay_out(self._rows, method=method, seed=seed, where=where)
 
@@ -197,7 +202,7 @@ class Collection:
         """What one of its recordings sounds like, all of it or a window, as the model hears it.
 
         Args:
-            source: as `Hit.source` and the column of that name have it.
+            source: as `SearchResult.source` and the column of that name have it.
 
         Raises:
             AudioError: if it can't be heard any more.
@@ -222,7 +227,7 @@ class Collection:
         """Delete the rows of recordings that are gone; returns these."""
         return upkeep.prune(self._rows)
 
-    def verify(self, *, sample: int = 20, seed: int = 0) -> upkeep.Verdict:
+    def verify(self, *, sample: int = 20, seed: int = 0) -> upkeep.VerifyReport:
         """Encode some recordings anew and compare; check counts, hashes and indices."""
         return upkeep.verify(self._rows, self.model, sample=sample, seed=seed)
 

@@ -14,12 +14,12 @@ from qwen_audio.analysis.files import save_arrays, written
 from qwen_audio.audio.sources import Source
 from qwen_audio.errors import MissingExtraError, OptionError
 
-from .table import Rows
+from .table import WindowTable
 
 __all__ = ["export"]
 
 
-def export(collection: Rows, target: str | Path, where: str | None = None) -> int:
+def export(collection: WindowTable, target: str | Path, where: str | None = None) -> int:
     """Write it elsewhere; returns the number of rows.
 
     .parquet: all columns, the Spec in the schema's metadata. .npz: one array a column, and the Spec
@@ -76,7 +76,7 @@ def _array(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy())
 
 
-def _save_dataset(collection: Rows, rows: Any, place: Path) -> None:
+def _save_dataset(collection: WindowTable, rows: Any, place: Path) -> None:
     try:
         import datasets
     except ImportError as error:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.sources import Found, Source, Value
 from qwen_audio.audio.waveform import Windowing
 from qwen_audio.errors import AudioError
 from qwen_audio.inference.pooling import Pooled, Pooling
 from qwen_audio.inference.reader import Reading, read
 
-from .progress import IndexProgress, IndexSummary, Tally
+from .progress import IndexingProgress, IndexProgress, IndexSummary
 from .records import (
-    State,
-    Work,
+    PendingSource,
+    SourceVersion,
     arrow_rows,
     failed_states,
     fitted,
@@ -29,12 +29,12 @@ from .records import (
     known_states,
     window_rows,
 )
-from .table import Rows, sql_text
+from .table import WindowTable, sql_text
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from qwen_audio.api.model import QwenAudio
+    from qwen_audio.api.model import AudioModel
 
 __all__ = ["fill", "pooled_windows"]
 
@@ -46,8 +46,8 @@ _COMMITS_A_TIDY = 200
 
 
 def fill(
-    collection: Rows,
-    model: QwenAudio,
+    collection: WindowTable,
+    model: AudioModel,
     found: Found,
     *,
     retry: bool = False,
@@ -66,47 +66,47 @@ def fill(
     """
     spec = collection.spec
     collection.check(model.spec(**spec.options))
-    tap, how = model.geometry.tap(spec.tap), _pooling(spec)
+    tap, how = model.dimensions.tap(spec.tap), _pooling(spec)
     examples = _examples(found.sources)
     collection.add_columns(examples)
     sources = list(fitted(found.sources, collection.table.schema))
     run = _Run(collection, tuple(examples), len(sources), retry, on_progress)
     work = run.work(sources)
     readings = read(
-        model._line,
+        model._pipeline,
         (item.open for item in work),
         [tap],
         how.window,
-        rendered=spec.prompt,
+        prompt_text=spec.prompt,
         windowing=Windowing(spec.window_seconds, spec.hop_seconds),
-        question=model._line.prompts.render(None) if collection.describes else None,
+        question=model._pipeline.prompts.render(None) if collection.describes else None,
     )
     try:
         for reading in readings:
             run.take(reading, lambda kept: how.recording([kept[tap]]))
     finally:
         run.commit()
-    return run.summary(found.passed_over)
+    return run.summary(found.skipped)
 
 
 def pooled_windows(
-    model: QwenAudio, audio: Any, spec: Spec, windowing: Windowing
+    model: AudioModel, audio: Any, spec: EmbeddingSpec, windowing: Windowing
 ) -> list[Float32[np.ndarray, "width"]]:
     """The vectors of one recording's windows, as `fill` makes them.
 
     Raises:
         AudioError: if it can't be heard.
     """
-    tap, how = model.geometry.tap(spec.tap), _pooling(spec)
+    tap, how = model.dimensions.tap(spec.tap), _pooling(spec)
     (reading,) = read(
-        model._line, [audio], [tap], how.window, rendered=spec.prompt, windowing=windowing
+        model._pipeline, [audio], [tap], how.window, prompt_text=spec.prompt, windowing=windowing
     )
     if isinstance(reading, AudioError):
         raise reading
     return [how.recording([kept[tap]]) for kept in reading.kept]
 
 
-def _pooling(spec: Spec) -> Pooling:
+def _pooling(spec: EmbeddingSpec) -> Pooling:
     options = spec.options
     return Pooling(options["pooling"], options["span"])
 
@@ -114,7 +114,7 @@ def _pooling(spec: Spec) -> Pooling:
 class _Run:
     def __init__(
         self,
-        collection: Rows,
+        collection: WindowTable,
         columns: tuple[str, ...],
         total: int,
         retry: bool,
@@ -125,24 +125,26 @@ class _Run:
         self._known = known_states(collection)
         self._said = known_extras(collection, columns)
         self._failing = failed_states(collection)
-        self._tally = Tally(total)
+        self._tally = IndexingProgress(total)
         self._committed = time.monotonic()
         self._commits = 0
-        self._begun: deque[Work] = deque()
+        self._begun: deque[PendingSource] = deque()
         self._rows: list[dict[str, Any]] = []
-        self._new: list[Work] = []
-        self._failed: list[tuple[Work, str]] = []
+        self._new: list[PendingSource] = []
+        self._failed: list[tuple[PendingSource, str]] = []
         self._notes: list[dict[str, Any]] = []
 
-    def work(self, sources: Iterable[Source]) -> Iterator[Work]:
+    def work(self, sources: Iterable[Source]) -> Iterator[PendingSource]:
         """What is to be heard, in order; the rest is settled on the way."""
         for source in sources:
             known = self._known.get(source.uri)
             try:
-                state = State(*source.state())
+                state = SourceVersion(*source.state())
             except AudioError as error:
                 self._tally.failures[source.uri] = str(error)
-                self._failed.append((Work(source, State(-1, ""), False), str(error)))
+                self._failed.append(
+                    (PendingSource(source, SourceVersion(-1, ""), False), str(error))
+                )
                 continue
             if known is not None and (known.bytes, known.changed) == (state.bytes, state.changed):
                 self._leave(source, known, known)
@@ -151,7 +153,7 @@ class _Run:
             if failing and not self._retry and failing[0] == state:
                 self._tally.failures[source.uri] = failing[1]
                 continue
-            item = Work(source, state, known is not None)
+            item = PendingSource(source, state, known is not None)
             if known is not None and known.bytes == state.bytes and self._same(item, known):
                 self._leave(source, known, state)
                 continue
@@ -187,7 +189,8 @@ class _Run:
                 rows = [
                     row
                     for row in self._rows  # another indexer may have been faster
-                    if there.get(row["source"], State(0, "")).content_hash != row["content_hash"]
+                    if there.get(row["source"], SourceVersion(0, "")).content_hash
+                    != row["content_hash"]
                 ]
                 sources = sorted({row["source"] for row in rows})
                 replaced = [source for source in sources if source in there]
@@ -217,11 +220,11 @@ class _Run:
             with self._collection.writing() as table:
                 table.optimize()
 
-    def summary(self, passed_over: tuple[str, ...]) -> IndexSummary:
+    def summary(self, skipped: tuple[str, ...]) -> IndexSummary:
         """After the last commit."""
-        return self._tally.summary(self._collection.count(), passed_over)
+        return self._tally.summary(self._collection.count(), skipped)
 
-    def _same(self, item: Work, known: State) -> bool:
+    def _same(self, item: PendingSource, known: SourceVersion) -> bool:
         """Whether a source that was touched still has the content it had."""
         try:
             item.open()
@@ -229,7 +232,7 @@ class _Run:
             return False
         return item.state.content_hash == known.content_hash
 
-    def _leave(self, source: Source, known: State, now: State) -> None:
+    def _leave(self, source: Source, known: SourceVersion, now: SourceVersion) -> None:
         """Its bytes are those of before: at most its time, or what is said of it, is another."""
         said = self._said.get(source.uri, {})
         differs = any(not _same_value(value, said[name]) for name, value in source.extra.items())

@@ -12,12 +12,12 @@ import numpy as np
 from qwen_audio.audio.sources import Source
 from qwen_audio.errors import AudioError, OptionError
 
-from .table import Rows, sql_text
+from .table import WindowTable, sql_text
 
 if TYPE_CHECKING:
-    from qwen_audio.api.model import QwenAudio
+    from qwen_audio.api.model import AudioModel
 
-__all__ = ["Info", "Verdict", "info", "listing", "prune", "verify"]
+__all__ = ["Info", "VerifyReport", "info", "listing", "prune", "verify"]
 
 _SAME_COSINE = 0.999
 """Between a vector and the same made anew: float16 keeps 1 − 1e-7 of it, other threads and
@@ -47,7 +47,7 @@ class Info:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifyReport:
     """What `verify` found.
 
     Attributes:
@@ -61,7 +61,7 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def info(collection: Rows) -> Info:
+def info(collection: WindowTable) -> Info:
     """Count it."""
     table = collection.table
     table.checkout_latest()
@@ -84,7 +84,7 @@ def info(collection: Rows) -> Info:
     )
 
 
-def listing(collection: Rows, where: str | None = None) -> list[dict[str, Any]]:
+def listing(collection: WindowTable, where: str | None = None) -> list[dict[str, Any]]:
     """Every source with its seconds, how many windows it has, and their captions; by name."""
     names = ["source", "window", "start_seconds", "end_seconds", "duration_seconds", "caption"]
     found: dict[str, dict[str, Any]] = {}
@@ -99,7 +99,7 @@ def listing(collection: Rows, where: str | None = None) -> list[dict[str, Any]]:
     return [found[source] for source in sorted(found)]
 
 
-def prune(collection: Rows) -> list[str]:
+def prune(collection: WindowTable) -> list[str]:
     """Delete the rows of sources that are gone. Returns these sources.
 
     A source that only can't be asked just now (a disk that isn't there, a network that is down)
@@ -117,7 +117,9 @@ def prune(collection: Rows) -> list[str]:
     return gone
 
 
-def verify(collection: Rows, model: QwenAudio, *, sample: int = 20, seed: int = 0) -> Verdict:
+def verify(
+    collection: WindowTable, model: AudioModel, *, sample: int = 20, seed: int = 0
+) -> VerifyReport:
     """Encode some sources again and compare; check counts, hashes and indices.
 
     Args:
@@ -173,10 +175,10 @@ def verify(collection: Rows, model: QwenAudio, *, sample: int = 20, seed: int = 
             lowest = min(lowest, cosine)
             if cosine < _SAME_COSINE:
                 problems.append(f"{source}#{row['window']}: cosine {cosine:.5f} with itself anew")
-    return Verdict(len(chosen), lowest, tuple(problems))
+    return VerifyReport(len(chosen), lowest, tuple(problems))
 
 
-def _sources(collection: Rows) -> Sequence[str]:
+def _sources(collection: WindowTable) -> Sequence[str]:
     return sorted(set(collection.columns(["source"])["source"].to_pylist()))
 
 

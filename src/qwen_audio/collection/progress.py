@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["IndexProgress", "IndexSummary", "Tally"]
+__all__ = ["IndexProgress", "IndexSummary", "IndexingProgress"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class IndexSummary:
     audio_seconds: float
     elapsed_seconds: float
     failures: Mapping[str, str]
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 @dataclass
-class Tally:
+class IndexingProgress:
     """Counted while it goes on."""
 
     total: int
@@ -68,7 +68,7 @@ class Tally:
             elapsed_seconds=time.monotonic() - self._started,
         )
 
-    def summary(self, rows: int, passed_over: tuple[str, ...]) -> IndexSummary:
+    def summary(self, rows: int, skipped: tuple[str, ...]) -> IndexSummary:
         """At the end, when the collection has so many rows."""
         return IndexSummary(
             added=self.added,
@@ -79,5 +79,5 @@ class Tally:
             audio_seconds=self.audio_seconds,
             elapsed_seconds=time.monotonic() - self._started,
             failures=dict(self.failures),
-            passed_over=passed_over,
+            skipped=skipped,
         )

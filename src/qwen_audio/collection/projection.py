@@ -21,9 +21,9 @@ from qwen_audio.audio.waveform import Window
 from qwen_audio.errors import AudioError, CollectionError, MissingExtraError, OptionError
 
 from .map_page import MapPage, map_page
-from .table import Rows
+from .table import WindowTable
 
-__all__ = ["Map", "lay_out"]
+__all__ = ["Projection", "lay_out"]
 
 UMAP_ROWS, MOST_ROWS = 16, 20_000
 """UMAP looks at 15 neighbours of each; beyond the other a page is slow, and so is UMAP."""
@@ -43,7 +43,7 @@ _UNITS = {"seconds": "s", "rate": "Hz"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Map:
+class Projection:
     """Windows of a collection, and where each lies; made by `Collection.map`.
 
     Attributes:
@@ -159,12 +159,12 @@ class Map:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"Map({self.name!r}, {len(self)} windows by {self.method})"
+        return f"Projection({self.name!r}, {len(self)} windows by {self.method})"
 
 
 def lay_out(
-    collection: Rows, *, method: str | None = None, seed: int = 0, where: str | None = None
-) -> Map:
+    collection: WindowTable, *, method: str | None = None, seed: int = 0, where: str | None = None
+) -> Projection:
     """The windows of a collection in two dimensions.
 
     Args:
@@ -200,10 +200,10 @@ def lay_out(
     rows = table.drop_columns(["vector"]).to_pylist()
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
     points = (_umap if method == "umap" else _pca)(vectors[order], seed)
-    made = Map(collection.path.name, method, points, tuple(rows[k] for k in order), ())
+    made = Projection(collection.path.name, method, points, tuple(rows[k] for k in order), ())
     names = ["recording", "folder", *(n for n in table.schema.names if n not in _NOT_COLOURS)]
     usable = tuple(name for name in names if _coloured(name, made.values(name)) is not None)
-    return Map(made.name, method, points, made.rows, usable)
+    return Projection(made.name, method, points, made.rows, usable)
 
 
 def _umap(vectors: Float32[np.ndarray, "rows width"], seed: int) -> Float32[np.ndarray, "rows 2"]:

@@ -16,14 +16,14 @@ from qwen_audio.errors import OptionError
 from qwen_audio.inference.pooling import Pooled
 from qwen_audio.inference.reader import Reading
 
-from .table import Rows, sql_text
+from .table import WindowTable, sql_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "State",
-    "Work",
+    "PendingSource",
+    "SourceVersion",
     "arrow_rows",
     "failed_states",
     "fitted",
@@ -34,7 +34,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class State:
+class SourceVersion:
     """Which version of a source is meant."""
 
     bytes: int
@@ -42,10 +42,10 @@ class State:
     content_hash: str = ""
 
 
-class Work:
+class PendingSource:
     """One recording that is to be heard."""
 
-    def __init__(self, source: Source, state: State, known: bool) -> None:
+    def __init__(self, source: Source, state: SourceVersion, known: bool) -> None:
         self.source, self.state, self.known = source, state, known
 
     def open(self) -> Any:
@@ -56,7 +56,9 @@ class Work:
 
 
 def window_rows(
-    item: Work, reading: Reading[Pooled], vector_of: Callable[[dict[Any, Pooled]], np.ndarray]
+    item: PendingSource,
+    reading: Reading[Pooled],
+    vector_of: Callable[[dict[Any, Pooled]], np.ndarray],
 ) -> Iterator[dict[str, Any]]:
     """Of one recording, a row a window: columns by name, the vector of length 1."""
     about, now = reading.recording, datetime.now(UTC)
@@ -126,14 +128,16 @@ def arrow_rows(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def known_states(collection: Rows, sources: list[str] | None = None) -> dict[str, State]:
+def known_states(
+    collection: WindowTable, sources: list[str] | None = None
+) -> dict[str, SourceVersion]:
     """Which version of each source is in the collection."""
     rows = _first_rows(collection, ("source_bytes", "source_changed", "content_hash"), sources)
-    return {uri: State(*values) for uri, values in rows}
+    return {uri: SourceVersion(*values) for uri, values in rows}
 
 
 def known_extras(
-    collection: Rows, columns: Sequence[str], sources: list[str] | None = None
+    collection: WindowTable, columns: Sequence[str], sources: list[str] | None = None
 ) -> dict[str, dict[str, Value]]:
     """What stands in columns of manifests, by source."""
     rows = _first_rows(collection, columns, sources) if columns else ()
@@ -141,7 +145,7 @@ def known_extras(
 
 
 def _first_rows(
-    collection: Rows, names: Sequence[str], sources: list[str] | None
+    collection: WindowTable, names: Sequence[str], sources: list[str] | None
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Of every source, or of some, and some columns of its first window."""
     where = '"window" = 0'
@@ -155,12 +159,12 @@ def _first_rows(
         yield uri, tuple(values)
 
 
-def failed_states(collection: Rows) -> dict[str, tuple[State, str]]:
+def failed_states(collection: WindowTable) -> dict[str, tuple[SourceVersion, str]]:
     """Which version of each source could not be heard, and why."""
     table = collection.failures.to_arrow()
     names = ("source", "source_bytes", "source_changed", "reason")
     columns = (table[name].to_pylist() for name in names)
     return {
-        uri: (State(size, changed), reason)
+        uri: (SourceVersion(size, changed), reason)
         for uri, size, changed, reason in zip(*columns, strict=True)
     }

@@ -13,13 +13,21 @@ from qwen_audio.audio.sources import Source
 from qwen_audio.audio.waveform import Window
 from qwen_audio.errors import CollectionError, OptionError
 
-from .table import Rows, bad_condition, sql_text
+from .table import WindowTable, bad_condition, sql_text
 
 if TYPE_CHECKING:
-    from qwen_audio.api.model import QwenAudio
+    from qwen_audio.api.model import AudioModel
     from qwen_audio.audio.load import AudioInput
 
-__all__ = ["ANN_ROWS", "Hit", "nearest", "refresh_indices", "search", "search_text", "similar"]
+__all__ = [
+    "ANN_ROWS",
+    "SearchResult",
+    "nearest",
+    "refresh_indices",
+    "search",
+    "search_text",
+    "similar",
+]
 
 ANN_ROWS = 50_000
 """Up to so many rows every vector is compared; from there on an index finds the likely ones."""
@@ -33,7 +41,7 @@ _VECTOR_INDEX, _TEXT_INDEX = "vector_idx", "caption_idx"
 
 
 @dataclass(frozen=True)
-class Hit:
+class SearchResult:
     """One window that was found.
 
     Attributes:
@@ -59,15 +67,15 @@ class Hit:
 
 
 def search(
-    collection: Rows,
-    model: QwenAudio,
+    collection: WindowTable,
+    model: AudioModel,
     audio: AudioInput,
     *,
     where: str | None = None,
     limit: int = 10,
     exact: bool = False,
     sampling_rate: int | None = None,
-) -> list[Hit]:
+) -> list[SearchResult]:
     """The windows that sound most like a recording, by the cosine of their vectors.
 
     The recording's vector is made as those in the collection are, over all of it.
@@ -88,12 +96,17 @@ def search(
 
 
 def similar(
-    collection: Rows, row: str, *, where: str | None = None, limit: int = 10, exact: bool = False
-) -> list[Hit]:
+    collection: WindowTable,
+    row: str,
+    *,
+    where: str | None = None,
+    limit: int = 10,
+    exact: bool = False,
+) -> list[SearchResult]:
     """The windows that sound most like one of the collection's own, itself left out.
 
     Args:
-        row: a source (its first window), or source#window, as `Hit.id` gives it.
+        row: a source (its first window), or source#window, as `SearchResult.id` gives it.
 
     Raises:
         CollectionError: if there is no such row.
@@ -112,8 +125,8 @@ def similar(
 
 
 def search_text(
-    collection: Rows, text: str, *, where: str | None = None, limit: int = 10
-) -> list[Hit]:
+    collection: WindowTable, text: str, *, where: str | None = None, limit: int = 10
+) -> list[SearchResult]:
     """The windows whose captions hold the words of a text, the best fit first.
 
     Words search captions, not vectors: this model's hidden states are no space that text and sound
@@ -136,7 +149,7 @@ def search_text(
     return _hits(query, where, lambda row: float(row.pop("_score")))
 
 
-def refresh_indices(collection: Rows) -> None:
+def refresh_indices(collection: WindowTable) -> None:
     """Tidy the files up and bring indices up to date: of words where there are captions, of
     vectors beyond `ANN_ROWS` rows."""
     from lancedb.index import FTS, IvfSq
@@ -153,12 +166,12 @@ def refresh_indices(collection: Rows) -> None:
 
 
 def nearest(
-    collection: Rows,
+    collection: WindowTable,
     vector: Float32[np.ndarray, "width"],
     where: str | None,
     limit: int,
     exact: bool,
-) -> list[Hit]:
+) -> list[SearchResult]:
     """The rows whose vectors point most nearly where one does."""
     _check_limit(limit)
     collection.table.checkout_latest()
@@ -173,7 +186,7 @@ def nearest(
     return _hits(query.limit(limit), where, lambda row: 1.0 - float(row.pop("_distance")))
 
 
-def _hits(query: Any, where: str | None, score_of: Any) -> list[Hit]:
+def _hits(query: Any, where: str | None, score_of: Any) -> list[SearchResult]:
     if where:
         query = query.where(where, prefilter=True)
     try:
@@ -184,7 +197,7 @@ def _hits(query: Any, where: str | None, score_of: Any) -> list[Hit]:
     for row in table.drop_columns(["vector"]).to_pylist():
         score = score_of(row)
         window = Window(row["start_seconds"], row["end_seconds"])
-        hits.append(Hit(row["source"], window, score, row["caption"], row))
+        hits.append(SearchResult(row["source"], window, score, row["caption"], row))
     return hits
 
 

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import CollectionError, MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
 
-__all__ = ["OWN_COLUMNS", "Rows", "sql_text"]
+__all__ = ["OWN_COLUMNS", "WindowTable", "sql_text"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.lance")
 _SPEC = b"qwen_audio_spec"
@@ -54,7 +54,7 @@ def sql_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-class Rows:
+class WindowTable:
     """A table of windows. Made by `create` or `open`.
 
     Rows hold `vector`, of length 1, and `norm`, its length before: vector × norm is what `encode`
@@ -66,7 +66,7 @@ class Rows:
         describes: whether its windows have captions.
     """
 
-    def __init__(self, path: Path, table: Table, spec: Spec, *, describes: bool) -> None:
+    def __init__(self, path: Path, table: Table, spec: EmbeddingSpec, *, describes: bool) -> None:
         self.path, self.table, self.spec, self.describes = path, table, spec, describes
 
     @classmethod
@@ -75,7 +75,7 @@ class Rows:
         return any((_checked(path) / "_versions").glob("*.manifest"))
 
     @classmethod
-    def open(cls, path: str | Path) -> Rows:
+    def open(cls, path: str | Path) -> WindowTable:
         """Raises CollectionError if there is none, or it holds something else."""
         place = _checked(path)
         if not cls.exists(place):
@@ -85,13 +85,19 @@ class Rows:
         if _SPEC not in metadata:
             raise CollectionError(f"{place} is a Lance table, but not a collection of recordings")
         settings = json.loads(metadata[_SPEC])
-        spec = Spec.of(**settings["spec"])
+        spec = EmbeddingSpec.of(**settings["spec"])
         return cls(place, table, spec, describes=settings["describes"])
 
     @classmethod
     def create(
-        cls, path: str | Path, spec: Spec, width: int, *, describes: bool, float32: bool = False
-    ) -> Rows:
+        cls,
+        path: str | Path,
+        spec: EmbeddingSpec,
+        width: int,
+        *,
+        describes: bool,
+        float32: bool = False,
+    ) -> WindowTable:
         """An empty collection. Raises CollectionError if it can't be written there."""
         place = _checked(path)
         import pyarrow as pa
@@ -116,7 +122,7 @@ class Rows:
             raise CollectionError(f"{place} can't be made ({error}): check the folder") from error
         return cls(place, table, spec, describes=describes)
 
-    def check(self, spec: Spec) -> None:
+    def check(self, spec: EmbeddingSpec) -> None:
         """Raises CollectionError, showing both, unless vectors of `spec` may stand here.
 
         A folder's revision is a digest of its checkpoint: what the folder is called matters not.

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from qwen_audio.audio.load import load_waveform
-from qwen_audio.audio.log_mel import Piece
+from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import Waveform, Windowing
 from qwen_audio.errors import AudioError
 from qwen_audio.models.packed_attention import T
 from qwen_audio.weights.device import batch_frames
 
-from .pipeline import Line
-from .prefetch import in_background, mapped
+from .pipeline import Pipeline
+from .prefetch import prefetch, prefetch_map
 
-__all__ = ["Failed", "batched_pieces", "batches", "pieces_in_batches"]
+__all__ = ["Failed", "batched_windows", "batched_windows_or_errors", "batches"]
 
 _THREADS = min(4, os.cpu_count() or 1)
 """Decoding lets go of Python's lock; each thread keeps some memory to itself."""
@@ -38,33 +38,33 @@ class Failed:
     error: AudioError
 
 
-def batched_pieces(
-    line: Line, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
-) -> Iterator[list[Piece]]:
+def batched_windows(
+    pipeline: Pipeline, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+) -> Iterator[list[AudioWindow]]:
     """As `pieces_in_batches`, for callers who need every recording.
 
     Raises:
         AudioError: for the first that can't be heard.
     """
-    for batch in pieces_in_batches(line, inputs, sampling_rate, windowing):
+    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, windowing):
         for piece in batch:
             if isinstance(piece, Failed):
                 raise piece.error
-        yield cast("list[Piece]", batch)
+        yield cast("list[AudioWindow]", batch)
 
 
-def pieces_in_batches(
-    line: Line, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
-) -> Iterator[list[Piece | Failed]]:
+def batched_windows_or_errors(
+    pipeline: Pipeline, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+) -> Iterator[list[AudioWindow | Failed]]:
     """Windows of all recordings in order, grouped by a budget of encoder frames."""
-    _ = line.checkpoint.extractor  # made once, before threads ask for it
-    pieces = _pieces(line, inputs, sampling_rate, windowing)
-    return in_background(batches(pieces, _frames, batch_frames(line.device)), _BATCHES_AHEAD)
+    _ = pipeline.checkpoint.extractor  # made once, before threads ask for it
+    pieces = _pieces(pipeline, inputs, sampling_rate, windowing)
+    return prefetch(batches(pieces, _frames, batch_frames(pipeline.device)), _BATCHES_AHEAD)
 
 
 def _pieces(
-    line: Line, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
-) -> Iterator[Piece | Failed]:
+    pipeline: Pipeline, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+) -> Iterator[AudioWindow | Failed]:
     def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | Failed:
         clip, audio = numbered
         try:
@@ -75,7 +75,7 @@ def _pieces(
             return Failed(clip, error)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="audio") as threads:
-        for loaded in mapped(load, enumerate(inputs), threads, _RECORDINGS_AHEAD):
+        for loaded in prefetch_map(load, enumerate(inputs), threads, _RECORDINGS_AHEAD):
             if isinstance(loaded, Failed):
                 yield loaded
                 continue
@@ -83,10 +83,12 @@ def _pieces(
             # In this one thread, which runs ahead of the model's: a spectrogram is made by several
             # processors as it is, and each thread that makes them would keep memory to itself.
             for window in waveform.windows(windowing):
-                yield Piece(clip, waveform.recording, window, line.mel(waveform.cut(window)))
+                yield AudioWindow(
+                    clip, waveform.recording, window, pipeline.mel(waveform.cut(window))
+                )
 
 
-def _frames(piece: Piece | Failed) -> int:
+def _frames(piece: AudioWindow | Failed) -> int:
     return 60 if isinstance(piece, Failed) else piece.mel.encoder_frames  # else it never fills
 
 

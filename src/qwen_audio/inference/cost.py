@@ -13,7 +13,7 @@ from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import batch_frames
 
-__all__ = ["Plan", "least_bytes", "make_plan", "working_bytes"]
+__all__ = ["CostEstimate", "estimate_cost", "least_bytes", "working_bytes"]
 
 _CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ _SLACK = 2.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostEstimate:
     """What reading at a tap takes of a checkpoint: everything left of it, nothing right of it.
 
     Attributes:
@@ -54,21 +54,21 @@ class Plan:
     gflop_per_second: float
 
 
-def make_plan(
+def estimate_cost(
     checkpoint: Checkpoint,
     tap: Tap | None,
     dtype: torch.dtype,
     device: torch.device = _CPU,
     max_memory: int | None = None,
-) -> Plan:
+) -> CostEstimate:
     """From the configuration, the index and the headers of the shards alone."""
-    needs = checkpoint.needs(tap)
+    needs = checkpoint.required_tensors(tap)
     numbers = {name: math.prod(needed.shape) for name, needed in needs.items()}
     resident = sum(count for name, count in numbers.items() if name != EMBEDDINGS)
     peak = resident * dtype.itemsize + working_bytes(checkpoint, tap, dtype, device)
     least = least_bytes(checkpoint, tap, dtype, device)
     products = sum(needed.rate_hz * numbers[name] for name, needed in needs.items())
-    return Plan(
+    return CostEstimate(
         tap=None if tap is None else str(tap),
         tensors=len(needs),
         parameters=sum(numbers.values()),
@@ -105,7 +105,7 @@ def least_bytes(
     """Memory of the process where as many weights as can come and go: what is there at once is one
     module, or two layers (one computes, one is read)."""
     modules: dict[str, dict[str, int]] = {}
-    for name, needed in checkpoint.needs(tap).items():
+    for name, needed in checkpoint.required_tensors(tap).items():
         if name != EMBEDDINGS:
             layer = _LAYER.match(name)
             module, part = (layer[1], layer[2]) if layer else (name.rpartition(".")[0], "")

@@ -21,15 +21,15 @@ from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.packed_attention import ATTENTION, Packing
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.weights.module_store import Parts
+from qwen_audio.weights.module_store import ModuleStore
 
-__all__ = ["LanguageModel", "Positions"]
+__all__ = ["DecoderInput", "LanguageModel"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Positions:
+class DecoderInput:
     """What the language model reads of one clip: token ids, and where audio stands in their place.
 
     Attributes:
@@ -40,17 +40,17 @@ class Positions:
     ids: tuple[int, ...]
     audio: Float[Tensor, "rows width"] | None = None
 
-    def after(self, start: int, audio_id: int) -> Positions:
+    def after(self, start: int, audio_id: int) -> DecoderInput:
         """The positions from `start` on."""
         heard = self.ids[:start].count(audio_id)
-        return Positions(self.ids[start:], None if self.audio is None else self.audio[heard:])
+        return DecoderInput(self.ids[start:], None if self.audio is None else self.audio[heard:])
 
 
 class LanguageModel:
     """The decoder, built only as deep as it has been asked to read."""
 
-    def __init__(self, checkpoint: Checkpoint, parts: Parts) -> None:
-        self._checkpoint, self._parts = checkpoint, parts
+    def __init__(self, checkpoint: Checkpoint, parts: ModuleStore) -> None:
+        self._checkpoint, self._modules = checkpoint, parts
         self._device = parts.device
         self._config = copy.deepcopy(checkpoint.text_config)
         self._config._attn_implementation = ATTENTION
@@ -65,7 +65,7 @@ class LanguageModel:
     @torch.inference_mode()
     def forward(
         self,
-        clips: Sequence[Positions],
+        clips: Sequence[DecoderInput],
         taps: Iterable[Tap],
         keep: Callable[[Tap, int, Float[Tensor, "_rows _width"]], T],
         cache: KeyValueCache | None = None,
@@ -113,7 +113,7 @@ class LanguageModel:
                 read[tap] = [keep(tap, place, part) for place, part in parts]
 
         kept(Tap(Stage.LM, 0), hidden_states)
-        layers = self._parts.layers("language_model.model.layers.", depth, self._new_layer)
+        layers = self._modules.layers("language_model.model.layers.", depth, self._new_layer)
         for k, layer in enumerate(layers, start=1):
             hidden_states = layer(
                 hidden_states[None], position_embeddings=position_embeddings, packing=packing
@@ -126,7 +126,7 @@ class LanguageModel:
     @torch.inference_mode()
     def logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """The head over rows of `lm.norm`: a score for each token that may come next."""
-        head = self._parts.get(
+        head = self._modules.get(
             "language_model.lm_head.",
             lambda: nn.Linear(self._config.hidden_size, self._config.vocab_size, bias=False),
         )
@@ -137,7 +137,7 @@ class LanguageModel:
         """Final norm and head over rows of any `lm.k`: what would be said, had it ended there."""
         return self.logits(self._norm()(rows))
 
-    def _embed(self, clip: Positions) -> Float[Tensor, "rows width"]:
+    def _embed(self, clip: DecoderInput) -> Float[Tensor, "rows width"]:
         """Text embeddings, with the projector's rows in place of the audio tokens'."""
         if clip.audio is None:
             return self._token_rows(clip.ids)
@@ -153,11 +153,11 @@ class LanguageModel:
         """Embeddings of tokens: read one by one, as most of the table's are never needed."""
         if not ids:  # a prompt that is nothing but audio
             width = self._config.hidden_size
-            return torch.empty(0, width, dtype=self._parts.dtype, device=self._device)
+            return torch.empty(0, width, dtype=self._modules.dtype, device=self._device)
         unread = [token for token in dict.fromkeys(ids) if token not in self._embeddings]
-        rows = self._checkpoint.rows(unread) if unread else []
+        rows = self._checkpoint.embedding_rows(unread) if unread else []
         for token, row in zip(unread, rows, strict=True):
-            self._embeddings[token] = row.to(self._parts.dtype)
+            self._embeddings[token] = row.to(self._modules.dtype)
         return torch.stack([self._embeddings[token] for token in ids]).to(self._device)
 
     def _check_context(self, lengths: Sequence[int], starts: Sequence[int]) -> None:
@@ -173,7 +173,7 @@ class LanguageModel:
         return Qwen2DecoderLayer(self._config, layer_idx=k)
 
     def _norm(self) -> nn.Module:
-        return self._parts.get(
+        return self._modules.get(
             "language_model.model.norm.",
             lambda: Qwen2RMSNorm(self._config.hidden_size, eps=self._config.rms_norm_eps),
         )

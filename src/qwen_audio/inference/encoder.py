@@ -19,7 +19,7 @@ from qwen_audio.audio.log_mel import LogMel
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.packed_attention import ATTENTION, Packing
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.weights.module_store import Parts
+from qwen_audio.weights.module_store import ModuleStore
 
 __all__ = ["AudioEncoder"]
 
@@ -33,8 +33,8 @@ class AudioEncoder:
         parts: where modules come from; no weights are read before `forward` needs them.
     """
 
-    def __init__(self, checkpoint: Checkpoint, parts: Parts) -> None:
-        self._checkpoint, self._parts = checkpoint, parts
+    def __init__(self, checkpoint: Checkpoint, modules: ModuleStore) -> None:
+        self._checkpoint, self._modules = checkpoint, modules
         self._config = copy.deepcopy(checkpoint.audio_config)
         self._config._attn_implementation = ATTENTION
 
@@ -77,7 +77,7 @@ class AudioEncoder:
         if deepest.stage is Stage.ENCODER:
             depth = deepest.level or 0
         kept(Tap(Stage.ENCODER, 0), hidden_states.split(lengths))
-        layers = self._parts.layers("audio_tower.layers.", depth, self._new_layer)
+        layers = self._modules.layers("audio_tower.layers.", depth, self._new_layer)
         for k, layer in enumerate(layers, start=1):
             hidden_states = layer(hidden_states[None], attention_mask=None, packing=packing)[0]
             kept(Tap(Stage.ENCODER, k), hidden_states.split(lengths))
@@ -87,7 +87,7 @@ class AudioEncoder:
         tower = [self._pooled(frames) for frames in hidden_states.split(lengths)]
         kept(Tap(Stage.AUDIO_TOWER), tower)
         if Tap(Stage.PROJECTOR) in wanted:
-            projector = self._parts.get("multi_modal_projector.", self._new_projector)
+            projector = self._modules.get("multi_modal_projector.", self._new_projector)
             tokens = [len(frames) for frames in tower]
             kept(Tap(Stage.PROJECTOR), projector(torch.cat(tower)).split(tokens))
         return read
@@ -99,26 +99,28 @@ class AudioEncoder:
         the edge beyond those is cut off.
         """
         config, width = self._config, self._config.d_model
-        conv1 = self._parts.get(
+        conv1 = self._modules.get(
             "audio_tower.conv1.",
             lambda: nn.Conv1d(config.num_mel_bins, width, kernel_size=3, padding=1),
         )
-        conv2 = self._parts.get(
+        conv2 = self._modules.get(
             "audio_tower.conv2.",
             lambda: nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1),
         )
-        positions = self._parts.get(
+        positions = self._modules.get(
             "audio_tower.embed_positions.",
             lambda: nn.Embedding(config.max_source_positions, width),
         )
-        features = torch.from_numpy(mel.input_features).to(self._parts.device, self._parts.dtype)
+        features = torch.from_numpy(mel.input_features).to(
+            self._modules.device, self._modules.dtype
+        )
         frames = gelu(conv2(gelu(conv1(features[None]))))[0].T[: mel.encoder_frames]
         return frames + positions.weight[: len(frames)]
 
     def _pooled(self, frames: Float[Tensor, "rows width"]) -> Float[Tensor, "pooled width"]:
         """Pairs of frames averaged and layer-normed; an odd last frame is heard by its neighbours
         through attention, and has no row of its own."""
-        norm = self._parts.get(
+        norm = self._modules.get(
             "audio_tower.layer_norm.", lambda: nn.LayerNorm(self._config.d_model)
         )
         pooled = nn.functional.avg_pool1d(frames.T[None], kernel_size=2, stride=2)[0].T

@@ -12,9 +12,9 @@ from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.qwen2_audio.prompt import Prompts
 from qwen_audio.models.tap import Stage, Tap
 
-from .decoder import LanguageModel, Positions
+from .decoder import DecoderInput, LanguageModel
 from .reducers import whole_rows
-from .sampling import Sampling, _Chooser
+from .sampling import Sampling, TokenSampler
 
 __all__ = ["TextStream", "generate"]
 
@@ -68,7 +68,7 @@ def generate(
     Returns:
         For each clip its new tokens, the stopping one included.
     """
-    choose = _Chooser(sampling, repetition_penalty, read)
+    choose = TokenSampler(sampling, repetition_penalty, read)
     new: list[list[int]] = [[] for _ in last]
     going = list(range(len(last)))
     rows = torch.cat(list(last))
@@ -84,7 +84,7 @@ def generate(
             if new[clip][-1] not in stop_ids and len(new[clip]) < sampling.max_new_tokens
         ]
         if going:
-            step = [Positions((new[clip][-1],)) for clip in going]
+            step = [DecoderInput((new[clip][-1],)) for clip in going]
             read_now = model.forward(step, [_NORM], whole_rows, cache, tuple(going))
             rows = torch.cat(read_now[_NORM])
     return [tuple(tokens) for tokens in new]

@@ -13,8 +13,8 @@ from qwen_audio.audio.waveform import Window
 from qwen_audio.models.tap import Tap
 
 __all__ = [
-    "Frames",
-    "Run",
+    "HiddenStates",
+    "Segment",
     "Span",
     "SpanKind",
     "WindowRows",
@@ -26,16 +26,16 @@ __all__ = [
 SpanKind = Literal["audio", "prompt", "generated"]
 
 
-Run = tuple[SpanKind, int]
+Segment = tuple[SpanKind, int]
 """So many rows of one kind, one after another."""
 
-WindowRows = tuple[Float32[np.ndarray, "_rows _width"], tuple[Run, ...]]
+WindowRows = tuple[Float32[np.ndarray, "_rows _width"], tuple[Segment, ...]]
 """The rows of one window at one tap, and what they are."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Rows start … stop−1, and the window (an index into `Frames.windows`) they belong to."""
+    """Rows start … stop−1, and the window (an index into `HiddenStates.windows`) they belong to."""
 
     kind: SpanKind
     start: int
@@ -53,7 +53,7 @@ def rows_of_kind(spans: Iterable[Span], kind: SpanKind) -> Int64[np.ndarray, "ch
 
 
 def in_order(
-    windows: Iterable[tuple[Window, Sequence[Run]]], hop_seconds: float
+    windows: Iterable[tuple[Window, Sequence[Segment]]], hop_seconds: float
 ) -> tuple[tuple[Span, ...], Float64[np.ndarray, "rows"]]:
     """The runs of windows, laid one after another: spans, and when each row starts (NaN for text).
 
@@ -63,8 +63,8 @@ def in_order(
     spans: list[Span] = []
     seconds: list[np.ndarray] = [np.zeros(0)]
     row = 0
-    for number, (window, runs) in enumerate(windows):
-        for kind, count in runs:
+    for number, (window, segments) in enumerate(windows):
+        for kind, count in segments:
             spans.append(Span(kind, row, row + count, number))
             row += count
             hops = np.arange(count) * hop_seconds + window.start_seconds
@@ -73,7 +73,7 @@ def in_order(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Frames:
+class HiddenStates:
     """What stands at one tap of the line for one recording, window after window.
 
     Attributes:
@@ -129,7 +129,7 @@ class Frames:
         heard = ", ".join(str(window) for window in self.windows[:3])
         more = f" … {self.windows[-1]}" if len(self.windows) > 3 else ""
         return (
-            f"Frames({self.tap}: {rows} rows × {width}, {rate}; {spans}; "
+            f"HiddenStates({self.tap}: {rows} rows × {width}, {rate}; {spans}; "
             f"windows {heard}{more}; {self.dtype})"
         )
 
@@ -139,13 +139,13 @@ def assemble(
     kept: Sequence[dict[Tap, WindowRows]],
     taps: Iterable[Tap],
     dtype: str,
-) -> dict[Tap, Frames]:
+) -> dict[Tap, HiddenStates]:
     """The windows of one recording, laid one after another, for each tap."""
-    frames: dict[Tap, Frames] = {}
+    frames: dict[Tap, HiddenStates] = {}
     for tap in taps:
         states = [state[tap] for state in kept]
-        runs = zip(windows, (runs for _, runs in states), strict=True)
-        spans, seconds = in_order(runs, tap.hop_seconds)
+        segments = zip(windows, (segments for _, segments in states), strict=True)
+        spans, seconds = in_order(segments, tap.hop_seconds)
         data = np.concatenate([rows for rows, _ in states])
-        frames[tap] = Frames(data, tap, seconds, spans, windows, dtype)
+        frames[tap] = HiddenStates(data, tap, seconds, spans, windows, dtype)
     return frames

@@ -10,31 +10,31 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from qwen_audio.audio.log_mel import LogMel, Piece, log_mel
+from qwen_audio.audio.log_mel import AudioWindow, LogMel, log_mel
 from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.qwen2_audio.prompt import Prompts
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.download import Report
-from qwen_audio.weights.module_store import Parts
+from qwen_audio.weights.module_store import ModuleStore
 
-from .cost import Plan, least_bytes, make_plan, working_bytes
-from .decoder import LanguageModel, Positions
+from .cost import CostEstimate, estimate_cost, least_bytes, working_bytes
+from .decoder import DecoderInput, LanguageModel
 from .encoder import AudioEncoder
 from .generation import generate
-from .hidden_states import Run, SpanKind
-from .reducers import Keep, _last_row, whole_rows
+from .hidden_states import Segment, SpanKind
+from .reducers import RowReducer, _last_row, whole_rows
 from .sampling import Sampling
 
-__all__ = ["Line"]
+__all__ = ["Pipeline"]
 
 _PROJECTOR, _NORM = Tap(Stage.PROJECTOR), Tap(Stage.LM_NORM)
 
 T = TypeVar("T")
 
 
-class Line:
+class Pipeline:
     """Checkpoint, ear, language model and prompts, on one device in one dtype.
 
     Args:
@@ -55,10 +55,10 @@ class Line:
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.max_memory = max_memory
-        self.parts = Parts(checkpoint.tensors, device, dtype)
+        self.modules = ModuleStore(checkpoint.tensors, device, dtype)
         self.encoder, self.lm = (
-            AudioEncoder(checkpoint, self.parts),
-            LanguageModel(checkpoint, self.parts),
+            AudioEncoder(checkpoint, self.modules),
+            LanguageModel(checkpoint, self.modules),
         )
         self._prompts: Prompts | None = None
         self._chat, self._report = chat, report
@@ -76,15 +76,15 @@ class Line:
         """Such as "float32"."""
         return str(self.dtype).removeprefix("torch.")
 
-    def plan(self, tap: Tap | None) -> Plan:
+    def cost(self, tap: Tap | None) -> CostEstimate:
         """What reading at a tap takes; None: text."""
-        return make_plan(self.checkpoint, tap, self.dtype, self.device, self.max_memory)
+        return estimate_cost(self.checkpoint, tap, self.dtype, self.device, self.max_memory)
 
     def mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, as this checkpoint's extractor makes it."""
         return log_mel(samples, self.checkpoint.extractor)
 
-    def bring(self, tap: Tap | None) -> None:
+    def fetch_weights(self, tap: Tap | None) -> None:
         """Fetch from a hub what a tap (None: text) needs, all at once and not part by part.
 
         Raises:
@@ -92,7 +92,7 @@ class Line:
         """
         self._divide_memory(tap)
         if not {tap, None} & self._brought:
-            self.checkpoint.bring(tap, self._report)
+            self.checkpoint.fetch(tap, self._report)
             self._brought.add(tap)
 
     def _divide_memory(self, tap: Tap | None) -> None:
@@ -100,7 +100,7 @@ class Line:
         if self.max_memory is None:
             return
         where = (self.checkpoint, tap, self.dtype, self.device)
-        self.parts.max_bytes = self.max_memory - working_bytes(*where)
+        self.modules.max_bytes = self.max_memory - working_bytes(*where)
         if (least := least_bytes(*where)) > self.max_memory:
             raise OptionError(
                 f"{tap or 'text'} of {self.checkpoint.name} in {self.dtype_name} takes "
@@ -109,21 +109,21 @@ class Line:
                 "more, or choose a tap further left"
             )
 
-    def hear(self, mels: Sequence[LogMel]) -> list[torch.Tensor]:
+    def encode_audio(self, mels: Sequence[LogMel]) -> list[torch.Tensor]:
         """For each window the projector's rows, (audio tokens, width): what the LM is given."""
         if not mels:
             return []
-        self.bring(_PROJECTOR)
+        self.fetch_weights(_PROJECTOR)
         return self.encoder.forward(mels, [_PROJECTOR], whole_rows)[_PROJECTOR]
 
-    def positions(self, rendered: str, *audios: torch.Tensor) -> Positions:
+    def build_inputs(self, prompt_text: str, *audios: torch.Tensor) -> DecoderInput:
         """A rendered prompt and its audios (rows of the projector) → what the LM reads."""
-        ids = self.prompts.merged(self.prompts.ids(rendered), [len(rows) for rows in audios])
-        return Positions(ids, torch.cat(audios) if audios else None)
+        ids = self.prompts.merged(self.prompts.ids(prompt_text), [len(rows) for rows in audios])
+        return DecoderInput(ids, torch.cat(audios) if audios else None)
 
-    def say(
+    def generate(
         self,
-        clips: Sequence[Positions],
+        clips: Sequence[DecoderInput],
         sampling: Sampling,
         *,
         chat: bool | None = None,
@@ -135,7 +135,7 @@ class Line:
         Args:
             chat: whether they end where a turn does; by default as the prompts are made.
         """
-        self.bring(None)
+        self.fetch_weights(None)
         cache = self.lm.new_cache(len(clips)) if cache is None else cache
         unread = [
             clip.after(cache.rows(place), self.prompts.audio_id) for place, clip in enumerate(clips)
@@ -143,12 +143,12 @@ class Line:
         last = self.lm.forward(unread, [_NORM], _last_row, cache)[_NORM]
         return self._continue(clips, last, cache, sampling, chat, on_tokens)
 
-    def states(
+    def capture(
         self,
-        pieces: Sequence[Piece],
+        pieces: Sequence[AudioWindow],
         taps: Iterable[Tap],
-        keep: Keep[T],
-        rendered: str | None = None,
+        keep: RowReducer[T],
+        prompt_text: str | None = None,
         continuation: Sampling | None = None,
     ) -> list[dict[Tap, T]]:
         """Every tap asked for, in one pass over all pieces that stops after the deepest.
@@ -163,7 +163,7 @@ class Line:
             For each piece and tap what was kept.
         """
         wanted = set(taps)
-        self.bring(None if continuation else max(wanted))
+        self.fetch_weights(None if continuation else max(wanted))
         lm_taps = {tap for tap in wanted if tap.in_language_model}
         result: list[dict[Tap, T]] = [{} for _ in pieces]
         audio: list[torch.Tensor] = [torch.empty(0)] * len(pieces)
@@ -179,31 +179,31 @@ class Line:
         if not lm_taps:
             return result
 
-        clips = [self.positions(rendered or "", rows) for rows in audio]
-        runs = [self.runs(clip.ids) for clip in clips]
+        clips = [self.build_inputs(prompt_text or "", rows) for rows in audio]
+        segments = [self.segments(clip.ids) for clip in clips]
         if continuation is None:
 
             def keep_read(tap: Tap, place: int, rows: torch.Tensor) -> None:
-                result[place][tap] = keep(rows, runs[place])
+                result[place][tap] = keep(rows, segments[place])
 
             self.lm.forward(clips, lm_taps, keep_read)
             return result
 
         cache = self.lm.new_cache(len(clips))
         read = self.lm.forward(clips, lm_taps | {_NORM}, whole_rows, cache)
-        before = [cache.cut(place, len(clip.ids)) for place, clip in enumerate(clips)]
+        before = [cache.truncated(place, len(clip.ids)) for place, clip in enumerate(clips)]
         last = [rows[-1:] for rows in read[_NORM]]
         for place, new in enumerate(self._continue(clips, last, cache, continuation)):
             # The tokens generated, read once more, all at once, after what came before them.
-            states = self.lm.forward([Positions(new)], lm_taps, whole_rows, before[place])
+            states = self.lm.forward([DecoderInput(new)], lm_taps, whole_rows, before[place])
             for tap in lm_taps:
                 rows = torch.cat([read[tap][place], states[tap][0]])
-                result[place][tap] = keep(rows, (*runs[place], ("generated", len(new))))
+                result[place][tap] = keep(rows, (*segments[place], ("generated", len(new))))
         return result
 
     def _continue(
         self,
-        clips: Sequence[Positions],
+        clips: Sequence[DecoderInput],
         last: Sequence[torch.Tensor],
         cache: KeyValueCache,
         sampling: Sampling,
@@ -222,13 +222,13 @@ class Line:
             on_tokens=on_tokens,
         )
 
-    def runs(self, ids: Sequence[int]) -> tuple[Run, ...]:
+    def segments(self, ids: Sequence[int]) -> tuple[Segment, ...]:
         """Merged ids → runs of prompt and audio."""
-        runs: list[Run] = []
+        segments: list[Segment] = []
         for token in ids:
             kind: SpanKind = "audio" if token == self.prompts.audio_id else "prompt"
-            if runs and runs[-1][0] == kind:
-                runs[-1] = (kind, runs[-1][1] + 1)
+            if segments and segments[-1][0] == kind:
+                segments[-1] = (kind, segments[-1][1] + 1)
             else:
-                runs.append((kind, 1))
-        return tuple(runs)
+                segments.append((kind, 1))
+        return tuple(segments)

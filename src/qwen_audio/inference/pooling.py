@@ -14,7 +14,7 @@ from torch import Tensor
 from qwen_audio.errors import OptionError
 from qwen_audio.models.tap import Tap
 
-from .hidden_states import Run
+from .hidden_states import Segment
 
 __all__ = [
     "Pooled",
@@ -84,15 +84,15 @@ class Pooling:
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
 
-    def window(self, rows: Float[Tensor, "rows width"], runs: Sequence[Run]) -> Pooled:
+    def window(self, rows: Float[Tensor, "rows width"], segments: Sequence[Segment]) -> Pooled:
         """Of one window's rows, which are of the kinds that `runs` says, in order."""
         chosen = rows
         if self.span == "last":
-            given = sum(count for kind, count in runs if kind != "generated")
+            given = sum(count for kind, count in segments if kind != "generated")
             chosen = rows[given - 1 : given]
         elif self.span != "all":
-            counts = [count for _, count in runs]
-            parts = zip(rows.split(counts), runs, strict=True)
+            counts = [count for _, count in segments]
+            parts = zip(rows.split(counts), segments, strict=True)
             mine = [part for part, (kind, _) in parts if kind == self.span]
             chosen = rows.new_empty(0, rows.shape[1]) if not mine else torch.cat(mine)
         count = len(chosen)

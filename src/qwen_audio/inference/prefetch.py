@@ -9,13 +9,13 @@ from queue import Queue
 from threading import Event, Semaphore, Thread
 from typing import TypeVar
 
-__all__ = ["in_background", "mapped"]
+__all__ = ["prefetch", "prefetch_map"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-def mapped(
+def prefetch_map(
     function: Callable[[T], U], items: Iterable[T], executor: Executor, lookahead: int
 ) -> Iterator[U]:
     """`map` in threads: results in the items' order, at most `lookahead` of them begun early."""
@@ -32,7 +32,7 @@ def mapped(
             future.cancel()
 
 
-def in_background(items: Iterable[T], lookahead: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], lookahead: int) -> Iterator[T]:
     """The same items, made by a thread of their own, at most `lookahead` of them before their time.
 
     What goes wrong in the thread is raised here, after the items before it. Closing this iterator,

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from qwen_audio.audio.log_mel import Piece
+from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import Recording, Window, Windowing
 from qwen_audio.errors import AudioError
 from qwen_audio.models.tap import Tap
-from qwen_audio.weights.device import give_back_memory
+from qwen_audio.weights.device import trim_heap
 
-from .batching import Failed, pieces_in_batches
-from .pipeline import Line
-from .reducers import Keep
+from .batching import Failed, batched_windows_or_errors
+from .pipeline import Pipeline
+from .reducers import RowReducer
 from .sampling import Sampling
 
 __all__ = ["Reading", "read"]
@@ -33,12 +33,12 @@ class Reading(Generic[T]):
 
 
 def read(
-    line: Line,
+    pipeline: Pipeline,
     inputs: Iterable[Any],
     taps: Sequence[Tap],
-    keep: Keep[T],
+    keep: RowReducer[T],
     *,
-    rendered: str | None,
+    prompt_text: str | None,
     windowing: Windowing,
     sampling_rate: int | None = None,
     continuation: Sampling | None = None,
@@ -47,16 +47,18 @@ def read(
     """For every input, in order, its reading, or the error that says why it can't be heard.
 
     Args:
-        keep: see `Line.states`.
+        keep: see `Pipeline.states`.
         question: a rendered prompt, to be answered for every window as well.
     """
-    held: list[tuple[Piece, dict[Tap, T], str | None]] = []
+    held: list[tuple[AudioWindow, dict[Tap, T], str | None]] = []
     current = 0
-    for batch in pieces_in_batches(line, inputs, sampling_rate, windowing):
+    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, windowing):
         pieces = [piece for piece in batch if not isinstance(piece, Failed)]
-        states = iter(line.states(pieces, taps, keep, rendered, continuation) if pieces else ())
-        said = iter(_answers(line, pieces, question) if question is not None else ())
-        give_back_memory()
+        states = iter(
+            pipeline.capture(pieces, taps, keep, prompt_text, continuation) if pieces else ()
+        )
+        said = iter(_answers(pipeline, pieces, question) if question is not None else ())
+        trim_heap()
         for piece in batch:
             if held and piece.clip != current:
                 yield _reading(held)
@@ -70,13 +72,17 @@ def read(
         yield _reading(held)
 
 
-def _answers(line: Line, pieces: Sequence[Piece], question: str) -> list[str]:
-    heard = line.hear([piece.mel for piece in pieces])
-    clips = [line.positions(question, rows) for rows in heard]
-    return [line.prompts.text(new).strip() for new in line.say(clips, Sampling())] if clips else []
+def _answers(pipeline: Pipeline, pieces: Sequence[AudioWindow], question: str) -> list[str]:
+    heard = pipeline.encode_audio([piece.mel for piece in pieces])
+    clips = [pipeline.build_inputs(question, rows) for rows in heard]
+    return (
+        [pipeline.prompts.text(new).strip() for new in pipeline.generate(clips, Sampling())]
+        if clips
+        else []
+    )
 
 
-def _reading(held: Sequence[tuple[Piece, dict[Tap, T], str | None]]) -> Reading[T]:
+def _reading(held: Sequence[tuple[AudioWindow, dict[Tap, T], str | None]]) -> Reading[T]:
     pieces, kept, said = zip(*held, strict=True)
     windows = tuple(piece.window for piece in pieces)
     texts = tuple(text for text in said if text is not None)

@@ -15,23 +15,33 @@ from torch import Tensor
 from qwen_audio.audio.log_mel import audio_tokens
 from qwen_audio.models.tap import Tap
 
-from .hidden_states import Run, WindowRows
+from .hidden_states import Segment, WindowRows
 
-__all__ = ["Keep", "groups", "lengths", "norms", "rows_and_runs", "stretches_of", "whole_rows"]
+__all__ = [
+    "RowReducer",
+    "groups",
+    "lengths",
+    "mean_segments",
+    "norms",
+    "rows_and_segments",
+    "whole_rows",
+]
 
 T = TypeVar("T")
 
 
-def audio_rows(rows: torch.Tensor, runs: Sequence[Run]) -> torch.Tensor:
+def audio_rows(rows: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
     """Those of one window that are audio, in float32 on the CPU."""
-    parts = zip(rows.split([count for _, count in runs]), runs, strict=True)
+    parts = zip(rows.split([count for _, count in segments]), segments, strict=True)
     mine = [part for part, (kind, _) in parts if kind == "audio"]
     return torch.cat(mine).float().cpu() if mine else torch.empty(0, rows.shape[1])
 
 
-def groups(rows: torch.Tensor, runs: Sequence[Run], *, most: int) -> tuple[np.ndarray, np.ndarray]:
+def groups(
+    rows: torch.Tensor, segments: Sequence[Segment], *, most: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Means of neighbours such that there are at most so many, and how many rows each is of."""
-    audio = audio_rows(rows, runs).numpy()
+    audio = audio_rows(rows, segments).numpy()
     size = math.ceil(len(audio) / most)
     starts = np.arange(0, len(audio), size)
     counts = np.diff([*starts, len(audio)]).astype(np.float32)
@@ -40,21 +50,21 @@ def groups(rows: torch.Tensor, runs: Sequence[Run], *, most: int) -> tuple[np.nd
     return np.add.reduceat(audio, starts, axis=0) / counts[:, None], counts
 
 
-def stretches_of(
-    rows: torch.Tensor, runs: Sequence[Run], *, per_token: int, most: int
+def mean_segments(
+    rows: torch.Tensor, segments: Sequence[Segment], *, per_token: int, most: int
 ) -> np.ndarray:
     """Means over the same stretches of sound at every tap: of one audio token, or of neighbours
     such that there are at most `most`."""
-    audio = audio_rows(rows, runs).numpy()
+    audio = audio_rows(rows, segments).numpy()
     tokens = {1: len(audio), 2: len(audio) // 2, 4: audio_tokens(len(audio))}[per_token]
     count = min(most, tokens)
     edges = np.arange(count + 1) * tokens // count * per_token
     return np.stack([audio[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
 
 
-def lengths(rows: torch.Tensor, runs: Sequence[Run]) -> np.ndarray:
+def lengths(rows: torch.Tensor, segments: Sequence[Segment]) -> np.ndarray:
     """Of each row."""
-    return norms(audio_rows(rows, runs).numpy())
+    return norms(audio_rows(rows, segments).numpy())
 
 
 def norms(rows: Float[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows"]:
@@ -67,13 +77,13 @@ def whole_rows(_tap: Tap, _place: int, rows: Float[Tensor, "_rows _width"]) -> T
     return rows
 
 
-Keep: TypeAlias = Callable[[torch.Tensor, tuple[Run, ...]], T]
+RowReducer: TypeAlias = Callable[[torch.Tensor, tuple[Segment, ...]], T]
 """What to keep of a window's rows at a tap, (rows, width), given which kinds of rows they are."""
 
 
-def rows_and_runs(rows: torch.Tensor, runs: tuple[Run, ...]) -> WindowRows:
+def rows_and_segments(rows: torch.Tensor, segments: tuple[Segment, ...]) -> WindowRows:
     """Keeps everything, as float32."""
-    return rows.float().cpu().numpy().copy(), runs
+    return rows.float().cpu().numpy().copy(), segments
 
 
 def _last_row(_tap: Tap, _place: int, rows: torch.Tensor) -> torch.Tensor:

@@ -54,7 +54,7 @@ class Sampling:
             raise OptionError(f"seed={self.seed!r}: use a whole number from 0 to 2**63 - 1")
 
 
-class _Chooser:
+class TokenSampler:
     """Logits → the next token, by transformers' own processors, in transformers' order."""
 
     def __init__(

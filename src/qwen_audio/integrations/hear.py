@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qwen_audio.api.model import load
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
-from qwen_audio.inference.hidden_states import Frames
+from qwen_audio.inference.hidden_states import HiddenStates
 from qwen_audio.models.checkpoint import EMBEDDED
 
 __all__ = ["Model", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]
@@ -33,7 +33,7 @@ class Model(torch.nn.Module):
         super().__init__()
         self.audio_model, self.tap = load(checkpoint), tap
         self.sample_rate = SAMPLE_RATE_HZ
-        geometry = self.audio_model.geometry
+        geometry = self.audio_model.dimensions
         self.scene_embedding_size = self.timestamp_embedding_size = geometry.width(
             geometry.tap(tap)
         )
@@ -71,7 +71,7 @@ def _clips(audio: Tensor) -> list[np.ndarray]:
     return list(audio.detach().cpu().float().numpy())
 
 
-def _audio(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
+def _audio(frames: HiddenStates) -> tuple[np.ndarray, np.ndarray]:
     """Rows of audio, and the middle of each in seconds."""
     rows = frames.rows("audio")
     return frames.data[rows], frames.seconds[rows] + frames.hop_seconds / 2

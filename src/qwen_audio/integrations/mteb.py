@@ -36,7 +36,7 @@ class QwenAudioEncoder(AbsEncoder):  # type: ignore[misc]
         model_name: as `qwen_audio.load` takes it.
         revision: of a hub model.
         device: where to compute.
-        options: of `QwenAudio.encode`: tap, pooling, span, prompt.
+        options: of `AudioModel.encode`: tap, pooling, span, prompt.
     """
 
     def __init__(

@@ -30,9 +30,9 @@ class QwenAudioEncoder(torch.nn.Module):
     def __init__(self, checkpoint: str = EMBEDDED, tap: str = "audio_tower") -> None:
         super().__init__()
         self.audio_model, self.tap = load(checkpoint), tap
-        where = self.audio_model.geometry.tap(tap)
+        where = self.audio_model.dimensions.tap(tap)
         self.sampling_rate = SAMPLE_RATE_HZ
-        self.output_dim = self.audio_model.geometry.width(where)
+        self.output_dim = self.audio_model.dimensions.width(where)
         self.hop_size_in_ms = round(1000 * where.hop_seconds)
 
     def forward(

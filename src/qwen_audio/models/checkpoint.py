@@ -12,12 +12,12 @@ import torch
 
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.qwen2_audio.config import check_extractor, read_config
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, Needed, needed_tensors
+from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, TensorRequirement, tensor_requirements
 from qwen_audio.weights.download import Report
 from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.tensor_store import TensorStore, parse_json
 
-from .tap import Geometry, Tap
+from .tap import ModelDimensions, Tap
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -62,8 +62,8 @@ class Checkpoint:
         self.config = read_config(folder, self.name)
         self.audio_config = cast(Any, self.config.audio_config)
         self.text_config = cast(Any, self.config.text_config)
-        self.geometry = Geometry.of(self.config)
-        self._needed = dict(needed_tensors(self.config))
+        self.dimensions = ModelDimensions.of(self.config)
+        self._needed = dict(tensor_requirements(self.config))
         shapes = {name: needed.shape for name, needed in self._needed.items()}
         self.tensors = TensorStore(self.name, folder, shapes, self._hub)
 
@@ -94,7 +94,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.name}: preprocessor_config.json is not valid ({error}): download it again"
             ) from error
-        check_extractor(extractor, self.geometry.mel_bins)
+        check_extractor(extractor, self.dimensions.mel_bins)
         return extractor
 
     @cached_property
@@ -109,7 +109,7 @@ class Checkpoint:
         path = self.folder / name
         return path if path.is_file() else None
 
-    def needs(self, tap: Tap | None) -> dict[str, Needed]:
+    def required_tensors(self, tap: Tap | None) -> dict[str, TensorRequirement]:
         """The tensors that `tap` needs, by name: everything left of it, nothing right of it.
 
         None stands for text: all of them, the language model's head included.
@@ -128,7 +128,7 @@ class Checkpoint:
         """Bytes that `fetch` would download from a hub."""
         return self.tensors.missing_bytes(self._read_whole(tap))
 
-    def bring(self, tap: Tap | None, report: Report | None = None) -> None:
+    def fetch(self, tap: Tap | None, report: Report | None = None) -> None:
         """Download what `tap` needs (None: text), all at once.
 
         Of the embedding table taps need only rows, which `embedding_rows` fetches; text needs all.
@@ -138,7 +138,7 @@ class Checkpoint:
         """
         self.tensors.fetch(self._read_whole(tap), report)
 
-    def rows(self, ids: Sequence[int]) -> list[torch.Tensor]:
+    def embedding_rows(self, ids: Sequence[int]) -> list[torch.Tensor]:
         """The embeddings of single tokens, each of shape (lm width,), read one by one.
 
         Raises:
@@ -148,7 +148,7 @@ class Checkpoint:
 
     def _read_whole(self, tap: Tap | None) -> list[str]:
         """Tensors that a tap needs in full, not only rows of."""
-        return [name for name in self.needs(tap) if tap is None or name != EMBEDDINGS]
+        return [name for name in self.required_tensors(tap) if tap is None or name != EMBEDDINGS]
 
     def _json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
         path = self.file(name)

@@ -43,7 +43,7 @@ class KeyValueCache:
         held = self._layers[0][clip] if self._layers else None
         return 0 if held is None else held[0].shape[2]
 
-    def cut(self, clip: int, rows: int) -> KeyValueCache:
+    def truncated(self, clip: int, rows: int) -> KeyValueCache:
         """A cache of one clip, holding its first `rows` positions."""
         cache = KeyValueCache(len(self._layers), 1)
         for mine, theirs in zip(cache._layers, self._layers, strict=True):

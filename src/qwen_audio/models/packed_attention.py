@@ -44,9 +44,9 @@ class Packing:
         if self.cache is not None:
             parts = zip(key.split(self.lengths, 2), value.split(self.lengths, 2), strict=True)
             for place, (k, v) in enumerate(parts):
-                self.attend_to(module.layer_idx, place, k, v)  # type: ignore[arg-type]
+                self.append_kv(module.layer_idx, place, k, v)  # type: ignore[arg-type]
 
-    def attend_to(
+    def append_kv(
         self, layer: int, place: int, key: Tensor, value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The keys and values that the clip at `place` sees in a layer."""
@@ -85,7 +85,7 @@ def packed_attention(
     for place, (q, k, v) in enumerate(zip(*parts, strict=True)):
         rows = q.shape[2]
         if module.is_causal:
-            k, v = packing.attend_to(module.layer_idx, place, k, v)  # type: ignore[arg-type]
+            k, v = packing.append_kv(module.layer_idx, place, k, v)  # type: ignore[arg-type]
         earlier = k.shape[2] - rows
         # A single row sees everything; after earlier rows the triangle starts further right.
         triangle = module.is_causal and rows > 1

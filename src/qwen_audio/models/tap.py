@@ -16,7 +16,7 @@ from typing import Any
 from qwen_audio.audio.log_mel import MEL_FRAMES_PER_SECOND
 from qwen_audio.errors import TapError
 
-__all__ = ["Geometry", "Stage", "Tap"]
+__all__ = ["ModelDimensions", "Stage", "Tap"]
 
 
 _FORM = re.compile(
@@ -62,7 +62,7 @@ class Tap:
     def parse(cls, text: str | Tap) -> Tap:
         """Read `mel`, `encoder.k`, `audio_tower`, `projector`, `lm.k` or `lm.norm`.
 
-        k may be negative and then counts from the deepest; `Geometry.tap` turns it into a depth.
+        k may be negative and then counts from the deepest; `ModelDimensions.tap` resolves it.
 
         Raises:
             TapError: if the text has another form.
@@ -111,7 +111,7 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ModelDimensions:
     """The widths and depths of one model, from its config.json."""
 
     mel_bins: int
@@ -121,7 +121,7 @@ class Geometry:
     lm_width: int
 
     @classmethod
-    def of(cls, config: Any) -> Geometry:
+    def of(cls, config: Any) -> ModelDimensions:
         """From transformers' Qwen2AudioConfig."""
         audio, text = config.audio_config, config.text_config
         return cls(

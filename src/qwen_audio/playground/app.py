@@ -12,12 +12,12 @@ import gradio as gr
 
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, WINDOW, Asking
 from qwen_audio.playground.tabs.compare import Comparing
-from qwen_audio.playground.tabs.download import TakeAway
+from qwen_audio.playground.tabs.download import Downloads
 from qwen_audio.playground.tabs.find import Finding
 from qwen_audio.playground.tabs.hear import Hearing
 from qwen_audio.playground.tabs.see import Seeing
 
-from .context import Room
+from .context import AppContext
 from .examples import examples
 
 __all__ = ["build", "look"]
@@ -63,7 +63,7 @@ def look() -> dict[str, Any]:
     }
 
 
-def build(room: Room) -> gr.Blocks:
+def build(room: AppContext) -> gr.Blocks:
     """All of the page, with its requests wired to their handlers."""
     with gr.Blocks(title="Qwen Audio Playground", analytics_enabled=False) as page:
         gr.HTML(_header(room))
@@ -94,7 +94,7 @@ def build(room: Room) -> gr.Blocks:
     return page
 
 
-def _hear(room: Room, channels: dict[str, Any]) -> Any:
+def _hear(room: AppContext, channels: dict[str, Any]) -> Any:
     view = _drawn(
         "hear.html",
         "playground.hear(element, props, watch)",
@@ -107,7 +107,7 @@ def _hear(room: Room, channels: dict[str, Any]) -> Any:
     return view
 
 
-def _ask(room: Room, hear: Any) -> None:
+def _ask(room: AppContext, hear: Any) -> None:
     asking = Asking(room)
     gr.HTML(_NEEDED)
     with gr.Column(elem_classes=["pg-card", "pg-form"]):
@@ -150,7 +150,7 @@ def _ask(room: Room, hear: Any) -> None:
     hear.change(_asked_plain(asking.clear), None, answers, **_QUIET, **_QUICK)
 
 
-def _see(room: Room, channels: dict[str, Any]) -> None:
+def _see(room: AppContext, channels: dict[str, Any]) -> None:
     seeing = Seeing(room)
     taps = [str(tap) for tap in room.model.taps]
     view = _drawn(
@@ -169,7 +169,7 @@ def _see(room: Room, channels: dict[str, Any]) -> None:
     ask.submit(_asked(seeing.words), ask, words, trigger_mode="always_last", **_QUIET, **_MODEL)
 
 
-def _compare(room: Room, channels: dict[str, Any]) -> None:
+def _compare(room: AppContext, channels: dict[str, Any]) -> None:
     view = _drawn(
         "compare.html",
         "playground.compare(element, props, watch)",
@@ -180,7 +180,7 @@ def _compare(room: Room, channels: dict[str, Any]) -> None:
     channel.submit(_asked(Comparing(room).compare), channel, view, **_QUIET, **_QUICK)
 
 
-def _find(room: Room, channels: dict[str, Any]) -> None:
+def _find(room: AppContext, channels: dict[str, Any]) -> None:
     finding = Finding(room)
     collection = finding.collection
     windows = f"{len(collection)} window{'s' * (len(collection) != 1)}"
@@ -196,8 +196,8 @@ def _find(room: Room, channels: dict[str, Any]) -> None:
     channel.submit(_asked(finding.hear), channel, heard, **_QUIET, **_QUICK)
 
 
-def _take_away(room: Room, channels: dict[str, Any]) -> None:
-    away = TakeAway(room)
+def _take_away(room: AppContext, channels: dict[str, Any]) -> None:
+    away = Downloads(room)
     for name, handler in (("file", away.file), ("lines", away.lines)):
         shown = _heard_by(f"playground.show{name.title()}")
         channels[name].submit(_asked(handler), channels[name], shown, **_QUIET, **_QUICK)
@@ -228,7 +228,7 @@ def _asked(handler: Any) -> Any:
     return answer
 
 
-def _left(room: Room) -> Any:
+def _left(room: AppContext) -> Any:
     def forget(request: gr.Request) -> None:
         room.visits.forget(request.session_hash)
 
@@ -266,7 +266,7 @@ def _drawn(file: str, script: str, html: str = "", classes: str = "", **words: s
     )
 
 
-def _header(room: Room) -> str:
+def _header(room: AppContext) -> str:
     name, limits = room.model_name, room.limits
     name = "the small embedded checkpoint" if name == "embedded" else name
     return (

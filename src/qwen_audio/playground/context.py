@@ -14,18 +14,18 @@ from qwen_audio import AudioError, QwenAudioError, load_waveform
 
 from .examples import load_example
 from .limits import Limits
-from .sessions import Clip, Visit, Visits
+from .sessions import Clip, Session, SessionStore
 
 if TYPE_CHECKING:
-    from qwen_audio import Collection, QwenAudio
+    from qwen_audio import AudioModel, Collection
 
-__all__ = ["Room", "in_words", "spoken"]
+__all__ = ["AppContext", "spoken", "user_message"]
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 
-class Room:
+class AppContext:
     """Where the tabs' handlers meet.
 
     Attributes:
@@ -33,10 +33,10 @@ class Room:
     """
 
     def __init__(
-        self, model: QwenAudio, limits: Limits, collection: Collection | None = None
+        self, model: AudioModel, limits: Limits, collection: Collection | None = None
     ) -> None:
         self.model, self.limits, self.collection = model, limits, collection
-        self.visits = Visits(limits)
+        self.visits = SessionStore(limits)
         self._model_thread = ThreadPoolExecutor(1, "model")
 
     @property
@@ -45,11 +45,11 @@ class Room:
         name = self.model.name
         return Path(name).resolve().name if Path(name).is_dir() else name
 
-    def visit(self, request: Any) -> Visit:
+    def visit(self, request: Any) -> Session:
         """Whose request it is: Gradio gives every open page a name."""
         return self.visits.of(request.session_hash)
 
-    def in_turn(self, work: Callable[[], _T]) -> Future[_T]:
+    def run_on_model_thread(self, work: Callable[[], _T]) -> Future[_T]:
         """Have something done with the model, once everything asked of it before is done.
 
         All of it is done in one thread. That is what keeps its uses apart; and for every thread
@@ -94,12 +94,12 @@ def spoken(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, An
         try:
             return handler(self, asked, request) | {"n": asked.get("n")}
         except Exception as error:  # noqa: BLE001 (whatever it is, the visitor is told)
-            return {"n": asked.get("n"), "problem": in_words(error)}
+            return {"n": asked.get("n"), "problem": user_message(error)}
 
     return answering
 
 
-def in_words(error: Exception) -> str:
+def user_message(error: Exception) -> str:
     """What a visitor is told: our errors say it themselves; of others they need no details."""
     if isinstance(error, QwenAudioError):
         text = str(error)

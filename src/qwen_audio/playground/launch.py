@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio import MissingExtraError, OptionError
 
-from .context import Room
+from .context import AppContext
 from .limits import Limits
-from .middleware import Door
+from .middleware import RequestFilter
 
 if TYPE_CHECKING:
-    from qwen_audio import QwenAudio
+    from qwen_audio import AudioModel
 
 __all__ = ["Playing", "check_installed", "play"]
 
@@ -37,7 +37,7 @@ class Playing:
         room: what goes on in it.
     """
 
-    def __init__(self, page: Any, room: Room, url: str, share_url: str | None) -> None:
+    def __init__(self, page: Any, room: AppContext, url: str, share_url: str | None) -> None:
         self._page, self.room, self.url, self.share_url = page, room, url, share_url
 
     def wait(self) -> None:
@@ -60,7 +60,7 @@ def check_installed() -> None:
 
 
 def play(
-    model: QwenAudio,
+    model: AudioModel,
     collection: str | Path | None = None,
     *,
     host: str = "127.0.0.1",
@@ -95,9 +95,9 @@ def play(
         from qwen_audio import Collection
 
         opened = Collection.open(collection, model)
-    room = Room(model, limits, opened)
+    room = AppContext(model, limits, opened)
     pages: dict[str, Callable[[], Awaitable[str]]] = {}
-    door = Middleware(Door, visits=room.visits, limits=limits, pages=pages)
+    door = Middleware(RequestFilter, visits=room.visits, limits=limits, pages=pages)
     page = build(room).queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=4)
     for name in ("httpx", "gradio"):  # what they have to say is not for who opens a page
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from .limits import Limits
-from .sessions import Visits
+from .sessions import SessionStore
 
-__all__ = ["Door"]
+__all__ = ["RequestFilter"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -58,7 +58,7 @@ _POLICY = "; ".join(
 )
 
 
-class Door:
+class RequestFilter:
     """ASGI middleware before Gradio.
 
     Args:
@@ -69,7 +69,7 @@ class Door:
         self,
         app: App,
         *,
-        visits: Visits,
+        visits: SessionStore,
         limits: Limits,
         pages: dict[str, Callable[[], Awaitable[str]]],
     ) -> None:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import AudioError, Waveform, Window
-from qwen_audio.weights.device import give_back_memory
+from qwen_audio.weights.device import trim_heap
 
 from .limits import Limits
 
 if TYPE_CHECKING:
-    from qwen_audio import Frames, Hit, Listening
+    from qwen_audio import AudioSession, HiddenStates, SearchResult
 
-__all__ = ["Clip", "Upload", "Visit", "Visits"]
+__all__ = ["Clip", "Session", "SessionStore", "Upload"]
 
 _UPLOAD_SECONDS = 120.0
 """An upload that nobody opens is let go after so long."""
@@ -49,9 +49,9 @@ class Clip:
     waveform: Waveform
     windows: tuple[Window, ...] = ()
     window: int = 0
-    frames: dict[str, Frames] = field(default_factory=dict)
+    frames: dict[str, HiddenStates] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
-    listenings: dict[int, Listening] = field(default_factory=dict)
+    listenings: dict[int, AudioSession] = field(default_factory=dict)
     listening_bytes: int = 0
     turns: dict[int, list[tuple[str, bool | None]]] = field(default_factory=dict)
 
@@ -101,7 +101,7 @@ class Clip:
 
 
 @dataclass(eq=False)
-class Visit:
+class Session:
     """One visitor: one open page.
 
     Attributes:
@@ -115,7 +115,7 @@ class Visit:
     last_seen: float
     clip: Clip | None = None
     other: Clip | None = None
-    found: list[Hit] = field(default_factory=list)
+    found: list[SearchResult] = field(default_factory=list)
     asking: bool = False
     answers: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)
@@ -145,23 +145,23 @@ class Visit:
         return sum(clip.bytes_held for clip in (self.clip, self.other) if clip is not None)
 
 
-class Visits:
+class SessionStore:
     """All visitors, by the name that each page makes up for itself."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._lock = threading.Lock()
-        self._visits: OrderedDict[str, Visit] = OrderedDict()
+        self._visits: OrderedDict[str, Session] = OrderedDict()
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._visits)
 
-    def of(self, page: str | None) -> Visit:
+    def of(self, page: str | None) -> Session:
         """The visitor of a page, who is known from now on."""
         now = time.monotonic()
         with self._lock:
-            visit = self._visits.setdefault(str(page), Visit(now))
+            visit = self._visits.setdefault(str(page), Session(now))
             visit.last_seen = now
             self._visits.move_to_end(str(page))
             self._make_room(now)
@@ -171,7 +171,7 @@ class Visits:
         """Their page is closed: everything of theirs goes."""
         with self._lock:
             self._visits.pop(str(page), None)
-        give_back_memory()
+        trim_heap()
 
     def take_in(self, name: str, data: bytes) -> str:
         """Keep an upload until its page opens it; returns the ticket for that, which can't be

@@ -60,7 +60,7 @@ class Labels:
     groups: tuple[str, ...]
     splits: tuple[str, ...] | None
     targets: tuple[Target, ...]
-    passed_over: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     def only(self, kept: Sequence[int]) -> Labels:
         """The same of some of the recordings."""
@@ -72,7 +72,7 @@ class Labels:
                 Target(target.name, tuple(target.values[k] for k in kept), target.numeric)
                 for target in self.targets
             ),
-            self.passed_over,
+            self.skipped,
         )
 
 
@@ -99,7 +99,7 @@ def read_labels(
         OptionError: for what is no manifest, and for labels that can't be learnt from: missing,
             mixed in type, or not finite.
     """
-    sources, passed_over = _sources(labels)
+    sources, skipped = _sources(labels)
     _check_each_once(sources)
     columns = list(dict.fromkeys(name for source in sources for name in source.extra))
     for name in (group, split, *(targets or ()), *classes):
@@ -117,7 +117,7 @@ def read_labels(
         tuple(_texts(sources, group) if group else (source.uri for source in sources)),
         tuple(_texts(sources, split)) if split else None,
         tuple(_target(name, sources, name in classes) for name in names),
-        tuple(passed_over),
+        tuple(skipped),
     )
 
 
@@ -146,20 +146,20 @@ def _sources(labels: LabelRows) -> tuple[list[Source], list[str]]:
 
 
 def _class_folders(folder: Path) -> tuple[list[Source], list[str]]:
-    sources, passed_over = [], []
+    sources, skipped = [], []
     for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         parts = path.relative_to(folder).parts
         if any(part.startswith(".") for part in parts):
             continue  # what a system keeps for itself
         if not AUDIO_SUFFIX.fullmatch(path.suffix):
-            passed_over.append(str(path))
+            skipped.append(str(path))
         elif len(parts) == 1:
             raise OptionError(f"{path} lies in no class folder: expected {folder}/CLASS/{parts[0]}")
         else:
             sources.append(Source.of(path, {CLASS: parts[0]}))
     if not sources:
         raise OptionError(f"{folder} holds no class folders with audio, and is no manifest")
-    return sources, passed_over
+    return sources, skipped
 
 
 def _check_each_once(sources: Sequence[Source]) -> None:

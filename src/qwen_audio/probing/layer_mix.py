@@ -10,12 +10,12 @@ from jaxtyping import Float, Float64, Int64
 from .descent import descend
 from .linear import Linear, Logistic, likelihoods, principal_axes, ridge
 
-__all__ = ["Mix"]
+__all__ = ["WeightedLayerSum"]
 
 Layers = Sequence[Float[np.ndarray, "_rows width"]]
 
 
-class Mix:
+class WeightedLayerSum:
     """Layers combined, as SUPERB does (Yang et al., 2021), on standardised layers.
 
     For any weights of the layers the best linear model (logistic regression, or ridge) is found as
@@ -30,7 +30,9 @@ class Mix:
     def __init__(self, strength: float) -> None:
         self._strength = strength
 
-    def fit(self, layers: Layers, y: Int64[np.ndarray, "n"] | Float64[np.ndarray, "n"]) -> Mix:
+    def fit(
+        self, layers: Layers, y: Int64[np.ndarray, "n"] | Float64[np.ndarray, "n"]
+    ) -> WeightedLayerSum:
         """Layers all of one width; those of quantities are fitted in double precision."""
         numeric = y.dtype.kind == "f"
         x = np.stack(layers).astype(np.float64 if numeric else np.float32)

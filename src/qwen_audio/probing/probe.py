@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from qwen_audio.api.model import QwenAudio, load
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.model import AudioModel, load
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.sources import Source
 from qwen_audio.audio.waveform import Windowing
 from qwen_audio.errors import AudioError, MissingExtraError, OptionError
@@ -35,7 +35,7 @@ Progress = Callable[[str, int, int], None]
 
 def probe(
     labels: LabelRows,
-    model: QwenAudio | None = None,
+    model: AudioModel | None = None,
     *,
     targets: Sequence[str] | None = None,
     classes: Sequence[str] = (),
@@ -165,7 +165,7 @@ def probe(
             "window_seconds": first.window_seconds,
             "hop_seconds": first.hop_seconds,
             "recordings": len(heard),
-            "passed_over": list(given.passed_over),
+            "passed_over": list(given.skipped),
             "seed": seed,
         },
     }
@@ -214,17 +214,17 @@ def _tasks(
 
 
 def _hear(
-    model: QwenAudio,
+    model: AudioModel,
     labels: Labels,
     contents: Sequence[str],
     wanted: Sequence[int],
-    readouts: dict[Readout, Spec],
+    readouts: dict[Readout, EmbeddingSpec],
     store: VectorCache,
     on_progress: Progress | None,
 ) -> Iterator[tuple[int, AudioError]]:
     """Bring what the store lacks; yields the recordings that can't be heard."""
     new: dict[str, int] = {}
-    lacking: dict[Readout, Spec] = {}
+    lacking: dict[Readout, EmbeddingSpec] = {}
     for k in wanted:
         lacks = {r: spec for r, spec in readouts.items() if not store.has(spec, contents[k])}
         lacking |= lacks

@@ -16,11 +16,11 @@ __all__ = [
     "CLASSES",
     "PROBES",
     "QUANTITIES",
-    "Answers",
+    "Features",
     "ProbeName",
-    "Rows",
-    "Sides",
-    "Strength",
+    "Regularization",
+    "Targets",
+    "TrainTestRows",
     "choose_strength",
     "predict",
 ]
@@ -41,13 +41,13 @@ _ROUNDING = 1e-4
 _TO_CHOOSE = 1e-4
 """Nearer than that a fit need not be to be compared."""
 
-Rows = Float32[np.ndarray, "_rows width"]
-Answers = Int64[np.ndarray, "_rows"] | Float[np.ndarray, "_rows"]
+Features = Float32[np.ndarray, "_rows width"]
+Targets = Int64[np.ndarray, "_rows"] | Float[np.ndarray, "_rows"]
 Score = Callable[[Any, Any], float]
 
 
 @dataclass(frozen=True)
-class Strength:
+class Regularization:
     """How freely a probe may fit: chosen within what it trains on, and how well it did there."""
 
     value: float
@@ -55,14 +55,14 @@ class Strength:
 
 
 @dataclass(frozen=True, eq=False)
-class Sides:
+class TrainTestRows:
     """Rows to train on and rows to test, as probes take them."""
 
     train: Float64[np.ndarray, "train width"]
     test: Float64[np.ndarray, "test width"]
 
     @classmethod
-    def of(cls, train: Rows, test: Rows) -> Sides:
+    def of(cls, train: Features, test: Features) -> TrainTestRows:
         """Both, shifted and scaled so that each number of training rows has mean 0, deviation 1.
 
         What differs among the training rows by no more than rounding may becomes 0.
@@ -74,7 +74,7 @@ class Sides:
         return cls((first - mean) * scale, (second - mean) * scale)
 
     @cached_property
-    def turned(self) -> tuple[Rows, Rows]:
+    def turned(self) -> tuple[Features, Features]:
         """Both, along the training rows' principal axes."""
         train, test = self.train.astype(np.float32), self.test.astype(np.float32)
         axes = principal_axes(train)
@@ -82,8 +82,8 @@ class Sides:
 
 
 def predict(
-    probe: ProbeName, sides: Sides, labels: Sequence[Answers], strength: float | None = None
-) -> list[Answers]:
+    probe: ProbeName, sides: TrainTestRows, labels: Sequence[Targets], strength: float | None = None
+) -> list[Targets]:
     """Train, and answer for the rows to test; once for each set of labels.
 
     Args:
@@ -102,18 +102,18 @@ def predict(
 
 def choose_strength(
     probe: ProbeName,
-    sides: Sides,
-    y: Answers,
+    sides: TrainTestRows,
+    y: Targets,
     groups: Int64[np.ndarray, "n"],
     score: Score,
     seed: int,
-) -> Strength:
+) -> Regularization:
     """The strength that does best on a quarter of the groups after training on the others."""
     strengths = _STRENGTHS[probe]
     held = _held_out(groups, seed)
     if held.all() or not held.any() or len(set(y[~held].tolist())) < 2:
-        return Strength(strengths[len(strengths) // 2])
-    answers: list[Answers] = []
+        return Regularization(strengths[len(strengths) // 2])
+    answers: list[Targets] = []
     if probe == "ridge":
         rows = sides.train
         answers = [
@@ -124,7 +124,7 @@ def choose_strength(
         for strength in strengths:
             fitted = Logistic.fit(rows[~held], y[~held], strength, fitted, _TO_CHOOSE)
             answers.append(fitted.predict(rows[held]))
-    tried = [Strength(s, score(y[held], a)) for s, a in zip(strengths, answers, strict=True)]
+    tried = [Regularization(s, score(y[held], a)) for s, a in zip(strengths, answers, strict=True)]
     return max(tried, key=lambda one: one.score)
 
 
@@ -133,7 +133,7 @@ def _held_out(groups: Int64[np.ndarray, "n"], seed: int) -> Bool[np.ndarray, "n"
     return np.isin(groups, names[: round(_SHARE_TO_CHOOSE_WITH * len(names))])
 
 
-def _neighbours(sides: Sides, labels: np.ndarray) -> np.ndarray:
+def _neighbours(sides: TrainTestRows, labels: np.ndarray) -> np.ndarray:
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
     kind = KNeighborsClassifier if labels.dtype.kind == "i" else KNeighborsRegressor

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float32
 from torch import Tensor
 
-from qwen_audio.api.model import QwenAudio
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.model import AudioModel
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.waveform import Windowing
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.hidden_states import Run
+from qwen_audio.inference.hidden_states import Segment
 from qwen_audio.inference.pooling import Pooled, Pooling, PoolingName, SpanName, check_span
 from qwen_audio.inference.reader import read
 from qwen_audio.models.tap import Tap
@@ -38,7 +38,7 @@ class Readout:
 
 
 def plan_readouts(
-    model: QwenAudio,
+    model: AudioModel,
     taps: Sequence[str | Tap] | None = None,
     poolings: Sequence[str] = ("mean",),
     spans: Sequence[str] = ("audio",),
@@ -46,7 +46,7 @@ def plan_readouts(
     prompt: str | None = None,
     window_seconds: float = Windowing.window_seconds,
     hop_seconds: float | None = None,
-) -> dict[Readout, Spec]:
+) -> dict[Readout, EmbeddingSpec]:
     """Every span at every tap that has it, pooled in every way; shallowest first.
 
     The span "last" is one row a window: it is read once, whatever the poolings.
@@ -63,7 +63,7 @@ def plan_readouts(
     """
     if isinstance(taps, str | Tap) or isinstance(poolings, str) or isinstance(spans, str):
         raise OptionError("taps, poolings and spans are lists, such as ['audio_tower'], ['mean']")
-    chosen = [model.geometry.tap(tap) for tap in (model.taps if taps is None else taps)]
+    chosen = [model.dimensions.tap(tap) for tap in (model.taps if taps is None else taps)]
     if not (chosen and poolings and spans):
         raise OptionError("nothing to read: name at least one tap, pooling and span")
     for pooling in poolings:
@@ -98,33 +98,33 @@ def plan_readouts(
 
 
 def read_out(
-    model: QwenAudio,
+    model: AudioModel,
     inputs: Iterable[Any | Callable[[], Any]],
-    readouts: Mapping[Readout, Spec],
+    readouts: Mapping[Readout, EmbeddingSpec],
 ) -> Iterator[dict[Readout, Vector] | AudioError]:
     """All readouts of each recording, in order, in one pass and without keeping rows.
 
     Yields:
-        The vectors, equal to those that `QwenAudio.encode` gives for each; or the error that says
+        The vectors, equal to those that `AudioModel.encode` gives for each; or the error that says
         why a recording can't be heard.
     """
     hows = {(r.span, r.pooling): Pooling(r.pooling, r.span) for r in readouts}
     spec = next(iter(readouts.values()))
 
-    def keep(rows: Tensor, runs: tuple[Run, ...]) -> dict[tuple[str, str], Pooled]:
-        whole = len(runs) > 1  # in the ear all rows are audio, and there are no others
+    def keep(rows: Tensor, segments: tuple[Segment, ...]) -> dict[tuple[str, str], Pooled]:
+        whole = len(segments) > 1  # in the ear all rows are audio, and there are no others
         return {
-            how: pooling.window(rows, runs)
+            how: pooling.window(rows, segments)
             for how, pooling in hows.items()
             if whole or how[0] in ("audio", "all")
         }
 
     for reading in read(
-        model._line,
+        model._pipeline,
         inputs,
         sorted({readout.tap for readout in readouts}),
         keep,
-        rendered=next((spec.prompt for spec in readouts.values() if spec.prompt), None),
+        prompt_text=next((spec.prompt for spec in readouts.values() if spec.prompt), None),
         windowing=Windowing(spec.window_seconds, spec.hop_seconds),
     ):
         if isinstance(reading, AudioError):

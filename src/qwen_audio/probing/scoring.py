@@ -13,22 +13,30 @@ import torch
 from qwen_audio.errors import OptionError
 from qwen_audio.models.tap import Stage
 
-from .layer_mix import Mix
-from .probes import Answers, ProbeName, Rows, Sides, Strength, choose_strength, predict
+from .layer_mix import WeightedLayerSum
+from .probes import (
+    Features,
+    ProbeName,
+    Regularization,
+    Targets,
+    TrainTestRows,
+    choose_strength,
+    predict,
+)
 from .readouts import Readout
 from .statistics import at_chance, interval
 from .tasks import Score, Task
 
 __all__ = ["score_all"]
 
-_Chosen = dict[tuple[Readout, str, int], Strength]
+_Chosen = dict[tuple[Readout, str, int], Regularization]
 """How freely a linear probe may fit: of each readout, target and fold."""
 
 
 def score_all(
     tasks: Sequence[Task],
     readouts: Sequence[Readout],
-    load: Callable[[Readout], Rows],
+    load: Callable[[Readout], Features],
     on_done: Callable[[int, int], None] | None = None,
 ) -> list[Score]:
     """Every task's probes at every readout, and at layers combined.
@@ -81,11 +89,11 @@ def score_all(
     return sorted(scores, key=lambda score: order[score.target])
 
 
-def _probed(task: Task, readout: Readout, vectors: Rows, chosen: _Chosen) -> list[Score]:
+def _probed(task: Task, readout: Readout, vectors: Features, chosen: _Chosen) -> list[Score]:
     """Every probe at one readout; notes in `chosen` how freely the linear one fitted."""
-    answered: dict[ProbeName, list[list[Answers]]] = {probe: [] for probe in task.probes}
+    answered: dict[ProbeName, list[list[Targets]]] = {probe: [] for probe in task.probes}
     for number, fold in enumerate(task.folds):
-        sides = Sides.of(vectors[fold.train], vectors[fold.test])
+        sides = TrainTestRows.of(vectors[fold.train], vectors[fold.test])
         y, groups = task.answers[fold.train], task.groups[fold.train]
         for probe, answers in answered.items():
             strength = None
@@ -118,20 +126,20 @@ def _mixed(
     task: Task,
     name: str,
     layers: Sequence[Readout],
-    vectors: Sequence[Rows],
+    vectors: Sequence[Features],
     chosen: _Chosen,
 ) -> Score:
     """Layers combined, as strongly held back as was best for the best of them alone."""
     answered, controls, weights = [], [], []
     for number, fold in enumerate(task.folds):
-        sides = [Sides.of(rows[fold.train], rows[fold.test]) for rows in vectors]
+        sides = [TrainTestRows.of(rows[fold.train], rows[fold.test]) for rows in vectors]
         xs, new = [side.train for side in sides], [side.test for side in sides]
         alone = [chosen[layer, task.target.name, number] for layer in layers]
         strength = max(alone, key=lambda one: one.score).value
-        mix = Mix(strength).fit(xs, task.answers[fold.train])
+        mix = WeightedLayerSum(strength).fit(xs, task.answers[fold.train])
         weights.append(mix.weights)
         answered.append(mix.predict(new))
-        controls.append(Mix(strength).fit(xs, task.shuffled[fold.train]).predict(new))
+        controls.append(WeightedLayerSum(strength).fit(xs, task.shuffled[fold.train]).predict(new))
     probe: ProbeName = "ridge" if task.target.numeric else "logistic"
     where = (name, layers[0].span, layers[0].pooling)
     mean = np.mean(weights, axis=0)
@@ -143,8 +151,8 @@ def _score(
     task: Task,
     where: tuple[str, str, str],
     probe: ProbeName,
-    answered: Sequence[Answers],
-    controls: Sequence[Answers],
+    answered: Sequence[Targets],
+    controls: Sequence[Targets],
     weights: Mapping[str, float] | None = None,
 ) -> Score:
     folds, numeric = task.folds, task.target.numeric

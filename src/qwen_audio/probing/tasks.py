@@ -9,11 +9,11 @@ import numpy as np
 
 from .folds import Fold, make_folds
 from .labels import Target
-from .probes import CLASSES, QUANTITIES, Answers, ProbeName
+from .probes import CLASSES, QUANTITIES, ProbeName, Targets
 
 __all__ = ["Score", "Task", "make_task"]
 
-Shuffle = Callable[[Answers, int], Answers]
+Shuffle = Callable[[Targets, int], Targets]
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,28 @@ class Task:
 
     target: Target
     where: np.ndarray
-    answers: Answers
-    shuffled: Answers
+    answers: Targets
+    shuffled: Targets
     groups: np.ndarray
     folds: tuple[Fold, ...]
     probes: tuple[ProbeName, ...]
     seed: int
 
-    def score(self, true: Answers, answered: Answers) -> float:
+    def score(self, true: Targets, answered: Targets) -> float:
         """The metric: share of right answers, or R²."""
         if not self.target.numeric:
             return float(np.mean(true == answered))
         wrong, spread = np.sum((true - answered) ** 2), np.sum((true - true.mean()) ** 2)
         return float(1 - wrong / spread) if spread else 0.0
 
-    def constant(self, fold: Fold) -> Answers:
+    def constant(self, fold: Fold) -> Targets:
         """What the baseline answers in a fold."""
         train = self.answers[fold.train]
         one = train.mean() if self.target.numeric else np.bincount(train).argmax()
         return np.full(len(fold.test), one)
 
 
-def permuted(answers: Answers, seed: int) -> Answers:
+def permuted(answers: Targets, seed: int) -> Targets:
     """In another order."""
     return np.random.default_rng(seed).permutation(answers)
 
@@ -108,7 +108,7 @@ def make_task(
     known = Target(target.name, tuple(target.values[k] for k in where), target.numeric)
     theirs = [groups[k] for k in where]
     made = make_folds(known, theirs, splits and [splits[k] for k in where], folds, seed)
-    answers: Answers = (
+    answers: Targets = (
         np.array(known.values, np.float64) if target.numeric else _coded(known.values)
     )
     applying = QUANTITIES if target.numeric else CLASSES

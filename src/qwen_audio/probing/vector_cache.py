@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
 
 __all__ = ["VectorCache"]
@@ -38,7 +38,7 @@ class VectorCache:
         self.folder = Path(folder)
         self._places: dict[str, dict[str, tuple[Path, int]]] = {}
         self._waiting: dict[str, dict[str, Float32[np.ndarray, "_"]]] = {}
-        self._specs: dict[str, Spec] = {}
+        self._specs: dict[str, EmbeddingSpec] = {}
         self._since = time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -48,11 +48,13 @@ class VectorCache:
         for file in files:
             self._add_file(file)
 
-    def has(self, spec: Spec, recording: str) -> bool:
+    def has(self, spec: EmbeddingSpec, recording: str) -> bool:
         """Whether the vector of a recording is there (and written)."""
         return recording in self._places.get(spec.fingerprint, {})
 
-    def add(self, recording: str, vectors: Mapping[Spec, Float32[np.ndarray, "_"]]) -> None:
+    def add(
+        self, recording: str, vectors: Mapping[EmbeddingSpec, Float32[np.ndarray, "_"]]
+    ) -> None:
         """Keep a recording's vectors: soon, and after `commit`. Of the same Specs every time."""
         self._specs |= {spec.fingerprint: spec for spec in vectors}
         self._waiting[recording] = {spec.fingerprint: of for spec, of in vectors.items()}
@@ -85,7 +87,9 @@ class VectorCache:
             self._add_file(file)
         self._waiting, self._since = {}, time.monotonic()
 
-    def vectors(self, spec: Spec, recordings: Sequence[str]) -> Float32[np.ndarray, "n width"]:
+    def vectors(
+        self, spec: EmbeddingSpec, recordings: Sequence[str]
+    ) -> Float32[np.ndarray, "n width"]:
         """Those of some recordings, all of which must be there, in their order."""
         from safetensors import safe_open
 

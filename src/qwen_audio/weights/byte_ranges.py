@@ -12,9 +12,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from .safetensors_file import LENGTH_BYTES, Slot
+from .safetensors_file import LENGTH_BYTES, TensorInfo
 
-__all__ = ["Piece", "cut", "row_blocks"]
+__all__ = ["ByteRange", "cut", "row_blocks"]
 
 _LARGEST_PIECE = 128 << 20
 """Unless it is one tensor: a layer of a language model comes as several, at the same time."""
@@ -26,10 +26,10 @@ _LAYER = re.compile(r".*?\.\d+\.")
 
 
 @dataclass(frozen=True)
-class Piece:
+class ByteRange:
     """Bytes start … stop−1 of a remote file: the tensors `slots`, without gaps."""
 
-    slots: dict[str, Slot]
+    slots: dict[str, TensorInfo]
     start: int
     stop: int
     kind: str = ""
@@ -60,29 +60,29 @@ class Piece:
         return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
-def cut(slots: Mapping[str, Slot]) -> list[Piece]:
+def cut(slots: Mapping[str, TensorInfo]) -> list[ByteRange]:
     """Pieces for these tensors: neighbours of the same module together."""
-    pieces: list[Piece] = []
+    pieces: list[ByteRange] = []
     module = ""
     for name, slot in sorted(slots.items(), key=lambda item: (item[1].start, item[1].stop)):
         layer = _LAYER.match(name)
         before, module = module, layer[0] if layer else name.rpartition(".")[0]
-        last = pieces[-1] if pieces else Piece({}, -1, -1)
+        last = pieces[-1] if pieces else ByteRange({}, -1, -1)
         joins = (module, slot.start) == (before, last.stop)
         if joins and slot.stop - last.start <= _LARGEST_PIECE:
-            pieces[-1] = Piece({**last.slots, name: slot}, last.start, slot.stop)
+            pieces[-1] = ByteRange({**last.slots, name: slot}, last.start, slot.stop)
         else:
-            pieces.append(Piece({name: slot}, slot.start, slot.stop))
+            pieces.append(ByteRange({name: slot}, slot.start, slot.stop))
     return pieces
 
 
-def row_blocks(name: str, slot: Slot, rows: Collection[int]) -> dict[int, Piece]:
+def row_blocks(name: str, slot: TensorInfo, rows: Collection[int]) -> dict[int, ByteRange]:
     """First row → piece, for the blocks of a table that these rows lie in."""
     count, size = slot.shape[0], slot.bytes // slot.shape[0]
-    blocks: dict[int, Piece] = {}
+    blocks: dict[int, ByteRange] = {}
     for first in sorted({row - row % _ROWS for row in rows}):
         last = min(first + _ROWS, count)
         start, stop = slot.start + first * size, slot.start + last * size
-        part = Slot(slot.dtype, (last - first, *slot.shape[1:]), start, stop)
-        blocks[first] = Piece({name: part}, start, stop, kind="rows-")
+        part = TensorInfo(slot.dtype, (last - first, *slot.shape[1:]), start, stop)
+        blocks[first] = ByteRange({name: part}, start, stop, kind="rows-")
     return blocks

@@ -16,10 +16,10 @@ from qwen_audio.errors import OptionError
 __all__ = [
     "available_bytes",
     "batch_frames",
-    "give_back_memory",
     "resolve_bytes",
     "resolve_device",
     "resolve_dtype",
+    "trim_heap",
 ]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -34,7 +34,7 @@ def batch_frames(device: torch.device) -> int:
     return 12_000 if device.type == "cuda" else 3_000
 
 
-def give_back_memory() -> None:
+def trim_heap() -> None:
     """Let the system have what has been freed between tensors of other sizes.
 
     The C library of Linux (glibc) keeps it, and with clips of every length it comes to hundreds of

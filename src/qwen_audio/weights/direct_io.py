@@ -14,13 +14,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Scratch"]
+__all__ = ["ReadBuffer"]
 
 _PAGE = mmap.PAGESIZE
 """What direct reads begin and end at: of the file, and in memory."""
 
 
-class Scratch:
+class ReadBuffer:
     """Pieces of memory, handed out in order until `rewind`, and then in the same order again."""
 
     def __init__(self) -> None:

@@ -12,13 +12,13 @@ from qwen_audio.errors import CheckpointError
 __all__ = [
     "Progress",
     "Report",
+    "check_reachable",
     "client",
     "download",
-    "insist",
+    "hub_error",
     "is_lacking",
-    "knock",
-    "refused",
     "timeouts",
+    "with_retries",
 ]
 
 Report = Callable[[int, int], None]
@@ -93,14 +93,14 @@ def download(
 
     try:
         if not reached and not try_to_load_from_cache(repo, name, revision=revision):
-            knock(hf_hub_url(repo, name, revision=revision))
+            check_reachable(hf_hub_url(repo, name, revision=revision))
         return hf_hub_download(
             repo, name, revision=revision, tqdm_class=None if arrived is None else Bar
         )
     except CheckpointError:
         raise
     except Exception as error:  # the hub client's libraries have errors of their own
-        raise refused(repo, name, error) from error
+        raise hub_error(repo, name, error) from error
 
 
 def is_lacking(error: CheckpointError) -> bool:
@@ -110,7 +110,7 @@ def is_lacking(error: CheckpointError) -> bool:
     return isinstance(error.__cause__, RemoteEntryNotFoundError)
 
 
-def refused(repo: str, name: str, error: Exception, came: str = "") -> CheckpointError:
+def hub_error(repo: str, name: str, error: Exception, bytes_present: str = "") -> CheckpointError:
     """What to say of an error of the hub's client or of the disk; `came`: how far it got."""
     import httpx2
     from huggingface_hub.errors import (
@@ -130,8 +130,8 @@ def refused(repo: str, name: str, error: Exception, came: str = "") -> Checkpoin
         )
     elif isinstance(error, OSError) and error.errno is not None:
         what = f"can't be kept on this machine ({reason}): make room, or let HF_HOME name a folder"
-    elif came and isinstance(error, httpx2.TransportError):
-        what = f"broke off at {came} ({reason}): try again, what came is kept"
+    elif bytes_present and isinstance(error, httpx2.TransportError):
+        what = f"broke off at {bytes_present} ({reason}): try again, what came is kept"
     else:
         what = (
             f"can't be fetched from the hub ({reason}): check the name, revision, network and "
@@ -140,7 +140,7 @@ def refused(repo: str, name: str, error: Exception, came: str = "") -> Checkpoin
     return CheckpointError(f"{repo}: {name} {what}")
 
 
-def knock(url: str) -> None:
+def check_reachable(url: str) -> None:
     """Whether anybody is there. What they say doesn't matter, unless it is to come back later.
 
     Raises:
@@ -155,10 +155,10 @@ def knock(url: str) -> None:
         if answer.status_code in _PASSING:
             hub.hf_raise_for_status(answer)
 
-    insist(one_try, lambda: 0)
+    with_retries(one_try, lambda: 0)
 
 
-def insist(one_try: Callable[[], None], brought: Callable[[], int]) -> None:
+def with_retries(one_try: Callable[[], None], brought: Callable[[], int]) -> None:
     """Try again, a few times, what may succeed later."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError

@@ -14,10 +14,10 @@ import torch
 
 from qwen_audio.errors import CheckpointError
 
-from .byte_ranges import Piece, cut, row_blocks
-from .download import Progress, Report, download, is_lacking, refused
+from .byte_ranges import ByteRange, cut, row_blocks
+from .download import Progress, Report, download, hub_error, is_lacking
 from .remote_file import NoRanges, RemoteFile
-from .safetensors_file import Located, Slot, read_header, read_rows
+from .safetensors_file import TensorInfo, TensorLocation, read_header, read_rows
 
 __all__ = ["HubFiles"]
 
@@ -31,7 +31,7 @@ class _Load:
     """A piece of a file to be brought, or the whole of it."""
 
     file: str
-    piece: Piece | None
+    piece: ByteRange | None
     bytes: int
 
 
@@ -68,7 +68,7 @@ class HubFiles:
             if not (optional and is_lacking(error)):
                 raise
 
-    def header(self, file: str, *, optional: bool = False) -> dict[str, Slot] | None:
+    def header(self, file: str, *, optional: bool = False) -> dict[str, TensorInfo] | None:
         """Where each tensor lies in a file of weights, from the file or from its first bytes alone.
 
         None if the server sends whole files only, or lacks this one and it is optional.
@@ -83,11 +83,11 @@ class HubFiles:
                 raise
             return None
 
-    def held(self, file: str) -> dict[str, Located]:
+    def held(self, file: str) -> dict[str, TensorLocation]:
         """The tensors of a file that are on this machine already."""
         whole = self.folder / file
         if whole.is_file():
-            return {name: Located(whole, slot) for name, slot in read_header(whole).items()}
+            return {name: TensorLocation(whole, slot) for name, slot in read_header(whole).items()}
         return self._remote(file).pieces()
 
     def missing(self, wanted: Mapping[str, Collection[str]]) -> int:
@@ -103,7 +103,7 @@ class HubFiles:
             CheckpointError: if the hub can't give them, or the disk can't take them. What came of
                 pieces is kept, and not fetched again.
         """
-        self._carry(lambda: self._loads(wanted), report)
+        self._download_all(lambda: self._loads(wanted), report)
 
     def bring_rows(
         self, file: str, tensor: str, rows: Collection[int], report: Report | None = None
@@ -120,10 +120,12 @@ class HubFiles:
             if blocks is None:
                 return self._loads({file: [tensor]})
             absent = [block for block in blocks.values() if not remote.located(block)]
-            return [_Load(file, block, block.size - remote.came(block)) for block in absent]
+            return [
+                _Load(file, block, block.size - remote.bytes_present(block)) for block in absent
+            ]
 
         if tensor not in self.held(file):
-            self._carry(loads, report)
+            self._download_all(loads, report)
         if (table := self.held(file).get(tensor)) is not None:
             self._check_rows(tensor, table.slot, wanted)
             return dict(zip(wanted, read_rows(table, wanted, tensor), strict=True))
@@ -151,14 +153,14 @@ class HubFiles:
                     "index speaks of; download it again"
                 )
             pieces = cut({name: header[name] for name in absent})
-            to_come = [piece.size - remote.came(piece) for piece in pieces]
+            to_come = [piece.size - remote.bytes_present(piece) for piece in pieces]
             if sum(to_come) == sum(slot.bytes for slot in header.values()):
                 loads.append(_Load(file, None, remote.size))
             else:
                 loads += map(partial(_Load, file), pieces, to_come)
         return loads
 
-    def _blocks(self, file: str, tensor: str, rows: list[int]) -> dict[int, Piece] | None:
+    def _blocks(self, file: str, tensor: str, rows: list[int]) -> dict[int, ByteRange] | None:
         """First row → block, for these rows; None if the whole table comes faster."""
         header, remote = self.header(file), self._remote(file)
         if header is None or tensor not in header:
@@ -170,14 +172,14 @@ class HubFiles:
         cost = sum(block.size + _REQUEST_BYTES for block in absent)
         return blocks if cost < slot.bytes else None
 
-    def _check_rows(self, tensor: str, slot: Slot, rows: list[int]) -> None:
+    def _check_rows(self, tensor: str, slot: TensorInfo, rows: list[int]) -> None:
         if rows and not 0 <= rows[0] <= rows[-1] < slot.shape[0]:
             raise CheckpointError(
                 f"{self.repo}: {tensor} has rows 0 … {slot.shape[0] - 1}, and rows {rows[0]} … "
                 f"{rows[-1]} are asked for: tokenizer and weights don't belong together"
             )
 
-    def _carry(self, plan: Callable[[], list[_Load]], report: Report | None) -> None:
+    def _download_all(self, plan: Callable[[], list[_Load]], report: Report | None) -> None:
         """Bring what `plan` says, and plan anew should a server stop sending parts."""
         progress = Progress(report)
         while loads := plan():
@@ -233,7 +235,7 @@ class HubFiles:
         return self._remotes[file]
 
     @contextmanager
-    def _blaming_hub(self, file: str, piece: Piece | None = None) -> Iterator[None]:
+    def _blaming_hub(self, file: str, piece: ByteRange | None = None) -> Iterator[None]:
         """Errors of the hub's client and of the disk, as this package's."""
         import httpx2
 
@@ -241,10 +243,10 @@ class HubFiles:
             yield
         except (httpx2.HTTPError, OSError) as error:
             if piece is None:
-                raise refused(self.repo, file, error) from error
+                raise hub_error(self.repo, file, error) from error
             name = f"{next(iter(piece.slots))}{' …' * (len(piece.slots) > 1)} of {file}"
-            came = f"{self._remotes[file].came(piece)} of {piece.size} bytes"
-            raise refused(self.repo, name, error, came) from error
+            bytes_present = f"{self._remotes[file].bytes_present(piece)} of {piece.size} bytes"
+            raise hub_error(self.repo, name, error, bytes_present) from error
 
     def _is_known_to_lack(self, name: str) -> bool:
         """Whether the cache remembers that this commit has no such file."""

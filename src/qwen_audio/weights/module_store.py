@@ -15,15 +15,15 @@ from transformers.initialization import no_init_weights
 
 from qwen_audio.errors import OptionError
 
-from .device import give_back_memory
-from .direct_io import Scratch
+from .device import trim_heap
+from .direct_io import ReadBuffer
 from .prepack import prepacked
 from .tensor_store import TensorStore
 
-__all__ = ["Parts", "empty_module"]
+__all__ = ["ModuleStore", "empty_module"]
 
 
-class Parts:
+class ModuleStore:
     """The modules of one checkpoint on one device, each filled strictly with its own tensors.
 
     Args:
@@ -68,7 +68,7 @@ class Parts:
             {name: partial(build, k) for k, name in enumerate(names) if name not in streamed}
         )
         with ThreadPoolExecutor(1, thread_name_prefix="weights") as reader:
-            coming = zip(streamed, itertools.cycle((Scratch(), Scratch())), strict=False)
+            coming = zip(streamed, itertools.cycle((ReadBuffer(), ReadBuffer())), strict=False)
             next_read = self._submit(reader, coming)
             for k, name in enumerate(names):
                 if name not in streamed:
@@ -85,12 +85,12 @@ class Parts:
 
     def _keep(self, modules: Mapping[str, Callable[[], nn.Module]]) -> None:
         absent = {name: build for name, build in modules.items() if name not in self._kept}
-        scratch = Scratch()
+        buffer = ReadBuffer()
         for name, build in absent.items():
             self._free(self._bytes(name), spare=modules.keys())
-            self._kept[name] = self._own(build, name, scratch)
+            self._kept[name] = self._own(build, name, buffer)
         if absent:
-            give_back_memory()
+            trim_heap()
 
     def _streamed(self, names: Sequence[str]) -> list[str]:
         """The layers that there is no room to keep, once room is made for two that come and go."""
@@ -122,7 +122,7 @@ class Parts:
             )
 
     def _submit(
-        self, reader: ThreadPoolExecutor, coming: Iterator[tuple[str, Scratch]]
+        self, reader: ThreadPoolExecutor, coming: Iterator[tuple[str, ReadBuffer]]
     ) -> Future[dict[str, torch.Tensor]] | None:
         item = next(coming, None)
         return None if item is None else reader.submit(self._read, *item)
@@ -132,21 +132,21 @@ class Parts:
         numbers = sum(n for name, n in self._numbers.items() if name.startswith(prefix))
         return numbers * self.dtype.itemsize
 
-    def _read(self, prefix: str, scratch: Scratch | None = None) -> dict[str, torch.Tensor]:
+    def _read(self, prefix: str, buffer: ReadBuffer | None = None) -> dict[str, torch.Tensor]:
         """From the file to the device. Page-locked memory lets a GPU fetch it on its own."""
         on_gpu = self.device.type == "cuda"
         return self.tensors.read(
             prefix,
             pinned=on_gpu,
-            scratch=None if on_gpu else scratch,
+            buffer=None if on_gpu else buffer,
             convert=lambda tensor: tensor.to(self.device, self.dtype, non_blocking=on_gpu),
         )
 
-    def _own(self, build: Callable[[], nn.Module], prefix: str, scratch: Scratch) -> nn.Module:
+    def _own(self, build: Callable[[], nn.Module], prefix: str, buffer: ReadBuffer) -> nn.Module:
         """A module to keep. What is laid out anew comes by way of `scratch`; the rest is copied."""
         if self.device.type != "cpu" or self.dtype is not torch.bfloat16:
             return self._filled(build, self._read(prefix))
-        module = prepacked(self._filled(build, self._read(prefix, scratch)))
+        module = prepacked(self._filled(build, self._read(prefix, buffer)))
         for parameter in module.parameters():
             parameter.data = parameter.data.clone()
         return module

@@ -19,9 +19,16 @@ from uuid import uuid4
 
 from qwen_audio.errors import CheckpointError
 
-from .byte_ranges import Piece
-from .download import client, insist, timeouts
-from .safetensors_file import LENGTH_BYTES, Located, Slot, header_size, parse_header, read_header
+from .byte_ranges import ByteRange
+from .download import client, timeouts, with_retries
+from .safetensors_file import (
+    LENGTH_BYTES,
+    TensorInfo,
+    TensorLocation,
+    header_size,
+    parse_header,
+    read_header,
+)
 
 if TYPE_CHECKING:
     from httpx2 import Response
@@ -53,40 +60,42 @@ class RemoteFile:
 
     def __init__(self, url: str, label: str, folder: Path) -> None:
         self.url, self.label, self.folder, self.size = url, label, folder, 0
-        self._slots: dict[str, Slot] | None = None
+        self._slots: dict[str, TensorInfo] | None = None
         self._etag: str | None = None
         self._has_ranges = True
         self._asking = Lock()
 
-    def header(self) -> dict[str, Slot] | None:
+    def header(self) -> dict[str, TensorInfo] | None:
         """Where its tensors lie, kept from earlier or asked for; None: there is no reading a part.
 
         Raises:
             CheckpointError: if it isn't a safetensors file.
         """
         with self._asking:
-            if self._has_ranges and self._slots is None and not self._recall():
-                with suppress(NoRanges), self._alone("header", lambda _: None):
-                    if not self._recall():
+            if self._has_ranges and self._slots is None and not self._load_cached_header():
+                with suppress(NoRanges), self._lock("header", lambda _: None):
+                    if not self._load_cached_header():
                         self._ask()
         return self._slots
 
-    def pieces(self) -> dict[str, Located]:
+    def pieces(self) -> dict[str, TensorLocation]:
         """Tensors that are here. A damaged piece holds none, and is fetched again."""
-        held: dict[str, Located] = {}
+        held: dict[str, TensorLocation] = {}
         for file in sorted(self.folder.glob("[0-9]*.safetensors")):
             with suppress(CheckpointError):
-                held |= {name: Located(file, slot) for name, slot in read_header(file).items()}
+                held |= {
+                    name: TensorLocation(file, slot) for name, slot in read_header(file).items()
+                }
         return held
 
-    def located(self, piece: Piece) -> dict[str, Located]:
+    def located(self, piece: ByteRange) -> dict[str, TensorLocation]:
         """A piece's tensors; none unless it is here, whole."""
         file = self.folder / f"{piece.stem}.safetensors"
-        if self.came(piece, file) != piece.size:
+        if self.bytes_present(piece, file) != piece.size:
             return {}
-        return {name: Located(file, slot) for name, slot in read_header(file).items()}
+        return {name: TensorLocation(file, slot) for name, slot in read_header(file).items()}
 
-    def came(self, piece: Piece, file: Path | None = None) -> int:
+    def bytes_present(self, piece: ByteRange, file: Path | None = None) -> int:
         """How many bytes of a piece are in a file: by default in the one in which it grows."""
         try:
             with (file or self.folder / f"{piece.stem}.incomplete").open("rb") as opened:
@@ -96,7 +105,7 @@ class RemoteFile:
             return 0
         return have if is_its and have <= piece.size else 0
 
-    def fetch(self, piece: Piece, arrived: Callable[[int], None]) -> None:
+    def fetch(self, piece: ByteRange, arrived: Callable[[int], None]) -> None:
         """Have a piece here.
 
         Args:
@@ -107,14 +116,16 @@ class RemoteFile:
             CheckpointError: if the file is not the one that was first seen.
         """
         part = self.folder / f"{piece.stem}.incomplete"
-        with self._alone(piece.stem, arrived):
+        with self._lock(piece.stem, arrived):
             if not self.located(piece):
                 self._grow(piece, part, arrived)
-                if self.came(piece) == piece.size:  # without locks it may be another's by now
+                if (
+                    self.bytes_present(piece) == piece.size
+                ):  # without locks it may be another's by now
                     with suppress(FileNotFoundError):
                         part.replace(part.with_suffix(".safetensors"))
 
-    def _grow(self, piece: Piece, part: Path, arrived: Callable[[int], None]) -> None:
+    def _grow(self, piece: ByteRange, part: Path, arrived: Callable[[int], None]) -> None:
         head = piece.head
         with os.fdopen(os.open(part, _AS_IT_IS, 0o666), "r+b") as opened:
             start = opened.read(len(head))
@@ -146,7 +157,7 @@ class RemoteFile:
         new.write_text(kept, encoding="utf-8")
         new.replace(self.folder / "header.json")
 
-    def _recall(self) -> bool:
+    def _load_cached_header(self) -> bool:
         """Take up what was kept; false where nothing usable was."""
         try:
             kept = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
@@ -159,7 +170,7 @@ class RemoteFile:
         return True
 
     @contextmanager
-    def _alone(self, name: str, arrived: Callable[[int], None]) -> Iterator[None]:
+    def _lock(self, name: str, arrived: Callable[[int], None]) -> Iterator[None]:
         """Nobody else fetches `name` in the meantime, in this process or another."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / f"{name}.lock"
@@ -204,7 +215,7 @@ class RemoteFile:
                 raise httpx2.RemoteProtocolError("the answer is shorter than it should be")
 
         if start < stop:
-            insist(one_try, lambda: start)
+            with_retries(one_try, lambda: start)
 
     def _checked(self, response: Response, start: int, stop: int) -> int:
         """The file's size, from an answer that is the right part of the right file."""

@@ -20,12 +20,12 @@ import torch
 
 from qwen_audio.errors import CheckpointError
 
-from .direct_io import Scratch
+from .direct_io import ReadBuffer
 
 __all__ = [
     "LENGTH_BYTES",
-    "Located",
-    "Slot",
+    "TensorInfo",
+    "TensorLocation",
     "check_dtype",
     "header_size",
     "parse_header",
@@ -51,7 +51,7 @@ _PLACES, _BYTES = 2, 256
 
 
 @dataclass(frozen=True)
-class Slot:
+class TensorInfo:
     """Where a tensor lies in a file: bytes start … stop−1, counted from the file's first."""
 
     dtype: str
@@ -66,14 +66,14 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Located:
+class TensorLocation:
     """A tensor on this machine."""
 
     file: Path
-    slot: Slot
+    slot: TensorInfo
 
 
-def check_dtype(slot: Slot, name: str) -> torch.dtype:
+def check_dtype(slot: TensorInfo, name: str) -> torch.dtype:
     """In which numbers a tensor is stored. Raises CheckpointError for what the models never are."""
     dtype = _DTYPES.get(slot.dtype)
     if dtype is None:
@@ -92,7 +92,7 @@ def header_size(start: bytes, name: str) -> int:
     return LENGTH_BYTES + length
 
 
-def parse_header(data: bytes, size: int, name: str) -> dict[str, Slot]:
+def parse_header(data: bytes, size: int, name: str) -> dict[str, TensorInfo]:
     """Where each tensor lies in a file of `size` bytes that begins with `data`.
 
     Raises:
@@ -117,7 +117,7 @@ def parse_header(data: bytes, size: int, name: str) -> dict[str, Slot]:
     return slots
 
 
-def read_header(file: Path) -> dict[str, Slot]:
+def read_header(file: Path) -> dict[str, TensorInfo]:
     """Where each tensor lies. Raises CheckpointError for a file that is damaged or not whole."""
     try:
         with _opened(file) as opened:
@@ -129,10 +129,10 @@ def read_header(file: Path) -> dict[str, Slot]:
 
 
 def read_tensors(
-    located: Mapping[str, Located],
+    located: Mapping[str, TensorLocation],
     *,
     pinned: bool = False,
-    scratch: Scratch | None = None,
+    buffer: ReadBuffer | None = None,
     convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The tensors, each in memory of its own (page-locked if `pinned`), in the order of the files.
@@ -146,24 +146,24 @@ def read_tensors(
         CheckpointError: for a number format that the models have no use for, or a file cut short.
     """
     tensors: dict[str, torch.Tensor] = {}
-    if scratch is not None:
-        scratch.rewind()
+    if buffer is not None:
+        buffer.rewind()
     for file in dict.fromkeys(place.file for place in located.values()):
         with _opened(file) as opened:
             mine = [(name, place.slot) for name, place in located.items() if place.file == file]
             for name, slot in sorted(mine, key=lambda item: item[1].start):
-                if scratch is not None:
-                    tensor = _read_into(scratch, file, name, slot)
+                if buffer is not None:
+                    tensor = _read_into(buffer, file, name, slot)
                 else:
                     _announce(opened, slot.start, slot.bytes)
                     tensor = _read(opened, name, slot, slot.start, slot.shape, pinned)
                 tensors[name] = tensor if convert is None else convert(tensor)
-                if scratch is not None and tensors[name].data_ptr() != tensor.data_ptr():
-                    scratch.give_back()
+                if buffer is not None and tensors[name].data_ptr() != tensor.data_ptr():
+                    buffer.give_back()
     return tensors
 
 
-def read_rows(located: Located, rows: Iterable[int], name: str) -> list[torch.Tensor]:
+def read_rows(located: TensorLocation, rows: Iterable[int], name: str) -> list[torch.Tensor]:
     """Single rows of a matrix, each of shape (columns,): a few kilobytes of a large table."""
     slot = located.slot
     size = slot.bytes // slot.shape[0]
@@ -186,14 +186,14 @@ def samples_of_tensors(file: Path) -> Iterator[bytes]:
                 yield opened.read(min(_BYTES, slot.stop - place))
 
 
-def _slot(entry: Any, first: int) -> Slot:
+def _slot(entry: Any, first: int) -> TensorInfo:
     """Raises KeyError, TypeError or ValueError for what is no entry of a header."""
     dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in _SIZES:
         raise ValueError(f"unknown number format {dtype!r}")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, stop)):
         raise ValueError("sizes and offsets must be whole numbers")
-    return Slot(dtype, shape, first + start, first + stop)
+    return TensorInfo(dtype, shape, first + start, first + stop)
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -217,7 +217,7 @@ def _announce(opened: BinaryIO, start: int, size: int) -> None:
 def _read(
     opened: BinaryIO,
     name: str,
-    slot: Slot,
+    slot: TensorInfo,
     start: int,
     shape: tuple[int, ...],
     pinned: bool,
@@ -234,10 +234,10 @@ def _read(
     return values.reshape(shape)
 
 
-def _read_into(scratch: Scratch, file: Path, name: str, slot: Slot) -> torch.Tensor:
+def _read_into(buffer: ReadBuffer, file: Path, name: str, slot: TensorInfo) -> torch.Tensor:
     dtype = check_dtype(slot, name)
     try:
-        space = scratch.read(file, slot.start, slot.stop)
+        space = buffer.read(file, slot.start, slot.stop)
     except OSError as error:
         raise _damaged(str(file), str(error)) from error
     if len(space) < slot.bytes:

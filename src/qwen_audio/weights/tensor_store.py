@@ -12,12 +12,12 @@ import torch
 
 from qwen_audio.errors import CheckpointError
 
-from .direct_io import Scratch
+from .direct_io import ReadBuffer
 from .download import Report
 from .hub import HubFiles
 from .safetensors_file import (
-    Located,
-    Slot,
+    TensorInfo,
+    TensorLocation,
     check_dtype,
     read_header,
     read_rows,
@@ -102,7 +102,7 @@ class TensorStore:
         prefix: str,
         *,
         pinned: bool = False,
-        scratch: Scratch | None = None,
+        buffer: ReadBuffer | None = None,
         convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """The tensors whose names start with `prefix`, keyed by the rest of their names.
@@ -110,7 +110,7 @@ class TensorStore:
         See `read_tensors` for the options.
         """
         located = self._located(name for name in self.shapes if name.startswith(prefix))
-        tensors = read_tensors(located, pinned=pinned, scratch=scratch, convert=convert)
+        tensors = read_tensors(located, pinned=pinned, buffer=buffer, convert=convert)
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
     def read_rows(self, name: str, rows: Sequence[int]) -> list[torch.Tensor]:
@@ -138,20 +138,22 @@ class TensorStore:
             files.setdefault(self._file_of[name], []).append(name)
         return files
 
-    def _located(self, names: Iterable[str]) -> dict[str, Located]:
+    def _located(self, names: Iterable[str]) -> dict[str, TensorLocation]:
         """Where tensors are on this machine; they are downloaded if they aren't."""
-        located: dict[str, Located] = {}
+        located: dict[str, TensorLocation] = {}
         for file, mine in self._by_file(names).items():
             slots = self._header(file) or {}
             if self._hub is None:
-                held = {name: Located(self.folder / file, slot) for name, slot in slots.items()}
+                held = {
+                    name: TensorLocation(self.folder / file, slot) for name, slot in slots.items()
+                }
             elif not set(mine) <= (held := self._hub.held(file)).keys():
                 self._hub.bring({file: mine})
                 held = self._hub.held(file)
             located |= {name: held[name] for name in mine}
         return located
 
-    def _read_index(self) -> tuple[dict[str, str], dict[str, dict[str, Slot]]]:
+    def _read_index(self) -> tuple[dict[str, str], dict[str, dict[str, TensorInfo]]]:
         """Tensor name → file, from the index, or from the header of the only file; and, by file,
         the headers read for it."""
         if self._hub is not None:
@@ -164,7 +166,7 @@ class TensorStore:
                     "download it again"
                 )
             return files, {}
-        slots: dict[str, Slot] | None = None
+        slots: dict[str, TensorInfo] | None = None
         if self._hub is not None:
             slots = self._hub.header(_SINGLE, optional=True)
             if slots is None:  # there is no such file, or the server sends whole files only
@@ -178,11 +180,11 @@ class TensorStore:
             slots = read_header(self.folder / _SINGLE)
         return dict.fromkeys(slots, _SINGLE), {_SINGLE: slots}
 
-    def _header(self, file: str) -> dict[str, Slot] | None:
+    def _header(self, file: str) -> dict[str, TensorInfo] | None:
         """Where the tensors of a file are in it; None where only the whole file would tell."""
         if file not in self._headers:
             if self._hub is None or (self.folder / file).is_file():
-                slots: dict[str, Slot] | None = self._read_header(file)
+                slots: dict[str, TensorInfo] | None = self._read_header(file)
             else:
                 slots = self._hub.header(file)
             if slots is None:
@@ -191,7 +193,7 @@ class TensorStore:
             self._headers[file] = slots
         return self._headers[file]
 
-    def _read_header(self, file: str) -> dict[str, Slot]:
+    def _read_header(self, file: str) -> dict[str, TensorInfo]:
         if not (self.folder / file).is_file():
             raise CheckpointError(f"{self.name} lacks its shard {file}: download it again")
         return read_header(self.folder / file)
@@ -207,7 +209,7 @@ class TensorStore:
                     "it is not the checkpoint of this config.json; download it again"
                 )
 
-    def _check_header(self, file: str, slots: Mapping[str, Slot]) -> None:
+    def _check_header(self, file: str, slots: Mapping[str, TensorInfo]) -> None:
         """Raises CheckpointError unless a file's header agrees with the index and the shapes."""
         promised = {name for name, at in self._file_of.items() if at == file}
         if slots.keys() != promised:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import qwen_audio as qa
-from qwen_audio.analysis.logit_lens import Followed
+from qwen_audio.analysis.logit_lens import TrackedToken
 from qwen_audio.analysis.plots.mpl_lens import drawable
 from qwen_audio.analysis.plots.panels import chosen_panels, short_word
 from qwen_audio.audio.timecode import moment
@@ -27,7 +27,7 @@ THEMES: tuple[Any, ...] = ("light", "dark")
 
 
 @pytest.fixture(scope="module")
-def things() -> dict[str, qa.View | qa.Lens | qa.Layers | qa.Comparison]:
+def things() -> dict[str, qa.View | qa.LogitLens | qa.LayerSimilarity | qa.Comparison]:
     """One of each, short and long."""
     model = qa.load()
     long = np.concatenate([sound(31.0, seed) for seed in range(5)])
@@ -40,14 +40,14 @@ def things() -> dict[str, qa.View | qa.Lens | qa.Layers | qa.Comparison]:
         "long lens": model.lens(long, tokens=["piano"], **RATE),
         "shortest lens": model.lens(sound(0.04), taps=["lm.-1"], **RATE),
         "last position": model.lens(sound(1.0), span="last", **RATE),
-        "layers": model.layers([sound(3.0)], **RATE),
-        "two layers": model.layers([sound(3.0)], taps=["mel", "lm.norm"], **RATE),
+        "layers": model.layer_similarity([sound(3.0)], **RATE),
+        "two layers": model.layer_similarity([sound(3.0)], taps=["mel", "lm.norm"], **RATE),
         "comparison": compared(model, model.taps, 6.0),
         "shortest comparison": compared(model, model.taps[-1:], 0.04),
     }
 
 
-def compared(model: qa.QwenAudio, taps: Any, seconds: float) -> qa.Comparison:
+def compared(model: qa.AudioModel, taps: Any, seconds: float) -> qa.Comparison:
     one, two = model.activations([sound(seconds), sound(seconds, 1)], taps=taps, **RATE)
     return qa.Comparison.of((one[tap], two[tap]) for tap in one)
 
@@ -83,7 +83,7 @@ def texts(figure: Figure) -> list[Text]:
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_is_cut_off(things: dict[str, Any], name: str, theme: Any) -> None:
-    figure = qa.picture(things[name], theme=theme)
+    figure = qa.plot(things[name], theme=theme)
     assert figure.get_figwidth() * figure.dpi <= 1200
     box = figure.bbox
     for text in texts(figure):
@@ -95,7 +95,7 @@ def test_no_text_is_cut_off(things: dict[str, Any], name: str, theme: Any) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_axes_are_named_with_their_units(things: dict[str, Any], name: str) -> None:
-    figure = qa.picture(things[name])
+    figure = qa.plot(things[name])
     for axes in figure.axes:
         if axes.get_title(loc="left"):
             labels = f"{axes.get_xlabel()} {axes.get_ylabel()}"
@@ -116,7 +116,7 @@ def test_axes_are_named_with_their_units(things: dict[str, Any], name: str) -> N
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_text_can_be_read_against_the_paper(things: dict[str, Any], theme: Any) -> None:
-    figure = qa.picture(things["view"], theme=theme)
+    figure = qa.plot(things["view"], theme=theme)
     paper = np.array(mpl.colors.to_rgb(figure.get_facecolor()))
     for text in texts(figure):
         ink = np.array(mpl.colors.to_rgb(text.get_color()))
@@ -137,13 +137,15 @@ def contrast(one: np.ndarray, other: np.ndarray) -> float:
 def test_words_that_are_followed_fill_the_scale_and_say_how_far(things: dict[str, Any]) -> None:
     lens = things["lens"]
     shares = lens.followed_probabilities[:, lens.rows("audio")]
-    figure = qa.picture(lens, ["followed"])
+    figure = qa.plot(lens, ["followed"])
     tops = [image.get_clim()[1] for axes in figure.axes for image in axes.get_images()]
     assert tops
     assert tops == pytest.approx([float(shares.max())] * len(tops))
     piano = f"Probability of “piano”, at most {shares[..., 0].max():.1%}"
     assert piano in [axes.get_title(loc="left") for axes in figure.axes]
-    assert piano in [note.text for note in qa.chart(lens, ["followed"]).layout.annotations]
+    assert piano in [
+        note.text for note in qa.plot_interactive(lens, ["followed"]).layout.annotations
+    ]
 
 
 @pytest.mark.parametrize("name", ["lens", "long lens", "tenths"])
@@ -151,7 +153,7 @@ def test_times_under_the_words_are_apart(things: dict[str, Any], name: str) -> N
     lens = things["long lens"] if name == "tenths" else things[name]
     if name == "tenths":  # 70 s: three figures and a point
         lens = dataclasses.replace(lens, seconds=lens.seconds * 70 / 155)
-    figure = qa.picture(lens, ["words"])
+    figure = qa.plot(lens, ["words"])
     figure.canvas.draw()
     labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
     boxes = [label.get_window_extent() for label in labels]
@@ -161,7 +163,7 @@ def test_times_under_the_words_are_apart(things: dict[str, Any], name: str) -> N
 
 def test_the_bar_stands_beside_the_square(things: dict[str, Any]) -> None:
     for panels in (["similarity"], ["similarity", "depth"]):
-        figure = qa.picture(things["view"], panels)
+        figure = qa.plot(things["view"], panels)
         figure.canvas.draw()
         square = figure.axes[0]
         (beside,) = square.child_axes
@@ -177,7 +179,7 @@ def test_times_have_the_digits_that_tell_them_apart() -> None:
 
 
 def test_panels_are_chosen_by_name(things: dict[str, Any]) -> None:
-    figure = qa.picture(things["view"], ["novelty", "waveform"])
+    figure = qa.plot(things["view"], ["novelty", "waveform"])
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles[0] == "Waveform"
     assert titles[1].startswith("Novelty")
@@ -214,7 +216,7 @@ def test_panels_are_chosen_by_name(things: dict[str, Any]) -> None:
 def test_panels_that_are_not_there(
     things: dict[str, Any], name: str, panels: Any, message: str
 ) -> None:
-    for how in (qa.picture, qa.chart):
+    for how in (qa.plot, qa.plot_interactive):
         with pytest.raises(qa.OptionError, match=message):
             how(things[name], panels)
 
@@ -225,12 +227,12 @@ def test_letters_that_the_font_lacks_are_boxes(things: dict[str, Any]) -> None:
     import dataclasses
 
     strange = dict.fromkeys(lens.vocabulary, "$\\frac{琴}{\x00}$")
-    followed = (Followed("$x$", (1,), "$x_琴"), lens.followed[1])
+    followed = (TrackedToken("$x$", (1,), "$x_琴"), lens.followed[1])
     made = dataclasses.replace(lens, vocabulary=strange, followed=followed, name="$a/b$<b>.wav")
-    figure = qa.picture(made)
+    figure = qa.plot(made)
     figure.canvas.draw()
     assert "<b>.wav" in " ".join(text.get_text() for text in texts(figure))
-    title = qa.chart(made).layout.title.text
+    title = qa.plot_interactive(made).layout.title.text
     assert "&lt;b&gt;.wav" in title
 
 
@@ -238,9 +240,9 @@ def test_letters_that_the_font_lacks_are_boxes(things: dict[str, Any]) -> None:
 @pytest.mark.parametrize("theme", THEMES)
 def test_charts_show_the_same_numbers(things: dict[str, Any], name: str, theme: Any) -> None:
     thing = things[name]
-    figure = qa.chart(thing, theme=theme)
+    figure = qa.plot_interactive(thing, theme=theme)
     wanted = len(chosen_panels(thing, None))
-    wanted += len(thing.followed) - 1 if isinstance(thing, qa.Lens) and thing.followed else 0
+    wanted += len(thing.followed) - 1 if isinstance(thing, qa.LogitLens) and thing.followed else 0
     drawn = {(trace.xaxis or "x") for trace in figure.data}
     assert len(drawn) == wanted
     assert figure.layout.paper_bgcolor == ("#ffffff" if theme == "light" else "#14171c")
@@ -251,7 +253,7 @@ def test_charts_show_the_same_numbers(things: dict[str, Any], name: str, theme: 
 
 def test_pages_need_nothing_beside_them(things: dict[str, Any], tmp_path: Path) -> None:
     for name in ("view", "lens", "layers", "comparison"):
-        page = qa.draw(things[name], tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        page = qa.save_plot(things[name], tmp_path / f"{name}.html").read_text(encoding="utf-8")
         assert page.startswith("<!doctype html>")
         assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
         assert len(page) < 8e6
@@ -264,14 +266,14 @@ def test_images_are_written_whole(things: dict[str, Any], tmp_path: Path) -> Non
         ".pdf": b"%PDF",
         ".PNG": b"\x89PNG",
     }.items():
-        path = qa.draw(things["layers"], tmp_path / f"x{suffix}")
+        path = qa.save_plot(things["layers"], tmp_path / f"x{suffix}")
         assert path.read_bytes().startswith(start)
     with pytest.raises(qa.OptionError, match="the suffix says the format"):
-        qa.draw(things["layers"], tmp_path / "x.gif")
+        qa.save_plot(things["layers"], tmp_path / "x.gif")
     with pytest.raises(qa.OptionError, match="no folder"):
-        qa.draw(things["layers"], tmp_path / "none" / "x.png")
+        qa.save_plot(things["layers"], tmp_path / "none" / "x.png")
     with pytest.raises(qa.OptionError, match="a view has"):
-        qa.draw(things["view"], tmp_path / "none.png", ["nothing"])
+        qa.save_plot(things["view"], tmp_path / "none.png", ["nothing"])
     assert not (tmp_path / "none.png").exists()
 
 
@@ -279,7 +281,7 @@ def test_threads_may_draw_in_different_themes(things: dict[str, Any]) -> None:
     drawn: dict[int, Figure] = {}
 
     def draw(number: int) -> None:
-        drawn[number] = qa.picture(things["two layers"], theme=THEMES[number % 2])
+        drawn[number] = qa.plot(things["two layers"], theme=THEMES[number % 2])
 
     threads = [threading.Thread(target=draw, args=(number,)) for number in range(6)]
     for thread in threads:

@@ -76,8 +76,8 @@ def processor() -> Any:
 @example("")
 def test_ids_are_transformers(text: str) -> None:
     assert list(embedded().ids(text)) == tokenizer()(text)["input_ids"]
-    rendered = embedded(False).render(text.replace("<|AUDIO|>", ""))
-    assert list(embedded().ids(rendered)) == tokenizer()(rendered)["input_ids"]
+    prompt_text = embedded(False).render(text.replace("<|AUDIO|>", ""))
+    assert list(embedded().ids(prompt_text)) == tokenizer()(prompt_text)["input_ids"]
 
 
 @given(st.lists(st.integers(0, 1098), max_size=30))

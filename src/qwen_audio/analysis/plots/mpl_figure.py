@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen_audio.analysis.comparison import Comparison
-from qwen_audio.analysis.logit_lens import Lens
+from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.plots import panels as p
-from qwen_audio.analysis.similarity import Layers
+from qwen_audio.analysis.similarity import LayerSimilarity
 from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import length_text
 from qwen_audio.errors import MissingExtraError
@@ -19,21 +19,21 @@ from qwen_audio.errors import MissingExtraError
 from .mpl_lens import draw_lens
 from .mpl_style import WIDTH_INCHES, bar, heading, settings_of, time_axis
 from .mpl_view import draw_view
-from .panels import Thing, chosen_panels
+from .panels import Plottable, chosen_panels
 from .theme import Theme, ThemeName, theme_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["picture"]
+__all__ = ["plot"]
 
 _ONE_AT_A_TIME = threading.Lock()
 """matplotlib's settings, which the theme is given by, are one set for all threads."""
 _DOTS_PER_INCH = 120
 
 
-def picture(
-    thing: Thing, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
+def plot(
+    thing: Plottable, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
 ) -> Figure:
     """Draw what was seen: 1200 pixels wide, one panel below another.
 
@@ -62,7 +62,7 @@ def picture(
         engine.set(h_pad=0.06, w_pad=0.06, hspace=0.02)
         if isinstance(thing, View):
             draw_view(figure, thing, names, colours)
-        elif isinstance(thing, Lens):
+        elif isinstance(thing, LogitLens):
             draw_lens(figure, thing, names, colours)
         elif isinstance(thing, Comparison):
             _draw_comparison(figure, thing, colours)
@@ -72,7 +72,7 @@ def picture(
     return figure
 
 
-def _draw_layers(figure: Figure, layers: Layers, theme: Theme) -> None:
+def _draw_layers(figure: Figure, layers: LayerSimilarity, theme: Theme) -> None:
     count = len(layers.taps)
     side = min(WIDTH_INCHES, 2.6 + 0.5 * count)
     figure.set_size_inches(max(side, 5.5), max(side, 5.5) * 0.92)

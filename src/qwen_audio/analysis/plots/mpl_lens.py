@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen_audio.analysis.logit_lens import Lens
+from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.plots import panels as p
 from qwen_audio.audio.timecode import moment
 
@@ -24,7 +24,7 @@ _STEPS, _TEXTS, _COLUMNS = 10, 6, 1000
 _ROW_INCHES, _MOST_LEVELS = 0.27, 34
 
 
-def draw_lens(figure: Figure, lens: Lens, names: Sequence[str], theme: Theme) -> None:
+def draw_lens(figure: Figure, lens: LogitLens, names: Sequence[str], theme: Theme) -> None:
     """The panels asked for, one below another."""
     levels = len(p.even_share(len(lens.taps), _MOST_LEVELS))
     tall = max(0.9, 0.12 * len(lens.taps))
@@ -84,7 +84,7 @@ def drawable(text: str) -> str:
     return "".join(letter if ord(letter) in known else "□" for letter in shown)
 
 
-def _asked(lens: Lens) -> str:
+def _asked(lens: LogitLens) -> str:
     """The last line that a person would have written, without the markers around it."""
     import re
 
@@ -94,23 +94,23 @@ def _asked(lens: Lens) -> str:
     return drawable(last if len(last) <= 100 else f"{last[:99]}…")
 
 
-def _end(lens: Lens) -> float:
+def _end(lens: LogitLens) -> float:
     return float(lens.seconds[lens.rows("audio")].max()) + lens.taps[0].hop_seconds
 
 
-def _image(axes: Axes, lens: Lens, values: np.ndarray, **more: Any) -> Any:
+def _image(axes: Axes, lens: LogitLens, values: np.ndarray, **more: Any) -> Any:
     columns, length = p.over_time(lens, values, _COLUMNS)
     extent = (0, columns.shape[1] * length, -0.5, len(lens.taps) - 0.5)
     return axes.imshow(columns, origin="lower", extent=extent, interpolation="nearest", **more)
 
 
-def _levels_over_time(axes: Axes, lens: Lens) -> None:
+def _levels_over_time(axes: Axes, lens: LogitLens) -> None:
     shown = p.even_share(len(lens.taps), max(5, len(lens.taps) // 3))
     axes.set_yticks(shown, [str(lens.taps[k]) for k in shown])
     axes.set_ylabel("Level")
 
 
-def _words(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
+def _words(figure: Figure, axes: Axes, lens: LogitLens, theme: Theme) -> None:
     """Cells of one word each: time to the right, then the text that is read; depth upwards."""
     import matplotlib as mpl
 
@@ -163,7 +163,7 @@ def _words(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
     bar(figure, scale, axes, "Probability")
 
 
-def _nearest(figure: Figure, axes: Axes, lens: Lens, theme: Theme) -> None:
+def _nearest(figure: Figure, axes: Axes, lens: LogitLens, theme: Theme) -> None:
     """The token embeddings that the projector's rows are nearest to: one word a step."""
     import matplotlib as mpl
 

@@ -59,7 +59,7 @@ def draw_view(figure: Figure, view: View, names: Sequence[str], theme: Theme) ->
 
 def _marks(axes: Axes, view: View, theme: Theme) -> None:
     """Sections as dashed lines; where one window ends and the next begins, dotted."""
-    for start in p.seams(view) if len(view.windows) <= 200 else []:
+    for start in p.window_boundaries(view) if len(view.windows) <= 200 else []:
         axes.axvline(start, color=theme.faint, linewidth=0.7, linestyle=":")
     for start in view.boundaries:
         axes.axvline(start, color=theme.mark, linewidth=1.0, linestyle=(0, (4, 2)))

@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import Float
 
 from qwen_audio.analysis.comparison import Comparison
-from qwen_audio.analysis.logit_lens import Lens, Step
-from qwen_audio.analysis.similarity import Layers
+from qwen_audio.analysis.logit_lens import LensSegment, LogitLens
+from qwen_audio.analysis.similarity import LayerSimilarity
 from qwen_audio.analysis.structure import even_columns
 from qwen_audio.analysis.view import View
 from qwen_audio.errors import OptionError
 
-__all__ = ["Panel", "Thing", "chosen_panels", "short_name"]
+__all__ = ["Panel", "Plottable", "chosen_panels", "short_name"]
 
-Thing: TypeAlias = View | Lens | Layers | Comparison
+Plottable: TypeAlias = View | LogitLens | LayerSimilarity | Comparison
 
 LONGEST_NAME = 60
 
@@ -28,7 +28,7 @@ Panel: TypeAlias = tuple[str, float, Callable[[Any, int], None]]
 """Of a chart: its title, its height in pixels, and what adds it to a row of a plotly figure."""
 
 
-def chosen_panels(thing: Thing, panels: Sequence[str] | None) -> tuple[str, ...]:
+def chosen_panels(thing: Plottable, panels: Sequence[str] | None) -> tuple[str, ...]:
     """The panels to draw, in the order in which they are drawn; None: all that have numbers.
 
     Raises:
@@ -50,13 +50,13 @@ def chosen_panels(thing: Thing, panels: Sequence[str] | None) -> tuple[str, ...]
     return tuple(name for name in there if name in panels)
 
 
-def _panels(thing: Thing) -> dict[str, str | None]:
+def _panels(thing: Plottable) -> dict[str, str | None]:
     """Name → what to do to have its numbers, None where they are there."""
-    if isinstance(thing, Layers):
+    if isinstance(thing, LayerSimilarity):
         return {"layers": None}
     if isinstance(thing, Comparison):
         return {"times": None}
-    if isinstance(thing, Lens):
+    if isinstance(thing, LogitLens):
         audio = None if len(thing.rows("audio")) else "the span holds no audio: use 'all'"
         return {
             "words": None,
@@ -77,7 +77,7 @@ def _panels(thing: Thing) -> dict[str, str | None]:
 
 
 def over_time(
-    lens: Lens, values: Float[np.ndarray, "levels positions"], most: int
+    lens: LogitLens, values: Float[np.ndarray, "levels positions"], most: int
 ) -> tuple[Float[np.ndarray, "levels columns"], float]:
     """What is known of audio positions, averaged onto at most `most` columns of equal length.
 
@@ -93,13 +93,13 @@ def over_time(
     return made.T, span / columns
 
 
-def text_positions(lens: Lens, most: int) -> list[int]:
+def text_positions(lens: LogitLens, most: int) -> list[int]:
     """The last text positions of the first window: what the model reads before it answers."""
     stop = next((s.start for s in lens.spans if s.window > 0), len(lens.read))
     return [int(row) for row in lens.rows("prompt") if row < stop][-most:]
 
 
-def shown_words(lens: Lens, steps: int, texts: int) -> tuple[list[Step], list[int]]:
+def shown_words(lens: LogitLens, steps: int, texts: int) -> tuple[list[LensSegment], list[int]]:
     """The columns of a picture of words: steps of audio, and positions of text after them."""
     positions = text_positions(lens, texts)
     after = max(lens.rows("audio"), default=-1) if len(lens.windows) == 1 else -1
@@ -114,7 +114,7 @@ def short_word(token: str, most: int = 11) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def highest_followed(lens: Lens, number: int | None = None) -> float:
+def highest_followed(lens: LogitLens, number: int | None = None) -> float:
     """How likely a word that is followed (or any of them) becomes where there is audio."""
     shares = lens.followed_probabilities[:, lens.rows("audio")]
     return float((shares if number is None else shares[..., number]).max(initial=0.0))
@@ -129,7 +129,7 @@ def short_name(name: str) -> str:
     return f"{short[:half]}…{short[-half:]}"
 
 
-def seams(view: View) -> list[float]:
+def window_boundaries(view: View) -> list[float]:
     """Where one window ends and the next begins, in seconds."""
     return [window.start_seconds for window in view.windows[1:]]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.analysis.comparison import Comparison
-from qwen_audio.analysis.logit_lens import Lens
-from qwen_audio.analysis.similarity import Layers
+from qwen_audio.analysis.logit_lens import LogitLens
+from qwen_audio.analysis.similarity import LayerSimilarity
 from qwen_audio.analysis.view import View
 from qwen_audio.errors import MissingExtraError
 
-from .panels import Panel, Thing, chosen_panels, plain, short_name
+from .panels import Panel, Plottable, chosen_panels, plain, short_name
 from .plotly_lens import lens_panels
 from .plotly_view import view_panels
 from .theme import Theme, ThemeName, theme_of
@@ -19,14 +19,14 @@ from .theme import Theme, ThemeName, theme_of
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-__all__ = ["chart", "plotly"]
+__all__ = ["plot_interactive", "plotly"]
 
 _BETWEEN = 84
 """Pixels from one panel to the next: an axis with its title, and a heading."""
 
 
-def chart(
-    thing: Thing, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
+def plot_interactive(
+    thing: Plottable, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
 ) -> go.Figure:
     """The same panels as `picture` has, to hover over and zoom into.
 
@@ -42,8 +42,8 @@ def chart(
 
     makers: dict[type, Any] = {
         View: view_panels,
-        Lens: lens_panels,
-        Layers: _layers_panels,
+        LogitLens: lens_panels,
+        LayerSimilarity: _layers_panels,
         Comparison: _comparison_panels,
     }
     made = [panel for name in names for panel in makers[type(thing)](thing, colours, name)]
@@ -90,8 +90,8 @@ def plotly() -> None:
         raise MissingExtraError("a chart", "look") from error
 
 
-def _title(thing: Thing) -> str:
-    if isinstance(thing, Layers):
+def _title(thing: Plottable) -> str:
+    if isinstance(thing, LayerSimilarity):
         return f"How alike the taps are: {len(thing.names)} recordings, {thing.examples} examples"
     if isinstance(thing, Comparison):
         return "How alike two recordings are, by depth and time"
@@ -108,7 +108,7 @@ def _place_bars(figure: Any) -> None:
             trace.colorbar.update(y=(low + high) / 2, len=max(high - low, 0.06), thickness=12)
 
 
-def _layers_panels(layers: Layers, theme: Theme, _name: str) -> list[Panel]:
+def _layers_panels(layers: LayerSimilarity, theme: Theme, _name: str) -> list[Panel]:
     import plotly.graph_objects as go
 
     def add(figure: Any, row: int) -> None:

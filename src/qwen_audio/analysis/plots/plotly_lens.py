@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_audio.analysis.logit_lens import Lens, Step
+from qwen_audio.analysis.logit_lens import LensSegment, LogitLens
 from qwen_audio.analysis.plots import panels as p
 from qwen_audio.audio.timecode import clock, moment
 
@@ -19,7 +19,7 @@ __all__ = ["lens_panels"]
 _COLUMNS, _STEPS, _TEXTS = 1000, 10, 6
 
 
-def lens_panels(lens: Lens, theme: Theme, name: str) -> list[Panel]:
+def lens_panels(lens: LogitLens, theme: Theme, name: str) -> list[Panel]:
     """One panel, or one for each word that is followed."""
     import plotly.graph_objects as go
 
@@ -84,7 +84,7 @@ def lens_panels(lens: Lens, theme: Theme, name: str) -> list[Panel]:
     return [("The audio's own nearest tokens at projector (hover for words)", 120, nearest)]
 
 
-def _top_words(lens: Lens, columns: int) -> list[list[str]]:
+def _top_words(lens: LogitLens, columns: int) -> list[list[str]]:
     """At each level and column of time the likeliest words of the position in its middle."""
     audio = lens.rows("audio")
     chosen = audio[((np.arange(columns) + 0.5) / columns * len(audio)).astype(int)]
@@ -97,11 +97,11 @@ def _top_words(lens: Lens, columns: int) -> list[list[str]]:
     ]
 
 
-def _start(step: Step) -> str:
+def _start(step: LensSegment) -> str:
     return moment(step.start_seconds, step.end_seconds - step.start_seconds)
 
 
-def _words(figure: Any, row: int, lens: Lens, levels: list[str], amounts: Any) -> None:
+def _words(figure: Any, row: int, lens: LogitLens, levels: list[str], amounts: Any) -> None:
     import plotly.graph_objects as go
 
     steps, texts = p.shown_words(lens, _STEPS, _TEXTS)

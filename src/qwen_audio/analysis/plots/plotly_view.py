@@ -33,7 +33,7 @@ def view_panels(view: View, theme: Theme, name: str) -> list[Panel]:
     time = {"title_text": "Time (s)"}
 
     def marks(figure: Any, row: int) -> None:
-        for start in p.seams(view) if len(view.windows) <= 200 else []:
+        for start in p.window_boundaries(view) if len(view.windows) <= 200 else []:
             figure.add_vline(start, line={"color": theme.faint, "width": 1, "dash": "dot"}, row=row)
         for start in view.boundaries:
             figure.add_vline(start, line={"color": theme.mark, "width": 1, "dash": "dash"}, row=row)

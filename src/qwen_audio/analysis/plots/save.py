@@ -7,18 +7,18 @@ from pathlib import Path
 
 from qwen_audio.analysis.files import check_target, written
 
-from .mpl_figure import picture
-from .panels import Thing
-from .plotly_figure import chart
+from .mpl_figure import plot
+from .panels import Plottable
+from .plotly_figure import plot_interactive
 from .theme import ThemeName, theme_of
 
-__all__ = ["DRAWN", "draw", "page_of"]
+__all__ = ["DRAWN", "page_of", "save_plot"]
 
 DRAWN = (".png", ".svg", ".pdf", ".html")
 
 
-def draw(
-    thing: Thing,
+def save_plot(
+    thing: Plottable,
     path: str | Path,
     panels: Sequence[str] | None = None,
     *,
@@ -37,17 +37,17 @@ def draw(
     if target.suffix.lower() == ".html":
         text = page_of(thing, panels, theme=theme)
         return written(target, lambda draft: draft.write_text(text, encoding="utf-8"))
-    figure = picture(thing, panels, theme=theme)
+    figure = plot(thing, panels, theme=theme)
     return written(target, lambda draft: figure.savefig(draft, format=target.suffix[1:].lower()))
 
 
 def page_of(
-    thing: Thing, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
+    thing: Plottable, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
 ) -> str:
     """A page with `chart` in it, plotly's own code included (4.5 MB)."""
     from html import escape
 
-    figure = chart(thing, panels, theme=theme)
+    figure = plot_interactive(thing, panels, theme=theme)
     body = figure.to_html(
         full_html=False,
         include_plotlyjs=True,

@@ -112,7 +112,7 @@ class Prompts:
 
         try:
             conversations: list[Any] = [list(messages)]
-            rendered: Any = render_jinja_template(
+            prompt_text: Any = render_jinja_template(
                 conversations, chat_template=self._template(), add_generation_prompt=True
             )
         except Exception as error:  # templates raise whatever they like
@@ -120,11 +120,11 @@ class Prompts:
                 f"the conversation doesn't fit the chat template ({error}): give a list of "
                 '{"role": …, "content": …}'
             ) from error
-        return str(rendered[0][0])  # of (conversations, masks)
+        return str(prompt_text[0][0])  # of (conversations, masks)
 
-    def ids(self, rendered: str) -> tuple[int, ...]:
+    def ids(self, prompt_text: str) -> tuple[int, ...]:
         """Token ids before the audio is merged: one `<|AUDIO|>` an audio."""
-        return tuple(self._tokenizer.encode(rendered, add_special_tokens=False).ids)
+        return tuple(self._tokenizer.encode(prompt_text, add_special_tokens=False).ids)
 
     def merged(self, ids: Sequence[int], audio_tokens: Sequence[int]) -> tuple[int, ...]:
         """Each audio's single id repeated once per audio token, as the model reads it.

@@ -18,7 +18,7 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import empty_module
 
-__all__ = ["EMBEDDINGS", "Needed", "needed_tensors"]
+__all__ = ["EMBEDDINGS", "TensorRequirement", "tensor_requirements"]
 
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
 """A row for every token: looked up, so that only rows of tokens that occur are ever read."""
@@ -26,7 +26,7 @@ EMBEDDINGS = "language_model.model.embed_tokens.weight"
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Needed(NamedTuple):
+class TensorRequirement(NamedTuple):
     """The first tap that needs a tensor (None: only text does), and the tensor's shape.
 
     `rate_hz` is how many rows a second of audio it multiplies: 0 where it is added or looked up.
@@ -37,7 +37,7 @@ class Needed(NamedTuple):
     rate_hz: float
 
 
-def needed_tensors(config: Qwen2AudioConfig) -> Iterator[tuple[str, Needed]]:
+def tensor_requirements(config: Qwen2AudioConfig) -> Iterator[tuple[str, TensorRequirement]]:
     """Every tensor's name, and what needs it.
 
     Shapes inside layers are those of transformers' own modules, built on the meta device.
@@ -79,7 +79,7 @@ def needed_tensors(config: Qwen2AudioConfig) -> Iterator[tuple[str, Needed]]:
     ]
     for prefix, tap, shapes in parts:
         for name, shape in shapes.items():
-            yield prefix + name, Needed(tap, shape, _rate_hz(prefix + name, shape, tap))
+            yield prefix + name, TensorRequirement(tap, shape, _rate_hz(prefix + name, shape, tap))
 
 
 def _rate_hz(name: str, shape: tuple[int, ...], tap: Tap | None) -> float:

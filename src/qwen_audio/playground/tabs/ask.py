@@ -10,11 +10,11 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import AudioError, OptionError
-from qwen_audio.playground.context import Room, in_words
-from qwen_audio.playground.sessions import Clip, Visit
+from qwen_audio.playground.context import AppContext, user_message
+from qwen_audio.playground.sessions import Clip, Session
 
 if TYPE_CHECKING:
-    from qwen_audio import Description, Listening
+    from qwen_audio import AudioSession, Description
 
 __all__ = ["CHAT", "PLAIN", "WHOLE", "WINDOW", "Asking"]
 
@@ -37,7 +37,7 @@ class _LeftError(Exception):
 class Asking:
     """The tab's handlers."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: AppContext) -> None:
         self.room = room
 
     @property
@@ -59,7 +59,7 @@ class Asking:
             yield from self._answer(visit, question, style, follow_up, part)
         except Exception as error:  # noqa: BLE001 (whatever it is, the visitor is told)
             visit.answers = [entry for entry in visit.answers if entry["said"] is not None]
-            yield _page(visit, in_words(error))
+            yield _page(visit, user_message(error))
         finally:
             visit.asking = False
 
@@ -68,7 +68,7 @@ class Asking:
         return _page(self.room.visit(request))
 
     def _answer(
-        self, visit: Visit, question: str, style: str, follow_up: bool, part: str
+        self, visit: Session, question: str, style: str, follow_up: bool, part: str
     ) -> Iterator[str]:
         clip = visit.opened
         if len(question) > _LETTERS:
@@ -104,7 +104,7 @@ class Asking:
             except Exception as error:  # noqa: BLE001 (raised again where it is waited for)
                 pieces.put(error)
 
-        self.room.in_turn(work)
+        self.room.run_on_model_thread(work)
         try:
             yield _page(visit)
             for text in _gathered(pieces):
@@ -122,12 +122,12 @@ class Asking:
             left.set()
         yield _page(visit)
 
-    def _listening(self, clip: Clip, key: int) -> tuple[Listening, bool]:
+    def _listening(self, clip: Clip, key: int) -> tuple[AudioSession, bool]:
         """What was heard, and whether it was kept from an earlier question."""
         if key in clip.listenings:
             return clip.listenings[key], True
-        heard = self.room.model.listen(clip.waveform if key < 0 else clip.part)
-        geometry = self.room.model.geometry
+        heard = self.room.model.session(clip.waveform if key < 0 else clip.part)
+        geometry = self.room.model.dimensions
         # Keys and values of every level, as float32, are the most that it comes to.
         size = 8 * heard.audio_tokens * geometry.lm_layers * geometry.lm_width
         room = self.room.limits.memory_bytes // 4
@@ -159,7 +159,7 @@ def _gathered(pieces: _Pieces) -> Iterator[str]:
         pause = _TOGETHER_SECONDS
 
 
-def _page(visit: Visit, problem: str = "") -> str:
+def _page(visit: Session, problem: str = "") -> str:
     told = f'<p class="pg-status" data-kind="problem" role="alert">{escape(problem)}</p>'
     return (told if problem else "") + "".join(map(_entry, visit.answers))
 

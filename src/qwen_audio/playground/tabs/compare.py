@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qwen_audio import Comparison
-from qwen_audio.playground.context import Room, spoken
+from qwen_audio.playground.context import AppContext, spoken
 from qwen_audio.playground.payloads import image, sound_of
 
 from .see import frames_at
@@ -16,7 +16,7 @@ __all__ = ["Comparing"]
 class Comparing:
     """The tab's handlers."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: AppContext) -> None:
         self.room = room
 
     @spoken

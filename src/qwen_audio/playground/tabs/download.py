@@ -11,23 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qwen_audio import Map, OptionError, View, Window, picture
-from qwen_audio.playground.context import Room, spoken
-from qwen_audio.playground.sessions import Clip, Visit
+from qwen_audio import OptionError, Projection, View, Window, picture
+from qwen_audio.playground.context import AppContext, spoken
+from qwen_audio.playground.sessions import Clip, Session
 
 from .find import HITS
 from .see import frames_at
 
-__all__ = ["TakeAway"]
+__all__ = ["Downloads"]
 
 _TYPES = {"npz": "application/octet-stream", "csv": "text/csv", "png": "image/png"}
 _NOTHING = "There is nothing to take away yet: let the page show something first."
 
 
-class TakeAway:
+class Downloads:
     """Files and lines of every tab."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: AppContext) -> None:
         self.room = room
 
     @spoken
@@ -53,7 +53,7 @@ class TakeAway:
     def lines(self, asked: dict[str, Any], request: Any) -> dict[str, Any]:
         """The command and the Python lines that make what a view shows."""
         visit = self.room.visit(request)
-        makers: dict[str, Callable[[Visit, str], tuple[str, list[str]]]] = {
+        makers: dict[str, Callable[[Session, str], tuple[str, list[str]]]] = {
             "hear": self._hear_lines,
             "ask": self._ask_lines,
             "see": self._see_lines,
@@ -68,10 +68,10 @@ class TakeAway:
         command, python = makers[view](visit, str(asked.get("tap")))
         return {"view": view, "command": command, "python": "\n".join(python)}
 
-    def _thing(self, visit: Visit, view: str, tap: str) -> tuple[Any, list[str] | None]:
+    def _thing(self, visit: Session, view: str, tap: str) -> tuple[Any, list[str] | None]:
         if view in ("hear", "see"):
             clip = visit.opened
-            tap = "mel" if view == "hear" else str(self.room.model.geometry.tap(tap))
+            tap = "mel" if view == "hear" else str(self.room.model.dimensions.tap(tap))
             mel = frames_at(self.room, clip, "mel")
             made = View.of(
                 frames_at(self.room, clip, tap),
@@ -125,24 +125,24 @@ class TakeAway:
             return ""
         return f"qwen-audio {verb} {shlex.quote(clip.name)} {options}{self._model()}"
 
-    def _hear_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
+    def _hear_lines(self, visit: Session, _: str) -> tuple[str, list[str]]:
         clip = visit.opened
         options = "--tap mel --panels waveform,mel -o heard.png"
         return self._command(clip, "plot", options), [
             *self._opening(clip),
             'view = model.view(clip, tap="mel")',
             'view.save("heard.npz")',
-            'qa.draw(view, "heard.png", ["waveform", "mel"])',
+            'qa.save_plot(view, "heard.png", ["waveform", "mel"])',
         ]
 
-    def _ask_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
+    def _ask_lines(self, visit: Session, _: str) -> tuple[str, list[str]]:
         clip, asked = visit.opened, visit.kept.get("ask")
         if asked is None:
             raise OptionError(_NOTHING)
         turns, window = asked
         lines = ["import qwen_audio as qa", "", f"model = {self._load()}"]
         lines += [f"clip = qa.load_waveform({clip.name!r})", *_cut(window)]
-        lines.append("heard = model.listen(clip)")
+        lines.append("heard = model.session(clip)")
         for number, (question, chat) in enumerate(turns):
             options = [repr(question)] if question else []
             options += [] if chat is None else [f"chat={chat}"]
@@ -156,27 +156,27 @@ class TakeAway:
         prompt = f" --prompt {shlex.quote(question)}" if question else ""
         return f"qwen-audio describe {shlex.quote(clip.name)}{prompt}{self._model()}", lines
 
-    def _see_lines(self, visit: Visit, tap: str) -> tuple[str, list[str]]:
+    def _see_lines(self, visit: Session, tap: str) -> tuple[str, list[str]]:
         clip = visit.opened
-        tap = str(self.room.model.geometry.tap(tap))
+        tap = str(self.room.model.dimensions.tap(tap))
         return self._command(clip, "plot", f"--tap {tap} -o view.png"), [
             *self._opening(clip),
             f'view = model.view(clip, tap="{tap}")',
             'view.save("view.npz")',
-            'qa.draw(view, "view.png")',
+            'qa.save_plot(view, "view.png")',
             f'rows = model.encode(clip, tap="{tap}", pooling="none")  # of every frame',
         ]
 
-    def _words_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
+    def _words_lines(self, visit: Session, _: str) -> tuple[str, list[str]]:
         clip = visit.opened
         return self._command(clip, "lens", "-o lens.csv"), [
             *self._opening(clip),
             "lens = model.lens(clip)",
             'lens.save("lens.csv")',
-            'qa.draw(lens, "lens.png")',
+            'qa.save_plot(lens, "lens.png")',
         ]
 
-    def _compare_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
+    def _compare_lines(self, visit: Session, _: str) -> tuple[str, list[str]]:
         if visit.other is None:
             raise OptionError(_NOTHING)
         return "", [
@@ -186,10 +186,10 @@ class TakeAway:
             "one, two = model.activations([clip, other], taps=model.taps)",
             "compared = qa.Comparison.of((one[tap], two[tap]) for tap in one)",
             'compared.save("compared.csv")',
-            'qa.draw(compared, "compared.png")',
+            'qa.save_plot(compared, "compared.png")',
         ]
 
-    def _find_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
+    def _find_lines(self, visit: Session, _: str) -> tuple[str, list[str]]:
         collection, asked = self.room.collection, visit.kept.get("find")
         if collection is None or asked is None:
             raise OptionError(_NOTHING)
@@ -203,7 +203,7 @@ class TakeAway:
         command = f"qwen-audio search {shlex.quote(place)} {flag} --limit {HITS}"
         return "" if asked["window"] and words is None else command, lines
 
-    def _map_lines(self, visit: Visit, _: str) -> tuple[str, list[str]]:
+    def _map_lines(self, visit: Session, _: str) -> tuple[str, list[str]]:
         collection = self.room.collection
         if collection is None or "map" not in visit.kept:
             raise OptionError(_NOTHING)
@@ -226,7 +226,7 @@ def _cut(window: Window | None, name: str = "clip") -> list[str]:
     return [f"{name} = qa.Waveform({name}.cut(qa.Window({span})), {name}.name)"]
 
 
-def _map_table(made: Map) -> list[dict[str, Any]]:
+def _map_table(made: Projection) -> list[dict[str, Any]]:
     """A row a point. Where its file lies stays here."""
     columns = {name: made.values(name) for name in made.columns if name != "recording"}
     return [

@@ -7,10 +7,10 @@ import threading
 from pathlib import PurePath
 from typing import Any
 
-from qwen_audio import AudioError, Collection, CollectionError, Hit, Map, Window
-from qwen_audio.playground.context import Room, spoken
+from qwen_audio import AudioError, Collection, CollectionError, Projection, SearchResult, Window
+from qwen_audio.playground.context import AppContext, spoken
 from qwen_audio.playground.payloads import sound_of
-from qwen_audio.playground.sessions import Visit
+from qwen_audio.playground.sessions import Session
 
 __all__ = ["HITS", "Finding"]
 
@@ -20,10 +20,10 @@ HITS = 12
 class Finding:
     """The tab's handlers. Visitors see names of files, never where they lie."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: AppContext) -> None:
         self.room = room
         self._drawing = threading.Lock()
-        self._drawn: tuple[int, Map, dict[str, Any]] | None = None
+        self._drawn: tuple[int, Projection, dict[str, Any]] | None = None
 
     @property
     def collection(self) -> Collection:
@@ -40,10 +40,10 @@ class Finding:
         words = words[:1000] if isinstance(words, str) else None
         search = self.collection.search
         if words is not None:
-            found = self.room.in_turn(lambda: search(text=words, limit=HITS))
+            found = self.room.run_on_model_thread(lambda: search(text=words, limit=HITS))
         else:
             part = visit.opened.part
-            found = self.room.in_turn(lambda: search(part, limit=HITS))
+            found = self.room.run_on_model_thread(lambda: search(part, limit=HITS))
         hits = found.result()
         visit.found = hits
         clip = visit.clip
@@ -87,7 +87,7 @@ class Finding:
             ) from error
         return {"name": name, "start": window.start_seconds, "sound": sound_of(heard.samples)}
 
-    def laid_out(self) -> tuple[Map, dict[str, Any]]:
+    def laid_out(self) -> tuple[Projection, dict[str, Any]]:
         """The map, and what the page is told of it; made once for as long as the collection stays
         as it is."""
         with self._drawing:
@@ -97,7 +97,7 @@ class Finding:
                 self._drawn = version, made, _told(made) | {"version": version}
             return self._drawn[1:]
 
-    def _chosen(self, visit: Visit, asked: dict[str, Any]) -> tuple[str, Window]:
+    def _chosen(self, visit: Session, asked: dict[str, Any]) -> tuple[str, Window]:
         hit, point = asked.get("hit"), asked.get("point")
         if isinstance(hit, int) and 0 <= hit < len(visit.found):
             return visit.found[hit].source, visit.found[hit].window
@@ -111,7 +111,7 @@ class Finding:
         row = made.rows[point]
         return row["source"], Window(row["start_seconds"], row["end_seconds"])
 
-    def _places(self, hits: list[Hit]) -> list[int]:
+    def _places(self, hits: list[SearchResult]) -> list[int]:
         """Where on the map what was found is, once there is a map."""
         if self._drawn is None or not hits:
             return []
@@ -120,7 +120,7 @@ class Finding:
         return [place for place, row in rows if (row["source"], row["window"]) in wanted]
 
 
-def _told(made: Map) -> dict[str, Any]:
+def _told(made: Projection) -> dict[str, Any]:
     return {
         "method": made.method.upper(),
         "x": [round(float(x), 4) for x in made.points[:, 0]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qwen_audio.playground.context import Room, spoken
+from qwen_audio.playground.context import AppContext, spoken
 from qwen_audio.playground.payloads import image, sound_of
 from qwen_audio.playground.sessions import Clip
 
@@ -14,7 +14,7 @@ __all__ = ["Hearing", "shown"]
 class Hearing:
     """The tab's handlers."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: AppContext) -> None:
         self.room = room
 
     @spoken
@@ -29,11 +29,13 @@ class Hearing:
         return shown(self.room, visit.opened)
 
 
-def shown(room: Room, clip: Clip) -> dict[str, Any]:
+def shown(room: AppContext, clip: Clip) -> dict[str, Any]:
     """One window of a clip, as the page draws and plays it."""
     waveform, window, part = clip.waveform, clip.seen, clip.part
-    mel = room.in_turn(lambda: room.model.activations(part, taps=["mel"])).result()["mel"]
-    story = room.in_turn(lambda: room.model.inspect(part)).result().windows[0]
+    mel = room.run_on_model_thread(lambda: room.model.activations(part, taps=["mel"])).result()[
+        "mel"
+    ]
+    story = room.run_on_model_thread(lambda: room.model.inspect(part)).result().windows[0]
     channels = {1: "mono", 2: "stereo"}.get(
         waveform.source_channels, f"{waveform.source_channels} channels"
     )

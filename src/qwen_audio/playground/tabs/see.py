@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from qwen_audio import Frames, Stage, View, Waveform
-from qwen_audio.playground.context import Room, spoken
+from qwen_audio import HiddenStates, Stage, View, Waveform
+from qwen_audio.playground.context import AppContext, spoken
 from qwen_audio.playground.payloads import image, picture_of
 from qwen_audio.playground.sessions import Clip
 
@@ -25,19 +25,19 @@ _STEPS = 12
 class Seeing:
     """The tab's handlers."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: AppContext) -> None:
         self.room = room
 
     @spoken
     def see(self, asked: dict[str, Any], request: Any) -> dict[str, Any]:
         """One tap: its rows as pictures, and what it is."""
         clip = self.room.visit(request).opened
-        tap = self.room.model.geometry.tap(str(asked.get("tap")))
+        tap = self.room.model.dimensions.tap(str(asked.get("tap")))
         frames = frames_at(self.room, clip, str(tap))
         view = View.of(frames, clip.name, columns=_COLUMNS)
         square = View.of(frames, clip.name, columns=_SQUARE_COLUMNS)
         part = clip.part
-        stories = self.room.in_turn(lambda: self.room.model.inspect(part)).result().taps
+        stories = self.room.run_on_model_thread(lambda: self.room.model.inspect(part)).result().taps
         story = next(one for one in stories if one.tap == str(tap))
         mel = tap.stage is Stage.MEL
         return {
@@ -62,10 +62,12 @@ class Seeing:
     def measure(self, asked: dict[str, Any], request: Any) -> dict[str, Any]:
         """The seconds from sound to a tap's rows, by doing just that."""
         clip = self.room.visit(request).opened
-        tap = str(self.room.model.geometry.tap(str(asked.get("tap"))))
+        tap = str(self.room.model.dimensions.tap(str(asked.get("tap"))))
         if tap not in clip.timings:
             part, timings = clip.part, clip.timings
-            timings[tap] = self.room.in_turn(lambda: _timed(self.room, part, tap)[1]).result()
+            timings[tap] = self.room.run_on_model_thread(
+                lambda: _timed(self.room, part, tap)[1]
+            ).result()
         return {"tap": tap, "seconds": clip.timings.get(tap)}
 
     @spoken
@@ -74,7 +76,7 @@ class Seeing:
         visit = self.room.visit(request)
         clip = visit.opened
         part = clip.part
-        lens = self.room.in_turn(lambda: self.room.model.lens(part)).result()
+        lens = self.room.run_on_model_thread(lambda: self.room.model.lens(part)).result()
         visit.kept["lens"] = lens
         start = clip.seen.start_seconds
         return {
@@ -91,14 +93,14 @@ class Seeing:
         }
 
 
-def frames_at(room: Room, clip: Clip, tap: str) -> Frames:
+def frames_at(room: AppContext, clip: Clip, tap: str) -> HiddenStates:
     """A tap's rows: all taps are read in one pass and kept where memory allows, else this alone."""
     if tap not in clip.frames:
-        return room.in_turn(lambda: _read(room, clip, tap)).result()
+        return room.run_on_model_thread(lambda: _read(room, clip, tap)).result()
     return clip.frames[tap]
 
 
-def _read(room: Room, clip: Clip, tap: str) -> Frames:
+def _read(room: AppContext, clip: Clip, tap: str) -> HiddenStates:
     kept, timings, part = clip.frames, clip.timings, clip.part
     if tap in kept:  # another request has read it meanwhile
         return kept[tap]
@@ -113,7 +115,7 @@ def _read(room: Room, clip: Clip, tap: str) -> Frames:
     return kept[tap]
 
 
-def _timed(room: Room, part: Waveform, tap: str) -> tuple[Mapping[str, Frames], float]:
+def _timed(room: AppContext, part: Waveform, tap: str) -> tuple[Mapping[str, HiddenStates], float]:
     """A tap's rows, and the seconds that they took."""
     start = time.perf_counter()
     frames = room.model.activations(part, taps=[tap])
