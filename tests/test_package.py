@@ -71,16 +71,16 @@ def test_public_names() -> None:
     "statement",
     [
         "import qwen_audio",
-        "from qwen_audio import Tap, Spec, QwenAudioError",
-        "import qwen_audio.cli.main; qwen_audio.cli.main(['--version'])",
-        "import qwen_audio.cli.main; qwen_audio.cli.main(['describe', '--help'])",
-        "import qwen_audio.cli.main; qwen_audio.cli.main(['index', '--help'])",
-        "import qwen_audio.cli.main; qwen_audio.cli.main(['probe', '--help'])",
-        "import qwen_audio.cli.main; qwen_audio.cli.main(['play', '--help'])",
+        "from qwen_audio import Tap, EmbeddingSpec, QwenAudioError",
+        "import qwen_audio.cli.main; qwen_audio.cli.main.main(['--version'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main.main(['describe', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main.main(['index', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main.main(['probe', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main.main(['play', '--help'])",
     ],
 )
 def test_importing_and_helping_load_no_torch(statement: str) -> None:
-    heavy = {"torch", "transformers"} if "Spec" in statement else HEAVY
+    heavy = {"torch", "transformers"} if "EmbeddingSpec" in statement else HEAVY
     program = (
         f"import sys\ntry:\n    {statement}\nexcept SystemExit:\n    pass\n"
         f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"

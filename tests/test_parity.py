@@ -229,7 +229,7 @@ def test_without_the_padding_mask_the_encoder_gives_other_numbers(checkpoint: Pa
 def test_the_frames_after_the_clip_count(checkpoint: Path) -> None:
     """Convolutions reach one or two mel frames past the end: zeros there give other numbers."""
     model = qa.load(checkpoint)
-    line = model._pipeline
+    line = model.pipeline
     for samples_count in (16_000, 16_160):  # an even and an odd number of mel frames
         mel = line.mel(sound(samples_count / 16_000))
         cut = mel.input_features.copy()
@@ -244,7 +244,7 @@ def test_the_frames_after_the_clip_count(checkpoint: Path) -> None:
 
 def test_only_the_layers_asked_for_are_built(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
-    encoder: AudioEncoder = model._pipeline.encoder
+    encoder: AudioEncoder = model.pipeline.encoder
     clip = sound(1.0)
     built = encoder._modules._kept
     assert built == {}

@@ -1,11 +1,11 @@
-"""Hear what an audio language model hears: one line from file to text, with a tap at every stage.
+"""Qwen2-Audio with a tap at every stage: captions, embeddings and hidden states of recordings.
 
     import qwen_audio as qa
     model = qa.load()
     model.describe("song.flac")
     model.encode("song.flac", tap="audio_tower")
 
-The public names are loaded when first used: importing this package loads no torch.
+Importing this package loads no torch: the modules of the public names are imported on first use.
 """
 
 from __future__ import annotations
@@ -14,41 +14,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qwen_audio.analysis.comparison import Comparison
-    from qwen_audio.analysis.logit_lens import LogitLens, TrackedToken
-    from qwen_audio.analysis.plots.mpl_figure import plot
-    from qwen_audio.analysis.plots.plotly_figure import plot_interactive
-    from qwen_audio.analysis.plots.save import save_plot
-    from qwen_audio.analysis.similarity import LayerSimilarity
-    from qwen_audio.analysis.view import View
-    from qwen_audio.api.answer import Answer, Description
-    from qwen_audio.api.inspection import ShapeTrace
-    from qwen_audio.api.model import AudioModel, load
-    from qwen_audio.api.session import AudioSession
-    from qwen_audio.api.spec import EmbeddingSpec
-    from qwen_audio.audio.load import load_waveform
-    from qwen_audio.audio.log_mel import LogMel
-    from qwen_audio.audio.waveform import Waveform, Window
-    from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.projection import Projection
-    from qwen_audio.collection.search import SearchResult
-    from qwen_audio.errors import (
-        AudioError,
-        CheckpointError,
-        CollectionError,
-        MissingExtraError,
-        OptionError,
-        QwenAudioError,
-        TapError,
-    )
-    from qwen_audio.inference.cost import CostEstimate
-    from qwen_audio.inference.hidden_states import HiddenStates, Span
-    from qwen_audio.models.tap import ModelDimensions, Stage, Tap
-    from qwen_audio.probing.probe import probe
-
+    from qwen_audio.analysis.comparison import Comparison as Comparison
+    from qwen_audio.analysis.logit_lens import LogitLens as LogitLens
+    from qwen_audio.analysis.logit_lens import TrackedToken as TrackedToken
+    from qwen_audio.analysis.plots.mpl_figure import plot as plot
+    from qwen_audio.analysis.plots.plotly_figure import plot_interactive as plot_interactive
+    from qwen_audio.analysis.plots.save import save_plot as save_plot
+    from qwen_audio.analysis.similarity import LayerSimilarity as LayerSimilarity
+    from qwen_audio.analysis.view import View as View
+    from qwen_audio.api.answer import Answer as Answer
+    from qwen_audio.api.answer import Description as Description
+    from qwen_audio.api.inspection import ShapeTrace as ShapeTrace
+    from qwen_audio.api.model import AudioModel as AudioModel
+    from qwen_audio.api.model import load as load
+    from qwen_audio.api.session import AudioSession as AudioSession
+    from qwen_audio.api.spec import EmbeddingSpec as EmbeddingSpec
+    from qwen_audio.audio.load import load_waveform as load_waveform
+    from qwen_audio.audio.log_mel import LogMel as LogMel
+    from qwen_audio.audio.waveform import Waveform as Waveform
+    from qwen_audio.audio.waveform import Window as Window
+    from qwen_audio.collection.collection import Collection as Collection
+    from qwen_audio.collection.projection import Projection as Projection
+    from qwen_audio.collection.search import SearchResult as SearchResult
+    from qwen_audio.errors import AudioError as AudioError
+    from qwen_audio.errors import CheckpointError as CheckpointError
+    from qwen_audio.errors import CollectionError as CollectionError
+    from qwen_audio.errors import MissingExtraError as MissingExtraError
+    from qwen_audio.errors import OptionError as OptionError
+    from qwen_audio.errors import QwenAudioError as QwenAudioError
+    from qwen_audio.errors import TapError as TapError
+    from qwen_audio.inference.cost import CostEstimate as CostEstimate
+    from qwen_audio.inference.hidden_states import HiddenStates as HiddenStates
+    from qwen_audio.inference.hidden_states import Span as Span
+    from qwen_audio.models.tap import ModelDimensions as ModelDimensions
+    from qwen_audio.models.tap import Stage as Stage
+    from qwen_audio.models.tap import Tap as Tap
+    from qwen_audio.probing.probe import probe as probe
 __version__ = "0.1.0"
 
-_ROOMS = {
+_EXPORTS = {
     "api.answer": ("Answer", "Description"),
     "audio.waveform": ("Waveform", "Window"),
     "analysis.plots.plotly_figure": ("plot_interactive",),
@@ -81,53 +85,17 @@ _ROOMS = {
     "models.tap": ("ModelDimensions", "Stage", "Tap"),
     "analysis.view": ("View",),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+"""Public names by the module that defines them; it is imported when one of them is first used."""
 
-__all__ = [
-    "Answer",
-    "AudioError",
-    "AudioModel",
-    "AudioSession",
-    "CheckpointError",
-    "Collection",
-    "CollectionError",
-    "Comparison",
-    "CostEstimate",
-    "Description",
-    "EmbeddingSpec",
-    "HiddenStates",
-    "LayerSimilarity",
-    "LogMel",
-    "LogitLens",
-    "MissingExtraError",
-    "ModelDimensions",
-    "OptionError",
-    "Projection",
-    "QwenAudioError",
-    "SearchResult",
-    "ShapeTrace",
-    "Span",
-    "Stage",
-    "Tap",
-    "TapError",
-    "TrackedToken",
-    "View",
-    "Waveform",
-    "Window",
-    "__version__",
-    "load",
-    "load_waveform",
-    "plot",
-    "plot_interactive",
-    "probe",
-    "save_plot",
-]
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = [*sorted(_MODULE_OF), "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
     globals()[name] = value
     return value
 

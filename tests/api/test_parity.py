@@ -63,7 +63,7 @@ def test_it_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
 
 def test_transformers_side_is_transformers_own_model(checkpoint: Path) -> None:
     """Its numbers are those of `from_pretrained`, at every tap."""
-    line = qa.load(checkpoint, dtype="float32")._pipeline
+    line = qa.load(checkpoint, dtype="float32").pipeline
     prompt_text = line.prompts.render(None)
     composite = certificate_module._Composite(line, 3)
     ours = composite.taps(SHORT, prompt_text)

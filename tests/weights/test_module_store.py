@@ -366,7 +366,7 @@ def test_the_ear_makes_room_for_the_language_model(
     model = small(folder, opened, singles(opened) + size(opened, EAR))
     for _ in range(2):
         model.encode(CLIPS, **RATE)
-    kept = model._pipeline.modules._kept
+    kept = model.pipeline.modules._kept
     assert [name for name in kept if name.startswith(EAR)] == [f"{EAR}{k}." for k in range(5)]
     assert all(count == 1 for count in watch.reads.values())
     model.encode(CLIPS, tap="lm.norm", **RATE)
@@ -404,7 +404,7 @@ def test_a_head_that_does_not_fit_is_an_error_too(tmp_path: Path) -> None:
 
 def test_a_pass_that_fails_leaves_no_thread(folder: Path, opened: Checkpoint) -> None:
     model = small(folder, opened, 2 * size(opened, f"{DECODER}0."))
-    line = model._pipeline
+    line = model.pipeline
     mel = line.mel(CLIPS[0])
 
     def fail(tap: qa.Tap, *_: Any) -> None:

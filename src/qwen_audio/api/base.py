@@ -16,17 +16,17 @@ class Opened:
     """What all verbs of a model share: its line."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
 
     @property
     def name(self) -> str:
         """What the checkpoint was loaded as."""
-        return self._pipeline.checkpoint.name
+        return self.pipeline.checkpoint.name
 
     @property
     def dimensions(self) -> ModelDimensions:
         """The line's widths and depths."""
-        return self._pipeline.checkpoint.dimensions
+        return self.pipeline.checkpoint.dimensions
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -36,7 +36,7 @@ class Opened:
     @property
     def dtype(self) -> str:
         """In which numbers it computes, such as "bfloat16"."""
-        return self._pipeline.dtype_name
+        return self.pipeline.dtype_name
 
     def cost(self, tap: str | Tap | None = None) -> CostEstimate:
         """What a tap takes, before any of it is fetched or read: tensors, bytes, memory, GFLOP.
@@ -44,7 +44,7 @@ class Opened:
         None, or "text", is the whole line. Of a hub model only the index and the shards' headers
         are fetched.
         """
-        return self._pipeline.cost(self._up_to(tap))
+        return self.pipeline.cost(self._up_to(tap))
 
     def fetch(self, tap: str | Tap | None = None) -> None:
         """Bring from a hub what a tap (or text) needs; all verbs do so when they begin.
@@ -52,7 +52,7 @@ class Opened:
         Raises:
             CheckpointError: if the hub can't give it.
         """
-        self._pipeline.fetch_weights(self._up_to(tap))
+        self.pipeline.fetch_weights(self._up_to(tap))
 
     def _up_to(self, tap: str | Tap | None) -> Tap | None:
         return None if tap in (None, "text") else self.dimensions.tap(tap)
@@ -60,7 +60,7 @@ class Opened:
     def _rendered(self, taps: Sequence[Tap], prompt: str | None) -> str | None:
         """The text that the language model is given, or None where no tap is in it."""
         if any(tap.in_language_model for tap in taps):
-            return self._pipeline.prompts.render(prompt)
+            return self.pipeline.prompts.render(prompt)
         if prompt is not None:
             raise OptionError(
                 f"prompt={prompt!r:.60} with {', '.join(map(str, taps))}: only the language model "

@@ -79,16 +79,16 @@ class Describing(Opened):
                 top_p=top_p,
                 seed=seed,
             )
-        prompt_text = self._pipeline.prompts.render(prompt)
+        prompt_text = self.pipeline.prompts.render(prompt)
         inputs, single = open_inputs(audio)
         answers: dict[tuple[int, str], list[Answer]] = {}
-        for batch in batched_windows(self._pipeline, inputs, sampling_rate, windowing):
-            self._pipeline.fetch_weights(None)
-            heard_batch = self._pipeline.encode_audio([piece.mel for piece in batch])
-            clips = [self._pipeline.build_inputs(prompt_text, rows) for rows in heard_batch]
-            said = self._pipeline.generate(clips, sampling)
+        for batch in batched_windows(self.pipeline, inputs, sampling_rate, windowing):
+            self.pipeline.fetch_weights(None)
+            heard_batch = self.pipeline.encode_audio([piece.mel for piece in batch])
+            clips = [self.pipeline.build_inputs(prompt_text, rows) for rows in heard_batch]
+            said = self.pipeline.generate(clips, sampling)
             for piece, clip, new in zip(batch, clips, said, strict=True):
-                answer = make_answer(self._pipeline, clip, new, piece.window)
+                answer = make_answer(self.pipeline, clip, new, piece.window)
                 answers.setdefault((piece.clip, piece.recording.name), []).append(answer)
         results = [Description(name, of_clip) for (_, name), of_clip in answers.items()]
         return results[0] if single else results
@@ -113,13 +113,13 @@ class Describing(Opened):
         inputs, single = open_inputs(audio)
         windowing = Windowing(window_seconds, hop_seconds)
         heard: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
-        for batch in batched_windows(self._pipeline, inputs, sampling_rate, windowing):
-            rows_of = self._pipeline.encode_audio([piece.mel for piece in batch])
+        for batch in batched_windows(self.pipeline, inputs, sampling_rate, windowing):
+            rows_of = self.pipeline.encode_audio([piece.mel for piece in batch])
             for piece, rows in zip(batch, rows_of, strict=True):
                 of_clip = heard.setdefault((piece.clip, piece.recording.name), [])
                 of_clip.append((piece.window, rows))
         results = [
-            AudioSession(self._pipeline, name, windows) for (_, name), windows in heard.items()
+            AudioSession(self.pipeline, name, windows) for (_, name), windows in heard.items()
         ]
         return results[0] if single else results
 
@@ -147,4 +147,4 @@ class Describing(Opened):
         waveforms = [
             load_waveform(audio, sampling_rate=sampling_rate) for audio in audio_parts(messages)
         ]
-        return answer_conversation(self._pipeline, messages, waveforms, sampling)
+        return answer_conversation(self.pipeline, messages, waveforms, sampling)

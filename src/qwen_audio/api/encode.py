@@ -44,14 +44,14 @@ class Encoding(Opened):
         check_span(span, resolved)
         return EmbeddingSpec(
             model=self.name,
-            revision=self._pipeline.checkpoint.revision,
+            revision=self.pipeline.checkpoint.revision,
             tap=str(resolved),
             pooling=pooling,
             span=span,
             prompt=self._rendered([resolved], prompt),
             window_seconds=windowing.window_seconds,
             hop_seconds=windowing.hop,
-            dtype=self._pipeline.dtype_name,
+            dtype=self.pipeline.dtype_name,
         )
 
     @overload
@@ -160,7 +160,7 @@ class Encoding(Opened):
 
         def vectors() -> Iterator[Any]:
             for reading in read(  # which nothing else holds, so that an error ends its threads
-                self._pipeline,
+                self.pipeline,
                 audio,
                 list(named.values()),
                 how.window,
@@ -228,7 +228,7 @@ class Encoding(Opened):
         inputs, single = open_inputs(audio)
         results = []
         for reading in read(
-            self._pipeline,
+            self.pipeline,
             inputs,
             list(named.values()),
             rows_and_segments,

@@ -39,8 +39,8 @@ class Looking(Opened):
     @property
     def mel_hz(self) -> Float64[np.ndarray, "bins"]:
         """Where the bands of the log-mel spectrogram lie: the middle of each, in Hz."""
-        filters = np.asarray(self._pipeline.checkpoint.extractor.mel_filters, np.float64)
-        hz = np.linspace(0, self._pipeline.checkpoint.extractor.sampling_rate / 2, len(filters))
+        filters = np.asarray(self.pipeline.checkpoint.extractor.mel_filters, np.float64)
+        hz = np.linspace(0, self.pipeline.checkpoint.extractor.sampling_rate / 2, len(filters))
         return (hz[:, None] * filters).sum(axis=0) / filters.sum(axis=0)
 
     @overload
@@ -123,14 +123,14 @@ class Looking(Opened):
         """
         levels = self._levels(taps)
         reading = LensReading(
-            self._pipeline, levels, span, top, follow(self._pipeline.prompts, tokens), nearest
+            self.pipeline, levels, span, top, follow(self.pipeline.prompts, tokens), nearest
         )
-        prompt_text = self._pipeline.prompts.render(prompt)
+        prompt_text = self.pipeline.prompts.render(prompt)
         windowing = Windowing(window_seconds, hop_seconds)
         inputs, single = open_inputs(audio)
         held: dict[int, list[Any]] = {}
         names: dict[int, str] = {}
-        for batch in batched_windows(self._pipeline, inputs, sampling_rate, windowing):
+        for batch in batched_windows(self.pipeline, inputs, sampling_rate, windowing):
             for piece, window in zip(batch, read_windows(reading, batch, prompt_text), strict=True):
                 held.setdefault(piece.clip, []).append(window)
                 names[piece.clip] = piece.recording.name
@@ -170,7 +170,7 @@ class Looking(Opened):
         if len(named) < 2:
             raise OptionError(f"taps={list(named)}: name two or more to compare")
         deep = any(tap.in_language_model for tap in named.values())
-        prompt_text = self._pipeline.prompts.render(prompt) if deep else self._rendered([], prompt)
+        prompt_text = self.pipeline.prompts.render(prompt) if deep else self._rendered([], prompt)
         waveforms = [load_waveform(item, sampling_rate=sampling_rate) for item in audio]
         windowing = Windowing(window_seconds)
         windows = sum(len(waveform.windows(windowing)) for waveform in waveforms)
@@ -183,7 +183,7 @@ class Looking(Opened):
         for rate in {tap.rate_hz for tap in named.values()}:  # a pass each
             mine = {name: tap for name, tap in named.items() if tap.rate_hz == rate}
             for reading in read(
-                self._pipeline,
+                self.pipeline,
                 waveforms,
                 list(mine.values()),
                 partial(
@@ -234,7 +234,7 @@ class Looking(Opened):
         # Averaged within a window first, to a quarter of a column; then onto the columns.
         keep = partial(groups, most=max(1, math.ceil(4 * columns / windows)))
         (reading,) = read(
-            self._pipeline,
+            self.pipeline,
             [waveform],
             [_MEL, tap],
             keep,
@@ -274,9 +274,9 @@ class Looking(Opened):
         self, waveform: Waveform, prompt_text: str | None, windowing: Windowing
     ) -> dict[str, Any]:
         """The quartiles of the lengths of the audio's rows, at every tap."""
-        prompted = self._pipeline.prompts.render(None) if prompt_text is None else prompt_text
+        prompted = self.pipeline.prompts.render(None) if prompt_text is None else prompt_text
         (reading,) = read(
-            self._pipeline,
+            self.pipeline,
             [waveform],
             self.taps,
             lengths,

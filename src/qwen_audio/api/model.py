@@ -95,10 +95,10 @@ class AudioModel(Describing, Encoding, Looking):
         """A clip's whole story on the line, without computing it: see `ShapeTrace`."""
         inputs, single = open_inputs(audio)
         windowing = Windowing(window_seconds, hop_seconds)
-        prompt_text = self._pipeline.prompts.render(prompt)
+        prompt_text = self.pipeline.prompts.render(prompt)
         results = [
             trace_shapes(
-                self._pipeline,
+                self.pipeline,
                 load_waveform(item, sampling_rate=sampling_rate),
                 windowing,
                 prompt_text,
@@ -121,9 +121,9 @@ class AudioModel(Describing, Encoding, Looking):
         if audio is not None:
             inputs, _ = open_inputs(audio)
             clips = [load_waveform(item) for item in inputs]
-        return check_parity(self._pipeline, clips, prompt)
+        return check_parity(self.pipeline, clips, prompt)
 
     def __repr__(self) -> str:
         taps = " → ".join(str(tap) for tap in (self.taps[0], self.taps[-1]))
-        where = f"{self.dtype} on {self._pipeline.device}"
+        where = f"{self.dtype} on {self.pipeline.device}"
         return f"AudioModel({self.name!r}, {taps}, {where})"

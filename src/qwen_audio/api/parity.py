@@ -188,7 +188,7 @@ class _Composite:
     """transformers' model of one checkpoint, with `depth` decoder layers and hooks at every tap."""
 
     def __init__(self, pipeline: Pipeline, depth: int) -> None:
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         checkpoint = pipeline.checkpoint
         config: Any = copy.deepcopy(checkpoint.config)
         config.text_config.num_hidden_layers = depth
@@ -216,7 +216,7 @@ class _Composite:
         self, clip: Waveform, prompt_text: str
     ) -> dict[str, Float32[np.ndarray, "_rows _width"]]:
         """Every tap of one clip: the rows that are its own, without padding."""
-        pipeline, model = self._pipeline, self._model
+        pipeline, model = self.pipeline, self._model
         features = pipeline.checkpoint.extractor(
             clip.samples,
             sampling_rate=SAMPLE_RATE_HZ,

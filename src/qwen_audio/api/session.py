@@ -44,7 +44,7 @@ class AudioSession:
         self, pipeline: Pipeline, name: str, heard: Sequence[tuple[Window, torch.Tensor]]
     ) -> None:
         self.name = name
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self._memories = [_Memory(window, rows) for window, rows in heard]
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class AudioSession:
             OptionError: for a follow-up to a checkpoint that knows no turns, or bad sampling.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        in_turns = self._pipeline.prompts.chat if chat is None else chat
+        in_turns = self.pipeline.prompts.chat if chat is None else chat
         if follow_up and not in_turns:
             raise OptionError(
                 "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
@@ -111,7 +111,7 @@ class AudioSession:
         sampling: Sampling,
         stream: Callable[[str], None] | None,
     ) -> Answer:
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         earlier = memory.turns if follow_up else []
         turns = [*earlier, pipeline.prompts.turn(prompt, audio=not earlier)]
         prompt_text = (

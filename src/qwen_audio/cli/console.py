@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio.api.model import AudioModel
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import AudioError, OptionError
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
+    from qwen_audio.api.spec import EmbeddingSpec
 
 __all__ = [
     "EMBEDDED",

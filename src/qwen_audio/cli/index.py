@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qwen_audio.audio.sources import Found
-from qwen_audio.collection.collection import Collection
-from qwen_audio.collection.progress import IndexProgress
 from qwen_audio.errors import CollectionError
 
 from .console import (
@@ -21,6 +18,11 @@ from .console import (
     print_line,
     report_failures,
 )
+
+if TYPE_CHECKING:
+    from qwen_audio.audio.sources import Found
+    from qwen_audio.collection.collection import Collection
+    from qwen_audio.collection.progress import IndexProgress
 
 
 def _index(options: argparse.Namespace) -> int:

@@ -73,13 +73,13 @@ def fill(
     run = _Run(collection, tuple(examples), len(sources), retry, on_progress)
     work = run.work(sources)
     readings = read(
-        model._pipeline,
+        model.pipeline,
         (item.open for item in work),
         [tap],
         how.window,
         prompt_text=spec.prompt,
         windowing=Windowing(spec.window_seconds, spec.hop_seconds),
-        question=model._pipeline.prompts.render(None) if collection.describes else None,
+        question=model.pipeline.prompts.render(None) if collection.describes else None,
     )
     try:
         for reading in readings:
@@ -99,7 +99,7 @@ def pooled_windows(
     """
     tap, how = model.dimensions.tap(spec.tap), _pooling(spec)
     (reading,) = read(
-        model._pipeline, [audio], [tap], how.window, prompt_text=spec.prompt, windowing=windowing
+        model.pipeline, [audio], [tap], how.window, prompt_text=spec.prompt, windowing=windowing
     )
     if isinstance(reading, AudioError):
         raise reading

@@ -120,7 +120,7 @@ def read_out(
         }
 
     for reading in read(
-        model._pipeline,
+        model.pipeline,
         inputs,
         sorted({readout.tap for readout in readouts}),
         keep,

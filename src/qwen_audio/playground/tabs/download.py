@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qwen_audio import OptionError, Projection, View, Window, picture
+from qwen_audio import OptionError, Projection, View, Window, plot
 from qwen_audio.playground.context import AppContext, spoken
 from qwen_audio.playground.sessions import Clip, Session
 
@@ -254,7 +254,7 @@ def _saved(thing: Any, panels: list[str] | None, suffix: str, theme: Any) -> byt
         return text.getvalue().encode()
     if suffix == "png":
         opened = io.BytesIO()
-        picture(thing, panels, theme=theme).savefig(opened, format="png")
+        plot(thing, panels, theme=theme).savefig(opened, format="png")
         return opened.getvalue()
     with tempfile.TemporaryDirectory(prefix="qwen-audio-") as folder:
         target = Path(folder) / f"view.{suffix}"
