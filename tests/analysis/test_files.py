@@ -1,21 +1,23 @@
-"""Files of what has been looked at: the suffix says the format, however it is written."""
+"""Result files: the suffix decides the format, in capitals too; writes are atomic."""
 
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qwen_audio.analysis.files import save_numbers
+from qwen_audio.analysis.files import atomic_write, json_rows, save_numbers
+from qwen_audio.errors import OptionError
 
 ROWS = [{"seconds": 0.5, "norm": float("nan")}, {"seconds": 1.0, "norm": 2.0}]
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.NPZ", "x.csv", "x.CSV", "x.json", "x.Json"])
-def test_the_suffix_says_the_format_in_capitals_too(tmp_path: Path, name: str) -> None:
+def test_the_suffix_decides_the_format_in_capitals_too(tmp_path: Path, name: str) -> None:
     target = tmp_path / name
     array = np.arange(3.0)
     assert save_numbers(target, {"tap": "mel"}, {"a": array, "b": None}, lambda: ROWS) == target
@@ -30,3 +32,44 @@ def test_the_suffix_says_the_format_in_capitals_too(tmp_path: Path, name: str) -
     else:
         saved = json.loads(target.read_text(encoding="utf-8"))
         assert (saved["tap"], saved["rows"][0]["norm"]) == ("mel", None)
+
+
+def test_json_values() -> None:
+    moment = dt.datetime(2025, 1, 2, tzinfo=dt.UTC)
+    row = {
+        "nan": float("nan"),
+        "infinite": np.float32("inf"),
+        "missing": None,
+        "scalar": np.int64(3),
+        "float": np.float64(1 / 3),
+        "time": moment,
+        "list": [1.5],
+        "text": "x",
+    }
+    expected = {
+        "nan": None,
+        "infinite": None,
+        "missing": None,
+        "scalar": 3,
+        "float": 1 / 3,
+        "time": "2025-01-02T00:00:00+00:00",
+        "list": [1.5],
+        "text": "x",
+    }
+    assert json_rows([row]) == [expected]
+    assert json_rows([row], decimals=2) == [expected | {"float": 0.33}]
+    json.dumps(json_rows([row]), allow_nan=False)
+
+
+def test_a_failed_write_leaves_the_target_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "x.txt"
+    target.write_text("before")
+
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OptionError, match=r"can.t be written \(No space left"):
+        atomic_write(target, write)
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]

@@ -86,7 +86,7 @@ def test_plot_draws_by_its_options(clips: Path) -> None:
         (("plot", "0.wav", "1.wav", "-o", "a.png"), "name a folder that is there"),
         (("plot", "0.wav", "x/0.wav"), "2 files called 0"),
         (("plot", "0.wav", "-o", "a.npz", "--theme", "dark"), "do nothing for a.npz"),
-        (("plot", "0.wav", "-o", "a.gif"), "the suffix says the format"),
+        (("plot", "0.wav", "-o", "a.gif"), "the suffix decides the format"),
         (("plot", "0.wav", "--layers", "--tap", "mel"), "--tap does nothing with --layers"),
         (("plot", "0.wav", "--prompt", "What?"), "only the language model"),
         (("plot", "0.wav", "--kernel", "9"), "kernel_seconds=9"),

@@ -1,4 +1,4 @@
-"""What has been looked at → a file: numbers as .npz, rows as .csv, both as .json."""
+"""Result files: arrays as .npz, tables as .csv, both as .json, each written atomically."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,34 @@ import numpy as np
 
 from qwen_audio.errors import OptionError
 
-__all__ = ["NUMBERS", "check_target", "plain_rows", "save_arrays", "save_numbers", "written"]
+__all__ = [
+    "NUMBER_SUFFIXES",
+    "atomic_write",
+    "check_output_path",
+    "json_rows",
+    "json_value",
+    "save_arrays",
+    "save_numbers",
+    "write_errors",
+]
 
-NUMBERS = (".npz", ".csv", ".json")
+NUMBER_SUFFIXES = (".npz", ".csv", ".json")
+"""The formats of `save_numbers`."""
+_TABLE_DECIMALS = 6
 
 
-def check_target(path: str | Path, suffixes: Iterable[str]) -> Path:
-    """A path that can be written to as one of these formats; asked before the work, not after.
+def check_output_path(path: str | Path, suffixes: Iterable[str]) -> Path:
+    """Check a path before the work whose result is written there.
+
+    Args:
+        suffixes: those allowed, in lower case and with their dots.
 
     Raises:
-        OptionError: for another suffix, a folder, or a file in a folder that isn't there.
+        OptionError: for another suffix, a folder, or a file in a folder that doesn't exist.
     """
     target = Path(path)
     if target.suffix.lower() not in suffixes:
-        raise OptionError(f"{target}: the suffix says the format: use {', '.join(suffixes)}")
+        raise OptionError(f"{target}: the suffix decides the format: use {', '.join(suffixes)}")
     if target.is_dir():
         raise OptionError(f"{target} is a folder: name a file to write")
     if not target.parent.is_dir():
@@ -36,28 +51,47 @@ def check_target(path: str | Path, suffixes: Iterable[str]) -> Path:
     return target
 
 
-def written(target: Path, write: Callable[[Path], object]) -> Path:
-    """Write to a draft beside the target, which takes its place once it is whole.
+@contextmanager
+def write_errors(target: Path) -> Iterator[None]:
+    """Raise any OSError inside the block as an OptionError that names the target."""
+    try:
+        yield
+    except OSError as error:
+        raise OptionError(
+            f"{target} can't be written ({error.strerror or error}): check the folder's "
+            "permissions and the free space"
+        ) from error
+
+
+def atomic_write(target: Path, write: Callable[[Path], object]) -> Path:
+    """Write a temporary file in the target's folder, then rename it to the target.
+
+    A process that is stopped, or an error, leaves the target as it was.
+
+    Args:
+        write: writes all of the file to the path that it is given, which has the target's suffix.
+
+    Returns:
+        The target.
 
     Raises:
         OptionError: if it can't be written.
     """
-    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
-    try:
-        write(draft)
-        draft.replace(target)
-    except OSError as error:
-        raise OptionError(
-            f"{target} can't be written ({error.strerror or error}): check the folder's "
-            "permissions and the space that is left"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    with write_errors(target):
+        try:
+            write(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     return target
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """.npz of any suffix: arrays of any name, of numbers and texts, one after another."""
+    """Write an uncompressed .npz archive, one array at a time.
+
+    Unlike `np.savez` it takes any file name and any array name, and doesn't pickle.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -66,41 +100,59 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def save_numbers(
     path: str | Path,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray | None],
     table: Callable[[], list[dict[str, Any]]],
 ) -> Path:
-    """.npz: the arrays, and `facts` as JSON; .csv: the table; .json: facts and table (`rows`).
+    """Write a result in the format that the suffix names.
 
-    Numbers that are not (NaN) are empty in CSV and null in JSON.
+    .npz: the arrays that aren't None, and the metadata as JSON in `facts`; .csv: the table; .json:
+    the metadata, and the table as `rows`. Numbers of the table have six decimals; NaN is empty in
+    CSV and null in JSON.
+
+    Raises:
+        OptionError: for another suffix, or a path that can't be written to.
     """
-    target = check_target(path, NUMBERS)
+    target = check_output_path(path, NUMBER_SUFFIXES)
     if target.suffix.lower() == ".npz":
-        known = {name: array for name, array in arrays.items() if array is not None}
-        named = {"facts": np.array(json.dumps(facts, ensure_ascii=False)), **known}
-
-        return written(target, lambda draft: save_arrays(draft, named))
-    rows = plain_rows(table())
+        named = {"facts": np.array(json.dumps(metadata, ensure_ascii=False))}
+        named |= {name: array for name, array in arrays.items() if array is not None}
+        return atomic_write(target, lambda path: save_arrays(path, named))
+    rows = json_rows(table(), decimals=_TABLE_DECIMALS)
     if target.suffix.lower() == ".json":
-        text = json.dumps({**facts, "rows": rows}, ensure_ascii=False, indent=1) + "\n"
-        return written(target, lambda draft: draft.write_text(text, encoding="utf-8"))
+        text = json.dumps({**metadata, "rows": rows}, ensure_ascii=False, indent=1) + "\n"
+        return atomic_write(target, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def write(draft: Path) -> None:
-        with draft.open("w", encoding="utf-8", newline="") as opened:
-            writer = csv.DictWriter(opened, list(rows[0]) if rows else [])
+    def write_csv(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
             writer.writeheader()
             writer.writerows(rows)
 
-    return written(target, write)
+    return atomic_write(target, write_csv)
 
 
-def plain_rows(table: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as JSON takes them: numbers of Python, and None for those that are not."""
-    return [{name: _plain(value) for name, value in row.items()} for row in table]
+def json_rows(
+    table: Iterable[Mapping[str, Any]], decimals: int | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a table with every value as `json_value` gives it."""
+    return [{name: json_value(value, decimals) for name, value in row.items()} for row in table]
 
 
-def _plain(value: Any) -> Any:
+def json_value(value: Any, decimals: int | None = None) -> Any:
+    """A single value as JSON can hold it.
+
+    NumPy scalars become Python's, times ISO 8601 text, and NaN, NaT and infinities None (null).
+    Anything else is returned unchanged.
+
+    Args:
+        decimals: round floats to as many; None: all digits.
+    """
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return value if decimals is None else round(value, decimals)
+    if hasattr(value, "isoformat"):
+        return value.isoformat() if value == value else None
     return value

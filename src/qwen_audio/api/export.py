@@ -6,15 +6,14 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.analysis.files import check_target, save_arrays
-from qwen_audio.errors import MissingExtraError, OptionError
+from qwen_audio.analysis.files import atomic_write, check_output_path, save_arrays, write_errors
+from qwen_audio.errors import MissingExtraError
 
 from .spec import EmbeddingSpec
 
@@ -32,7 +31,7 @@ def check_output(path: str | Path) -> Path:
         OptionError: for another suffix, or a folder that isn't there.
         MissingExtraError: for Parquet without pyarrow.
     """
-    target = check_target(path, SUFFIXES)
+    target = check_output_path(path, SUFFIXES)
     if target.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError("writing .parquet", "parquet")
     return target
@@ -58,10 +57,8 @@ class VectorFile:
         self.target, self.spec = check_output(path), spec
         self.sources: list[str] = []
         self.shapes: list[tuple[int, ...]] = []
-        stem = f".{self.target.name}.{os.getpid()}"
-        self._waiting = self.target.with_name(f"{stem}.rows")
-        self._draft = self.target.with_name(stem + self.target.suffix)
-        with self._writing():
+        self._waiting = self.target.with_name(f".{self.target.name}.{os.getpid()}.rows")
+        with write_errors(self.target):
             self._rows = self._waiting.open("wb")
 
     def __enter__(self) -> VectorFile:
@@ -69,18 +66,17 @@ class VectorFile:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with self._writing():
+            with write_errors(self.target):
                 self._rows.close()
-                if kind is None and self.sources:
-                    _SAVERS[self.target.suffix.lower()](self._draft, self)
-                    self._draft.replace(self.target)
+            if kind is None and self.sources:
+                save = _SAVERS[self.target.suffix.lower()]
+                atomic_write(self.target, lambda path: save(path, self))
         finally:
             self._waiting.unlink(missing_ok=True)
-            self._draft.unlink(missing_ok=True)
 
     def add(self, source: str, vectors: Float32[np.ndarray, "... width"]) -> None:
         """What `encode` gave for one recording."""
-        with self._writing():
+        with write_errors(self.target):
             self._rows.write(np.ascontiguousarray(vectors, np.float32).data)
         self.sources.append(source)
         self.shapes.append(vectors.shape)
@@ -98,17 +94,6 @@ class VectorFile:
             return {"vectors": rows}
         ends = np.cumsum([shape[0] if len(shape) > 1 else 1 for shape in self.shapes])
         return {f"vectors_{k}": part for k, part in enumerate(np.split(rows, ends[:-1]))}
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._waiting.unlink(missing_ok=True)
-            raise OptionError(
-                f"{self.target} can't be written ({error.strerror or error}): check the folder's "
-                "permissions and the space that is left"
-            ) from error
 
 
 def _save_npz(draft: Path, file: VectorFile) -> None:

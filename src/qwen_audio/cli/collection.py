@@ -18,6 +18,7 @@ __all__ = ["RUNS"]
 
 
 def _search(options: argparse.Namespace) -> int:
+    from qwen_audio.analysis.files import json_value
     from qwen_audio.collection.collection import Collection
     from qwen_audio.collection.table import WindowTable
 
@@ -33,7 +34,8 @@ def _search(options: argparse.Namespace) -> int:
     )
     for hit in hits:
         if options.json:
-            print_json({"id": hit.id, "score": hit.score, **_plain(hit.columns)})
+            columns = {name: json_value(value) for name, value in hit.columns.items()}
+            print_json({"id": hit.id, "score": hit.score, **columns})
         else:
             print_line(str(hit))
     if not hits:
@@ -74,9 +76,11 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _failures(options: argparse.Namespace) -> int:
+    from qwen_audio.analysis.files import json_value
+
     for row in _open(options).failures():
         if options.json:
-            print_json(_plain(row))
+            print_json({name: json_value(value) for name, value in row.items()})
         else:
             print_line(row["reason"])
     return 0
@@ -135,14 +139,6 @@ def _open(options: argparse.Namespace) -> Collection:
     from qwen_audio.collection.collection import Collection
 
     return Collection.open(options.collection)
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as JSON can hold it."""
-    return {
-        name: value.isoformat() if hasattr(value, "isoformat") else value
-        for name, value in row.items()
-    }
 
 
 def _add_collections(

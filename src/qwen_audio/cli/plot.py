@@ -33,7 +33,7 @@ def _lens(options: argparse.Namespace) -> int:
             "--panels and --theme are for pictures: name one with -o, such as -o a.png"
         )
     model = load_model(options)
-    from qwen_audio.analysis.files import plain_rows
+    from qwen_audio.analysis.files import json_rows
 
     from .tables import lens_tables
 
@@ -55,7 +55,7 @@ def _lens(options: argparse.Namespace) -> int:
                     "source": file,
                     "output": written,
                     **lens.facts(),
-                    "rows": plain_rows(lens.table()),
+                    "rows": json_rows(lens.table(), decimals=6),
                 }
             )
             return
@@ -106,23 +106,27 @@ def _plot_layers(options: argparse.Namespace) -> int:
         target /= "layers.html" if options.html else "layers.png"
     _check(target, options)
     model = load_model(options)
-    from qwen_audio.analysis.files import plain_rows
+    from qwen_audio.analysis.files import json_rows
 
     window = {} if options.window is None else {"window_seconds": options.window}
     layers = model.layer_similarity(options.files, prompt=options.prompt, **window)
     written = _write(layers, target, options)
     if options.json:
-        print_json({"output": written, **layers.facts(), "rows": plain_rows(layers.table())})
+        print_json(
+            {"output": written, **layers.facts(), "rows": json_rows(layers.table(), decimals=6)}
+        )
     else:
         print_line(f"{written}: {len(layers.taps)} taps over {len(layers.names)} recordings")
     return 0
 
 
 def _map(options: argparse.Namespace) -> int:
-    from qwen_audio.analysis.files import check_target
+    from qwen_audio.analysis.files import check_output_path
     from qwen_audio.collection.collection import Collection
 
-    target = check_target(options.output or f"{PurePath(options.collection).stem}.html", (".html",))
+    target = check_output_path(
+        options.output or f"{PurePath(options.collection).stem}.html", (".html",)
+    )
     layout = Collection.open(options.collection).map(
         method=options.method, seed=options.seed, where=options.where
     )
@@ -176,21 +180,21 @@ def _targets(options: argparse.Namespace, ending: str) -> dict[str, Path]:
 
 
 def _check(target: Path, options: argparse.Namespace) -> None:
-    from qwen_audio.analysis.files import NUMBERS, check_target
-    from qwen_audio.analysis.plots.save import DRAWN
+    from qwen_audio.analysis.files import NUMBER_SUFFIXES, check_output_path
+    from qwen_audio.analysis.plots.save import PLOT_SUFFIXES
 
-    check_target(target, (*DRAWN, *NUMBERS))
+    check_output_path(target, (*PLOT_SUFFIXES, *NUMBER_SUFFIXES))
     suffix = target.suffix.lower()
     if getattr(options, "html", False) and suffix != ".html":
         raise OptionError(f"--html and -o {target}: a page's name ends in .html")
-    if suffix in NUMBERS and (options.panels or options.theme):
+    if suffix in NUMBER_SUFFIXES and (options.panels or options.theme):
         raise OptionError(f"--panels and --theme do nothing for {target}, which holds numbers")
 
 
 def _write(thing: Plottable, target: Path, options: argparse.Namespace) -> str:
-    from qwen_audio.analysis.files import NUMBERS
+    from qwen_audio.analysis.files import NUMBER_SUFFIXES
     from qwen_audio.analysis.plots.save import save_plot
 
-    if target.suffix.lower() in NUMBERS:
+    if target.suffix.lower() in NUMBER_SUFFIXES:
         return str(thing.save(target))
     return str(save_plot(thing, target, options.panels, theme=options.theme or "light"))

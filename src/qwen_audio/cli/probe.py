@@ -37,6 +37,7 @@ def _probe(options: argparse.Namespace) -> int:
     except OSError as error:
         raise OptionError(f"{folder} can't be written ({error.strerror}): name a folder") from error
     model = load_model(options)
+    from qwen_audio.analysis.files import json_rows
     from qwen_audio.probing.probe import probe
 
     given = {
@@ -71,14 +72,15 @@ def _probe(options: argparse.Namespace) -> int:
         print_error(f"{len(skipped)} files that are no audio passed over, such as {skipped[0]}")
     for note in scores.attrs["notes"]:
         print_error(note)
-    _write(scores, folder, {"labels": str(options.labels), **about}, options.theme)
+    rows = json_rows(scores.to_dict("records"))
+    _write(scores, rows, folder, {"labels": str(options.labels), **about}, options.theme)
     if options.json:
-        for row in _plain(scores):
+        for row in rows:
             print_json(row)
     else:
         from .tables import score_tables
 
-        for table in score_tables(_plain(scores)):
+        for table in score_tables(rows):
             show_table(table)
         print_line(f"  {folder}: scores.csv, scores.json, depth.png, depth.html")
     trusted = bool(scores["at_chance"].all())
@@ -90,7 +92,13 @@ def _probe(options: argparse.Namespace) -> int:
 RUNS: dict[str, Callable[[argparse.Namespace], int]] = {"probe": _probe}
 
 
-def _write(scores: pd.DataFrame, folder: Path, about: Mapping[str, Any], theme: ThemeName) -> None:
+def _write(
+    scores: pd.DataFrame,
+    rows: list[dict[str, Any]],
+    folder: Path,
+    about: Mapping[str, Any],
+    theme: ThemeName,
+) -> None:
     from qwen_audio.probing.plots import depth_page, depth_picture
 
     title = f"What each tap of {Path(about['model']).name} holds"
@@ -99,7 +107,7 @@ def _write(scores: pd.DataFrame, folder: Path, about: Mapping[str, Any], theme: 
         **about,
         "failures": scores.attrs["failures"],
         "notes": scores.attrs["notes"],
-        "scores": _plain(scores),
+        "scores": rows,
     }
     try:
         (folder / "scores.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -108,16 +116,3 @@ def _write(scores: pd.DataFrame, folder: Path, about: Mapping[str, Any], theme: 
         depth_page(scores, folder / "depth.html", title, theme=theme)
     except OSError as error:
         raise OptionError(f"{folder} can't be written ({error.strerror or error})") from error
-
-
-def _plain(scores: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON can hold them; what isn't there (NaN) is null."""
-    return [
-        {
-            str(name): None
-            if value is None or value != value
-            else getattr(value, "item", lambda value=value: value)()
-            for name, value in row.items()
-        }
-        for row in scores.to_dict("records")
-    ]

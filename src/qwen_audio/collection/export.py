@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qwen_audio.analysis.files import save_arrays, written
+from qwen_audio.analysis.files import atomic_write, save_arrays
 from qwen_audio.audio.sources import Source
 from qwen_audio.errors import MissingExtraError, OptionError
 
@@ -43,13 +43,13 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
             import pyarrow.parquet as pq
 
             rows = rows.replace_schema_metadata(collection.table.schema.metadata)
-            written(place, lambda draft: pq.write_table(rows, draft))
+            atomic_write(place, lambda draft: pq.write_table(rows, draft))
         elif suffix == ".npz":
             if "spec" in rows.schema.names:
                 raise OptionError(f"{place} would hold two arrays called spec: use .parquet")
             arrays = {name: _array(rows[name]) for name in rows.schema.names}
             arrays["spec"] = np.array(collection.spec.to_json())
-            written(place, lambda draft: save_arrays(draft, arrays))
+            atomic_write(place, lambda draft: save_arrays(draft, arrays))
         else:
             _save_dataset(collection, rows, place)
     except OSError as error:

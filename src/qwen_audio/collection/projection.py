@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.analysis.files import check_target, written
+from qwen_audio.analysis.files import atomic_write, check_output_path
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.opus import BYTES_PER_SECOND, data_address, opus
@@ -84,9 +84,9 @@ class Projection:
             OptionError: for a column that is no choice, or sounds too large to be embedded.
             MissingExtraError: without plotly.
         """
-        target = check_target(path, (".html",))
+        target = check_output_path(path, (".html",))
         text, how, failures = self.html(audio=audio, colour=colour, theme=theme)
-        written(target, lambda draft: draft.write_text(text, encoding="utf-8"))
+        atomic_write(target, lambda draft: draft.write_text(text, encoding="utf-8"))
         return MapPage(target, how, failures)
 
     def html(

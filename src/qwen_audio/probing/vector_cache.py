@@ -8,7 +8,6 @@ one that is stopped leaves what it had written, and nothing half.
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from qwen_audio.analysis.files import atomic_write
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
 
@@ -74,16 +74,11 @@ class VectorCache:
                 for name in self._specs
             }
             file = self.folder / f"{uuid.uuid4().hex}{_SUFFIX}"
-            draft = file.with_suffix(".part")
             about = {
                 "recordings": json.dumps(recordings),
                 "specs": json.dumps({name: spec.to_json() for name, spec in self._specs.items()}),
             }
-            try:
-                save_file(columns, draft, about)
-                os.replace(draft, file)  # noqa: PTH105 (one step, or none)
-            except OSError as error:
-                raise OptionError(f"{self.folder} can't hold vectors ({error})") from error
+            atomic_write(file, lambda path: save_file(columns, path, about))
             self._add_file(file)
         self._waiting, self._since = {}, time.monotonic()
 

@@ -268,7 +268,7 @@ def test_images_are_written_whole(things: dict[str, Any], tmp_path: Path) -> Non
     }.items():
         path = qa.save_plot(things["layers"], tmp_path / f"x{suffix}")
         assert path.read_bytes().startswith(start)
-    with pytest.raises(qa.OptionError, match="the suffix says the format"):
+    with pytest.raises(qa.OptionError, match="the suffix decides the format"):
         qa.save_plot(things["layers"], tmp_path / "x.gif")
     with pytest.raises(qa.OptionError, match="no folder"):
         qa.save_plot(things["layers"], tmp_path / "none" / "x.png")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_audio.analysis.files import check_target, written
+from qwen_audio.analysis.files import atomic_write, check_output_path
 
 from .mpl_figure import plot
 from .panels import Plottable
 from .plotly_figure import plot_interactive
 from .theme import ThemeName, theme_of
 
-__all__ = ["DRAWN", "page_of", "save_plot"]
+__all__ = ["PLOT_SUFFIXES", "page_of", "save_plot"]
 
-DRAWN = (".png", ".svg", ".pdf", ".html")
+PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".html")
 
 
 def save_plot(
@@ -33,12 +33,14 @@ def save_plot(
         OptionError: for another suffix, a path that can't be written to, or as `picture` does.
         MissingExtraError: without matplotlib, or plotly for a page.
     """
-    target = check_target(path, DRAWN)
+    target = check_output_path(path, PLOT_SUFFIXES)
     if target.suffix.lower() == ".html":
         text = page_of(thing, panels, theme=theme)
-        return written(target, lambda draft: draft.write_text(text, encoding="utf-8"))
+        return atomic_write(target, lambda draft: draft.write_text(text, encoding="utf-8"))
     figure = plot(thing, panels, theme=theme)
-    return written(target, lambda draft: figure.savefig(draft, format=target.suffix[1:].lower()))
+    return atomic_write(
+        target, lambda draft: figure.savefig(draft, format=target.suffix[1:].lower())
+    )
 
 
 def page_of(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from pathlib import PurePath
 from typing import Any
 
 from qwen_audio import AudioError, Collection, CollectionError, Projection, SearchResult, Window
+from qwen_audio.analysis.files import json_value
 from qwen_audio.playground.context import AppContext, spoken
 from qwen_audio.playground.payloads import sound_of
 from qwen_audio.playground.sessions import Session
@@ -129,10 +129,7 @@ def _told(made: Projection) -> dict[str, Any]:
         "starts": [row["start_seconds"] for row in made.rows],
         "ends": [row["end_seconds"] for row in made.rows],
         "captions": [row["caption"] for row in made.rows],
-        "columns": {name: [_known(value) for value in made.values(name)] for name in made.columns},
+        "columns": {
+            name: [json_value(value) for value in made.values(name)] for name in made.columns
+        },
     }
-
-
-def _known(value: Any) -> Any:
-    """None is what JSON has for a number that is none."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
