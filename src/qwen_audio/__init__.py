@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from qwen_audio.audio.load import load_waveform as load_waveform
     from qwen_audio.audio.log_mel import LogMel as LogMel
     from qwen_audio.audio.waveform import Waveform as Waveform
-    from qwen_audio.audio.waveform import Window as Window
+    from qwen_audio.audio.window import Window as Window
     from qwen_audio.collection.collection import Collection as Collection
     from qwen_audio.collection.projection import Projection as Projection
     from qwen_audio.collection.search import SearchResult as SearchResult
@@ -54,7 +54,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "api.answer": ("Answer", "Description"),
-    "audio.waveform": ("Waveform", "Window"),
+    "audio.waveform": ("Waveform",),
+    "audio.window": ("Window",),
     "analysis.plots.plotly_figure": ("plot_interactive",),
     "collection.collection": ("Collection",),
     "analysis.comparison": ("Comparison",),

@@ -18,7 +18,7 @@ import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qwen_audio.audio.decode import Decoding
+from qwen_audio.audio.decode import AudioDecoder
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.errors import AudioError
@@ -102,7 +102,7 @@ def test_long_recordings_are_resampled_without_seams(tmp_path: Path) -> None:
     file.write_bytes(write_wav(sound(20, 44_100), 44_100))
     theirs, _ = librosa.load(file, sr=16_000)
     ours = load_waveform(file)
-    assert len(list(Decoding.of_path(file).chunks())) > 100
+    assert len(list(AudioDecoder.from_path(file).chunks())) > 100
     assert ours.samples.shape == theirs.shape
     np.testing.assert_allclose(ours.samples, theirs, atol=1e-4, rtol=0)
 
@@ -351,7 +351,7 @@ def test_a_playlist_opens_no_other_file(flac: Path, tmp_path: Path) -> None:
 def test_a_silent_film(format_: str, tmp_path: Path) -> None:
     file = tmp_path / "film"
     file.write_bytes(with_picture(None, container=format_))
-    assert message_of(file) == f"{file} has no audio track: it holds no sound to hear"
+    assert message_of(file) == f"{file} has no audio track: use a file that holds audio"
 
 
 @pytest.mark.parametrize("format_", ["WAV", "AIFF", "FLAC", "W64", "AU", "OGG"])
@@ -411,7 +411,7 @@ def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
     data[20:22] = b"\x34\x12"
     file = tmp_path / "odd.wav"
     file.write_bytes(data)
-    assert message_of(file).startswith(f"{file} holds sound in a form that FFmpeg can't decode")
+    assert message_of(file).startswith(f"{file} can't be decoded: FFmpeg has no decoder")
 
 
 @pytest.mark.parametrize("rate", [1_000, 4_000, 192_000, 384_000, 768_000])
@@ -598,7 +598,7 @@ def test_valid_files_with_bytes_changed(
 
 
 def test_decoding_says_what_the_file_is(flac: Path) -> None:
-    decoding = Decoding.of_path(flac)
+    decoding = AudioDecoder.from_path(flac)
     assert (decoding.rate_hz, decoding.channels, decoding.format) == (22_050, 2, "flac")
     chunks: Iterator[Samples] = decoding.chunks()
     assert sum(chunk.size for chunk in chunks) == 11_025

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from transformers import Qwen2AudioEncoderConfig, WhisperFeatureExtractor
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from qwen_audio.audio.log_mel import LogMel, audio_tokens, encoder_frames, log_mel, mel_frames
+from qwen_audio.audio.log_mel import (
+    LogMel,
+    audio_token_count,
+    compute_log_mel,
+    encoder_frame_count,
+    mel_frame_count,
+)
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.qwen2_audio.config import check_extractor
 
@@ -28,7 +34,7 @@ def extractor(bins: int) -> WhisperFeatureExtractor:
 def check(samples: np.ndarray[Any, Any], bins: int) -> LogMel:
     """Equal to the padded spectrogram, and enough of it."""
     samples = samples.astype(np.float32)
-    ours = log_mel(samples, extractor(bins))
+    ours = compute_log_mel(samples, extractor(bins))
     theirs = extractor(bins)(
         samples, sampling_rate=16_000, return_tensors="np", return_attention_mask=True
     )
@@ -111,8 +117,8 @@ def test_a_click_in_silence() -> None:
     ],
 )
 def test_counts(samples: int, counts: tuple[int, int, int]) -> None:
-    mel = mel_frames(samples)
-    assert (mel, encoder_frames(mel), audio_tokens(mel)) == counts
+    mel = mel_frame_count(samples)
+    assert (mel, encoder_frame_count(mel), audio_token_count(mel)) == counts
 
 
 def test_counts_are_transformers() -> None:
@@ -120,7 +126,7 @@ def test_counts_are_transformers() -> None:
     lengths: Any = torch.arange(1, 3001)
     theirs = encoder._get_feat_extract_output_lengths(lengths)
     for mel, frames, tokens in zip(range(1, 3001), *(t.tolist() for t in theirs), strict=True):
-        assert (encoder_frames(mel), audio_tokens(mel)) == (frames, tokens)
+        assert (encoder_frame_count(mel), audio_token_count(mel)) == (frames, tokens)
 
 
 @pytest.mark.parametrize(("frames", "valid"), [(4, 0), (4, 5), (3001, 3000), (0, 0), (4, -1)])

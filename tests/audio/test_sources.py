@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ def test_tables_bring_their_columns(folder: Path) -> None:
         ("a.csv", "source,b\nx,1,2\n", "row 1 is not a row of named columns"),
         ("a.jsonl", '{"source": "x"', "can't be read as a manifest"),
         ("a.jsonl", '["x"]', "row 1 is not a row of named columns"),
-        ("a.jsonl", '{"source": "x", "more": [1]}', "column more holds no single value"),
+        ("a.jsonl", '{"source": "x", "more": [1]}', "column more holds a list or an object"),
         ("a.jsonl", "\xff", "can't be read as a manifest"),
     ],
 )
@@ -114,17 +115,18 @@ def test_addresses() -> None:
     assert find_sources(["memory://music/*.wav"]).sources == found.sources[:1]
     (one,) = find_sources(["memory://music/b/read.me"]).sources
 
-    before = found.sources[0].state()
+    before = found.sources[0].stat()
     assert before[0] == len("a.wav")
-    audio, digest = found.sources[0].content()
+    audio, digest = found.sources[0].audio_input_and_hash()
+    assert isinstance(audio, io.BytesIO)
     assert audio.read() == b"a.wav"
     assert digest == hashlib.sha256(b"a.wav").hexdigest()
     memory.pipe("/music/a.wav", b"other")
-    assert found.sources[0].state() != before
+    assert found.sources[0].stat() != before
     memory.rm("/music", recursive=True)
-    for ask in (one.state, one.content):
+    for access in (one.stat, one.audio_input, one.audio_input_and_hash):
         with pytest.raises(AudioError, match=r"read\.me can't be"):
-            ask()
+            access()
     with pytest.raises(OptionError, match="can't be listed"):
         find_sources(["nosuch://x/*.wav"])
     with pytest.raises(OptionError, match="holds nothing"):
@@ -133,14 +135,17 @@ def test_addresses() -> None:
 
 def test_a_file_and_its_states(folder: Path) -> None:
     (source,) = find_sources([folder / "a.wav"]).sources
-    size, changed = source.state()
-    assert (size, source.content()) == (5, (source.uri, hashlib.sha256(b"a.wav").hexdigest()))
+    size, changed = source.stat()
+    assert (size, source.audio_input_and_hash()) == (
+        5,
+        (source.uri, hashlib.sha256(b"a.wav").hexdigest()),
+    )
     os.utime(source.uri, ns=(1, 1))
-    assert source.state() == (5, "1") != (size, changed)
+    assert source.stat() == (5, "1") != (size, changed)
     Path(source.uri).unlink()
-    for ask in (source.state, source.content):
+    for access in (source.stat, source.audio_input_and_hash):
         with pytest.raises(AudioError, match=r"a\.wav can't be (found|read) .*: check it"):
-            ask()
+            access()
 
 
 def test_a_row_is_json(folder: Path) -> None:

@@ -17,9 +17,10 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qwen_audio.audio.decode import Decoding
+from qwen_audio.audio.decode import AudioDecoder
 from qwen_audio.audio.load import load_waveform
-from qwen_audio.audio.waveform import Waveform, Window, Windowing
+from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from recordings import sound, write_wav
 
@@ -88,7 +89,9 @@ def test_integers_that_do_not_say_their_full_scale(dtype: str, scale: int) -> No
 
 
 def test_a_batch_is_not_one_recording() -> None:
-    assert "a batch is a list" in message_of(np.zeros((16, 8000)), sampling_rate=16_000)
+    assert "give several recordings as a list" in message_of(
+        np.zeros((16, 8000)), sampling_rate=16_000
+    )
     assert load_waveform(np.zeros((8, 8000)), sampling_rate=16_000).source_channels == 8
 
 
@@ -276,7 +279,7 @@ def test_what_is_no_audio_at_all(audio: Any) -> None:
 
 @pytest.mark.parametrize("audio", [5, 0.5])
 def test_a_number_is_a_sample_of_something(audio: float) -> None:
-    assert message_of(audio).startswith(f"{audio} is a number, not audio: a list is a list of rec")
+    assert message_of(audio).startswith(f"{audio} is a number, not audio: a list holds several rec")
 
 
 def test_a_generator_is_not_a_list() -> None:
@@ -349,22 +352,22 @@ def test_waveforms_check_themselves() -> None:
 
 
 @st.composite
-def windowings(draw: st.DrawFn) -> Windowing:
+def windowings(draw: st.DrawFn) -> WindowConfig:
     window = draw(st.one_of(st.sampled_from([30, 10, 5, 1, 0.04]), st.floats(0.04, 30)))
     hop = draw(st.none() | st.just(window) | st.floats(max(0.04, window / 50), window))
-    return Windowing(window, hop)
+    return WindowConfig(window, hop)
 
 
 @given(windowings(), st.integers(640, 2_000_000))
-@example(Windowing(), 480_000)
-@example(Windowing(), 480_001)
-@example(Windowing(0.04), 641)
-@example(Windowing(1.0, 0.04), 640)
-def test_every_sample_is_heard(windowing: Windowing, size: int) -> None:
+@example(WindowConfig(), 480_000)
+@example(WindowConfig(), 480_001)
+@example(WindowConfig(0.04), 641)
+@example(WindowConfig(1.0, 0.04), 640)
+def test_every_sample_is_heard(windowing: WindowConfig, size: int) -> None:
     waveform = Waveform(np.arange(size, dtype=np.float32) / size)
     windows = waveform.windows(windowing)
     longest = round(windowing.window_seconds * 16_000)
-    hop = round(windowing.hop * 16_000)
+    hop = round(windowing.resolved_hop_seconds * 16_000)
     ends = [(round(w.start_seconds * 16_000), round(w.end_seconds * 16_000)) for w in windows]
 
     assert ends[0][0] == 0
@@ -379,7 +382,7 @@ def test_every_sample_is_heard(windowing: Windowing, size: int) -> None:
     for number, (start, _) in enumerate(ends[:-1]):
         assert start == number * hop
     for window, (start, stop) in zip(windows, ends, strict=True):
-        cut = waveform.cut(window)
+        cut = waveform.samples_in(window)
         np.testing.assert_array_equal(cut, waveform.samples[start:stop])
         assert Fraction(cut.size, 16_000) == Fraction(stop - start, 16_000)
         assert window.duration_seconds == pytest.approx(cut.size / 16_000)
@@ -388,7 +391,7 @@ def test_every_sample_is_heard(windowing: Windowing, size: int) -> None:
 def seconds_of(
     size: int, window: float = 30, hop: float | None = None
 ) -> list[tuple[float, float]]:
-    windows = Waveform(np.zeros(size, np.float32)).windows(Windowing(window, hop))
+    windows = Waveform(np.zeros(size, np.float32)).windows(WindowConfig(window, hop))
     return [(w.start_seconds, w.end_seconds) for w in windows]
 
 
@@ -406,14 +409,14 @@ def test_a_rest_too_short_to_be_heard_reaches_back() -> None:
 
 @pytest.mark.parametrize("window", [0, -1, 0.039, 30.001, 1e9, float("nan"), float("inf")])
 def test_windows_that_the_encoder_has_not(window: float) -> None:
-    with pytest.raises(OptionError, match=r"the encoder hears 0\.04 to 30 s at once"):
-        Windowing(window)
+    with pytest.raises(OptionError, match=r"the encoder processes 0\.04 to 30 s at once"):
+        WindowConfig(window)
 
 
 @pytest.mark.parametrize("hop", [0, -1, 0.039, 10.001, float("nan"), float("inf")])
 def test_hops_that_leave_audio_out(hop: float) -> None:
-    with pytest.raises(OptionError, match="audio between windows would go unheard"):
-        Windowing(10, hop)
+    with pytest.raises(OptionError, match="audio between windows would be left out"):
+        WindowConfig(10, hop)
 
 
 @pytest.mark.parametrize(
@@ -437,15 +440,15 @@ def test_what_is_longer_than_allowed_is_refused_without_decoding_all(
     clip.write_bytes(write_wav(sound(3.0, 16_000), 16_000))
     assert load_waveform(clip, max_seconds=3.0).duration_seconds == 3.0
     heard: list[int] = []
-    chunks = Decoding.chunks
+    chunks = AudioDecoder.chunks
 
-    def counted(self: Decoding) -> Any:
+    def counted(self: AudioDecoder) -> Any:
         for chunk in chunks(self):
             heard.append(chunk.size)
             yield chunk
 
-    monkeypatch.setattr(Decoding, "chunks", counted)
-    with pytest.raises(AudioError, match=r"long\.wav is longer than 1 s, the most that is"):
+    monkeypatch.setattr(AudioDecoder, "chunks", counted)
+    with pytest.raises(AudioError, match=r"long\.wav is longer than the limit of 1 s"):
         load_waveform(clip, max_seconds=1.0)
     assert sum(heard) < 2 * 16_000
     with pytest.raises(AudioError, match="is longer than 1 s"):

@@ -180,7 +180,7 @@ def test_times_are_short(seconds: float, text: str) -> None:
         (("index", "x.wav", "--into", "m.lance", "--pooling", "none"), "gives no vector"),
         (("index", "gone.wav", "--into", "m.lance"), "nothing to index: "),
         (("index", "gone.wav", "a/b.wav", "--into", "m.lance"), "none of 2 recordings: "),
-        (("index", "notes", "--into", "m.lance"), "there is no audio among 1 files: name"),
+        (("index", "notes", "--into", "m.lance"), "there is no audio among 1 files: give"),
     ],
 )
 def test_mistakes_are_one_line(

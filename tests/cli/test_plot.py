@@ -18,7 +18,7 @@ import soundfile
 
 import qwen_audio as qa
 from commands import run
-from qwen_audio.audio.opus import opus
+from qwen_audio.audio.opus import encode_opus
 from qwen_audio.cli.main import main
 from recordings import sound
 
@@ -207,7 +207,7 @@ def test_a_recording_that_is_gone_is_named(tmp_path: Path) -> None:
 
 def test_opus_is_what_was_heard() -> None:
     clip = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
-    content = opus(clip)
+    content = encode_opus(clip)
     assert len(content) < 8_000
     heard = qa.load_waveform(content)
     assert heard.duration_seconds == pytest.approx(1, abs=0.03)

@@ -24,7 +24,7 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from qwen_audio.audio.sources import Value
+from qwen_audio.audio.sources import ColumnValue
 from qwen_audio.collection import search as searching
 from qwen_audio.collection.collection import Collection
 from qwen_audio.collection.table import WindowTable
@@ -203,7 +203,7 @@ def test_what_a_manifest_says_reaches_rows_that_are_there(
     rows = rows_of(collection)
     assert [rows["long.flac", window]["year"] for window in range(2)] == [2000, 2000]
     a, b = str(folder / "a.wav"), str(folder / "b.flac")
-    said: list[dict[str, Value]] = [{"source": a, "year": 7}, {"source": b, "mood": "light"}]
+    said: list[dict[str, ColumnValue]] = [{"source": a, "year": 7}, {"source": b, "mood": "light"}]
     assert collection.index(said).updated == 2
     rows = rows_of(collection)
     assert (rows["b.flac", 0]["mood"], rows["b.flac", 0]["year"]) == ("light", 2001)

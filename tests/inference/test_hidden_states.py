@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from qwen_audio.audio.waveform import Window
+from qwen_audio.audio.window import Window
 from qwen_audio.inference.hidden_states import (
     HiddenStates,
     Segment,

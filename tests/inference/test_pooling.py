@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooled import Rows, pooled_at_once, rows_of
-from qwen_audio.audio.waveform import Window
+from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import HiddenStates, Span
 from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_pooling, check_span

@@ -218,7 +218,7 @@ def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.Aud
     )
     assert ask(page).split("\n\n") == str(model.describe(long)).replace("  ", " ").split("\n")
     page.get_by_label("This window").check()
-    part = qa.load_waveform(long).cut(qa.Window(30.0, 34.0))
+    part = qa.load_waveform(long).samples_in(qa.Window(30.0, 34.0))
     assert ask(page) == model.describe(part, sampling_rate=16_000)
     tab(page, "See")
     page.wait_for_selector("[data-shown='mel']")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
-from qwen_audio.audio.waveform import Window
+from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import Span, SpanKind, rows_of_kind
 from qwen_audio.models.qwen2_audio.prompt import Prompts

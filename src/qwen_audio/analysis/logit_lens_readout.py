@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 
 from qwen_audio.audio.log_mel import AudioWindow
-from qwen_audio.audio.waveform import Window
+from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import Segment, in_order
 from qwen_audio.inference.pipeline import Pipeline
@@ -133,7 +133,7 @@ def read_windows(
     windows = []
     for piece, of_piece in zip(pieces, states, strict=True):
         merged = pipeline.prompts.merged(
-            pipeline.prompts.ids(prompt_text), [piece.mel.audio_tokens]
+            pipeline.prompts.ids(prompt_text), [piece.log_mel.audio_tokens]
         )
         segments = pipeline.segments(merged)
         chosen = _chosen(segments, reading.span)

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from qwen_audio.analysis import structure as views
-from qwen_audio.audio.waveform import Waveform, Window
+from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import HiddenStates
 from qwen_audio.inference.reducers import norms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qwen_audio.audio.waveform import Window
+from qwen_audio.audio.window import Window
 
 __all__ = ["Answer", "Description"]
 

@@ -7,8 +7,9 @@ from typing import Unpack, overload
 
 import torch
 
-from qwen_audio.audio.load import AudioInput, Many, load_waveform, open_inputs
-from qwen_audio.audio.waveform import Window, Windowing
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.load import load_waveform
+from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.sampling import Sampling
@@ -28,10 +29,12 @@ class Describing(Opened):
     @overload
     def describe(self, audio: AudioInput, **options: Unpack[DescribeOptions]) -> Description: ...
     @overload
-    def describe(self, audio: Many, **options: Unpack[DescribeOptions]) -> list[Description]: ...
+    def describe(
+        self, audio: AudioInputs, **options: Unpack[DescribeOptions]
+    ) -> list[Description]: ...
     def describe(
         self,
-        audio: AudioInput | Many,
+        audio: AudioInput | AudioInputs,
         *,
         prompt: str | None = None,
         stream: Callable[[str], None] | None = None,
@@ -40,7 +43,7 @@ class Describing(Opened):
         top_p: float = Sampling.top_p,
         seed: int | None = None,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Description | list[Description]:
         """What is this? Text about each recording.
@@ -51,7 +54,7 @@ class Describing(Opened):
             stream: called with pieces of the answer as they come (one recording at a time).
             max_new_tokens, temperature, top_p, seed: see `Sampling`; greedy by default.
             sampling_rate: of arrays, in Hz.
-            window_seconds, hop_seconds: see `Windowing`.
+            window_seconds, hop_seconds: see `WindowConfig`.
 
         Returns:
             A `Description`: a str that also holds, per window, what the model was given.
@@ -61,7 +64,7 @@ class Describing(Opened):
             OptionError: for options that make no sense.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        windowing = Windowing(window_seconds, hop_seconds)
+        window_config = WindowConfig(window_seconds, hop_seconds)
         if stream is not None:
             if isinstance(audio, list | tuple):
                 raise OptionError("stream= takes one recording at a time, not a list")
@@ -80,29 +83,31 @@ class Describing(Opened):
                 seed=seed,
             )
         prompt_text = self.pipeline.prompts.render(prompt)
-        inputs, single = open_inputs(audio)
+        inputs, single = as_input_list(audio)
         answers: dict[tuple[int, str], list[Answer]] = {}
-        for batch in batched_windows(self.pipeline, inputs, sampling_rate, windowing):
+        for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
             self.pipeline.fetch_weights(None)
-            heard_batch = self.pipeline.encode_audio([piece.mel for piece in batch])
+            heard_batch = self.pipeline.encode_audio([piece.log_mel for piece in batch])
             clips = [self.pipeline.build_inputs(prompt_text, rows) for rows in heard_batch]
             said = self.pipeline.generate(clips, sampling)
             for piece, clip, new in zip(batch, clips, said, strict=True):
                 answer = make_answer(self.pipeline, clip, new, piece.window)
-                answers.setdefault((piece.clip, piece.recording.name), []).append(answer)
+                answers.setdefault((piece.recording_index, piece.recording.name), []).append(answer)
         results = [Description(name, of_clip) for (_, name), of_clip in answers.items()]
         return results[0] if single else results
 
     @overload
     def session(self, audio: AudioInput, **options: Unpack[SessionOptions]) -> AudioSession: ...
     @overload
-    def session(self, audio: Many, **options: Unpack[SessionOptions]) -> list[AudioSession]: ...
+    def session(
+        self, audio: AudioInputs, **options: Unpack[SessionOptions]
+    ) -> list[AudioSession]: ...
     def session(
         self,
-        audio: AudioInput | Many,
+        audio: AudioInput | AudioInputs,
         *,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> AudioSession | list[AudioSession]:
         """Hear a recording once, to ask many questions: returns a `AudioSession` (a list: a list).
@@ -110,13 +115,13 @@ class Describing(Opened):
         Raises:
             AudioError: naming the recording that can't be heard.
         """
-        inputs, single = open_inputs(audio)
-        windowing = Windowing(window_seconds, hop_seconds)
+        inputs, single = as_input_list(audio)
+        window_config = WindowConfig(window_seconds, hop_seconds)
         heard: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
-        for batch in batched_windows(self.pipeline, inputs, sampling_rate, windowing):
-            rows_of = self.pipeline.encode_audio([piece.mel for piece in batch])
+        for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
+            rows_of = self.pipeline.encode_audio([piece.log_mel for piece in batch])
             for piece, rows in zip(batch, rows_of, strict=True):
-                of_clip = heard.setdefault((piece.clip, piece.recording.name), [])
+                of_clip = heard.setdefault((piece.recording_index, piece.recording.name), [])
                 of_clip.append((piece.window, rows))
         results = [
             AudioSession(self.pipeline, name, windows) for (_, name), windows in heard.items()

@@ -8,8 +8,8 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from qwen_audio.audio.load import AudioInput, Many, open_inputs
-from qwen_audio.audio.waveform import Windowing
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import HiddenStates, assemble
 from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_span, pooled_width
@@ -35,11 +35,14 @@ class Encoding(Opened):
         pooling: PoolingName = "mean",
         span: SpanName = "audio",
         prompt: str | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> EmbeddingSpec:
         """What decides the vectors that `encode` makes with the same options; raises as it does."""
-        resolved, windowing = self.dimensions.tap(tap), Windowing(window_seconds, hop_seconds)
+        resolved, window_config = (
+            self.dimensions.tap(tap),
+            WindowConfig(window_seconds, hop_seconds),
+        )
         Pooling(pooling, span)
         check_span(span, resolved)
         return EmbeddingSpec(
@@ -49,29 +52,29 @@ class Encoding(Opened):
             pooling=pooling,
             span=span,
             prompt=self._rendered([resolved], prompt),
-            window_seconds=windowing.window_seconds,
-            hop_seconds=windowing.hop,
+            window_seconds=window_config.window_seconds,
+            hop_seconds=window_config.resolved_hop_seconds,
             dtype=self.pipeline.dtype_name,
         )
 
     @overload
     def encode(self, audio: AudioInput, **options: Unpack[EncodeOptions]) -> Vectors: ...
     @overload
-    def encode(self, audio: Many, **options: Unpack[EncodeOptions]) -> Any: ...
+    def encode(self, audio: AudioInputs, **options: Unpack[EncodeOptions]) -> Any: ...
     @overload
     def encode(
-        self, audio: AudioInput | Many, **options: Unpack[EncodeManyOptions]
+        self, audio: AudioInput | AudioInputs, **options: Unpack[EncodeManyOptions]
     ) -> dict[str, Any]: ...
     def encode(
         self,
-        audio: AudioInput | Many,
+        audio: AudioInput | AudioInputs,
         *,
         tap: str | Tap | Sequence[str | Tap] = "audio_tower",
         pooling: PoolingName = "mean",
         span: SpanName = "audio",
         prompt: str | None = None,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Any:
         """Vectors of a tap: the audio encoder's or the language model's view of a recording.
@@ -93,7 +96,7 @@ class Encoding(Opened):
         Raises:
             AudioError, TapError, OptionError: for what can't be heard, read or meant.
         """
-        inputs, single = open_inputs(audio)
+        inputs, single = as_input_list(audio)
         vectors: list[Any] = list(
             self.encode_each(
                 inputs,
@@ -125,7 +128,7 @@ class Encoding(Opened):
         span: SpanName = "audio",
         prompt: str | None = None,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Iterator[Any]:
         """`encode` for any number of recordings: vectors in order, as soon as they are there.
@@ -156,7 +159,7 @@ class Encoding(Opened):
         if errors not in ("raise", "yield"):
             raise OptionError(f"errors={errors!r}: use 'raise' or 'yield'")
         prompt_text = self._rendered(list(named.values()), prompt)
-        windowing = Windowing(window_seconds, hop_seconds)
+        window_config = WindowConfig(window_seconds, hop_seconds)
 
         def vectors() -> Iterator[Any]:
             for reading in read(  # which nothing else holds, so that an error ends its threads
@@ -165,7 +168,7 @@ class Encoding(Opened):
                 list(named.values()),
                 how.window,
                 prompt_text=prompt_text,
-                windowing=windowing,
+                window_config=window_config,
                 sampling_rate=sampling_rate,
             ):
                 if isinstance(reading, AudioError):
@@ -187,17 +190,17 @@ class Encoding(Opened):
     ) -> dict[str, HiddenStates]: ...
     @overload
     def activations(
-        self, audio: Many, **options: Unpack[ActivationsOptions]
+        self, audio: AudioInputs, **options: Unpack[ActivationsOptions]
     ) -> list[dict[str, HiddenStates]]: ...
     def activations(
         self,
-        audio: AudioInput | Many,
+        audio: AudioInput | AudioInputs,
         *,
         taps: Iterable[str | Tap],
         prompt: str | None = None,
         generate: int = 0,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> dict[str, HiddenStates] | list[dict[str, HiddenStates]]:
         """The rows of any set of taps, in one forward pass that stops after the deepest.
@@ -225,7 +228,7 @@ class Encoding(Opened):
                 "have states: add lm.K or lm.norm"
             )
         continuation = Sampling(max_new_tokens=generate) if generate else None
-        inputs, single = open_inputs(audio)
+        inputs, single = as_input_list(audio)
         results = []
         for reading in read(
             self.pipeline,
@@ -233,7 +236,7 @@ class Encoding(Opened):
             list(named.values()),
             rows_and_segments,
             prompt_text=self._rendered(list(named.values()), prompt),
-            windowing=Windowing(window_seconds, hop_seconds),
+            window_config=WindowConfig(window_seconds, hop_seconds),
             sampling_rate=sampling_rate,
             continuation=continuation,
         ):

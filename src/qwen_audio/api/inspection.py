@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwen_audio.audio.log_mel import audio_tokens, encoder_frames, mel_frames
-from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform, Window, Windowing
+from qwen_audio.audio.log_mel import audio_token_count, encoder_frame_count, mel_frame_count
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.inference.cost import CostEstimate
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.tap import ModelDimensions, Stage, Tap
@@ -60,11 +61,11 @@ class ShapeTrace:
 
 
 def trace_shapes(
-    pipeline: Pipeline, waveform: Waveform, windowing: Windowing, prompt_text: str
+    pipeline: Pipeline, waveform: Waveform, window_config: WindowConfig, prompt_text: str
 ) -> ShapeTrace:
     """Count a waveform's way along a line, for a rendered prompt."""
     ids = len(pipeline.prompts.ids(prompt_text))
-    windows = tuple(_window(window, ids) for window in waveform.windows(windowing))
+    windows = tuple(_window(window, ids) for window in waveform.windows(window_config))
     geometry = pipeline.checkpoint.dimensions
     return ShapeTrace(
         name=waveform.name,
@@ -83,9 +84,11 @@ def trace_shapes(
 
 def _window(window: Window, ids: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
-    mel = mel_frames(samples)
-    tokens = audio_tokens(mel)
-    return WindowSummary(window, samples, mel, encoder_frames(mel), tokens, ids, ids - 1 + tokens)
+    mel = mel_frame_count(samples)
+    tokens = audio_token_count(mel)
+    return WindowSummary(
+        window, samples, mel, encoder_frame_count(mel), tokens, ids, ids - 1 + tokens
+    )
 
 
 def _tap(

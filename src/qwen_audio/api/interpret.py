@@ -15,8 +15,10 @@ from qwen_audio.analysis.logit_lens import LogitLens, follow
 from qwen_audio.analysis.logit_lens_readout import LensReading, read_windows
 from qwen_audio.analysis.similarity import LayerSimilarity, cka_matrix
 from qwen_audio.analysis.view import COLUMNS, ENVELOPE_POINTS, View, decibels, spread
-from qwen_audio.audio.load import AudioInput, Many, load_waveform, open_inputs
-from qwen_audio.audio.waveform import Waveform, Windowing
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.load import load_waveform
+from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.pooling import SpanName
@@ -46,10 +48,10 @@ class Looking(Opened):
     @overload
     def view(self, audio: AudioInput, **options: Unpack[ViewOptions]) -> View: ...
     @overload
-    def view(self, audio: Many, **options: Unpack[ViewOptions]) -> list[View]: ...
+    def view(self, audio: AudioInputs, **options: Unpack[ViewOptions]) -> list[View]: ...
     def view(
         self,
-        audio: AudioInput | Many,
+        audio: AudioInput | AudioInputs,
         *,
         tap: str | Tap = "audio_tower",
         prompt: str | None = None,
@@ -57,7 +59,7 @@ class Looking(Opened):
         columns: int = COLUMNS,
         kernel_seconds: float | None = None,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
     ) -> View | list[View]:
         """What a recording looks like at one tap: see `View`; `picture` and `draw` show it.
 
@@ -75,14 +77,14 @@ class Looking(Opened):
         """
         resolved = self.dimensions.tap(tap)
         prompt_text = self._rendered([resolved], prompt)
-        windowing = Windowing(window_seconds)
-        inputs, single = open_inputs(audio)
+        window_config = WindowConfig(window_seconds)
+        inputs, single = as_input_list(audio)
         results = []
         for item in inputs:
             waveform = load_waveform(item, sampling_rate=sampling_rate)
             results.append(
                 self._view(
-                    waveform, resolved, prompt_text, windowing, columns, kernel_seconds, depth
+                    waveform, resolved, prompt_text, window_config, columns, kernel_seconds, depth
                 )
             )
         return results[0] if single else results
@@ -90,10 +92,10 @@ class Looking(Opened):
     @overload
     def lens(self, audio: AudioInput, **options: Unpack[LensOptions]) -> LogitLens: ...
     @overload
-    def lens(self, audio: Many, **options: Unpack[LensOptions]) -> list[LogitLens]: ...
+    def lens(self, audio: AudioInputs, **options: Unpack[LensOptions]) -> list[LogitLens]: ...
     def lens(
         self,
-        audio: AudioInput | Many,
+        audio: AudioInput | AudioInputs,
         *,
         prompt: str | None = None,
         span: SpanName = "all",
@@ -102,7 +104,7 @@ class Looking(Opened):
         tokens: Sequence[str] = (),
         nearest: bool = False,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> LogitLens | list[LogitLens]:
         """What would be said at every position and level of the language model: see `LogitLens`.
@@ -126,14 +128,14 @@ class Looking(Opened):
             self.pipeline, levels, span, top, follow(self.pipeline.prompts, tokens), nearest
         )
         prompt_text = self.pipeline.prompts.render(prompt)
-        windowing = Windowing(window_seconds, hop_seconds)
-        inputs, single = open_inputs(audio)
+        window_config = WindowConfig(window_seconds, hop_seconds)
+        inputs, single = as_input_list(audio)
         held: dict[int, list[Any]] = {}
         names: dict[int, str] = {}
-        for batch in batched_windows(self.pipeline, inputs, sampling_rate, windowing):
+        for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
             for piece, window in zip(batch, read_windows(reading, batch, prompt_text), strict=True):
-                held.setdefault(piece.clip, []).append(window)
-                names[piece.clip] = piece.recording.name
+                held.setdefault(piece.recording_index, []).append(window)
+                names[piece.recording_index] = piece.recording.name
         results = [
             reading.lens(names[clip], prompt_text, windows) for clip, windows in held.items()
         ]
@@ -141,13 +143,13 @@ class Looking(Opened):
 
     def layer_similarity(
         self,
-        audio: Many,
+        audio: AudioInputs,
         *,
         taps: Iterable[str | Tap] | None = None,
         prompt: str | None = None,
         examples: int = 512,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
     ) -> LayerSimilarity:
         """How alike the taps of the line are, over a set of recordings: see `LayerSimilarity`.
 
@@ -172,8 +174,8 @@ class Looking(Opened):
         deep = any(tap.in_language_model for tap in named.values())
         prompt_text = self.pipeline.prompts.render(prompt) if deep else self._rendered([], prompt)
         waveforms = [load_waveform(item, sampling_rate=sampling_rate) for item in audio]
-        windowing = Windowing(window_seconds)
-        windows = sum(len(waveform.windows(windowing)) for waveform in waveforms)
+        window_config = WindowConfig(window_seconds)
+        windows = sum(len(waveform.windows(window_config)) for waveform in waveforms)
         if windows > examples // 2:
             raise OptionError(
                 f"{windows} windows and examples={examples}: give examples={2 * windows} or more, "
@@ -190,7 +192,7 @@ class Looking(Opened):
                     mean_segments, per_token=round(rate / _TOKENS_HZ), most=examples // windows
                 ),
                 prompt_text=prompt_text,
-                windowing=windowing,
+                window_config=window_config,
             ):
                 if isinstance(reading, AudioError):
                     raise reading
@@ -225,12 +227,12 @@ class Looking(Opened):
         waveform: Waveform,
         tap: Tap,
         prompt_text: str | None,
-        windowing: Windowing,
+        window_config: WindowConfig,
         columns: int,
         kernel_seconds: float | None,
         depth: bool,
     ) -> View:
-        windows = len(waveform.windows(windowing))
+        windows = len(waveform.windows(window_config))
         # Averaged within a window first, to a quarter of a column; then onto the columns.
         keep = partial(groups, most=max(1, math.ceil(4 * columns / windows)))
         (reading,) = read(
@@ -239,7 +241,7 @@ class Looking(Opened):
             [_MEL, tap],
             keep,
             prompt_text=prompt_text,
-            windowing=windowing,
+            window_config=window_config,
         )
         if isinstance(reading, AudioError):
             raise reading
@@ -256,7 +258,7 @@ class Looking(Opened):
             placed[read_tap] = spread(rows, *where, read_tap.hop_seconds, columns)
         more: dict[str, Any] = {}
         if depth:
-            more = self._depth(waveform, prompt_text, windowing)
+            more = self._depth(waveform, prompt_text, window_config)
         return View.made(
             waveform.name,
             tap,
@@ -271,7 +273,7 @@ class Looking(Opened):
         )
 
     def _depth(
-        self, waveform: Waveform, prompt_text: str | None, windowing: Windowing
+        self, waveform: Waveform, prompt_text: str | None, window_config: WindowConfig
     ) -> dict[str, Any]:
         """The quartiles of the lengths of the audio's rows, at every tap."""
         prompted = self.pipeline.prompts.render(None) if prompt_text is None else prompt_text
@@ -281,7 +283,7 @@ class Looking(Opened):
             self.taps,
             lengths,
             prompt_text=prompted,
-            windowing=windowing,
+            window_config=window_config,
         )
         if isinstance(reading, AudioError):
             raise reading

@@ -7,8 +7,9 @@ from typing import Unpack, overload
 
 import torch
 
-from qwen_audio.audio.load import AudioInput, Many, load_waveform, open_inputs
-from qwen_audio.audio.waveform import Windowing
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.load import load_waveform
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
 from qwen_audio.weights.device import available_bytes, resolve_bytes, resolve_device, resolve_dtype
@@ -82,25 +83,27 @@ class AudioModel(Describing, Encoding, Looking):
     @overload
     def inspect(self, audio: AudioInput, **options: Unpack[InspectOptions]) -> ShapeTrace: ...
     @overload
-    def inspect(self, audio: Many, **options: Unpack[InspectOptions]) -> list[ShapeTrace]: ...
+    def inspect(
+        self, audio: AudioInputs, **options: Unpack[InspectOptions]
+    ) -> list[ShapeTrace]: ...
     def inspect(
         self,
-        audio: AudioInput | Many,
+        audio: AudioInput | AudioInputs,
         *,
         prompt: str | None = None,
         sampling_rate: int | None = None,
-        window_seconds: float = Windowing.window_seconds,
+        window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> ShapeTrace | list[ShapeTrace]:
         """A clip's whole story on the line, without computing it: see `ShapeTrace`."""
-        inputs, single = open_inputs(audio)
-        windowing = Windowing(window_seconds, hop_seconds)
+        inputs, single = as_input_list(audio)
+        window_config = WindowConfig(window_seconds, hop_seconds)
         prompt_text = self.pipeline.prompts.render(prompt)
         results = [
             trace_shapes(
                 self.pipeline,
                 load_waveform(item, sampling_rate=sampling_rate),
-                windowing,
+                window_config,
                 prompt_text,
             )
             for item in inputs
@@ -108,7 +111,7 @@ class AudioModel(Describing, Encoding, Looking):
         return results[0] if single else results
 
     def check_parity(
-        self, audio: AudioInput | Many | None = None, *, prompt: str | None = None
+        self, audio: AudioInput | AudioInputs | None = None, *, prompt: str | None = None
     ) -> ParityReport:
         """Compare with transformers' own model on this machine, tap by tap, as deep as memory
         allows; on sounds made for it, or on recordings of at most 30 s.
@@ -119,7 +122,7 @@ class AudioModel(Describing, Encoding, Looking):
         """
         clips = synthetic_clips()
         if audio is not None:
-            inputs, _ = open_inputs(audio)
+            inputs, _ = as_input_list(audio)
             clips = [load_waveform(item) for item in inputs]
         return check_parity(self.pipeline, clips, prompt)
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import Qwen2AudioForConditionalGeneration
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
-from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, WINDOW_SECONDS, Waveform, Windowing
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from qwen_audio.audio.window import WINDOW_SECONDS, WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.pipeline import Pipeline
@@ -106,7 +107,12 @@ def check_parity(
     ]
     prompt_text = pipeline.prompts.render(prompt)
     readings = read(
-        pipeline, clips, compared, rows_and_segments, prompt_text=prompt_text, windowing=Windowing()
+        pipeline,
+        clips,
+        compared,
+        rows_and_segments,
+        prompt_text=prompt_text,
+        window_config=WindowConfig(),
     )
     ours: list[dict[Tap, Float32[np.ndarray, "_rows _width"]]] = []
     for reading in readings:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from qwen_audio.audio.waveform import WINDOW_SECONDS, Waveform, Window
+from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.window import WINDOW_SECONDS, Window
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.decoder import DecoderInput
 from qwen_audio.inference.generation import TextStream

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from qwen_audio.audio.waveform import WINDOW_SECONDS
+from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import OptionError
 
 __all__ = ["EmbeddingSpec"]

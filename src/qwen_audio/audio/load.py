@@ -1,4 +1,4 @@
-"""Anything that holds sound → a Waveform: a file, bytes, a pipe, an array with its rate."""
+"""Load files, bytes, pipes and arrays as a Waveform: mixed to mono, resampled to 16 kHz."""
 
 from __future__ import annotations
 
@@ -7,35 +7,23 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
+from typing import Any
 
 import numpy as np
-import soxr
 from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError
 
-from .decode import Decoding, check_rate_and_channels
-from .waveform import SAMPLE_RATE_HZ, Waveform
+from .decode import AudioDecoder, check_rate_and_channels
+from .inputs import AudioInput
+from .resample import resample
+from .waveform import Waveform
 
-__all__ = ["AudioInput", "Many", "load_waveform", "open_inputs"]
+__all__ = ["MAX_ARRAY_CHANNELS", "load_waveform"]
 
 MAX_ARRAY_CHANNELS = 8
-"""Rows of an array taken for channels (7.1 has 8). More are a batch, or the wrong way up."""
-
-
-@runtime_checkable
-class SupportsArray(Protocol):
-    """NumPy arrays, torch tensors, and whatever else NumPy can read."""
-
-    def __array__(self) -> np.ndarray: ...
-
-
-AudioInput = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Waveform | SupportsArray
-)
-"""A path, `-` for standard input, bytes, a binary file object, a Waveform, or (with
-`sampling_rate=`) an array or tensor of shape (samples,) or (channels, samples)."""
+"""Most rows of an array that are taken for channels (7.1 has 8). More mean a batch, or an array of
+shape (samples, channels)."""
 
 
 def load_waveform(
@@ -44,19 +32,21 @@ def load_waveform(
     sampling_rate: float | None = None,
     max_seconds: float | None = None,
 ) -> Waveform:
-    """Anything that holds sound → a Waveform: mixed to mono by the mean, resampled by soxr's HQ.
+    """Load audio as a Waveform: the mean of its channels, resampled to 16 kHz by soxr (HQ).
 
     Args:
         audio: a path, "-" for standard input, bytes, a binary file object, a Waveform, an array or
             tensor of shape (samples,) or (channels, samples), or a Hugging Face `datasets` dict
             {"array": …, "sampling_rate": …}. Float arrays lie in [-1, 1]; integers of up to 32
             bits are divided by their type's full scale.
-        sampling_rate: of an array, in Hz. Required there, refused elsewhere: files state theirs.
-        max_seconds: refuse what is longer. Of a file no more than that is decoded to find out, so
-            that a small file that holds days of sound takes neither memory nor time.
+        sampling_rate: of an array, in Hz. Required for arrays, an error with anything else, as
+            files state their own.
+        max_seconds: longer audio is an error. No more than this is decoded of a file, so that a
+            small file that holds days of audio costs neither memory nor time.
 
     Raises:
-        AudioError: naming the input and what is wrong with it.
+        AudioError: if the input is missing, can't be decoded, is incomplete, too long or too short,
+            not finite, or of a type or shape that is not audio. The message names the input.
     """
     waveform = _load(audio, sampling_rate, math.inf if max_seconds is None else max_seconds)
     if max_seconds is not None and waveform.duration_seconds > max_seconds:
@@ -71,7 +61,7 @@ def _load(audio: Any, sampling_rate: float | None, max_seconds: float) -> Wavefo
         return _from_array(audio, sampling_rate)
     if isinstance(audio, int | float):
         raise AudioError(
-            f"{audio!r} is a number, not audio: a list is a list of recordings; give the samples "
+            f"{audio!r} is a number, not audio: a list holds several recordings; give the samples "
             "of one as an array, numpy.asarray(samples)"
         )
     if sampling_rate is not None:
@@ -82,16 +72,16 @@ def _load(audio: Any, sampling_rate: float | None, max_seconds: float) -> Wavefo
         )
     if isinstance(audio, Waveform):
         return audio
-    return _from_encoded(_open(audio), max_seconds)
+    return _decode(_open_decoder(audio), max_seconds)
 
 
-def _open(audio: Any) -> Decoding:
+def _open_decoder(audio: Any) -> AudioDecoder:
     if audio == "-":
-        return Decoding.of_bytes(sys.stdin.buffer.read(), "standard input")
+        return AudioDecoder.from_bytes(sys.stdin.buffer.read(), "standard input")
     if isinstance(audio, str | os.PathLike):
-        return Decoding.of_path(audio)
+        return AudioDecoder.from_path(audio)
     if isinstance(audio, bytes | bytearray | memoryview):
-        return Decoding.of_bytes(bytes(audio), f"bytes ({len(audio)})")
+        return AudioDecoder.from_bytes(bytes(audio), f"bytes ({len(audio)})")
     if hasattr(audio, "read"):
         name = str(getattr(audio, "name", None) or type(audio).__name__)
         try:
@@ -100,7 +90,7 @@ def _open(audio: Any) -> Decoding:
             raise AudioError(f"{name} can't be read ({error}): open it for reading") from error
         if not isinstance(data, bytes):
             raise AudioError(f"{name} gives text, not bytes: open the file with mode 'rb'")
-        return Decoding.of_bytes(data, name)
+        return AudioDecoder.from_bytes(data, name)
     hint = "; for several, give a list" if hasattr(audio, "__next__") else ""
     raise AudioError(
         f"{type(audio).__name__!r} is not audio: give a path, bytes, a binary file object, "
@@ -108,21 +98,37 @@ def _open(audio: Any) -> Decoding:
     )
 
 
-def _from_encoded(decoding: Decoding, max_seconds: float) -> Waveform:
-    chunks = _at_most(decoding.chunks(), max_seconds, decoding)
-    samples = _resample(chunks, decoding.rate_hz)
+def _decode(decoder: AudioDecoder, max_seconds: float) -> Waveform:
     return Waveform(
-        samples,
-        name=decoding.name,
-        source_rate_hz=decoding.rate_hz,
-        source_channels=decoding.channels,
-        source_format=decoding.format,
-        tags=decoding.tags,
+        resample(_chunks_up_to(max_seconds, decoder), decoder.rate_hz),
+        name=decoder.name,
+        source_rate_hz=decoder.rate_hz,
+        source_channels=decoder.channels,
+        source_format=decoder.format,
+        tags=decoder.tags,
+    )
+
+
+def _chunks_up_to(
+    max_seconds: float, decoder: AudioDecoder
+) -> Iterator[Float32[np.ndarray, "chunk"]]:
+    """The decoder's chunks; an error as soon as they last longer than `max_seconds`."""
+    samples = 0
+    for chunk in decoder.chunks():
+        samples += chunk.size
+        if samples > max_seconds * decoder.rate_hz:
+            raise _too_long(decoder.name, max_seconds)
+        yield chunk
+
+
+def _too_long(name: str, max_seconds: float) -> AudioError:
+    return AudioError(
+        f"{name} is longer than the limit of {max_seconds:g} s: cut it into shorter files"
     )
 
 
 def _from_array(audio: Any, sampling_rate: Any) -> Waveform:
-    if hasattr(audio, "detach"):  # a torch tensor, whose half types NumPy lacks
+    if hasattr(audio, "detach"):  # a torch tensor; NumPy has no bfloat16
         audio = audio.detach().cpu()
         audio = audio.float() if audio.is_floating_point() else audio
     array = np.asarray(audio)
@@ -136,89 +142,38 @@ def _from_array(audio: Any, sampling_rate: Any) -> Waveform:
         )
     channels = array.shape[0] if array.ndim == 2 else 1
     if channels > MAX_ARRAY_CHANNELS:
-        hint = "transpose it" if array.shape[1] <= MAX_ARRAY_CHANNELS else "a batch is a list"
+        transposed = array.shape[1] <= MAX_ARRAY_CHANNELS
+        hint = "transpose it" if transposed else "give several recordings as a list"
         raise AudioError(
             f"{name} has {channels} rows, but an array is one recording, (samples,) or (channels, "
             f"samples) with up to {MAX_ARRAY_CHANNELS} channels: {hint}"
         )
-    real = isinstance(sampling_rate, int | float | np.integer | np.floating)
-    if not real or isinstance(sampling_rate, bool):
+    is_number = isinstance(sampling_rate, int | float | np.integer | np.floating)
+    if not is_number or isinstance(sampling_rate, bool):
         raise AudioError(f"{name}: sampling_rate={sampling_rate!r} is not a number of Hz")
     check_rate_and_channels(name, float(sampling_rate), channels)
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # beyond float32 lies infinity, which is refused below
-            scaled = array.astype(np.float32)
-    else:  # full scale is 1, as in a file; unsigned integers are centred first
-        limits = np.iinfo(array.dtype)
-        middle = 0 if array.dtype.kind == "i" else 2 ** (limits.bits - 1)
-        scaled = ((array.astype(np.float64) - middle) / 2 ** (limits.bits - 1)).astype(np.float32)
-        peak = np.abs(scaled).max(initial=0)
-        if limits.bits > 32 or (limits.bits == 32 and 0 < peak < 2**-16):
-            raise AudioError(
-                f"{name} of {array.dtype} does not say its full scale, and taken at its word it is "
-                f"silent (peak {peak:.1e}): convert it to the width it was recorded with, such as "
-                "int16, or to float in [-1, 1]"
-            )
+    scaled = _scaled_to_float32(array, name)
     mono = scaled if scaled.ndim == 1 else scaled.mean(axis=0, dtype=np.float32)
-    samples = _resample(iter([mono]), float(sampling_rate))
+    samples = resample([mono], float(sampling_rate))
     return Waveform(
         samples, name=name, source_rate_hz=round(float(sampling_rate)), source_channels=channels
     )
 
 
-def _at_most(
-    chunks: Iterator[Float32[np.ndarray, "chunk"]], seconds: float, decoding: Decoding
-) -> Iterator[Float32[np.ndarray, "chunk"]]:
-    """The chunks, until they are more than so many seconds: then an error."""
-    samples = 0
-    for chunk in chunks:
-        samples += chunk.size
-        if samples > seconds * decoding.rate_hz:
-            raise _too_long(decoding.name, seconds)
-        yield chunk
-
-
-def _too_long(name: str, max_seconds: float) -> AudioError:
-    return AudioError(
-        f"{name} is longer than {max_seconds:g} s, the most that is taken here: cut it into parts"
-    )
-
-
-def _resample(
-    chunks: Iterator[Float32[np.ndarray, "chunk"]], rate_hz: float
-) -> Float32[np.ndarray, "samples"]:
-    """To 16 kHz, chunk by chunk, so that an hour at 96 kHz is never in memory at once.
-
-    The length is ceil(samples × 16000 / rate), as librosa's.
-    """
-    stream: soxr.ResampleStream | None = None
-    resampled: list[np.ndarray] = []
-    received = 0
-    for chunk in chunks:
-        received += chunk.size
-        if rate_hz == SAMPLE_RATE_HZ:
-            resampled.append(chunk)
-            continue
-        stream = stream or soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, "float32", "HQ")
-        resampled.append(stream.resample_chunk(chunk))
-    if stream is None:
-        return np.concatenate([*resampled, np.zeros(0, np.float32)])
-    resampled.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    samples = np.concatenate(resampled)
-    missing = math.ceil(received * SAMPLE_RATE_HZ / rate_hz) - samples.size
-    return np.pad(samples, (0, missing)) if missing > 0 else samples[: samples.size + missing]
-
-
-Many = list[Any] | tuple[Any, ...]
-"""A list of inputs gives a list of results."""
-
-
-def open_inputs(audio: AudioInput | Many) -> tuple[list[Any], bool]:
-    """What a caller gave, as a list; and whether just one input was given."""
-    if isinstance(audio, tuple) and len(audio) == 2 and isinstance(audio[1], int | float):
+def _scaled_to_float32(array: np.ndarray, name: str) -> Float32[np.ndarray, "..."]:
+    """Floats as they are; integers divided by their full scale, unsigned ones centred first."""
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what overflows is infinite, which Waveform refuses
+            return array.astype(np.float32)
+    bits = np.iinfo(array.dtype).bits
+    full_scale = 2 ** (bits - 1)
+    zero = 0 if array.dtype.kind == "i" else full_scale
+    scaled = ((array.astype(np.float64) - zero) / full_scale).astype(np.float32)
+    peak = np.abs(scaled).max(initial=0)
+    if bits > 32 or (bits == 32 and 0 < peak < 2**-16):
         raise AudioError(
-            f"a pair of {type(audio[0]).__name__} and {audio[1]}, as librosa and soundfile give "
-            "it: pass the array, and the number as sampling_rate="
+            f"{name} of {array.dtype} has an unknown full scale: taken as {full_scale:.3g}, it "
+            f"is silent (peak {peak:.1e}): convert it to the width it was recorded with, such as "
+            "int16, or to float in [-1, 1]"
         )
-    single = not isinstance(audio, list | tuple)
-    return [audio] if single else list(cast(Many, audio)), single
+    return scaled

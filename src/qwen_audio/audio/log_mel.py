@@ -1,7 +1,7 @@
-"""LogMel: what the encoder is given, by transformers' own extractor, without 30 s of padding.
+"""Log-mel spectrograms (the encoder's input) by transformers' feature extractor, without padding.
 
-The extractor pads to 30 s because the model's padded layout wants 3000 frames. Frames that no
-encoder frame of the clip depends on are not computed here; those that are have the same numbers.
+The extractor pads every clip to 30 s (3000 frames). Here only the frames are computed that an
+encoder frame of the clip depends on; they equal the extractor's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from .waveform import SAMPLE_RATE_HZ, WINDOW_SECONDS, Recording, Window
+from .waveform import SAMPLE_RATE_HZ, RecordingInfo
+from .window import WINDOW_SECONDS, Window
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -21,46 +22,49 @@ __all__ = [
     "MEL_FRAMES_PER_SECOND",
     "AudioWindow",
     "LogMel",
-    "audio_tokens",
-    "encoder_frames",
-    "log_mel",
-    "mel_frames",
+    "audio_token_count",
+    "compute_log_mel",
+    "encoder_frame_count",
+    "mel_frame_count",
 ]
 
 MEL_FRAMES_PER_SECOND = 100
 """Whisper's hop of 160 samples at 16 kHz: one mel frame per 10 ms."""
 
 HOP_SAMPLES = SAMPLE_RATE_HZ // MEL_FRAMES_PER_SECOND
-"""160 samples: one frame per 10 ms."""
+"""160 samples, 10 ms: hop of the STFT."""
 FFT_SAMPLES = 400
-"""25 ms analysis window."""
+"""25 ms: window of the STFT."""
 MAX_FRAMES = round(WINDOW_SECONDS * MEL_FRAMES_PER_SECOND)
-"""3000 frames: the encoder's reach."""
+"""3000 mel frames: the encoder's maximum."""
 
 
-def mel_frames(samples: int) -> int:
-    """Mel frames that are audio: one per hop begun (what the extractor's attention mask counts)."""
+def mel_frame_count(samples: int) -> int:
+    """Mel frames that hold audio: one per begun hop, as the extractor's attention mask counts."""
     return -(-samples // HOP_SAMPLES)
 
 
-def encoder_frames(mel: int) -> int:
-    """Rows at 50 Hz after the convolution of stride 2."""
-    return (mel - 1) // 2 + 1
+def encoder_frame_count(mel_frames: int) -> int:
+    """Encoder frames (50 Hz) after the convolution of stride 2: 3000 mel frames give 1500."""
+    return (mel_frames - 1) // 2 + 1
 
 
-def audio_tokens(mel: int) -> int:
-    """Rows at 25 Hz after pooling pairs of encoder frames: 3000 mel frames give 750."""
-    return encoder_frames(mel) // 2
+def audio_token_count(mel_frames: int) -> int:
+    """Audio tokens (25 Hz) after pooling pairs of encoder frames: 3000 mel frames give 750."""
+    return encoder_frame_count(mel_frames) // 2
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogMel:
-    """A log-mel spectrogram of one window.
+    """Log-mel spectrogram of one window, 100 frames a second.
 
     Attributes:
-        input_features: shape (mel_bins, frames): the clip's frames and up to two of the silence
-            after it, which the encoder's convolutions reach into.
-        valid_frames: how many of the frames are audio.
+        input_features: shape (mel_bins, frames): the clip's frames, and up to two frames of the
+            silence after it, which the encoder's convolutions reach.
+        valid_frames: how many of the frames hold audio.
+
+    Raises:
+        ValueError: if there are no valid frames, or more than 3000 frames.
     """
 
     input_features: Float32[np.ndarray, "mel_bins frames"]
@@ -73,53 +77,58 @@ class LogMel:
 
     @property
     def encoder_frames(self) -> int:
-        """Rows at 50 Hz."""
-        return encoder_frames(self.valid_frames)
+        """Number of encoder frames (50 Hz)."""
+        return encoder_frame_count(self.valid_frames)
 
     @property
     def audio_tokens(self) -> int:
-        """Rows at 25 Hz."""
-        return audio_tokens(self.valid_frames)
+        """Number of audio tokens (25 Hz)."""
+        return audio_token_count(self.valid_frames)
 
     def __repr__(self) -> str:
         bins, frames = self.input_features.shape
         return f"LogMel({bins} bins × {frames} frames, {self.valid_frames} of them audio)"
 
 
-def log_mel(samples: Float32[np.ndarray, "samples"], extractor: WhisperFeatureExtractor) -> LogMel:
-    """The log-mel spectrogram of at most 30 s, equal to the extractor's on every frame returned.
+def compute_log_mel(
+    samples: Float32[np.ndarray, "samples"], extractor: WhisperFeatureExtractor
+) -> LogMel:
+    """Log-mel spectrogram of at most 30 s; every frame returned equals the extractor's.
 
-    The extractor clamps at 8 decades below the loudest frame of its 30 s. Frames beyond those
-    computed here hold padding alone, so the loudest is among these.
+    The extractor clamps values to 8 decades below the maximum over its 30 s. Frames beyond those
+    computed here hold padding only, so the maximum is among the computed ones.
     """
-    valid = mel_frames(samples.size)
-    # Encoder frame j is made of mel frames 2j−2 … 2j+2 (two convolutions of width 3, the second
-    # with stride 2), so the last one, j = E−1, needs frames up to index 2E.
-    needed = min(2 * encoder_frames(valid) + 1, MAX_FRAMES)
-    # Frame t spans samples 160t−200 … 160t+199: two more hops keep the reflection that the STFT
-    # puts at its end out of the frames kept, and let the clip's last samples count for the loudest.
-    padded = min((needed + 2) * HOP_SAMPLES, MAX_FRAMES * HOP_SAMPLES)
+    valid_frames = mel_frame_count(samples.size)
+    # Encoder frame j depends on mel frames 2j−2 … 2j+2 (two convolutions of width 3, the second
+    # of stride 2), so the last one, j = E−1, depends on frames up to index 2E.
+    frames = min(2 * encoder_frame_count(valid_frames) + 1, MAX_FRAMES)
+    # Frame t spans samples 160t−200 … 160t+199. Two more hops of padding move the STFT's
+    # reflection at the end out of the returned frames, and include the clip's last samples in
+    # the maximum.
+    padded_samples = min((frames + 2) * HOP_SAMPLES, MAX_FRAMES * HOP_SAMPLES)
     features = extractor(
         samples,
         sampling_rate=SAMPLE_RATE_HZ,
         padding="max_length",
-        max_length=padded,
+        max_length=padded_samples,
         truncation=False,
         return_tensors="np",
     )["input_features"][0]
-    return LogMel(np.ascontiguousarray(features[:, :needed], dtype=np.float32), valid)
+    return LogMel(np.ascontiguousarray(features[:, :frames], dtype=np.float32), valid_frames)
 
 
 @dataclass(frozen=True, eq=False)
 class AudioWindow:
-    """One window of one recording, on its way through the line.
+    """One window of a recording, with its log-mel spectrogram.
 
     Attributes:
-        clip: which of the caller's recordings it belongs to.
-        recording: what is known of that recording.
+        recording_index: position of the recording among the caller's inputs.
+        recording: metadata of the recording.
+        window: start and end within the recording.
+        log_mel: the window's spectrogram.
     """
 
-    clip: int
-    recording: Recording
+    recording_index: int
+    recording: RecordingInfo
     window: Window
-    mel: LogMel
+    log_mel: LogMel

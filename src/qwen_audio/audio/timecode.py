@@ -1,34 +1,44 @@
-"""Times and durations as text."""
+"""Times and durations as text: the only place that formats them."""
 
 from __future__ import annotations
 
-
-def clock(seconds: float) -> str:
-    """1:02:03 or 4:05, in whole seconds."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+__all__ = ["format_duration", "format_time", "format_timecode"]
 
 
-def moment(seconds: float, apart_seconds: float, *, long: bool = False) -> str:
-    """A time in seconds, to the digits that tell it from one so far away; `long`: as a clock."""
-    if long:
-        return clock(seconds)
-    digits = 0 if apart_seconds >= 10 else 1 if apart_seconds >= 0.1 else 2
-    return f"{seconds:.{digits}f}"
+def format_timecode(seconds: float, decimals: int = 0) -> str:
+    """Minutes and seconds, with hours from one hour up: 0:07, 4:05, 1:02:03.
 
-
-def length_text(seconds: float) -> str:
-    """40 ms, 6.5 s, or 4:05 min."""
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 120 else f"{clock(seconds)} min"
-
-
-def _clock(seconds: float) -> str:
-    """12:30, 1:02:03, or 0:07.25 where the second is not whole."""
-    whole, fraction = divmod(round(seconds * 100), 100)
+    Args:
+        decimals: digits of fractions of a second; omitted where the second is whole (12:30, but
+            0:07.25 with two decimals).
+    """
+    ticks_per_second = 10**decimals
+    whole, fraction = divmod(round(seconds * ticks_per_second), ticks_per_second)
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)
     text = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-    return f"{text}.{fraction:02}" if fraction else text
+    return f"{text}.{fraction:0{decimals}}" if fraction else text
+
+
+def format_time(seconds: float, spacing_seconds: float, *, as_timecode: bool = False) -> str:
+    """A number of seconds without unit, for labels that lie `spacing_seconds` apart.
+
+    Two neighbouring labels differ in their last digit: no decimals from a spacing of 10 s up, one
+    from 0.1 s up, else two.
+
+    Args:
+        as_timecode: minutes and seconds instead, for recordings of minutes.
+    """
+    if as_timecode:
+        return format_timecode(seconds)
+    decimals = 0 if spacing_seconds >= 10 else 1 if spacing_seconds >= 0.1 else 2
+    return f"{seconds:.{decimals}f}"
+
+
+def format_duration(seconds: float) -> str:
+    """A length with its unit: 40 ms, 6.5 s, 4:05 min, 1:02:03 h."""
+    if seconds < 0.9995:  # from there on, three digits round up to a second
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{format_timecode(seconds)} {'min' if round(seconds) < 3600 else 'h'}"

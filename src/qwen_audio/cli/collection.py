@@ -58,7 +58,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from qwen_audio.audio.waveform import Window
+    from qwen_audio.audio.window import Window
 
     for row in _open(options).recordings(options.where):
         if options.json:

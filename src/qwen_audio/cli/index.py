@@ -20,7 +20,7 @@ from .console import (
 )
 
 if TYPE_CHECKING:
-    from qwen_audio.audio.sources import Found
+    from qwen_audio.audio.sources import SourceListing
     from qwen_audio.collection.collection import Collection
     from qwen_audio.collection.progress import IndexProgress
 
@@ -68,14 +68,16 @@ def _index(options: argparse.Namespace) -> int:
     return report_failures(len(done.failures), files)
 
 
-def _made(options: argparse.Namespace, given: dict[str, Any], found: Found) -> Collection | None:
+def _made(
+    options: argparse.Namespace, given: dict[str, Any], found: SourceListing
+) -> Collection | None:
     """A new collection; none where there is one, if only since a moment ago."""
     from qwen_audio.collection.collection import WINDOW_OF_ROWS, Collection
     from qwen_audio.collection.table import WindowTable
 
     if WindowTable.exists(options.into):
         return None
-    found.check()  # names that mean nothing shall leave nothing behind
+    found.check_available()  # names that mean nothing shall leave nothing behind
     model = load_model(options)
     try:
         return Collection.create(

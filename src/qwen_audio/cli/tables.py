@@ -15,7 +15,7 @@ from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.plots.panels import even_share, shown_words
 from qwen_audio.api.inspection import ShapeTrace
 from qwen_audio.api.parity import ParityReport
-from qwen_audio.audio.timecode import length_text, moment
+from qwen_audio.audio.timecode import format_duration, format_time
 
 __all__ = [
     "certificate_tables",
@@ -128,7 +128,9 @@ def lens_tables(lens: LogitLens) -> Shown:
     for step in steps:
         cells = [_said(step.words[level], step.probabilities[level]) for level in levels]
         apart = step.end_seconds - step.start_seconds
-        between = f"{moment(step.start_seconds, apart)}–{moment(step.end_seconds, apart)} s"
+        between = (
+            f"{format_time(step.start_seconds, apart)}–{format_time(step.end_seconds, apart)} s"
+        )
         table.add_row(between, *cells)
     if steps:
         yield table
@@ -142,7 +144,7 @@ def lens_tables(lens: LogitLens) -> Shown:
         shares = lens.followed_probabilities[:, :, number]
         level, place = divmod(int(shares.argmax()), shares.shape[1])
         at = lens.seconds[place]
-        where = f"after {lens.read[place]!r}" if at != at else f"at {length_text(float(at))}"
+        where = f"after {lens.read[place]!r}" if at != at else f"at {format_duration(float(at))}"
         what = word.label if word.label == word.word else f"{word.label} (of {word.word!r})"
         yield Text(f"  {what}: likeliest {where}, {lens.taps[level]}: {shares[level, place]:.1%}")
     if lens.nearest_ids is not None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.load import load_waveform
-from qwen_audio.audio.sources import Found, Source, Value, find_sources
-from qwen_audio.audio.waveform import Waveform, Window
+from qwen_audio.audio.sources import ColumnValue, Source, SourceListing, find_sources
+from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.window import Window
 from qwen_audio.collection import maintenance as upkeep
 from qwen_audio.errors import CollectionError, OptionError
 from qwen_audio.inference.pooling import pooled_width
@@ -124,7 +125,7 @@ class Collection:
 
     def index(
         self,
-        inputs: str | Path | Found | Iterable[str | Path | Mapping[str, Value]],
+        inputs: str | Path | SourceListing | Iterable[str | Path | Mapping[str, ColumnValue]],
         *,
         retry: bool = False,
         on_progress: Callable[[IndexProgress], None] | None = None,
@@ -143,7 +144,7 @@ class Collection:
             CollectionError: if the model is not the one of the collection.
             OptionError: for inputs that name nothing.
         """
-        if not isinstance(inputs, Found):
+        if not isinstance(inputs, SourceListing):
             inputs = find_sources([inputs] if isinstance(inputs, str | Path) else inputs)
         done = fill(self._rows, self.model, inputs, retry=retry, on_progress=on_progress)
         refresh_indices(self._rows)
@@ -207,8 +208,8 @@ class Collection:
         Raises:
             AudioError: if it can't be heard any more.
         """
-        whole = load_waveform(Source.of(source).content()[0])
-        return whole if window is None else Waveform(whole.cut(window), whole.name)
+        whole = load_waveform(Source.from_path(source).audio_input())
+        return whole if window is None else Waveform(whole.samples_in(window), whole.name)
 
     def info(self) -> upkeep.Info:
         """What it holds, counted."""

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.audio.sources import Found, Source, Value
-from qwen_audio.audio.waveform import Windowing
+from qwen_audio.audio.sources import ColumnValue, Source, SourceListing
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
 from qwen_audio.inference.pooling import Pooled, Pooling
 from qwen_audio.inference.reader import Reading, read
@@ -48,7 +48,7 @@ _COMMITS_A_TIDY = 200
 def fill(
     collection: WindowTable,
     model: AudioModel,
-    found: Found,
+    found: SourceListing,
     *,
     retry: bool = False,
     on_progress: Callable[[IndexProgress], None] | None = None,
@@ -78,7 +78,7 @@ def fill(
         [tap],
         how.window,
         prompt_text=spec.prompt,
-        windowing=Windowing(spec.window_seconds, spec.hop_seconds),
+        window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
         question=model.pipeline.prompts.render(None) if collection.describes else None,
     )
     try:
@@ -90,7 +90,7 @@ def fill(
 
 
 def pooled_windows(
-    model: AudioModel, audio: Any, spec: EmbeddingSpec, windowing: Windowing
+    model: AudioModel, audio: Any, spec: EmbeddingSpec, window_config: WindowConfig
 ) -> list[Float32[np.ndarray, "width"]]:
     """The vectors of one recording's windows, as `fill` makes them.
 
@@ -99,7 +99,12 @@ def pooled_windows(
     """
     tap, how = model.dimensions.tap(spec.tap), _pooling(spec)
     (reading,) = read(
-        model.pipeline, [audio], [tap], how.window, prompt_text=spec.prompt, windowing=windowing
+        model.pipeline,
+        [audio],
+        [tap],
+        how.window,
+        prompt_text=spec.prompt,
+        window_config=window_config,
     )
     if isinstance(reading, AudioError):
         raise reading
@@ -139,7 +144,7 @@ class _Run:
         for source in sources:
             known = self._known.get(source.uri)
             try:
-                state = SourceVersion(*source.state())
+                state = SourceVersion(*source.stat())
             except AudioError as error:
                 self._tally.failures[source.uri] = str(error)
                 self._failed.append(
@@ -277,13 +282,13 @@ class _Run:
                 table.delete(f"source IN ({', '.join(map(sql_text, settled))})")
 
 
-def _same_value(one: Value, other: Value) -> bool:
+def _same_value(one: ColumnValue, other: ColumnValue) -> bool:
     return one == other or (one != one and other != other)  # NaN is what differs from itself
 
 
-def _examples(sources: Iterable[Source]) -> dict[str, Value]:
+def _examples(sources: Iterable[Source]) -> dict[str, ColumnValue]:
     """Of every further column of the manifests a value that says its type."""
-    examples: dict[str, Value] = {}
+    examples: dict[str, ColumnValue] = {}
     for source in sources:
         for name, value in source.extra.items():
             if value is None or isinstance(examples.get(name), str):

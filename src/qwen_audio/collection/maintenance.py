@@ -131,7 +131,7 @@ def verify(
     """
     if not isinstance(sample, int) or sample < 1:
         raise OptionError(f"sample={sample!r}: use a whole number from 1 on")
-    from qwen_audio.audio.waveform import Windowing
+    from qwen_audio.audio.window import WindowConfig
 
     from .indexing import pooled_windows
 
@@ -156,9 +156,9 @@ def verify(
         rows = collection.columns(["window", "content_hash", "vector"], where).to_pylist()
         rows.sort(key=lambda row: row["window"])
         try:
-            audio, digest = Source(source).content()
+            audio, digest = Source(source).audio_input_and_hash()
             anew = pooled_windows(
-                model, audio, spec, Windowing(spec.window_seconds, spec.hop_seconds)
+                model, audio, spec, WindowConfig(spec.window_seconds, spec.hop_seconds)
             )
         except AudioError as error:
             problems.append(str(error))
@@ -184,7 +184,7 @@ def _sources(collection: WindowTable) -> Sequence[str]:
 
 def _is_there(source: str) -> bool:
     try:
-        Source(source).state()
+        Source(source).stat()
     except AudioError:
         return False
     return True

@@ -15,9 +15,9 @@ from jaxtyping import Float32
 from qwen_audio.analysis.files import atomic_write, check_output_path
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
 from qwen_audio.audio.load import load_waveform
-from qwen_audio.audio.opus import BYTES_PER_SECOND, data_address, opus
+from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_opus
 from qwen_audio.audio.sources import Source
-from qwen_audio.audio.waveform import Window
+from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, CollectionError, MissingExtraError, OptionError
 
 from .map_page import MapPage, map_page
@@ -123,7 +123,7 @@ class Projection:
         if asked not in (None, "embed", "link", "none"):
             raise OptionError(f"audio={asked!r}: use 'embed', 'link' or 'none'")
         seconds = sum(row["end_seconds"] - row["start_seconds"] for row in self.rows)
-        size = seconds * BYTES_PER_SECOND
+        size = seconds * DATA_URI_BYTES_PER_SECOND
         if asked == "embed" and size > EMBEDDED_BYTES:
             raise OptionError(
                 f"audio='embed': {seconds:.0f} s of sound would take {size / 1e6:.0f} MB, and a "
@@ -145,14 +145,14 @@ class Projection:
             of_source.setdefault(row["source"], []).append(number)
         for source, numbers in of_source.items():  # each is decoded once
             try:
-                waveform = load_waveform(Source.of(source).content()[0])
+                waveform = load_waveform(Source.from_path(source).audio_input())
             except AudioError as error:
                 failures.append(str(error))
                 continue
             for number in numbers:
                 row = self.rows[number]
-                cut = waveform.cut(Window(row["start_seconds"], row["end_seconds"]))
-                sounds[number] = data_address(opus(cut)) if cut.size else None
+                cut = waveform.samples_in(Window(row["start_seconds"], row["end_seconds"]))
+                sounds[number] = data_uri(encode_opus(cut)) if cut.size else None
         return sounds, tuple(failures)
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen_audio.audio.sources import Source, Value
+from qwen_audio.audio.sources import ColumnValue, Source
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.pooling import Pooled
 from qwen_audio.inference.reader import Reading
@@ -50,7 +50,7 @@ class PendingSource:
 
     def open(self) -> Any:
         """Called in a thread when its turn comes."""
-        audio, digest = self.source.content()
+        audio, digest = self.source.audio_input_and_hash()
         self.state = replace(self.state, content_hash=digest)
         return audio
 
@@ -138,7 +138,7 @@ def known_states(
 
 def known_extras(
     collection: WindowTable, columns: Sequence[str], sources: list[str] | None = None
-) -> dict[str, dict[str, Value]]:
+) -> dict[str, dict[str, ColumnValue]]:
     """What stands in columns of manifests, by source."""
     rows = _first_rows(collection, columns, sources) if columns else ()
     return {uri: dict(zip(columns, values, strict=True)) for uri, values in rows}

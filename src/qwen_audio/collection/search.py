@@ -10,14 +10,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.audio.sources import Source
-from qwen_audio.audio.waveform import Window
+from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
 
 from .table import WindowTable, bad_condition, sql_text
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
-    from qwen_audio.audio.load import AudioInput
+    from qwen_audio.audio.inputs import AudioInput
 
 __all__ = [
     "ANN_ROWS",
@@ -112,7 +112,7 @@ def similar(
         CollectionError: if there is no such row.
     """
     source, _, number = row.rpartition("#") if row.rpartition("#")[2].isdigit() else (row, "", "")
-    mine = f'source = {sql_text(Source.of(source).uri)} AND "window" = {int(number or 0)}'
+    mine = f'source = {sql_text(Source.from_path(source).uri)} AND "window" = {int(number or 0)}'
     found = collection.columns(["vector"], mine)["vector"].to_pylist()
     if not found:
         raise CollectionError(

@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.log_mel import AudioWindow
-from qwen_audio.audio.waveform import Waveform, Windowing
+from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
 from qwen_audio.models.packed_attention import T
 from qwen_audio.weights.device import batch_frames
@@ -34,19 +35,22 @@ _BATCHES_AHEAD = 1
 class Failed:
     """A recording that can't be heard, in its place among the others."""
 
-    clip: int
+    recording_index: int
     error: AudioError
 
 
 def batched_windows(
-    pipeline: Pipeline, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+    pipeline: Pipeline,
+    inputs: Iterable[Any],
+    sampling_rate: int | None,
+    window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow]]:
     """As `pieces_in_batches`, for callers who need every recording.
 
     Raises:
         AudioError: for the first that can't be heard.
     """
-    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, windowing):
+    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, window_config):
         for piece in batch:
             if isinstance(piece, Failed):
                 raise piece.error
@@ -54,16 +58,22 @@ def batched_windows(
 
 
 def batched_windows_or_errors(
-    pipeline: Pipeline, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+    pipeline: Pipeline,
+    inputs: Iterable[Any],
+    sampling_rate: int | None,
+    window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow | Failed]]:
     """Windows of all recordings in order, grouped by a budget of encoder frames."""
     _ = pipeline.checkpoint.extractor  # made once, before threads ask for it
-    pieces = _pieces(pipeline, inputs, sampling_rate, windowing)
+    pieces = _pieces(pipeline, inputs, sampling_rate, window_config)
     return prefetch(batches(pieces, _frames, batch_frames(pipeline.device)), _BATCHES_AHEAD)
 
 
 def _pieces(
-    pipeline: Pipeline, inputs: Iterable[Any], sampling_rate: int | None, windowing: Windowing
+    pipeline: Pipeline,
+    inputs: Iterable[Any],
+    sampling_rate: int | None,
+    window_config: WindowConfig,
 ) -> Iterator[AudioWindow | Failed]:
     def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | Failed:
         clip, audio = numbered
@@ -82,14 +92,14 @@ def _pieces(
             clip, waveform = loaded
             # In this one thread, which runs ahead of the model's: a spectrogram is made by several
             # processors as it is, and each thread that makes them would keep memory to itself.
-            for window in waveform.windows(windowing):
+            for window in waveform.windows(window_config):
                 yield AudioWindow(
-                    clip, waveform.recording, window, pipeline.mel(waveform.cut(window))
+                    clip, waveform.info, window, pipeline.mel(waveform.samples_in(window))
                 )
 
 
 def _frames(piece: AudioWindow | Failed) -> int:
-    return 60 if isinstance(piece, Failed) else piece.mel.encoder_frames  # else it never fills
+    return 60 if isinstance(piece, Failed) else piece.log_mel.encoder_frames  # else it never fills
 
 
 def batches(items: Iterable[T], size: Any, budget: int) -> Iterator[list[T]]:

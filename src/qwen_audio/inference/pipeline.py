@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from qwen_audio.audio.log_mel import AudioWindow, LogMel, log_mel
+from qwen_audio.audio.log_mel import AudioWindow, LogMel, compute_log_mel
 from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import KeyValueCache
@@ -82,7 +82,7 @@ class Pipeline:
 
     def mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, as this checkpoint's extractor makes it."""
-        return log_mel(samples, self.checkpoint.extractor)
+        return compute_log_mel(samples, self.checkpoint.extractor)
 
     def fetch_weights(self, tap: Tap | None) -> None:
         """Fetch from a hub what a tap (None: text) needs, all at once and not part by part.
@@ -175,7 +175,7 @@ class Pipeline:
                 result[place][tap] = keep(rows, (("audio", len(rows)),))
 
         ear_taps = wanted - lm_taps | ({_PROJECTOR} if lm_taps else set())
-        self.encoder.forward([piece.mel for piece in pieces], ear_taps, keep_heard)
+        self.encoder.forward([piece.log_mel for piece in pieces], ear_taps, keep_heard)
         if not lm_taps:
             return result
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from qwen_audio.audio.log_mel import AudioWindow
-from qwen_audio.audio.waveform import Recording, Window, Windowing
+from qwen_audio.audio.waveform import RecordingInfo
+from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import AudioError
 from qwen_audio.models.tap import Tap
 from qwen_audio.weights.device import trim_heap
@@ -26,7 +27,7 @@ T = TypeVar("T")
 class Reading(Generic[T]):
     """One recording's windows, and for each what was kept at every tap and, if asked, said."""
 
-    recording: Recording
+    recording: RecordingInfo
     windows: tuple[Window, ...]
     kept: tuple[dict[Tap, T], ...]
     said: tuple[str, ...] = ()
@@ -39,7 +40,7 @@ def read(
     keep: RowReducer[T],
     *,
     prompt_text: str | None,
-    windowing: Windowing,
+    window_config: WindowConfig,
     sampling_rate: int | None = None,
     continuation: Sampling | None = None,
     question: str | None = None,
@@ -52,7 +53,7 @@ def read(
     """
     held: list[tuple[AudioWindow, dict[Tap, T], str | None]] = []
     current = 0
-    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, windowing):
+    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, window_config):
         pieces = [piece for piece in batch if not isinstance(piece, Failed)]
         states = iter(
             pipeline.capture(pieces, taps, keep, prompt_text, continuation) if pieces else ()
@@ -60,10 +61,10 @@ def read(
         said = iter(_answers(pipeline, pieces, question) if question is not None else ())
         trim_heap()
         for piece in batch:
-            if held and piece.clip != current:
+            if held and piece.recording_index != current:
                 yield _reading(held)
                 held = []
-            current = piece.clip
+            current = piece.recording_index
             if isinstance(piece, Failed):
                 yield piece.error
             else:
@@ -73,7 +74,7 @@ def read(
 
 
 def _answers(pipeline: Pipeline, pieces: Sequence[AudioWindow], question: str) -> list[str]:
-    heard = pipeline.encode_audio([piece.mel for piece in pieces])
+    heard = pipeline.encode_audio([piece.log_mel for piece in pieces])
     clips = [pipeline.build_inputs(question, rows) for rows in heard]
     return (
         [pipeline.prompts.text(new).strip() for new in pipeline.generate(clips, Sampling())]

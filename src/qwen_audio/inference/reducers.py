@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from qwen_audio.audio.log_mel import audio_tokens
+from qwen_audio.audio.log_mel import audio_token_count
 from qwen_audio.models.tap import Tap
 
 from .hidden_states import Segment, WindowRows
@@ -56,7 +56,7 @@ def mean_segments(
     """Means over the same stretches of sound at every tap: of one audio token, or of neighbours
     such that there are at most `most`."""
     audio = audio_rows(rows, segments).numpy()
-    tokens = {1: len(audio), 2: len(audio) // 2, 4: audio_tokens(len(audio))}[per_token]
+    tokens = {1: len(audio), 2: len(audio) // 2, 4: audio_token_count(len(audio))}[per_token]
     count = min(most, tokens)
     edges = np.arange(count + 1) * tokens // count * per_token
     return np.stack([audio[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])

@@ -78,7 +78,7 @@ class Clip:
         """What is heard in that window."""
         if len(self.windows) == 1:
             return self.waveform
-        return Waveform(self.waveform.cut(self.seen), name=self.name)
+        return Waveform(self.waveform.samples_in(self.seen), name=self.name)
 
     def turn_to(self, window: int) -> None:
         """Look at another window: what was computed of the last one is let go."""

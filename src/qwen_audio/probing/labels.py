@@ -9,11 +9,11 @@ from pathlib import Path
 
 from qwen_audio.audio.sources import (
     AUDIO_SUFFIX,
-    MANIFESTS,
+    MANIFEST_SUFFIXES,
+    ColumnValue,
     Source,
-    Value,
-    manifest_sources,
-    source_of_row,
+    read_manifest,
+    source_from_row,
 )
 from qwen_audio.errors import OptionError
 
@@ -24,7 +24,7 @@ GROUP, SPLIT, CLASS = "group", "split", "class"
 
 _KINDS = ("numbers", "true or false", "names")
 
-LabelRows = str | Path | Iterable[Mapping[str, Value]]
+LabelRows = str | Path | Iterable[Mapping[str, ColumnValue]]
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _sources(labels: LabelRows) -> tuple[list[Source], list[str]]:
                 "rows such as [{'source': 'a.wav', 'genre': 'jazz'}]"
             )
         rows = [
-            source_of_row(row, Path(), f"row {number}")
+            source_from_row(row, Path(), f"row {number}")
             for number, row in enumerate(labels, start=1)
         ]
         if not rows:
@@ -140,9 +140,9 @@ def _sources(labels: LabelRows) -> tuple[list[Source], list[str]]:
         return _class_folders(path)
     if not path.is_file():
         raise OptionError(f"{path} isn't there: give a manifest or a folder of class folders")
-    if path.suffix.lower() not in MANIFESTS:
-        raise OptionError(f"{path} is no manifest: it ends in {', '.join(MANIFESTS)}")
-    return list(manifest_sources(path)), []
+    if path.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise OptionError(f"{path} is no manifest: it ends in {', '.join(MANIFEST_SUFFIXES)}")
+    return list(read_manifest(path)), []
 
 
 def _class_folders(folder: Path) -> tuple[list[Source], list[str]]:
@@ -156,7 +156,7 @@ def _class_folders(folder: Path) -> tuple[list[Source], list[str]]:
         elif len(parts) == 1:
             raise OptionError(f"{path} lies in no class folder: expected {folder}/CLASS/{parts[0]}")
         else:
-            sources.append(Source.of(path, {CLASS: parts[0]}))
+            sources.append(Source.from_path(path, {CLASS: parts[0]}))
     if not sources:
         raise OptionError(f"{folder} holds no class folders with audio, and is no manifest")
     return sources, skipped
@@ -182,7 +182,7 @@ def _texts(sources: Sequence[Source], column: str) -> Iterable[str]:
 
 
 def _target(name: str, sources: Sequence[Source], named: bool) -> Target:
-    values: list[Value] = []
+    values: list[ColumnValue] = []
     for source in sources:
         value = source.extra.get(name)
         if isinstance(value, float) and not math.isfinite(value):
@@ -212,7 +212,7 @@ def _target(name: str, sources: Sequence[Source], named: bool) -> Target:
     return Target(name, tuple(None if v is None else str(v) for v in values), False)
 
 
-def _kind(value: Value) -> str:
+def _kind(value: ColumnValue) -> str:
     if isinstance(value, bool):
         return "true or false"
     return "numbers" if isinstance(value, int | float) else "names"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from qwen_audio.api.model import AudioModel, load
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.sources import Source
-from qwen_audio.audio.waveform import Windowing
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, MissingExtraError, OptionError
 from qwen_audio.models.tap import Tap
 
@@ -48,7 +48,7 @@ def probe(
     split: str | None = None,
     folds: int | None = None,
     seed: int = 0,
-    window_seconds: float = Windowing.window_seconds,
+    window_seconds: float = WindowConfig.window_seconds,
     hop_seconds: float | None = None,
     cache: str | Path | None = None,
     errors: Literal["raise", "leave_out"] = "raise",
@@ -175,10 +175,10 @@ def probe(
 def _content_of(source: Source) -> str:
     """What tells a recording's content from others without decoding it."""
     if not source.is_local:  # not fetched for this
-        size, changed = source.state()
+        size, changed = source.stat()
         if changed:
             return f"{source.uri} {size} {changed}"
-    return source.content()[1]
+    return source.audio_input_and_hash()[1]
 
 
 def _tasks(
@@ -232,7 +232,7 @@ def _hear(
             new.setdefault(contents[k], k)
 
     def opened(k: int) -> Callable[[], Any]:
-        return lambda: labels.sources[k].content()[0]
+        return lambda: labels.sources[k].audio_input()
 
     if not new:
         return

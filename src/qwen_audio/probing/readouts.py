@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qwen_audio.api.model import AudioModel
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.audio.waveform import Windowing
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import Segment
 from qwen_audio.inference.pooling import Pooled, Pooling, PoolingName, SpanName, check_span
@@ -44,7 +44,7 @@ def plan_readouts(
     spans: Sequence[str] = ("audio",),
     *,
     prompt: str | None = None,
-    window_seconds: float = Windowing.window_seconds,
+    window_seconds: float = WindowConfig.window_seconds,
     hop_seconds: float | None = None,
 ) -> dict[Readout, EmbeddingSpec]:
     """Every span at every tap that has it, pooled in every way; shallowest first.
@@ -125,7 +125,7 @@ def read_out(
         sorted({readout.tap for readout in readouts}),
         keep,
         prompt_text=next((spec.prompt for spec in readouts.values() if spec.prompt), None),
-        windowing=Windowing(spec.window_seconds, spec.hop_seconds),
+        window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
     ):
         if isinstance(reading, AudioError):
             yield reading

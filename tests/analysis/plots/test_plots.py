@@ -19,7 +19,7 @@ import qwen_audio as qa
 from qwen_audio.analysis.logit_lens import TrackedToken
 from qwen_audio.analysis.plots.mpl_lens import drawable
 from qwen_audio.analysis.plots.panels import chosen_panels, short_word
-from qwen_audio.audio.timecode import moment
+from qwen_audio.audio.timecode import format_time
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -172,8 +172,12 @@ def test_the_bar_stands_beside_the_square(things: dict[str, Any]) -> None:
 
 
 def test_times_have_the_digits_that_tell_them_apart() -> None:
-    assert [moment(0.04, 0.05), moment(0.6, 0.6), moment(66.4, 66.4)] == ["0.04", "0.6", "66"]
-    assert moment(150, 15, long=True) == "2:30"
+    assert [format_time(0.04, 0.05), format_time(0.6, 0.6), format_time(66.4, 66.4)] == [
+        "0.04",
+        "0.6",
+        "66",
+    ]
+    assert format_time(150, 15, as_timecode=True) == "2:30"
     assert short_word("<|endoftext|>") == "endoftext"
     assert short_word(" harpsichords") == "harpsichor…"
 

@@ -13,7 +13,7 @@ from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.plots import panels as p
 from qwen_audio.analysis.similarity import LayerSimilarity
 from qwen_audio.analysis.view import View
-from qwen_audio.audio.timecode import length_text
+from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import MissingExtraError
 
 from .mpl_lens import draw_lens
@@ -112,7 +112,9 @@ def _draw_comparison(figure: Figure, compared: Comparison, theme: Theme) -> None
     count, columns = compared.by_time.shape
     end = columns * compared.column_seconds
     figure.set_size_inches(WIDTH_INCHES, 1.6 + 0.26 * max(count, 6))
-    told = f"{length_text(end)} · {columns} columns of {length_text(compared.column_seconds)}"
+    told = (
+        f"{format_duration(end)} · {columns} columns of {format_duration(compared.column_seconds)}"
+    )
     heading(figure, "How alike two recordings are, by depth and time", told, theme)
     axes = figure.add_subplot()
     extent = (0, end, -0.5, count - 0.5)

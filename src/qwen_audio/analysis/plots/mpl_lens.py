@@ -9,7 +9,7 @@ import numpy as np
 
 from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.plots import panels as p
-from qwen_audio.audio.timecode import moment
+from qwen_audio.audio.timecode import format_time
 
 from .mpl_style import WIDTH_INCHES, bar, heading, time_axis
 from .theme import Theme
@@ -145,7 +145,7 @@ def _words(figure: Figure, axes: Axes, lens: LogitLens, theme: Theme) -> None:
     edges = [step.start_seconds for step in steps] + [step.end_seconds for step in steps[-1:]]
     ticks = [float(column) for column in range(len(edges))]
     long = bool(steps) and edges[-1] > 120
-    names = [moment(edge, edges[1] - edges[0], long=long) for edge in edges]
+    names = [format_time(edge, edges[1] - edges[0], as_timecode=long) for edge in edges]
     ticks += [len(steps) + gap + column + 0.5 for column in range(len(texts))]
     names += [drawable(p.short_word(lens.read[position])) for position in texts]
     axes.set_xticks(ticks, names, fontsize=6.8)

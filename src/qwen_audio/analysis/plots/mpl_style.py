@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.audio.timecode import clock
+from qwen_audio.audio.timecode import format_timecode
 
 from .theme import Theme
 
@@ -63,7 +63,7 @@ def time_axis(axes: Axes, seconds: float, *, last: bool) -> None:
     if long:
         steps = [1, 1.2, 2, 3, 6, 10]  # whole parts of a minute, whatever the length
         axes.xaxis.set_major_locator(MaxNLocator(10, steps=steps))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_timecode(value)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     axes.tick_params(labelbottom=last)

@@ -9,7 +9,7 @@ import numpy as np
 
 from qwen_audio.analysis.plots import panels as p
 from qwen_audio.analysis.view import View
-from qwen_audio.audio.timecode import clock, length_text
+from qwen_audio.audio.timecode import format_duration, format_timecode
 
 from .mpl_style import WIDTH_INCHES, bar, heading, time_axis
 from .theme import Theme
@@ -35,8 +35,8 @@ def draw_view(figure: Figure, view: View, names: Sequence[str], theme: Theme) ->
     heading(
         figure,
         f"{p.short_name(view.name)} at {view.tap}",
-        f"{length_text(view.duration_seconds)} · {len(view.rows)} columns of "
-        f"{length_text(view.hop_seconds)} · {view.rows.shape[1]} wide · {view.dtype}",
+        f"{format_duration(view.duration_seconds)} · {len(view.rows)} columns of "
+        f"{format_duration(view.hop_seconds)} · {view.rows.shape[1]} wide · {view.dtype}",
         theme,
     )
     grid = figure.add_gridspec(len(heights) + len(square), 1, height_ratios=heights + square)
@@ -120,7 +120,7 @@ def _norms(_figure: Figure, axes: Axes, view: View, theme: Theme) -> None:
 
 def _novelty(_figure: Figure, axes: Axes, view: View, theme: Theme) -> None:
     axes.plot(view.seconds, view.novelty, color=theme.accent, linewidth=1.2)
-    half = length_text(view.kernel_seconds / 2)
+    half = format_duration(view.kernel_seconds / 2)
     title = f"Novelty: the {half} before against the {half} after"
     if not len(view.boundaries):
         title += " (no section boundaries found)"
@@ -131,7 +131,7 @@ def _novelty(_figure: Figure, axes: Axes, view: View, theme: Theme) -> None:
     axes.set_ylim(low - 0.08 * room, high + 0.35 * room)
     if 0 < len(view.boundaries) <= _MOST_LABELS:
         for start in view.boundaries:
-            text = f"{start:.1f} s" if view.duration_seconds <= 120 else clock(start)
+            text = f"{start:.1f} s" if view.duration_seconds <= 120 else format_timecode(start)
             right = start < 0.93 * view.duration_seconds
             axes.annotate(
                 text,

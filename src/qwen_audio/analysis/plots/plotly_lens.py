@@ -9,7 +9,7 @@ import numpy as np
 
 from qwen_audio.analysis.logit_lens import LensSegment, LogitLens
 from qwen_audio.analysis.plots import panels as p
-from qwen_audio.audio.timecode import clock, moment
+from qwen_audio.audio.timecode import format_time, format_timecode
 
 from .panels import Panel, plain
 from .theme import Theme
@@ -98,7 +98,7 @@ def _top_words(lens: LogitLens, columns: int) -> list[list[str]]:
 
 
 def _start(step: LensSegment) -> str:
-    return moment(step.start_seconds, step.end_seconds - step.start_seconds)
+    return format_time(step.start_seconds, step.end_seconds - step.start_seconds)
 
 
 def _words(figure: Any, row: int, lens: LogitLens, levels: list[str], amounts: Any) -> None:
@@ -106,7 +106,7 @@ def _words(figure: Any, row: int, lens: LogitLens, levels: list[str], amounts: A
 
     steps, texts = p.shown_words(lens, _STEPS, _TEXTS)
     long = bool(steps) and steps[-1].end_seconds > 120
-    names = [clock(s.start_seconds) if long else f"{_start(s)} s" for s in steps]
+    names = [format_timecode(s.start_seconds) if long else f"{_start(s)} s" for s in steps]
     names += [lens.read[place].strip().removeprefix("<|").removesuffix("|>") for place in texts]
     words: list[list[str]] = []
     whole: list[list[str]] = []

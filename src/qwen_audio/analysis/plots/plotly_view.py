@@ -10,7 +10,7 @@ import numpy as np
 
 from qwen_audio.analysis.plots import panels as p
 from qwen_audio.analysis.view import View
-from qwen_audio.audio.timecode import length_text
+from qwen_audio.audio.timecode import format_duration
 
 from .panels import Panel
 from .theme import Theme
@@ -112,7 +112,7 @@ def view_panels(view: View, theme: Theme, name: str) -> list[Panel]:
         add = lines(view.norms, middles, "Euclidean norm", "%{x:.2f} s<br>%{y:.2f}<extra></extra>")
         return [("Length of the frames", 110, add)]
     if name == "novelty":
-        half = length_text(view.kernel_seconds / 2)
+        half = format_duration(view.kernel_seconds / 2)
         add = lines(view.novelty, view.seconds, "Novelty", "%{x:.2f} s<br>%{y:.3f}<extra></extra>")
         found = ", ".join(f"{start:.1f}" for start in view.boundaries[:12]) or "none"
         title = (

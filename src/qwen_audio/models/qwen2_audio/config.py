@@ -8,7 +8,8 @@ from typing import Any, cast
 from transformers import Qwen2AudioConfig, WhisperFeatureExtractor
 
 from qwen_audio.audio.log_mel import FFT_SAMPLES, HOP_SAMPLES, MAX_FRAMES
-from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, WINDOW_SECONDS
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
+from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.tensor_store import parse_json
 

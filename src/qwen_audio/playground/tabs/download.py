@@ -223,7 +223,7 @@ def _cut(window: Window | None, name: str = "clip") -> list[str]:
     if window is None:
         return []
     span = f"{window.start_seconds}, {window.end_seconds}"
-    return [f"{name} = qa.Waveform({name}.cut(qa.Window({span})), {name}.name)"]
+    return [f"{name} = qa.Waveform({name}.samples_in(qa.Window({span})), {name}.name)"]
 
 
 def _map_table(made: Projection) -> list[dict[str, Any]]:

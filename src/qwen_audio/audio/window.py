@@ -1,0 +1,74 @@
+"""Windows: the parts of a recording, at most 30 s long, that the encoder processes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen_audio.errors import OptionError
+
+from .timecode import format_timecode
+
+__all__ = ["MIN_SECONDS", "WINDOW_SECONDS", "Window", "WindowConfig"]
+
+WINDOW_SECONDS = 30.0
+"""Longest window: the encoder has 1500 positions of 20 ms."""
+MIN_SECONDS = 0.04
+"""Shortest window: one audio token (4 mel frames of 10 ms, halved by convolution and pooling)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Start and end of a window within its recording, in seconds."""
+
+    start_seconds: float
+    end_seconds: float
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the window."""
+        return self.end_seconds - self.start_seconds
+
+    def __str__(self) -> str:
+        return f"{format_timecode(self.start_seconds, 2)}–{format_timecode(self.end_seconds, 2)}"
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """Window and hop length by which recordings are divided into windows.
+
+    Windows cover the whole recording: a hop longer than the window is an error, and the last window
+    may be shorter than the others.
+
+    Attributes:
+        window_seconds: 0.04 to 30.
+        hop_seconds: from one window's start to the next; the window's length where None.
+
+    Raises:
+        OptionError: if a length is no number or outside these limits.
+    """
+
+    window_seconds: float = WINDOW_SECONDS
+    hop_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("window_seconds", "hop_seconds"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int | float):
+                raise OptionError(f"{name}={value!r} is not a number of seconds")
+        hop_seconds = self.resolved_hop_seconds
+        if not MIN_SECONDS <= self.window_seconds <= WINDOW_SECONDS:
+            raise OptionError(
+                f"window_seconds={self.window_seconds}: the encoder processes {MIN_SECONDS} to "
+                f"{WINDOW_SECONDS:g} s at once"
+            )
+        if not MIN_SECONDS <= hop_seconds <= self.window_seconds:
+            raise OptionError(
+                f"hop_seconds={hop_seconds} with windows of {self.window_seconds:g} s: use "
+                f"{MIN_SECONDS} s up to the window's length, or audio between windows would be "
+                "left out"
+            )
+
+    @property
+    def resolved_hop_seconds(self) -> float:
+        """`hop_seconds`, or the window's length where that is None."""
+        return self.window_seconds if self.hop_seconds is None else self.hop_seconds
