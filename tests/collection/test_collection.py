@@ -24,7 +24,7 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from qwen_audio.audio.sources import ColumnValue
+from qwen_audio.audio.source import ColumnValue
 from qwen_audio.collection import search as searching
 from qwen_audio.collection.collection import Collection
 from qwen_audio.collection.table import WindowTable

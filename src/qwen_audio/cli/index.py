@@ -20,13 +20,13 @@ from .console import (
 )
 
 if TYPE_CHECKING:
-    from qwen_audio.audio.sources import SourceListing
+    from qwen_audio.audio.source_listing import SourceListing
     from qwen_audio.collection.collection import Collection
     from qwen_audio.collection.progress import IndexProgress
 
 
 def _index(options: argparse.Namespace) -> int:
-    from qwen_audio.audio.sources import find_sources
+    from qwen_audio.audio.source_listing import find_sources
 
     given = {
         "tap": options.tap,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.load import load_waveform
-from qwen_audio.audio.sources import ColumnValue, Source, SourceListing, find_sources
+from qwen_audio.audio.source import ColumnValue, Source
+from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.collection import maintenance as upkeep
@@ -137,7 +138,7 @@ class Collection:
 
         Args:
             inputs: a row is a dict with the recording's name as "source", and further columns. Or
-                what `sources.find_sources` has found.
+                what `find_sources` has found.
             retry: try again what failed before, though it hasn't changed.
 
         Raises:

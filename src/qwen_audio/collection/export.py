@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from qwen_audio.analysis.files import atomic_write, save_arrays
-from qwen_audio.audio.sources import Source
+from qwen_audio.audio.source import Source
 from qwen_audio.errors import MissingExtraError, OptionError
 
 from .table import WindowTable

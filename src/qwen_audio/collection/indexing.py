@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.audio.sources import ColumnValue, Source, SourceListing
+from qwen_audio.audio.source import ColumnValue, Source
+from qwen_audio.audio.source_listing import SourceListing
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
 from qwen_audio.inference.pooling import Pooled, Pooling
@@ -90,7 +91,7 @@ def fill(
 
 
 def pooled_windows(
-    model: AudioModel, audio: Any, spec: EmbeddingSpec, window_config: WindowConfig
+    model: AudioModel, audio: Any, spec: EmbeddingSpec, config: WindowConfig
 ) -> list[Float32[np.ndarray, "width"]]:
     """The vectors of one recording's windows, as `fill` makes them.
 
@@ -99,12 +100,7 @@ def pooled_windows(
     """
     tap, how = model.dimensions.tap(spec.tap), _pooling(spec)
     (reading,) = read(
-        model.pipeline,
-        [audio],
-        [tap],
-        how.window,
-        prompt_text=spec.prompt,
-        window_config=window_config,
+        model.pipeline, [audio], [tap], how.window, prompt_text=spec.prompt, window_config=config
     )
     if isinstance(reading, AudioError):
         raise reading

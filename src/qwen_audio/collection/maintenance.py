@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen_audio.audio.sources import Source
+from qwen_audio.audio.source import Source
 from qwen_audio.errors import AudioError, OptionError
 
 from .table import WindowTable, sql_text

@@ -16,7 +16,7 @@ from qwen_audio.analysis.files import atomic_write, check_output_path
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_opus
-from qwen_audio.audio.sources import Source
+from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, CollectionError, MissingExtraError, OptionError
 

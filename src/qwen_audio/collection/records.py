@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen_audio.audio.sources import ColumnValue, Source
+from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.pooling import Pooled
 from qwen_audio.inference.reader import Reading

@@ -7,14 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_audio.audio.sources import (
-    AUDIO_SUFFIX,
-    MANIFEST_SUFFIXES,
-    ColumnValue,
-    Source,
-    read_manifest,
-    source_from_row,
-)
+from qwen_audio.audio.manifest import MANIFEST_SUFFIXES, read_manifest, source_from_row
+from qwen_audio.audio.source import ColumnValue, Source
+from qwen_audio.audio.source_listing import AUDIO_SUFFIX
 from qwen_audio.errors import OptionError
 
 __all__ = ["LabelRows", "Labels", "Target", "read_labels"]

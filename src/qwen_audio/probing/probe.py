@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qwen_audio.api.model import AudioModel, load
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.audio.sources import Source
+from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, MissingExtraError, OptionError
 from qwen_audio.models.tap import Tap

@@ -12,7 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from qwen_audio.audio.sources import Source, find_sources
+from qwen_audio.audio.source import Source
+from qwen_audio.audio.source_listing import find_sources
 from qwen_audio.errors import AudioError, OptionError
 
 

@@ -1,0 +1,118 @@
+"""One recording as a path or URI: its size and version, its bytes and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwen_audio.errors import AudioError
+
+__all__ = ["ColumnValue", "Source", "filesystem"]
+
+_BLOCK_BYTES = 1 << 20
+
+ColumnValue = str | int | float | bool | None
+"""A value of a manifest's column."""
+
+# Keys of a file's version in fsspec's file systems (S3, the Hub, GCS, Azure, GitHub, zip, disks).
+_VERSION_KEYS = (
+    *("ETag", "etag", "md5Hash", "sha", "CRC"),
+    *("last_commit", "LastModified", "last_modified", "updated", "mtime", "created"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Path or URI of one recording.
+
+    Attributes:
+        uri: an absolute path, or a URI such as "s3://bucket/a.flac".
+        extra: the other columns of its manifest row.
+    """
+
+    uri: str
+    extra: Mapping[str, ColumnValue] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def from_path(cls, name: str | Path, extra: Mapping[str, ColumnValue] | None = None) -> Source:
+        """From a URI, or from a path, which is made absolute; symbolic links are not followed."""
+        text = str(name)
+        if "://" not in text:
+            text = os.path.abspath(text)  # noqa: PTH100 (Path.resolve follows links)
+        return cls(text, extra or {})
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a path on this machine, not a URI."""
+        return "://" not in self.uri
+
+    def stat(self) -> tuple[int, str]:
+        """Size in bytes, and version (modification time, or the file system's ETag or checksum).
+
+        The file is not read. The version is empty where the file system states none.
+
+        Raises:
+            AudioError: if it does not exist, or its file system can't be reached.
+        """
+        try:
+            if self.is_local:
+                status = Path(self.uri).stat()
+                return status.st_size, str(status.st_mtime_ns)
+            system, path = filesystem(self.uri)
+            info = system.info(path)
+        except Exception as error:  # every file system of fsspec has errors of its own
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(f"{self.uri} can't be found ({reason}): check it") from error
+        version = next((info[key] for key in _VERSION_KEYS if info.get(key)), "")
+        return int(info.get("size") or 0), str(version)
+
+    def audio_input(self) -> str | io.BytesIO:
+        """The recording as `load_waveform` accepts it: its path, or the fetched bytes of a URI.
+
+        Raises:
+            AudioError: if the URI can't be fetched.
+        """
+        if self.is_local:
+            return self.uri
+        try:
+            system, path = filesystem(self.uri)
+            file = io.BytesIO(system.cat_file(path))
+        except Exception as error:  # every file system of fsspec has errors of its own
+            raise self._unreadable(error) from error
+        file.name = self.uri
+        return file
+
+    def audio_input_and_hash(self) -> tuple[str | io.BytesIO, str]:
+        """`audio_input()`, and the SHA-256 of the file's bytes in hexadecimal.
+
+        Raises:
+            AudioError: if it can't be read.
+        """
+        file = self.audio_input()
+        if isinstance(file, io.BytesIO):
+            return file, hashlib.sha256(file.getbuffer()).hexdigest()
+        digest = hashlib.sha256()
+        try:
+            with Path(file).open("rb", buffering=0) as opened:
+                while block := opened.read(_BLOCK_BYTES):
+                    digest.update(block)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+        return file, digest.hexdigest()
+
+    def _unreadable(self, error: Exception) -> AudioError:
+        reason = getattr(error, "strerror", None) or error
+        return AudioError(f"{self.uri} can't be read ({reason}): check it")
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    filesystem_and_path: tuple[Any, str] = url_to_fs(uri)
+    return filesystem_and_path
