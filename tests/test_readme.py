@@ -68,6 +68,11 @@ def test_every_link_leads_somewhere() -> None:
             assert link.startswith("https://") or (page.parent / link).exists(), (page.name, link)
 
 
+def test_every_page_of_the_documentation_is_linked() -> None:
+    linked = set(re.findall(r"\]\((docs/[^)#]+\.md)", README))
+    assert linked == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+
+
 def test_versions_are_pinned_and_no_lock_file_is_kept() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pinned = {pin.split("==")[0] for pin in project["tool"]["uv"]["constraint-dependencies"]}
