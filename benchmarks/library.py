@@ -212,7 +212,7 @@ def searched(rows: int, kind: str) -> Turn:
     import pyarrow as pa
 
     from qwen_audio.api.spec import EmbeddingSpec
-    from qwen_audio.collection.search import nearest, refresh_indices
+    from qwen_audio.collection.search import update_indices, vector_search
     from qwen_audio.collection.table import WindowTable
 
     queries = 100
@@ -221,7 +221,7 @@ def searched(rows: int, kind: str) -> Turn:
 
     def turn() -> dict[str, Any]:
         collection = WindowTable.create(
-            scratch / "rows.lance", EmbeddingSpec.of(**_SPEC), WIDTH, describes=False
+            scratch / "rows.lance", EmbeddingSpec.of(**_SPEC), WIDTH, has_captions=False
         )
         schema = collection.table.schema
         for start in range(0, rows, 10_000):
@@ -240,14 +240,14 @@ def searched(rows: int, kind: str) -> Turn:
             ]
             collection.table.add(pa.Table.from_arrays(columns, schema=schema))
         begun = time.perf_counter()
-        refresh_indices(collection)
+        update_indices(collection)
         built = time.perf_counter() - begun
         took, shares = [], []
         for query in vectors[rows:].astype(np.float32):
             begun = time.perf_counter()
-            found = nearest(collection, query, None, 10, exact=False)
+            found = vector_search(collection, query, None, 10, exact=False)
             took.append(time.perf_counter() - begun)
-            all_of_them = nearest(collection, query, None, 10, exact=True)
+            all_of_them = vector_search(collection, query, None, 10, exact=True)
             shares.append(len({h.source for h in found} & {h.source for h in all_of_them}) / 10)
         return {
             "median_seconds": median(took[5:]),

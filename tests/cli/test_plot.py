@@ -131,7 +131,7 @@ def test_a_collection_is_laid_out(collection: qa.Collection, tmp_path: Path) -> 
     # Distances in the map are at most those of the vectors, as those of a projection are.
     far = np.linalg.norm(layout.points[0] - layout.points[-1])
     assert 0 < far <= np.linalg.norm(vectors[:, None] - vectors[None], axis=-1).max() + 1e-3
-    page = layout.page(tmp_path / "m.html", colour="kind")
+    page = layout.write_html(tmp_path / "m.html", colour="kind")
     text = page.path.read_text(encoding="utf-8")
     assert page.audio == "embedded"
     assert not page.failures
@@ -139,17 +139,17 @@ def test_a_collection_is_laid_out(collection: qa.Collection, tmp_path: Path) -> 
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", text)
     assert '<option value="kind" selected>' in text
     assert '<b>bright</b>"' not in text
-    data = json.loads(text.split("const data = ")[1].split(";\nconst shades")[0])
+    data = json.loads(text.split("const data = ")[1].split(";\nconst palette")[0])
     assert data["columns"]["kind"]["categories"] == ["&lt;b&gt;bright&lt;/b&gt;", "dark"]
     assert data["columns"]["start_seconds"]["label"] == "start_seconds (s)"
-    content = base64.b64decode(data["sounds"][3].split(",")[1])
+    content = base64.b64decode(data["audio_urls"][3].split(",")[1])
     with av.open(io.BytesIO(content)) as heard:
         assert heard.streams.audio[0].codec_context.name in ("opus", "libopus")
-    linked, how, _ = layout.html(audio="link", theme="dark")
+    linked, how, _ = layout.to_html(audio="link", theme="dark")
     assert how == "linked"
     assert "b.wav#t=3,4" in linked
     assert "data:audio" not in linked.split("const data = ")[1].split("\n")[0]
-    assert layout.html(audio="none")[1] == "none"
+    assert layout.to_html(audio="none")[1] == "none"
 
 
 def test_umap_gives_the_same_map_for_the_same_seed(collection: qa.Collection) -> None:
@@ -178,15 +178,15 @@ def test_maps_of_what_makes_no_sense(
     with pytest.raises(qa.OptionError, match="can't be used"):
         collection.map(where="nonsense = 1")
     layout = collection.map(method="pca")
-    with pytest.raises(qa.OptionError, match="no column to colour by"):
-        layout.page(tmp_path / "m.html", colour="same")
+    with pytest.raises(qa.OptionError, match="can't be coloured by"):
+        layout.write_html(tmp_path / "m.html", colour="same")
     with pytest.raises(qa.OptionError, match="audio='loud'"):
-        layout.page(tmp_path / "m.html", audio="loud")
-    monkeypatch.setattr("qwen_audio.collection.projection.EMBEDDED_BYTES", 1000)
+        layout.write_html(tmp_path / "m.html", audio="loud")
+    monkeypatch.setattr("qwen_audio.collection.projection.MAX_EMBEDDED_BYTES", 1000)
     with pytest.raises(qa.OptionError, match="use 'link'"):
-        layout.page(tmp_path / "m.html", audio="embed")
-    assert layout.html()[1] == "linked"
-    monkeypatch.setattr("qwen_audio.collection.projection.MOST_ROWS", 10)
+        layout.write_html(tmp_path / "m.html", audio="embed")
+    assert layout.to_html()[1] == "linked"
+    monkeypatch.setattr("qwen_audio.collection.projection.MAX_ROWS", 10)
     with pytest.raises(qa.OptionError, match="too many for one page"):
         collection.map()
     assert not list(tmp_path.iterdir())

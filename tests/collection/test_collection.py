@@ -164,7 +164,7 @@ def test_tags_and_manifests_come_along(tmp_path: Path, model: qa.AudioModel) -> 
     assert (plain["title"], plain["mood"], plain["year"]) == (None, None, None)
     assert (plain["format"], tagged_row["format"]) == ("mp3", "flac")
     assert made.info().vectors == "fixed_size_list<item: float>[64]"
-    with pytest.raises(OptionError, match="column 'vector', which every collection has"):
+    with pytest.raises(OptionError, match="column 'vector', which is a standard column"):
         made.index([{"source": str(path), "vector": 1}])
 
 
@@ -247,7 +247,7 @@ def test_another_spec_is_an_error_that_shows_both(
     with pytest.raises(OptionError, match=r"ends in \.lance"):
         Collection.open(tmp_path / "none")
     lancedb.connect(tmp_path).create_table("plain", [{"x": 1}])
-    with pytest.raises(CollectionError, match="not a collection of recordings"):
+    with pytest.raises(CollectionError, match="but not a collection"):
         Collection.open(tmp_path / "plain.lance")
 
 
@@ -423,9 +423,9 @@ def test_failures_have_a_table_and_are_tried_again_when_there_is_hope(
 INDEXER = """
 import sys
 import qwen_audio as qa
-from qwen_audio import indexing
+from qwen_audio.collection import writer
 from qwen_audio.collection.collection import Collection
-indexing._ROWS_A_COMMIT = 4
+writer._ROWS_PER_COMMIT = 4
 path, folder, checkpoint = sys.argv[1:]
 model = qa.load(checkpoint, dtype="float32")
 try:
@@ -434,7 +434,7 @@ except qa.CollectionError:
     made = Collection.open(path, model)
 print("ready", flush=True)
 sys.stdin.readline()
-made.index(folder, on_progress=lambda now: print(now.heard, flush=True))
+made.index(folder, on_progress=lambda now: print(now.encoded, flush=True))
 print("done", flush=True)
 """
 
@@ -602,14 +602,14 @@ def test_many_rows_are_found_by_an_index(
     tmp_path: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clusters, as recordings make them; the index finds what comparing every vector does."""
-    monkeypatch.setattr(searching, "ANN_ROWS", 2000)
+    monkeypatch.setattr(searching, "ANN_MIN_ROWS", 2000)
     made = Collection.create(tmp_path / "many.lance", model, tap="encoder.1")
     random = np.random.default_rng(0)
     centres = random.normal(size=(60, 64))
     vectors = centres[random.integers(0, 60, 4000)] + 0.7 * random.normal(size=(4000, 64))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     add_rows(made, vectors[:3000])
-    searching.refresh_indices(made._rows)
+    searching.update_indices(made._window_table)
     add_rows(made, vectors[3000:])  # rows that the index doesn't know are looked through as well
     assert made.info().indices == {"vector_idx": 1000}
     recalls = []
@@ -618,14 +618,14 @@ def test_many_rows_are_found_by_an_index(
         exact = {hit.id for hit in made.search(id=f"/x/{query}.wav", exact=True)}
         recalls.append(len(near & exact) / len(exact))
     assert np.mean(recalls) >= 0.95
-    searching.refresh_indices(made._rows)
+    searching.update_indices(made._window_table)
     assert made.info().indices == {"vector_idx": 0}
     # What a manifest says later moves no row away from the index.
-    made._rows.add_columns({"mood": "calm"})
+    made._window_table.add_columns({"mood": "calm"})
     made.table.merge_insert("source").when_matched_update_all().execute(
         [{"source": "/x/7.wav", "mood": "calm"}]
     )
-    searching.refresh_indices(made._rows)
+    searching.update_indices(made._window_table)
     assert made.info().indices == {"vector_idx": 0}
     assert made.search(id="/x/8.wav", where="mood = 'calm'")[0].id == "/x/7.wav#0"
 

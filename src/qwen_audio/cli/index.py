@@ -45,7 +45,7 @@ def _index(options: argparse.Namespace) -> int:
 
         def report(now: IndexProgress) -> None:
             if show is not None:
-                settled = now.heard + now.unchanged + now.failed
+                settled = now.encoded + now.unchanged + now.failed
                 show("index", settled, now.total, _progress(now))
 
         done = collection.index(found, retry=options.retry, on_progress=report)
@@ -72,7 +72,7 @@ def _made(
     options: argparse.Namespace, given: dict[str, Any], found: SourceListing
 ) -> Collection | None:
     """A new collection; none where there is one, if only since a moment ago."""
-    from qwen_audio.collection.collection import WINDOW_OF_ROWS, Collection
+    from qwen_audio.collection.collection import DEFAULT_WINDOW_SECONDS, Collection
     from qwen_audio.collection.table import WindowTable
 
     if WindowTable.exists(options.into):
@@ -85,7 +85,7 @@ def _made(
             model,
             describe=bool(options.describe),
             float32=options.float32,
-            **{"window_seconds": WINDOW_OF_ROWS, **given},
+            **{"window_seconds": DEFAULT_WINDOW_SECONDS, **given},
         )
     except CollectionError:
         if not WindowTable.exists(options.into):
@@ -104,7 +104,7 @@ def _opened(options: argparse.Namespace, given: dict[str, Any]) -> Collection:
     if options.window is not None and options.hop is None:
         del asked["hop_seconds"]
     rows.check(model.spec(**asked))  # what isn't said is as it was
-    if options.describe and not rows.describes:
+    if options.describe and not rows.has_captions:
         raise CollectionError(
             f"{options.into} was made without captions, and stays so: make another collection"
         )

@@ -130,7 +130,9 @@ def _map(options: argparse.Namespace) -> int:
     layout = Collection.open(options.collection).map(
         method=options.method, seed=options.seed, where=options.where
     )
-    page = layout.page(target, audio=options.audio, colour=options.colour, theme=options.theme)
+    page = layout.write_html(
+        target, audio=options.audio, colour=options.colour, theme=options.theme
+    )
     for reason in page.failures:
         print_error(reason)
     if options.json:

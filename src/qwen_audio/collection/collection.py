@@ -1,4 +1,4 @@
-"""Collection: a folder of recordings that can be searched, resumed and trusted."""
+"""Collection: recordings in one LanceDB table that can be searched, resumed and verified."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
-from qwen_audio.collection import maintenance as upkeep
 from qwen_audio.errors import CollectionError, OptionError
-from qwen_audio.inference.pooling import pooled_width
 
-from .export import export
-from .indexing import fill
+from . import maintenance
+from .indexing import index_sources
 from .progress import IndexProgress, IndexSummary
-from .projection import Projection, lay_out
-from .search import SearchResult, refresh_indices, search, search_text, similar
+from .records import indexed_versions, load_indexed
+from .search import SearchResult, full_text_search, search_by_audio, search_by_id, update_indices
 from .table import WindowTable
 
 if TYPE_CHECKING:
@@ -28,31 +25,33 @@ if TYPE_CHECKING:
 
     from qwen_audio.api.model import AudioModel
 
-__all__ = ["WINDOW_OF_ROWS", "Collection"]
+    from .projection import Projection
 
-WINDOW_OF_ROWS = 10.0
-"""Seconds: short enough to point at a place, long enough to be something."""
+__all__ = ["DEFAULT_WINDOW_SECONDS", "Collection"]
+
+DEFAULT_WINDOW_SECONDS = 10.0
+"""Short enough to locate a sound in a recording, long enough for a meaningful vector."""
 
 
 class Collection:
-    """Windows of recordings and their vectors in one LanceDB table, all made with one Spec.
+    """Windows of recordings and their vectors in one LanceDB table, all with one embedding spec.
 
     Made by `create` or `open`. The table itself, for LanceDB's own API, is `table`.
 
     Args:
-        rows: what is on disk.
-        model: what makes vectors; loaded when first needed where it isn't given.
+        window_table: the table on disk.
+        model: what makes vectors; loaded when first needed if it isn't given.
     """
 
-    def __init__(self, rows: WindowTable, model: AudioModel | None = None) -> None:
-        self._rows, self._model = rows, model
+    def __init__(self, window_table: WindowTable, model: AudioModel | None = None) -> None:
+        self._window_table, self._model = window_table, model
 
     @classmethod
     def open(cls, path: str | Path, model: AudioModel | None = None) -> Collection:
-        """What is at `path`.
+        """The collection at `path`.
 
         Raises:
-            CollectionError: if that is no collection.
+            CollectionError: if there is none.
             MissingExtraError: without the extra `collections`.
         """
         return cls(WindowTable.open(path), model)
@@ -65,20 +64,22 @@ class Collection:
         *,
         describe: bool = False,
         float32: bool = False,
-        window_seconds: float = WINDOW_OF_ROWS,
+        window_seconds: float = DEFAULT_WINDOW_SECONDS,
         **options: Any,
     ) -> Collection:
-        """An empty one, at a path that ends in .lance.
+        """An empty collection, at a path that ends in .lance.
 
         Args:
             describe: also caption every window.
-            float32: keep vectors in float32 instead of float16.
+            float32: store vectors in float32 instead of float16.
             options: tap, pooling, span, prompt and hop_seconds, as `AudioModel.encode` takes them.
 
         Raises:
             CollectionError: if there is one already, or it can't be written.
-            OptionError: for settings that make no sense.
+            OptionError: for settings that give no vector per window.
         """
+        from qwen_audio.inference.pooling import pooled_width
+
         if WindowTable.exists(path):
             raise CollectionError(f"{path} is there already: open it, or use another name")
         spec = model.spec(window_seconds=window_seconds, **options)
@@ -88,29 +89,29 @@ class Collection:
             )
         width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
         return cls(
-            WindowTable.create(path, spec, width, describes=describe, float32=float32), model
+            WindowTable.create(path, spec, width, has_captions=describe, float32=float32), model
         )
 
     @property
     def path(self) -> Path:
-        """Of the table."""
-        return self._rows.path
+        """Folder of the table."""
+        return self._window_table.path
 
     @property
     def spec(self) -> EmbeddingSpec:
         """How its vectors are made."""
-        return self._rows.spec
+        return self._window_table.spec
 
     @property
-    def describes(self) -> bool:
+    def has_captions(self) -> bool:
         """Whether its windows have captions."""
-        return self._rows.describes
+        return self._window_table.has_captions
 
     @property
     def table(self) -> Table:
-        """LanceDB's table, at its newest state."""
-        self._rows.table.checkout_latest()
-        return self._rows.table
+        """LanceDB's table, at its newest version."""
+        self._window_table.table.checkout_latest()
+        return self._window_table.table
 
     @property
     def model(self) -> AudioModel:
@@ -131,61 +132,65 @@ class Collection:
         retry: bool = False,
         on_progress: Callable[[IndexProgress], None] | None = None,
     ) -> IndexSummary:
-        """Add recordings: folders, files, patterns, manifests (.csv, .jsonl), addresses, rows.
+        """Add recordings: folders, files, patterns, manifests (.csv, .jsonl), URIs, rows.
 
-        What is there and unchanged is skipped, what has changed replaced. It may be stopped at any
-        time, and goes on when called again.
+        Unchanged recordings are skipped, changed ones replaced. It may be interrupted at any time
+        and resumes when called again.
 
         Args:
-            inputs: a row is a dict with the recording's name as "source", and further columns. Or
-                what `find_sources` has found.
-            retry: try again what failed before, though it hasn't changed.
+            inputs: a row is a dict with the recording's path or URI as "source", and further
+                columns. Or the result of `find_sources`.
+            retry: try recordings again that failed before, though they haven't changed.
+            on_progress: called after every recording.
 
         Raises:
             CollectionError: if the model is not the one of the collection.
-            OptionError: for inputs that name nothing.
+            OptionError: for inputs that match nothing.
         """
         if not isinstance(inputs, SourceListing):
             inputs = find_sources([inputs] if isinstance(inputs, str | Path) else inputs)
-        done = fill(self._rows, self.model, inputs, retry=retry, on_progress=on_progress)
-        refresh_indices(self._rows)
-        return done
+        summary = index_sources(
+            self._window_table, self.model, inputs, retry=retry, on_progress=on_progress
+        )
+        update_indices(self._window_table)
+        return summary
 
     def search(
         self,
         audio: Any = None,
         *,
         text: str | None = None,
-        id: str | None = None,  # noqa: A002 (the column's name)
+        id: str | None = None,  # noqa: A002 (the name of the column that `search` prints)
         where: str | None = None,
         limit: int = 10,
         exact: bool = False,
         sampling_rate: int | None = None,
     ) -> list[SearchResult]:
-        """Windows, the best first: by sound, or by words of captions, or by one of its own windows.
+        """Windows, best first: similar to audio or to a window of the collection, or by captions.
 
         Args:
-            audio: any audio input: what sounds like this, by the cosine of the vectors.
-            text: words that captions hold. (The model's vectors are no space that text shares.)
-            id: a source, or source#window as in `SearchResult.id`: search for what sounds like it,
+            audio: any audio input, for similarity search by the cosine of vectors.
+            text: words for full-text search over captions. (Text and the model's vectors share no
+                embedding space.)
+            id: a source, or source#window as in `SearchResult.id`: windows similar to this one,
                 without itself.
             where: SQL over the columns, such as "duration_seconds > 5".
-            exact: compare every vector, also where there is an index.
+            exact: compare every vector, even where there is an index.
 
         Raises:
             OptionError: for none or several of audio, text and id, or a condition that can't be
-                read.
-            AudioError: if the recording can't be heard.
-            CollectionError: if there is no such id, or are no captions.
+                used.
+            AudioError: if the recording can't be decoded.
+            CollectionError: if there is no such id, or there are no captions.
         """
         if sum(query is not None for query in (audio, text, id)) != 1:
             raise OptionError("search takes one of audio, text= and id=")
         if text is not None:
-            return search_text(self._rows, text, where=where, limit=limit)
+            return full_text_search(self._window_table, text, where=where, limit=limit)
         if id is not None:
-            return similar(self._rows, id, where=where, limit=limit, exact=exact)
-        return search(
-            self._rows,
+            return search_by_id(self._window_table, id, where=where, limit=limit, exact=exact)
+        return search_by_audio(
+            self._window_table,
             self.model,
             audio,
             where=where,
@@ -197,48 +202,60 @@ class Collection:
     def map(
         self, *, method: str | None = None, seed: int = 0, where: str | None = None
     ) -> Projection:
-        """Its windows in two dimensions, near what is alike; see `mapping.lay_out`."""
-        return lay_out(self._rows, method=method, seed=seed, where=where)
+        """Two-dimensional projection of its vectors; see `projection.project`."""
+        from .projection import project
+
+        return project(self._window_table, method=method, seed=seed, where=where)
 
     def waveform(self, source: str, window: Window | None = None) -> Waveform:
-        """What one of its recordings sounds like, all of it or a window, as the model hears it.
+        """The audio of one of its recordings, or of a window, as the model gets it.
 
         Args:
-            source: as `SearchResult.source` and the column of that name have it.
+            source: as in `SearchResult.source` and the column of that name.
 
         Raises:
-            AudioError: if it can't be heard any more.
+            CollectionError: if the collection has no such recording.
+            AudioError: if it is gone, has changed since it was indexed, or can't be decoded.
         """
-        whole = load_waveform(Source.from_path(source).audio_input())
-        return whole if window is None else Waveform(whole.samples_in(window), whole.name)
+        uri = Source.from_path(source).uri
+        versions = indexed_versions(self._window_table, [uri])
+        if uri not in versions:
+            raise CollectionError(
+                f"{self.path} has no recording {source!r}: give a source as `qwen-audio collection "
+                "list` shows it"
+            )
+        waveform = load_indexed(Source(uri), versions[uri])
+        return waveform if window is None else Waveform(waveform.samples_in(window), waveform.name)
 
-    def info(self) -> upkeep.Info:
-        """What it holds, counted."""
-        return upkeep.info(self._rows)
+    def info(self) -> maintenance.CollectionInfo:
+        """Numbers of rows, recordings and failures, size, indices and embedding spec."""
+        return maintenance.info(self._window_table)
 
     def recordings(self, where: str | None = None) -> list[dict[str, Any]]:
-        """Every recording with its seconds, how many windows it has, and their captions."""
-        return upkeep.listing(self._rows, where)
+        """Source, `duration_seconds`, number of `windows` and `captions` of every recording."""
+        return maintenance.list_recordings(self._window_table, where)
 
     def failures(self) -> list[dict[str, Any]]:
-        """What could not be heard, and why."""
-        rows: list[dict[str, Any]] = self._rows.failures.to_arrow().to_pylist()
+        """Recordings that could not be decoded, and why."""
+        rows: list[dict[str, Any]] = self._window_table.failures.to_arrow().to_pylist()
         return sorted(rows, key=lambda row: str(row["source"]))
 
     def prune(self) -> list[str]:
-        """Delete the rows of recordings that are gone; returns these."""
-        return upkeep.prune(self._rows)
+        """Delete the rows of recordings that no longer exist. Returns their sources."""
+        return maintenance.prune(self._window_table)
 
-    def verify(self, *, sample: int = 20, seed: int = 0) -> upkeep.VerifyReport:
-        """Encode some recordings anew and compare; check counts, hashes and indices."""
-        return upkeep.verify(self._rows, self.model, sample=sample, seed=seed)
+    def verify(self, *, sample: int = 20, seed: int = 0) -> maintenance.VerifyReport:
+        """Encode some recordings again and compare; check counts, hashes and indices."""
+        return maintenance.verify(self._window_table, self.model, sample=sample, seed=seed)
 
     def export(self, target: str | Path, where: str | None = None) -> int:
-        """Write it as .parquet, .npz, or a Hugging Face dataset's folder; returns the rows."""
-        return export(self._rows, target, where)
+        """Write it as .parquet, .npz, or a Hugging Face dataset's folder. Returns the rows."""
+        from .export import export
+
+        return export(self._window_table, target, where)
 
     def __len__(self) -> int:
-        return self._rows.count()
+        return self._window_table.count()
 
     def __repr__(self) -> str:
         return (

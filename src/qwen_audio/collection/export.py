@@ -20,68 +20,67 @@ __all__ = ["export"]
 
 
 def export(collection: WindowTable, target: str | Path, where: str | None = None) -> int:
-    """Write it elsewhere; returns the number of rows.
+    """Write the rows to a file or folder. Returns their number.
 
-    .parquet: all columns, the Spec in the schema's metadata. .npz: one array a column, and the Spec
-    as JSON in `spec`; see `_array`. A folder (a name without a suffix): a Hugging Face dataset
-    (`datasets.load_from_disk`), with an Audio column where the sources are files of this machine.
+    .parquet: all columns, the embedding spec in the schema's metadata. .npz: one array per column,
+    and the spec as JSON in `spec`; see `_array`. A folder (a name without a suffix): a Hugging Face
+    dataset (`datasets.load_from_disk`), with an Audio column if all sources are local files.
 
     Raises:
-        OptionError: for another suffix, what is there already, or a condition that can't be read.
+        OptionError: for another suffix, an existing target, or a condition that can't be used.
+        MissingExtraError: for a dataset without the extra `datasets`.
     """
-    place = Path(target)
-    suffix = place.suffix.lower()
+    path = Path(target)
+    suffix = path.suffix.lower()
     if suffix not in (".parquet", ".npz", ""):
-        raise OptionError(f"{place}: use .parquet, .npz, or a folder's name for a dataset")
-    if place.exists():
-        raise OptionError(f"{place} is there already: name what isn't")
-    if not place.parent.is_dir():
-        raise OptionError(f"{place}: there is no folder {place.parent}: make it first")
+        raise OptionError(f"{path}: use .parquet, .npz, or a folder's name for a dataset")
+    if path.exists():
+        raise OptionError(f"{path} is there already: choose another name")
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: there is no folder {path.parent}: make it first")
     rows = collection.columns(collection.table.schema.names, where)
     try:
         if suffix == ".parquet":
             import pyarrow.parquet as pq
 
             rows = rows.replace_schema_metadata(collection.table.schema.metadata)
-            atomic_write(place, lambda draft: pq.write_table(rows, draft))
+            atomic_write(path, lambda draft: pq.write_table(rows, draft))
         elif suffix == ".npz":
             if "spec" in rows.schema.names:
-                raise OptionError(f"{place} would hold two arrays called spec: use .parquet")
+                raise OptionError(f"{path} would hold two arrays called spec: use .parquet")
             arrays = {name: _array(rows[name]) for name in rows.schema.names}
             arrays["spec"] = np.array(collection.spec.to_json())
-            atomic_write(place, lambda draft: save_arrays(draft, arrays))
+            atomic_write(path, lambda draft: save_arrays(draft, arrays))
         else:
-            _save_dataset(collection, rows, place)
+            _save_dataset(collection, rows, path)
     except OSError as error:
-        raise OptionError(f"{place} can't be written ({error.strerror or error})") from error
+        raise OptionError(f"{path} can't be written ({error.strerror or error})") from error
     return len(rows)
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as NumPy has it, in the type that it has: times are UTC (datetime64).
+    """A column as a NumPy array of the same type; times are datetime64 in UTC.
 
-    Where nothing stands, texts are empty, times NaT; numbers and truths are then floats, and NaN.
+    Nulls become "" in text and NaT in times; integers and booleans with nulls become floats with
+    NaN.
     """
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_fixed_size_list(kind):
+    column_type = column.type
+    if pa.types.is_fixed_size_list(column_type):
         flat = column.combine_chunks().flatten()
-        return np.asarray(flat.to_numpy(zero_copy_only=False).reshape(-1, kind.list_size))
-    if pa.types.is_string(kind):
+        return np.asarray(flat.to_numpy(zero_copy_only=False).reshape(-1, column_type.list_size))
+    if pa.types.is_string(column_type):
         return np.array(column.fill_null("").to_pylist(), np.str_)
-    if column.null_count and not pa.types.is_temporal(kind):
-        whole = pa.types.is_boolean(kind) or pa.types.is_integer(kind)
-        column = column.cast(pa.float64(), safe=False) if whole else column
+    if column.null_count and (pa.types.is_boolean(column_type) or pa.types.is_integer(column_type)):
+        column = column.cast(pa.float64(), safe=False)
     return np.asarray(column.to_numpy())
 
 
-def _save_dataset(collection: WindowTable, rows: Any, place: Path) -> None:
+def _save_dataset(collection: WindowTable, rows: Any, path: Path) -> None:
     try:
         import datasets
     except ImportError as error:
         raise MissingExtraError("a dataset's folder", "datasets") from error
-    barred = datasets.are_progress_bars_disabled()
+    bars_were_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         dataset = datasets.Dataset(rows)
@@ -90,7 +89,7 @@ def _save_dataset(collection: WindowTable, rows: Any, place: Path) -> None:
         if all(Source(source).is_local and Path(source).is_file() for source in sources):
             dataset = dataset.add_column("audio", [str(Path(s).resolve()) for s in sources])
             dataset = dataset.cast_column("audio", datasets.Audio())
-        dataset.save_to_disk(str(place))
+        dataset.save_to_disk(str(path))
     finally:
-        if not barred:
+        if not bars_were_disabled:
             datasets.enable_progress_bars()

@@ -1,11 +1,9 @@
-"""Recordings → rows of a collection: resumed where it ended, each recording whole or not at all."""
+"""Indexing: recordings → rows of a collection; resumable, each recording complete or absent."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,37 +14,29 @@ from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_listing import SourceListing
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
-from qwen_audio.inference.pooling import Pooled, Pooling
-from qwen_audio.inference.reader import Reading, read
 
-from .progress import IndexingProgress, IndexProgress, IndexSummary
+from .progress import IndexCounter, IndexProgress, IndexSummary
 from .records import (
     PendingSource,
     SourceVersion,
-    arrow_rows,
-    failed_states,
-    fitted,
-    known_extras,
-    known_states,
-    window_rows,
+    cast_manifest_columns,
+    failed_versions,
+    indexed_versions,
+    manifest_values,
+    recording_rows,
 )
-from .table import WindowTable, sql_text
+from .table import WindowTable
+from .writer import IndexWriter
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
-
     from qwen_audio.api.model import AudioModel
+    from qwen_audio.inference.pooling import Pooled, Pooling
+    from qwen_audio.inference.reader import Reading
 
-__all__ = ["fill", "pooled_windows"]
-
-_ROWS_A_COMMIT = 512
-_SECONDS_A_COMMIT = 2.0
-"""Whichever comes first is written: what a kill can lose besides the batch that is computed."""
-_COMMITS_A_TIDY = 200
-"""Every commit adds files to the table; so many of them are put together."""
+__all__ = ["encode_windows", "index_sources"]
 
 
-def fill(
+def index_sources(
     collection: WindowTable,
     model: AudioModel,
     found: SourceListing,
@@ -54,65 +44,83 @@ def fill(
     retry: bool = False,
     on_progress: Callable[[IndexProgress], None] | None = None,
 ) -> IndexSummary:
-    """Add windows of all recordings that `find_sources` found.
+    """Add the windows of all recordings that `find_sources` found.
 
-    What is there and unchanged (by size and time, else by hash) is not heard again, though what a
-    manifest says of it is written anew where it differs; what has changed is replaced; what failed
-    before is tried again when it has changed, or with `retry`. Columns that a manifest does not
+    Recordings that are unchanged (same size and modification time, else same hash) are not encoded
+    again, but manifest columns that differ are updated. Changed recordings are replaced. Failed
+    ones are tried again when they have changed, or with `retry`. Columns that a manifest does not
     have stay as they are.
 
     Raises:
         CollectionError: if the model is not the one of the collection.
-        OptionError: for a column of a manifest that can't stand in the collection.
+        OptionError: for a manifest column that can't be stored in the collection.
     """
+    from qwen_audio.inference.reader import read
+
     spec = collection.spec
     collection.check(model.spec(**spec.options))
-    tap, how = model.dimensions.tap(spec.tap), _pooling(spec)
-    examples = _examples(found.sources)
+    tap, pooling = model.dimensions.tap(spec.tap), _pooling(spec)
+    examples = _example_values(found.sources)
     collection.add_columns(examples)
-    sources = list(fitted(found.sources, collection.table.schema))
-    run = _Run(collection, tuple(examples), len(sources), retry, on_progress)
-    work = run.work(sources)
+    sources = list(cast_manifest_columns(found.sources, collection.table.schema))
+    run = _IndexRun(collection, tuple(examples), len(sources), retry, on_progress)
     readings = read(
         model.pipeline,
-        (item.open for item in work),
+        (pending.open for pending in run.pending(sources)),
         [tap],
-        how.window,
+        pooling.window,
         prompt_text=spec.prompt,
         window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
-        question=model.pipeline.prompts.render(None) if collection.describes else None,
+        question=model.pipeline.prompts.render(None) if collection.has_captions else None,
     )
     try:
         for reading in readings:
-            run.take(reading, lambda kept: how.recording([kept[tap]]))
+            run.add(reading, lambda pooled: pooling.recording([pooled[tap]]))
     finally:
-        run.commit()
+        run.writer.commit()
     return run.summary(found.skipped)
 
 
-def pooled_windows(
-    model: AudioModel, audio: Any, spec: EmbeddingSpec, config: WindowConfig
+def encode_windows(
+    model: AudioModel, audio: Any, spec: EmbeddingSpec
 ) -> list[Float32[np.ndarray, "width"]]:
-    """The vectors of one recording's windows, as `fill` makes them.
+    """The vectors of one recording's windows, encoded as `index_sources` does.
 
     Raises:
-        AudioError: if it can't be heard.
+        AudioError: if it can't be decoded.
     """
-    tap, how = model.dimensions.tap(spec.tap), _pooling(spec)
+    from qwen_audio.inference.reader import read
+
+    tap, pooling = model.dimensions.tap(spec.tap), _pooling(spec)
+    window_config = WindowConfig(spec.window_seconds, spec.hop_seconds)
     (reading,) = read(
-        model.pipeline, [audio], [tap], how.window, prompt_text=spec.prompt, window_config=config
+        model.pipeline,
+        [audio],
+        [tap],
+        pooling.window,
+        prompt_text=spec.prompt,
+        window_config=window_config,
     )
     if isinstance(reading, AudioError):
         raise reading
-    return [how.recording([kept[tap]]) for kept in reading.kept]
+    return [pooling.recording([pooled[tap]]) for pooled in reading.kept]
 
 
 def _pooling(spec: EmbeddingSpec) -> Pooling:
+    from qwen_audio.inference.pooling import Pooling
+
     options = spec.options
     return Pooling(options["pooling"], options["span"])
 
 
-class _Run:
+class _IndexRun:
+    """State of one index operation: what is stored, and what is being encoded.
+
+    Args:
+        columns: manifest columns of this run.
+        total: number of recordings.
+    """
+
     def __init__(
         self,
         collection: WindowTable,
@@ -121,169 +129,98 @@ class _Run:
         retry: bool,
         on_progress: Callable[[IndexProgress], None] | None,
     ) -> None:
-        self._collection, self._columns, self._retry = collection, columns, retry
+        self._collection, self._retry = collection, retry
         self._on_progress = on_progress
-        self._known = known_states(collection)
-        self._said = known_extras(collection, columns)
-        self._failing = failed_states(collection)
-        self._tally = IndexingProgress(total)
-        self._committed = time.monotonic()
-        self._commits = 0
-        self._begun: deque[PendingSource] = deque()
-        self._rows: list[dict[str, Any]] = []
-        self._new: list[PendingSource] = []
-        self._failed: list[tuple[PendingSource, str]] = []
-        self._notes: list[dict[str, Any]] = []
+        self._indexed = indexed_versions(collection)
+        self._stored_values = manifest_values(collection, columns)
+        self._failed_before = failed_versions(collection)
+        self._counter = IndexCounter(total)
+        self._in_progress: deque[PendingSource] = deque()
+        self.writer = IndexWriter(collection, columns, self._failed_before, self._counter)
 
-    def work(self, sources: Iterable[Source]) -> Iterator[PendingSource]:
-        """What is to be heard, in order; the rest is settled on the way."""
+    def pending(self, sources: Iterable[Source]) -> Iterator[PendingSource]:
+        """The sources to encode, in order; unchanged and unreachable ones are settled here."""
         for source in sources:
-            known = self._known.get(source.uri)
+            indexed = self._indexed.get(source.uri)
             try:
-                state = SourceVersion(*source.stat())
+                version = SourceVersion(*source.stat())
             except AudioError as error:
-                self._tally.failures[source.uri] = str(error)
-                self._failed.append(
-                    (PendingSource(source, SourceVersion(-1, ""), False), str(error))
-                )
+                self._fail(PendingSource(source, SourceVersion(-1, ""), indexed=False), error)
                 continue
-            if known is not None and (known.bytes, known.changed) == (state.bytes, state.changed):
-                self._leave(source, known, known)
+            if indexed is not None and (indexed.size_bytes, indexed.modified) == (
+                version.size_bytes,
+                version.modified,
+            ):
+                self._keep(source, indexed, version)
                 continue
-            failing = self._failing.get(source.uri)
-            if failing and not self._retry and failing[0] == state:
-                self._tally.failures[source.uri] = failing[1]
+            failed_before = self._failed_before.get(source.uri)
+            if failed_before and not self._retry and failed_before[0] == version:
+                self._counter.failures[source.uri] = failed_before[1]
                 continue
-            item = PendingSource(source, state, known is not None)
-            if known is not None and known.bytes == state.bytes and self._same(item, known):
-                self._leave(source, known, state)
+            pending = PendingSource(source, version, indexed=indexed is not None)
+            if (
+                indexed is not None
+                and indexed.size_bytes == version.size_bytes
+                and _same_content(pending, indexed)
+            ):
+                self._keep(source, indexed, version)
                 continue
-            self._begun.append(item)
-            yield item
+            self._in_progress.append(pending)
+            yield pending
 
-    def take(
+    def add(
         self,
         reading: Reading[Pooled] | AudioError,
         vector_of: Callable[[dict[Any, Pooled]], np.ndarray],
     ) -> None:
-        """Keep a recording's rows, or why there are none; write when enough has come together."""
-        item = self._begun.popleft()
+        """Queue the rows, or the error, of the next recording that `pending` gave."""
+        pending = self._in_progress.popleft()
         if isinstance(reading, AudioError):
-            self._tally.failures[item.source.uri] = str(reading)
-            self._failed.append((item, str(reading)))
+            self._fail(pending, reading)
         else:
-            self._rows += window_rows(item, reading, vector_of)
-            self._new.append(item)
-            self._tally.heard += 1
-            self._tally.audio_seconds += reading.recording.duration_seconds
-        late = time.monotonic() - self._committed > _SECONDS_A_COMMIT
-        if late or len(self._rows) >= _ROWS_A_COMMIT:
-            self.commit()
+            self.writer.add_recording(pending, recording_rows(pending, reading, vector_of))
+            self._counter.encoded += 1
+            self._counter.audio_seconds += reading.recording.duration_seconds
+        self.writer.commit_if_due()
         if self._on_progress is not None:
-            self._on_progress(self._tally.progress())
-
-    def commit(self) -> None:
-        """Write what waits: new rows and what they replace in one transaction."""
-        if self._new or self._notes:
-            with self._collection.writing() as table:
-                there = known_states(self._collection, [item.source.uri for item in self._new])
-                rows = [
-                    row
-                    for row in self._rows  # another indexer may have been faster
-                    if there.get(row["source"], SourceVersion(0, "")).content_hash
-                    != row["content_hash"]
-                ]
-                sources = sorted({row["source"] for row in rows})
-                replaced = [source for source in sources if source in there]
-                said = known_extras(self._collection, self._collection.further_columns, replaced)
-                rows = [{**said.get(row["source"], {}), **row} for row in rows]
-                batch = arrow_rows(table.schema, rows)
-                if replaced:
-                    listed = ", ".join(map(sql_text, sources))
-                    (
-                        table.merge_insert(["source", "window"])
-                        .when_matched_update_all()
-                        .when_not_matched_insert_all()
-                        .when_not_matched_by_source_delete(f"source IN ({listed})")
-                        .execute(batch)
-                    )
-                elif rows:
-                    table.add(batch)
-                if self._notes:
-                    self._write_notes(table)
-            self._tally.added += sum(not item.known for item in self._new)
-            self._tally.replaced += sum(item.known for item in self._new)
-        self._note_failures()
-        self._rows, self._new, self._notes, self._failed = [], [], [], []
-        self._committed = time.monotonic()
-        self._commits += 1
-        if self._commits % _COMMITS_A_TIDY == 0:
-            with self._collection.writing() as table:
-                table.optimize()
+            self._on_progress(self._counter.progress())
 
     def summary(self, skipped: tuple[str, ...]) -> IndexSummary:
-        """After the last commit."""
-        return self._tally.summary(self._collection.count(), skipped)
+        """The result, after the last commit."""
+        return self._counter.summary(self._collection.count(), skipped)
 
-    def _same(self, item: PendingSource, known: SourceVersion) -> bool:
-        """Whether a source that was touched still has the content it had."""
-        try:
-            item.open()
-        except AudioError:
-            return False
-        return item.state.content_hash == known.content_hash
+    def _fail(self, pending: PendingSource, error: AudioError) -> None:
+        self._counter.failures[pending.source.uri] = str(error)
+        self.writer.add_failure(pending, str(error))
 
-    def _leave(self, source: Source, known: SourceVersion, now: SourceVersion) -> None:
-        """Its bytes are those of before: at most its time, or what is said of it, is another."""
-        said = self._said.get(source.uri, {})
-        differs = any(not _same_value(value, said[name]) for name, value in source.extra.items())
-        if differs or known.changed != now.changed:
-            note = {"source": source.uri, "source_changed": now.changed}
-            self._notes.append({**note, **said, **source.extra})
+    def _keep(self, source: Source, indexed: SourceVersion, version: SourceVersion) -> None:
+        """Keep the rows of unchanged content; update time and manifest columns if they differ."""
+        stored = self._stored_values.get(source.uri, {})
+        differs = any(not _equal(value, stored[name]) for name, value in source.extra.items())
+        if differs or indexed.modified != version.modified:
+            row = {"source": source.uri, "source_changed": version.modified}
+            self.writer.add_update({**row, **stored, **source.extra})
         if differs:
-            self._tally.updated += 1
+            self._counter.updated += 1
         else:
-            self._tally.unchanged += 1
-
-    def _write_notes(self, table: Table) -> None:
-        """Of all windows of a recording, in one transaction."""
-        import pyarrow as pa
-
-        names = ("source", "source_changed", *self._columns)
-        schema = pa.schema([table.schema.field(name) for name in names])
-        notes = pa.Table.from_pylist(self._notes, schema)
-        table.merge_insert("source").when_matched_update_all().execute(notes)
-
-    def _note_failures(self) -> None:
-        settled = [item.source.uri for item in self._new if item.source.uri in self._failing]
-        if not (self._failed or settled):
-            return
-        now = datetime.now(UTC)
-        rows = [
-            {
-                "source": item.source.uri,
-                "reason": reason,
-                "source_bytes": item.state.bytes,
-                "source_changed": item.state.changed,
-                "failed_at": now,
-            }
-            for item, reason in self._failed
-        ]
-        with self._collection.writing():
-            table = self._collection.failures
-            if rows:
-                merge = table.merge_insert("source").when_matched_update_all()
-                merge.when_not_matched_insert_all().execute(rows)
-            if settled:
-                table.delete(f"source IN ({', '.join(map(sql_text, settled))})")
+            self._counter.unchanged += 1
 
 
-def _same_value(one: ColumnValue, other: ColumnValue) -> bool:
-    return one == other or (one != one and other != other)  # NaN is what differs from itself
+def _same_content(pending: PendingSource, indexed: SourceVersion) -> bool:
+    """Whether a source whose modification time differs has the hash it had."""
+    try:
+        pending.open()
+    except AudioError:
+        return False
+    return pending.version.content_hash == indexed.content_hash
 
 
-def _examples(sources: Iterable[Source]) -> dict[str, ColumnValue]:
-    """Of every further column of the manifests a value that says its type."""
+def _equal(one: ColumnValue, other: ColumnValue) -> bool:
+    return one == other or (one != one and other != other)  # NaN equals NaN here
+
+
+def _example_values(sources: Iterable[Source]) -> dict[str, ColumnValue]:
+    """Manifest column → a value of the type that holds all of its values."""
     examples: dict[str, ColumnValue] = {}
     for source in sources:
         for name, value in source.extra.items():

@@ -1,9 +1,10 @@
-"""Looking after a collection: what it holds, whether it is true, and taking it elsewhere."""
+"""Maintenance of a collection: statistics, list of recordings, prune, verify."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +13,35 @@ import numpy as np
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import AudioError, OptionError
 
-from .table import WindowTable, sql_text
+from .table import WindowTable, source_filter, sql_literal
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
 
-__all__ = ["Info", "VerifyReport", "info", "listing", "prune", "verify"]
+__all__ = ["CollectionInfo", "VerifyReport", "info", "list_recordings", "prune", "verify"]
 
-_SAME_COSINE = 0.999
-"""Between a vector and the same made anew: float16 keeps 1 − 1e-7 of it, other threads and
+_MIN_COSINE = 0.999
+"""Between a stored vector and the same encoded again: float16 costs 1e-7, other thread counts and
 processors the rest."""
 
-_ROWS_AT_ONCE = 8192
+_SOURCES_PER_DELETE = 8192
 
 
 @dataclass(frozen=True)
-class Info:
-    """What a collection holds. `dataclasses.asdict` gives plain data."""
+class CollectionInfo:
+    """Statistics of a collection. `dataclasses.asdict` gives plain data.
+
+    Attributes:
+        rows: windows.
+        sources: recordings.
+        failures: recordings that could not be decoded.
+        bytes: size of the table's folder.
+        vectors: Arrow type of the `vector` column.
+        captions: whether windows have captions.
+        indices: index → rows that are not in it yet (searches scan them as well).
+        version: of the Lance table.
+        fingerprint, spec: how the vectors are made.
+    """
 
     path: str
     rows: int
@@ -40,7 +53,6 @@ class Info:
     captions: bool
     columns: tuple[str, ...]
     indices: dict[str, int]
-    """Of each index the rows that it doesn't know yet (a search looks through them as well)."""
     version: int
     fingerprint: str
     spec: dict[str, Any]
@@ -48,12 +60,12 @@ class Info:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found.
+    """Result of `verify`.
 
     Attributes:
-        checked: sources of the sample.
-        lowest_cosine: between a stored vector and the same made anew.
-        problems: one line each; none: all is well.
+        checked: recordings encoded again.
+        lowest_cosine: the lowest cosine similarity between a stored vector and the new one.
+        problems: one message each; empty if there are none.
     """
 
     checked: int
@@ -61,21 +73,21 @@ class VerifyReport:
     problems: tuple[str, ...]
 
 
-def info(collection: WindowTable) -> Info:
-    """Count it."""
+def info(collection: WindowTable) -> CollectionInfo:
+    """Count rows, recordings, failures, seconds and bytes of the newest version."""
     table = collection.table
     table.checkout_latest()
-    first = collection.columns(["duration_seconds"], '"window" = 0')["duration_seconds"]
+    durations = collection.columns(["duration_seconds"], '"window" = 0')["duration_seconds"]
     stats = {index.name: table.index_stats(index.name) for index in table.list_indices()}
-    return Info(
+    return CollectionInfo(
         path=str(collection.path),
         rows=table.count_rows(),
-        sources=len(first),
+        sources=len(durations),
         failures=collection.failures.count_rows(),
-        audio_seconds=float(np.sum(first.to_numpy())) if len(first) else 0.0,
+        audio_seconds=float(np.sum(durations.to_numpy())) if len(durations) else 0.0,
         bytes=sum(file.stat().st_size for file in collection.path.rglob("*") if file.is_file()),
         vectors=str(table.schema.field("vector").type),
-        captions=collection.describes,
+        captions=collection.has_captions,
         columns=tuple(table.schema.names),
         indices={name: stat.num_unindexed_rows if stat else 0 for name, stat in stats.items()},
         version=table.version,
@@ -84,105 +96,122 @@ def info(collection: WindowTable) -> Info:
     )
 
 
-def listing(collection: WindowTable, where: str | None = None) -> list[dict[str, Any]]:
-    """Every source with its seconds, how many windows it has, and their captions; by name."""
+def list_recordings(collection: WindowTable, where: str | None = None) -> list[dict[str, Any]]:
+    """Source, `duration_seconds`, number of `windows` and `captions` of every recording, by source.
+
+    Raises OptionError for a condition that can't be used.
+    """
     names = ["source", "window", "start_seconds", "end_seconds", "duration_seconds", "caption"]
-    found: dict[str, dict[str, Any]] = {}
+    recordings: dict[str, dict[str, Any]] = {}
     rows = collection.columns(names, where).to_pylist()
     for row in sorted(rows, key=lambda row: int(row["window"])):
-        about = {"source": row["source"], "duration_seconds": row["duration_seconds"]}
-        entry = found.setdefault(row["source"], {**about, "windows": 0, "captions": []})
-        entry["windows"] += 1
+        new = {"source": row["source"], "duration_seconds": row["duration_seconds"]}
+        recording = recordings.setdefault(row["source"], {**new, "windows": 0, "captions": []})
+        recording["windows"] += 1
         if row["caption"] is not None:
-            said = {name: row[name] for name in ("start_seconds", "end_seconds", "caption")}
-            entry["captions"].append(said)
-    return [found[source] for source in sorted(found)]
+            caption = {name: row[name] for name in ("start_seconds", "end_seconds", "caption")}
+            recording["captions"].append(caption)
+    return [recordings[source] for source in sorted(recordings)]
 
 
 def prune(collection: WindowTable) -> list[str]:
-    """Delete the rows of sources that are gone. Returns these sources.
+    """Delete the rows of sources that no longer exist. Returns these sources.
 
-    A source that only can't be asked just now (a disk that isn't there, a network that is down)
-    is not told from one that is gone: mount it first.
+    A source that is only unreachable just now (a disk that isn't mounted, a network that is down)
+    counts as gone: mount it first.
     """
-    gone = [source for source in _sources(collection) if not _is_there(source)]
-    with collection.writing() as table:
-        for start in range(0, len(gone), _ROWS_AT_ONCE):
-            listed = ", ".join(map(sql_text, gone[start : start + _ROWS_AT_ONCE]))
-            table.delete(f"source IN ({listed})")
+    sources = sorted(set(collection.columns(["source"])["source"].to_pylist()))
+    gone = [source for source in sources if not _exists(source)]
+    with collection.locked() as table:
+        for start in range(0, len(gone), _SOURCES_PER_DELETE):
+            table.delete(source_filter(gone[start : start + _SOURCES_PER_DELETE]))
         failures = collection.failures
         for source in failures.to_arrow()["source"].to_pylist():
-            if not _is_there(source):
-                failures.delete(f"source = {sql_text(source)}")
+            if not _exists(source):
+                failures.delete(f"source = {sql_literal(source)}")
     return gone
 
 
 def verify(
     collection: WindowTable, model: AudioModel, *, sample: int = 20, seed: int = 0
 ) -> VerifyReport:
-    """Encode some sources again and compare; check counts, hashes and indices.
+    """Encode some recordings again and compare; check counts, hashes and indices.
 
     Args:
-        sample: how many, at most.
+        sample: at most so many recordings.
+        seed: of their random choice.
 
     Raises:
         CollectionError: if the model is not the one of the collection.
-        OptionError: for a sample of none.
+        OptionError: for a sample below 1.
     """
     if not isinstance(sample, int) or sample < 1:
         raise OptionError(f"sample={sample!r}: use a whole number from 1 on")
-    from qwen_audio.audio.window import WindowConfig
-
-    from .indexing import pooled_windows
-
-    spec = collection.spec
-    collection.check(model.spec(**spec.options))
-    state = info(collection)
-    problems = [f"index {n} lacks {k} of {state.rows} rows" for n, k in state.indices.items() if k]
+    collection.check(model.spec(**collection.spec.options))
+    stats = info(collection)
+    problems = [f"index {n} lacks {k} of {stats.rows} rows" for n, k in stats.indices.items() if k]
     keys = collection.columns(["source", "window"])
     pairs = list(zip(keys["source"].to_pylist(), keys["window"].to_pylist(), strict=True))
-    if len(set(pairs)) != len(pairs):
-        problems.append(f"{len(pairs) - len(set(pairs))} windows are there twice")
-    windows: dict[str, set[int]] = {}
+    problems += _window_problems(pairs)
+    sources = sorted({source for source, _ in pairs})
+    chosen = np.random.default_rng(seed).permutation(sources)[:sample].tolist()
+    lowest_cosine = 1.0
+    for source in chosen:
+        try:
+            for number, cosine in enumerate(_cosines(collection, model, source)):
+                lowest_cosine = min(lowest_cosine, cosine)
+                if cosine < _MIN_COSINE:
+                    problems.append(
+                        f"{source}#{number}: cosine {cosine:.5f} with its vector encoded again"
+                    )
+        except (AudioError, _MismatchError) as error:
+            problems.append(str(error))
+    return VerifyReport(len(chosen), lowest_cosine, tuple(problems))
+
+
+class _MismatchError(Exception):
+    """A recording no longer has the windows that were stored."""
+
+
+def _window_problems(pairs: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """Messages on duplicate and missing windows, from (source, window) of all rows."""
+    unique = set(pairs)
+    if len(unique) != len(pairs):
+        yield f"{len(pairs) - len(unique)} windows are there twice"
+    windows: dict[str, set[int]] = defaultdict(set)
     for source, window in pairs:
-        windows.setdefault(source, set()).add(window)
+        windows[source].add(window)
     for source, numbers in windows.items():
         if numbers != set(range(len(numbers))):
-            problems.append(f"{source} lacks windows among its {max(numbers) + 1}")
-    chosen = np.random.default_rng(seed).permutation(sorted(windows))[:sample].tolist()
-    lowest = 1.0
-    for source in chosen:
-        where = f"source = {sql_text(source)}"
-        rows = collection.columns(["window", "content_hash", "vector"], where).to_pylist()
-        rows.sort(key=lambda row: row["window"])
-        try:
-            audio, digest = Source(source).audio_input_and_hash()
-            anew = pooled_windows(
-                model, audio, spec, WindowConfig(spec.window_seconds, spec.hop_seconds)
-            )
-        except AudioError as error:
-            problems.append(str(error))
-            continue
-        if digest != rows[0]["content_hash"]:
-            problems.append(f"{source} has changed since it was indexed")
-            continue
-        if len(anew) != len(rows):
-            problems.append(f"{source} has {len(rows)} windows here and {len(anew)} made anew")
-            continue
-        for row, vector in zip(rows, anew, strict=True):
-            kept = np.asarray(row["vector"], np.float64)
-            cosine = float(kept @ vector / np.linalg.norm(kept) / np.linalg.norm(vector))
-            lowest = min(lowest, cosine)
-            if cosine < _SAME_COSINE:
-                problems.append(f"{source}#{row['window']}: cosine {cosine:.5f} with itself anew")
-    return VerifyReport(len(chosen), lowest, tuple(problems))
+            yield f"{source} lacks windows among its {max(numbers) + 1}"
 
 
-def _sources(collection: WindowTable) -> Sequence[str]:
-    return sorted(set(collection.columns(["source"])["source"].to_pylist()))
+def _cosines(collection: WindowTable, model: AudioModel, source: str) -> Iterator[float]:
+    """Cosine similarity of every stored window's vector with the same encoded again.
+
+    Raises:
+        AudioError: if the recording can't be decoded.
+        _MismatchError: if it has changed, or has another number of windows.
+    """
+    from .indexing import encode_windows
+
+    where = f"source = {sql_literal(source)}"
+    rows = collection.columns(["window", "content_hash", "vector"], where).to_pylist()
+    rows.sort(key=lambda row: row["window"])
+    audio, content_hash = Source(source).audio_input_and_hash()
+    vectors = encode_windows(model, audio, collection.spec)
+    if content_hash != rows[0]["content_hash"]:
+        raise _MismatchError(f"{source} has changed since it was indexed")
+    if len(vectors) != len(rows):
+        raise _MismatchError(
+            f"{source} has {len(rows)} windows here and {len(vectors)} encoded again"
+        )
+    for row, vector in zip(rows, vectors, strict=True):
+        stored = np.asarray(row["vector"], np.float64)
+        yield float(stored @ vector / np.linalg.norm(stored) / np.linalg.norm(vector))
 
 
-def _is_there(source: str) -> bool:
+def _exists(source: str) -> bool:
     try:
         Source(source).stat()
     except AudioError:

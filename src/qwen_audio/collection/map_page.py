@@ -1,4 +1,4 @@
-"""The page of a map: points to hover over, to colour by a column, and to click and hear."""
+"""HTML page of a projection: hover over points, colour them by a column, click to play."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["MapPage", "map_page"]
 
 
 def map_page(title: str, note: str, data: Mapping[str, Any], theme: Theme) -> str:
-    """One file that needs nothing beside it, but for sounds that are linked.
+    """A self-contained HTML page (audio may be linked).
 
     Args:
-        note: what is to be known of the map, in a line.
-        data: `x`, `y`, `labels`, `sounds` (an address a point, or null), `columns` (name →
-            {"values"}, for categories also "categories", of which values are indices), `colour`.
+        note: one line that explains the map.
+        data: `x`, `y`, `labels`, `audio_urls` (a URL a point, or null), `columns` (name →
+            {"values"}, for categories also "categories", into which values are indices), `colour`.
 
     Raises:
         MissingExtraError: without plotly.
@@ -46,9 +46,9 @@ def map_page(title: str, note: str, data: Mapping[str, Any], theme: Theme) -> st
     )
 
 
-def _options(columns: Sequence[str], chosen: str | None) -> str:
+def _options(columns: Sequence[str], selected: str | None) -> str:
     return "".join(
-        f'<option value="{escape(name)}"{" selected" * (name == chosen)}>{escape(name)}</option>'
+        f'<option value="{escape(name)}"{" selected" * (name == selected)}>{escape(name)}</option>'
         for name in columns
     )
 
@@ -70,27 +70,27 @@ select, button { font: inherit; color: inherit; background: $paper; border: 1px 
 #map { flex: 1; min-height: 300px; }
 footer { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: center; min-height: 4.2rem;
   padding: .6rem 1rem; border-top: 1px solid $faint; }
-#said { flex: 1 1 20rem; overflow-wrap: anywhere; }
+#label { flex: 1 1 20rem; overflow-wrap: anywhere; }
 audio { height: 36px; flex: 0 1 20rem; }
 :focus-visible { outline: 2px solid $mark; outline-offset: 2px; }
 </style></head><body>
 <header><h1>$title</h1>
 <label>Colour by <select id="colour">$options</select></label>
 <p>$note</p></header>
-<div id="map" role="img" aria-label="Map of the collection: near is alike"></div>
-<footer><button id="before" aria-label="Point before">◀</button>
-<button id="after" aria-label="Point after">▶</button>
-<p id="said" aria-live="polite">Click a point to hear it, or step with ◀ ▶.</p>
+<div id="map" role="img" aria-label="Map of the collection: nearby points are similar"></div>
+<footer><button id="previous" aria-label="Previous point">◀</button>
+<button id="next" aria-label="Next point">▶</button>
+<p id="label" aria-live="polite">Click a point to play it, or step with ◀ ▶.</p>
 <audio id="player" controls preload="none"></audio></footer>
 <script>$plotly</script>
 <script>
 "use strict";
 const data = $data;
-const shades = ["#4c8bf5", "#f28e2b", "#3aa76d", "#e15759", "#a77bd9", "#9c755f", "#e377c2",
+const palette = ["#4c8bf5", "#f28e2b", "#3aa76d", "#e15759", "#a77bd9", "#9c755f", "#e377c2",
   "#8a929c", "#c2b229", "#17becf", "#6b6ecf", "#b5cf6b", "#d6616b", "#ce6dbd"];
 const map = document.getElementById("map"), player = document.getElementById("player");
-const said = document.getElementById("said"), colour = document.getElementById("colour");
-let chosen = -1, stopAt = null;
+const label = document.getElementById("label"), colour = document.getElementById("colour");
+let selected = -1, stopAt = null;
 
 function trace(points, name, marker) {
   return { type: "scattergl", mode: "markers", name, x: points.map(i => data.x[i]),
@@ -108,51 +108,51 @@ function traces() {
     color: known.map(i => column.values[i]), colorscale: "Viridis", showscale: true,
     colorbar: { title: { text: column.label }, thickness: 14 } })];
   return [...column.categories.map((name, k) =>
-    trace(known.filter(i => column.values[i] === k), name, { color: shades[k % shades.length] })),
+    trace(known.filter(i => column.values[i] === k), name, { color: palette[k % palette.length] })),
     ...none];
 }
 function draw() {
-  const shown = traces();
+  const series = traces();
   const ring = { type: "scatter", mode: "markers", hoverinfo: "skip", showlegend: false,
-    x: chosen < 0 ? [] : [data.x[chosen]], y: chosen < 0 ? [] : [data.y[chosen]],
+    x: selected < 0 ? [] : [data.x[selected]], y: selected < 0 ? [] : [data.y[selected]],
     marker: { size: 18, color: "rgba(0,0,0,0)", line: { color: "$mark", width: 3 } } };
   const axis = { showgrid: false, zeroline: false, showticklabels: false, title: { text: "" } };
-  Plotly.react(map, [...shown, ring], { paper_bgcolor: "$paper", plot_bgcolor: "$paper",
+  Plotly.react(map, [...series, ring], { paper_bgcolor: "$paper", plot_bgcolor: "$paper",
     font: { color: "$ink" }, margin: { l: 10, r: 10, t: 44, b: 10 }, hovermode: "closest",
-    showlegend: shown.length > 1, xaxis: axis, yaxis: Object.assign({ scaleanchor: "x" }, axis),
-    uirevision: "kept", legend: { itemsizing: "constant" } },
+    showlegend: series.length > 1, xaxis: axis, yaxis: Object.assign({ scaleanchor: "x" }, axis),
+    uirevision: "constant", legend: { itemsizing: "constant" } },
     { responsive: true, displaylogo: false, scrollZoom: true });
 }
-function choose(point) {
-  chosen = (point + data.x.length) % data.x.length;
-  said.innerHTML = data.labels[chosen];
+function select(point) {
+  selected = (point + data.x.length) % data.x.length;
+  label.innerHTML = data.labels[selected];
   draw();
-  const sound = data.sounds[chosen];
+  const url = data.audio_urls[selected];
   player.pause();
-  if (!sound) {
-    said.innerHTML += " (no sound in this page)";
+  if (!url) {
+    label.innerHTML += " (no audio in this page)";
     player.removeAttribute("src");
     return;
   }
-  const [, end] = sound.startsWith("data:") ? [] : (sound.split("#t=")[1] || "").split(",");
+  const [, end] = url.startsWith("data:") ? [] : (url.split("#t=")[1] || "").split(",");
   stopAt = end ? Number(end) : null;
-  player.src = sound;
+  player.src = url;
   player.play().catch(() => {});
 }
 player.addEventListener("timeupdate", () => {
   if (stopAt !== null && player.currentTime >= stopAt) player.pause();
 });
 player.addEventListener("error", () => {
-  if (player.getAttribute("src")) said.innerHTML += " (this sound can't be played)";
+  if (player.getAttribute("src")) label.innerHTML += " (this audio can't be played)";
 });
 colour.addEventListener("change", draw);
-document.getElementById("before").addEventListener("click",
-  () => choose(chosen < 0 ? -1 : chosen - 1));
-document.getElementById("after").addEventListener("click", () => choose(chosen + 1));
+document.getElementById("previous").addEventListener("click",
+  () => select(selected < 0 ? -1 : selected - 1));
+document.getElementById("next").addEventListener("click", () => select(selected + 1));
 draw();
 map.on("plotly_click", event => {
   const point = event.points[0].customdata;
-  if (point !== undefined) choose(point);
+  if (point !== undefined) select(point);
 });
 </script></body></html>
 """
@@ -160,11 +160,12 @@ map.on("plotly_click", event => {
 
 @dataclass(frozen=True)
 class MapPage:
-    """A page that was written.
+    """Result of `Projection.write_html`.
 
     Attributes:
+        path: the file.
         audio: "embedded", "linked" or "none".
-        failures: why some windows have no sound in it.
+        failures: one error for each file whose audio could not be embedded.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""How far the filling of a collection is, and what it did."""
+"""Counts of an indexing run: while it goes on, as a snapshot, and at the end."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["IndexProgress", "IndexSummary", "IndexingProgress"]
+__all__ = ["IndexCounter", "IndexProgress", "IndexSummary"]
 
 
 @dataclass(frozen=True)
 class IndexProgress:
-    """How far it is: recordings heard, unchanged and failed, of `total`; seconds of audio."""
+    """Snapshot of a running index operation, as `on_progress` gets it.
+
+    Attributes:
+        total: number of recordings.
+        encoded, unchanged, failed: of these, the ones that are done.
+        audio_seconds: seconds of audio encoded.
+        elapsed_seconds: wall-clock time since the start.
+    """
 
     total: int
-    heard: int
+    encoded: int
     unchanged: int
     failed: int
     audio_seconds: float
@@ -23,13 +30,19 @@ class IndexProgress:
 
 @dataclass(frozen=True)
 class IndexSummary:
-    """What was done.
+    """Result of an index operation.
 
     Attributes:
-        unchanged: recordings that were there already, as they are.
-        updated: the same, but for what a manifest says of them, which was written anew.
-        failures: source → why it can't be heard, those of earlier runs that haven't changed too.
-        passed_over: files in the folders that are no audio by their suffix.
+        added: recordings that are new in the collection.
+        replaced: recordings whose content has changed.
+        unchanged: recordings that were in the collection already.
+        updated: recordings of the same content whose manifest columns were written again.
+        rows: rows in the collection afterwards.
+        audio_seconds: seconds of audio encoded.
+        elapsed_seconds: wall-clock time.
+        failures: source → why it can't be decoded, including failures of earlier runs whose files
+            haven't changed.
+        skipped: files in folders that are not audio by their suffix.
     """
 
     added: int
@@ -44,24 +57,24 @@ class IndexSummary:
 
 
 @dataclass
-class IndexingProgress:
-    """Counted while it goes on."""
+class IndexCounter:
+    """The counts that an index operation keeps while it runs."""
 
     total: int
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
     updated: int = 0
-    heard: int = 0
+    encoded: int = 0
     audio_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
 
     def progress(self) -> IndexProgress:
-        """Now."""
+        """A snapshot."""
         return IndexProgress(
             total=self.total,
-            heard=self.heard,
+            encoded=self.encoded,
             unchanged=self.unchanged + self.updated,
             failed=len(self.failures),
             audio_seconds=self.audio_seconds,
@@ -69,7 +82,7 @@ class IndexingProgress:
         )
 
     def summary(self, rows: int, skipped: tuple[str, ...]) -> IndexSummary:
-        """At the end, when the collection has so many rows."""
+        """The result, for a collection that now has so many rows."""
         return IndexSummary(
             added=self.added,
             replaced=self.replaced,

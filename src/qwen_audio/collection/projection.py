@@ -1,10 +1,10 @@
-"""A collection laid out in two dimensions: near is alike."""
+"""Two-dimensional projection of a collection's vectors: UMAP or PCA."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,23 +14,25 @@ from jaxtyping import Float32
 
 from qwen_audio.analysis.files import atomic_write, check_output_path
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
-from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_opus
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, CollectionError, MissingExtraError, OptionError
 
 from .map_page import MapPage, map_page
+from .records import SourceVersion, load_indexed
 from .table import WindowTable
 
-__all__ = ["Projection", "lay_out"]
+__all__ = ["Projection", "project"]
 
-UMAP_ROWS, MOST_ROWS = 16, 20_000
-"""UMAP looks at 15 neighbours of each; beyond the other a page is slow, and so is UMAP."""
-EMBEDDED_BYTES = 20e6
-"""Of sound in a page, at most: more opens slowly."""
-_MOST_CATEGORIES = 40
-_NOT_COLOURS = {
+UMAP_MIN_ROWS = 16
+"""UMAP uses 15 neighbours of each row."""
+MAX_ROWS = 20_000
+"""Beyond, UMAP and the page are slow."""
+MAX_EMBEDDED_BYTES = 20e6
+"""Of audio in a page: larger pages open slowly."""
+_MAX_CATEGORIES = 40
+_NOT_COLOURABLE = {
     "vector",
     "source",
     "window",
@@ -44,14 +46,14 @@ _UNITS = {"seconds": "s", "rate": "Hz"}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Projection:
-    """Windows of a collection, and where each lies; made by `Collection.map`.
+    """Two-dimensional coordinates of a collection's windows; made by `Collection.map`.
 
     Attributes:
         name: of the collection.
         method: "umap" or "pca".
-        points: shape (windows, 2): only distances between them mean something.
-        rows: the collection's columns for each, `vector` apart.
-        columns: those that the points can be coloured by.
+        points: coordinates without a unit; only distances mean something.
+        rows: for each point its row of the collection without `vector`.
+        columns: those that points can be coloured by.
     """
 
     name: str
@@ -64,7 +66,7 @@ class Projection:
         if len(self.points) != len(self.rows):
             raise ValueError(f"{len(self.points)} points for {len(self.rows)} rows")
 
-    def page(
+    def write_html(
         self,
         path: str | Path,
         *,
@@ -72,88 +74,94 @@ class Projection:
         colour: str | None = None,
         theme: ThemeName = "light",
     ) -> MapPage:
-        """Write the map as an .html page: hover, colour by a column, click to hear the window.
+        """Write the map as an .html page: hover, colour by a column, click to play the window.
 
         Args:
-            audio: "embed" puts every window's sound into the page (Opus, some 4 kB a second), so
-                that it can be passed on; "link" plays the files where they are; "none" neither. By
-                default it is embedded where all of it takes 20 MB at most, and linked where not.
+            audio: "embed" puts every window's audio into the page (Opus, 4 kB a second), so that
+                the page can be sent to others; "link" plays the files where they are; "none"
+                neither. By default it is embedded up to 20 MB, and linked beyond.
             colour: the column to colour by at first.
 
         Raises:
-            OptionError: for a column that is no choice, or sounds too large to be embedded.
+            OptionError: for a column that can't be coloured by, or too much audio to embed.
             MissingExtraError: without plotly.
         """
         target = check_output_path(path, (".html",))
-        text, how, failures = self.html(audio=audio, colour=colour, theme=theme)
+        text, audio_mode, failures = self.to_html(audio=audio, colour=colour, theme=theme)
         atomic_write(target, lambda draft: draft.write_text(text, encoding="utf-8"))
-        return MapPage(target, how, failures)
+        return MapPage(target, audio_mode, failures)
 
-    def html(
+    def to_html(
         self, *, audio: str | None = None, colour: str | None = None, theme: ThemeName = "light"
     ) -> tuple[str, str, tuple[str, ...]]:
-        """The page's text, what became of the sound, and why some windows have none."""
+        """The page, whether its audio is "embedded", "linked" or "none", and the errors of files
+        that could not be embedded. Arguments and errors are those of `write_html`."""
         if colour is not None and colour not in self.columns:
-            choices = ", ".join(self.columns) or "none: all rows are alike"
-            raise OptionError(f"colour={colour!r} is no column to colour by: choose of {choices}")
-        how = self._audio(audio)
-        sounds, failures = self._sounds(how)
-        first = colour or next(iter(self.columns), None)
+            choices = ", ".join(self.columns) or "none: all rows are the same"
+            raise OptionError(f"colour={colour!r} can't be coloured by: choose one of {choices}")
+        audio_mode = self._audio_mode(audio)
+        audio_urls, failures = self._audio_urls(audio_mode)
+        first_column = colour or next(iter(self.columns), None)
         data = {
             "x": [round(float(x), 4) for x in self.points[:, 0]],
             "y": [round(float(y), 4) for y in self.points[:, 1]],
             "labels": [_label(row) for row in self.rows],
-            "sounds": sounds,
-            "columns": {name: _coloured(name, self.values(name)) for name in self.columns},
-            "colour": first,
+            "audio_urls": audio_urls,
+            "columns": {name: _column_data(name, self.values(name)) for name in self.columns},
+            "colour": first_column,
         }
-        note = f"{len(self)} windows by {self.method.upper()}: near is alike; axes have no unit."
+        method = self.method.upper()
+        note = f"{len(self)} windows by {method}: nearby points are similar; axes have no unit."
         text = map_page(self.name, note, data, theme_of(theme))
-        return text, how, failures
+        return text, audio_mode, failures
 
     def values(self, column: str) -> list[Any]:
-        """Of one column, a value a window; `folder` is the one that the recording lies in."""
+        """A column's value for every window; besides the collection's columns `recording`, the
+        file's name, and `folder`, its parent folder's name."""
         if column == "folder":
             return [PurePath(row["source"]).parent.name for row in self.rows]
         if column == "recording":
             return [PurePath(row["source"]).name for row in self.rows]
         return [row[column] for row in self.rows]
 
-    def _audio(self, asked: str | None) -> str:
-        if asked not in (None, "embed", "link", "none"):
-            raise OptionError(f"audio={asked!r}: use 'embed', 'link' or 'none'")
+    def _audio_mode(self, audio: str | None) -> str:
+        if audio not in (None, "embed", "link", "none"):
+            raise OptionError(f"audio={audio!r}: use 'embed', 'link' or 'none'")
         seconds = sum(row["end_seconds"] - row["start_seconds"] for row in self.rows)
-        size = seconds * DATA_URI_BYTES_PER_SECOND
-        if asked == "embed" and size > EMBEDDED_BYTES:
+        size_bytes = seconds * DATA_URI_BYTES_PER_SECOND
+        if audio == "embed" and size_bytes > MAX_EMBEDDED_BYTES:
             raise OptionError(
-                f"audio='embed': {seconds:.0f} s of sound would take {size / 1e6:.0f} MB, and a "
-                f"page holds {EMBEDDED_BYTES / 1e6:.0f}: use 'link', or choose fewer (where=)"
+                f"audio='embed': {seconds:.0f} s of audio take {size_bytes / 1e6:.0f} MB, and "
+                f"a page holds {MAX_EMBEDDED_BYTES / 1e6:.0f}: use 'link', or fewer rows (where=)"
             )
-        if asked is None:
-            asked = "embed" if size <= EMBEDDED_BYTES else "link"
-        return {"embed": "embedded", "link": "linked", "none": "none"}[asked]
+        if audio is None:
+            audio = "embed" if size_bytes <= MAX_EMBEDDED_BYTES else "link"
+        return {"embed": "embedded", "link": "linked", "none": "none"}[audio]
 
-    def _sounds(self, how: str) -> tuple[list[str | None], tuple[str, ...]]:
-        if how == "none":
+    def _audio_urls(self, audio_mode: str) -> tuple[list[str | None], tuple[str, ...]]:
+        """For every point a data: URL, a link or None; and why some files could not be embedded."""
+        if audio_mode == "none":
             return [None] * len(self), ()
-        if how == "linked":
-            return [_address(row) for row in self.rows], ()
-        sounds: list[str | None] = [None] * len(self)
+        if audio_mode == "linked":
+            return [_link(row) for row in self.rows], ()
+        urls: list[str | None] = [None] * len(self)
         failures = []
-        of_source: dict[str, list[int]] = {}
-        for number, row in enumerate(self.rows):
-            of_source.setdefault(row["source"], []).append(number)
-        for source, numbers in of_source.items():  # each is decoded once
+        points_of: dict[str, list[int]] = {}
+        for point, row in enumerate(self.rows):
+            points_of.setdefault(row["source"], []).append(point)
+        for source, points in points_of.items():  # each file is decoded once
+            row = self.rows[points[0]]
+            version = SourceVersion(row["source_bytes"], row["source_changed"], row["content_hash"])
             try:
-                waveform = load_waveform(Source.from_path(source).audio_input())
+                waveform = load_indexed(Source(source), version)
             except AudioError as error:
                 failures.append(str(error))
                 continue
-            for number in numbers:
-                row = self.rows[number]
-                cut = waveform.samples_in(Window(row["start_seconds"], row["end_seconds"]))
-                sounds[number] = data_uri(encode_opus(cut)) if cut.size else None
-        return sounds, tuple(failures)
+            for point in points:
+                row = self.rows[point]
+                samples = waveform.samples_in(Window(row["start_seconds"], row["end_seconds"]))
+                urls[point] = data_uri(encode_opus(samples)) if samples.size else None
+        return urls, tuple(failures)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,15 +170,15 @@ class Projection:
         return f"Projection({self.name!r}, {len(self)} windows by {self.method})"
 
 
-def lay_out(
+def project(
     collection: WindowTable, *, method: str | None = None, seed: int = 0, where: str | None = None
 ) -> Projection:
-    """The windows of a collection in two dimensions.
+    """Two-dimensional projection of a collection's vectors.
 
     Args:
         method: "umap" (McInnes et al., 2018; 15 neighbours, cosine), or "pca", the two principal
-            components; by default UMAP, and PCA where there are fewer than 16 windows.
-        seed: of UMAP: the same gives the same map.
+            components; by default UMAP, and PCA for fewer than 16 windows.
+        seed: of UMAP; the same seed gives the same map.
         where: SQL over the columns.
 
     Raises:
@@ -186,51 +194,51 @@ def lay_out(
     count = collection.count(where)
     if not count:
         raise CollectionError(
-            f"{collection.path} has no rows{' that fit' * bool(where)} to lay out"
+            f"{collection.path} has no rows{' that fit' * bool(where)} to project"
         )
-    if count > MOST_ROWS:
+    if count > MAX_ROWS:
         raise OptionError(
-            f"{count} windows are too many for one page: choose {MOST_ROWS} or fewer with where="
+            f"{count} windows are too many for one page: select {MAX_ROWS} or fewer with where="
         )
-    if method == "umap" and count < UMAP_ROWS:
-        raise OptionError(f"UMAP of {count} windows: it takes {UMAP_ROWS} or more; use 'pca'")
-    method = method or ("umap" if count >= UMAP_ROWS else "pca")
+    if method == "umap" and count < UMAP_MIN_ROWS:
+        raise OptionError(f"UMAP of {count} windows: it takes {UMAP_MIN_ROWS} or more; use 'pca'")
+    method = method or ("umap" if count >= UMAP_MIN_ROWS else "pca")
     table = collection.columns(collection.table.schema.names, where)
     vectors = np.asarray(table["vector"].to_pylist(), np.float32)
     rows = table.drop_columns(["vector"]).to_pylist()
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
     points = (_umap if method == "umap" else _pca)(vectors[order], seed)
-    made = Projection(collection.path.name, method, points, tuple(rows[k] for k in order), ())
-    names = ["recording", "folder", *(n for n in table.schema.names if n not in _NOT_COLOURS)]
-    usable = tuple(name for name in names if _coloured(name, made.values(name)) is not None)
-    return Projection(made.name, method, points, made.rows, usable)
+    projection = Projection(collection.path.name, method, points, tuple(rows[k] for k in order), ())
+    names = ["recording", "folder", *(n for n in table.schema.names if n not in _NOT_COLOURABLE)]
+    columns = tuple(n for n in names if _column_data(n, projection.values(n)) is not None)
+    return replace(projection, columns=columns)
 
 
 def _umap(vectors: Float32[np.ndarray, "rows width"], seed: int) -> Float32[np.ndarray, "rows 2"]:
     with warnings.catch_warnings():
-        # That there is no TensorFlow, and that one processor is used where there is a seed.
+        # About TensorFlow, which is missing, and about one thread, which a seed requires.
         warnings.simplefilter("ignore")
         try:
             from umap import UMAP
         except ImportError as error:
             raise MissingExtraError("a map by UMAP", "map") from error
-        made = UMAP(
+        reducer = UMAP(
             n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
         )
-        return np.asarray(made.fit_transform(vectors), np.float32)
+        return np.asarray(reducer.fit_transform(vectors), np.float32)
 
 
 def _pca(vectors: Float32[np.ndarray, "rows width"], _seed: int) -> Float32[np.ndarray, "rows 2"]:
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     points = np.zeros((len(vectors), 2), np.float32)
-    found = min(2, len(sizes))
-    points[:, :found] = left[:, :found] * sizes[:found]
+    components = min(2, len(sizes))
+    points[:, :components] = left[:, :components] * sizes[:components]
     return points
 
 
-def _coloured(name: str, values: list[Any]) -> dict[str, Any] | None:
-    """A column as a page takes it, or None for one that would colour nothing."""
+def _column_data(name: str, values: list[Any]) -> dict[str, Any] | None:
+    """A column as `map_page` takes it, or None for one that can't be coloured by."""
     known = [value for value in values if value is not None]
     if len(set(known)) < 2:
         return None
@@ -239,25 +247,26 @@ def _coloured(name: str, values: list[Any]) -> dict[str, Any] | None:
         finite = [v if v is not None and math.isfinite(v) else None for v in values]
         return {"values": finite, "label": f"{name} ({unit})" if unit else name}
     categories = sorted({str(value) for value in known})
-    if len(categories) > _MOST_CATEGORIES or not all(isinstance(v, str | bool) for v in known):
+    if len(categories) > _MAX_CATEGORIES or not all(isinstance(v, str | bool) for v in known):
         return None
-    place = {category: number for number, category in enumerate(categories)}
+    indices = {category: index for index, category in enumerate(categories)}
     return {
-        "values": [None if value is None else place[str(value)] for value in values],
+        "values": [None if value is None else indices[str(value)] for value in values],
         "categories": [escape(category) for category in categories],
     }
 
 
 def _label(row: dict[str, Any]) -> str:
-    """What is shown of a window, as HTML."""
+    """HTML shown for a window: file name, time and caption."""
     window = Window(row["start_seconds"], row["end_seconds"])
     caption = f"<br>{escape(row['caption'])}" if row.get("caption") else ""
     return f"<b>{escape(PurePath(row['source']).name)}</b> {window}{caption}"
 
 
-def _address(row: dict[str, Any]) -> str | None:
+def _link(row: dict[str, Any]) -> str | None:
+    """URL of a window with a media fragment, for sources that a browser can play."""
     source = row["source"]
-    part = f"#t={row['start_seconds']:g},{row['end_seconds']:g}"
+    fragment = f"#t={row['start_seconds']:g},{row['end_seconds']:g}"
     if "://" not in source:
-        return Path(source).as_uri() + part
-    return source + part if source.startswith(("http://", "https://", "file://")) else None
+        return Path(source).as_uri() + fragment
+    return source + fragment if source.startswith(("http://", "https://", "file://")) else None

@@ -1,4 +1,4 @@
-"""A recording on its way into a collection: which version of it, and its windows as rows."""
+"""Recordings as rows of a collection: versions of sources, manifest columns, Arrow tables."""
 
 from __future__ import annotations
 
@@ -12,84 +12,115 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen_audio.audio.source import ColumnValue, Source
-from qwen_audio.errors import OptionError
-from qwen_audio.inference.pooling import Pooled
-from qwen_audio.inference.reader import Reading
+from qwen_audio.errors import AudioError, OptionError
 
-from .table import WindowTable, sql_text
+from .table import WindowTable, source_filter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from qwen_audio.audio.waveform import Waveform
+    from qwen_audio.inference.pooling import Pooled
+    from qwen_audio.inference.reader import Reading
+
 __all__ = [
     "PendingSource",
     "SourceVersion",
-    "arrow_rows",
-    "failed_states",
-    "fitted",
-    "known_extras",
-    "known_states",
-    "window_rows",
+    "cast_manifest_columns",
+    "failed_versions",
+    "indexed_versions",
+    "load_indexed",
+    "manifest_values",
+    "recording_rows",
+    "to_arrow_table",
 ]
 
 
 @dataclass(frozen=True)
 class SourceVersion:
-    """Which version of a source is meant."""
+    """Size, modification time (or ETag) and, once it was read, SHA-256 of a source."""
 
-    bytes: int
-    changed: str
+    size_bytes: int
+    modified: str
     content_hash: str = ""
 
 
 class PendingSource:
-    """One recording that is to be heard."""
+    """A recording that is to be encoded.
 
-    def __init__(self, source: Source, state: SourceVersion, known: bool) -> None:
-        self.source, self.state, self.known = source, state, known
+    Attributes:
+        source: where it is.
+        version: which version of it; the content hash is set by `open`.
+        indexed: whether the collection holds another version of it.
+    """
+
+    def __init__(self, source: Source, version: SourceVersion, *, indexed: bool) -> None:
+        self.source, self.version, self.indexed = source, version, indexed
 
     def open(self) -> Any:
-        """Called in a thread when its turn comes."""
-        audio, digest = self.source.audio_input_and_hash()
-        self.state = replace(self.state, content_hash=digest)
+        """Hash the file and return what `load_waveform` takes; called in a prefetch thread.
+
+        Raises:
+            AudioError: if it can't be read.
+        """
+        audio, content_hash = self.source.audio_input_and_hash()
+        self.version = replace(self.version, content_hash=content_hash)
         return audio
 
 
-def window_rows(
-    item: PendingSource,
+def load_indexed(source: Source, indexed: SourceVersion) -> Waveform:
+    """The waveform of a source, if it still has the content that was indexed.
+
+    It is hashed only where its size or modification time differs.
+
+    Raises:
+        AudioError: if it is gone, has changed, or can't be decoded.
+    """
+    from qwen_audio.audio.load import load_waveform
+
+    if source.stat() == (indexed.size_bytes, indexed.modified):
+        return load_waveform(source.audio_input())
+    audio, content_hash = source.audio_input_and_hash()
+    if content_hash != indexed.content_hash:
+        raise AudioError(f"{source.uri} has changed since it was indexed: index it again")
+    return load_waveform(audio)
+
+
+def recording_rows(
+    pending: PendingSource,
     reading: Reading[Pooled],
     vector_of: Callable[[dict[Any, Pooled]], np.ndarray],
 ) -> Iterator[dict[str, Any]]:
-    """Of one recording, a row a window: columns by name, the vector of length 1."""
-    about, now = reading.recording, datetime.now(UTC)
-    for number, (window, kept) in enumerate(zip(reading.windows, reading.kept, strict=True)):
-        vector = vector_of(kept).astype(np.float64)
+    """One row per window of a recording: columns by name, the vector of length 1."""
+    recording, now = reading.recording, datetime.now(UTC)
+    for number, (window, pooled) in enumerate(zip(reading.windows, reading.kept, strict=True)):
+        vector = vector_of(pooled).astype(np.float64)
         norm = math.sqrt(float(vector @ vector))
         yield {
-            **item.source.extra,
-            "source": item.source.uri,
+            **pending.source.extra,
+            "source": pending.source.uri,
             "window": number,
             "start_seconds": window.start_seconds,
             "end_seconds": window.end_seconds,
-            "duration_seconds": about.duration_seconds,
-            "sampling_rate": about.rate_hz,
-            "channels": about.channels,
-            "format": about.format,
-            "title": about.tags.get("title"),
-            "artist": about.tags.get("artist"),
-            "album": about.tags.get("album"),
+            "duration_seconds": recording.duration_seconds,
+            "sampling_rate": recording.rate_hz,
+            "channels": recording.channels,
+            "format": recording.format,
+            "title": recording.tags.get("title"),
+            "artist": recording.tags.get("artist"),
+            "album": recording.tags.get("album"),
             "caption": reading.said[number] if reading.said else None,
-            "source_bytes": item.state.bytes,
-            "source_changed": item.state.changed,
-            "content_hash": item.state.content_hash,
+            "source_bytes": pending.version.size_bytes,
+            "source_changed": pending.version.modified,
+            "content_hash": pending.version.content_hash,
             "indexed_at": now,
             "norm": norm,
             "vector": (vector / max(norm, 1e-30)).astype(np.float32),
         }
 
 
-def fitted(sources: Iterable[Source], schema: pa.Schema) -> Iterator[Source]:
-    """Recordings with the further columns of their manifests as the table's columns hold them.
+def cast_manifest_columns(sources: Iterable[Source], schema: pa.Schema) -> Iterator[Source]:
+    """The sources, with the values of their manifest columns cast to the table's types.
 
     Raises:
         OptionError: for a value that its column can't hold.
@@ -97,74 +128,76 @@ def fitted(sources: Iterable[Source], schema: pa.Schema) -> Iterator[Source]:
     import pyarrow as pa
 
     for source in sources:
-        extra = dict(source.extra)
-        for name, value in extra.items():
-            kind = schema.field(name).type
-            if value is not None and pa.types.is_string(kind) and not isinstance(value, str):
+        values = dict(source.extra)
+        for name, value in values.items():
+            column_type = schema.field(name).type
+            if value is not None and pa.types.is_string(column_type) and not isinstance(value, str):
                 value = json.dumps(value)
             try:
-                extra[name] = pa.scalar(value, kind).as_py()
+                values[name] = pa.scalar(value, column_type).as_py()
             except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
                 raise OptionError(
-                    f"column {name!r} holds {kind} in the collection, but {source.uri} has "
+                    f"column {name!r} holds {column_type} in the collection, but {source.uri} has "
                     f"{value!r} there: correct the manifest, or give the column another name"
                 ) from error
-        yield replace(source, extra=extra)
+        yield replace(source, extra=values)
 
 
-def arrow_rows(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
-    """As Arrow has them, in the columns of the table."""
+def to_arrow_table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
+    """The rows as an Arrow table of this schema; columns that rows don't have are null."""
     import pyarrow as pa
 
     columns = []
-    for column in schema:
-        values: list[Any] = [row.get(column.name) for row in rows]
-        if column.name == "vector":
+    for field in schema:
+        values: list[Any] = [row.get(field.name) for row in rows]
+        if field.name == "vector":
+            # Not `to_pandas_dtype()`, which needs pandas on pyarrow below 26.
+            dtype = np.float16 if pa.types.is_float16(field.type.value_type) else np.float32
             flat = np.concatenate(values) if values else np.zeros(0, np.float32)
-            numbers = pa.array(flat.astype(column.type.value_type.to_pandas_dtype()))
-            columns.append(pa.FixedSizeListArray.from_arrays(numbers, column.type.list_size))
+            numbers = pa.array(flat.astype(dtype))
+            columns.append(pa.FixedSizeListArray.from_arrays(numbers, field.type.list_size))
         else:
-            columns.append(pa.array(values, column.type))
+            columns.append(pa.array(values, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def known_states(
-    collection: WindowTable, sources: list[str] | None = None
+def indexed_versions(
+    collection: WindowTable, sources: Sequence[str] | None = None
 ) -> dict[str, SourceVersion]:
-    """Which version of each source is in the collection."""
-    rows = _first_rows(collection, ("source_bytes", "source_changed", "content_hash"), sources)
+    """Source → the version that the collection holds; of all sources, or of some."""
+    rows = _first_windows(collection, ("source_bytes", "source_changed", "content_hash"), sources)
     return {uri: SourceVersion(*values) for uri, values in rows}
 
 
-def known_extras(
-    collection: WindowTable, columns: Sequence[str], sources: list[str] | None = None
+def manifest_values(
+    collection: WindowTable, columns: Sequence[str], sources: Sequence[str] | None = None
 ) -> dict[str, dict[str, ColumnValue]]:
-    """What stands in columns of manifests, by source."""
-    rows = _first_rows(collection, columns, sources) if columns else ()
+    """Source → stored values of manifest columns, by column; of all sources, or of some."""
+    rows = _first_windows(collection, columns, sources) if columns else ()
     return {uri: dict(zip(columns, values, strict=True)) for uri, values in rows}
 
 
-def _first_rows(
-    collection: WindowTable, names: Sequence[str], sources: list[str] | None
+def _first_windows(
+    collection: WindowTable, names: Sequence[str], sources: Sequence[str] | None
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Of every source, or of some, and some columns of its first window."""
+    """Source and some columns of the first window, of every source or of some."""
     where = '"window" = 0'
     if sources is not None:
         if not sources:
             return
-        where += f" AND source IN ({', '.join(map(sql_text, sources))})"
+        where += f" AND {source_filter(sources)}"
     table = collection.columns(("source", *names), where)
     columns = (table[name].to_pylist() for name in ("source", *names))
     for uri, *values in zip(*columns, strict=True):
         yield uri, tuple(values)
 
 
-def failed_states(collection: WindowTable) -> dict[str, tuple[SourceVersion, str]]:
-    """Which version of each source could not be heard, and why."""
+def failed_versions(collection: WindowTable) -> dict[str, tuple[SourceVersion, str]]:
+    """Source → the version that could not be decoded, and why."""
     table = collection.failures.to_arrow()
     names = ("source", "source_bytes", "source_changed", "reason")
     columns = (table[name].to_pylist() for name in names)
     return {
-        uri: (SourceVersion(size, changed), reason)
-        for uri, size, changed, reason in zip(*columns, strict=True)
+        uri: (SourceVersion(size_bytes, modified), reason)
+        for uri, size_bytes, modified, reason in zip(*columns, strict=True)
     }

@@ -1,7 +1,8 @@
-"""Search in a collection: by sound, by the words of captions, by a row that is there already."""
+"""Search in a collection: by audio, by the words of captions, by a row of the collection."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,41 +14,45 @@ from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
 
-from .table import WindowTable, bad_condition, sql_text
+from .table import WindowTable, filter_error, sql_literal
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
     from qwen_audio.audio.inputs import AudioInput
 
 __all__ = [
-    "ANN_ROWS",
+    "ANN_MIN_ROWS",
     "SearchResult",
-    "nearest",
-    "refresh_indices",
-    "search",
-    "search_text",
-    "similar",
+    "full_text_search",
+    "search_by_audio",
+    "search_by_id",
+    "update_indices",
+    "vector_search",
 ]
 
-ANN_ROWS = 50_000
-"""Up to so many rows every vector is compared; from there on an index finds the likely ones."""
+ANN_MIN_ROWS = 50_000
+"""Up to so many rows every vector is compared; beyond, an approximate index is built."""
 
-_LIST_ROWS = 1024
-"""Rows a list of the index. Said as a size and not as a number of lists, for tidying up keeps to
-the size: a number it forgets, and joins lists until every search goes through all rows."""
-_LISTS_SHARE = 0.1
-"""Of the index's lists so many are looked through: recall@10 of .95 and more, measured."""
+_PARTITION_ROWS = 1024
+"""Target rows of an IVF partition. A size and not a number of partitions: `optimize` keeps to the
+size, but forgets a number and merges partitions until every search scans all rows."""
+_PROBED_SHARE = 0.1
+"""Share of the partitions that a search probes: recall@10 of at least .95, measured (`ann_search`
+in benchmarks/)."""
 _VECTOR_INDEX, _TEXT_INDEX = "vector_idx", "caption_idx"
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """One window that was found.
+    """One window that a search returned.
 
     Attributes:
-        score: the cosine with the query (1 is the same), or, for words, how well the caption fits
-            them (any positive number; only its order means something).
-        columns: all of its row, `vector` apart.
+        source: path or URI of the recording.
+        window: start and end in seconds.
+        score: cosine similarity with the query (1: the same direction); for full-text search the
+            BM25 score (positive; only its order means something).
+        caption: of the window, if the collection has captions.
+        columns: all columns of its row except `vector`.
     """
 
     source: str
@@ -58,7 +63,7 @@ class SearchResult:
 
     @property
     def id(self) -> str:
-        """What `similar` finds it by: the source, and where in it the window begins."""
+        """`source#number of the window`, as `Collection.search(id=…)` takes it."""
         return f"{self.source}#{self.columns['window']}"
 
     def __str__(self) -> str:
@@ -66,7 +71,7 @@ class SearchResult:
         return f"{self.score:.3f}  {self.source} at {self.window}{text}"
 
 
-def search(
+def search_by_audio(
     collection: WindowTable,
     model: AudioModel,
     audio: AudioInput,
@@ -76,103 +81,113 @@ def search(
     exact: bool = False,
     sampling_rate: int | None = None,
 ) -> list[SearchResult]:
-    """The windows that sound most like a recording, by the cosine of their vectors.
+    """The windows most similar to a recording, by cosine similarity, best first.
 
-    The recording's vector is made as those in the collection are, over all of it.
+    The recording becomes one vector, made with the collection's embedding spec and pooled over all
+    of its windows.
 
     Args:
         where: SQL over the columns, such as "duration_seconds > 5 AND artist = 'Ann'".
-        exact: compare every vector, also where there is an index.
+        exact: compare every vector, even where there is an index.
 
     Raises:
         CollectionError: if the model is not the one of the collection.
-        AudioError: if the recording can't be heard.
-        OptionError: for a condition that can't be read, or a bad limit.
+        AudioError: if the recording can't be decoded.
+        OptionError: for a condition that can't be used, or a bad limit.
     """
     options = collection.spec.options
     collection.check(model.spec(**options))
     vector = model.encode(audio, sampling_rate=sampling_rate, **options)
-    return nearest(collection, vector, where, limit, exact)
+    return vector_search(collection, vector, where, limit, exact)
 
 
-def similar(
+def search_by_id(
     collection: WindowTable,
-    row: str,
+    row_id: str,
     *,
     where: str | None = None,
     limit: int = 10,
     exact: bool = False,
 ) -> list[SearchResult]:
-    """The windows that sound most like one of the collection's own, itself left out.
+    """The windows most similar to one of the collection's own, without itself.
 
     Args:
-        row: a source (its first window), or source#window, as `SearchResult.id` gives it.
+        row_id: a source (its first window), or source#window, as `SearchResult.id` gives it.
 
     Raises:
         CollectionError: if there is no such row.
+        OptionError: for a condition that can't be used, or a bad limit.
     """
-    source, _, number = row.rpartition("#") if row.rpartition("#")[2].isdigit() else (row, "", "")
-    mine = f'source = {sql_text(Source.from_path(source).uri)} AND "window" = {int(number or 0)}'
-    found = collection.columns(["vector"], mine)["vector"].to_pylist()
-    if not found:
+    source, _, number = row_id.rpartition("#")
+    if not number.isdigit():
+        source, number = row_id, "0"
+    is_query = f'source = {sql_literal(Source.from_path(source).uri)} AND "window" = {int(number)}'
+    vectors = collection.columns(["vector"], is_query)["vector"].to_pylist()
+    if not vectors:
         raise CollectionError(
-            f"{collection.path} has no row {row!r}: give a source as `qwen-audio collection list` "
-            "shows it, with #1, #2, … for its later windows"
+            f"{collection.path} has no row {row_id!r}: give a source as `qwen-audio collection "
+            "list` shows it, with #1, #2, … for its later windows"
         )
-    vector = np.asarray(found[0], np.float32)
-    others = f"NOT ({mine})" + (f" AND ({where})" if where else "")
-    return nearest(collection, vector, others, limit, exact)
+    vector = np.asarray(vectors[0], np.float32)
+    other_rows = f"NOT ({is_query})" + (f" AND ({where})" if where else "")
+    return vector_search(collection, vector, other_rows, limit, exact)
 
 
-def search_text(
+def full_text_search(
     collection: WindowTable, text: str, *, where: str | None = None, limit: int = 10
 ) -> list[SearchResult]:
-    """The windows whose captions hold the words of a text, the best fit first.
+    """The windows whose captions contain words of a text, best first (BM25).
 
-    Words search captions, not vectors: this model's hidden states are no space that text and sound
-    share.
+    Captions are searched, not vectors: this model's hidden states are not an embedding space that
+    text and audio share.
 
     Raises:
         CollectionError: if the collection has no captions.
-        OptionError: for a text without words, or a condition that can't be read.
+        OptionError: for an empty text, a condition that can't be used, or a bad limit.
     """
-    if not collection.describes:
+    if not collection.has_captions:
         raise CollectionError(
-            f"{collection.path} has no captions to search for words in: index with --describe"
+            f"{collection.path} has no captions for full-text search: index with --describe"
         )
     if not text.strip():
-        raise OptionError("text is empty: give words that captions may hold")
+        raise OptionError("text is empty: give words to search for in captions")
     _check_limit(limit)
     if not any(index.name == _TEXT_INDEX for index in collection.table.list_indices()):
-        refresh_indices(collection)
+        update_indices(collection)
     query = collection.table.search(text, query_type="fts", fts_columns="caption").limit(limit)
-    return _hits(query, where, lambda row: float(row.pop("_score")))
+    return _run_query(query, where, lambda row: float(row.pop("_score")))
 
 
-def refresh_indices(collection: WindowTable) -> None:
-    """Tidy the files up and bring indices up to date: of words where there are captions, of
-    vectors beyond `ANN_ROWS` rows."""
+def update_indices(collection: WindowTable) -> None:
+    """Compact the table's files and create or update its indices.
+
+    Captions get a full-text index, vectors an IVF index of 8-bit vectors from `ANN_MIN_ROWS` on.
+    """
     from lancedb.index import FTS, IvfSq
 
-    with collection.writing() as table:
+    with collection.locked() as table:
         names = {index.name for index in table.list_indices()}
         rows = table.count_rows()
-        if collection.describes and rows and _TEXT_INDEX not in names:
+        if collection.has_captions and rows and _TEXT_INDEX not in names:
             table.create_index("caption", config=FTS(), name=_TEXT_INDEX)
-        if rows > ANN_ROWS and _VECTOR_INDEX not in names:
-            lists = IvfSq(distance_type="cosine", target_partition_size=_LIST_ROWS)
-            table.create_index("vector", config=lists, name=_VECTOR_INDEX)
+        if rows > ANN_MIN_ROWS and _VECTOR_INDEX not in names:
+            config = IvfSq(distance_type="cosine", target_partition_size=_PARTITION_ROWS)
+            table.create_index("vector", config=config, name=_VECTOR_INDEX)
         table.optimize(cleanup_older_than=timedelta(days=1))
 
 
-def nearest(
+def vector_search(
     collection: WindowTable,
     vector: Float32[np.ndarray, "width"],
     where: str | None,
     limit: int,
     exact: bool,
 ) -> list[SearchResult]:
-    """The rows whose vectors point most nearly where one does."""
+    """The rows whose vectors have the highest cosine similarity with a vector, best first.
+
+    Raises:
+        OptionError: for a condition that can't be used, or a bad limit.
+    """
     _check_limit(limit)
     collection.table.checkout_latest()
     indices = [index.name for index in collection.table.list_indices()]
@@ -181,24 +196,26 @@ def nearest(
     if exact or _VECTOR_INDEX not in indices:
         query = query.bypass_vector_index()
     else:
-        lists = collection.table.count_rows() / _LIST_ROWS
-        query = query.nprobes(max(8, round(_LISTS_SHARE * lists))).refine_factor(4)
-    return _hits(query.limit(limit), where, lambda row: 1.0 - float(row.pop("_distance")))
+        partitions = collection.table.count_rows() / _PARTITION_ROWS
+        query = query.nprobes(max(8, round(_PROBED_SHARE * partitions))).refine_factor(4)
+    return _run_query(query.limit(limit), where, lambda row: 1.0 - float(row.pop("_distance")))
 
 
-def _hits(query: Any, where: str | None, score_of: Any) -> list[SearchResult]:
+def _run_query(
+    query: Any, where: str | None, score_of: Callable[[dict[str, Any]], float]
+) -> list[SearchResult]:
     if where:
         query = query.where(where, prefilter=True)
     try:
         table = query.to_arrow()
     except (RuntimeError, ValueError, OSError) as error:
-        raise bad_condition(where, error) from error
-    hits = []
+        raise filter_error(where, error) from error
+    results = []
     for row in table.drop_columns(["vector"]).to_pylist():
         score = score_of(row)
         window = Window(row["start_seconds"], row["end_seconds"])
-        hits.append(SearchResult(row["source"], window, score, row["caption"], row))
-    return hits
+        results.append(SearchResult(row["source"], window, score, row["caption"], row))
+    return results
 
 
 def _check_limit(limit: Any) -> None:

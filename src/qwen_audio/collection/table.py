@@ -1,7 +1,8 @@
-"""The rows of a collection: a LanceDB table on disk of windows and their vectors, one Spec for all.
+"""LanceDB table of windows and their vectors: schema, metadata, locking and queries.
 
-`music.lance` is the table itself: Lance, LanceDB and what reads Lance open it as it is. Beside it
-lie `music.failures.lance`, the recordings that could not be heard, and a lock that writers hold.
+`music.lance` is the table itself: Lance, LanceDB and other tools that read Lance open it directly.
+Beside it are `music.failures.lance`, the recordings that could not be decoded, and the lock file of
+writers.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
 
-__all__ = ["OWN_COLUMNS", "WindowTable", "sql_text"]
+__all__ = ["STANDARD_COLUMNS", "WindowTable", "filter_error", "source_filter", "sql_literal"]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.lance")
-_SPEC = b"qwen_audio_spec"
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.lance")
+_METADATA_KEY = b"qwen_audio_spec"
 
-OWN_COLUMNS = (
+STANDARD_COLUMNS = (
     "source",
     "window",
     "start_seconds",
@@ -46,47 +47,55 @@ OWN_COLUMNS = (
     "norm",
     "vector",
 )
-"""What every collection has; columns of manifests stand beside them."""
+"""Columns of every collection; columns of manifests are added to them."""
 
 
-def sql_text(text: str) -> str:
-    """A text as SQL writes it."""
+def sql_literal(text: str) -> str:
+    """A string literal of SQL, quotes escaped."""
     return "'" + text.replace("'", "''") + "'"
 
 
+def source_filter(sources: Sequence[str]) -> str:
+    """The SQL condition that holds for the rows of these sources (at least one)."""
+    return f"source IN ({', '.join(map(sql_literal, sources))})"
+
+
 class WindowTable:
-    """A table of windows. Made by `create` or `open`.
+    """A LanceDB table with one row per window. Made by `create` or `open`.
 
     Rows hold `vector`, of length 1, and `norm`, its length before: vector × norm is what `encode`
     gives for the window alone.
 
     Attributes:
-        path: of the table.
+        path: of the table, a folder.
+        table: LanceDB's table.
         spec: how its vectors are made.
-        describes: whether its windows have captions.
+        has_captions: whether its windows have captions.
     """
 
-    def __init__(self, path: Path, table: Table, spec: EmbeddingSpec, *, describes: bool) -> None:
-        self.path, self.table, self.spec, self.describes = path, table, spec, describes
+    def __init__(
+        self, path: Path, table: Table, spec: EmbeddingSpec, *, has_captions: bool
+    ) -> None:
+        self.path, self.table, self.spec, self.has_captions = path, table, spec, has_captions
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
-        """Whether there is a table: more than the folder of one that was never finished."""
-        return any((_checked(path) / "_versions").glob("*.manifest"))
+        """Whether there is a table: more than the folder of one whose creation was interrupted."""
+        return any((_checked_path(path) / "_versions").glob("*.manifest"))
 
     @classmethod
     def open(cls, path: str | Path) -> WindowTable:
-        """Raises CollectionError if there is none, or it holds something else."""
-        place = _checked(path)
-        if not cls.exists(place):
-            raise CollectionError(f"{place}: no such collection: `qwen-audio index` makes one")
-        table = _opened(place)
+        """Raises CollectionError if there is none, or if it isn't a collection."""
+        table_path = _checked_path(path)
+        if not cls.exists(table_path):
+            raise CollectionError(f"{table_path}: no such collection: `qwen-audio index` makes one")
+        table = _open_table(table_path)
         metadata = table.schema.metadata or {}
-        if _SPEC not in metadata:
-            raise CollectionError(f"{place} is a Lance table, but not a collection of recordings")
-        settings = json.loads(metadata[_SPEC])
+        if _METADATA_KEY not in metadata:
+            raise CollectionError(f"{table_path} is a Lance table, but not a collection")
+        settings = json.loads(metadata[_METADATA_KEY])
         spec = EmbeddingSpec.of(**settings["spec"])
-        return cls(place, table, spec, describes=settings["describes"])
+        return cls(table_path, table, spec, has_captions=settings["describes"])
 
     @classmethod
     def create(
@@ -95,78 +104,88 @@ class WindowTable:
         spec: EmbeddingSpec,
         width: int,
         *,
-        describes: bool,
+        has_captions: bool,
         float32: bool = False,
     ) -> WindowTable:
-        """An empty collection. Raises CollectionError if it can't be written there."""
-        place = _checked(path)
+        """An empty table for vectors of `width` numbers, float16 or float32.
+
+        Raises:
+            CollectionError: if it can't be written there.
+            OptionError: for a name that doesn't end in .lance.
+        """
         import pyarrow as pa
 
-        numbers = pa.float32() if float32 else pa.float16()
-        schema = _schema(width, numbers).with_metadata(
+        table_path = _checked_path(path)
+        number_type = pa.float32() if float32 else pa.float16()
+        schema = _schema(width, number_type).with_metadata(
             {
-                _SPEC: json.dumps(
+                _METADATA_KEY: json.dumps(
                     {
                         "spec": dataclasses.asdict(spec),
                         "fingerprint": spec.fingerprint,
-                        "describes": describes,
-                        "vector": f"{numbers}, of length 1: times `norm` it is the vector",
+                        "describes": has_captions,
+                        "vector": f"{number_type}, of length 1: times `norm` it is the vector",
                     }
                 ).encode()
             }
         )
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            table = _database(place.parent).create_table(place.stem, schema=schema)
+            table_path.parent.mkdir(parents=True, exist_ok=True)
+            table = _connect(table_path.parent).create_table(table_path.stem, schema=schema)
         except (OSError, RuntimeError, ValueError) as error:
-            raise CollectionError(f"{place} can't be made ({error}): check the folder") from error
-        return cls(place, table, spec, describes=describes)
+            raise CollectionError(
+                f"{table_path} can't be created ({error}): check the folder"
+            ) from error
+        return cls(table_path, table, spec, has_captions=has_captions)
 
     def check(self, spec: EmbeddingSpec) -> None:
-        """Raises CollectionError, showing both, unless vectors of `spec` may stand here.
+        """Raises CollectionError, showing the differences, unless `spec` is the table's own.
 
-        A folder's revision is a digest of its checkpoint: what the folder is called matters not.
+        The revision of a checkpoint folder is a digest of its content, so the folder's name does
+        not matter.
         """
         if spec.revision == self.spec.revision:
             spec = dataclasses.replace(spec, model=self.spec.model)
         if spec.fingerprint == self.spec.fingerprint:
             return
-        mine, theirs = json.loads(self.spec.to_json()), json.loads(spec.to_json())
+        stored, requested = json.loads(self.spec.to_json()), json.loads(spec.to_json())
         differences = ", ".join(
-            f"{name} {mine[name]!r} here and {theirs[name]!r} asked for"
-            for name in mine
-            if mine[name] != theirs[name]
+            f"{name} {stored[name]!r} here and {requested[name]!r} asked for"
+            for name in stored
+            if stored[name] != requested[name]
         )
-        hint = f" (load with dtype={mine['dtype']!r})" if mine["dtype"] != theirs["dtype"] else ""
+        other_dtype = stored["dtype"] != requested["dtype"]
+        hint = f" (load with dtype={stored['dtype']!r})" if other_dtype else ""
         raise CollectionError(
-            f"{self.path} holds vectors of another Spec ({self.spec.fingerprint}, not "
+            f"{self.path} holds vectors of another embedding spec ({self.spec.fingerprint}, not "
             f"{spec.fingerprint}): {differences}; use its settings{hint}, or another collection"
         )
 
     @property
     def failures(self) -> Table:
-        """The recordings that could not be heard, one a row."""
+        """LanceDB's table of the recordings that could not be decoded, one row each."""
         import pyarrow as pa
 
-        place = self.path.with_name(f"{self.path.stem}.failures.lance")
-        if place.is_dir():
-            return _opened(place)
-        fields = ("source", "reason", "source_bytes:int", "source_changed", "failed_at:time")
-        types = {"": pa.string(), "int": pa.int64(), "time": pa.timestamp("us", "UTC")}
-        schema = pa.schema([(f.split(":")[0], types[f.partition(":")[2]]) for f in fields])
-        table: Table = _database(place.parent).create_table(
-            place.stem, schema=schema, exist_ok=True
+        failures_path = self.path.with_name(f"{self.path.stem}.failures.lance")
+        if failures_path.is_dir():
+            return _open_table(failures_path)
+        text, time = pa.string(), pa.timestamp("us", "UTC")
+        types = (text, text, pa.int64(), text, time)
+        names = ("source", "reason", "source_bytes", "source_changed", "failed_at")
+        schema = pa.schema(list(zip(names, types, strict=True)))
+        table: Table = _connect(failures_path.parent).create_table(
+            failures_path.stem, schema=schema, exist_ok=True
         )
         return table
 
     @property
-    def further_columns(self) -> tuple[str, ...]:
-        """Those that manifests have brought."""
-        return tuple(name for name in self.table.schema.names if name not in OWN_COLUMNS)
+    def manifest_columns(self) -> tuple[str, ...]:
+        """The columns that manifests have added."""
+        return tuple(name for name in self.table.schema.names if name not in STANDARD_COLUMNS)
 
     @contextmanager
-    def writing(self) -> Iterator[Table]:
-        """The newest state of the table, for one writer at a time, of this process or another."""
+    def locked(self) -> Iterator[Table]:
+        """The newest version of the table, for one writer at a time across processes."""
         from filelock import FileLock
 
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
@@ -174,27 +193,30 @@ class WindowTable:
             yield self.table
 
     def columns(self, names: Sequence[str], where: str | None = None) -> pa.Table:
-        """Some columns of all rows, or of those that a condition holds for.
+        """Some columns of all rows, or of those for which the SQL condition `where` holds.
 
-        Raises OptionError for a condition that can't be read.
+        Raises OptionError for a condition that can't be used.
         """
         query = self.table.search().select(list(names)).limit(self.table.count_rows())
         try:
             return (query.where(where) if where else query).to_arrow()
         except (RuntimeError, ValueError, OSError) as error:
             if where:
-                raise bad_condition(where, error) from error
+                raise filter_error(where, error) from error
             raise CollectionError(f"{self.path} can't be read ({error})") from error
 
     def count(self, where: str | None = None) -> int:
-        """Rows. Raises OptionError for a condition that can't be read."""
+        """Number of rows. Raises OptionError for a condition that can't be used."""
         try:
             return int(self.table.count_rows(where))
         except (RuntimeError, ValueError, OSError) as error:
-            raise bad_condition(where, error) from error
+            raise filter_error(where, error) from error
 
     def add_columns(self, examples: Mapping[str, Any]) -> None:
-        """Make room for columns of a manifest, of the types that the examples have."""
+        """Add the columns of a manifest that are missing, with the types of the example values.
+
+        Raises OptionError for the name of a standard column.
+        """
         import pyarrow as pa
 
         types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -203,67 +225,66 @@ class WindowTable:
             for name, value in examples.items()
             if name not in self.table.schema.names
         ]
-        taken = sorted(set(examples) & set(OWN_COLUMNS))
-        if taken:
+        reserved = sorted(set(examples) & set(STANDARD_COLUMNS))
+        if reserved:
             raise OptionError(
-                f"the manifest has a column {taken[0]!r}, which every collection has of its own: "
-                "give it another name"
+                f"the manifest has a column {reserved[0]!r}, which is a standard column of every "
+                "collection: give it another name"
             )
         if new:
-            with self.writing() as table:  # another indexer may have been faster
+            with self.locked() as table:  # another indexer may have added them meanwhile
                 missing = [field for field in new if field.name not in table.schema.names]
                 if missing:
                     table.add_columns(missing)
 
 
-def bad_condition(where: str | None, error: Exception) -> OptionError:
-    """What to say of an SQL condition that LanceDB refuses."""
-    said = " ".join(str(error).split())
-    reason = re.sub(r",? *(at )?/\S*\.rs.*|\. Valid fields are .*", "", said)
+def filter_error(where: str | None, error: Exception) -> OptionError:
+    """The error for an SQL condition that LanceDB refuses, without its stack of Rust files."""
+    message = " ".join(str(error).split())
+    reason = re.sub(r",? *(at )?/\S*\.rs.*|\. Valid fields are .*", "", message)
     return OptionError(
         f"where={where!r} can't be used ({reason[:300]}): it takes SQL over the columns, which "
         "`qwen-audio collection info` lists"
     )
 
 
-def _schema(width: int, numbers: pa.DataType) -> pa.Schema:
+def _schema(width: int, number_type: pa.DataType) -> pa.Schema:
     import pyarrow as pa
 
-    text, whole, real = pa.string(), pa.int64(), pa.float64()
     types = {
-        "source": text,
+        "source": pa.string(),
         "window": pa.int32(),
-        "start_seconds": real,
-        "end_seconds": real,
-        "duration_seconds": real,
+        "start_seconds": pa.float64(),
+        "end_seconds": pa.float64(),
+        "duration_seconds": pa.float64(),
         "sampling_rate": pa.int32(),
         "channels": pa.int32(),
-        "format": text,
-        "title": text,
-        "artist": text,
-        "album": text,
-        "caption": text,
-        "source_bytes": whole,
-        "source_changed": text,
-        "content_hash": text,
+        "format": pa.string(),
+        "title": pa.string(),
+        "artist": pa.string(),
+        "album": pa.string(),
+        "caption": pa.string(),
+        "source_bytes": pa.int64(),
+        "source_changed": pa.string(),
+        "content_hash": pa.string(),
         "indexed_at": pa.timestamp("us", "UTC"),
         "norm": pa.float32(),
-        "vector": pa.list_(numbers, width),
+        "vector": pa.list_(number_type, width),
     }
-    return pa.schema([(name, types[name]) for name in OWN_COLUMNS])
+    return pa.schema([(name, types[name]) for name in STANDARD_COLUMNS])
 
 
-def _checked(path: str | Path) -> Path:
-    place = Path(path)
-    if not _NAME.fullmatch(place.name):
+def _checked_path(path: str | Path) -> Path:
+    table_path = Path(path)
+    if not _TABLE_NAME.fullmatch(table_path.name):
         raise OptionError(
-            f"{place}: a collection's name ends in .lance and holds letters, digits, '.', '-' and "
-            "'_', such as music.lance"
+            f"{table_path}: a collection's name ends in .lance and consists of letters, digits, "
+            "'.', '-' and '_', such as music.lance"
         )
-    return place
+    return table_path
 
 
-def _database(folder: Path) -> Any:
+def _connect(folder: Path) -> Any:
     try:
         import lancedb
     except ImportError as error:
@@ -271,8 +292,8 @@ def _database(folder: Path) -> Any:
     return lancedb.connect(folder)
 
 
-def _opened(place: Path) -> Any:
+def _open_table(path: Path) -> Any:
     try:
-        return _database(place.parent).open_table(place.stem)
+        return _connect(path.parent).open_table(path.stem)
     except (OSError, RuntimeError, ValueError) as error:
-        raise CollectionError(f"{place} can't be opened as a Lance table ({error})") from error
+        raise CollectionError(f"{path} can't be opened as a Lance table ({error})") from error

@@ -212,7 +212,7 @@ class Downloads:
             "import qwen_audio as qa",
             "",
             f"laid_out = qa.Collection.open({place!r}).map()",
-            'laid_out.page("map.html")',
+            'laid_out.write_html("map.html")',
             "for (x, y), row in zip(laid_out.points, laid_out.rows):",
             '    print(x, y, row["source"], row["window"])',
         ]
