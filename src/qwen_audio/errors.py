@@ -1,6 +1,6 @@
-"""One tree of errors.
+"""Exception hierarchy.
 
-Every message is one line and says three things: what came, what is allowed, what to do next.
+Every message is one line that states what was given, what is allowed, and what to do next.
 The command line prints that line and nothing else.
 """
 
@@ -18,37 +18,42 @@ __all__ = [
 
 
 class QwenAudioError(Exception):
-    """Root of every error that this package raises on purpose."""
+    """Base class of all errors that this package raises deliberately."""
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())
 
 
 class AudioError(QwenAudioError, ValueError):
-    """The audio can't be heard in full: missing, undecodable, cut short, empty or not finite."""
+    """Audio that can't be processed in full: missing, undecodable, truncated, empty, not finite."""
 
 
 class TapError(QwenAudioError, ValueError):
-    """No such place on this model's line."""
+    """A tap that this model does not have, or a malformed tap name."""
 
 
 class OptionError(QwenAudioError, ValueError):
-    """An option has a value, or stands in a combination, that would not do what it says."""
+    """An option with an invalid value, or in a combination in which it would have no effect."""
 
 
 class CheckpointError(QwenAudioError):
-    """The checkpoint can't be found, or isn't exactly what its configuration promises."""
+    """A checkpoint that can't be found, or whose tensors don't match its configuration."""
 
 
 class CollectionError(QwenAudioError):
-    """The collection isn't there, can't be written, or was made with other settings."""
+    """A collection that doesn't exist, can't be written, or has another embedding spec."""
 
 
 class MissingExtraError(QwenAudioError, ImportError):
-    """An optional part of the package isn't installed; the message names the command."""
+    """An optional dependency isn't installed; the message has the command that installs it.
 
-    def __init__(self, need: str, extra: str) -> None:
+    Args:
+        feature: what needs it, as the message's subject.
+        extra: the package's extra that installs it.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
-            f"{need} needs the extra '{extra}', which is not installed: "
+            f"{feature} needs the extra '{extra}', which is not installed: "
             f"pip install 'qwen-audio-playground[{extra}]'"
         )

@@ -69,7 +69,7 @@ def message_of(audio: object) -> str:
 
 @pytest.mark.parametrize("name", LOSSLESS)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_lossless_formats_are_librosas(name: str, channels: int, tmp_path: Path) -> None:
+def test_lossless_formats_match_librosa(name: str, channels: int, tmp_path: Path) -> None:
     format_, subtype, endian = LOSSLESS[name]
     file = tmp_path / f"sound.{name}"
     file.write_bytes(write_wav(sound(0.513, 48_000, channels), 48_000, subtype, endian, format_))
@@ -85,7 +85,7 @@ def test_lossless_formats_are_librosas(name: str, channels: int, tmp_path: Path)
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("format_", ["WAV", "FLAC"])
-def test_every_rate_is_librosas(rate: int, channels: int, format_: str, tmp_path: Path) -> None:
+def test_every_rate_matches_librosa(rate: int, channels: int, format_: str, tmp_path: Path) -> None:
     file = tmp_path / "sound"
     seconds = 1.2345  # no whole number of anything
     file.write_bytes(write_wav(sound(seconds, rate, channels), rate, "PCM_16", container=format_))
@@ -96,8 +96,8 @@ def test_every_rate_is_librosas(rate: int, channels: int, format_: str, tmp_path
     assert ours.source_rate_hz == rate
 
 
-def test_long_recordings_are_resampled_without_seams(tmp_path: Path) -> None:
-    """Chunk by chunk, the resampler carries over; the ear would hear clicks otherwise."""
+def test_chunked_resampling_is_continuous(tmp_path: Path) -> None:
+    """The resampler carries its state from chunk to chunk; without it there would be clicks."""
     file = tmp_path / "long.wav"
     file.write_bytes(write_wav(sound(20, 44_100), 44_100))
     theirs, _ = librosa.load(file, sr=16_000)
@@ -109,7 +109,7 @@ def test_long_recordings_are_resampled_without_seams(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CONTAINERS)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_compressed_formats_sound_as_they_should(name: str, channels: int) -> None:
+def test_compressed_formats_are_close_to_the_original(name: str, channels: int) -> None:
     if name == "ogg":  # FFmpeg's own Vorbis encoder does stereo only
         data = write_wav(sound(2, 48_000, channels), 48_000, "VORBIS", container="OGG")
     else:
@@ -121,7 +121,7 @@ def test_compressed_formats_sound_as_they_should(name: str, channels: int) -> No
 
 
 @pytest.mark.parametrize("format_", ["mp4", "webm"])
-def test_a_film_is_heard(format_: str) -> None:
+def test_audio_of_a_video(format_: str) -> None:
     samples = sound(2, 48_000, 2)
     heard = load_waveform(with_picture(samples, container=format_))
     assert_sounds_like(heard.samples, expected(samples, 48_000))
@@ -179,7 +179,7 @@ class Streamed(io.RawIOBase):
         return self._data.read(size)
 
 
-def test_a_recording_is_the_same_from_anywhere(flac: Path) -> None:
+def test_every_kind_of_input_gives_the_same_samples(flac: Path) -> None:
     data = flac.read_bytes()
     wanted = load_waveform(flac)
     with flac.open("rb") as opened:
@@ -200,7 +200,7 @@ def test_a_recording_is_the_same_from_anywhere(flac: Path) -> None:
     assert given_as["buffer"].name == "BytesIO"
 
 
-def test_a_waveform_is_itself(flac: Path) -> None:
+def test_a_waveform_is_returned_unchanged(flac: Path) -> None:
     waveform = load_waveform(flac)
     assert load_waveform(waveform) is waveform
 
@@ -231,14 +231,14 @@ def test_a_pipe_is_read_to_its_end(name: str, tmp_path: Path) -> None:
         "noending",
     ],
 )
-def test_any_file_name_will_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusual_file_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(write_wav(sound(0.1, 16_000), 16_000))
     assert load_waveform(name).samples.size == 1600
     assert load_waveform(tmp_path / name).samples.size == 1600
 
 
-def test_data_of_unknown_length_is_read_to_its_end() -> None:
+def test_wav_of_unknown_length_is_decoded_to_its_end() -> None:
     """Writers that can't seek back leave sizes open: FFmpeg's WAV to a pipe has 0xFFFFFFFF."""
     samples = sound(0.5, 16_000)
     whole = bytearray(write_wav(samples, 16_000))
@@ -247,7 +247,7 @@ def test_data_of_unknown_length_is_read_to_its_end() -> None:
     assert load_waveform(bytes(whole)).samples.size == samples.size
 
 
-def test_what_follows_the_sound_does_not_matter() -> None:
+def test_trailing_data_is_ignored() -> None:
     data = write_wav(sound(0.5, 16_000), 16_000)
     assert load_waveform(data + b"junk" * 20).samples.size == 8000
     tagged = encode(sound(0.5, 48_000, 2), 48_000, "mp3") + b"TAG" + b"Some title".ljust(125, b"\0")
@@ -263,31 +263,31 @@ def test_no_such_file(tmp_path: Path) -> None:
     assert "no such file" in message_of(str(missing))
 
 
-def test_a_file_is_no_folder(flac: Path) -> None:
+def test_path_below_a_file(flac: Path) -> None:
     assert "no such file" in message_of(flac / "inside")
 
 
-def test_a_name_longer_than_names_can_be(tmp_path: Path) -> None:
+def test_too_long_a_file_name(tmp_path: Path) -> None:
     message = message_of(str(tmp_path / ("x" * 5000)))
     assert "can't be read" in message
     assert len(message) < 400
 
 
-def test_a_name_with_a_zero_byte() -> None:
+def test_file_name_with_a_null_byte() -> None:
     assert "can't be read" in message_of("song\0.wav")
 
 
-def test_a_folder(tmp_path: Path) -> None:
+def test_folder_is_an_error(tmp_path: Path) -> None:
     assert message_of(tmp_path).startswith(f"{tmp_path} is a folder")
 
 
-def test_a_device() -> None:
+def test_device_is_an_error() -> None:
     """/dev/zero has no end."""
     assert "neither a file nor a pipe" in message_of("/dev/zero")
 
 
 @pytest.fixture
-def nobody() -> Iterator[None]:
+def unprivileged_user() -> Iterator[None]:
     """Root may read everything: for a while, be somebody else."""
     if os.geteuid() != 0:
         yield
@@ -297,7 +297,7 @@ def nobody() -> Iterator[None]:
     os.setresuid(0, 0, 0)
 
 
-def test_a_file_that_may_not_be_read(nobody: None) -> None:
+def test_file_without_read_permission(unprivileged_user: None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "private.wav")
         file.write_bytes(write_wav(sound(0.1, 16_000), 16_000))
@@ -331,7 +331,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
         ("ftyp.m4a", b"\0\0\0\x10ftypM4A \0\0\0\0"),
     ],
 )
-def test_what_is_not_audio(name: str, content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_audio(name: str, content: bytes, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_bytes(content)
     assert message_of(file).startswith(f"{file} ")
@@ -348,14 +348,14 @@ def test_a_playlist_opens_no_other_file(flac: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_", ["mp4", "webm"])
-def test_a_silent_film(format_: str, tmp_path: Path) -> None:
+def test_video_without_an_audio_track(format_: str, tmp_path: Path) -> None:
     file = tmp_path / "film"
     file.write_bytes(with_picture(None, container=format_))
     assert message_of(file) == f"{file} has no audio track: use a file that holds audio"
 
 
 @pytest.mark.parametrize("format_", ["WAV", "AIFF", "FLAC", "W64", "AU", "OGG"])
-def test_a_valid_file_of_no_samples(format_: str, tmp_path: Path) -> None:
+def test_valid_file_without_samples(format_: str, tmp_path: Path) -> None:
     file = tmp_path / "nothing"
     subtype = "VORBIS" if format_ == "OGG" else "PCM_16"
     file.write_bytes(write_wav(np.zeros((1, 0), np.float32), 16_000, subtype, container=format_))
@@ -374,7 +374,7 @@ def test_samples_that_are_not_finite(value: float, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, 1, 999, 768_001, 1_000_000_000, 0xFFFF_FFFF])
-def test_absurd_rates(rate: int, tmp_path: Path) -> None:
+def test_implausible_rates(rate: int, tmp_path: Path) -> None:
     data = bytearray(write_wav(sound(0.1, 16_000), 16_000))
     data[24:28] = rate.to_bytes(4, "little")
     file = tmp_path / "odd.wav"
@@ -391,7 +391,7 @@ def with_channels(data: bytes, channels: int) -> bytes:
 
 
 @pytest.mark.parametrize("channels", [0, 65, 1000, 65_535])
-def test_absurd_numbers_of_channels(channels: int, tmp_path: Path) -> None:
+def test_implausible_channel_counts(channels: int, tmp_path: Path) -> None:
     file = tmp_path / "odd.wav"
     file.write_bytes(with_channels(write_wav(sound(0.1, 16_000), 16_000), channels))
     message = message_of(file)
@@ -400,13 +400,13 @@ def test_absurd_numbers_of_channels(channels: int, tmp_path: Path) -> None:
         assert "65 channels, but 1 to 64 are supported" in message
 
 
-def test_sixty_four_channels_are_many_but_not_absurd() -> None:
+def test_64_channels() -> None:
     samples = sound(0.5, 16_000, 64)
     heard = load_waveform(write_wav(samples, 16_000, "FLOAT"))
     np.testing.assert_allclose(heard.samples, samples.mean(axis=0), atol=1e-6, rtol=0)
 
 
-def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+def test_unknown_codec(tmp_path: Path) -> None:
     data = bytearray(write_wav(sound(0.5, 16_000), 16_000))
     data[20:22] = b"\x34\x12"
     file = tmp_path / "odd.wav"
@@ -415,12 +415,12 @@ def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [1_000, 4_000, 192_000, 384_000, 768_000])
-def test_the_edges_of_what_rates_can_be(rate: int) -> None:
+def test_limits_of_rates(rate: int) -> None:
     assert load_waveform(write_wav(sound(0.5, rate), rate)).samples.size == 8000
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1)])
-def test_a_recording_that_changes_on_its_way(rate: int, channels: int) -> None:
+def test_rate_or_channels_that_change_midway(rate: int, channels: int) -> None:
     """MP3s laid end to end: at the wrong rate the second would be heard too high or too low."""
     first = encode(sound(0.5, 48_000, 1), 48_000, "mp3")
     second = encode(sound(0.5, rate, channels), rate, "mp3")
@@ -432,7 +432,7 @@ def test_a_recording_that_changes_on_its_way(rate: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0])
-def test_ogg_streams_chained_are_heard_in_full(seconds: float) -> None:
+def test_chained_ogg_streams_are_decoded_in_full(seconds: float) -> None:
     chain = [encode(sound(seconds, 48_000, 2), 48_000, "opus") for _ in range(3)]
     assert load_waveform(b"".join(chain)).duration_seconds == 3 * seconds
 
@@ -454,7 +454,7 @@ def test_big_endian_wav(subtype: str, channels: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("subtype", "value"), [("FLOAT", 3e38), ("DOUBLE", 1e300)])
-def test_floats_beyond_all_bounds(subtype: str, value: float) -> None:
+def test_float_samples_beyond_the_limit(subtype: str, value: float) -> None:
     opened = io.BytesIO()
     soundfile.write(opened, np.full((8000, 2), value), 16_000, subtype=subtype, format="WAV")
     assert "holds NaN or infinite samples" in message_of(opened.getvalue())
@@ -489,7 +489,7 @@ UNCHECKED = {"mp3", "sndfile.mp3", "webm", "mkv", "film.webm"}
 """Formats without checksums, whose decoders may take forty zero bytes for sound."""
 
 
-def test_the_list_of_files_is_the_fixtures(files: dict[str, bytes]) -> None:
+def test_list_of_files_matches_the_fixture(files: dict[str, bytes]) -> None:
     assert sorted(files) == sorted(ALL_FILES)
     for data in files.values():
         assert load_waveform(data).duration_seconds == pytest.approx(2, abs=0.04)
@@ -497,7 +497,7 @@ def test_the_list_of_files_is_the_fixtures(files: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", ALL_FILES)
-def test_a_file_cut_short(name: str, share: float, files: dict[str, bytes], tmp_path: Path) -> None:
+def test_truncated_files(name: str, share: float, files: dict[str, bytes], tmp_path: Path) -> None:
     data = files[name][: int(len(files[name]) * share)]
     file = tmp_path / name
     file.write_bytes(data)
@@ -510,7 +510,7 @@ def test_a_file_cut_short(name: str, share: float, files: dict[str, bytes], tmp_
 @pytest.mark.parametrize(
     "name", [name for name in ALL_FILES if name not in LOSSLESS or "flac" in name]
 )
-def test_an_eighth_of_a_compressed_file_zeroed(
+def test_compressed_file_with_an_eighth_zeroed(
     name: str, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     data = bytearray(files[name])
@@ -536,7 +536,7 @@ def test_forty_bytes_zeroed(name: str, files: dict[str, bytes]) -> None:
 # Anything else: a Waveform or an AudioError.
 
 
-def hear(data: bytes) -> None:
+def load_or_audio_error(data: bytes) -> None:
     with contextlib.suppress(AudioError):
         waveform = load_waveform(data)
         assert isinstance(waveform, Waveform)
@@ -546,7 +546,7 @@ def hear(data: bytes) -> None:
 
 @given(st.binary(max_size=400))
 def test_random_bytes(data: bytes) -> None:
-    hear(data)
+    load_or_audio_error(data)
 
 
 MAGICS = [
@@ -560,8 +560,8 @@ MAGICS = [
 
 
 @given(st.sampled_from(MAGICS), st.binary(max_size=300))
-def test_random_bytes_that_begin_well(magic: bytes, data: bytes) -> None:
-    hear(magic + data)
+def test_random_bytes_after_a_valid_magic_number(magic: bytes, data: bytes) -> None:
+    load_or_audio_error(magic + data)
 
 
 @functools.cache
@@ -593,11 +593,11 @@ def test_valid_files_with_bytes_changed(
     for place, new in changes:
         start = int(place * (reach - 1))
         data[start : start + len(new)] = new
-    hear(bytes(data))
-    hear(bytes(data[: int(cut * len(data))]))
+    load_or_audio_error(bytes(data))
+    load_or_audio_error(bytes(data[: int(cut * len(data))]))
 
 
-def test_decoding_says_what_the_file_is(flac: Path) -> None:
+def test_decoder_metadata(flac: Path) -> None:
     decoding = AudioDecoder.from_path(flac)
     assert (decoding.rate_hz, decoding.channels, decoding.format) == (22_050, 2, "flac")
     chunks: Iterator[Samples] = decoding.chunks()

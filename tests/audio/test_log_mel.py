@@ -69,7 +69,7 @@ lengths = st.one_of(
 @example(479_840, 80, 0)
 @example(479_841, 128, 0)
 @example(480_000, 128, 0)
-def test_frames_are_the_extractors(length: int, bins: int, seed: int) -> None:
+def test_frames_equal_the_extractors(length: int, bins: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     level = 10 ** random.uniform(-4, 0)
     check(level * random.standard_normal(length), bins)
@@ -79,7 +79,7 @@ def test_frames_are_the_extractors(length: int, bins: int, seed: int) -> None:
 @given(lengths, st.integers(1, 700), st.sampled_from(BINS))
 @example(640, 1, 80)
 @example(479_520, 40, 80)
-def test_what_is_loud_at_the_very_end_counts(length: int, loud: int, bins: int) -> None:
+def test_a_peak_at_the_very_end_sets_the_maximum(length: int, loud: int, bins: int) -> None:
     """The extractor clamps 8 decades below the loudest frame, which may be the last or beyond."""
     random = np.random.default_rng(length)
     samples = 1e-7 * random.standard_normal(length)
@@ -121,7 +121,7 @@ def test_counts(samples: int, counts: tuple[int, int, int]) -> None:
     assert (mel, encoder_frame_count(mel), audio_token_count(mel)) == counts
 
 
-def test_counts_are_transformers() -> None:
+def test_counts_equal_transformers() -> None:
     encoder = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(d_model=8, encoder_layers=0))
     lengths: Any = torch.arange(1, 3001)
     theirs = encoder._get_feat_extract_output_lengths(lengths)
@@ -130,18 +130,18 @@ def test_counts_are_transformers() -> None:
 
 
 @pytest.mark.parametrize(("frames", "valid"), [(4, 0), (4, 5), (3001, 3000), (0, 0), (4, -1)])
-def test_a_spectrogram_holds_what_it_says(frames: int, valid: int) -> None:
+def test_log_mel_validates_its_frames(frames: int, valid: int) -> None:
     with pytest.raises(ValueError, match="valid frames"):
         LogMel(np.zeros((80, frames), np.float32), valid)
 
 
-def test_printing_shows_shapes_not_data() -> None:
+def test_repr_shows_shapes() -> None:
     held = LogMel(np.zeros((80, 101), np.float32), 100)
     assert repr(held) == "LogMel(80 bins × 101 frames, 100 of them audio)"
     assert (held.encoder_frames, held.audio_tokens) == (50, 25)
 
 
-def test_an_extractor_that_hears_the_same() -> None:
+def test_equivalent_extractor_is_accepted() -> None:
     for bins in BINS:
         check_extractor(extractor(bins), bins)
 
@@ -153,7 +153,7 @@ def test_an_extractor_that_hears_the_same() -> None:
         *(("dither", 0.1), ("feature_size", 64)),
     ],
 )
-def test_an_extractor_that_hears_differently(name: str, value: float) -> None:
+def test_different_extractor_is_rejected(name: str, value: float) -> None:
     other = WhisperFeatureExtractor(**{"feature_size": 80, name: value})
     with pytest.raises(CheckpointError, match=f"{name}={value}") as caught:
         check_extractor(other, 80)

@@ -30,7 +30,7 @@ def names(inputs: Sequence[str | Path], below: Path) -> list[str]:
     return [os.path.relpath(s.uri, below) for s in find_sources(inputs).sources]
 
 
-def test_a_folder_to_its_depth_and_what_lies_in_it_besides(folder: Path) -> None:
+def test_folders_are_searched_recursively(folder: Path) -> None:
     found = find_sources([folder])
     assert [os.path.relpath(source.uri, folder) for source in found.sources] == [
         "a.wav",
@@ -40,7 +40,7 @@ def test_a_folder_to_its_depth_and_what_lies_in_it_besides(folder: Path) -> None
     assert found.skipped == (str(folder / "notes.txt"),)
 
 
-def test_patterns_and_names(folder: Path) -> None:
+def test_globs_and_explicit_names(folder: Path) -> None:
     assert names([str(folder / "*.wav")], folder) == [".hidden.wav", "a.wav"]
     assert names([str(folder / "**/*.mp3")], folder) == ["deep/er/c.mp3"]
     assert names([str(folder / "dee*")], folder) == ["deep/er/c.mp3"]
@@ -50,7 +50,7 @@ def test_patterns_and_names(folder: Path) -> None:
     assert names([str(folder / "[1] take?.wav")], folder) == ["[1] take?.wav"]
 
 
-def test_each_once_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_are_unique_and_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str | Path] = [folder / "b.FLAC", folder, str(folder / "deep" / ".." / "a.wav")]
     assert names(given, folder) == ["b.FLAC", "a.wav", "deep/er/c.mp3"]
     monkeypatch.chdir(folder)
@@ -62,7 +62,7 @@ def test_a_pattern_without_matches_is_an_error(folder: Path) -> None:
         find_sources([str(folder / "*.ogg")])
 
 
-def test_tables_bring_their_columns(folder: Path) -> None:
+def test_manifests_keep_their_columns(folder: Path) -> None:
     csv = folder / "list.csv"
     csv.write_text(
         'file_name,label,year,loud,code\na.wav,"say ""hi"", you",1999,0.5,007\n'
@@ -97,13 +97,13 @@ def test_tables_bring_their_columns(folder: Path) -> None:
         ("a.jsonl", "\xff", "can't be read as a manifest"),
     ],
 )
-def test_bad_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_invalid_manifests(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(OptionError, match=message):
         find_sources([tmp_path / name])
 
 
-def test_addresses() -> None:
+def test_remote_uris() -> None:
     memory = fsspec.filesystem("memory")
     for name in ("a.wav", "b/c.ogg", "b/read.me"):
         memory.pipe(f"/music/{name}", name.encode())
@@ -134,7 +134,7 @@ def test_addresses() -> None:
         find_sources(["memory://nowhere/*.wav"])
 
 
-def test_a_file_and_its_states(folder: Path) -> None:
+def test_stat_and_hash_of_a_local_file(folder: Path) -> None:
     (source,) = find_sources([folder / "a.wav"]).sources
     size, changed = source.stat()
     assert (size, source.audio_input_and_hash()) == (
@@ -149,7 +149,7 @@ def test_a_file_and_its_states(folder: Path) -> None:
             access()
 
 
-def test_a_row_is_json(folder: Path) -> None:
+def test_extra_columns_are_json(folder: Path) -> None:
     """What a manifest said can be written down again."""
     (source,) = find_sources([{"source": str(folder / "a.wav"), "n": 1, "t": "é"}]).sources
     assert json.loads(json.dumps(dict(source.extra))) == {"n": 1, "t": "é"}

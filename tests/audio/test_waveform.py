@@ -42,7 +42,7 @@ def message_of(audio: Any, **options: Any) -> str:
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_arrays_are_mixed_and_resampled_as_librosa_does(rate: int, channels: int) -> None:
+def test_arrays_match_librosa(rate: int, channels: int) -> None:
     samples = sound(0.777, rate, channels)
     mono = samples.mean(axis=0)
     theirs = librosa.resample(mono, orig_sr=rate, target_sr=16_000, res_type="soxr_hq")
@@ -55,7 +55,7 @@ def test_arrays_are_mixed_and_resampled_as_librosa_does(rate: int, channels: int
 
 @given(st.integers(700, 50_000), st.sampled_from(RATES))
 @example(640 * 44_100 // 16_000 + 1, 44_100)
-def test_the_length_is_the_same_time(samples: int, rate: int) -> None:
+def test_resampled_length(samples: int, rate: int) -> None:
     length = -(-samples * 16_000 // rate)  # rounded up
     if length < 640:
         message_of(np.zeros(samples, np.float32), sampling_rate=rate)
@@ -65,7 +65,7 @@ def test_the_length_is_the_same_time(samples: int, rate: int) -> None:
         assert waveform.duration_seconds == pytest.approx(samples / rate, abs=1 / 16_000)
 
 
-def test_at_16_khz_samples_are_untouched() -> None:
+def test_samples_at_16_khz_are_unchanged() -> None:
     np.testing.assert_array_equal(load_waveform(HALF, sampling_rate=16_000).samples, HALF)
 
 
@@ -78,7 +78,7 @@ def test_integers_are_divided_by_full_scale(dtype: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [("int64", 2**62), ("uint64", 2**62), ("int32", 9000)])
-def test_integers_that_do_not_say_their_full_scale(dtype: str, scale: int) -> None:
+def test_integers_of_unknown_full_scale(dtype: str, scale: int) -> None:
     """16-bit samples in a wider type would be heard as silence."""
     array = (scale * (1 + HALF)).astype(dtype)
     if dtype == "int32":
@@ -88,7 +88,7 @@ def test_integers_that_do_not_say_their_full_scale(dtype: str, scale: int) -> No
     assert load_waveform(np.zeros(800, "int32"), sampling_rate=16_000).samples.max() == 0
 
 
-def test_a_batch_is_not_one_recording() -> None:
+def test_batches_are_rejected() -> None:
     assert "give several recordings as a list" in message_of(
         np.zeros((16, 8000)), sampling_rate=16_000
     )
@@ -110,7 +110,7 @@ def test_unsigned_integers_are_centred(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4", ">i2"])
-def test_any_float_and_either_byte_order(dtype: str) -> None:
+def test_float_dtypes_and_byte_orders(dtype: str) -> None:
     scale = 32_768 if "i" in dtype else 1
     array = (HALF * scale).astype(dtype)
     samples = load_waveform(array, sampling_rate=16_000).samples
@@ -141,11 +141,11 @@ class Array:
         return HALF.astype(np.float64)
 
 
-def test_anything_that_numpy_can_read() -> None:
+def test_objects_with_array_protocol() -> None:
     np.testing.assert_array_equal(load_waveform(Array(), sampling_rate=16_000).samples, HALF)
 
 
-def test_the_callers_array_is_left_alone() -> None:
+def test_input_array_is_not_modified() -> None:
     array = sound(0.5, 48_000, 2)
     before = array.copy()
     load_waveform(array, sampling_rate=48_000)
@@ -161,12 +161,12 @@ def test_arrays_without_a_rate() -> None:
     "rate",
     [0, -1, -16_000, 1, 999, 768_001, 1e9, 10**30, float("nan"), float("inf"), float("-inf")],
 )
-def test_absurd_rates(rate: float) -> None:
+def test_implausible_rates(rate: float) -> None:
     message = message_of(HALF, sampling_rate=rate)
     assert f"sampling rate {float(rate)} Hz, but 1000 to 768000 Hz is supported" in message
 
 
-def test_rates_need_not_be_whole() -> None:
+def test_fractional_rates() -> None:
     assert load_waveform(HALF, sampling_rate=15_999.5).samples.size == 8001
 
 
@@ -185,13 +185,13 @@ def test_rates_need_not_be_whole() -> None:
     ],
     ids=["bool", "complex", "object", "text", "time", "3-D", "0-D", "torch-bool", "torch-complex"],
 )
-def test_arrays_that_are_no_audio(array: Any) -> None:
+def test_arrays_of_wrong_shape_or_dtype(array: Any) -> None:
     message = message_of(array, sampling_rate=16_000)
     assert "is not audio: use numbers of shape (samples,) or (channels, samples)" in message
     assert message.startswith(f"array {tuple(array.shape)} of ")
 
 
-def test_samples_and_channels_the_wrong_way_round() -> None:
+def test_transposed_arrays() -> None:
     """soundfile's layout: 8000 channels of 2 samples, were it taken as it is."""
     message = message_of(np.zeros((8000, 2), np.float32), sampling_rate=16_000)
     assert "8000 rows" in message
@@ -199,7 +199,7 @@ def test_samples_and_channels_the_wrong_way_round() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 8000), (0, 0)])
-def test_arrays_of_nothing(shape: tuple[int, ...]) -> None:
+def test_empty_arrays(shape: tuple[int, ...]) -> None:
     message = message_of(np.zeros(shape, np.float32), sampling_rate=16_000)
     assert message.startswith(f"array {shape}")
 
@@ -214,13 +214,13 @@ def test_arrays_that_are_not_finite(value: float, rate: int) -> None:
     assert rate != 16_000 or "first at 0.250 s" in message
 
 
-def test_pcm_that_nobody_scaled() -> None:
+def test_unscaled_pcm() -> None:
     message = message_of((HALF * 32_768).astype(np.float32), sampling_rate=16_000)
     assert "but float samples lie in [-1, 1]" in message
     assert "32768 for 16 bit" in message
 
 
-def test_loud_is_not_wrong() -> None:
+def test_samples_above_full_scale_are_accepted() -> None:
     """Mixes of many tracks, and overshoots of lossy codecs, go beyond 1."""
     assert load_waveform(HALF * 8, sampling_rate=16_000).samples.max() > 4
 
@@ -229,7 +229,7 @@ def test_loud_is_not_wrong() -> None:
     ("rate", "too_few", "enough"),
     [(16_000, 639, 640), (48_000, 1917, 1918), (8_000, 319, 320), (44_100, 1761, 1762)],
 )
-def test_one_audio_token_is_the_least(rate: int, too_few: int, enough: int) -> None:
+def test_minimum_length_is_one_audio_token(rate: int, too_few: int, enough: int) -> None:
     assert load_waveform(np.zeros(enough, np.float32), sampling_rate=rate).samples.size == 640
     message = message_of(np.zeros(too_few, np.float32), sampling_rate=rate)
     assert message == (
@@ -237,7 +237,7 @@ def test_one_audio_token_is_the_least(rate: int, too_few: int, enough: int) -> N
     )
 
 
-def test_a_rate_where_none_belongs() -> None:
+def test_sampling_rate_with_files_is_an_error() -> None:
     data = write_wav(HALF[None], 16_000)
     for audio in ("song.wav", data, io.BytesIO(data)):
         message = message_of(audio, sampling_rate=16_000)
@@ -272,13 +272,13 @@ def test_files_that_cannot_be_read(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("audio", [None, [0.0] * 8000, {"array": HALF}, object(), len])
-def test_what_is_no_audio_at_all(audio: Any) -> None:
+def test_unsupported_types(audio: Any) -> None:
     message = message_of(audio)
     assert message.startswith(f"{type(audio).__name__!r} is not audio: give a path, bytes")
 
 
 @pytest.mark.parametrize("audio", [5, 0.5])
-def test_a_number_is_a_sample_of_something(audio: float) -> None:
+def test_single_numbers_are_rejected(audio: float) -> None:
     assert message_of(audio).startswith(f"{audio} is a number, not audio: a list holds several rec")
 
 
@@ -287,7 +287,7 @@ def test_a_generator_is_not_a_list() -> None:
 
 
 @pytest.mark.parametrize("rate", ["16000", True, None, 16_000j, [16_000], "'array'"])
-def test_rates_that_are_no_numbers(rate: Any) -> None:
+def test_sampling_rates_that_are_not_numbers(rate: Any) -> None:
     """In a process of its own: under pytest annotations are enforced before the code sees them."""
     script = (
         "import numpy as np\n"
@@ -329,13 +329,13 @@ def test_empty_standard_input() -> None:
 # Waveforms.
 
 
-def test_waveforms_print_shapes_not_data() -> None:
+def test_repr_shows_shapes() -> None:
     waveform = load_waveform(write_wav(sound(1.5, 44_100, 2), 44_100, container="FLAC"))
     assert repr(waveform).endswith(", 1.50 s, 24000 samples, from 44100 Hz × 2 flac)")
     assert len(repr(waveform)) < 100
 
 
-def test_waveforms_check_themselves() -> None:
+def test_waveform_validation() -> None:
     with pytest.raises(AudioError, match="holds no samples"):
         Waveform(np.zeros(0, np.float32))
     with pytest.raises(AudioError, match=r"lasts 39\.9 ms"):
@@ -352,22 +352,22 @@ def test_waveforms_check_themselves() -> None:
 
 
 @st.composite
-def windowings(draw: st.DrawFn) -> WindowConfig:
+def window_configs(draw: st.DrawFn) -> WindowConfig:
     window = draw(st.one_of(st.sampled_from([30, 10, 5, 1, 0.04]), st.floats(0.04, 30)))
     hop = draw(st.none() | st.just(window) | st.floats(max(0.04, window / 50), window))
     return WindowConfig(window, hop)
 
 
-@given(windowings(), st.integers(640, 2_000_000))
+@given(window_configs(), st.integers(640, 2_000_000))
 @example(WindowConfig(), 480_000)
 @example(WindowConfig(), 480_001)
 @example(WindowConfig(0.04), 641)
 @example(WindowConfig(1.0, 0.04), 640)
-def test_every_sample_is_heard(windowing: WindowConfig, size: int) -> None:
+def test_windows_cover_every_sample(window_config: WindowConfig, size: int) -> None:
     waveform = Waveform(np.arange(size, dtype=np.float32) / size)
-    windows = waveform.windows(windowing)
-    longest = round(windowing.window_seconds * 16_000)
-    hop = round(windowing.resolved_hop_seconds * 16_000)
+    windows = waveform.windows(window_config)
+    longest = round(window_config.window_seconds * 16_000)
+    hop = round(window_config.resolved_hop_seconds * 16_000)
     ends = [(round(w.start_seconds * 16_000), round(w.end_seconds * 16_000)) for w in windows]
 
     assert ends[0][0] == 0
@@ -395,7 +395,7 @@ def seconds_of(
     return [(w.start_seconds, w.end_seconds) for w in windows]
 
 
-def test_windows_by_example() -> None:
+def test_windows_of_examples() -> None:
     assert seconds_of(16_000) == [(0, 1)]
     assert seconds_of(480_000) == [(0, 30)]
     assert seconds_of(75 * 16_000) == [(0, 30), (30, 60), (60, 75)]
@@ -403,18 +403,18 @@ def test_windows_by_example() -> None:
     assert seconds_of(5 * 16_000, 2) == [(0, 2), (2, 4), (4, 5)]
 
 
-def test_a_rest_too_short_to_be_heard_reaches_back() -> None:
+def test_short_last_window_starts_earlier() -> None:
     assert seconds_of(480_000 + 1) == [(0, 30), (30 + 1 / 16_000 - 0.04, 30 + 1 / 16_000)]
 
 
 @pytest.mark.parametrize("window", [0, -1, 0.039, 30.001, 1e9, float("nan"), float("inf")])
-def test_windows_that_the_encoder_has_not(window: float) -> None:
+def test_window_lengths_outside_the_limits(window: float) -> None:
     with pytest.raises(OptionError, match=r"the encoder processes 0\.04 to 30 s at once"):
         WindowConfig(window)
 
 
 @pytest.mark.parametrize("hop", [0, -1, 0.039, 10.001, float("nan"), float("inf")])
-def test_hops_that_leave_audio_out(hop: float) -> None:
+def test_hops_longer_than_the_window(hop: float) -> None:
     with pytest.raises(OptionError, match="audio between windows would be left out"):
         WindowConfig(10, hop)
 
@@ -429,13 +429,11 @@ def test_hops_that_leave_audio_out(hop: float) -> None:
         (Window(36_000, 36_000.5), "10:00:00–10:00:00.50"),
     ],
 )
-def test_windows_print_as_clocks_do(window: Window, text: str) -> None:
+def test_windows_print_as_timecodes(window: Window, text: str) -> None:
     assert str(window) == text
 
 
-def test_what_is_longer_than_allowed_is_refused_without_decoding_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_max_seconds_stops_decoding_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = tmp_path / "long.wav"
     clip.write_bytes(write_wav(sound(3.0, 16_000), 16_000))
     assert load_waveform(clip, max_seconds=3.0).duration_seconds == 3.0
@@ -451,5 +449,5 @@ def test_what_is_longer_than_allowed_is_refused_without_decoding_all(
     with pytest.raises(AudioError, match=r"long\.wav is longer than the limit of 1 s"):
         load_waveform(clip, max_seconds=1.0)
     assert sum(heard) < 2 * 16_000
-    with pytest.raises(AudioError, match="is longer than 1 s"):
+    with pytest.raises(AudioError, match="is longer than the limit of 1 s"):
         load_waveform(np.zeros(17_000, np.float32), sampling_rate=16_000, max_seconds=1.0)

@@ -1,1 +1,1 @@
-"""Decoding, resampling, windows and the log-mel spectrogram."""
+"""Audio files and arrays: decoding, resampling, windows, log-mel spectrograms, sources."""

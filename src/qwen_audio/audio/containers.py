@@ -1,8 +1,8 @@
-"""Where a file says that it ends. FFmpeg believes the file's size instead, and so hears a file that
-was cut short as a shorter one; here it is told apart.
+"""Truncated container files (WAV, W64, CAF, Ogg, WebM, MP4), and WAV files in big-endian (RIFX).
 
-Every container is a row of parts with their lengths in front (chunks, boxes, pages); the last one
-must end inside the file. A writer that could not seek back leaves the length open: no evidence.
+Where a file is truncated, FFmpeg silently decodes a shorter recording. Containers are sequences of
+sections (chunks, boxes, pages) that state their lengths; the last section must end inside the file.
+Writers that can't seek back leave a length open, which is no evidence of truncation.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ import numpy as np
 
 __all__ = ["as_little_endian_wav", "bytes_missing", "is_big_endian_wav", "states_mp3_length"]
 
-# What writers that can't seek back put into a header of 32 bits for "until the end".
+# Lengths from here on mean "until the end": writers that can't seek back leave them in headers.
 _OPEN_32_BIT = 0x7FFF_F000
 _OPEN_64_BIT = 1 << 63
 
-_MAX_PARTS = 100_000
-"""Parts looked at before giving up: a file of empty ones must not take for ever."""
+_MAX_SECTIONS = 100_000
+"""Sections read before giving up, so that a file of empty ones takes bounded time."""
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-# Format, channels, rate, bytes a second, bytes a frame, bits; then, where the format is extensible,
-# the extension's size, valid bits, speakers, and the first three fields of the format's GUID.
-_WAV_FORMAT = (2, 2, 4, 4, 2, 2, 2, 2, 4, 4, 2, 2)
+# Bytes of each field in a WAV format chunk: format, channels, rate, bytes per second, bytes per
+# frame, bits; in WAVE_FORMAT_EXTENSIBLE also the extension's size, valid bits, channel mask, and
+# the first three fields of the subformat's GUID.
+_WAV_FORMAT_WIDTHS = (2, 2, 4, 4, 2, 2, 2, 2, 4, 4, 2, 2)
 _EBML = bytes.fromhex("1a45dfa3")
 
 
 def bytes_missing(file: str | BufferedIOBase) -> int:
-    """At least so many bytes are missing at the file's end; 0 where it says nothing of its end."""
+    """At least so many bytes are missing at the file's end; 0 if complete or of unstated length."""
     if isinstance(file, str):
         if not Path(file).is_file():
-            return 0  # a pipe or a device has no end to look at
+            return 0  # the end of a pipe or a device can't be read
         with Path(file).open("rb") as opened:
             return bytes_missing(opened)
     head = _read(file, 0, 16)
@@ -57,7 +58,7 @@ def bytes_missing(file: str | BufferedIOBase) -> int:
 
 
 def is_big_endian_wav(file: str | BufferedIOBase) -> bool:
-    """Whether it is a WAV with its bytes the other way round (RIFX)."""
+    """Whether it is a WAV file in big-endian byte order (RIFX)."""
     if isinstance(file, str):
         with Path(file).open("rb") as opened:
             return is_big_endian_wav(opened)
@@ -67,10 +68,10 @@ def is_big_endian_wav(file: str | BufferedIOBase) -> bool:
 
 
 def as_little_endian_wav(file: str | BufferedIOBase) -> io.BytesIO:
-    """A RIFX file as the RIFF file that it mirrors: FFmpeg takes its samples for little-endian.
+    """A RIFX file as the equivalent RIFF file, as FFmpeg reads RIFX samples as little-endian.
 
-    Only format and samples are taken along. Lengths stay as they are stated, so that what is
-    missing at the end is still missed.
+    Only the format and data chunks are copied. Stated lengths stay as they are, so that
+    `bytes_missing` still finds a truncated file.
     """
     if isinstance(file, str):
         with Path(file).open("rb") as opened:
@@ -79,40 +80,43 @@ def as_little_endian_wav(file: str | BufferedIOBase) -> io.BytesIO:
     data = file.read()
     chunks: dict[bytes, bytes] = {}
     lengths: dict[bytes, int] = {}
-    place = 12
-    while place + 8 <= len(data) and len(chunks) < _MAX_PARTS:
-        name, length = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "big")
-        chunks.setdefault(name, data[place + 8 : place + 8 + length])
+    offset = 12
+    while offset + 8 <= len(data) and len(chunks) < _MAX_SECTIONS:
+        name = data[offset : offset + 4]
+        length = int.from_bytes(data[offset + 4 : offset + 8], "big")
+        chunks.setdefault(name, data[offset + 8 : offset + 8 + length])
         lengths.setdefault(name, length)
-        place += 8 + length + length % 2
-    form = chunks.get(b"fmt ", b"")
-    channels = max(1, int.from_bytes(form[2:4], "big"))
-    width = int.from_bytes(form[12:14], "big") // channels
-    samples = chunks.get(b"data", b"")
-    parts = [(b"fmt ", _fields_turned(form, _WAV_FORMAT), len(form))]
-    parts.append((b"data", _turned(samples, width), lengths.get(b"data", 0)))
+        offset += 8 + length + length % 2
+    wav_format = chunks.get(b"fmt ", b"")
+    channels = max(1, int.from_bytes(wav_format[2:4], "big"))
+    sample_bytes = int.from_bytes(wav_format[12:14], "big") // channels
+    samples = _swap_samples(chunks.get(b"data", b""), sample_bytes)
+    little_endian = [
+        (b"fmt ", _swap_fields(wav_format, _WAV_FORMAT_WIDTHS), len(wav_format)),
+        (b"data", samples, lengths.get(b"data", 0)),
+    ]
     body = b"".join(
         name + length.to_bytes(4, "little") + content + b"\0" * (length % 2)
-        for name, content, length in parts
+        for name, content, length in little_endian
     )
     return io.BytesIO(b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WAVE" + body)
 
 
-def _fields_turned(data: bytes, widths: tuple[int, ...]) -> bytes:
-    """Fields of these widths one after another, each turned around; what follows stays."""
-    turned, place = b"", 0
+def _swap_fields(data: bytes, widths: tuple[int, ...]) -> bytes:
+    """Swaps the byte order of consecutive fields of these widths; the rest stays as it is."""
+    swapped, offset = b"", 0
     for width in widths:
-        turned += data[place : place + width][::-1]
-        place += width
-    return turned + data[place:]
+        swapped += data[offset : offset + width][::-1]
+        offset += width
+    return swapped + data[offset:]
 
 
-def _turned(samples: bytes, width: int) -> bytes:
-    """Samples of `width` bytes, each turned around; an incomplete one at the end is dropped."""
-    if width < 2:
+def _swap_samples(samples: bytes, sample_bytes: int) -> bytes:
+    """Swaps the byte order of every sample; an incomplete one at the end is dropped."""
+    if sample_bytes < 2:
         return samples
-    whole = np.frombuffer(samples, np.uint8, len(samples) // width * width)
-    return whole.reshape(-1, width)[:, ::-1].tobytes()
+    complete = np.frombuffer(samples, np.uint8, len(samples) // sample_bytes * sample_bytes)
+    return complete.reshape(-1, sample_bytes)[:, ::-1].tobytes()
 
 
 def states_mp3_length(file: str | BufferedIOBase) -> bool:
@@ -130,13 +134,14 @@ def states_mp3_length(file: str | BufferedIOBase) -> bool:
     return any(tag in first_frame for tag in (b"Xing", b"Info", b"VBRI"))
 
 
-# Each of these gives the position at which the part that holds sound says to end; 0 for "unsaid".
+# Each of these returns the offset at which the section that holds audio ends, as the file states
+# it; 0 where it states none.
 
 
 def _end_of_riff(file: BufferedIOBase) -> int:
-    """WAV: its `data` chunk. Chunks are padded to even lengths."""
+    """End of a WAV file's `data` chunk. Chunks are padded to even lengths."""
     position = 12
-    for _ in range(_MAX_PARTS):
+    for _ in range(_MAX_SECTIONS):
         header = _read(file, position, 8)
         length = int.from_bytes(header[4:], "little")
         if header[:4] == b"data":
@@ -148,12 +153,12 @@ def _end_of_riff(file: BufferedIOBase) -> int:
 
 
 def _end_of_caf(file: BufferedIOBase) -> int:
-    """Core Audio: its `data` chunk. A length is of 64 bits, −1 for "until the end"."""
+    """End of a Core Audio file's `data` chunk. Lengths have 64 bits; −1 means "until the end"."""
     position = 8
-    for _ in range(_MAX_PARTS):
+    for _ in range(_MAX_SECTIONS):
         header = _read(file, position, 12)
-        if len(header) < 12:
-            break
+        if len(header) < 12:  # cut off before the samples begin
+            return position + 12
         position += 12 + int.from_bytes(header[4:], "big")
         if header[:4] == b"data":
             return position
@@ -161,47 +166,50 @@ def _end_of_caf(file: BufferedIOBase) -> int:
 
 
 def _end_of_ogg(file: BufferedIOBase) -> int:
-    """The last page (RFC 3533, section 6); one byte beyond the file if no page ends the stream.
+    """End of the last Ogg page (RFC 3533, section 6); file size + 1 if no page ends the stream.
 
-    A page's header is 27 bytes, the last of which counts the segment lengths that follow.
+    A page's header has 27 bytes; the last is the number of segment lengths that follow.
     """
     size = _size(file)
     start = max(0, size - (1 << 17))  # a page has at most 65,307 bytes
     tail = _read(file, start, 1 << 17)
-    found = max(0, tail.rfind(b"OggS"))
-    page = tail[found:]
+    page_start = max(0, tail.rfind(b"OggS"))
+    page = tail[page_start:]
     if len(page) < 27 or len(page) < 27 + page[26]:
         return size + 1
-    end = start + found + 27 + page[26] + sum(page[27 : 27 + page[26]])
+    end = start + page_start + 27 + page[26] + sum(page[27 : 27 + page[26]])
     ends_stream = page[5] & 0x04
     return end if end > size or ends_stream else size + 1
 
 
 def _end_of_ebml(file: BufferedIOBase) -> int:
-    """WebM and Matroska (RFC 8794): a header, and after it a segment that holds all the rest."""
+    """End of a WebM or Matroska file (RFC 8794): a header element, then one segment element."""
     return _end_of_element(file, _end_of_element(file, 0))
 
 
 def _end_of_element(file: BufferedIOBase, position: int) -> int:
-    """An element's identity and its length are as many bytes as the first bit set in them says; a
-    length of ones alone means "until the end"."""
+    """End of the EBML element at `position`; 0 if its length is open (all ones) or it is not valid.
+
+    The number of leading zero bits of an ID or a length tells how many bytes it has.
+    """
     header = _read(file, position, 12)
-    identity = 9 - header[0].bit_length() if header else 0
-    if not 1 <= identity <= 4 or len(header) < 12 or not header[identity]:
+    id_bytes = 9 - header[0].bit_length() if header else 0
+    if not 1 <= id_bytes <= 4 or len(header) < 12 or not header[id_bytes]:
         return 0
-    width = 9 - header[identity].bit_length()
-    ones = (1 << 7 * width) - 1
-    length = int.from_bytes(header[identity : identity + width], "big") & ones
-    return 0 if length == ones else position + identity + width + length
+    length_bytes = 9 - header[id_bytes].bit_length()
+    open_length = (1 << 7 * length_bytes) - 1
+    length = int.from_bytes(header[id_bytes : id_bytes + length_bytes], "big") & open_length
+    return 0 if length == open_length else position + id_bytes + length_bytes + length
 
 
 def _end_of_boxes(file: BufferedIOBase) -> int:
-    """MP4 and M4A (ISO 14496-12): the last box of those that are needed to decode.
+    """End of the last box that decoding an MP4 or M4A file needs (ISO 14496-12).
 
-    A length of 32 bits stands before a box's name; 1 there: 64 bits after it; 0: "until the end".
+    A box begins with a length of 32 bits and its name; length 1: one of 64 bits follows the name;
+    length 0: "until the end".
     """
     position = end = 0
-    for _ in range(_MAX_PARTS):
+    for _ in range(_MAX_SECTIONS):
         header = _read(file, position, 16)
         length = int.from_bytes(header[:4], "big")
         if length == 1:

@@ -1,1 +1,1 @@
-"""This package as benchmarks of audio representations call models: hear, xares, mteb."""
+"""Adapters for benchmarks of audio representations: HEAR, X-ARES and MTEB."""

@@ -1,4 +1,4 @@
-"""The common API of HEAR, the Holistic Evaluation of Audio Representations (2021).
+"""Adapter for HEAR, the Holistic Evaluation of Audio Representations (2021).
 
     hear-validator qwen_audio.integrations.hear
     python -m heareval.embeddings.runner qwen_audio.integrations.hear --tasks-dir tasks
@@ -22,45 +22,44 @@ __all__ = ["Model", "get_scene_embeddings", "get_timestamp_embeddings", "load_mo
 
 
 class Model(torch.nn.Module):
-    """What HEAR asks of a model, around one of ours.
+    """A model with the attributes that HEAR's common API requires.
 
     Args:
-        checkpoint: as `qwen_audio.load` takes it.
-        tap: where it is read. HEAR knows of no prompts: they are the default.
+        checkpoint: as for `qwen_audio.load`.
+        tap: where embeddings are read. HEAR has no prompts: the default prompt is used.
     """
 
     def __init__(self, checkpoint: str = EMBEDDED, tap: str = "audio_tower") -> None:
         super().__init__()
         self.audio_model, self.tap = load(checkpoint), tap
         self.sample_rate = SAMPLE_RATE_HZ
-        geometry = self.audio_model.dimensions
-        self.scene_embedding_size = self.timestamp_embedding_size = geometry.width(
-            geometry.tap(tap)
-        )
+        dimensions = self.audio_model.dimensions
+        width = dimensions.width(dimensions.tap(tap))
+        self.scene_embedding_size = self.timestamp_embedding_size = width
 
 
 def load_model(model_file_path: str = "", tap: str = "audio_tower") -> Model:
-    """A checkpoint's folder or name on a hub; without one, the embedded checkpoint."""
+    """Loads a checkpoint's folder or hub name; the embedded checkpoint if none is given."""
     return Model(model_file_path or EMBEDDED, tap)
 
 
 def get_timestamp_embeddings(
     audio: Float[Tensor, "clips samples"], model: Model
 ) -> tuple[Float32[Tensor, "clips rows width"], Float32[Tensor, "clips rows"]]:
-    """The rows of each clip, and the milliseconds that the middle of each stands for."""
-    clips = model.audio_model.activations(
+    """Rows of each clip, and the time at the middle of each row in milliseconds."""
+    hidden_states = model.audio_model.activations(
         _clips(audio), taps=[model.tap], sampling_rate=model.sample_rate
     )
-    frames = [_audio(of[model.tap]) for of in clips]
-    rows = np.stack([data for data, _ in frames])
-    middles = np.stack([seconds for _, seconds in frames])
-    return _tensor(rows, audio), _tensor(1000 * middles, audio)
+    rows_and_seconds = [_audio_rows(taps[model.tap]) for taps in hidden_states]
+    rows = np.stack([rows for rows, _ in rows_and_seconds])
+    seconds = np.stack([seconds for _, seconds in rows_and_seconds])
+    return _tensor(rows, audio), _tensor(1000 * seconds, audio)
 
 
 def get_scene_embeddings(
     audio: Float[Tensor, "clips samples"], model: Model
 ) -> Float32[Tensor, "clips width"]:
-    """The mean of each clip's rows."""
+    """Mean of each clip's rows."""
     vectors = model.audio_model.encode(
         _clips(audio), tap=model.tap, sampling_rate=model.sample_rate
     )
@@ -71,10 +70,10 @@ def _clips(audio: Tensor) -> list[np.ndarray]:
     return list(audio.detach().cpu().float().numpy())
 
 
-def _audio(frames: HiddenStates) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of audio, and the middle of each in seconds."""
-    rows = frames.rows("audio")
-    return frames.data[rows], frames.seconds[rows] + frames.hop_seconds / 2
+def _audio_rows(states: HiddenStates) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of audio, and the time at the middle of each in seconds."""
+    rows = states.rows("audio")
+    return states.data[rows], states.seconds[rows] + states.hop_seconds / 2
 
 
 def _tensor(values: np.ndarray, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""An audio encoder as mteb, the Massive Text (and now audio) Embedding Benchmark, takes it.
+"""Adapter for MTEB, the Massive Text Embedding Benchmark (which has audio tasks too).
 
     import mteb
     from qwen_audio.integrations.mteb import QwenAudioEncoder
@@ -30,12 +30,12 @@ __all__ = ["QwenAudioEncoder"]
 
 
 class QwenAudioEncoder(AbsEncoder):  # type: ignore[misc]
-    """One vector a clip: whole, not padded, whatever its length and rate.
+    """Audio encoder that returns one vector per clip, without padding or truncation.
 
     Args:
-        model_name: as `qwen_audio.load` takes it.
-        revision: of a hub model.
-        device: where to compute.
+        model_name: as for `qwen_audio.load`.
+        revision: of a model on the hub.
+        device: such as "cpu" or "cuda".
         options: of `AudioModel.encode`: tap, pooling, span, prompt.
     """
 
@@ -58,12 +58,14 @@ class QwenAudioEncoder(AbsEncoder):  # type: ignore[misc]
             }
         )
 
-    def encode(self, inputs: Any, **_of_the_task: Any) -> Float32[np.ndarray, "clips width"]:
-        """The vectors of a DataLoader's clips, in order."""
-        inputs.collate_fn = list  # rows as they are: no padding, no resampling but ours
-        sounds = (row["audio"] for rows in inputs for row in rows)
+    def encode(self, inputs: Any, **_task_arguments: Any) -> Float32[np.ndarray, "clips width"]:
+        """Vectors of a DataLoader's clips, in order."""
+        inputs.collate_fn = list  # no padding or resampling by mteb
+        audio = (row["audio"] for batch in inputs for row in batch)
         clips = (
-            load_waveform(np.asarray(of["array"], np.float32), sampling_rate=of["sampling_rate"])
-            for of in sounds
+            load_waveform(
+                np.asarray(clip["array"], np.float32), sampling_rate=clip["sampling_rate"]
+            )
+            for clip in audio
         )
         return np.stack(list(self._model.encode_each(clips, **self._options)))

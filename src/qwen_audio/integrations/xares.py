@@ -1,4 +1,4 @@
-"""An encoder as X-ARES, the eXtensive Audio Representation and Evaluation Suite, takes it.
+"""Adapter for X-ARES, the eXtensive Audio Representation and Evaluation Suite.
 
     python -m xares.run PATH/TO/qwen_audio/integrations/xares.py src/tasks/esc50_task.py
 
@@ -20,25 +20,25 @@ __all__ = ["QwenAudioEncoder"]
 
 
 class QwenAudioEncoder(torch.nn.Module):
-    """Clips in, rows of a tap in the ear out: 25 a second at `audio_tower`.
+    """Audio encoder that returns the rows of a tap: 25 a second at `audio_tower`.
 
     Args:
-        checkpoint: as `qwen_audio.load` takes it.
-        tap: up to `projector`.
+        checkpoint: as for `qwen_audio.load`.
+        tap: `projector` or one before it.
     """
 
     def __init__(self, checkpoint: str = EMBEDDED, tap: str = "audio_tower") -> None:
         super().__init__()
         self.audio_model, self.tap = load(checkpoint), tap
-        where = self.audio_model.dimensions.tap(tap)
+        resolved_tap = self.audio_model.dimensions.tap(tap)
         self.sampling_rate = SAMPLE_RATE_HZ
-        self.output_dim = self.audio_model.dimensions.width(where)
-        self.hop_size_in_ms = round(1000 * where.hop_seconds)
+        self.output_dim = self.audio_model.dimensions.width(resolved_tap)
+        self.hop_size_in_ms = round(1000 * resolved_tap.hop_seconds)
 
     def forward(
         self, audio: Float[Tensor, "clips samples"] | Float[Tensor, "samples"]
     ) -> Float32[Tensor, "clips rows width"]:
-        """Rows of clips of one length at 16 kHz; one clip alone is a batch of one."""
+        """Rows of clips of equal length at 16 kHz; a single clip is a batch of one."""
         clips = torch.atleast_2d(audio).detach().cpu().float().numpy()
         rows = self.audio_model.encode(
             list(clips), tap=self.tap, pooling="none", sampling_rate=self.sampling_rate
