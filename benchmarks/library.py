@@ -221,7 +221,7 @@ def searched(rows: int, kind: str) -> Turn:
 
     def turn() -> dict[str, Any]:
         collection = WindowTable.create(
-            scratch / "rows.lance", EmbeddingSpec.of(**_SPEC), WIDTH, has_captions=False
+            scratch / "rows.lance", EmbeddingSpec.from_settings(**_SPEC), WIDTH, has_captions=False
         )
         schema = collection.table.schema
         for start in range(0, rows, 10_000):

@@ -11,11 +11,17 @@ from qwen_audio.inference.hidden_states import HiddenStates
 Rows = np.ndarray[Any, np.dtype[np.float32]]
 
 
+def last_rows(frames: HiddenStates) -> list[int]:
+    """For each window its last row before anything generated."""
+    last = {s.window: s.stop - 1 for s in frames.spans if s.kind != "generated" and len(s)}
+    return [last[window] for window in sorted(last)]
+
+
 def rows_of(frames: HiddenStates, span: str) -> Rows:
     """The rows of a span."""
     if span == "all":
         return frames.data
-    rows = frames.last_rows() if span == "last" else frames.rows(span)  # type: ignore[arg-type]
+    rows = last_rows(frames) if span == "last" else frames.rows(span)  # type: ignore[arg-type]
     return frames.data[rows]
 
 

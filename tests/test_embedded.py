@@ -77,7 +77,7 @@ def test_what_it_says_of_the_examples_is_true(
 
 
 def test_the_default_prompt_is_four_tokens(model: qa.AudioModel) -> None:
-    prompts = model.pipeline.prompts
+    prompts = model.pipeline.tokenizer
     assert len(prompts.ids("Describe the music:")) == 4
     assert len(prompts.ids(prompts.render(None))) == 7
 

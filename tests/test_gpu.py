@@ -69,10 +69,10 @@ def test_one_call_for_all_clips_is_attention_clip_by_clip(causal: bool) -> None:
 
 
 def test_streamed_equals_resident(checkpoint: Path) -> None:
-    from qwen_audio.inference.cost import working_bytes
+    from qwen_audio.inference.cost import non_weight_bytes
     from qwen_audio.models.checkpoint import Checkpoint
 
-    least = working_bytes(Checkpoint(checkpoint), None, torch.bfloat16) + 600_000
+    least = non_weight_bytes(Checkpoint(checkpoint), None, torch.bfloat16) + 600_000
     streamed = rows(checkpoint, "cuda", "bfloat16", max_memory=least)
     for ours, theirs in zip(streamed, rows(checkpoint, "cuda", "bfloat16"), strict=True):
         for tap in TAPS:

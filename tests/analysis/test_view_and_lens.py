@@ -105,7 +105,7 @@ def test_the_nearest_tokens_are_those_of_the_whole_table(
 def test_streamed_weights_read_out_the_same(checkpoint: Path) -> None:
     clip = sound(2.0)
     plan = qa.load(checkpoint, dtype="float32").cost("lm.3")
-    least = qa.load(checkpoint, dtype="float32", max_memory=plan.least_memory_bytes + 100_000)
+    least = qa.load(checkpoint, dtype="float32", max_memory=plan.min_memory_bytes + 100_000)
     whole = qa.load(checkpoint, dtype="float32").lens([clip, clip], tokens=["piano"], **RATE)[1]
     streamed = least.lens(clip, tokens=["piano"], **RATE)
     np.testing.assert_array_equal(streamed.top_ids, whole.top_ids)
@@ -213,7 +213,7 @@ def test_a_lens_is_saved(embedded: qa.AudioModel, tmp_path: Path) -> None:
 
 
 def test_words_are_followed_by_their_own_token_or_their_first(embedded: qa.AudioModel) -> None:
-    prompts = embedded.pipeline.prompts
+    prompts = embedded.pipeline.tokenizer
     piano, unusual = follow(prompts, ["piano", "qzwv"])
     assert piano.label == "piano"
     assert {prompts.token(i).strip() for i in piano.ids} == {"piano"}

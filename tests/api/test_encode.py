@@ -38,7 +38,7 @@ def model(checkpoint: Path) -> qa.AudioModel:
 def threads() -> list[str]:
     """Names of the threads that hear."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith(("audio", "ahead"))]
+    return [name for name in names if name.startswith(("audio", "prefetch"))]
 
 
 def no_threads() -> bool:
@@ -161,7 +161,7 @@ def test_pooling_on_the_way_keeps_no_rows(
     """Where a tap is pooled, the rows of those before are gone: a vector is all that stays."""
     seen: list[tuple[int, weakref.ref[Any]]] = []
     stale: list[int] = []
-    window = Pooling.window
+    window = Pooling.pool_window
 
     def watched(how: Pooling, rows: Any, runs: Any) -> Any:
         tap = len(seen) // 2  # of two clips
@@ -172,7 +172,7 @@ def test_pooling_on_the_way_keeps_no_rows(
             assert array is None or array.size == rows.shape[1]
         return pooled
 
-    monkeypatch.setattr(Pooling, "window", watched)
+    monkeypatch.setattr(Pooling, "pool_window", watched)
     taps = ["lm.0", "lm.1", "lm.2", "lm.3", "lm.norm"]
     model.encode([CLIP, CLIP[:9000]], tap=taps, pooling=pooling, **RATE)
     assert stale == [0] * 10

@@ -222,12 +222,12 @@ def test_vectors_wait_on_disk_and_not_in_memory(suffix: str, tmp_path: Path) -> 
 import numpy as np
 from pathlib import Path
 from qwen_audio.api.export import VectorFile
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 def own():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1000
 def save(count):
-    spec, most = Spec(model="m", revision="r", tap="mel"), 0
+    spec, most = EmbeddingSpec(model="m", revision="r", tap="mel"), 0
     with VectorFile({str(tmp_path / "v")!r} + {suffix!r}, spec) as file:
         for k in range(count):
             file.add(str(k), np.full((2500, 500), k, np.float32))

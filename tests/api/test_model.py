@@ -14,6 +14,7 @@ import torch
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
+from pooled import last_rows
 from qwen_audio.models.tap import Tap
 from qwen_audio.weights.tensor_store import TensorStore
 from reference import sound
@@ -123,7 +124,7 @@ def test_long_audio_is_heard_in_windows_to_its_end(model: qa.AudioModel) -> None
     second = model.encode(clip[480_000:], pooling="none", **RATE)
     np.testing.assert_allclose(whole[750:], second, atol=2e-5)
     assert [span.window for span in frames["lm.0"].spans] == [0, 0, 0, 1, 1, 1]
-    assert frames["lm.0"].last_rows().tolist() == [755, 755 + 6 + 312]
+    assert last_rows(frames["lm.0"]) == [755, 755 + 6 + 312]
     said = model.describe(clip, max_new_tokens=3, **RATE)
     assert [answer.audio_tokens for answer in said.answers] == [750, 312]
     assert said == "\n".join(f"{a.window}  {a.text}" for a in said.answers)
@@ -143,7 +144,7 @@ def test_generated_rows_follow_the_prompt(model: qa.AudioModel) -> None:
     said = model.describe(clip, max_new_tokens=4, **RATE).answers[0]
     assert len(frames.rows("generated")) == len(said.token_ids) == 4
     assert frames.spans[-1].kind == "generated"
-    assert frames.last_rows().tolist() == [len(frames) - 5]
+    assert last_rows(frames) == [len(frames) - 5]
     without = model.activations(clip, taps=["lm.norm"], **RATE)["lm.norm"]
     np.testing.assert_allclose(frames.data[: len(without)], without.data, atol=1e-5)
 

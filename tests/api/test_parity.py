@@ -17,14 +17,16 @@ import torch
 from transformers import AttentionInterface
 
 import qwen_audio as qa
-from qwen_audio.api import parity as certificate_module
+from qwen_audio.api import parity as parity_module
 from qwen_audio.api.parity import ParityReport, synthetic_clips
 from qwen_audio.cli.main import main
+from qwen_audio.inference import decoder as decoder_module
+from qwen_audio.inference import encoder as encoder_module
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.decoder import LanguageModel
-from qwen_audio.inference.encoder import AudioEncoder
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.packed_attention import ATTENTION, packed_attention
+from qwen_audio.models.qwen2_audio.stem import stem
 from reference import Reference, sound
 
 SHORT = qa.load_waveform(sound(1.3), sampling_rate=16_000)
@@ -44,7 +46,7 @@ def test_it_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
     found = model.check_parity()
     assert found.holds
     assert [tap.tap for tap in found.taps] == [str(tap) for tap in model.taps]
-    assert found.left_out == ()
+    assert found.skipped_taps == ()
     assert (found.dtype, found.device) == (dtype, "cpu")
     assert (found.model, found.torch) == (str(checkpoint), torch.__version__)
     assert len(found.clips) == len(synthetic_clips()) == 3
@@ -64,8 +66,8 @@ def test_it_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
 def test_transformers_side_is_transformers_own_model(checkpoint: Path) -> None:
     """Its numbers are those of `from_pretrained`, at every tap."""
     line = qa.load(checkpoint, dtype="float32").pipeline
-    prompt_text = line.prompts.render(None)
-    composite = certificate_module._Composite(line, 3)
+    prompt_text = line.tokenizer.render(None)
+    composite = parity_module._TransformersModel(line, 3)
     ours = composite.taps(SHORT, prompt_text)
     theirs = Reference(checkpoint).taps(SHORT.samples)
     assert ours.keys() == theirs.keys()
@@ -81,23 +83,18 @@ def attention_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def positions_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
-    stem = AudioEncoder._stem
-
-    def broken(encoder: AudioEncoder, mel: Any) -> Any:
-        return stem(encoder, mel).roll(1, 0)
-
-    monkeypatch.setattr(AudioEncoder, "_stem", broken)
+    monkeypatch.setattr(encoder_module, "stem", lambda *arguments: stem(*arguments).roll(1, 0))
 
 
 def norm_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LanguageModel, "_norm", lambda _: torch.nn.Identity())
+    monkeypatch.setattr(decoder_module, "final_norm", lambda *_: torch.nn.Identity())
 
 
 def audio_reversed(monkeypatch: pytest.MonkeyPatch) -> None:
     embed = LanguageModel._embed
 
     def broken(lm: LanguageModel, clip: Any) -> Any:
-        return embed(lm, dataclasses.replace(clip, audio=clip.audio.flip(0)))
+        return embed(lm, dataclasses.replace(clip, audio_rows=clip.audio_rows.flip(0)))
 
     monkeypatch.setattr(LanguageModel, "_embed", broken)
 
@@ -132,11 +129,9 @@ def test_it_does_not_hold_where_something_is_wrong(
         assert found.holds  # two hundredths of a score are less than bfloat16's own rounding
         return
     assert not found.holds
-    limit = found.largest_error or np.inf
+    limit = found.max_error or np.inf
     failed = [
-        tap.tap
-        for tap in found.taps
-        if tap.cosine < found.least_cosine or tap.relative_error > limit
+        tap.tap for tap in found.taps if tap.cosine < found.min_cosine or tap.relative_error > limit
     ]
     assert failed[0] == first
 
@@ -155,23 +150,23 @@ def test_what_memory_does_not_hold_is_left_out_and_named(
     opened = Checkpoint(checkpoint)
     table = 4 * opened.text_config.vocab_size * opened.text_config.hidden_size
     for depth, left_out in ((1, ("lm.2", "lm.3", "lm.norm")), (2, ("lm.3", "lm.norm")), (3, ())):
-        plan = estimate_cost(opened, qa.Tap.parse(f"lm.{depth}"), torch.float32)
-        free = int((plan.peak_memory_bytes + table) / 0.8) + 10
-        monkeypatch.setattr(certificate_module, "available_bytes", lambda _: free)
+        cost = estimate_cost(opened, qa.Tap.parse(f"lm.{depth}"), torch.float32, base_bytes=0)
+        free = int((cost.peak_memory_bytes + table) / 0.8) + 10
+        monkeypatch.setattr(parity_module, "available_bytes", lambda _: free)
         found = qa.load(checkpoint, dtype="float32", max_memory="8GB").check_parity([SHORT])
         assert found.holds
-        assert found.left_out == left_out
+        assert found.skipped_taps == left_out
         compared = tuple(tap.tap for tap in found.taps)
         assert compared + left_out == tuple(str(tap) for tap in opened.dimensions.taps())
-    monkeypatch.setattr(certificate_module, "available_bytes", lambda _: 10**8)
-    with pytest.raises(qa.OptionError, match="does not hold the ear and one layer"):
+    monkeypatch.setattr(parity_module, "available_bytes", lambda _: 10**8)
+    with pytest.raises(qa.OptionError, match="do not hold the audio encoder and one decoder layer"):
         qa.load(checkpoint, max_memory="8GB").check_parity([SHORT])
 
 
 def test_what_transformers_would_cut_is_refused(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     long = qa.load_waveform(sound(30.1), sampling_rate=16_000)
-    with pytest.raises(qa.AudioError, match=r"lasts 30\.1 s, but transformers hears 30 s"):
+    with pytest.raises(qa.AudioError, match=r"lasts 30\.1 s, but transformers takes 30 s"):
         model.check_parity([SHORT, long])
     with pytest.raises(qa.AudioError, match="no such file"):
         model.check_parity("/no/such/file.wav")

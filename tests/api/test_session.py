@@ -38,7 +38,7 @@ def test_the_ear_and_the_cache_are_used_once(
         return hear(self, mels, *rest)
 
     def count_reading(self: Any, clips: list[DecoderInput], *rest: Any) -> Any:
-        read.append(sum(len(clip.ids) for clip in clips))
+        read.append(sum(len(clip.token_ids) for clip in clips))
         return read_on(self, clips, *rest)
 
     monkeypatch.setattr(AudioEncoder, "forward", count_hearing)

@@ -30,7 +30,10 @@ OTHER: dict[str, Any] = {
 
 
 def fingerprint_elsewhere(settings: dict[str, Any]) -> str:
-    script = f"from qwen_audio.api.spec import Spec; print(Spec.of(**{settings!r}).fingerprint)"
+    script = (
+        "from qwen_audio.api.spec import EmbeddingSpec; "
+        f"print(EmbeddingSpec.from_settings(**{settings!r}).fingerprint)"
+    )
     command = [sys.executable, "-c", script]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -83,7 +86,9 @@ def test_the_order_of_settings_does_not_matter(items: list[tuple[str, Any]]) -> 
 
 
 def test_whole_seconds_are_the_same_seconds() -> None:
-    whole = EmbeddingSpec.of(**dataclasses.asdict(BASE) | {"window_seconds": 30, "hop_seconds": 30})
+    whole = EmbeddingSpec.from_settings(
+        **dataclasses.asdict(BASE) | {"window_seconds": 30, "hop_seconds": 30}
+    )
     assert whole == BASE
     assert whole.fingerprint == BASE.fingerprint
     assert whole.to_json() == BASE.to_json()
@@ -102,7 +107,7 @@ def test_whole_seconds_are_the_same_seconds() -> None:
 )
 def test_unknown_and_missing_settings_are_errors(settings: dict[str, Any], named: str) -> None:
     for make in (
-        lambda: EmbeddingSpec.of(**settings),
+        lambda: EmbeddingSpec.from_settings(**settings),
         lambda: EmbeddingSpec.from_json(json.dumps(settings)),
     ):
         with pytest.raises(OptionError) as caught:

@@ -20,7 +20,7 @@ import torch
 import qwen_audio as qa
 from checkpoints import EMBEDDED
 from commands import run, run_process
-from qwen_audio.inference.cost import working_bytes
+from qwen_audio.inference.cost import non_weight_bytes
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.weights.module_store import ModuleStore
 from reference import sound
@@ -131,7 +131,7 @@ def test_little_memory_gives_the_same_file(
     """The budget holds two layers; the numbers are those of plenty."""
     opened = Checkpoint(checkpoint)
     parts = ModuleStore(opened.tensors, torch.device("cpu"), torch.float32)
-    least = working_bytes(opened, None, torch.float32)
+    least = non_weight_bytes(opened, None, torch.float32)
     least += 2 * parts._bytes("language_model.model.layers.0.")
     options: list[str | Path] = ["--model", checkpoint, "--tap", "lm.norm", "--dtype", "float32"]
     vectors = []

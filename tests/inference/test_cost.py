@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
+from qwen_audio.inference import cost as cost_module
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
@@ -97,8 +98,8 @@ def test_bfloat16_halves_the_memory_of_weights_and_not_what_is_read(checkpoint: 
             opened, opened.dimensions.tap("mel"), torch.float32
         ).peak_memory_bytes
         assert (half.peak_memory_bytes - runtime) * 2 == single.peak_memory_bytes - runtime
-        assert (half.least_memory_bytes - runtime) * 2 == single.least_memory_bytes - runtime
-        memory = {f: getattr(half, f) for f in ("peak_memory_bytes", "least_memory_bytes")}
+        assert (half.min_memory_bytes - runtime) * 2 == single.min_memory_bytes - runtime
+        memory = {f: getattr(half, f) for f in ("peak_memory_bytes", "min_memory_bytes")}
         assert dataclasses.replace(single, **memory) == half
 
 
@@ -109,7 +110,7 @@ def test_a_limit_of_memory_is_a_limit_of_the_plan(checkpoint: Path) -> None:
     assert limited.cost("mel") == free.cost("mel")
     assert limited.cost("lm.norm").peak_memory_bytes == limit
     none = qa.load(checkpoint, max_memory="1MB").cost("lm.norm")
-    assert none.peak_memory_bytes == none.least_memory_bytes > 1_000_000
+    assert none.peak_memory_bytes == none.min_memory_bytes > 1_000_000
 
 
 def test_text_is_the_whole_line(checkpoint: Path) -> None:
@@ -129,7 +130,7 @@ def test_the_least_memory_will_do_and_less_will_not(
                 return model.describe(sound(0.5), max_new_tokens=2, **RATE)
             return model.encode(sound(0.5), tap=tap, **RATE)
 
-        least = free.cost(tap).least_memory_bytes
+        least = free.cost(tap).min_memory_bytes
         expected = run(free)
         tight = qa.load(checkpoint, dtype=dtype, max_memory=least)
         np.testing.assert_array_equal(run(tight), expected)
@@ -142,7 +143,7 @@ def test_the_least_memory_will_do_and_less_will_not(
 def test_taps_of_any_depth_in_any_order_share_little_memory(checkpoint: Path) -> None:
     """Shallow taps leave more for weights than deep ones do."""
     free = qa.load(checkpoint, dtype="float32")
-    tight = qa.load(checkpoint, dtype="float32", max_memory=free.cost("lm.norm").least_memory_bytes)
+    tight = qa.load(checkpoint, dtype="float32", max_memory=free.cost("lm.norm").min_memory_bytes)
     for tap in ("lm.norm", "audio_tower", "lm.1", "encoder.1", "mel", "lm.norm", "audio_tower"):
         np.testing.assert_array_equal(
             tight.encode(sound(0.5), tap=tap, **RATE), free.encode(sound(0.5), tap=tap, **RATE)
@@ -213,7 +214,10 @@ def test_the_arithmetic_planned_is_what_is_done(
 def test_the_memory_planned_is_near_what_is_taken(
     tap: str, dtype: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A process of its own hears a full batch; its peak is the kernel's count. An estimate."""
+    """What a full batch adds to a process of its own, by the kernel's count of its peak.
+
+    The bounds are wide: processors that repack weights, or lack bfloat16, need copies of them.
+    """
     folder = tmp_path_factory.getbasetemp() / "medium"
     if not folder.exists():
         random_checkpoint(
@@ -226,10 +230,29 @@ model = qa.load({str(folder)!r}, dtype={dtype!r}, max_memory="8GB")
 clips = [np.random.default_rng(k).normal(size=80_000).astype(np.float32) / 10 for k in range(24)]
 model.encode(clips, tap={tap!r}, sampling_rate=16_000)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(int(peak.split()[1]) * 1024, model.cost({tap!r}).peak_memory_bytes)
+cost = model.cost({tap!r})
+print(int(peak.split()[1]) * 1024, cost.peak_memory_bytes, model.pipeline.base_bytes)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    peak, planned = map(int, done.stdout.split())
-    print(peak, planned)
-    # A torch built for GPUs takes some 300 MB more to begin with than one for CPUs.
-    assert 0.65 * peak <= planned <= 1.5 * peak
+    peak, estimate, base = map(int, done.stdout.split())
+    assert base > 100_000_000
+    taken, estimated = peak - base, estimate - base
+    assert taken / 3 <= estimated <= 3 * taken + 100_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is the peak")
+def test_the_process_is_measured(process_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory in use counts, as much of it as is touched."""
+    assert cost_module.process_bytes() == process_memory
+    monkeypatch.undo()
+    before = cost_module.process_bytes()
+    block = np.ones(25_000_000, np.float64)
+    assert 150_000_000 < cost_module.process_bytes() - before < 400_000_000
+    assert block.sum() == 25_000_000
+
+
+def test_weights_that_were_read_are_not_counted_twice(checkpoint: Path) -> None:
+    model = qa.load(checkpoint, dtype="float32", max_memory="64GB")
+    before = model.cost("lm.norm")
+    model.encode(sound(0.5), tap="lm.norm", **RATE)
+    assert model.cost("lm.norm") == before

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
+from pooled import last_rows
 from qwen_audio.audio.window import Window
 from qwen_audio.inference.hidden_states import (
     HiddenStates,
@@ -13,7 +14,7 @@ from qwen_audio.inference.hidden_states import (
     Span,
     SpanKind,
     WindowRows,
-    assemble,
+    concatenate_windows,
 )
 from qwen_audio.models.tap import Tap
 
@@ -46,7 +47,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         held.append((window, {tap: (rows, tuple(window_runs))}))
 
     windows, states = tuple(window for window, _ in held), [state for _, state in held]
-    assembled = assemble(windows, states, [tap], "bfloat16")[tap]
+    assembled = concatenate_windows(windows, states, [tap], "bfloat16")[tap]
     assert assembled.tap == tap
     assert assembled.dtype == "bfloat16"
     assert assembled.windows == tuple(window for window, _ in held)
@@ -85,7 +86,7 @@ def test_several_taps_are_assembled_apart() -> None:
         mel: (np.zeros((8, 2), np.float32), (("audio", 8),)),
         tower: (np.ones((2, 4), np.float32), (("audio", 2),)),
     }
-    assembled = assemble((Window(1.0, 1.08),), [state], [mel, tower], "float32")
+    assembled = concatenate_windows((Window(1.0, 1.08),), [state], [mel, tower], "float32")
     assert list(assembled) == [mel, tower]
     np.testing.assert_allclose(assembled[mel].seconds, 1 + 0.01 * np.arange(8))
     np.testing.assert_allclose(assembled[tower].seconds, [1.0, 1.04])
@@ -105,7 +106,7 @@ def test_several_taps_are_assembled_apart() -> None:
     ],
     ids=["late", "short", "long", "gap", "overlap", "backwards", "none"],
 )
-def test_spans_are_all_rows_in_order(spans: tuple[Span, ...]) -> None:
+def test_spans_are_all_rows_spans_and_times(spans: tuple[Span, ...]) -> None:
     with pytest.raises(ValueError, match="spans"):
         frames(spans)
 
@@ -126,7 +127,7 @@ def test_the_last_row_before_the_answer_of_each_window() -> None:
         Span("prompt", 12, 13, 1),
     )
     held = frames(spans, rows=13, windows=WINDOWS)
-    assert held.last_rows().tolist() == [5, 12]
+    assert last_rows(held) == [5, 12]
 
 
 def test_printing_shows_shapes_and_seconds_not_data() -> None:

@@ -19,7 +19,7 @@ from qwen_audio.models.tap import Tap
 def pooled(rows: Rows, pooling: PoolingName) -> Rows:
     """Of one window of audio."""
     how = Pooling(pooling)
-    return how.recording([how.window(torch.from_numpy(rows), [("audio", len(rows))])])
+    return how.combine([how.pool_window(torch.from_numpy(rows), [("audio", len(rows))])])
 
 
 def test_a_mean_of_many_rows_loses_no_digits() -> None:
@@ -106,7 +106,7 @@ def test_pooling_each_window_is_pooling_them_all(
     for window in range(len(layout)):
         spans = [found for found in frames.spans if found.window == window]
         rows = torch.from_numpy(frames.data[spans[0].start : spans[-1].stop].copy())
-        windows.append(how.window(rows, [(found.kind, len(found)) for found in spans]))
+        windows.append(how.pool_window(rows, [(found.kind, len(found)) for found in spans]))
         rows.fill_(float("nan"))  # what has been pooled does not look back
     chosen = rows_of(frames, span)
     np.testing.assert_array_equal(
@@ -114,9 +114,9 @@ def test_pooling_each_window_is_pooling_them_all(
     )
     if pooling != "none" and not len(chosen):
         with pytest.raises(OptionError, match="no rows"):
-            how.recording(windows)
+            how.combine(windows)
         return
-    found = how.recording(windows)
+    found = how.combine(windows)
     assert found.dtype == np.float32
     expected = pooled_at_once(frames, span, pooling)
     assert found.shape == expected.shape
@@ -129,5 +129,5 @@ def test_a_mean_in_bfloat16_is_summed_in_more() -> None:
     """257 ones in bfloat16 are 256."""
     rows = torch.ones(1000, 2, dtype=torch.bfloat16)
     rows[0] = 0
-    found = Pooling().recording([Pooling().window(rows, [("audio", 1000)])] * 3)
+    found = Pooling().combine([Pooling().pool_window(rows, [("audio", 1000)])] * 3)
     np.testing.assert_array_equal(found, np.full(2, 0.999, np.float32))

@@ -16,7 +16,7 @@ from qwen_audio.inference.prefetch import prefetch, prefetch_map
 
 
 def threads() -> set[str]:
-    return {t.name for t in threading.enumerate() if t.name.startswith(("ahead", "work"))}
+    return {t.name for t in threading.enumerate() if t.name.startswith(("prefetch", "work"))}
 
 
 @pytest.fixture(autouse=True)

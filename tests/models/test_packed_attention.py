@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.models.qwen2.modeling_qwen2 import eager_attention_forward
 
-from qwen_audio.inference.batching import batches
+from qwen_audio.inference.batching import batch_by_size
 from qwen_audio.models import packed_attention as packed
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix
 from qwen_audio.models.packed_attention import ATTENTION, Packing, packed_attention
@@ -318,7 +318,7 @@ def test_cutting_what_has_not_been_read() -> None:
 @given(st.lists(st.integers(0, 20)), st.integers(0, 30))
 def test_batches_keep_every_item_within_the_budget(sizes: list[int], budget: int) -> None:
     items = list(enumerate(sizes))
-    made = list(batches(iter(items), lambda item: item[1], budget))
+    made = list(batch_by_size(iter(items), lambda item: item[1], budget))
     assert [item for batch in made for item in batch] == items
     assert all(made)
     for batch in made:
@@ -336,7 +336,7 @@ def test_batches_are_made_as_they_are_asked_for() -> None:
             taken.append(number)
             yield number
 
-    assert next(batches(endless(), lambda _: 1, 3)) == [0, 1, 2]
+    assert next(batch_by_size(endless(), lambda _: 1, 3)) == [0, 1, 2]
     assert taken == [0, 1, 2, 3]
 
 

@@ -13,7 +13,7 @@ from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
 from qwen_audio.probing.vector_cache import VectorCache
 
-A, B = (EmbeddingSpec.of(model="m", revision="r", tap=tap) for tap in ("mel", "lm.0"))
+A, B = (EmbeddingSpec.from_settings(model="m", revision="r", tap=tap) for tap in ("mel", "lm.0"))
 
 
 def vector(seed: int, width: int = 3) -> np.ndarray:
@@ -41,10 +41,10 @@ def test_what_is_added_is_there_for_others_to_read(tmp_path: Path) -> None:
 _ADD = """
 import sys, numpy as np
 from qwen_audio import vector_cache
-from qwen_audio.api.spec import Spec
+from qwen_audio.api.spec import EmbeddingSpec
 vector_cache._BYTES = 4000
 cache = vector_cache.VectorCache(sys.argv[1])
-spec = Spec.of(model="m", revision="r", tap="mel")
+spec = EmbeddingSpec.from_settings(model="m", revision="r", tap="mel")
 for number in range(10**9):
     cache.add(f"r{number}", {spec: np.full(100, number, np.float32)})
     print(number, flush=True)

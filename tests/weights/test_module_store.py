@@ -23,7 +23,7 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 import qwen_audio as qa
 from checkpoints import random_checkpoint
 from qwen_audio.api import model as model_module
-from qwen_audio.inference.cost import working_bytes
+from qwen_audio.inference.cost import non_weight_bytes
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.weights.module_store import ModuleStore
 from qwen_audio.weights.tensor_store import TensorStore
@@ -145,7 +145,7 @@ def layer_of(opened: Checkpoint, stack: str) -> Any:
 def threads() -> list[str]:
     """Names of the threads that read weights or audio."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith(("weights", "audio", "ahead"))]
+    return [name for name in names if name.startswith(("weights", "audio", "prefetch"))]
 
 
 def no_threads() -> bool:
@@ -270,7 +270,7 @@ def budgets(opened: Checkpoint) -> Iterator[int]:
 def small(folder: Path, opened: Checkpoint, budget: int, **options: Any) -> qa.AudioModel:
     """A model that may hold so many bytes of weights."""
     dtype = getattr(torch, options.setdefault("dtype", "float32"))
-    return qa.load(folder, max_memory=working_bytes(opened, None, dtype) + budget, **options)
+    return qa.load(folder, max_memory=non_weight_bytes(opened, None, dtype) + budget, **options)
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def test_a_head_that_does_not_fit_is_an_error_too(tmp_path: Path) -> None:
     budget = size(opened, HEAD) - 1
     assert budget > 2 * size(opened, f"{DECODER}0.")
     model = qa.load(
-        folder, max_memory=working_bytes(opened, None, torch.float32) + budget, dtype="float32"
+        folder, max_memory=non_weight_bytes(opened, None, torch.float32) + budget, dtype="float32"
     )
     assert model.encode(CLIPS[0], tap="lm.norm", **RATE).shape == (32,)
     with pytest.raises(qa.OptionError, match=r"^text of .* takes 568MB of memory at the least"):
@@ -405,7 +405,7 @@ def test_a_head_that_does_not_fit_is_an_error_too(tmp_path: Path) -> None:
 def test_a_pass_that_fails_leaves_no_thread(folder: Path, opened: Checkpoint) -> None:
     model = small(folder, opened, 2 * size(opened, f"{DECODER}0."))
     line = model.pipeline
-    mel = line.mel(CLIPS[0])
+    mel = line.log_mel(CLIPS[0])
 
     def fail(tap: qa.Tap, *_: Any) -> None:
         if tap.level == 2:
@@ -434,7 +434,7 @@ def test_what_is_free_decides_where_no_memory_is_given(
 ) -> None:
     """Nine tenths of it are taken: layers that do not fit are streamed unasked."""
     budget = int(layers * size(opened, f"{DECODER}0."))
-    free = int((working_bytes(opened, None, torch.float32) + budget) / 0.9) + 2
+    free = int((non_weight_bytes(opened, None, torch.float32, base_bytes=0) + budget) / 0.9) + 2
     monkeypatch.setattr(model_module, "available_bytes", lambda _: free)
     model = qa.load(folder, dtype="float32")
     for _ in range(2):

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.hidden_states import Segment, in_order
+from qwen_audio.inference.hidden_states import Segment, spans_and_times
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.pooling import SpanName, check_span
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
@@ -77,9 +77,9 @@ class LensReading:
 
     def lens(self, name: str, prompt: str, windows: Sequence[_Window]) -> LogitLens:
         """The windows of one recording, laid one after another."""
-        prompts, audio_id = self.pipeline.prompts, self.pipeline.prompts.audio_id
+        prompts, audio_id = self.pipeline.tokenizer, self.pipeline.tokenizer.audio_id
         segments = ((window.window, window.segments) for window in windows)
-        spans, seconds = in_order(segments, _PROJECTOR.hop_seconds)
+        spans, seconds = spans_and_times(segments, _PROJECTOR.hop_seconds)
 
         def joined(part: str) -> np.ndarray:
             return np.concatenate([getattr(window, part) for window in windows], axis=1)
@@ -131,11 +131,8 @@ def read_windows(
 
     states = pipeline.capture(pieces, taps, keep, prompt_text)
     windows = []
-    for piece, of_piece in zip(pieces, states, strict=True):
-        merged = pipeline.prompts.merged(
-            pipeline.prompts.ids(prompt_text), [piece.log_mel.audio_tokens]
-        )
-        segments = pipeline.segments(merged)
+    for piece, captured in zip(pieces, states, strict=True):
+        merged, segments, of_piece = captured.token_ids, captured.segments, captured.outputs
         chosen = _chosen(segments, reading.span)
         if not len(chosen):
             raise OptionError(
@@ -170,7 +167,7 @@ def _read_out(
     pipeline = reading.pipeline
     blocks: list[tuple[torch.Tensor, ...]] = []
     for block in rows.split(max(1, _SCORES_AT_ONCE // reading.vocabulary)):
-        scores = pipeline.lm.read_out(block.to(pipeline.device)).float().log_softmax(dim=-1)
+        scores = pipeline.lm.lens_logits(block.to(pipeline.device)).float().log_softmax(dim=-1)
         shares = scores.exp()
         entropy = -(shares * scores).sum(dim=-1) / math.log(2)
         likeliest = shares.topk(reading.top, dim=-1)

@@ -16,7 +16,7 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import HiddenStates
-from qwen_audio.inference.reducers import norms
+from qwen_audio.inference.reducers import l2_norms
 from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
@@ -161,7 +161,7 @@ class View:
     @cached_property
     def norms(self) -> Float32[np.ndarray, "columns"]:
         """The Euclidean length of each row."""
-        return norms(self.rows)
+        return l2_norms(self.rows)
 
     @cached_property
     def deviations(self) -> Float32[np.ndarray, "columns width"]:

@@ -1,4 +1,4 @@
-"""What the model said, and what it had heard when it said it."""
+"""Generated text, with what the model was given for it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Answer:
 
     Attributes:
         text: without special tokens, stripped.
-        window: the seconds of the recording that were heard for it.
-        audio_tokens, prompt_tokens: what the model was given; text markers count as prompt.
-        token_ids: what it said, the stopping token included.
-        complete: whether it stopped by itself; False: it was cut off at max_new_tokens.
-        dtype: of the arithmetic ("float32", "bfloat16").
+        window: the part of the recording that the model was given.
+        audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
+        token_ids: generated, the stop token included.
+        complete: whether generation ended by itself; False: it was cut off at max_new_tokens.
+        dtype: of the computation ("float32", "bfloat16").
     """
 
     text: str
@@ -33,14 +33,14 @@ class Answer:
 
 
 class Description(str):
-    """A text that knows what it is about.
+    """A str with the answers it was made of.
 
-    As a string it is the answer, or, where a recording was heard in several windows, one line each
-    that begins with the window's time.
+    As a string it is the answer, or, for a recording of several windows, a line for each that
+    begins with the window's time.
 
     Attributes:
         name: of the recording.
-        answers: one a window.
+        answers: one for each window.
     """
 
     name: str
@@ -63,5 +63,5 @@ class Description(str):
 
 
 def prefix(window: Window, windows: int) -> str:
-    """What an answer's line begins with: its window's time, unless there is just one window."""
+    """The start of an answer's line: its window's time, unless there is just one window."""
     return f"{window}  " if windows > 1 else ""

@@ -1,4 +1,4 @@
-"""An opened checkpoint: what it is called, how deep it is, and what each depth takes."""
+"""What all methods of a model share: the pipeline, its dimensions and taps, and their cost."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from qwen_audio.inference.cost import CostEstimate
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.tap import ModelDimensions, Tap
 
-__all__ = ["Opened"]
+__all__ = ["ModelBase"]
 
 
-class Opened:
-    """What all verbs of a model share: its line."""
+class ModelBase:
+    """A loaded checkpoint.
+
+    Attributes:
+        pipeline: the batched computation behind all methods: encoder and decoder passes, capture at
+            taps, generation. For code that builds on this package.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
 
     @property
     def name(self) -> str:
-        """What the checkpoint was loaded as."""
+        """The checkpoint's name, as it was given to `load`."""
         return self.pipeline.checkpoint.name
 
     @property
     def dimensions(self) -> ModelDimensions:
-        """The line's widths and depths."""
+        """Widths and numbers of layers."""
         return self.pipeline.checkpoint.dimensions
 
     @property
@@ -35,32 +40,32 @@ class Opened:
 
     @property
     def dtype(self) -> str:
-        """In which numbers it computes, such as "bfloat16"."""
+        """The dtype of the computation, such as "bfloat16"."""
         return self.pipeline.dtype_name
 
     def cost(self, tap: str | Tap | None = None) -> CostEstimate:
-        """What a tap takes, before any of it is fetched or read: tensors, bytes, memory, GFLOP.
+        """What a tap needs, before any weights are read: tensors, bytes, memory, GFLOP.
 
-        None, or "text", is the whole line. Of a hub model only the index and the shards' headers
-        are fetched.
+        None, or "text", means generating text. Of a hub model only the index and the shards'
+        headers are downloaded.
         """
-        return self.pipeline.cost(self._up_to(tap))
+        return self.pipeline.cost(self._tap_or_text(tap))
 
     def fetch(self, tap: str | Tap | None = None) -> None:
-        """Bring from a hub what a tap (or text) needs; all verbs do so when they begin.
+        """Download from a hub what a tap (or text) needs; every method does so when it starts.
 
         Raises:
-            CheckpointError: if the hub can't give it.
+            CheckpointError: if the hub can't deliver it.
         """
-        self.pipeline.fetch_weights(self._up_to(tap))
+        self.pipeline.fetch_weights(self._tap_or_text(tap))
 
-    def _up_to(self, tap: str | Tap | None) -> Tap | None:
+    def _tap_or_text(self, tap: str | Tap | None) -> Tap | None:
         return None if tap in (None, "text") else self.dimensions.tap(tap)
 
-    def _rendered(self, taps: Sequence[Tap], prompt: str | None) -> str | None:
-        """The text that the language model is given, or None where no tap is in it."""
+    def _prompt_text(self, taps: Sequence[Tap], prompt: str | None) -> str | None:
+        """The rendered prompt, or None where no tap is in the language model."""
         if any(tap.in_language_model for tap in taps):
-            return self.pipeline.prompts.render(prompt)
+            return self.pipeline.tokenizer.render(prompt)
         if prompt is not None:
             raise OptionError(
                 f"prompt={prompt!r:.60} with {', '.join(map(str, taps))}: only the language model "
@@ -68,13 +73,13 @@ class Opened:
             )
         return None
 
-    def _named(self, taps: Iterable[str | Tap]) -> dict[str, Tap]:
-        """Taps as they were written → taps of this model."""
+    def _resolve_taps(self, taps: Iterable[str | Tap]) -> dict[str, Tap]:
+        """Taps of this model, by the names they were given as."""
         if not isinstance(taps, Iterable):
             raise OptionError(
                 f"tap={taps!r}: name one, such as 'audio_tower', or several in a list"
             )
-        named = {str(tap): self.dimensions.tap(tap) for tap in taps}
-        if not named:
+        resolved = {str(tap): self.dimensions.tap(tap) for tap in taps}
+        if not resolved:
             raise OptionError("taps is empty: name at least one, such as 'audio_tower'")
-        return named
+        return resolved

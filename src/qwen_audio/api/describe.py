@@ -1,4 +1,4 @@
-"""What is this? Words about recordings: describe, listen and ask, chat."""
+"""Text about recordings: describe, session, chat."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from qwen_audio.inference.sampling import Sampling
 from qwen_audio.models.qwen2_audio.prompt import Message, audio_parts
 
 from .answer import Answer, Description
-from .base import Opened
+from .base import ModelBase
 from .options import DescribeOptions, SessionOptions
-from .session import AudioSession, answer_conversation, make_answer
+from .session import AudioSession, answer_conversation, window_answer
 
-__all__ = ["Describing"]
+__all__ = ["DescribeMixin"]
 
 
-class Describing(Opened):
-    """The verbs that give words."""
+class DescribeMixin(ModelBase):
+    """Methods that generate text."""
 
     @overload
     def describe(self, audio: AudioInput, **options: Unpack[DescribeOptions]) -> Description: ...
@@ -46,35 +46,35 @@ class Describing(Opened):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Description | list[Description]:
-        """What is this? Text about each recording.
+        """Describe each recording, or answer a question about it.
 
         Args:
-            prompt: a question; "Describe the music:" unless given. Text that holds `<|AUDIO|>` is
-                used as it is, markers and all.
-            stream: called with pieces of the answer as they come (one recording at a time).
+            prompt: a question; "Describe the music:" by default. Text that contains `<|AUDIO|>` is
+                used as it is, with its markers.
+            stream: called with pieces of the answer as they are generated; one recording only.
             max_new_tokens, temperature, top_p, seed: see `Sampling`; greedy by default.
             sampling_rate: of arrays, in Hz.
             window_seconds, hop_seconds: see `WindowConfig`.
 
         Returns:
-            A `Description`: a str that also holds, per window, what the model was given.
+            A `Description`: a str with an `Answer` for each window.
 
         Raises:
-            AudioError: naming the recording that can't be heard.
-            OptionError: for options that make no sense.
+            AudioError: naming the recording that can't be decoded.
+            OptionError: for invalid options.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         window_config = WindowConfig(window_seconds, hop_seconds)
         if stream is not None:
             if isinstance(audio, list | tuple):
                 raise OptionError("stream= takes one recording at a time, not a list")
-            heard = self.session(
+            session = self.session(
                 audio,
                 sampling_rate=sampling_rate,
                 window_seconds=window_seconds,
                 hop_seconds=hop_seconds,
             )
-            return heard.ask(
+            return session.ask(
                 prompt,
                 stream=stream,
                 max_new_tokens=max_new_tokens,
@@ -82,18 +82,17 @@ class Describing(Opened):
                 top_p=top_p,
                 seed=seed,
             )
-        prompt_text = self.pipeline.prompts.render(prompt)
+        prompt_text = self.pipeline.tokenizer.render(prompt)
         inputs, single = as_input_list(audio)
         answers: dict[tuple[int, str], list[Answer]] = {}
         for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
             self.pipeline.fetch_weights(None)
-            heard_batch = self.pipeline.encode_audio([piece.log_mel for piece in batch])
-            clips = [self.pipeline.build_inputs(prompt_text, rows) for rows in heard_batch]
-            said = self.pipeline.generate(clips, sampling)
-            for piece, clip, new in zip(batch, clips, said, strict=True):
-                answer = make_answer(self.pipeline, clip, new, piece.window)
-                answers.setdefault((piece.recording_index, piece.recording.name), []).append(answer)
-        results = [Description(name, of_clip) for (_, name), of_clip in answers.items()]
+            audio_rows = self.pipeline.encode_audio([window.log_mel for window in batch])
+            texts = self.pipeline.generate(prompt_text, [[rows] for rows in audio_rows], sampling)
+            for item, text in zip(batch, texts, strict=True):
+                answer = window_answer(text, item.window, self.dtype)
+                answers.setdefault((item.recording_index, item.recording.name), []).append(answer)
+        results = [Description(name, by_window) for (_, name), by_window in answers.items()]
         return results[0] if single else results
 
     @overload
@@ -110,21 +109,22 @@ class Describing(Opened):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> AudioSession | list[AudioSession]:
-        """Hear a recording once, to ask many questions: returns a `AudioSession` (a list: a list).
+        """Encode a recording once, to ask many questions about it.
 
         Raises:
-            AudioError: naming the recording that can't be heard.
+            AudioError: naming the recording that can't be decoded.
         """
         inputs, single = as_input_list(audio)
         window_config = WindowConfig(window_seconds, hop_seconds)
-        heard: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
+        rows_by_clip: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
         for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
-            rows_of = self.pipeline.encode_audio([piece.log_mel for piece in batch])
-            for piece, rows in zip(batch, rows_of, strict=True):
-                of_clip = heard.setdefault((piece.recording_index, piece.recording.name), [])
-                of_clip.append((piece.window, rows))
+            audio_rows = self.pipeline.encode_audio([window.log_mel for window in batch])
+            for item, rows in zip(batch, audio_rows, strict=True):
+                windows = rows_by_clip.setdefault((item.recording_index, item.recording.name), [])
+                windows.append((item.window, rows))
         results = [
-            AudioSession(self.pipeline, name, windows) for (_, name), windows in heard.items()
+            AudioSession(self.pipeline, name, windows)
+            for (_, name), windows in rows_by_clip.items()
         ]
         return results[0] if single else results
 
@@ -145,8 +145,8 @@ class Describing(Opened):
                 {"type": "text", "text": …} and {"type": "audio", "audio": any audio input}}.
 
         Raises:
-            OptionError: for a conversation that the template can't take.
-            AudioError: for audio that can't be heard, or is longer than the encoder's 30 s.
+            OptionError: for a conversation that the template rejects.
+            AudioError: for audio that can't be decoded, or is longer than the encoder's 30 s.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         waveforms = [

@@ -1,4 +1,4 @@
-"""What does it hear? Vectors of any tap: encode, one after another or all at once; activations."""
+"""Vectors and hidden states of any tap: encode, encode_each, activations, spec."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.hidden_states import HiddenStates, assemble
+from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
 from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_span, pooled_width
-from qwen_audio.inference.reader import read
+from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import rows_and_segments
 from qwen_audio.inference.sampling import Sampling
 from qwen_audio.models.tap import Tap
 
-from .base import Opened
+from .base import ModelBase
 from .options import ActivationsOptions, EncodeManyOptions, EncodeOptions, Vectors
 from .spec import EmbeddingSpec
 
-__all__ = ["Encoding"]
+__all__ = ["EncodeMixin"]
 
 
-class Encoding(Opened):
-    """The verbs that give vectors."""
+class EncodeMixin(ModelBase):
+    """Methods that return vectors and hidden states."""
 
     def spec(
         self,
@@ -38,7 +38,7 @@ class Encoding(Opened):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> EmbeddingSpec:
-        """What decides the vectors that `encode` makes with the same options; raises as it does."""
+        """The embedding spec of `encode` with the same options; raises as it does."""
         resolved, window_config = (
             self.dimensions.tap(tap),
             WindowConfig(window_seconds, hop_seconds),
@@ -51,7 +51,7 @@ class Encoding(Opened):
             tap=str(resolved),
             pooling=pooling,
             span=span,
-            prompt=self._rendered([resolved], prompt),
+            prompt=self._prompt_text([resolved], prompt),
             window_seconds=window_config.window_seconds,
             hop_seconds=window_config.resolved_hop_seconds,
             dtype=self.pipeline.dtype_name,
@@ -77,24 +77,25 @@ class Encoding(Opened):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Any:
-        """Vectors of a tap: the audio encoder's or the language model's view of a recording.
+        """Embeddings: the rows of a tap of the audio encoder or the language model, pooled.
 
         Args:
-            tap: where to read; see `taps`. Nothing right of it is read or computed. Several, in a
-                list, are read in one pass.
+            tap: see `taps`. Stages after it are neither read nor computed. Several, in a list,
+                share one pass.
             pooling: "mean", "max", "mean+std" (twice as wide) or "last" over the rows of the span,
-                in all windows; "none" keeps them.
+                in all windows; "none" returns the rows.
             span: "audio"; at language model taps also "prompt" (the text), "last" (the position
                 before the answer) or "all".
-            prompt: at language model taps, what to ask; "Describe the music:" unless given.
+            prompt: for taps in the language model; "Describe the music:" by default.
 
         Returns:
             float32 NumPy arrays. Pooled: (width,) for one input, (inputs, width) for a list.
             With pooling "none": (rows, width), or a list of these. For several taps a dict from
-            tap, as it was written, to these.
+            tap, as given, to these.
 
         Raises:
-            AudioError, TapError, OptionError: for what can't be heard, read or meant.
+            AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
+                invalid options.
         """
         inputs, single = as_input_list(audio)
         vectors: list[Any] = list(
@@ -112,10 +113,10 @@ class Encoding(Opened):
         if single:
             return vectors[0]
         if isinstance(tap, str | Tap):
-            return self._stacked(vectors, tap, pooling)
+            return self._stack(vectors, tap, pooling)
         return {
-            text: self._stacked([of[text] for of in vectors], resolved, pooling)
-            for text, resolved in self._named(tap).items()
+            name: self._stack([by_tap[name] for by_tap in vectors], resolved, pooling)
+            for name, resolved in self._resolve_taps(tap).items()
         }
 
     def encode_each(
@@ -131,17 +132,17 @@ class Encoding(Opened):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Iterator[Any]:
-        """`encode` for any number of recordings: vectors in order, as soon as they are there.
+        """`encode` for any number of recordings: vectors in order, each as soon as it is computed.
 
-        Decoding runs ahead in threads, clips share passes, and what has been handed out is
-        forgotten: memory does not grow with their number.
+        Decoding runs ahead in threads, short clips share passes, and results are not kept: memory
+        does not grow with the number of recordings.
 
         Args:
-            errors: "yield" puts an AudioError in the place of a recording that can't be heard, and
-                goes on; "raise" raises it.
+            errors: "yield" puts an AudioError in place of a recording that can't be decoded and
+                continues; "raise" raises it.
 
         Yields:
-            What `encode` gives for the recording alone.
+            What `encode` returns for the recording alone.
 
         Raises:
             AudioError, TapError, OptionError: as `encode` does.
@@ -152,33 +153,34 @@ class Encoding(Opened):
                 "encode takes one"
             )
         single = isinstance(tap, str | Tap)
-        named = self._named([tap] if isinstance(tap, str | Tap) else tap)
-        how = Pooling(pooling, span)
-        for resolved in named.values():
+        resolved_taps = self._resolve_taps([tap] if isinstance(tap, str | Tap) else tap)
+        pool = Pooling(pooling, span)
+        for resolved in resolved_taps.values():
             check_span(span, resolved)
         if errors not in ("raise", "yield"):
             raise OptionError(f"errors={errors!r}: use 'raise' or 'yield'")
-        prompt_text = self._rendered(list(named.values()), prompt)
+        prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
         window_config = WindowConfig(window_seconds, hop_seconds)
 
         def vectors() -> Iterator[Any]:
-            for reading in read(  # which nothing else holds, so that an error ends its threads
+            # Not assigned to a name: an error then ends the iterator, and with it its threads.
+            for captured in capture_recordings(
                 self.pipeline,
                 audio,
-                list(named.values()),
-                how.window,
+                list(resolved_taps.values()),
+                pool.pool_window,
                 prompt_text=prompt_text,
                 window_config=window_config,
                 sampling_rate=sampling_rate,
             ):
-                if isinstance(reading, AudioError):
+                if isinstance(captured, AudioError):
                     if errors == "raise":
-                        raise reading
-                    yield reading
+                        raise captured
+                    yield captured
                     continue
                 pooled = {
-                    text: how.recording([kept[resolved] for kept in reading.kept])
-                    for text, resolved in named.items()
+                    name: pool.combine([window[resolved] for window in captured.outputs])
+                    for name, resolved in resolved_taps.items()
                 }
                 yield next(iter(pooled.values())) if single else pooled
 
@@ -203,26 +205,27 @@ class Encoding(Opened):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> dict[str, HiddenStates] | list[dict[str, HiddenStates]]:
-        """The rows of any set of taps, in one forward pass that stops after the deepest.
+        """The hidden states of any set of taps, in one forward pass that stops at the deepest.
 
         Args:
             taps: such as ["mel", "encoder.0", "lm.-1"]; the result has these keys.
-            prompt: what to ask, for taps in the language model.
-            generate: also answer, with up to so many tokens, and read their states as well (the
-                span "generated"; greedy).
+            prompt: for taps in the language model; "Describe the music:" by default.
+            generate: also generate up to so many tokens (greedily) and return their hidden states,
+                as the span "generated".
 
         Returns:
-            A dict from tap, as it was written, to `HiddenStates`; for a list a list of dicts.
+            A dict from tap, as given, to `HiddenStates`; for a list a list of dicts.
 
         Raises:
-            AudioError, TapError, OptionError: for what can't be heard, read or meant.
+            AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
+                invalid options.
         """
         if isinstance(taps, str | Tap):
             raise OptionError(f"taps={taps!r} is one tap: give a list of taps, such as [{taps!r}]")
-        named = self._named(taps)
+        resolved_taps = self._resolve_taps(taps)
         if not isinstance(generate, int) or generate < 0:
             raise OptionError(f"generate={generate!r}: use a whole number of tokens, 0 or more")
-        if generate and not any(tap.in_language_model for tap in named.values()):
+        if generate and not any(tap.in_language_model for tap in resolved_taps.values()):
             raise OptionError(
                 f"generate={generate}, but no tap is in the language model, where generated tokens "
                 "have states: add lm.K or lm.norm"
@@ -230,23 +233,25 @@ class Encoding(Opened):
         continuation = Sampling(max_new_tokens=generate) if generate else None
         inputs, single = as_input_list(audio)
         results = []
-        for reading in read(
+        for captured in capture_recordings(
             self.pipeline,
             inputs,
-            list(named.values()),
+            list(resolved_taps.values()),
             rows_and_segments,
-            prompt_text=self._rendered(list(named.values()), prompt),
+            prompt_text=self._prompt_text(list(resolved_taps.values()), prompt),
             window_config=WindowConfig(window_seconds, hop_seconds),
             sampling_rate=sampling_rate,
             continuation=continuation,
         ):
-            if isinstance(reading, AudioError):
-                raise reading
-            frames = assemble(reading.windows, reading.kept, named.values(), self.dtype)
-            results.append({text: frames[tap] for text, tap in named.items()})
+            if isinstance(captured, AudioError):
+                raise captured
+            hidden_states = concatenate_windows(
+                captured.windows, captured.outputs, resolved_taps.values(), self.dtype
+            )
+            results.append({name: hidden_states[tap] for name, tap in resolved_taps.items()})
         return results[0] if single else results
 
-    def _stacked(self, vectors: list[Any], tap: str | Tap, pooling: PoolingName) -> Any:
+    def _stack(self, vectors: list[Any], tap: str | Tap, pooling: PoolingName) -> Any:
         if pooling == "none":
             return vectors
         width = pooled_width(pooling, self.dimensions.width(self.dimensions.tap(tap)))

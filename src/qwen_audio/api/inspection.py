@@ -1,4 +1,4 @@
-"""A clip's whole story on the line, counted and not computed."""
+"""Shapes of a recording at every tap and their cost, without computing anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ShapeTrace", "TapSummary", "WindowSummary", "trace_shapes"]
 
 @dataclass(frozen=True)
 class WindowSummary:
-    """What one window becomes: samples, frames, tokens, positions."""
+    """Counts for one window: samples, frames, audio tokens, positions."""
 
     window: Window
     samples: int
@@ -24,14 +24,14 @@ class WindowSummary:
     encoder_frames: int
     audio_tokens: int
     prompt_ids: int
-    """Before the audio is merged: one id stands for all of it."""
+    """Before the audio is merged: one id for all of it."""
     positions: int
-    """After: what the language model reads."""
+    """After: of the language model's input."""
 
 
 @dataclass(frozen=True)
 class TapSummary:
-    """What can be read at one tap, over all windows, and what it takes of the checkpoint."""
+    """Rows and width of one tap, over all windows, and the weights it needs."""
 
     tap: str
     rows: int
@@ -57,16 +57,16 @@ class ShapeTrace:
     windows: tuple[WindowSummary, ...]
     taps: tuple[TapSummary, ...]
     text: CostEstimate
-    """What generating needs: all of the checkpoint."""
+    """Cost of generating text: all of the checkpoint."""
 
 
 def trace_shapes(
     pipeline: Pipeline, waveform: Waveform, window_config: WindowConfig, prompt_text: str
 ) -> ShapeTrace:
-    """Count a waveform's way along a line, for a rendered prompt."""
-    ids = len(pipeline.prompts.ids(prompt_text))
+    """Counts for a waveform, with a rendered prompt."""
+    ids = len(pipeline.tokenizer.ids(prompt_text))
     windows = tuple(_window(window, ids) for window in waveform.windows(window_config))
-    geometry = pipeline.checkpoint.dimensions
+    dimensions = pipeline.checkpoint.dimensions
     return ShapeTrace(
         name=waveform.name,
         seconds=waveform.duration_seconds,
@@ -75,9 +75,9 @@ def trace_shapes(
         source_channels=waveform.source_channels,
         source_format=waveform.source_format,
         prompt=prompt_text,
-        mel_bins=geometry.mel_bins,
+        mel_bins=dimensions.mel_bins,
         windows=windows,
-        taps=tuple(_tap(pipeline, geometry, tap, windows) for tap in geometry.taps()),
+        taps=tuple(_tap(pipeline, dimensions, tap, windows) for tap in dimensions.taps()),
         text=pipeline.cost(None),
     )
 
@@ -92,23 +92,23 @@ def _window(window: Window, ids: int) -> WindowSummary:
 
 
 def _tap(
-    pipeline: Pipeline, geometry: ModelDimensions, tap: Tap, windows: tuple[WindowSummary, ...]
+    pipeline: Pipeline, dimensions: ModelDimensions, tap: Tap, windows: tuple[WindowSummary, ...]
 ) -> TapSummary:
     count = {
         Stage.MEL: lambda w: w.mel_frames,
         Stage.ENCODER: lambda w: w.encoder_frames,
         Stage.AUDIO_TOWER: lambda w: w.audio_tokens,
         Stage.PROJECTOR: lambda w: w.audio_tokens,
-        Stage.LM: lambda w: w.build_inputs,
-        Stage.LM_NORM: lambda w: w.build_inputs,
+        Stage.LM: lambda w: w.positions,
+        Stage.LM_NORM: lambda w: w.positions,
     }[tap.stage]
-    plan = pipeline.cost(tap)
+    cost = pipeline.cost(tap)
     return TapSummary(
         tap=str(tap),
         rows=sum(count(window) for window in windows),
-        width=geometry.width(tap),
+        width=dimensions.width(tap),
         rate_hz=tap.rate_hz,
-        tensors=plan.tensors,
-        parameters=plan.parameters,
-        read_bytes=plan.read_bytes,
+        tensors=cost.tensors,
+        parameters=cost.parameters,
+        read_bytes=cost.read_bytes,
     )

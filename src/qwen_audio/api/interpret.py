@@ -1,4 +1,4 @@
-"""What can be seen inside? The verbs for the eye: view one tap, lens all levels, compare layers."""
+"""Analysis of hidden states: view, lens, layer_similarity."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.pooling import SpanName
-from qwen_audio.inference.reader import read
-from qwen_audio.inference.reducers import groups, lengths, mean_segments
+from qwen_audio.inference.reader import capture_recording, capture_recordings
+from qwen_audio.inference.reducers import audio_norms, mean_groups, mean_segments
 from qwen_audio.models.tap import Stage, Tap
 
-from .base import Opened
+from .base import ModelBase
 from .options import LensOptions, ViewOptions
 
-__all__ = ["Looking"]
+__all__ = ["InterpretMixin"]
 
 _MEL = Tap(Stage.MEL)
-_TOKENS_HZ = Tap(Stage.PROJECTOR).rate_hz
+_AUDIO_TOKENS_HZ = Tap(Stage.PROJECTOR).rate_hz
 
 
-class Looking(Opened):
-    """The verbs that show what is inside."""
+class InterpretMixin(ModelBase):
+    """Methods that analyse hidden states."""
 
     @property
     def mel_hz(self) -> Float64[np.ndarray, "bins"]:
-        """Where the bands of the log-mel spectrogram lie: the middle of each, in Hz."""
+        """Centre frequency of each band of the log-mel spectrogram, in Hz."""
         filters = np.asarray(self.pipeline.checkpoint.extractor.mel_filters, np.float64)
         hz = np.linspace(0, self.pipeline.checkpoint.extractor.sampling_rate / 2, len(filters))
         return (hz[:, None] * filters).sum(axis=0) / filters.sum(axis=0)
@@ -61,32 +61,30 @@ class Looking(Opened):
         sampling_rate: int | None = None,
         window_seconds: float = WindowConfig.window_seconds,
     ) -> View | list[View]:
-        """What a recording looks like at one tap: see `View`; `picture` and `draw` show it.
+        """Structure of a recording at one tap, to be plotted: see `View`.
 
-        Memory does not grow with the recording's length beyond its samples: rows are averaged on
-        the way.
+        Rows are averaged while they are computed: beyond the samples, memory does not grow with the
+        recording's length.
 
         Args:
-            prompt: at language model taps, what to ask.
-            depth: also the lengths of the rows at every tap of the line (one more pass).
-            columns: at most so many.
-            kernel_seconds: how far the novelty looks; see `View.of`.
+            prompt: for taps in the language model.
+            depth: also compute the L2 norms of the rows at every tap (one more pass).
+            columns: at most so many columns of time.
+            kernel_seconds: width of the novelty kernel; see `View.of`.
 
         Raises:
-            AudioError, TapError, OptionError: for what can't be heard, read or meant.
+            AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
+                invalid options.
         """
         resolved = self.dimensions.tap(tap)
-        prompt_text = self._rendered([resolved], prompt)
+        prompt_text = self._prompt_text([resolved], prompt)
         window_config = WindowConfig(window_seconds)
         inputs, single = as_input_list(audio)
-        results = []
-        for item in inputs:
-            waveform = load_waveform(item, sampling_rate=sampling_rate)
-            results.append(
-                self._view(
-                    waveform, resolved, prompt_text, window_config, columns, kernel_seconds, depth
-                )
-            )
+        options = (resolved, prompt_text, window_config, columns, kernel_seconds, depth)
+        results = [
+            self._view(load_waveform(item, sampling_rate=sampling_rate), *options)
+            for item in inputs
+        ]
         return results[0] if single else results
 
     @overload
@@ -107,37 +105,39 @@ class Looking(Opened):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> LogitLens | list[LogitLens]:
-        """What would be said at every position and level of the language model: see `LogitLens`.
+        """Logit lens: which tokens each layer predicts at each position; see `LogitLens`.
 
-        One forward pass; then the final norm and head over its rows, a few at a time, so that no
-        more than a few positions' scores of the whole vocabulary are ever in memory.
+        One forward pass; then final norm and head over its rows, a few at a time, so that logits of
+        the whole vocabulary are in memory for a few positions only.
 
         Args:
-            prompt: what to ask; "Describe the music:" unless given.
+            prompt: "Describe the music:" by default.
             span: which positions: "audio", "prompt", "last" (before the answer) or "all".
-            taps: the levels: `lm.K`; every one of them unless given.
-            top: how many of the likeliest tokens to keep.
-            tokens: words to follow: see `lens.follow` for which tokens these are.
-            nearest: also the token embeddings that the audio's rows at `projector` are nearest to.
+            taps: the layers, `lm.K`; all of them by default.
+            top: how many of the most likely tokens to return.
+            tokens: words to track: see `logit_lens.follow` for which tokens these are.
+            nearest: also the token embeddings nearest to the audio's rows at `projector`.
 
         Raises:
-            AudioError, TapError, OptionError: for what can't be heard, read or meant.
+            AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
+                invalid options.
         """
         levels = self._levels(taps)
         reading = LensReading(
-            self.pipeline, levels, span, top, follow(self.pipeline.prompts, tokens), nearest
+            self.pipeline, levels, span, top, follow(self.pipeline.tokenizer, tokens), nearest
         )
-        prompt_text = self.pipeline.prompts.render(prompt)
+        prompt_text = self.pipeline.tokenizer.render(prompt)
         window_config = WindowConfig(window_seconds, hop_seconds)
         inputs, single = as_input_list(audio)
-        held: dict[int, list[Any]] = {}
+        windows_by_clip: dict[int, list[Any]] = {}
         names: dict[int, str] = {}
         for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
-            for piece, window in zip(batch, read_windows(reading, batch, prompt_text), strict=True):
-                held.setdefault(piece.recording_index, []).append(window)
-                names[piece.recording_index] = piece.recording.name
+            for item, window in zip(batch, read_windows(reading, batch, prompt_text), strict=True):
+                windows_by_clip.setdefault(item.recording_index, []).append(window)
+                names[item.recording_index] = item.recording.name
         results = [
-            reading.lens(names[clip], prompt_text, windows) for clip, windows in held.items()
+            reading.lens(names[clip], prompt_text, windows)
+            for clip, windows in windows_by_clip.items()
         ]
         return results[0] if single else results
 
@@ -151,28 +151,34 @@ class Looking(Opened):
         sampling_rate: int | None = None,
         window_seconds: float = WindowConfig.window_seconds,
     ) -> LayerSimilarity:
-        """How alike the taps of the line are, over a set of recordings: see `LayerSimilarity`.
+        """Similarity (linear CKA) of all pairs of taps over a set of recordings; see
+        `LayerSimilarity`.
 
-        The same stretches of sound are compared at every tap: 40 ms each, or as much longer as it
-        takes for all windows together to have at most `examples` of them.
+        The same time segments are compared at every tap: 40 ms each, or as much longer as it takes
+        for all windows together to have at most `examples` of them.
 
         Args:
-            audio: a list; several that differ say more than one.
-            taps: all of them unless given.
-            examples: at most so many; more take more time and memory (their square, for each tap).
+            audio: a list; recordings that differ say more than one alone.
+            taps: all of them by default.
+            examples: at most so many segments; memory grows with their square, for each tap.
 
         Raises:
-            AudioError, TapError, OptionError: for what can't be heard, read or meant.
+            AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
+                invalid options.
         """
         if not isinstance(audio, list | tuple) or not audio:
-            raise OptionError("layers compares taps over a list of recordings: give one or more")
+            raise OptionError(
+                "layer_similarity compares taps over a list of recordings: give one or more"
+            )
         if not isinstance(examples, int) or examples < 16:
             raise OptionError(f"examples={examples!r}: use a whole number, 16 or more")
-        named = self._named(self.taps if taps is None else taps)
-        if len(named) < 2:
-            raise OptionError(f"taps={list(named)}: name two or more to compare")
-        deep = any(tap.in_language_model for tap in named.values())
-        prompt_text = self.pipeline.prompts.render(prompt) if deep else self._rendered([], prompt)
+        resolved_taps = self._resolve_taps(self.taps if taps is None else taps)
+        if len(resolved_taps) < 2:
+            raise OptionError(f"taps={list(resolved_taps)}: name two or more to compare")
+        in_lm = any(tap.in_language_model for tap in resolved_taps.values())
+        prompt_text = (
+            self.pipeline.tokenizer.render(prompt) if in_lm else self._prompt_text([], prompt)
+        )
         waveforms = [load_waveform(item, sampling_rate=sampling_rate) for item in audio]
         window_config = WindowConfig(window_seconds)
         windows = sum(len(waveform.windows(window_config)) for waveform in waveforms)
@@ -181,28 +187,31 @@ class Looking(Opened):
                 f"{windows} windows and examples={examples}: give examples={2 * windows} or more, "
                 "or fewer recordings"
             )
-        stretches: dict[str, list[np.ndarray]] = {name: [] for name in named}
-        for rate in {tap.rate_hz for tap in named.values()}:  # a pass each
-            mine = {name: tap for name, tap in named.items() if tap.rate_hz == rate}
-            for reading in read(
+        segments: dict[str, list[np.ndarray]] = {name: [] for name in resolved_taps}
+        for rate in {tap.rate_hz for tap in resolved_taps.values()}:  # one pass each
+            same_rate = {name: tap for name, tap in resolved_taps.items() if tap.rate_hz == rate}
+            reducer = partial(
+                mean_segments,
+                rows_per_token=round(rate / _AUDIO_TOKENS_HZ),
+                max_segments=examples // windows,
+            )
+            for captured in capture_recordings(
                 self.pipeline,
                 waveforms,
-                list(mine.values()),
-                partial(
-                    mean_segments, per_token=round(rate / _TOKENS_HZ), most=examples // windows
-                ),
+                list(same_rate.values()),
+                reducer,
                 prompt_text=prompt_text,
                 window_config=window_config,
             ):
-                if isinstance(reading, AudioError):
-                    raise reading
-                for kept in reading.kept:
-                    for name, tap in mine.items():
-                        stretches[name].append(kept[tap])
-        rows = [np.concatenate(stretches[name]) for name in named]
+                if isinstance(captured, AudioError):
+                    raise captured
+                for window in captured.outputs:
+                    for name, tap in same_rate.items():
+                        segments[name].append(window[tap])
+        rows = [np.concatenate(segments[name]) for name in resolved_taps]
         return LayerSimilarity(
             tuple(waveform.name for waveform in waveforms),
-            tuple(named),
+            tuple(resolved_taps),
             cka_matrix(rows).astype(np.float32),
             len(rows[0]),
             self.dtype,
@@ -213,11 +222,11 @@ class Looking(Opened):
             return tuple(tap for tap in self.taps if tap.stage is Stage.LM)
         if isinstance(taps, str | Tap):
             raise OptionError(f"taps={taps!r} is one tap: give a list of taps, such as [{taps!r}]")
-        levels = tuple(sorted(set(self._named(taps).values())))
+        levels = tuple(sorted(set(self._resolve_taps(taps).values())))
         for tap in levels:
             if tap.stage is not Stage.LM:
                 raise OptionError(
-                    f"{tap} has no words: the lens reads the language model's levels, lm.0 to "
+                    f"{tap} has no logits: the lens takes layers of the language model, lm.0 to "
                     f"lm.{self.dimensions.lm_layers}"
                 )
         return levels
@@ -233,62 +242,52 @@ class Looking(Opened):
         depth: bool,
     ) -> View:
         windows = len(waveform.windows(window_config))
-        # Averaged within a window first, to a quarter of a column; then onto the columns.
-        keep = partial(groups, most=max(1, math.ceil(4 * columns / windows)))
-        (reading,) = read(
-            self.pipeline,
-            [waveform],
-            [_MEL, tap],
-            keep,
-            prompt_text=prompt_text,
-            window_config=window_config,
+        # Averaged within each window first, to a quarter of a column; then over columns.
+        reducer = partial(mean_groups, max_groups=max(1, math.ceil(4 * columns / windows)))
+        captured = capture_recording(
+            self.pipeline, waveform, [_MEL, tap], reducer, prompt_text, window_config
         )
-        if isinstance(reading, AudioError):
-            raise reading
-        placed = {}
-        for read_tap in {_MEL, tap}:
-            middles, counts = [], []
-            for window, kept in zip(reading.windows, reading.kept, strict=True):
-                of_window = kept[read_tap][1]
-                before = np.cumsum(of_window) - of_window / 2
-                middles.append(window.start_seconds + before * read_tap.hop_seconds)
-                counts.append(of_window)
-            rows = np.concatenate([kept[read_tap][0] for kept in reading.kept])
-            where = (np.concatenate(middles), np.concatenate(counts))
-            placed[read_tap] = spread(rows, *where, read_tap.hop_seconds, columns)
-        more: dict[str, Any] = {}
-        if depth:
-            more = self._depth(waveform, prompt_text, window_config)
+        columns_by_tap = {}
+        for source_tap in {_MEL, tap}:
+            centres, counts = [], []
+            for window, output in zip(captured.windows, captured.outputs, strict=True):
+                group_sizes = output[source_tap][1]
+                centre_rows = np.cumsum(group_sizes) - group_sizes / 2
+                centres.append(window.start_seconds + centre_rows * source_tap.hop_seconds)
+                counts.append(group_sizes)
+            columns_by_tap[source_tap] = spread(
+                np.concatenate([output[source_tap][0] for output in captured.outputs]),
+                np.concatenate(centres),
+                np.concatenate(counts),
+                source_tap.hop_seconds,
+                columns,
+            )
+        norms = self._norms_by_tap(waveform, prompt_text, window_config) if depth else {}
         return View.made(
             waveform.name,
             tap,
-            placed[tap],
-            reading.windows,
+            columns_by_tap[tap],
+            captured.windows,
             self.dtype,
             kernel_seconds,
             envelope=views.envelope(waveform.samples, ENVELOPE_POINTS),
-            log_mel=decibels(placed[_MEL][0]),
+            log_mel=decibels(columns_by_tap[_MEL][0]),
             mel_hz=self.mel_hz,
-            **more,
+            **norms,
         )
 
-    def _depth(
+    def _norms_by_tap(
         self, waveform: Waveform, prompt_text: str | None, window_config: WindowConfig
     ) -> dict[str, Any]:
-        """The quartiles of the lengths of the audio's rows, at every tap."""
-        prompted = self.pipeline.prompts.render(None) if prompt_text is None else prompt_text
-        (reading,) = read(
-            self.pipeline,
-            [waveform],
-            self.taps,
-            lengths,
-            prompt_text=prompted,
-            window_config=window_config,
+        """Quartiles of the L2 norms of the audio rows, at every tap."""
+        prompt_text = self.pipeline.tokenizer.render(None) if prompt_text is None else prompt_text
+        captured = capture_recording(
+            self.pipeline, waveform, self.taps, audio_norms, prompt_text, window_config
         )
-        if isinstance(reading, AudioError):
-            raise reading
         quartiles = [
-            np.percentile(np.concatenate([kept[tap] for kept in reading.kept]), [25, 50, 75])
+            np.percentile(
+                np.concatenate([output[tap] for output in captured.outputs]), [25, 50, 75]
+            )
             for tap in self.taps
         ]
         return {

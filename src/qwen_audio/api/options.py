@@ -1,4 +1,4 @@
-"""The keyword options of each verb, for type checkers."""
+"""Keyword options of each method of `AudioModel`, for type checkers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Vectors = Float32[np.ndarray, "... width"]
 
 
 class SessionOptions(TypedDict, total=False):
-    """Of `AudioModel.session`; the other verbs take these too."""
+    """Of `AudioModel.session`; most other methods take these, too."""
 
     sampling_rate: int | None
     window_seconds: float

@@ -1,8 +1,8 @@
-"""A parity certificate: this package against transformers' composite model, on this very machine.
+"""Parity report: this package against transformers' own model, on this machine.
 
 The composite model is run as transformers runs it: padded to 30 s, its own masks, its own merge of
-audio and text, one clip at a time. Only its weights are this package's to give, and only as many
-of its decoder's layers are built as memory holds.
+audio and text, one clip at a time. Only its weights are loaded by this package, and only as many of
+its decoder layers are built as fit in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qwen_audio.audio.window import WINDOW_SECONDS, WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.pipeline import Pipeline
-from qwen_audio.inference.reader import read
+from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import rows_and_segments
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import available_bytes
@@ -34,22 +34,22 @@ from qwen_audio.weights.module_store import empty_module
 
 __all__ = ["ParityReport", "TapParity", "check_parity", "synthetic_clips"]
 
-# Float32 differs by the order of its sums. In 16 bits both sides round every product, and differ
-# from each other as each does from the truth: there the direction is what can be held.
-_LARGEST_ERROR = {torch.float32: 1e-4}
-_LEAST_COSINE = {torch.float32: 0.999999, torch.float16: 0.999, torch.bfloat16: 0.99}
+# Float32 differs by the order of sums. In 16 bits both sides round every product, and differ from
+# each other as much as each does from exact arithmetic: there only the direction can be compared.
+_MAX_ERROR = {torch.float32: 1e-4}
+_MIN_COSINE = {torch.float32: 0.999999, torch.float16: 0.999, torch.bfloat16: 0.99}
 
 _SHARE_OF_MEMORY = 0.8
 
 
 @dataclass(frozen=True)
 class TapParity:
-    """How alike the rows of one tap are, over all clips.
+    """Differences between the rows of one tap and transformers', over all clips.
 
     Attributes:
-        rows: compared.
-        cosine: the lowest of any row with its counterpart.
-        relative_error: the largest difference of a number, relative to the largest number.
+        rows: number compared.
+        cosine: the lowest cosine similarity of a row and its counterpart.
+        relative_error: the largest absolute difference, relative to the largest absolute value.
     """
 
     tap: str
@@ -60,7 +60,7 @@ class TapParity:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What was compared, on what, and with which result. `dataclasses.asdict` gives plain data."""
+    """Result of a parity check; `dataclasses.asdict` gives plain data."""
 
     model: str
     revision: str
@@ -71,17 +71,19 @@ class ParityReport:
     transformers: str
     clips: tuple[str, ...]
     taps: tuple[TapParity, ...]
-    left_out: tuple[str, ...]
+    skipped_taps: tuple[str, ...]
     """Taps too deep for this machine's memory."""
-    least_cosine: float
-    largest_error: float | None
+    min_cosine: float
+    """Bound for every tap's `cosine`."""
+    max_error: float | None
+    """Bound for every tap's `relative_error`; None in 16 bits."""
 
     @property
     def holds(self) -> bool:
-        """Whether every tap compared lies within the bounds for its numbers."""
-        limit = float("inf") if self.largest_error is None else self.largest_error
+        """Whether every tap compared is within the bounds."""
+        limit = float("inf") if self.max_error is None else self.max_error
         return all(
-            tap.cosine >= self.least_cosine and tap.relative_error <= limit for tap in self.taps
+            tap.cosine >= self.min_cosine and tap.relative_error <= limit for tap in self.taps
         )
 
 
@@ -91,22 +93,22 @@ def check_parity(
     """Compare every tap, as deep as memory allows, on some clips of at most 30 s.
 
     Raises:
-        AudioError: for a clip that transformers would cut.
-        OptionError: where not even one layer of the language model fits.
+        AudioError: for a clip that transformers would truncate.
+        OptionError: where not even one decoder layer fits in memory.
     """
     for clip in clips:
         if clip.duration_seconds > WINDOW_SECONDS:
             raise AudioError(
-                f"{clip.name} lasts {clip.duration_seconds:.1f} s, but transformers hears "
+                f"{clip.name} lasts {clip.duration_seconds:.1f} s, but transformers takes "
                 f"{WINDOW_SECONDS:g} s at most: give a shorter clip"
             )
     taps = pipeline.checkpoint.dimensions.taps()
     depth = _depth(pipeline)
     compared = [
-        tap for tap in taps if _within(tap, depth, pipeline.checkpoint.dimensions.lm_layers)
+        tap for tap in taps if _is_within(tap, depth, pipeline.checkpoint.dimensions.lm_layers)
     ]
-    prompt_text = pipeline.prompts.render(prompt)
-    readings = read(
+    prompt_text = pipeline.tokenizer.render(prompt)
+    recordings = capture_recordings(
         pipeline,
         clips,
         compared,
@@ -115,13 +117,13 @@ def check_parity(
         window_config=WindowConfig(),
     )
     ours: list[dict[Tap, Float32[np.ndarray, "_rows _width"]]] = []
-    for reading in readings:
-        if isinstance(reading, AudioError):
-            raise reading
-        ours.append({tap: reading.kept[0][tap][0] for tap in compared})
+    for captured in recordings:
+        if isinstance(captured, AudioError):
+            raise captured
+        ours.append({tap: captured.outputs[0][tap][0] for tap in compared})
     pipeline.modules.release()
-    composite = _Composite(pipeline, depth)
-    theirs = [composite.taps(clip, prompt_text) for clip in clips]
+    reference = _TransformersModel(pipeline, depth)
+    expected = [reference.taps(clip, prompt_text) for clip in clips]
     return ParityReport(
         model=pipeline.checkpoint.name,
         revision=pipeline.checkpoint.revision,
@@ -132,12 +134,14 @@ def check_parity(
         transformers=transformers.__version__,
         clips=tuple(f"{clip.name}, {clip.duration_seconds:.2f} s" for clip in clips),
         taps=tuple(
-            _parity(str(tap), [of[tap] for of in ours], [of[str(tap)] for of in theirs])
+            _tap_parity(
+                str(tap), [rows[tap] for rows in ours], [rows[str(tap)] for rows in expected]
+            )
             for tap in compared
         ),
-        left_out=tuple(str(tap) for tap in taps if tap not in compared),
-        least_cosine=_LEAST_COSINE[pipeline.dtype],
-        largest_error=_LARGEST_ERROR.get(pipeline.dtype),
+        skipped_taps=tuple(str(tap) for tap in taps if tap not in compared),
+        min_cosine=_MIN_COSINE[pipeline.dtype],
+        max_error=_MAX_ERROR.get(pipeline.dtype),
     )
 
 
@@ -150,39 +154,44 @@ def synthetic_clips() -> list[Waveform]:
         phase = np.cumsum(200.0 * (number + 1) + 300.0 * times / seconds) / SAMPLE_RATE_HZ
         tone = np.sin(2 * np.pi * phase) * (0.6 + 0.4 * np.sin(9 * times))
         sound = 0.3 * (tone + 0.1 * random.standard_normal(times.size))
-        name = f"test sound {number + 1}"
+        name = f"synthetic clip {number + 1}"
         clips.append(Waveform(sound.astype(np.float32), name, SAMPLE_RATE_HZ, 1, "synthetic"))
     return clips
 
 
 def _depth(pipeline: Pipeline) -> int:
-    """How many decoder layers of the composite model fit, its table of embeddings included."""
+    """How many decoder layers of transformers' model fit in memory, with the embedding table."""
     checkpoint, free = pipeline.checkpoint, available_bytes(pipeline.device)
     table = checkpoint.text_config.vocab_size * checkpoint.text_config.hidden_size
     for depth in range(checkpoint.dimensions.lm_layers, 0, -1):
-        plan = estimate_cost(checkpoint, Tap(Stage.LM, depth), pipeline.dtype, pipeline.device)
-        if plan.peak_memory_bytes + table * pipeline.dtype.itemsize <= _SHARE_OF_MEMORY * free:
+        tap = Tap(Stage.LM, depth)
+        cost = estimate_cost(
+            checkpoint, tap, pipeline.dtype, pipeline.device, base_bytes=pipeline.base_bytes
+        )
+        growth = cost.peak_memory_bytes - pipeline.base_bytes + table * pipeline.dtype.itemsize
+        if growth <= _SHARE_OF_MEMORY * free:
             return depth
     raise OptionError(
-        f"{free / 1e9:.1f} GB of memory are free, which does not hold the ear and one layer of "
-        f"{checkpoint.name} in {pipeline.dtype_name}: close other programs, or use a 16-bit dtype"
+        f"{free / 1e9:.1f} GB of memory are free, which do not hold the audio encoder and one "
+        f"decoder layer of {checkpoint.name} in {pipeline.dtype_name}: close other programs, or "
+        "use a 16-bit dtype"
     )
 
 
-def _within(tap: Tap, depth: int, layers: int) -> bool:
+def _is_within(tap: Tap, depth: int, layers: int) -> bool:
     if tap.stage is Stage.LM_NORM:
         return depth == layers
     return tap.stage is not Stage.LM or (tap.level or 0) <= depth
 
 
-def _parity(
+def _tap_parity(
     tap: str,
     ours: Iterable[Float32[np.ndarray, "_rows width"]],
-    theirs: Iterable[Float32[np.ndarray, "_rows width"]],
+    expected: Iterable[Float32[np.ndarray, "_rows width"]],
 ) -> TapParity:
-    a, b = np.concatenate(list(ours)), np.concatenate(list(theirs))
+    a, b = np.concatenate(list(ours)), np.concatenate(list(expected))
     if a.shape != b.shape:
-        raise OptionError(f"{tap} has {a.shape} numbers here and {b.shape} in transformers")
+        raise OptionError(f"{tap} has shape {a.shape} here and {b.shape} in transformers")
     a, b = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = (a * b).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
@@ -190,8 +199,8 @@ def _parity(
     return TapParity(tap, len(a), float(cosines.min()), float(error))
 
 
-class _Composite:
-    """transformers' model of one checkpoint, with `depth` decoder layers and hooks at every tap."""
+class _TransformersModel:
+    """transformers' composite model, with `depth` decoder layers and hooks at every tap."""
 
     def __init__(self, pipeline: Pipeline, depth: int) -> None:
         self.pipeline = pipeline
@@ -203,7 +212,7 @@ class _Composite:
         model: Any = empty_module(lambda: Qwen2AudioForConditionalGeneration(config))
         model.lm_head = nn.Identity()
         text = model.model.language_model
-        text.rotary_emb = Qwen2RotaryEmbedding(config.text_config)  # holds no weights, but numbers
+        text.rotary_emb = Qwen2RotaryEmbedding(config.text_config)  # has buffers, but no weights
         for prefix, module in (
             ("audio_tower.", model.model.audio_tower),
             ("multi_modal_projector.", model.model.multi_modal_projector),
@@ -221,7 +230,7 @@ class _Composite:
     def taps(
         self, clip: Waveform, prompt_text: str
     ) -> dict[str, Float32[np.ndarray, "_rows _width"]]:
-        """Every tap of one clip: the rows that are its own, without padding."""
+        """The rows of every tap for one clip, without those of the padding."""
         pipeline, model = self.pipeline, self._model
         features = pipeline.checkpoint.extractor(
             clip.samples,
@@ -233,25 +242,29 @@ class _Composite:
         mel = int(features["attention_mask"].sum())
         tower, text = model.model.audio_tower, model.model.language_model
         frames, tokens = map(int, tower._get_feat_extract_output_lengths(torch.tensor(mel)))
-        kept: dict[str, Tensor] = {"mel": features["input_features"][0].T[:mel]}
+        rows_by_tap: dict[str, Tensor] = {"mel": features["input_features"][0].T[:mel]}
         hooks = []
 
-        def on(module: nn.Module, name: str, rows: int | None, *, entering: bool = False) -> None:
-            def keep(value: Float[Tensor, "..."]) -> None:
-                kept[name] = value[0] if rows is None else value[0, :rows]
+        def add_hook(
+            module: nn.Module, tap: str, rows: int | None, *, on_input: bool = False
+        ) -> None:
+            def store(value: Float[Tensor, "..."]) -> None:
+                rows_by_tap[tap] = value[0] if rows is None else value[0, :rows]
 
-            hooks.append(_hook(module, keep, entering))
+            hooks.append(_register_hook(module, store, on_input))
 
-        on(tower.layers[0], "encoder.0", frames, entering=True)
+        add_hook(tower.layers[0], "encoder.0", frames, on_input=True)
         for k, layer in enumerate(tower.layers, start=1):
-            on(layer, f"encoder.{k}", frames)
-        on(tower.layer_norm, "audio_tower", tokens)
-        on(model.model.multi_modal_projector, "projector", tokens)
-        on(text.layers[0], "lm.0", None, entering=True)
+            add_hook(layer, f"encoder.{k}", frames)
+        add_hook(tower.layer_norm, "audio_tower", tokens)
+        add_hook(model.model.multi_modal_projector, "projector", tokens)
+        add_hook(text.layers[0], "lm.0", None, on_input=True)
         for k, layer in enumerate(text.layers, start=1):
-            on(layer, f"lm.{k}", None)
-        on(text.norm, "lm.norm", None)
-        ids = torch.tensor([pipeline.prompts.merged(pipeline.prompts.ids(prompt_text), [tokens])])
+            add_hook(layer, f"lm.{k}", None)
+        add_hook(text.norm, "lm.norm", None)
+        ids = torch.tensor(
+            [pipeline.tokenizer.merged(pipeline.tokenizer.ids(prompt_text), [tokens])]
+        )
         try:
             model(
                 input_ids=ids.to(pipeline.device),
@@ -263,18 +276,18 @@ class _Composite:
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: rows.float().cpu().numpy() for name, rows in kept.items()}
+        return {name: rows.float().cpu().numpy() for name, rows in rows_by_tap.items()}
 
 
-def _hook(module: nn.Module, keep: Callable[[Tensor], None], entering: bool) -> Any:
-    """Hand what a module is given, or what it gives, to `keep`."""
+def _register_hook(module: nn.Module, store: Callable[[Tensor], None], on_input: bool) -> Any:
+    """Call `store` with a module's input or output hidden states."""
 
     def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        keep(args[0] if args else kwargs["hidden_states"])
+        store(args[0] if args else kwargs["hidden_states"])
 
     def after(_: Any, __: Any, output: Any) -> None:
-        keep(output[0] if isinstance(output, tuple) else output)
+        store(output[0] if isinstance(output, tuple) else output)
 
-    if entering:
+    if on_input:
         return module.register_forward_pre_hook(before, with_kwargs=True)
     return module.register_forward_hook(after)

@@ -1,4 +1,4 @@
-"""One recording, heard once and asked many times; and conversations about several."""
+"""Sessions: one recording, encoded once, and many questions; and conversations about several."""
 
 from __future__ import annotations
 
@@ -11,56 +11,53 @@ import torch
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WINDOW_SECONDS, Window
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.decoder import DecoderInput
-from qwen_audio.inference.generation import TextStream
+from qwen_audio.inference.generation import CachedContext, GeneratedText
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.sampling import Sampling
-from qwen_audio.models.kv_cache import KeyValueCache, common_prefix
 from qwen_audio.models.qwen2_audio.prompt import Message
 
 from .answer import Answer, Description, prefix
 
-__all__ = ["AudioSession", "answer_conversation", "make_answer"]
+__all__ = ["AudioSession", "answer_conversation", "window_answer"]
 
 
 @dataclass
-class _Memory:
-    """What the language model has read about one window, and the turns so far."""
+class _WindowState:
+    """One window's audio rows (at `projector`), the cache of its last prompt, and its turns."""
 
     window: Window
-    audio: torch.Tensor
-    ids: tuple[int, ...] = ()
-    cache: KeyValueCache | None = None
+    audio_rows: torch.Tensor
+    context: CachedContext = field(default_factory=CachedContext)
     turns: list[Message] = field(default_factory=list)
 
 
 class AudioSession:
-    """A recording that the model has heard; made by `AudioModel.session`.
+    """An encoded recording to ask questions about; returned by `AudioModel.session`.
 
-    The encoder has run. The language model's keys and values for the audio are kept from the first
-    question on, so that every later one costs its own tokens alone.
+    The encoder has run. The language model's keys and values of the audio are cached by the first
+    question, so that later ones only cost their own tokens.
     """
 
     def __init__(
-        self, pipeline: Pipeline, name: str, heard: Sequence[tuple[Window, torch.Tensor]]
+        self, pipeline: Pipeline, name: str, windows: Sequence[tuple[Window, torch.Tensor]]
     ) -> None:
         self.name = name
         self.pipeline = pipeline
-        self._memories = [_Memory(window, rows) for window, rows in heard]
+        self._states = [_WindowState(window, rows) for window, rows in windows]
 
     def __repr__(self) -> str:
-        count = len(self._memories)
+        count = len(self._states)
         return f"AudioSession({self.name!r}, {count} window{'s' * (count != 1)})"
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        """The seconds that were heard at once."""
-        return tuple(memory.window for memory in self._memories)
+        """The parts of the recording that were encoded at once."""
+        return tuple(state.window for state in self._states)
 
     @property
     def audio_tokens(self) -> int:
         """Over all windows: one per 40 ms."""
-        return sum(len(memory.audio) for memory in self._memories)
+        return sum(len(state.audio_rows) for state in self._states)
 
     def ask(
         self,
@@ -76,67 +73,58 @@ class AudioSession:
     ) -> Description:
         """Ask about the recording.
 
-        Each question stands alone, and its answer is what `describe` gives; with `follow_up` it
-        continues the conversation of the questions before it (Instruct checkpoints).
+        Questions are independent, and the answer equals that of `describe`; with `follow_up` the
+        question continues the conversation so far (Instruct checkpoints).
 
         Args:
-            chat: whether through the chat template or with the plain prompt; unless given, as the
-                checkpoint was taught or loaded.
-            stream: called with pieces of the answer as they come; together they are the answer.
+            chat: whether to use the chat template or the plain prompt; by default as the checkpoint
+                was trained or loaded.
+            stream: called with pieces of the answer as they are generated; together they are the
+                answer.
 
         Raises:
-            OptionError: for a follow-up to a checkpoint that knows no turns, or bad sampling.
+            OptionError: for a follow-up without the chat template, or invalid sampling options.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        in_turns = self.pipeline.prompts.chat if chat is None else chat
-        if follow_up and not in_turns:
+        use_chat = self.pipeline.tokenizer.chat if chat is None else chat
+        if follow_up and not use_chat:
             raise OptionError(
                 "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
                 "turns: ask anew, or load it with chat=True"
             )
         answers = []
-        for number, memory in enumerate(self._memories):
+        for number, state in enumerate(self._states):
             if stream is not None:
                 separator = "\n" if number else ""
-                if lead := separator + prefix(memory.window, len(self._memories)):
-                    stream(lead)
-            answers.append(self._ask_one(memory, prompt, follow_up, in_turns, sampling, stream))
+                if line_start := separator + prefix(state.window, len(self._states)):
+                    stream(line_start)
+            answers.append(self._ask_window(state, prompt, follow_up, use_chat, sampling, stream))
         return Description(self.name, answers)
 
-    def _ask_one(
+    def _ask_window(
         self,
-        memory: _Memory,
+        state: _WindowState,
         prompt: str | None,
         follow_up: bool,
         chat: bool,
         sampling: Sampling,
         stream: Callable[[str], None] | None,
     ) -> Answer:
-        pipeline = self.pipeline
-        earlier = memory.turns if follow_up else []
-        turns = [*earlier, pipeline.prompts.turn(prompt, audio=not earlier)]
-        prompt_text = (
-            pipeline.prompts.render_chat(turns)
-            if earlier
-            else pipeline.prompts.render(prompt, chat)
+        tokenizer = self.pipeline.tokenizer
+        earlier = state.turns if follow_up else []
+        turns = [*earlier, tokenizer.turn(prompt, audio=not earlier)]
+        prompt_text = tokenizer.render_chat(turns) if earlier else tokenizer.render(prompt, chat)
+        (text,) = self.pipeline.generate(
+            prompt_text,
+            [[state.audio_rows]],
+            sampling,
+            chat=chat,
+            context=state.context,
+            stream=stream,
         )
-        clip = pipeline.build_inputs(prompt_text, memory.audio)
-        cache = pipeline.lm.new_cache(1)
-        if memory.cache is not None:
-            # The last position is read again in any case: its state says what comes next.
-            shared = min(common_prefix(memory.ids, clip.ids), len(clip.ids) - 1)
-            cache = memory.cache.truncated(0, shared)
-        text = TextStream(pipeline.prompts, stream) if stream is not None else None
-        (new,) = pipeline.generate(
-            [clip], sampling, chat=chat, cache=cache, on_tokens=text.update if text else None
-        )
-        memory.cache, memory.ids = cache, (*clip.ids, *new)[: cache.rows(0)]
-        answer = make_answer(pipeline, clip, new, memory.window, chat)
-        if text:
-            text.finish(answer.text)
-        # Only now: a question that could not be answered is no part of the conversation.
-        memory.turns = [*turns, {"role": "assistant", "content": answer.text}]
-        return answer
+        # Only now: a question that failed is not part of the conversation.
+        state.turns = [*turns, {"role": "assistant", "content": text.text}]
+        return window_answer(text, state.window, self.pipeline.dtype_name)
 
 
 def answer_conversation(
@@ -145,42 +133,42 @@ def answer_conversation(
     waveforms: Sequence[Waveform],
     sampling: Sampling,
 ) -> Answer:
-    """The next turn of a conversation whose audios are given in order, each heard at once.
+    """The next turn of a conversation with several audios, each encoded as one window.
 
-    The answer's window runs from 0 to the seconds of all audios together.
+    The answer's window runs from 0 to the total seconds of all audios.
+
+    Args:
+        waveforms: the audios of the messages, in order.
 
     Raises:
-        AudioError: for audio longer than the encoder's reach.
+        AudioError: for audio longer than a window.
     """
     for waveform in waveforms:
         if waveform.duration_seconds > WINDOW_SECONDS:
             raise AudioError(
-                f"{waveform.name} lasts {waveform.duration_seconds:.1f} s, but one audio of a "
-                f"conversation is heard at once, up to {WINDOW_SECONDS:g} s: cut it, or use "
-                "describe or listen, which hear longer audio in windows"
+                f"{waveform.name} lasts {waveform.duration_seconds:.1f} s, but each audio of a "
+                f"conversation is encoded at once, up to {WINDOW_SECONDS:g} s: cut it, or use "
+                "describe or session, which divide longer audio into windows"
             )
-    audios = pipeline.encode_audio([pipeline.mel(waveform.samples) for waveform in waveforms])
-    clip = pipeline.build_inputs(pipeline.prompts.render_chat(messages), *audios)
-    (new,) = pipeline.generate([clip], sampling, chat=True)
+    mels = [pipeline.log_mel(waveform.samples) for waveform in waveforms]
+    (text,) = pipeline.generate(
+        pipeline.tokenizer.render_chat(messages),
+        [pipeline.encode_audio(mels)],
+        sampling,
+        chat=True,
+    )
     seconds = math.fsum(waveform.duration_seconds for waveform in waveforms)
-    return make_answer(pipeline, clip, new, Window(0.0, seconds), chat=True)
+    return window_answer(text, Window(0.0, seconds), pipeline.dtype_name)
 
 
-def make_answer(
-    pipeline: Pipeline,
-    clip: DecoderInput,
-    new: tuple[int, ...],
-    window: Window,
-    chat: bool | None = None,
-) -> Answer:
-    """Tokens → an Answer that says what was given."""
-    audio_tokens = 0 if clip.audio is None else len(clip.audio)
+def window_answer(text: GeneratedText, window: Window, dtype: str) -> Answer:
+    """Generated text as the answer about a window."""
     return Answer(
-        text=pipeline.prompts.text(new).strip(),
+        text=text.text,
         window=window,
-        audio_tokens=audio_tokens,
-        prompt_tokens=len(clip.ids) - audio_tokens,
-        token_ids=new,
-        complete=new[-1] in pipeline.prompts.stop_ids(chat),
-        dtype=pipeline.dtype_name,
+        audio_tokens=text.audio_tokens,
+        prompt_tokens=text.prompt_tokens,
+        token_ids=text.token_ids,
+        complete=text.complete,
+        dtype=dtype,
     )

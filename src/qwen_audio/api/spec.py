@@ -1,4 +1,4 @@
-"""Spec: everything that decides a vector. Vectors of two Specs must never be compared."""
+"""EmbeddingSpec: everything that decides a vector. Only vectors of equal specs compare."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["EmbeddingSpec"]
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """The settings under which a vector was made, as stored beside it.
+    """The settings that a vector was computed with, stored beside it.
 
-    `prompt` and `span` matter, and are set, only at taps in the language model.
+    `prompt` is set only at taps in the language model, and only there `span` may differ.
     """
 
     model: str
@@ -34,13 +34,13 @@ class EmbeddingSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for equal Specs, on any machine: 16 hexadecimal digits of SHA-256."""
+        """Equal for equal specs, on any machine: 16 hexadecimal digits of SHA-256."""
         canonical = json.dumps(self._settings(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword options of `AudioModel.encode` and `AudioModel.spec` that lead to it."""
+        """Keyword options of `AudioModel.encode` and `AudioModel.spec` that give this spec."""
         names = ("tap", "pooling", "span", "prompt", "window_seconds", "hop_seconds")
         return {name: getattr(self, name) for name in names}
 
@@ -50,30 +50,30 @@ class EmbeddingSpec:
 
     @classmethod
     def from_json(cls, text: str) -> EmbeddingSpec:
-        """Raises OptionError for what is no JSON object, and for unknown or missing settings."""
+        """Raises OptionError for anything but a JSON object, unknown or missing settings."""
         try:
             settings = json.loads(text)
         except ValueError as error:
-            raise OptionError(f"{text!r:.80} is no Spec in JSON ({error})") from error
+            raise OptionError(f"{text!r:.80} is not an embedding spec in JSON ({error})") from error
         if not isinstance(settings, dict):
-            raise OptionError(f"{text!r:.80} is no Spec in JSON: it takes an object")
-        return cls.of(**settings)
+            raise OptionError(f"{text!r:.80} is not an embedding spec in JSON: give an object")
+        return cls.from_settings(**settings)
 
     @classmethod
-    def of(cls, **settings: Any) -> EmbeddingSpec:
+    def from_settings(cls, **settings: Any) -> EmbeddingSpec:
         """Raises OptionError, not TypeError, for unknown or missing settings."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(settings.keys() - known)
         missing = sorted({"model", "revision", "tap"} - settings.keys())
         if unknown or missing:
             raise OptionError(
-                f"a Spec with unknown settings {unknown} and missing ones {missing}: "
+                f"an embedding spec with unknown settings {unknown} and missing ones {missing}: "
                 f"it takes {', '.join(sorted(known))}"
             )
         return cls(**settings)
 
     def _settings(self) -> dict[str, Any]:
-        """By name; 30 s are written as 30.0 s are, to which they are equal."""
+        """By name; seconds as floats, as 30 and 30.0 are equal."""
         seconds = {
             "window_seconds": float(self.window_seconds),
             "hop_seconds": float(self.hop_seconds),

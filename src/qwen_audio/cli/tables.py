@@ -78,11 +78,11 @@ def certificate_tables(certificate: ParityReport) -> Shown:
     for tap in certificate.taps:
         table.add_row(tap.tap, str(tap.rows), f"{tap.cosine:.7f}", f"{tap.relative_error:.1e}")
     yield table
-    if certificate.left_out:
-        first, last = certificate.left_out[0], certificate.left_out[-1]
+    if certificate.skipped_taps:
+        first, last = certificate.skipped_taps[0], certificate.skipped_taps[-1]
         yield Text(f"  Not compared, as memory does not hold them: {first} … {last}")
-    limit = certificate.largest_error
-    bounds = f"cosine at least {certificate.least_cosine:g}"
+    limit = certificate.max_error
+    bounds = f"cosine at least {certificate.min_cosine:g}"
     bounds += "" if limit is None else f", error at most {limit:g}"
     yield Text(f"  {'Equal' if certificate.holds else 'NOT EQUAL'} within {bounds}.")
 

@@ -30,8 +30,8 @@ from .writer import IndexWriter
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
-    from qwen_audio.inference.pooling import Pooled, Pooling
-    from qwen_audio.inference.reader import Reading
+    from qwen_audio.inference.pooling import PooledWindow, Pooling
+    from qwen_audio.inference.reader import CapturedRecording
 
 __all__ = ["encode_windows", "index_sources"]
 
@@ -55,7 +55,7 @@ def index_sources(
         CollectionError: if the model is not the one of the collection.
         OptionError: for a manifest column that can't be stored in the collection.
     """
-    from qwen_audio.inference.reader import read
+    from qwen_audio.inference.reader import capture_recordings
 
     spec = collection.spec
     collection.check(model.spec(**spec.options))
@@ -64,18 +64,18 @@ def index_sources(
     collection.add_columns(examples)
     sources = list(cast_manifest_columns(found.sources, collection.table.schema))
     run = _IndexRun(collection, tuple(examples), len(sources), retry, on_progress)
-    readings = read(
+    readings = capture_recordings(
         model.pipeline,
         (pending.open for pending in run.pending(sources)),
         [tap],
-        pooling.window,
+        pooling.pool_window,
         prompt_text=spec.prompt,
         window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
-        question=model.pipeline.prompts.render(None) if collection.has_captions else None,
+        caption_prompt=model.pipeline.tokenizer.render(None) if collection.has_captions else None,
     )
     try:
         for reading in readings:
-            run.add(reading, lambda pooled: pooling.recording([pooled[tap]]))
+            run.add(reading, lambda pooled: pooling.combine([pooled[tap]]))
     finally:
         run.writer.commit()
     return run.summary(found.skipped)
@@ -89,21 +89,21 @@ def encode_windows(
     Raises:
         AudioError: if it can't be decoded.
     """
-    from qwen_audio.inference.reader import read
+    from qwen_audio.inference.reader import capture_recordings
 
     tap, pooling = model.dimensions.tap(spec.tap), _pooling(spec)
     window_config = WindowConfig(spec.window_seconds, spec.hop_seconds)
-    (reading,) = read(
+    (reading,) = capture_recordings(
         model.pipeline,
         [audio],
         [tap],
-        pooling.window,
+        pooling.pool_window,
         prompt_text=spec.prompt,
         window_config=window_config,
     )
     if isinstance(reading, AudioError):
         raise reading
-    return [pooling.recording([pooled[tap]]) for pooled in reading.kept]
+    return [pooling.combine([pooled[tap]]) for pooled in reading.outputs]
 
 
 def _pooling(spec: EmbeddingSpec) -> Pooling:
@@ -170,8 +170,8 @@ class _IndexRun:
 
     def add(
         self,
-        reading: Reading[Pooled] | AudioError,
-        vector_of: Callable[[dict[Any, Pooled]], np.ndarray],
+        reading: CapturedRecording[PooledWindow] | AudioError,
+        vector_of: Callable[[dict[Any, PooledWindow]], np.ndarray],
     ) -> None:
         """Queue the rows, or the error, of the next recording that `pending` gave."""
         pending = self._in_progress.popleft()

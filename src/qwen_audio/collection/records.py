@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from qwen_audio.audio.waveform import Waveform
-    from qwen_audio.inference.pooling import Pooled
-    from qwen_audio.inference.reader import Reading
+    from qwen_audio.inference.pooling import PooledWindow
+    from qwen_audio.inference.reader import CapturedRecording
 
 __all__ = [
     "PendingSource",
@@ -88,12 +88,12 @@ def load_indexed(source: Source, indexed: SourceVersion) -> Waveform:
 
 def recording_rows(
     pending: PendingSource,
-    reading: Reading[Pooled],
-    vector_of: Callable[[dict[Any, Pooled]], np.ndarray],
+    reading: CapturedRecording[PooledWindow],
+    vector_of: Callable[[dict[Any, PooledWindow]], np.ndarray],
 ) -> Iterator[dict[str, Any]]:
     """One row per window of a recording: columns by name, the vector of length 1."""
     recording, now = reading.recording, datetime.now(UTC)
-    for number, (window, pooled) in enumerate(zip(reading.windows, reading.kept, strict=True)):
+    for number, (window, pooled) in enumerate(zip(reading.windows, reading.outputs, strict=True)):
         vector = vector_of(pooled).astype(np.float64)
         norm = math.sqrt(float(vector @ vector))
         yield {
@@ -109,7 +109,7 @@ def recording_rows(
             "title": recording.tags.get("title"),
             "artist": recording.tags.get("artist"),
             "album": recording.tags.get("album"),
-            "caption": reading.said[number] if reading.said else None,
+            "caption": reading.captions[number] if reading.captions else None,
             "source_bytes": pending.version.size_bytes,
             "source_changed": pending.version.modified,
             "content_hash": pending.version.content_hash,

@@ -94,7 +94,7 @@ class WindowTable:
         if _METADATA_KEY not in metadata:
             raise CollectionError(f"{table_path} is a Lance table, but not a collection")
         settings = json.loads(metadata[_METADATA_KEY])
-        spec = EmbeddingSpec.of(**settings["spec"])
+        spec = EmbeddingSpec.from_settings(**settings["spec"])
         return cls(table_path, table, spec, has_captions=settings["describes"])
 
     @classmethod

@@ -1,39 +1,46 @@
-"""Inputs of any kind → windows with their log-mel spectrograms, in batches for one pass each.
+"""Inputs of any kind → windows with their log-mel spectrograms, in batches of one pass each.
 
-Decoding, resampling and mel run ahead of the model, which works on the batch before. How
-far ahead is bounded, so that memory does not grow with the number of recordings.
+Decoding, resampling and mel run in threads while the model works on the batch before. The lookahead
+is bounded, so that memory does not grow with the number of recordings.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
-from qwen_audio.models.packed_attention import T
 from qwen_audio.weights.device import batch_frames
 
 from .pipeline import Pipeline
 from .prefetch import prefetch, prefetch_map
 
-__all__ = ["Failed", "batched_windows", "batched_windows_or_errors", "batches"]
+__all__ = ["FailedRecording", "batch_by_size", "batched_windows", "batched_windows_and_failures"]
+
+T = TypeVar("T")
 
 _THREADS = min(4, os.cpu_count() or 1)
-"""Decoding lets go of Python's lock; each thread keeps some memory to itself."""
+"""Decoding releases the GIL; more threads would mean more memory, as each has its own heap."""
 _RECORDINGS_AHEAD = 4
 _BATCHES_AHEAD = 1
+_FRAMES_OF_A_FAILURE = 60
+"""Counted as a short clip, so that a stream of nothing but failures still fills batches."""
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A recording that can't be heard, in its place among the others."""
+class FailedRecording:
+    """A recording that can't be decoded, in its place among the others.
+
+    Attributes:
+        recording_index: its index among the inputs.
+    """
 
     recording_index: int
     error: AudioError
@@ -45,75 +52,78 @@ def batched_windows(
     sampling_rate: int | None,
     window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow]]:
-    """As `pieces_in_batches`, for callers who need every recording.
+    """Windows of all recordings in order, in batches of at most `batch_frames` encoder frames.
 
     Raises:
-        AudioError: for the first that can't be heard.
+        AudioError: for the first recording that can't be decoded.
     """
-    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, window_config):
-        for piece in batch:
-            if isinstance(piece, Failed):
-                raise piece.error
+    for batch in batched_windows_and_failures(pipeline, inputs, sampling_rate, window_config):
+        for item in batch:
+            if isinstance(item, FailedRecording):
+                raise item.error
         yield cast("list[AudioWindow]", batch)
 
 
-def batched_windows_or_errors(
+def batched_windows_and_failures(
     pipeline: Pipeline,
     inputs: Iterable[Any],
     sampling_rate: int | None,
     window_config: WindowConfig,
-) -> Iterator[list[AudioWindow | Failed]]:
-    """Windows of all recordings in order, grouped by a budget of encoder frames."""
-    _ = pipeline.checkpoint.extractor  # made once, before threads ask for it
-    pieces = _pieces(pipeline, inputs, sampling_rate, window_config)
-    return prefetch(batches(pieces, _frames, batch_frames(pipeline.device)), _BATCHES_AHEAD)
+) -> Iterator[list[AudioWindow | FailedRecording]]:
+    """As `batched_windows`, with a `FailedRecording` in place of one that can't be decoded."""
+    _ = pipeline.checkpoint.extractor  # created before threads ask for it
+    windows = _windows(pipeline, inputs, sampling_rate, window_config)
+    budget = batch_frames(pipeline.device)
+    return prefetch(batch_by_size(windows, _frames, budget), _BATCHES_AHEAD)
 
 
-def _pieces(
+def _windows(
     pipeline: Pipeline,
     inputs: Iterable[Any],
     sampling_rate: int | None,
     window_config: WindowConfig,
-) -> Iterator[AudioWindow | Failed]:
-    def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | Failed:
+) -> Iterator[AudioWindow | FailedRecording]:
+    def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | FailedRecording:
         clip, audio = numbered
         try:
-            if callable(audio):  # opened when its turn comes, and not before
+            if callable(audio):  # opened only now
                 audio = audio()
             return clip, load_waveform(audio, sampling_rate=sampling_rate)
         except AudioError as error:
-            return Failed(clip, error)
+            return FailedRecording(clip, error)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="audio") as threads:
         for loaded in prefetch_map(load, enumerate(inputs), threads, _RECORDINGS_AHEAD):
-            if isinstance(loaded, Failed):
+            if isinstance(loaded, FailedRecording):
                 yield loaded
                 continue
             clip, waveform = loaded
-            # In this one thread, which runs ahead of the model's: a spectrogram is made by several
-            # processors as it is, and each thread that makes them would keep memory to itself.
+            # In this one thread, not in the pool: a spectrogram already uses several cores, and
+            # each thread that computes them would need memory of its own.
             for window in waveform.windows(window_config):
-                yield AudioWindow(
-                    clip, waveform.info, window, pipeline.mel(waveform.samples_in(window))
-                )
+                log_mel = pipeline.log_mel(waveform.samples_in(window))
+                yield AudioWindow(clip, waveform.info, window, log_mel)
 
 
-def _frames(piece: AudioWindow | Failed) -> int:
-    return 60 if isinstance(piece, Failed) else piece.log_mel.encoder_frames  # else it never fills
+def _frames(item: AudioWindow | FailedRecording) -> int:
+    return (
+        _FRAMES_OF_A_FAILURE if isinstance(item, FailedRecording) else item.log_mel.encoder_frames
+    )
 
 
-def batches(items: Iterable[T], size: Any, budget: int) -> Iterator[list[T]]:
-    """Neighbours grouped so that the sum of `size(item)` stays within a budget.
+def batch_by_size(items: Iterable[T], size: Callable[[T], int], budget: int) -> Iterator[list[T]]:
+    """Consecutive items in batches whose sizes add up to at most `budget`.
 
-    An item larger than the budget makes a batch of its own; order is kept, nothing is left out.
+    An item larger than the budget gets a batch of its own. Order is kept, and every item is in
+    exactly one batch.
     """
     batch: list[T] = []
-    filled = 0
+    total = 0
     for item in items:
-        if batch and filled + size(item) > budget:
+        if batch and total + size(item) > budget:
             yield batch
-            batch, filled = [], 0
+            batch, total = [], 0
         batch.append(item)
-        filled += size(item)
+        total += size(item)
     if batch:
         yield batch

@@ -1,47 +1,63 @@
-"""What a tap costs, known before a byte of its weights is fetched or read."""
+"""Cost estimates: bytes, memory and arithmetic that a tap needs, before any weights are read."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import batch_frames
 
-__all__ = ["CostEstimate", "estimate_cost", "least_bytes", "working_bytes"]
+__all__ = [
+    "CostEstimate",
+    "check_memory",
+    "estimate_cost",
+    "min_memory_bytes",
+    "non_weight_bytes",
+    "process_bytes",
+]
 
 _CPU = torch.device("cpu")
 
-_RUNTIME_BYTES = 560_000_000
-"""Resident memory of a process that has imported torch, transformers' model classes and PyAV (some
-410 MB), and decodes ahead in threads."""
+_FIRST_USE_BYTES = 100_000_000
+"""What libraries add to a process after they have been imported: kernels compiled for the processor
+(20 to 40 MB measured), the heaps of decoding threads, codecs, the tokenizer."""
+_CUDA_CONTEXT_BYTES = 460_000_000
+"""Taken of a GPU's memory by CUDA and its libraries, which torch's allocator doesn't count."""
+_UNKNOWN_PROCESS_BYTES = 460_000_000
+"""Where a system doesn't tell: a process that has imported torch (built for CPUs) and transformers'
+model classes."""
 
 _LAYER = re.compile(r"(.+\.layers)\.(\d+)\.")
 
 _SLACK = 2.5
-"""What was measured, over what is counted: the products' own scratch, and memory between uses."""
+"""Measured over counted bytes of activations: the kernels' scratch memory and fragmentation."""
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What reading at a tap takes of a checkpoint: everything left of it, nothing right of it.
+    """What computing up to a tap costs: every stage up to it, none after it.
 
     Attributes:
-        tap: None for text: the whole line, the language model's head included.
-        tensors, parameters: of the checkpoint.
-        download_bytes: to be fetched from a hub, beyond what is on this machine already.
-        read_bytes: of weights, from disk. Of the table of embeddings only rows are read, a few
+        tap: None for text: all stages, the language model's head included.
+        tensors, parameters: number needed of the checkpoint.
+        download_bytes: to be downloaded, beyond what is on this machine already.
+        read_bytes: of weights, from disk. Of the embedding table only rows are read, a few
             kilobytes for each token of a prompt, which are not counted.
-        peak_memory_bytes: of the process, with a full batch of audio (an estimate); at most what
-            `max_memory` allows, where that can be kept to.
-        least_memory_bytes: with layers streamed two at a time: the least `max_memory` that will do.
+        peak_memory_bytes: of the process, with a full batch of audio (an estimate: what the process
+            holds now, weights and activations); at most `max_memory`, where that is enough.
+        min_memory_bytes: with layers streamed two at a time: the smallest `max_memory` that works.
         gflop_per_second: arithmetic for a second of audio, in windows of 30 s; prompt and generated
-            tokens (each 2 FLOP a parameter of the language model) come on top.
+            tokens (each 2 FLOP a parameter of the language model) are not included.
     """
 
     tap: str | None
@@ -50,8 +66,25 @@ class CostEstimate:
     download_bytes: int
     read_bytes: int
     peak_memory_bytes: int
-    least_memory_bytes: int
+    min_memory_bytes: int
     gflop_per_second: float
+
+
+def process_bytes(device: torch.device = _CPU) -> int:
+    """Memory that this process takes now, of the machine's (CPU) or of a GPU's."""
+    if device.type == "cuda":
+        return _CUDA_CONTEXT_BYTES + torch.cuda.memory_allocated(device)
+    try:  # Linux: total and resident pages
+        resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return resident_pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _UNKNOWN_PROCESS_BYTES
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def estimate_cost(
@@ -60,66 +93,112 @@ def estimate_cost(
     dtype: torch.dtype,
     device: torch.device = _CPU,
     max_memory: int | None = None,
+    base_bytes: int | None = None,
 ) -> CostEstimate:
-    """From the configuration, the index and the headers of the shards alone."""
-    needs = checkpoint.required_tensors(tap)
-    numbers = {name: math.prod(needed.shape) for name, needed in needs.items()}
-    resident = sum(count for name, count in numbers.items() if name != EMBEDDINGS)
-    peak = resident * dtype.itemsize + working_bytes(checkpoint, tap, dtype, device)
-    least = least_bytes(checkpoint, tap, dtype, device)
-    products = sum(needed.rate_hz * numbers[name] for name, needed in needs.items())
+    """Estimate from the configuration, the index and the headers of the shards alone.
+
+    Args:
+        base_bytes: what the process holds without weights of this checkpoint; measured now unless
+            given.
+    """
+    base = process_bytes(device) if base_bytes is None else base_bytes
+    required = checkpoint.required_tensors(tap)
+    parameters = {name: math.prod(tensor.shape) for name, tensor in required.items()}
+    weights = sum(count for name, count in parameters.items() if name != EMBEDDINGS)
+    peak = weights * dtype.itemsize + non_weight_bytes(checkpoint, tap, dtype, device, base)
+    minimum = min_memory_bytes(checkpoint, tap, dtype, device, base)
+    products = sum(tensor.rate_hz * parameters[name] for name, tensor in required.items())
     return CostEstimate(
         tap=None if tap is None else str(tap),
-        tensors=len(needs),
-        parameters=sum(numbers.values()),
+        tensors=len(required),
+        parameters=sum(parameters.values()),
         download_bytes=checkpoint.missing_bytes(tap),
-        read_bytes=sum(checkpoint.stored_bytes(name) for name in needs if name != EMBEDDINGS),
-        peak_memory_bytes=peak if max_memory is None else min(peak, max(least, max_memory)),
-        least_memory_bytes=least,
+        read_bytes=sum(checkpoint.stored_bytes(name) for name in required if name != EMBEDDINGS),
+        peak_memory_bytes=peak if max_memory is None else min(peak, max(minimum, max_memory)),
+        min_memory_bytes=minimum,
         gflop_per_second=round(2 * (products + _attention(checkpoint, tap)) / 1e9, 3),
     )
 
 
-def working_bytes(
-    checkpoint: Checkpoint, tap: Tap | None, dtype: torch.dtype, device: torch.device = _CPU
+def non_weight_bytes(
+    checkpoint: Checkpoint,
+    tap: Tap | None,
+    dtype: torch.dtype,
+    device: torch.device = _CPU,
+    base_bytes: int | None = None,
 ) -> int:
-    """Memory beside weights: the process itself, and what a batch holds in its widest layer.
+    """Memory beside weights: the process itself, and the activations of a batch's widest layer.
 
-    That is the feed-forward part: two (a gated one: three) tensors of its width, and about six of
-    the layer's own for residual stream, norms, queries, keys, values and attention.
+    Those are in the feed-forward block: two (a gated one: three) tensors of its width, and about
+    six of the layer's own for residual stream, norms, queries, keys, values and attention.
+
+    Args:
+        base_bytes: see `estimate_cost`.
     """
+    base = process_bytes(device) if base_bytes is None else base_bytes
     audio, text = checkpoint.audio_config, checkpoint.text_config
-    held, frames = 0, batch_frames(device)
+    activations, frames = 0, batch_frames(device)
     if tap is None or tap.stage is not Stage.MEL:
-        held = frames * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
+        activations = frames * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
     if tap is None or tap.in_language_model:
         positions = frames // 2 + frames // 10  # audio tokens, and prompts
         row = 3 * text.intermediate_size + 6 * text.hidden_size
-        held = max(held, positions * row)
-    return _RUNTIME_BYTES + round(_SLACK * held * dtype.itemsize)
+        activations = max(activations, positions * row)
+    return base + _FIRST_USE_BYTES + round(_SLACK * activations * dtype.itemsize)
 
 
-def least_bytes(
-    checkpoint: Checkpoint, tap: Tap | None, dtype: torch.dtype, device: torch.device = _CPU
+def min_memory_bytes(
+    checkpoint: Checkpoint,
+    tap: Tap | None,
+    dtype: torch.dtype,
+    device: torch.device = _CPU,
+    base_bytes: int | None = None,
 ) -> int:
-    """Memory of the process where as many weights as can come and go: what is there at once is one
-    module, or two layers (one computes, one is read)."""
+    """Memory of the process where as few weights as possible are resident: one module, or two
+    layers (one computes, one is read).
+
+    Args:
+        base_bytes: see `estimate_cost`.
+    """
     modules: dict[str, dict[str, int]] = {}
-    for name, needed in checkpoint.required_tensors(tap).items():
+    for name, tensor in checkpoint.required_tensors(tap).items():
         if name != EMBEDDINGS:
-            layer = _LAYER.match(name)
-            module, part = (layer[1], layer[2]) if layer else (name.rpartition(".")[0], "")
-            parts = modules.setdefault(module, {})
-            parts[part] = parts.get(part, 0) + math.prod(needed.shape)
-    rooms = [min(sum(parts.values()), 2 * max(parts.values())) for parts in modules.values()]
-    weights = max(rooms, default=0) * dtype.itemsize
-    return weights + working_bytes(checkpoint, tap, dtype, device)
+            match = _LAYER.match(name)
+            module, layer = (match[1], match[2]) if match else (name.rpartition(".")[0], "")
+            sizes = modules.setdefault(module, {})
+            sizes[layer] = sizes.get(layer, 0) + math.prod(tensor.shape)
+    at_once = [min(sum(sizes.values()), 2 * max(sizes.values())) for sizes in modules.values()]
+    weights = max(at_once, default=0) * dtype.itemsize
+    return weights + non_weight_bytes(checkpoint, tap, dtype, device, base_bytes)
+
+
+def check_memory(
+    max_memory: int,
+    checkpoint: Checkpoint,
+    tap: Tap | None,
+    dtype: torch.dtype,
+    device: torch.device = _CPU,
+    base_bytes: int | None = None,
+) -> None:
+    """Raises OptionError where `max_memory` is less than `min_memory_bytes`."""
+    minimum = min_memory_bytes(checkpoint, tap, dtype, device, base_bytes)
+    if minimum <= max_memory:
+        return
+    # With room for what processes differ by from one start to the next.
+    suggestion = 10 * math.ceil(1.02 * minimum / 10**7)
+    raise OptionError(
+        f"{tap or 'text'} of {checkpoint.name} in {str(dtype).removeprefix('torch.')} takes "
+        f"{math.ceil(minimum / 1e6)}MB of memory at the least, and may take "
+        f"{max_memory // 10**6}MB: give max_memory='{suggestion}MB' or more, or choose a "
+        "shallower tap"
+    )
 
 
 def _attention(checkpoint: Checkpoint, tap: Tap | None) -> float:
-    """Multiply-adds a second in the two products of every attention, for windows of 30 s.
+    """Multiply-adds per second of audio in attention's two products, for windows of 30 s.
 
-    A row meets every row of its window in the encoder, and on average half of them in the decoder.
+    A row attends to every row of its window in the encoder, on average to half of them in the
+    decoder.
     """
     audio, text = checkpoint.audio_config, checkpoint.text_config
     window = audio.max_source_positions

@@ -1,90 +1,145 @@
-"""From the last position to words: greedy by default, sampled on request, for all clips at once."""
+"""Text generation: greedy by default, sampled on request, for all inputs of a batch at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qwen_audio.models.kv_cache import KeyValueCache
+from qwen_audio.models.kv_cache import KeyValueCache, common_prefix
 from qwen_audio.models.qwen2_audio.prompt import Prompts
 from qwen_audio.models.tap import Stage, Tap
 
 from .decoder import DecoderInput, LanguageModel
-from .reducers import whole_rows
+from .reducers import all_rows
 from .sampling import Sampling, TokenSampler
 
-__all__ = ["TextStream", "generate"]
+__all__ = ["CachedContext", "GeneratedText", "TextStream", "generate_tokens", "generated_text"]
 
-_NORM = Tap(Stage.LM_NORM)
+_LM_NORM = Tap(Stage.LM_NORM)
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """What the language model generated for one input, and what it was given.
+
+    Attributes:
+        text: without special tokens, stripped.
+        token_ids: generated, the stop token included.
+        complete: whether generation ended at a stop token, not at `max_new_tokens`.
+        audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    complete: bool
+    audio_tokens: int
+    prompt_tokens: int
+
+
+def generated_text(
+    tokenizer: Prompts, item: DecoderInput, new_ids: tuple[int, ...], stop_ids: frozenset[int]
+) -> GeneratedText:
+    """The tokens generated for an input, as text."""
+    audio_tokens = 0 if item.audio_rows is None else len(item.audio_rows)
+    return GeneratedText(
+        text=tokenizer.text(new_ids).strip(),
+        token_ids=new_ids,
+        complete=new_ids[-1] in stop_ids,
+        audio_tokens=audio_tokens,
+        prompt_tokens=len(item.token_ids) - audio_tokens,
+    )
+
+
+@dataclass
+class CachedContext:
+    """Token ids that the language model has processed for one input, and their keys and values.
+
+    Passed to `Pipeline.generate` again and again, it saves computing the positions that a new input
+    shares with the one before.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    cache: KeyValueCache | None = None
+
+    def shared_with(self, token_ids: Sequence[int]) -> KeyValueCache | None:
+        """A cache of the longest common prefix; None where nothing has been processed.
+
+        The last position is always left out: its hidden state decides the next token.
+        """
+        if self.cache is None:
+            return None
+        shared = min(common_prefix(self.token_ids, token_ids), len(token_ids) - 1)
+        return self.cache.truncated(0, shared)
 
 
 class TextStream:
-    """Hands text on as soon as its tokens are whole characters.
+    """Emits text as soon as its tokens form whole characters.
 
-    What has been handed on, put together, is the final text: space at both ends is held back.
+    The pieces emitted add up to the final text: whitespace at both ends is held back.
     """
 
-    def __init__(self, prompts: Prompts, emit: Callable[[str], None]) -> None:
-        self._prompts, self._emit = prompts, emit
-        self._sent = ""
+    def __init__(self, tokenizer: Prompts, emit: Callable[[str], None]) -> None:
+        self._tokenizer, self._emit = tokenizer, emit
+        self._emitted = ""
 
-    def update(self, ids: Sequence[int]) -> None:
+    def update(self, token_ids: Sequence[int]) -> None:
         """Called with all tokens so far."""
-        text = self._prompts.text(ids).strip()
+        text = self._tokenizer.text(token_ids).strip()
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             self.finish(text)
 
     def finish(self, text: str) -> None:
-        """Hand on what of the text has not been."""
-        if len(text) > len(self._sent):
-            self._emit(text[len(self._sent) :])
-            self._sent = text
+        """Emit the part of the text that has not been emitted yet."""
+        if len(text) > len(self._emitted):
+            self._emit(text[len(self._emitted) :])
+            self._emitted = text
 
 
-def generate(
+def generate_tokens(
     model: LanguageModel,
-    last: Sequence[Float[Tensor, "1 width"]],
+    last_rows: Sequence[Float[Tensor, "1 width"]],
     cache: KeyValueCache,
     *,
-    read: Sequence[Sequence[int]],
+    context_ids: Sequence[Sequence[int]],
     sampling: Sampling,
     stop_ids: frozenset[int],
     repetition_penalty: float = 1.0,
     on_tokens: Callable[[Sequence[int]], None] | None = None,
 ) -> list[tuple[int, ...]]:
-    """Continue every clip until it stops or reaches the limit.
+    """Continue every input until a stop token or the limit.
 
-    Each step reads one token a clip, all clips together; a clip that has stopped costs no more.
+    Each step processes one token an input, all inputs together; one that has stopped costs nothing.
 
     Args:
-        last: for each clip the row of `lm.norm` at its last position.
-        cache: what the clips have read; extended by all tokens generated but the last.
-        read: for each clip the merged ids it has read (the repetition penalty counts them).
-        on_tokens: called after each step with the first clip's tokens so far.
+        last_rows: for each input the row of `lm.norm` at its last position.
+        cache: keys and values of the inputs; extended by all generated tokens but the last.
+        context_ids: for each input its token ids (the repetition penalty counts them).
+        on_tokens: called after each step with the first input's tokens so far.
 
     Returns:
-        For each clip its new tokens, the stopping one included.
+        For each input its new tokens, the stop token included.
     """
-    choose = TokenSampler(sampling, repetition_penalty, read)
-    new: list[list[int]] = [[] for _ in last]
-    going = list(range(len(last)))
-    rows = torch.cat(list(last))
-    while going:
+    sample = TokenSampler(sampling, repetition_penalty, context_ids)
+    new_ids: list[list[int]] = [[] for _ in last_rows]
+    active = list(range(len(last_rows)))
+    rows = torch.cat(list(last_rows))
+    while active:
         logits = model.logits(rows).float()
-        for row, clip in zip(logits, going, strict=True):
-            new[clip].append(choose(row, clip, new[clip]))
-        if on_tokens is not None and 0 in going:
-            on_tokens(new[0])
-        going = [
+        for scores, clip in zip(logits, active, strict=True):
+            new_ids[clip].append(sample(scores, clip, new_ids[clip]))
+        if on_tokens is not None and 0 in active:
+            on_tokens(new_ids[0])
+        active = [
             clip
-            for clip in going
-            if new[clip][-1] not in stop_ids and len(new[clip]) < sampling.max_new_tokens
+            for clip in active
+            if new_ids[clip][-1] not in stop_ids and len(new_ids[clip]) < sampling.max_new_tokens
         ]
-        if going:
-            step = [DecoderInput((new[clip][-1],)) for clip in going]
-            read_now = model.forward(step, [_NORM], whole_rows, cache, tuple(going))
-            rows = torch.cat(read_now[_NORM])
-    return [tuple(tokens) for tokens in new]
+        if active:
+            step = [DecoderInput((new_ids[clip][-1],)) for clip in active]
+            outputs = model.forward(step, [_LM_NORM], all_rows, cache, tuple(active))
+            rows = torch.cat(outputs[_LM_NORM])
+    return [tuple(ids) for ids in new_ids]

@@ -1,4 +1,4 @@
-"""Frames: the rows read at one tap, with the seconds and the part of the input each belongs to."""
+"""Hidden states of one recording at one tap, with the time and the span of each row."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = [
     "Span",
     "SpanKind",
     "WindowRows",
-    "assemble",
-    "in_order",
+    "concatenate_windows",
     "rows_of_kind",
+    "spans_and_times",
 ]
 
 SpanKind = Literal["audio", "prompt", "generated"]
 
 
 Segment = tuple[SpanKind, int]
-"""So many rows of one kind, one after another."""
+"""(kind, count): consecutive rows of one kind."""
 
 WindowRows = tuple[Float32[np.ndarray, "_rows _width"], tuple[Segment, ...]]
-"""The rows of one window at one tap, and what they are."""
+"""The rows of one window at one tap, and their segments."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Rows start … stop−1, and the window (an index into `HiddenStates.windows`) they belong to."""
+    """Rows start … stop−1, of one kind and one window (an index into `HiddenStates.windows`)."""
 
     kind: SpanKind
     start: int
@@ -48,16 +48,17 @@ class Span:
 
 def rows_of_kind(spans: Iterable[Span], kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
     """Indices of the rows of one kind, in order."""
-    chosen = [np.arange(span.start, span.stop) for span in spans if span.kind == kind]
-    return np.concatenate([np.zeros(0, np.int64), *chosen])
+    rows = [np.arange(span.start, span.stop) for span in spans if span.kind == kind]
+    return np.concatenate([np.zeros(0, np.int64), *rows])
 
 
-def in_order(
+def spans_and_times(
     windows: Iterable[tuple[Window, Sequence[Segment]]], hop_seconds: float
 ) -> tuple[tuple[Span, ...], Float64[np.ndarray, "rows"]]:
-    """The runs of windows, laid one after another: spans, and when each row starts (NaN for text).
+    """Spans of consecutive windows, and the time at which each row starts (NaN for text), in s.
 
     Args:
+        windows: each with the segments of its rows, in order.
         hop_seconds: from one audio row to the next.
     """
     spans: list[Span] = []
@@ -74,15 +75,15 @@ def in_order(
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HiddenStates:
-    """What stands at one tap of the line for one recording, window after window.
+    """The rows of one tap for one recording, all windows concatenated.
 
     Attributes:
         data: shape (rows, width).
-        tap: where it was read.
-        seconds: shape (rows,): when in the recording each row's hop starts; NaN for text.
+        tap: that the rows were captured at.
+        seconds: shape (rows,): the time in the recording at which each row starts; NaN for text.
         spans: which rows are audio, prompt or generated; together they are all rows, in order.
-        windows: the seconds that the model heard at once; spans point into it.
-        dtype: of the arithmetic ("float32", "bfloat16"); `data` is float32 always.
+        windows: the parts of the recording that were encoded at once; spans index into it.
+        dtype: of the computation ("float32", "bfloat16"); `data` is always float32.
     """
 
     data: Float32[np.ndarray, "rows width"]
@@ -96,7 +97,7 @@ class HiddenStates:
         covered = 0
         for span in self.spans:
             if span.start != covered or span.stop < span.start:
-                raise ValueError(f"spans must follow one another without gaps: {self.spans}")
+                raise ValueError(f"spans must be consecutive, without gaps: {self.spans}")
             covered = span.stop
         if not covered == len(self.data) == len(self.seconds):
             raise ValueError(
@@ -112,11 +113,6 @@ class HiddenStates:
         """Indices of the rows of one kind, in order."""
         return rows_of_kind(self.spans, kind)
 
-    def last_rows(self) -> Int64[np.ndarray, "windows"]:
-        """For each window the last row that was given to the model, before anything generated."""
-        last = {s.window: s.stop - 1 for s in self.spans if s.kind != "generated" and len(s)}
-        return np.array([last[window] for window in sorted(last)], np.int64)
-
     def __len__(self) -> int:
         return len(self.data)
 
@@ -126,26 +122,30 @@ class HiddenStates:
         spans = ", ".join(f"{kind} {len(self.rows(kind))}" for kind in kinds)
         rate = f"{self.tap.rate_hz:g} Hz"
         rate = f"positions (audio at {rate})" if self.tap.in_language_model else rate
-        heard = ", ".join(str(window) for window in self.windows[:3])
+        windows = ", ".join(str(window) for window in self.windows[:3])
         more = f" … {self.windows[-1]}" if len(self.windows) > 3 else ""
         return (
             f"HiddenStates({self.tap}: {rows} rows × {width}, {rate}; {spans}; "
-            f"windows {heard}{more}; {self.dtype})"
+            f"windows {windows}{more}; {self.dtype})"
         )
 
 
-def assemble(
+def concatenate_windows(
     windows: tuple[Window, ...],
-    kept: Sequence[dict[Tap, WindowRows]],
+    outputs: Sequence[dict[Tap, WindowRows]],
     taps: Iterable[Tap],
     dtype: str,
 ) -> dict[Tap, HiddenStates]:
-    """The windows of one recording, laid one after another, for each tap."""
-    frames: dict[Tap, HiddenStates] = {}
+    """The windows of one recording as one `HiddenStates` for each tap.
+
+    Args:
+        outputs: for each window and tap its rows and segments (see `rows_and_segments`).
+    """
+    hidden_states: dict[Tap, HiddenStates] = {}
     for tap in taps:
-        states = [state[tap] for state in kept]
-        segments = zip(windows, (segments for _, segments in states), strict=True)
-        spans, seconds = in_order(segments, tap.hop_seconds)
-        data = np.concatenate([rows for rows, _ in states])
-        frames[tap] = HiddenStates(data, tap, seconds, spans, windows, dtype)
-    return frames
+        rows = [output[tap] for output in outputs]
+        segments = zip(windows, (segments for _, segments in rows), strict=True)
+        spans, seconds = spans_and_times(segments, tap.hop_seconds)
+        data = np.concatenate([data for data, _ in rows])
+        hidden_states[tap] = HiddenStates(data, tap, seconds, spans, windows, dtype)
+    return hidden_states

@@ -1,17 +1,16 @@
-"""The whole line of one checkpoint, for a batch of windows: mel, ear, language model, words."""
+"""One checkpoint's pipeline for batches of windows: log-mel, encoder, language model, text."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float32
+from torch import Tensor
 
 from qwen_audio.audio.log_mel import AudioWindow, LogMel, compute_log_mel
-from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.qwen2_audio.prompt import Prompts
@@ -19,28 +18,28 @@ from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.download import Report
 from qwen_audio.weights.module_store import ModuleStore
 
-from .cost import CostEstimate, estimate_cost, least_bytes, working_bytes
+from .cost import CostEstimate, check_memory, estimate_cost, non_weight_bytes, process_bytes
 from .decoder import DecoderInput, LanguageModel
 from .encoder import AudioEncoder
-from .generation import generate
-from .hidden_states import Segment, SpanKind
-from .reducers import RowReducer, _last_row, whole_rows
+from .generation import CachedContext, GeneratedText, TextStream, generate_tokens, generated_text
+from .reducers import CapturedWindow, RowReducer, all_rows, last_row
 from .sampling import Sampling
 
 __all__ = ["Pipeline"]
 
-_PROJECTOR, _NORM = Tap(Stage.PROJECTOR), Tap(Stage.LM_NORM)
+_PROJECTOR, _LM_NORM = Tap(Stage.PROJECTOR), Tap(Stage.LM_NORM)
 
 T = TypeVar("T")
 
 
 class Pipeline:
-    """Checkpoint, ear, language model and prompts, on one device in one dtype.
+    """Checkpoint, encoder, language model and tokenizer, on one device in one dtype.
 
     Args:
-        max_memory: bytes that weights and work may take together; layers that don't fit are
-            streamed.
-        report: called with bytes brought and bytes to bring while a hub's weights are fetched.
+        chat: whether prompts go through the chat template; None: as the checkpoint was trained.
+        max_memory: bytes that the process may take of the device's memory; layers that don't fit
+            are streamed.
+        report: called with bytes downloaded and bytes to download while weights are fetched.
     """
 
     def __init__(
@@ -55,21 +54,22 @@ class Pipeline:
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.max_memory = max_memory
+        # Measured once, before any of this pipeline's weights are read: budgets must neither count
+        # them twice nor change from pass to pass.
+        self.base_bytes = process_bytes(device)
         self.modules = ModuleStore(checkpoint.tensors, device, dtype)
-        self.encoder, self.lm = (
-            AudioEncoder(checkpoint, self.modules),
-            LanguageModel(checkpoint, self.modules),
-        )
-        self._prompts: Prompts | None = None
+        self.encoder = AudioEncoder(checkpoint, self.modules)
+        self.lm = LanguageModel(checkpoint, self.modules)
+        self._tokenizer: Prompts | None = None
         self._chat, self._report = chat, report
-        self._brought: set[Tap | None] = set()
+        self._fetched: set[Tap | None] = set()
 
     @property
-    def prompts(self) -> Prompts:
-        """The tokenizer and prompt style, read when first needed: the ear needs neither."""
-        if self._prompts is None:
-            self._prompts = Prompts(self.checkpoint, self._chat)
-        return self._prompts
+    def tokenizer(self) -> Prompts:
+        """The tokenizer and prompt format, read when first needed: the encoder needs neither."""
+        if self._tokenizer is None:
+            self._tokenizer = Prompts(self.checkpoint, self._chat)
+        return self._tokenizer
 
     @property
     def dtype_name(self) -> str:
@@ -77,158 +77,220 @@ class Pipeline:
         return str(self.dtype).removeprefix("torch.")
 
     def cost(self, tap: Tap | None) -> CostEstimate:
-        """What reading at a tap takes; None: text."""
-        return estimate_cost(self.checkpoint, tap, self.dtype, self.device, self.max_memory)
+        """Cost of computing up to a tap; None: of generating text."""
+        return estimate_cost(
+            self.checkpoint, tap, self.dtype, self.device, self.max_memory, self.base_bytes
+        )
 
-    def mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
-        """The log-mel spectrogram of one window, as this checkpoint's extractor makes it."""
+    def log_mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
+        """The log-mel spectrogram of one window, from the checkpoint's feature extractor."""
         return compute_log_mel(samples, self.checkpoint.extractor)
 
     def fetch_weights(self, tap: Tap | None) -> None:
-        """Fetch from a hub what a tap (None: text) needs, all at once and not part by part.
+        """Download what a tap (None: text) needs, all at once and not module by module.
 
         Raises:
-            OptionError: before that, if memory won't do.
+            OptionError: before that, if `max_memory` is too little.
+            CheckpointError: if the hub can't deliver it.
         """
         self._divide_memory(tap)
-        if not {tap, None} & self._brought:
+        if not {tap, None} & self._fetched:
             self.checkpoint.fetch(tap, self._report)
-            self._brought.add(tap)
+            self._fetched.add(tap)
 
     def _divide_memory(self, tap: Tap | None) -> None:
-        """What the work up to a tap doesn't need is for weights."""
+        """Leave to weights what the process and the activations up to a tap don't need."""
         if self.max_memory is None:
             return
-        where = (self.checkpoint, tap, self.dtype, self.device)
-        self.modules.max_bytes = self.max_memory - working_bytes(*where)
-        if (least := least_bytes(*where)) > self.max_memory:
-            raise OptionError(
-                f"{tap or 'text'} of {self.checkpoint.name} in {self.dtype_name} takes "
-                f"{math.ceil(least / 1e6)}MB of memory at the least, and may take "
-                f"{self.max_memory // 10**6}MB: give max_memory='{math.ceil(least / 1e6)}MB' or "
-                "more, or choose a tap further left"
-            )
+        settings = (self.checkpoint, tap, self.dtype, self.device, self.base_bytes)
+        self.modules.max_bytes = self.max_memory - non_weight_bytes(*settings)
+        check_memory(self.max_memory, *settings)
 
-    def encode_audio(self, mels: Sequence[LogMel]) -> list[torch.Tensor]:
-        """For each window the projector's rows, (audio tokens, width): what the LM is given."""
+    def encode_audio(self, mels: Sequence[LogMel]) -> list[Tensor]:
+        """For each window its rows at `projector`, (audio tokens, width): the LM's audio input."""
         if not mels:
             return []
         self.fetch_weights(_PROJECTOR)
-        return self.encoder.forward(mels, [_PROJECTOR], whole_rows)[_PROJECTOR]
+        return self.encoder.forward(mels, [_PROJECTOR], all_rows)[_PROJECTOR]
 
-    def build_inputs(self, prompt_text: str, *audios: torch.Tensor) -> DecoderInput:
-        """A rendered prompt and its audios (rows of the projector) → what the LM reads."""
-        ids = self.prompts.merged(self.prompts.ids(prompt_text), [len(rows) for rows in audios])
-        return DecoderInput(ids, torch.cat(audios) if audios else None)
+    def build_inputs(
+        self, prompt_text: str, audio_rows: Sequence[Sequence[Tensor]]
+    ) -> list[DecoderInput]:
+        """Merge a prompt with the audio of each input.
+
+        Args:
+            prompt_text: as rendered, with `<|AUDIO|>` for every audio.
+            audio_rows: for each input its audios in order, as rows at `projector`.
+
+        Raises:
+            OptionError: if an input has more or fewer audios than the prompt has places for.
+        """
+        prompt_ids = self.tokenizer.ids(prompt_text)
+        return [
+            DecoderInput(
+                self.tokenizer.merged(prompt_ids, [len(rows) for rows in audios]),
+                torch.cat(list(audios)) if audios else None,
+            )
+            for audios in audio_rows
+        ]
 
     def generate(
         self,
-        clips: Sequence[DecoderInput],
+        prompt_text: str,
+        audio_rows: Sequence[Sequence[Tensor]],
         sampling: Sampling,
         *,
         chat: bool | None = None,
-        cache: KeyValueCache | None = None,
-        on_tokens: Callable[[Sequence[int]], None] | None = None,
-    ) -> list[tuple[int, ...]]:
-        """Read the clips (as far as the cache hasn't) and continue them. Returns the new tokens.
+        context: CachedContext | None = None,
+        stream: Callable[[str], None] | None = None,
+    ) -> list[GeneratedText]:
+        """Continue a prompt, for a batch of inputs that differ in their audio.
 
         Args:
-            chat: whether they end where a turn does; by default as the prompts are made.
+            prompt_text, audio_rows: see `build_inputs`.
+            chat: whether the end of a turn stops generation; None: as the checkpoint was loaded.
+            context: for a single input: what was processed before, not computed again where the
+                input begins with it; updated to this input and the text generated.
+            stream: called with pieces of the first input's text; together they are the text.
+
+        Raises:
+            OptionError: if an input doesn't fit the prompt or the model's context.
         """
         self.fetch_weights(None)
-        cache = self.lm.new_cache(len(clips)) if cache is None else cache
-        unread = [
-            clip.after(cache.rows(place), self.prompts.audio_id) for place, clip in enumerate(clips)
+        if not audio_rows:
+            return []
+        inputs = self.build_inputs(prompt_text, audio_rows)
+        cache = context.shared_with(inputs[0].token_ids) if context is not None else None
+        cache = self.lm.new_cache(len(inputs)) if cache is None else cache
+        unprocessed = [
+            item.suffix(cache.rows(clip), self.tokenizer.audio_id)
+            for clip, item in enumerate(inputs)
         ]
-        last = self.lm.forward(unread, [_NORM], _last_row, cache)[_NORM]
-        return self._continue(clips, last, cache, sampling, chat, on_tokens)
+        last_rows = self.lm.forward(unprocessed, [_LM_NORM], last_row, cache)[_LM_NORM]
+        text_stream = None if stream is None else TextStream(self.tokenizer, stream)
+        new_ids = self._continue(
+            inputs,
+            last_rows,
+            cache,
+            sampling,
+            chat,
+            None if text_stream is None else text_stream.update,
+        )
+        stop_ids = self.tokenizer.stop_ids(chat)
+        texts = [
+            generated_text(self.tokenizer, item, ids, stop_ids)
+            for item, ids in zip(inputs, new_ids, strict=True)
+        ]
+        if text_stream is not None:
+            text_stream.finish(texts[0].text)
+        if context is not None:
+            token_ids = (*inputs[0].token_ids, *new_ids[0])
+            context.token_ids, context.cache = token_ids[: cache.rows(0)], cache
+        return texts
 
     def capture(
         self,
-        pieces: Sequence[AudioWindow],
+        windows: Sequence[AudioWindow],
         taps: Iterable[Tap],
-        keep: RowReducer[T],
+        reducer: RowReducer[T],
         prompt_text: str | None = None,
         continuation: Sampling | None = None,
-    ) -> list[dict[Tap, T]]:
-        """Every tap asked for, in one pass over all pieces that stops after the deepest.
+        *,
+        with_projector_rows: bool = False,
+    ) -> list[CapturedWindow[T]]:
+        """Reduce the rows of every tap, in one pass over all windows that stops at the deepest.
 
         Args:
-            keep: what to keep of each piece's rows at each tap. Called while the pass goes on, so
-                that what it does not keep takes no memory (unless there is a continuation).
-            rendered: the prompt, needed for taps in the language model.
-            continuation: also generate, and read the states of the tokens generated.
-
-        Returns:
-            For each piece and tap what was kept.
+            reducer: called with each window's rows at each tap as soon as the layer has run, so
+                that rows which it doesn't return are freed (unless there is a continuation).
+            prompt_text: the rendered prompt, for taps in the language model.
+            continuation: also generate, and capture the rows of the generated tokens.
+            with_projector_rows: also return the rows at `projector`, from the same pass:
+                `generate` takes them.
         """
         wanted = set(taps)
-        self.fetch_weights(None if continuation else max(wanted))
         lm_taps = {tap for tap in wanted if tap.in_language_model}
-        result: list[dict[Tap, T]] = [{} for _ in pieces]
-        audio: list[torch.Tensor] = [torch.empty(0)] * len(pieces)
+        encoder_taps = wanted - lm_taps
+        if lm_taps or with_projector_rows:
+            encoder_taps.add(_PROJECTOR)
+        self.fetch_weights(None if continuation else max(wanted | encoder_taps))
+        captured: list[CapturedWindow[T]] = [CapturedWindow() for _ in windows]
+        audio_rows: list[Tensor] = [torch.empty(0)] * len(windows)
 
-        def keep_heard(tap: Tap, place: int, rows: torch.Tensor) -> None:
+        def reduce_encoder_rows(tap: Tap, clip: int, rows: Tensor) -> None:
             if tap == _PROJECTOR:
-                audio[place] = rows
+                audio_rows[clip] = rows
             if tap in wanted:
-                result[place][tap] = keep(rows, (("audio", len(rows)),))
+                captured[clip].outputs[tap] = reducer(rows, (("audio", len(rows)),))
 
-        ear_taps = wanted - lm_taps | ({_PROJECTOR} if lm_taps else set())
-        self.encoder.forward([piece.log_mel for piece in pieces], ear_taps, keep_heard)
-        if not lm_taps:
-            return result
+        self.encoder.forward(
+            [window.log_mel for window in windows], encoder_taps, reduce_encoder_rows
+        )
+        if with_projector_rows:
+            for window, rows in zip(captured, audio_rows, strict=True):
+                window.projector_rows = rows
+        if lm_taps:
+            inputs = self.build_inputs(prompt_text or "", [[rows] for rows in audio_rows])
+            for window, item in zip(captured, inputs, strict=True):
+                window.token_ids = item.token_ids
+                window.segments = item.segments(self.tokenizer.audio_id)
+            if continuation is None:
+                self._capture_lm(captured, inputs, lm_taps, reducer)
+            else:
+                self._capture_continuation(captured, inputs, lm_taps, reducer, continuation)
+        return captured
 
-        clips = [self.build_inputs(prompt_text or "", rows) for rows in audio]
-        segments = [self.segments(clip.ids) for clip in clips]
-        if continuation is None:
+    def _capture_lm(
+        self,
+        captured: Sequence[CapturedWindow[T]],
+        inputs: Sequence[DecoderInput],
+        taps: set[Tap],
+        reducer: RowReducer[T],
+    ) -> None:
+        def reduce_rows(tap: Tap, clip: int, rows: Tensor) -> None:
+            captured[clip].outputs[tap] = reducer(rows, captured[clip].segments)
 
-            def keep_read(tap: Tap, place: int, rows: torch.Tensor) -> None:
-                result[place][tap] = keep(rows, segments[place])
+        self.lm.forward(inputs, taps, reduce_rows)
 
-            self.lm.forward(clips, lm_taps, keep_read)
-            return result
-
-        cache = self.lm.new_cache(len(clips))
-        read = self.lm.forward(clips, lm_taps | {_NORM}, whole_rows, cache)
-        before = [cache.truncated(place, len(clip.ids)) for place, clip in enumerate(clips)]
-        last = [rows[-1:] for rows in read[_NORM]]
-        for place, new in enumerate(self._continue(clips, last, cache, continuation)):
-            # The tokens generated, read once more, all at once, after what came before them.
-            states = self.lm.forward([DecoderInput(new)], lm_taps, whole_rows, before[place])
-            for tap in lm_taps:
-                rows = torch.cat([read[tap][place], states[tap][0]])
-                result[place][tap] = keep(rows, (*segments[place], ("generated", len(new))))
-        return result
+    def _capture_continuation(
+        self,
+        captured: Sequence[CapturedWindow[T]],
+        inputs: Sequence[DecoderInput],
+        taps: set[Tap],
+        reducer: RowReducer[T],
+        sampling: Sampling,
+    ) -> None:
+        cache = self.lm.new_cache(len(inputs))
+        rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, cache)
+        caches = [cache.truncated(clip, len(item.token_ids)) for clip, item in enumerate(inputs)]
+        last_rows = [rows[-1:] for rows in rows_of[_LM_NORM]]
+        for clip, new_ids in enumerate(self._continue(inputs, last_rows, cache, sampling)):
+            # The generated tokens once more, all at once, after the positions before them.
+            new_rows = self.lm.forward([DecoderInput(new_ids)], taps, all_rows, caches[clip])
+            window = captured[clip]
+            window.token_ids += new_ids
+            window.segments += (("generated", len(new_ids)),)
+            for tap in taps:
+                rows = torch.cat([rows_of[tap][clip], new_rows[tap][0]])
+                window.outputs[tap] = reducer(rows, window.segments)
 
     def _continue(
         self,
-        clips: Sequence[DecoderInput],
-        last: Sequence[torch.Tensor],
+        inputs: Sequence[DecoderInput],
+        last_rows: Sequence[Tensor],
         cache: KeyValueCache,
         sampling: Sampling,
         chat: bool | None = None,
         on_tokens: Callable[[Sequence[int]], None] | None = None,
     ) -> list[tuple[int, ...]]:
         penalty = self.checkpoint.generation_config.get("repetition_penalty") or 1.0
-        return generate(
+        return generate_tokens(
             self.lm,
-            last,
+            last_rows,
             cache,
-            read=[clip.ids for clip in clips],
+            context_ids=[item.token_ids for item in inputs],
             sampling=sampling,
-            stop_ids=self.prompts.stop_ids(chat),
+            stop_ids=self.tokenizer.stop_ids(chat),
             repetition_penalty=penalty,
             on_tokens=on_tokens,
         )
-
-    def segments(self, ids: Sequence[int]) -> tuple[Segment, ...]:
-        """Merged ids → runs of prompt and audio."""
-        segments: list[Segment] = []
-        for token in ids:
-            kind: SpanKind = "audio" if token == self.prompts.audio_id else "prompt"
-            if segments and segments[-1][0] == kind:
-                segments[-1] = (kind, segments[-1][1] + 1)
-            else:
-                segments.append((kind, 1))
-        return tuple(segments)

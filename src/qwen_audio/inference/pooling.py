@@ -1,4 +1,4 @@
-"""Many rows → one vector, window by window; nothing here can see padding."""
+"""Pooling: many rows → one vector, window by window. No row is padding: clips are packed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen_audio.models.tap import Tap
 from .hidden_states import Segment
 
 __all__ = [
-    "Pooled",
+    "PooledWindow",
     "Pooling",
     "PoolingName",
     "SpanName",
@@ -31,18 +31,18 @@ SpanName = Literal["audio", "prompt", "last", "all"]
 
 
 def pooled_width(pooling: str, width: int) -> int:
-    """How wide rows of `width` are once they are pooled."""
+    """Width of the pooled vector of rows of `width`."""
     return 2 * width if pooling == "mean+std" else width
 
 
 def check_pooling(pooling: str) -> None:
-    """Raises OptionError for a name that is no pooling."""
+    """Raises OptionError for an unknown pooling."""
     if pooling not in get_args(PoolingName):
         raise OptionError(f"pooling={pooling!r}: use one of {', '.join(get_args(PoolingName))}")
 
 
 def check_span(span: str, tap: Tap) -> None:
-    """Raises OptionError for a name that is no span, or that this tap has no rows of."""
+    """Raises OptionError for an unknown span, or one that this tap has no rows of."""
     if span not in get_args(SpanName):
         raise OptionError(f"span={span!r}: use one of {', '.join(get_args(SpanName))}")
     if span in ("prompt", "last") and not tap.in_language_model:
@@ -53,29 +53,32 @@ def check_span(span: str, tap: Tap) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Pooled:
-    """What pooling has to keep of one window: the sum of its rows in float64, say, and their count.
+class PooledWindow:
+    """What pooling keeps of one window.
 
-    `values` are rows of float32 that are never added up where the pooling isn't "mean" or
-    "mean+std".
+    Attributes:
+        values: "mean": the sum of the rows, (width,), float64; "mean+std": their sum and the sum of
+            their squares, (2, width), float64; "max": (width,), "last": (1, width), "none": (rows,
+            width), all float32.
+        row_count: rows of the span in this window.
     """
 
     values: Float[np.ndarray, "... width"]
-    rows: int
+    row_count: int
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """Pooling on the way: each window as soon as its rows are there, so that they can be let go.
+    """Pooling of the rows of a span to one vector, window by window, so that rows can be freed.
 
-    Poolings are: mean; max; mean+std, the mean and after it the standard deviation (of the rows as
-    they are, divided by their number), twice as wide; last, the last row; none.
+    Poolings: mean; max; mean+std, the mean followed by the (population) standard deviation, twice
+    as wide; last, the last row; none, all rows.
 
-    Spans are: audio, one row per hop; prompt, the text around it, markers included; last, the
-    position before the answer begins, one per window; all, whatever the window holds.
+    Spans: audio, one row per hop; prompt, the text around it, markers included; last, the position
+    before the answer begins, one per window; all, every row of the window.
 
     Raises:
-        OptionError: for a name that is no pooling.
+        OptionError: for an unknown pooling.
     """
 
     pooling: PoolingName = "mean"
@@ -84,17 +87,11 @@ class Pooling:
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
 
-    def window(self, rows: Float[Tensor, "rows width"], segments: Sequence[Segment]) -> Pooled:
-        """Of one window's rows, which are of the kinds that `runs` says, in order."""
-        chosen = rows
-        if self.span == "last":
-            given = sum(count for kind, count in segments if kind != "generated")
-            chosen = rows[given - 1 : given]
-        elif self.span != "all":
-            counts = [count for _, count in segments]
-            parts = zip(rows.split(counts), segments, strict=True)
-            mine = [part for part, (kind, _) in parts if kind == self.span]
-            chosen = rows.new_empty(0, rows.shape[1]) if not mine else torch.cat(mine)
+    def pool_window(
+        self, rows: Float[Tensor, "rows width"], segments: Sequence[Segment]
+    ) -> PooledWindow:
+        """One window's rows, reduced (a `RowReducer`)."""
+        chosen = self._span_rows(rows, segments)
         count = len(chosen)
         if self.pooling == "mean":
             chosen = chosen.double().sum(0)
@@ -105,25 +102,37 @@ class Pooling:
             chosen = chosen.amax(0).float()
         else:
             chosen = (chosen[-1:] if self.pooling == "last" else chosen).float()
-        return Pooled(chosen.cpu().numpy().copy(), count)
+        return PooledWindow(chosen.cpu().numpy().copy(), count)
 
-    def recording(self, windows: Sequence[Pooled]) -> Float32[np.ndarray, "... width"]:
-        """Of all its windows, in order. Raises OptionError if there are no rows to pool."""
+    def combine(self, windows: Sequence[PooledWindow]) -> Float32[np.ndarray, "... width"]:
+        """All windows of a recording, in order, as one vector (pooling "none": as rows).
+
+        Raises:
+            OptionError: if there are no rows to pool.
+        """
         if self.pooling == "none":
             return np.concatenate([window.values for window in windows])
-        filled = [window for window in windows if window.rows]
+        filled = [window for window in windows if window.row_count]
         if not filled:
-            raise _nothing_to_pool()
+            raise OptionError("there are no rows to pool: choose a span that the windows have")
         values = [window.values for window in filled]
-        if self.pooling == "mean":  # summed in float64, so that the order of long sums is no matter
-            total = np.sum(values, axis=0) / sum(window.rows for window in filled)
-            return np.asarray(total, np.float32)
+        total = sum(window.row_count for window in filled)
+        if self.pooling == "mean":  # float64 sums: their order doesn't change the result
+            return np.asarray(np.sum(values, axis=0) / total, np.float32)
         if self.pooling == "mean+std":
-            mean, square = np.sum(values, axis=0) / sum(window.rows for window in filled)
-            spread = np.sqrt(np.maximum(square - mean**2, 0))
-            return np.asarray(np.concatenate([mean, spread]), np.float32)
+            mean, mean_square = np.sum(values, axis=0) / total
+            std = np.sqrt(np.maximum(mean_square - mean**2, 0))
+            return np.asarray(np.concatenate([mean, std]), np.float32)
         return np.asarray(np.max(values, axis=0)) if self.pooling == "max" else values[-1][-1]
 
-
-def _nothing_to_pool() -> OptionError:
-    return OptionError("there are no rows to pool: choose a span that the frames hold")
+    def _span_rows(
+        self, rows: Float[Tensor, "rows width"], segments: Sequence[Segment]
+    ) -> Float[Tensor, "_span_rows width"]:
+        if self.span == "all":
+            return rows
+        if self.span == "last":
+            before_generated = sum(count for kind, count in segments if kind != "generated")
+            return rows[before_generated - 1 : before_generated]
+        blocks = zip(rows.split([count for _, count in segments]), segments, strict=True)
+        chosen = [block for block, (kind, _) in blocks if kind == self.span]
+        return torch.cat(chosen) if chosen else rows.new_empty(0, rows.shape[1])

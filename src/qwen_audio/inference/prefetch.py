@@ -1,4 +1,4 @@
-"""Work done ahead of whoever needs it: in threads, in order, and never further than it may."""
+"""Bounded prefetching in threads; order is kept."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ U = TypeVar("U")
 def prefetch_map(
     function: Callable[[T], U], items: Iterable[T], executor: Executor, lookahead: int
 ) -> Iterator[U]:
-    """`map` in threads: results in the items' order, at most `lookahead` of them begun early."""
-    begun: deque[Future[U]] = deque()
+    """`map` in threads: results in the items' order, at most `lookahead` of them started early."""
+    pending: deque[Future[U]] = deque()
     try:
         for item in items:
-            begun.append(executor.submit(function, item))
-            if len(begun) > lookahead:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            pending.append(executor.submit(function, item))
+            if len(pending) > lookahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for future in begun:
+        for future in pending:
             future.cancel()
 
 
 def prefetch(items: Iterable[T], lookahead: int) -> Iterator[T]:
-    """The same items, made by a thread of their own, at most `lookahead` of them before their time.
+    """The same items, produced in a thread, at most `lookahead` of them before they are asked for.
 
-    What goes wrong in the thread is raised here, after the items before it. Closing this iterator,
-    or letting go of it, ends the thread.
+    An exception of the thread is raised here, after the items before it. Closing or deleting this
+    iterator ends the thread.
     """
     queue: Queue[tuple[T | None, BaseException | None]] = Queue()
-    room, abandoned = Semaphore(lookahead), Event()
+    free_slots, closed = Semaphore(lookahead), Event()
 
-    def work() -> None:
+    def produce() -> None:
         iterator = iter(items)
         try:
-            while room.acquire() and not abandoned.is_set():
+            while free_slots.acquire() and not closed.is_set():
                 queue.put((next(iterator), None))
-        except BaseException as error:  # noqa: BLE001 (raised where the items are used)
+        except BaseException as error:  # noqa: BLE001 (raised in the consumer)
             queue.put((None, error))
         finally:
             if (close := getattr(iterator, "close", None)) is not None:
                 close()
 
-    thread = Thread(target=work, name="ahead", daemon=True)
+    thread = Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
-            room.release()  # for what is asked for now
+            free_slots.release()  # for the item asked for now
             item, error = queue.get()
             if isinstance(error, StopIteration):
                 return
@@ -64,6 +64,6 @@ def prefetch(items: Iterable[T], lookahead: int) -> Iterator[T]:
                 raise error
             yield item  # type: ignore[misc]
     finally:
-        abandoned.set()
-        room.release()
+        closed.set()
+        free_slots.release()
         thread.join()

@@ -1,4 +1,4 @@
-"""Recordings → what stands at taps, recording after recording, each as soon as it is complete."""
+"""Recordings → outputs at taps and captions, one recording after another, as each is complete."""
 
 from __future__ import annotations
 
@@ -13,78 +13,124 @@ from qwen_audio.errors import AudioError
 from qwen_audio.models.tap import Tap
 from qwen_audio.weights.device import trim_heap
 
-from .batching import Failed, batched_windows_or_errors
+from .batching import FailedRecording, batched_windows_and_failures
 from .pipeline import Pipeline
 from .reducers import RowReducer
 from .sampling import Sampling
 
-__all__ = ["Reading", "read"]
+__all__ = ["CapturedRecording", "capture_recording", "capture_recordings"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Reading(Generic[T]):
-    """One recording's windows, and for each what was kept at every tap and, if asked, said."""
+class CapturedRecording(Generic[T]):
+    """One recording's windows, and for each its outputs.
+
+    Attributes:
+        outputs: for each window, by tap, what the reducer made of the rows.
+        captions: for each window its answer to the caption prompt; empty where there is none.
+    """
 
     recording: RecordingInfo
     windows: tuple[Window, ...]
-    kept: tuple[dict[Tap, T], ...]
-    said: tuple[str, ...] = ()
+    outputs: tuple[dict[Tap, T], ...]
+    captions: tuple[str, ...] = ()
 
 
-def read(
+def capture_recordings(
     pipeline: Pipeline,
     inputs: Iterable[Any],
     taps: Sequence[Tap],
-    keep: RowReducer[T],
+    reducer: RowReducer[T],
     *,
     prompt_text: str | None,
     window_config: WindowConfig,
     sampling_rate: int | None = None,
     continuation: Sampling | None = None,
-    question: str | None = None,
-) -> Iterator[Reading[T] | AudioError]:
-    """For every input, in order, its reading, or the error that says why it can't be heard.
+    caption_prompt: str | None = None,
+) -> Iterator[CapturedRecording[T] | AudioError]:
+    """For each input, in order, its outputs, or the error that says why it can't be decoded.
 
     Args:
-        keep: see `Pipeline.states`.
-        question: a rendered prompt, to be answered for every window as well.
+        taps, reducer, prompt_text, continuation: see `Pipeline.capture`.
+        caption_prompt: a rendered prompt, also answered (greedily) for every window. Vectors and
+            captions come from one pass of the encoder.
     """
-    held: list[tuple[AudioWindow, dict[Tap, T], str | None]] = []
-    current = 0
-    for batch in batched_windows_or_errors(pipeline, inputs, sampling_rate, window_config):
-        pieces = [piece for piece in batch if not isinstance(piece, Failed)]
-        states = iter(
-            pipeline.capture(pieces, taps, keep, prompt_text, continuation) if pieces else ()
+    pending: list[tuple[AudioWindow, dict[Tap, T], str | None]] = []
+    for batch in batched_windows_and_failures(pipeline, inputs, sampling_rate, window_config):
+        windows = [item for item in batch if not isinstance(item, FailedRecording)]
+        results = iter(
+            _capture_batch(
+                pipeline, windows, taps, reducer, prompt_text, continuation, caption_prompt
+            )
         )
-        said = iter(_answers(pipeline, pieces, question) if question is not None else ())
         trim_heap()
-        for piece in batch:
-            if held and piece.recording_index != current:
-                yield _reading(held)
-                held = []
-            current = piece.recording_index
-            if isinstance(piece, Failed):
-                yield piece.error
+        for item in batch:
+            if pending and item.recording_index != pending[0][0].recording_index:
+                yield _captured_recording(pending)
+                pending = []
+            if isinstance(item, FailedRecording):
+                yield item.error
             else:
-                held.append((piece, next(states), next(said, None)))
-    if held:
-        yield _reading(held)
+                pending.append((item, *next(results)))
+    if pending:
+        yield _captured_recording(pending)
 
 
-def _answers(pipeline: Pipeline, pieces: Sequence[AudioWindow], question: str) -> list[str]:
-    heard = pipeline.encode_audio([piece.log_mel for piece in pieces])
-    clips = [pipeline.build_inputs(question, rows) for rows in heard]
-    return (
-        [pipeline.prompts.text(new).strip() for new in pipeline.generate(clips, Sampling())]
-        if clips
-        else []
+def capture_recording(
+    pipeline: Pipeline,
+    audio: Any,
+    taps: Sequence[Tap],
+    reducer: RowReducer[T],
+    prompt_text: str | None,
+    window_config: WindowConfig,
+) -> CapturedRecording[T]:
+    """One recording's outputs; see `capture_recordings`.
+
+    Raises:
+        AudioError: if it can't be decoded.
+    """
+    (captured,) = capture_recordings(
+        pipeline, [audio], taps, reducer, prompt_text=prompt_text, window_config=window_config
     )
+    if isinstance(captured, AudioError):
+        raise captured
+    return captured
 
 
-def _reading(held: Sequence[tuple[AudioWindow, dict[Tap, T], str | None]]) -> Reading[T]:
-    pieces, kept, said = zip(*held, strict=True)
-    windows = tuple(piece.window for piece in pieces)
-    texts = tuple(text for text in said if text is not None)
-    return Reading(pieces[0].recording, windows, tuple(kept), texts)
+def _capture_batch(
+    pipeline: Pipeline,
+    windows: Sequence[AudioWindow],
+    taps: Sequence[Tap],
+    reducer: RowReducer[T],
+    prompt_text: str | None,
+    continuation: Sampling | None,
+    caption_prompt: str | None,
+) -> list[tuple[dict[Tap, T], str | None]]:
+    if not windows:
+        return []
+    if caption_prompt is None:
+        captured = pipeline.capture(windows, taps, reducer, prompt_text, continuation)
+        return [(window.outputs, None) for window in captured]
+    pipeline.fetch_weights(None)  # all at once
+    captured = pipeline.capture(
+        windows, taps, reducer, prompt_text, continuation, with_projector_rows=True
+    )
+    audio_rows = [
+        [window.projector_rows] for window in captured if window.projector_rows is not None
+    ]
+    texts = pipeline.generate(caption_prompt, audio_rows, Sampling())
+    return [(window.outputs, text.text) for window, text in zip(captured, texts, strict=True)]
+
+
+def _captured_recording(
+    pending: Sequence[tuple[AudioWindow, dict[Tap, T], str | None]],
+) -> CapturedRecording[T]:
+    windows, outputs, captions = zip(*pending, strict=True)
+    return CapturedRecording(
+        windows[0].recording,
+        tuple(window.window for window in windows),
+        tuple(outputs),
+        tuple(caption for caption in captions if caption is not None),
+    )

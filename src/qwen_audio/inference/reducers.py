@@ -1,11 +1,16 @@
-"""What to keep of a window's rows, to be looked at: means of neighbours, lengths."""
+"""Reducers: what to keep of a window's rows at a tap, computed as soon as a layer has run.
+
+A pass calls its reducer while it goes on, so that rows which the reducer doesn't return take no
+memory.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -18,31 +23,80 @@ from qwen_audio.models.tap import Tap
 from .hidden_states import Segment, WindowRows
 
 __all__ = [
+    "CapturedWindow",
     "RowReducer",
-    "groups",
-    "lengths",
+    "TapReducer",
+    "all_rows",
+    "audio_norms",
+    "audio_rows",
+    "l2_norms",
+    "last_row",
+    "mean_groups",
     "mean_segments",
-    "norms",
     "rows_and_segments",
-    "whole_rows",
 ]
 
 T = TypeVar("T")
 
+RowReducer: TypeAlias = Callable[[Tensor, tuple[Segment, ...]], T]
+"""(rows, segments) → what to keep of one window at one tap. Rows have shape (rows, width), in the
+dtype and on the device of the pass; segments say of which kinds they are, in order."""
 
-def audio_rows(rows: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-    """Those of one window that are audio, in float32 on the CPU."""
-    parts = zip(rows.split([count for _, count in segments]), segments, strict=True)
-    mine = [part for part, (kind, _) in parts if kind == "audio"]
-    return torch.cat(mine).float().cpu() if mine else torch.empty(0, rows.shape[1])
+TapReducer: TypeAlias = Callable[[Tap, int, Tensor], T]
+"""(tap, clip, rows) → what a pass of the encoder or decoder keeps of one clip at one tap. The clip
+is its index in the pass; rows have shape (rows, width)."""
 
 
-def groups(
-    rows: torch.Tensor, segments: Sequence[Segment], *, most: int
+@dataclass(eq=False)
+class CapturedWindow(Generic[T]):
+    """What one pass gave for one window; see `Pipeline.capture`.
+
+    Attributes:
+        outputs: by tap, what the reducer made of the rows.
+        token_ids, segments: the positions of the language model; empty where no tap is in it.
+        projector_rows: shape (audio tokens, width), where asked for.
+    """
+
+    outputs: dict[Tap, T] = field(default_factory=dict)
+    token_ids: tuple[int, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    projector_rows: Tensor | None = None
+
+
+def all_rows(_tap: Tap, _clip: int, rows: Float[Tensor, "_rows _width"]) -> Tensor:
+    """All rows, as they are (a `TapReducer`)."""
+    return rows
+
+
+def last_row(_tap: Tap, _clip: int, rows: Float[Tensor, "_rows _width"]) -> Tensor:
+    """The last row, shape (1, width) (a `TapReducer`)."""
+    return rows[-1:]
+
+
+def rows_and_segments(rows: Tensor, segments: tuple[Segment, ...]) -> WindowRows:
+    """All rows in float32, and their segments (a `RowReducer`)."""
+    return rows.float().cpu().numpy().copy(), segments
+
+
+def audio_rows(rows: Tensor, segments: Sequence[Segment]) -> Tensor:
+    """The audio rows of one window, in float32 on the CPU (a `RowReducer`)."""
+    blocks = zip(rows.split([count for _, count in segments]), segments, strict=True)
+    audio = [block for block, (kind, _) in blocks if kind == "audio"]
+    return torch.cat(audio).float().cpu() if audio else torch.empty(0, rows.shape[1])
+
+
+def audio_norms(rows: Tensor, segments: Sequence[Segment]) -> np.ndarray:
+    """L2 norm of each audio row (a `RowReducer`)."""
+    return l2_norms(audio_rows(rows, segments).numpy())
+
+
+def mean_groups(
+    rows: Tensor, segments: Sequence[Segment], *, max_groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means of neighbours such that there are at most so many, and how many rows each is of."""
+    """Means of adjacent audio rows, in at most `max_groups` groups, and the rows in each (a
+    `RowReducer` once `max_groups` is bound)."""
     audio = audio_rows(rows, segments).numpy()
-    size = math.ceil(len(audio) / most)
+    size = math.ceil(len(audio) / max_groups)
     starts = np.arange(0, len(audio), size)
     counts = np.diff([*starts, len(audio)]).astype(np.float32)
     if size == 1:
@@ -51,40 +105,21 @@ def groups(
 
 
 def mean_segments(
-    rows: torch.Tensor, segments: Sequence[Segment], *, per_token: int, most: int
+    rows: Tensor, segments: Sequence[Segment], *, rows_per_token: int, max_segments: int
 ) -> np.ndarray:
-    """Means over the same stretches of sound at every tap: of one audio token, or of neighbours
-    such that there are at most `most`."""
+    """Means over the same intervals of time at every tap: one audio token each, or as many as it
+    takes for at most `max_segments` intervals (a `RowReducer` once the options are bound).
+
+    Args:
+        rows_per_token: of this tap, in one audio token of 40 ms: 1, 2 or 4.
+    """
     audio = audio_rows(rows, segments).numpy()
-    tokens = {1: len(audio), 2: len(audio) // 2, 4: audio_token_count(len(audio))}[per_token]
-    count = min(most, tokens)
-    edges = np.arange(count + 1) * tokens // count * per_token
+    tokens = {1: len(audio), 2: len(audio) // 2, 4: audio_token_count(len(audio))}[rows_per_token]
+    count = min(max_segments, tokens)
+    edges = np.arange(count + 1) * tokens // count * rows_per_token
     return np.stack([audio[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
 
 
-def lengths(rows: torch.Tensor, segments: Sequence[Segment]) -> np.ndarray:
-    """Of each row."""
-    return norms(audio_rows(rows, segments).numpy())
-
-
-def norms(rows: Float[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows"]:
-    """The Euclidean length of each row."""
+def l2_norms(rows: Float[np.ndarray, "rows width"]) -> Float32[np.ndarray, "rows"]:
+    """L2 norm of each row."""
     return np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32)
-
-
-def whole_rows(_tap: Tap, _place: int, rows: Float[Tensor, "_rows _width"]) -> Tensor:
-    """What to keep of a clip at a tap where all of it is wanted, as it is."""
-    return rows
-
-
-RowReducer: TypeAlias = Callable[[torch.Tensor, tuple[Segment, ...]], T]
-"""What to keep of a window's rows at a tap, (rows, width), given which kinds of rows they are."""
-
-
-def rows_and_segments(rows: torch.Tensor, segments: tuple[Segment, ...]) -> WindowRows:
-    """Keeps everything, as float32."""
-    return rows.float().cpu().numpy().copy(), segments
-
-
-def _last_row(_tap: Tap, _place: int, rows: torch.Tensor) -> torch.Tensor:
-    return rows[-1:]

@@ -1,4 +1,4 @@
-"""Sampling options, and the choice of the next token."""
+"""Sampling options and the token sampler."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["Sampling"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen.
+    """How tokens are sampled.
 
     Attributes:
-        max_new_tokens: where an answer is cut off; `Answer.complete` says whether it was.
-        temperature: 0 takes the most likely token each time.
+        max_new_tokens: limit of an answer; `Answer.complete` says whether it ended before.
+        temperature: 0 is greedy: always the most likely token.
         top_p: sample from the most likely tokens that together have this probability.
-        seed: makes sampling repeatable (greedy always is); each clip's draws are its own,
-            whatever stands beside it.
+        seed: makes sampling repeatable (greedy always is); each clip has a random generator of its
+            own, so that its answer doesn't depend on the batch.
 
     Raises:
-        OptionError: for values without meaning.
+        OptionError: for values out of range.
     """
 
     max_new_tokens: int = 256
@@ -55,14 +55,14 @@ class Sampling:
 
 
 class TokenSampler:
-    """Logits → the next token, by transformers' own processors, in transformers' order."""
+    """Logits → next token, with transformers' logits processors in transformers' order."""
 
     def __init__(
-        self, sampling: Sampling, repetition_penalty: float, read: Sequence[Sequence[int]]
+        self, sampling: Sampling, repetition_penalty: float, context_ids: Sequence[Sequence[int]]
     ) -> None:
         from transformers.generation import logits_process
 
-        self._read = read
+        self._context_ids = context_ids
         self._processors = logits_process.LogitsProcessorList()
         if repetition_penalty != 1.0:
             self._processors.append(
@@ -74,12 +74,12 @@ class TokenSampler:
             if sampling.top_p < 1:
                 self._processors.append(logits_process.TopPLogitsWarper(sampling.top_p))
             seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-            self._generators = [torch.Generator().manual_seed(seed) for _ in read]
+            self._generators = [torch.Generator().manual_seed(seed) for _ in context_ids]
 
     def __call__(self, logits: Float[Tensor, " vocabulary"], clip: int, new: Sequence[int]) -> int:
         if not self._processors:
             return int(logits.argmax())
-        ids: Any = torch.tensor([[*self._read[clip], *new]], device=logits.device)
+        ids: Any = torch.tensor([[*self._context_ids[clip], *new]], device=logits.device)
         scores = self._processors(ids, logits[None])[0]
         if self._generators is None:
             return int(scores.argmax())

@@ -15,8 +15,8 @@ from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import Segment
-from qwen_audio.inference.pooling import Pooled, Pooling, PoolingName, SpanName, check_span
-from qwen_audio.inference.reader import read
+from qwen_audio.inference.pooling import PooledWindow, Pooling, PoolingName, SpanName, check_span
+from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.models.tap import Tap
 
 __all__ = ["Readout", "Vector", "plan_readouts", "read_out"]
@@ -111,15 +111,15 @@ def read_out(
     hows = {(r.span, r.pooling): Pooling(r.pooling, r.span) for r in readouts}
     spec = next(iter(readouts.values()))
 
-    def keep(rows: Tensor, segments: tuple[Segment, ...]) -> dict[tuple[str, str], Pooled]:
+    def keep(rows: Tensor, segments: tuple[Segment, ...]) -> dict[tuple[str, str], PooledWindow]:
         whole = len(segments) > 1  # in the ear all rows are audio, and there are no others
         return {
-            how: pooling.window(rows, segments)
+            how: pooling.pool_window(rows, segments)
             for how, pooling in hows.items()
             if whole or how[0] in ("audio", "all")
         }
 
-    for reading in read(
+    for reading in capture_recordings(
         model.pipeline,
         inputs,
         sorted({readout.tap for readout in readouts}),
@@ -133,5 +133,5 @@ def read_out(
         vectors: dict[Readout, Vector] = {}
         for readout in readouts:
             how = (readout.span, readout.pooling)
-            vectors[readout] = hows[how].recording([k[readout.tap][how] for k in reading.kept])
+            vectors[readout] = hows[how].combine([k[readout.tap][how] for k in reading.outputs])
         yield vectors
