@@ -159,7 +159,7 @@ async def _once(visitor: Visitor, clip: Clip, met: Stay) -> None:
         met.waits.append(asyncio.get_running_loop().time() - begun)
         met.answers += 1
     for tap, shape in clip.shapes.items():
-        view = await visitor.call("see", {"tap": tap})
+        view = await visitor.call("hidden_states", {"tap": tap})
         if "problem" in view:
             raise RuntimeError(view["problem"])
         _expect(met, clip, tap, (view["tap"], *view["shape"]), (tap, *shape))

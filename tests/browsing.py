@@ -1,4 +1,4 @@
-"""The playground in a process of its own, and Debian's Chromium to visit it with."""
+"""Playground servers in processes of their own, and Chromium to visit them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SECONDS = 60_000
-"""In milliseconds: how long a page may take at most, on a busy machine."""
+TIMEOUT_MS = 60_000
+"""Timeout of any wait in the browser, in milliseconds: generous, for busy machines."""
 
 
 class Served:
-    """An open playground: its address, its process."""
+    """A running playground: its address and process."""
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url, self.process = url, process
 
     @property
     def resident_bytes(self) -> int:
-        """What its process takes of memory now."""
+        """Resident memory of its process."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
 def served(*arguments: str | Path) -> Iterator[Served]:
-    """`qwen-audio play` as people start it, on a port that is free."""
+    """`qwen-audio play` in a process of its own, on a free port."""
     chromium_path()
     command = [sys.executable, "-m", "qwen_audio.cli.main", "play", "--json", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
@@ -57,26 +57,26 @@ def served(*arguments: str | Path) -> Iterator[Served]:
 
 
 def chromium_path() -> str:
-    """Where Chromium is. Where it, or what drives it, is missing: in CI a failure, else a skip."""
+    """Path of Chromium. Without it, Playwright or Gradio: a failure in CI, other_hosts a skip."""
     missing = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is not None and not missing:
-        return found
-    words = f"the playground is tested in a browser: install {', '.join(missing) or 'chromium'}"
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is not None and not missing:
+        return executable
+    message = f"the playground is tested in a browser: install {', '.join(missing) or 'chromium'}"
     if os.environ.get("CI"):
-        pytest.fail(words)
-    pytest.skip(words)
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    found = chromium_path()
+    """Headless Chromium."""
+    executable = chromium_path()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=found,
+            executable_path=executable,
             args=[
                 "--no-sandbox",
                 "--autoplay-policy=no-user-gesture-required",
@@ -90,26 +90,28 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def visiting(chromium: Any, url: str, **options: Any) -> Iterator[Any]:
-    """A page of a visitor of their own; what it asks of other hosts, and its errors, fail."""
+    """A page in a context of its own; requests to other hosts and script errors fail."""
     context = chromium.new_context(accept_downloads=True, **options)
     page = context.new_page()
-    page.set_default_timeout(SECONDS)
-    asked: list[str] = []
+    page.set_default_timeout(TIMEOUT_MS)
+    requested: list[str] = []
     errors: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(url)
     page.wait_for_selector("[data-example]")
     yield page
-    elsewhere = [one for one in asked if not one.startswith((url, "data:", "blob:"))]
+    other_hosts = [
+        address for address in requested if not address.startswith((url, "data:", "blob:"))
+    ]
     context.close()
-    assert not elsewhere
+    assert not other_hosts
     assert not errors
 
 
 def choose(page: Any, path: Path | dict[str, Any]) -> None:
-    """Give the page a file and wait until it is shown, or refused."""
-    tab(page, "Hear")
+    """Choose a file, and wait until it is shown or refused."""
+    tab(page, "Audio")
     page.set_input_files("[data-drop] input[type=file]", path)
     name = path.name if isinstance(path, Path) else path["name"]
     page.wait_for_function(
@@ -120,12 +122,12 @@ def choose(page: Any, path: Path | dict[str, Any]) -> None:
 
 
 def tab(page: Any, name: str) -> None:
-    """Turn to a tab."""
+    """Select a tab."""
     page.get_by_role("tab", name=name, exact=True).click()
 
 
 def ask(page: Any, question: str | None = None) -> str:
-    """Ask, and wait for the whole answer."""
+    """Ask a question, and wait for the complete answer."""
     tab(page, "Ask")
     if question is not None:
         page.fill("#question textarea", question)
@@ -139,9 +141,9 @@ def ask(page: Any, question: str | None = None) -> str:
     return str(page.locator(".pg-answer .pg-text").first.inner_text())
 
 
-def wait_until(true: Any, seconds: float = 20.0) -> None:
-    """Try again and again, until a function is true."""
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
+    """Poll a function until it returns true."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

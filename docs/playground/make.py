@@ -1,7 +1,7 @@
-"""The pictures of docs/playground.md, made anew: `python docs/playground/make.py`.
+"""Screenshots of docs/playground.md: `python docs/playground/make.py [URL]`.
 
-Opens the playground on the examples, visits every tab with Chromium at the width of a desk and of a
-phone, in light and dark, and writes a WebP each. With an address it visits what is open there.
+Starts a playground on the examples (or uses the one at URL), visits every tab with Chromium at
+desktop and phone size, in light and dark, and writes a WebP file each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ THEMES = ("light", "dark")
 
 
 def main() -> None:
-    """All tabs, sizes and themes."""
+    """Screenshots of all tabs, sizes and themes."""
     with opened(sys.argv[1:]) as url, sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -50,38 +50,38 @@ def main() -> None:
 
 
 def visit(page: Any) -> Iterator[str]:
-    """Every tab in turn, once it shows something."""
+    """Visit every tab; yields its name once it shows something."""
     page.click("[data-example='guitar.flac']")
     page.wait_for_selector("[data-clip]:not([hidden])")
     page.evaluate("() => playground.player.seek('clip', 2.4)")
-    yield "hear"
-    turn(page, "Ask")
+    yield "audio"
+    select_tab(page, "Ask")
     page.click("#ask button, button#ask")
     page.wait_for_selector(".pg-answer dl")
     page.click("text=Are there drums?")
     page.click("#ask button, button#ask")
     page.wait_for_function("() => document.querySelectorAll('.pg-answer dl').length === 2")
     yield "ask"
-    turn(page, "See")
+    select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     for _ in range(3):
         page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.2']")
-    page.wait_for_function("() => document.querySelector('.pg-line').innerText.includes(' ms')")
-    page.wait_for_selector("[data-words] tr")
-    yield "see"
+    page.wait_for_function("() => document.querySelector('.pg-tap').innerText.includes(' ms')")
+    page.wait_for_selector("[data-lens-table] tr")
+    yield "hidden-states"
     page.evaluate("() => document.querySelector('[data-lens]').scrollIntoView({ block: 'center' })")
-    yield "words"
-    turn(page, "Compare")
+    yield "lens"
+    select_tab(page, "Compare")
     page.locator("[data-example='djembe.flac']").last.click()
-    page.wait_for_selector("[data-shown-pair]:not([hidden])")
+    page.wait_for_selector("[data-pair]:not([hidden])")
     yield "compare"
-    if page.get_by_role("tab", name="Find", exact=True).count():
-        turn(page, "Find")
-        page.click("[data-by-clip]")
-        page.wait_for_selector("[data-hits] li")
-        page.locator("[data-hits]").scroll_into_view_if_needed()
-        yield "find"
+    if page.get_by_role("tab", name="Search", exact=True).count():
+        select_tab(page, "Search")
+        page.click("[data-by-audio]")
+        page.wait_for_selector("[data-results] li")
+        page.locator("[data-results]").scroll_into_view_if_needed()
+        yield "search"
         page.wait_for_selector("[data-chart][data-points]")
         page.evaluate("() => document.querySelector('[data-chart]').scrollIntoView()")
         page.evaluate("() => window.scrollBy(0, -24)")
@@ -89,15 +89,15 @@ def visit(page: Any) -> Iterator[str]:
         yield "map"
 
 
-def turn(page: Any, tab: str) -> None:
-    """To a tab, its top in sight."""
+def select_tab(page: Any, tab: str) -> None:
+    """Select a tab and scroll to the top."""
     page.get_by_role("tab", name=tab, exact=True).click()
     page.evaluate("() => window.scrollTo(0, 0)")
 
 
 @contextmanager
 def opened(addresses: list[str]) -> Iterator[str]:
-    """Where a playground is open: at the address given, or one of its own, on the examples."""
+    """The given address, or that of a playground started here on the examples."""
     if addresses:
         yield addresses[0]
         return

@@ -13,7 +13,7 @@ from checkpoints import random_checkpoint
 from commands import Done, run
 
 pytest.importorskip("gradio")
-from qwen_audio.playground import launch as serving
+from qwen_audio.playground import launch
 
 
 @pytest.fixture
@@ -30,11 +30,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         def close(self) -> None:
             told["closed"] = True
 
-    def play(model: qa.AudioModel, collection: str | None = None, **options: Any) -> Opened:
+    def launch_playground(
+        model: qa.AudioModel, collection: str | None = None, **options: Any
+    ) -> Opened:
         told.update(options, model=model.name, collection=collection)
         return Opened()
 
-    monkeypatch.setattr(serving, "play", play)
+    monkeypatch.setattr(launch, "launch_playground", launch_playground)
     return told
 
 
@@ -60,8 +62,8 @@ def test_a_port_that_is_taken_is_named_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = one_line(run("play", "--port", str(port)))
-    assert said.startswith(f"qwen-audio: port={port} is taken")
-    assert said.endswith("name another, or none for the next that is free")
+    assert said.startswith(f"qwen-audio: port={port} is in use")
+    assert said.endswith("choose another, or leave it out for the next free one")
 
 
 def test_without_a_port_the_next_that_is_free_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +71,11 @@ def test_without_a_port_the_next_that_is_free_is_taken(monkeypatch: pytest.Monke
         free.bind(("127.0.0.1", 0))
         ports = [taken.getsockname()[1], free.getsockname()[1]]
         free.close()
-        monkeypatch.setattr(serving, "_PORTS", ports)
-        assert serving._free_port("127.0.0.1", None) == ports[1]
-        monkeypatch.setattr(serving, "_PORTS", ports[:1])
-        with pytest.raises(qa.OptionError, match="are all taken"):
-            serving._free_port("127.0.0.1", None)
+        monkeypatch.setattr(launch, "_PORTS", ports)
+        assert launch._free_port("127.0.0.1", None) == ports[1]
+        monkeypatch.setattr(launch, "_PORTS", ports[:1])
+        with pytest.raises(qa.OptionError, match="are all in use"):
+            launch._free_port("127.0.0.1", None)
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536"])
@@ -84,7 +86,7 @@ def test_what_is_no_port_is_refused(port: str) -> None:
 @pytest.mark.parametrize("host", ["203.0.113.1", "nowhere.invalid"])
 def test_a_host_that_is_not_this_machine_is_refused(host: str) -> None:
     said = one_line(run("play", "--host", host))
-    assert f"host='{host}' is no address of this machine" in said
+    assert f"host='{host}' is not an address of this machine" in said
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,13 @@ def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.Aud
     said = model.describe(GUITAR)
     assert ask(page) == str(said)
     given = page.locator(".pg-answer .pg-facts").first.inner_text()
-    assert f"{story.seconds:.2f} s, heard now" in given
+    assert f"{story.seconds:.2f} s, encoded now" in given
     assert f"audio tokens\n{said.answers[0].audio_tokens}\n" in given
     assert f"prompt tokens\n{said.answers[0].prompt_tokens}\n" in given
 
     question = "Is anyone speaking?"
     assert ask(page, question) == model.describe(GUITAR, prompt=question)
-    assert "heard before" in page.locator(".pg-answer .pg-facts").first.inner_text()
+    assert "encoded before" in page.locator(".pg-answer .pg-facts").first.inner_text()
     assert page.locator(".pg-answer h3").all_inner_texts() == [question, "Describe the music:"]
 
     page.get_by_label("Chat (Instruct)").check()
@@ -94,26 +94,26 @@ def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.Aud
 def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.AudioModel) -> None:
     page.click("[data-example='guitar.flac']")
     page.wait_for_selector("[data-clip]:not([hidden])")
-    tab(page, "See")
+    tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     slider = page.locator("[data-depth]")
     for story in model.inspect(GUITAR).taps:
         page.wait_for_selector(f"[data-shown='{story.tap}']")
         assert slider.get_attribute("aria-valuetext") == story.tap
-        facts = page.locator(".pg-line .pg-facts").inner_text().splitlines()
+        facts = page.locator(".pg-tap .pg-facts").inner_text().splitlines()
         shown = dict(zip(facts[::2], facts[1::2], strict=True))
         assert shown["shape"] == f"{story.rows} × {story.width}"
         assert shown["width"] == str(story.width)
-        rate = "one per position" if story.tap.startswith("lm") else f"{story.rate_hz:g} a second"
+        rate = "one per position" if story.tap.startswith("lm") else f"{story.rate_hz:g} per second"
         assert shown["rate"] == rate
         if story.read_bytes:
-            assert shown["weights read so far"] == f"{story.read_bytes / 1e6:.1f} MB"
+            assert shown["weights up to here"] == f"{story.read_bytes / 1e6:.1f} MB"
         slider.press("ArrowRight")
-    page.wait_for_function("() => document.querySelector('.pg-line').innerText.includes(' ms')")
+    page.wait_for_function("() => document.querySelector('.pg-tap').innerText.includes(' ms')")
 
     lens = model.lens(GUITAR)
-    page.wait_for_selector("[data-words] tr")
-    rows = page.locator("[data-words] tr").all_inner_texts()[1:]
+    page.wait_for_selector("[data-lens-table] tr")
+    rows = page.locator("[data-lens-table] tr").all_inner_texts()[1:]
     steps = lens.steps(12)
     for level, row in enumerate(reversed(rows)):
         tap, *words = row.split("\t")
@@ -123,9 +123,9 @@ def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.Aud
 
 def test_a_tap_changes_while_the_hand_moves(page: Any) -> None:
     choose(page, file("ten seconds.wav", wav(sound(10.0, 16_000)[0])))
-    tab(page, "See")
+    tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
-    page.wait_for_selector("[data-words] tr")
+    page.wait_for_selector("[data-lens-table] tr")
     spent = [
         page.evaluate(
             """() => new Promise((done) => {
@@ -167,7 +167,7 @@ def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.Audi
     page.wait_for_function("() => Math.abs(playground.player.audio.currentTime - 0.5) < 0.01")
     assert strip.get_attribute("aria-valuetext") == "0:00.50"
 
-    tab(page, "See")
+    tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.0']")
@@ -193,7 +193,7 @@ def test_the_keyboard_reaches_everything_that_can_be_done(page: Any) -> None:
             )
         )
         page.keyboard.press("Tab")
-    for name in ("Hear", "Choose a file", "Record", "Guitar", "Djembe", "Speech"):
+    for name in ("Audio", "Choose a file", "Record", "Guitar", "Djembe", "Speech"):
         assert name in reached, reached
     tab(page, "Ask")
     page.click("text=Is anyone speaking?")
@@ -211,18 +211,18 @@ def test_what_comes_from_the_microphone_is_heard(page: Any) -> None:
 def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.AudioModel) -> None:
     long = wav(np.concatenate([sound(30.0, 16_000)[0], sound(4.0, 16_000, seed=2)[0]]))
     choose(page, file("long.wav", long))
-    assert page.inner_text("[data-where]") == "Window 1 of 2, 0:00–0:30"
-    page.click("[data-after]")
+    assert page.inner_text("[data-window-label]") == "Window 1 of 2, 0:00–0:30"
+    page.click("[data-next]")
     page.wait_for_function(
-        "() => document.querySelector('[data-where]').innerText.startsWith('Window 2')"
+        "() => document.querySelector('[data-window-label]').innerText.startsWith('Window 2')"
     )
     assert ask(page).split("\n\n") == str(model.describe(long)).replace("  ", " ").split("\n")
     page.get_by_label("This window").check()
     part = qa.load_waveform(long).samples_in(qa.Window(30.0, 34.0))
     assert ask(page) == model.describe(part, sampling_rate=16_000)
-    tab(page, "See")
+    tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
-    assert "400 × 80" in page.inner_text(".pg-line .pg-facts")
+    assert "400 × 80" in page.inner_text(".pg-tap .pg-facts")
 
 
 @pytest.mark.parametrize(
@@ -260,23 +260,25 @@ def test_a_file_that_is_too_large_gets_a_sentence(page: Any, tmp_path: Path) -> 
 
 def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.AudioModel) -> None:
     choose(page, GUITAR)
-    assert page.inner_text("[data-opened]") == GUITAR.name
+    assert page.inner_text("[data-open-name]") == GUITAR.name
     page.evaluate("() => playground.player.seek('clip', 2)")
     tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
-    pair = page.locator("[data-shown-pair]")
+    pair = page.locator("[data-pair]")
     pair.wait_for()
-    left = page.locator("[data-first] .pg-head").evaluate("(head) => parseFloat(head.style.left)")
+    left = page.locator("[data-first] .pg-playhead").evaluate(
+        "(head) => parseFloat(head.style.left)"
+    )
     assert left == pytest.approx(100 * 2 / model.inspect(GUITAR).seconds, abs=0.5)
-    away = page.locator("details:visible").filter(has_text="Take it away")
+    away = page.locator("details:visible").filter(has_text="Download")
     away.wait_for()
 
     choose(page, SPEECH)
-    assert page.inner_text("[data-opened]") == SPEECH.name
+    assert page.inner_text("[data-open-name]") == SPEECH.name
     tab(page, "Compare")
     assert not pair.is_visible()
     assert not away.count()
-    assert not page.locator(".pg-needed:visible").count()
+    assert not page.locator(".pg-no-recording:visible").count()
 
 
 def test_times_are_those_of_a_clock(page: Any) -> None:
@@ -295,18 +297,18 @@ def test_silence_is_said_to_be_silent(page: Any) -> None:
 
 
 def test_without_a_recording_the_page_says_what_to_do(page: Any) -> None:
-    for name in ("Ask", "See", "Compare"):
+    for name in ("Ask", "Hidden states", "Compare"):
         tab(page, name)
-        needed = page.locator(".pg-needed:visible")
+        needed = page.locator(".pg-no-recording:visible")
         needed.wait_for()
-        assert needed.inner_text() == "No recording is open yet. Choose one under Hear"
-        assert not page.locator("details:visible").filter(has_text="Take it away").count()
+        assert needed.inner_text() == "No recording is open yet. Choose one in the Audio tab"
+        assert not page.locator("details:visible").filter(has_text="Download").count()
     needed.get_by_role("button").click()
-    assert page.get_by_role("tab", name="Hear").get_attribute("aria-selected") == "true"
+    assert page.get_by_role("tab", name="Audio").get_attribute("aria-selected") == "true"
     tab(page, "Ask")
     page.click("#ask")
     page.wait_for_selector("#answers [role=alert]")
-    assert "choose one under Hear first" in page.inner_text("#answers")
+    assert "choose one in the Audio tab first" in page.inner_text("#answers")
 
 
 def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> None:
@@ -321,29 +323,29 @@ def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> 
 
 def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Collection) -> None:
     choose(page, SPEECH)
-    tab(page, "Find")
-    page.click("[data-by-clip]")
-    page.wait_for_selector("[data-hits] li")
-    names = page.locator("[data-hits] b").all_inner_texts()
+    tab(page, "Search")
+    page.click("[data-by-audio]")
+    page.wait_for_selector("[data-results] li")
+    names = page.locator("[data-results] b").all_inner_texts()
     hits = music.search(SPEECH)
     assert names == [Path(hit.source).name for hit in hits]
-    scores = page.locator("[data-hits] .pg-score").all_inner_texts()
+    scores = page.locator("[data-results] .pg-score").all_inner_texts()
     assert scores == [f"{hit.score:.3f}" for hit in hits]
     assert str(ROOT) not in page.content()  # names of files, not where they lie
     page.get_by_label(f"Play {names[1]}").click()
-    page.wait_for_function("() => playground.player.source === 'found'")
+    page.wait_for_function("() => playground.player.source === 'result'")
     assert page.inner_text("[data-bar] [data-name]") == names[1]
     page.fill("[data-text]", "drums")
     page.press("[data-text]", "Enter")
-    page.wait_for_function("() => document.querySelectorAll('[data-hits] li').length === 1")
-    assert page.inner_text("[data-hits] b") == Path(music.search(text="drums")[0].source).name
+    page.wait_for_function("() => document.querySelectorAll('[data-results] li').length === 1")
+    assert page.inner_text("[data-results] b") == Path(music.search(text="drums")[0].source).name
 
 
 def test_two_recordings_are_compared_by_depth_and_time(page: Any, model: qa.AudioModel) -> None:
     choose(page, GUITAR)
     tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
-    page.wait_for_selector("[data-shown-pair]:not([hidden])")
+    page.wait_for_selector("[data-pair]:not([hidden])")
     one, two = model.activations([GUITAR, SPEECH], taps=model.taps)
     compared = qa.Comparison.of((one[tap], two[tap]) for tap in one)
     taps = page.locator("[data-names] span").all_inner_texts()
@@ -356,7 +358,7 @@ def open_away(page: Any, name: str) -> Any:
     """The part of a tab from which it is taken away, opened."""
     part = page.locator("details:visible").filter(has_text=name)
     part.locator("summary").click()
-    part.locator("[data-lines=python]").wait_for()
+    part.locator("[data-snippet=python]").wait_for()
     return part
 
 
@@ -372,13 +374,13 @@ def take(page: Any, part: Any, suffix: str, folder: Path) -> Path:
 def run_python(part: Any) -> dict[str, Any]:
     """Python's lines, as they stand there; returns the names that they leave."""
     names: dict[str, Any] = {}
-    exec(compile(part.locator("[data-lines=python]").inner_text(), "lines", "exec"), names)
+    exec(compile(part.locator("[data-snippet=python]").inner_text(), "lines", "exec"), names)
     return names
 
 
 def run_command(part: Any) -> str:
     """The command as it stands there; returns what it says."""
-    program, *arguments = shlex.split(part.locator("[data-lines=command]").inner_text())
+    program, *arguments = shlex.split(part.locator("[data-snippet=command]").inner_text())
     done = run(*arguments)
     assert (program, done.returncode) == ("qwen-audio", 0), done.stderr
     return done.stdout.strip()
@@ -422,23 +424,23 @@ def test_what_is_heard_said_and_seen_is_taken_away(
     shutil.copy(GUITAR, tmp_path)
     choose(page, GUITAR)
 
-    part = open_away(page, "Take it away")
+    part = open_away(page, "Download")
     assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
     run_python(part)
-    same_numbers(take(page, part, "npz", tmp_path), tmp_path / "heard.npz")
+    same_numbers(take(page, part, "npz", tmp_path), tmp_path / "audio.npz")
     run_command(part)
-    assert (tmp_path / "heard.png").is_file()
+    assert (tmp_path / "audio.png").is_file()
 
     said = ask(page, "Are there drums?")
-    part = open_away(page, "Take it away")
+    part = open_away(page, "Download")
     assert said in take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
     assert run_command(part) == said
 
-    tab(page, "See")
+    tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.0']")
-    part = open_away(page, "Take this tap away")
+    part = open_away(page, "Download this tap")
     rows = run_python(part)["rows"]
     same_numbers(taken := take(page, part, "npz", tmp_path), tmp_path / "view.npz")
     with np.load(taken) as numbers:
@@ -446,8 +448,8 @@ def test_what_is_heard_said_and_seen_is_taken_away(
     run_command(part)
     assert (tmp_path / "view.png").read_bytes().startswith(PNG)
 
-    page.wait_for_selector("[data-words] tr")
-    part = open_away(page, "Take the words away")
+    page.wait_for_selector("[data-lens-table] tr")
+    part = open_away(page, "Download the logit lens")
     table = take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
     run_python(part)
     assert (tmp_path / "lens.png").is_file()
@@ -468,20 +470,20 @@ def test_what_is_compared_and_found_is_taken_away(
 
     tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
-    page.wait_for_selector("[data-shown-pair]:not([hidden])")
-    part = open_away(page, "Take it away")
-    compared = run_python(part)["compared"]
+    page.wait_for_selector("[data-pair]:not([hidden])")
+    part = open_away(page, "Download")
+    compared = run_python(part)["comparison"]
     with np.load(take(page, part, "npz", tmp_path)) as numbers:
         np.testing.assert_allclose(numbers["cosines"], compared.cosines, atol=ROUNDED)
         np.testing.assert_allclose(numbers["by_time"], compared.by_time, atol=ROUNDED)
     table = take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
-    same_table(table, (tmp_path / "compared.csv").read_text(encoding="utf-8"))
+    same_table(table, (tmp_path / "comparison.csv").read_text(encoding="utf-8"))
     assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
 
-    tab(page, "Find")
-    page.click("[data-by-clip]")
-    page.wait_for_selector("[data-hits] li")
-    part = open_away(page, "Take what was found away")
+    tab(page, "Search")
+    page.click("[data-by-audio]")
+    page.wait_for_selector("[data-results] li")
+    part = open_away(page, "Download the results")
     found = table_of(take(page, part, "csv", tmp_path))
     hits = music.search(GUITAR, limit=12)
     assert [row["file"] for row in found] == [Path(hit.source).name for hit in hits]
@@ -489,20 +491,20 @@ def test_what_is_compared_and_found_is_taken_away(
     assert [float(row["score"]) for row in found] == pytest.approx(scores, abs=ROUNDED)
     lines = run_command(part).splitlines()
     assert [float(line.split()[0]) for line in lines] == pytest.approx(scores, abs=ROUNDED)
-    assert run_python(part)["hit"].id == hits[-1].id
+    assert run_python(part)["result"].id == hits[-1].id
 
     page.fill("[data-text]", "guitar.flac's drums")  # words, though they hold a file's name
     page.press("[data-text]", "Enter")
     page.wait_for_function(
-        "() => document.querySelector('[data-lines=command]').innerText.includes('--text')"
+        "() => document.querySelector('[data-snippet=command]').innerText.includes('--text')"
     )
     run_command(part)
     run_python(part)
 
     page.wait_for_selector("[data-chart][data-points]")
-    part = open_away(page, "Take the map away")
+    part = open_away(page, "Download the map")
     points = table_of(take(page, part, "csv", tmp_path))
-    laid_out = run_python(part)["laid_out"]
+    laid_out = run_python(part)["projection"]
     shown = [[float(row["x"]), float(row["y"])] for row in points]
     np.testing.assert_allclose(shown, laid_out.points, atol=1e-4)
     assert str(ROOT) not in str(points)
@@ -512,7 +514,7 @@ def test_what_is_compared_and_found_is_taken_away(
 
 def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collection) -> None:
     choose(page, GUITAR)
-    tab(page, "Find")
+    tab(page, "Search")
     canvas = page.locator("[data-map]")
     page.wait_for_selector("[data-chart][data-points]")
     canvas.scroll_into_view_if_needed()
@@ -527,13 +529,15 @@ def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collect
         name = Path(row["source"]).name
         assert page.inner_text("[data-map-hint]").startswith(f"{name} 0:")
         canvas.click(position={"x": x, "y": y})
-        page.wait_for_function("(name) => playground.player.sources.found?.name === name", arg=name)
-        assert page.inner_text("[data-map-said] b").startswith(name)
-        heard = page.evaluate("() => playground.player.sources.found")
+        page.wait_for_function(
+            "(name) => playground.player.sources.result?.name === name", arg=name
+        )
+        assert page.inner_text("[data-map-caption] b").startswith(name)
+        heard = page.evaluate("() => playground.player.sources.result")
         assert heard["start"] == row["start_seconds"]
         length = row["end_seconds"] - row["start_seconds"]
         assert heard["duration"] == pytest.approx(length, abs=0.01)
-    page.wait_for_function("() => playground.player.source === 'found'")
+    page.wait_for_function("() => playground.player.source === 'result'")
 
     kinds = page.locator("[data-legend] span").all_inner_texts()
     assert kinds == sorted({str(value) for value in made.values(made.columns[0])})
@@ -548,7 +552,7 @@ def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collect
     assert page.get_attribute("[data-chart]", "data-point") == "1"
     canvas.press("Enter")
     second = Path(made.rows[1]["source"]).name
-    page.wait_for_function("(name) => playground.player.sources.found?.name === name", arg=second)
+    page.wait_for_function("(name) => playground.player.sources.result?.name === name", arg=second)
     assert str(ROOT) not in page.content()
 
 
@@ -569,7 +573,7 @@ def test_two_visitors_keep_apart(chromium: Any, playground: Served, model: qa.Au
         choose(second, SPEECH)
         assert ask(first) == model.describe(GUITAR)
         assert ask(second) == model.describe(SPEECH)
-        tab(first, "Hear")
+        tab(first, "Audio")
         assert first.inner_text("[data-clip] [data-name]") == GUITAR.name
         second.reload()
         second.wait_for_selector("[data-example]")

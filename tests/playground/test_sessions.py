@@ -46,13 +46,13 @@ import sys
 import threading
 import qwen_audio as qa
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.launch import play
+from qwen_audio.playground.launch import launch_playground
 
-playing = play(qa.load(), limits=Limits(waiting=1))
-print(playing.url, flush=True)
+running = launch_playground(qa.load(), limits=Limits(queue_size=1))
+print(running.url, flush=True)
 sys.stdin.readline()
 answered = threading.Event()
-playing.room.in_turn(answered.wait)  # somebody's question takes long
+running.context.run_on_model_thread(answered.wait)  # a question that takes long
 print("busy", flush=True)
 sys.stdin.readline()
 answered.set()
@@ -112,21 +112,21 @@ def test_another_models_line_is_on_every_tab(chromium: Any, tmp_path: Path) -> N
     ):
         choose(page, GUITAR)
         assert ask(page)
-        tab(page, "See")
+        tab(page, "Hidden states")
         page.wait_for_selector("[data-shown='mel']")
         for tap in (*map(str, model.taps[1:]), "lm.norm"):
             if tap != page.get_attribute("[data-depth]", "aria-valuetext"):
                 page.locator("[data-depth]").press("ArrowRight")
             page.wait_for_selector(f"[data-shown='{tap}']")
-        page.wait_for_selector("[data-words] tr")
+        page.wait_for_selector("[data-lens-table] tr")
         tab(page, "Compare")
         page.locator("[data-example='speech.flac']").last.click()
-        page.wait_for_selector("[data-shown-pair]:not([hidden])")
+        page.wait_for_selector("[data-pair]:not([hidden])")
         assert page.locator("[data-names] span").count() == len(model.taps)
-        tab(page, "Find")
-        page.click("[data-by-clip]")
-        page.wait_for_selector("[data-hits] li")
-        found = page.locator("[data-hits] b").all_inner_texts()
+        tab(page, "Search")
+        page.click("[data-by-audio]")
+        page.wait_for_selector("[data-results] li")
+        found = page.locator("[data-results] b").all_inner_texts()
         assert found == [Path(hit.source).name for hit in collection.search(GUITAR)]
 
 
@@ -158,7 +158,7 @@ def test_a_caption_and_a_tap_without_a_mouse(chromium: Any) -> None:
         page.wait_for_selector(".pg-answer dl")
         said = page.locator(".pg-answer .pg-text").first.inner_text()
         assert said == qa.load().describe(GUITAR)
-        reach(f"[role=tab]:nth-of-type({names.index('See') + 1})", "Shift+Tab")
+        reach(f"[role=tab]:nth-of-type({names.index('Hidden states') + 1})", "Shift+Tab")
         page.keyboard.press("Enter")
         page.wait_for_selector("[data-shown='mel']")
         reach("[data-depth]")

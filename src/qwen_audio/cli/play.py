@@ -12,7 +12,7 @@ __all__ = ["RUNS"]
 
 
 def _play(options: argparse.Namespace) -> int:
-    from qwen_audio.playground.launch import check_installed, play
+    from qwen_audio.playground.launch import check_installed, launch_playground
     from qwen_audio.playground.limits import Limits
 
     check_installed()
@@ -26,8 +26,8 @@ def _play(options: argparse.Namespace) -> int:
 
         rows = WindowTable.open(options.collection)
         model = model_for(rows.spec, options)
-        rows.check(model.spec(**rows.spec.options))  # or Find could search by words alone
-    playing = play(
+        rows.check(model.spec(**rows.spec.options))  # otherwise only full-text search would work
+    running = launch_playground(
         model,
         options.collection,
         host=options.host,
@@ -36,14 +36,14 @@ def _play(options: argparse.Namespace) -> int:
         limits=limits,
     )
     if options.json:
-        print_json({"url": playing.url, "share_url": playing.share_url})
+        print_json({"url": running.url, "share_url": running.share_url})
     else:
-        shared = f", and for everybody at {playing.share_url}" if playing.share_url else ""
-        print_line(f"The playground is open at {playing.url}{shared} (Ctrl-C closes it)")
+        shared = f", and for everybody at {running.share_url}" if running.share_url else ""
+        print_line(f"The playground is open at {running.url}{shared} (Ctrl-C closes it)")
     try:
-        playing.wait()
+        running.wait()
     finally:
-        playing.close()
+        running.close()
     return 0
 
 

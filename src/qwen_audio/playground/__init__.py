@@ -1,4 +1,4 @@
-"""The playground: one page where you hear, ask and see. `qwen-audio play` opens it.
+"""Playground: a Gradio page for one model and, optionally, a collection; `qwen-audio play`.
 
-It calls the public Python API alone; the page in `page/` draws what that gives.
+It uses the public Python API only. `static/` holds the page's scripts, templates and style.
 """

@@ -1,4 +1,4 @@
-"""The page: its tabs, and which handler answers what."""
+"""The Gradio page: tabs, and which handler answers which request."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from typing import Any
 
 import gradio as gr
 
-from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, WINDOW, Asking
-from qwen_audio.playground.tabs.compare import Comparing
+from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, WINDOW, AskTab
+from qwen_audio.playground.tabs.audio import AudioTab
+from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.download import Downloads
-from qwen_audio.playground.tabs.find import Finding
-from qwen_audio.playground.tabs.hear import Hearing
-from qwen_audio.playground.tabs.see import Seeing
+from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
+from qwen_audio.playground.tabs.search import SearchTab
+from qwen_audio.playground.tabs.snippets import Snippets
 
 from .context import AppContext
-from .examples import examples
+from .examples import example_titles
 
-__all__ = ["build", "look"]
+__all__ = ["build_page", "theme_options"]
 
-_FOLDER = Path(__file__).parent / "static"
-_SCRIPTS = ("core.js", "hear.js", "ask.js", "see.js", "compare.js", "map.js", "find.js", "away.js")
-_CHANNELS = ("open", "see", "measure", "words", "compare", "find", "map", "hear", "file", "lines")
+_STATIC = Path(__file__).parent / "static"
+_SCRIPTS = ("core", "audio", "ask", "hidden_states", "compare", "map", "search", "download")
+_CHANNELS = (
+    *("open", "hidden_states", "time_tap", "lens", "compare"),
+    *("search", "map", "play", "file", "snippets"),
+)
 _QUESTIONS = (
     "Describe the music:",
     "Which instrument leads?",
@@ -32,24 +36,24 @@ _QUESTIONS = (
     "Is anyone speaking?",
     "How loud is it?",
 )
-_FOLLOW_UP = "In Chat: the answers before stay in the conversation."
-_NEEDED = (
-    '<p class="pg-needed">No recording is open yet. '
-    '<button type="button" class="pg-link" data-to-hear>Choose one under Hear</button></p>'
+_FOLLOW_UP = "With the chat prompt: earlier questions and answers stay in the conversation."
+_NO_RECORDING = (
+    '<p class="pg-no-recording">No recording is open yet. '
+    '<button type="button" class="pg-link" data-to-audio>Choose one in the Audio tab</button></p>'
 )
-"""Where a recording is needed, until there is one."""
-_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
-"""Of requests that use the model: one at a time, in order."""
-_QUICK = {"concurrency_id": "quick", "concurrency_limit": 8}
-"""Of requests that mostly show what has been computed already."""
-_MAP = {"concurrency_id": "map", "concurrency_limit": 1}
-"""Laid out for the first who looks; the others find it made."""
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+"""Shown in tabs that need a recording, until one is open."""
+_ON_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
+"""For handlers that use the model: one at a time, in order."""
+_CONCURRENT = {"concurrency_id": "concurrent", "concurrency_limit": 8}
+"""For handlers that mostly return cached results."""
+_ON_MAP = {"concurrency_id": "map", "concurrency_limit": 1}
+"""For the map: the first request computes it, later ones find it cached."""
+_PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def look() -> dict[str, Any]:
-    """What `Blocks.launch` takes of colours, letters and scripts: all local."""
-    scripts = "\n".join(_read(name) for name in _SCRIPTS)
+def theme_options() -> dict[str, Any]:
+    """Keyword arguments of `Blocks.launch`: theme, CSS and scripts, all served locally."""
+    scripts = "\n".join(_read(f"{name}.js") for name in _SCRIPTS)
     return {
         "theme": gr.themes.Base(
             primary_hue="indigo",
@@ -63,53 +67,54 @@ def look() -> dict[str, Any]:
     }
 
 
-def build(room: AppContext) -> gr.Blocks:
-    """All of the page, with its requests wired to their handlers."""
+def build_page(context: AppContext) -> gr.Blocks:
+    """The page, with its requests wired to their handlers."""
     with gr.Blocks(title="Qwen Audio Playground", analytics_enabled=False) as page:
-        gr.HTML(_header(room))
-        # Outside of the tabs, which come into being when they are first looked at.
+        gr.HTML(_header(context))
+        # Outside the tabs, whose components exist only once the tab has been selected.
         channels = {name: _channel(name) for name in _CHANNELS}
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Hear", id="hear"):
-                hear = _hear(room, channels)
-                _away("hear", "npz", "csv", "png")
+            with gr.Tab("Audio", id="audio"):
+                clip = _audio_tab(context, channels)
+                _downloads("audio", "npz", "csv", "png")
             with gr.Tab("Ask", id="ask"):
-                _ask(room, hear)
-                _away("ask", "csv")
-            with gr.Tab("See", id="see"):
-                _see(room, channels)
-                _away("see", "npz", "csv", "png")
-                _away("words", "npz", "csv", "png")
+                _ask_tab(context, clip)
+                _downloads("ask", "csv")
+            with gr.Tab("Hidden states", id="hidden_states"):
+                _hidden_states_tab(context, channels)
+                _downloads("hidden_states", "npz", "csv", "png")
+                _downloads("lens", "npz", "csv", "png")
             with gr.Tab("Compare", id="compare"):
-                _compare(room, channels)
-                _away("compare", "npz", "csv", "png")
-            if room.collection is not None:
-                with gr.Tab("Find", id="find"):
-                    _find(room, channels)
-                    _away("find", "csv")
-                    _away("map", "csv")
-        _take_away(room, channels)
-        _drawn("player.html", "playground.player.mount(element)")
-        page.unload(_left(room))
+                _compare_tab(context, channels)
+                _downloads("compare", "npz", "csv", "png")
+            if context.collection is not None:
+                with gr.Tab("Search", id="search"):
+                    _search_tab(context, channels)
+                    _downloads("search", "csv")
+                    _downloads("map", "csv")
+        _connect(channels, "file", Downloads(context).file, "playground.saveFile")
+        _connect(channels, "snippets", Snippets(context).snippets, "playground.showSnippets")
+        _component("player.html", "playground.player.mount(element)")
+        page.unload(_remove_session(context))
     return page
 
 
-def _hear(room: AppContext, channels: dict[str, Any]) -> Any:
-    view = _drawn(
-        "hear.html",
-        "playground.hear(element, props, watch)",
-        LONGEST=room.limits.longest,
-        LARGEST=room.limits.largest,
+def _audio_tab(context: AppContext, channels: dict[str, Any]) -> Any:
+    view = _component(
+        "audio.html",
+        "playground.audioTab(element, props, watch)",
+        MAX_SECONDS=context.limits.recording_text,
+        MAX_BYTES=context.limits.upload_text,
         EXAMPLES=_example_chips(),
     )
-    channel = channels["open"]
-    channel.submit(_asked(Hearing(room).open), channel, view, **_QUIET, **_MODEL)
+    handler = _with_request(AudioTab(context).open)
+    channels["open"].submit(handler, channels["open"], view, **_PRIVATE, **_ON_MODEL)
     return view
 
 
-def _ask(room: AppContext, hear: Any) -> None:
-    asking = Asking(room)
-    gr.HTML(_NEEDED)
+def _ask_tab(context: AppContext, clip: Any) -> None:
+    tab = AskTab(context)
+    gr.HTML(_NO_RECORDING)
     with gr.Column(elem_classes=["pg-card", "pg-form"]):
         question = gr.Textbox(
             _QUESTIONS[0],
@@ -118,9 +123,9 @@ def _ask(room: AppContext, hear: Any) -> None:
             max_length=1000,
             elem_id="question",
         )
-        _drawn(
+        _component(
             "",
-            "playground.ask(element)",
+            "playground.askTab(element)",
             "".join(
                 f'<button type="button" class="pg-chip">{escape(text)}</button>'
                 for text in _QUESTIONS
@@ -128,122 +133,125 @@ def _ask(room: AppContext, hear: Any) -> None:
             "pg-examples",
         )
         with gr.Row(equal_height=True):
-            style = gr.Radio([PLAIN, CHAT], value=asking.usual_style, label="Prompt")
-            part = gr.Radio([WINDOW, WHOLE], value=WHOLE, label="Heard", elem_id="heard")
+            style = gr.Radio([PLAIN, CHAT], value=tab.default_style, label="Prompt")
+            scope = gr.Radio([WINDOW, WHOLE], value=WHOLE, label="Audio", elem_id="scope")
             follow_up = gr.Checkbox(value=False, label="Follow up", info=_FOLLOW_UP)
         button = gr.Button("Ask", variant="primary", elem_id="ask")
     gr.HTML('<p class="pg-status" id="ask-status" role="status"></p>')
     answers = gr.HTML(elem_id="answers")
 
-    def ask(question: str, style: str, follow_up: bool, part: str, request: gr.Request) -> Any:
-        yield from asking.ask(question, style, follow_up, part, request)
+    def ask(question: str, style: str, follow_up: bool, scope: str, request: gr.Request) -> Any:
+        yield from tab.ask(question, style, follow_up, scope, request)
+
+    def refresh(request: gr.Request) -> str:
+        return tab.refresh(request)
 
     gr.on(
         [button.click, question.submit],
         ask,
-        [question, style, follow_up, part],
+        [question, style, follow_up, scope],
         answers,
         trigger_mode="once",
-        **_QUIET,
-        **_MODEL,
-    ).then(None, js="() => playground.answered()", **_QUIET)
-    hear.change(_asked_plain(asking.clear), None, answers, **_QUIET, **_QUICK)
+        **_PRIVATE,
+        **_ON_MODEL,
+    ).then(None, js="() => playground.finishAnswer()", **_PRIVATE)
+    clip.change(refresh, None, answers, **_PRIVATE, **_CONCURRENT)
 
 
-def _see(room: AppContext, channels: dict[str, Any]) -> None:
-    seeing = Seeing(room)
-    taps = [str(tap) for tap in room.model.taps]
-    view = _drawn(
-        "see.html",
-        f"playground.see(element, props, watch, {json.dumps(taps)})",
-        MAX=str(len(taps) - 1),
-        NEEDED=_NEEDED,
+def _hidden_states_tab(context: AppContext, channels: dict[str, Any]) -> None:
+    tab = HiddenStatesTab(context)
+    taps = [str(tap) for tap in context.model.taps]
+    view = _component(
+        "hidden_states.html",
+        f"playground.hiddenStatesTab(element, props, watch, {json.dumps(taps)})",
+        LAST_INDEX=str(len(taps) - 1),
+        NO_RECORDING=_NO_RECORDING,
     )
-    timing, words = _heard_by("playground.measured"), _heard_by("playground.lens")
-    see, measure, ask = (channels[name] for name in ("see", "measure", "words"))
-    # A slider in motion: of what is asked meanwhile only the last is answered.
-    see.submit(_asked(seeing.see), see, view, trigger_mode="always_last", **_QUIET, **_QUICK)
-    measure.submit(
-        _asked(seeing.measure), measure, timing, trigger_mode="always_last", **_QUIET, **_MODEL
-    )
-    ask.submit(_asked(seeing.words), ask, words, trigger_mode="always_last", **_QUIET, **_MODEL)
+    # While the slider moves, only the last of the requests that queue up is answered.
+    latest = {"trigger_mode": "always_last", **_PRIVATE}
+    channel = channels["hidden_states"]
+    channel.submit(_with_request(tab.view), channel, view, **latest, **_CONCURRENT)
+    for name, handler, script in (
+        ("time_tap", tab.time_tap, "playground.showTapTime"),
+        ("lens", tab.lens, "playground.showLens"),
+    ):
+        channel, target = channels[name], _script_call(script)
+        channel.submit(_with_request(handler), channel, target, **latest, **_ON_MODEL)
 
 
-def _compare(room: AppContext, channels: dict[str, Any]) -> None:
-    view = _drawn(
+def _compare_tab(context: AppContext, channels: dict[str, Any]) -> None:
+    view = _component(
         "compare.html",
-        "playground.compare(element, props, watch)",
+        "playground.compareTab(element, props, watch)",
         EXAMPLES=_example_chips(),
-        NEEDED=_NEEDED,
+        NO_RECORDING=_NO_RECORDING,
     )
-    channel = channels["compare"]
-    channel.submit(_asked(Comparing(room).compare), channel, view, **_QUIET, **_QUICK)
+    handler = _with_request(CompareTab(context).compare)
+    channels["compare"].submit(handler, channels["compare"], view, **_PRIVATE, **_CONCURRENT)
 
 
-def _find(room: AppContext, channels: dict[str, Any]) -> None:
-    finding = Finding(room)
-    collection = finding.collection
+def _search_tab(context: AppContext, channels: dict[str, Any]) -> None:
+    tab = SearchTab(context)
+    collection = tab.collection
     windows = f"{len(collection)} window{'s' * (len(collection) != 1)}"
-    about = f"{escape(collection.path.name)}: {windows}, compared at {collection.spec.tap}."
-    script = "playground.find(element, props, watch)"
-    view = _drawn("find.html", script, COLLECTION=about, NEEDED=_NEEDED)
-    heard = _heard_by("playground.found")
-    channel = channels["find"]
-    channel.submit(_asked(finding.find), channel, view, **_QUIET, **_MODEL)
-    channel = channels["map"]
-    channel.submit(_asked(finding.map), channel, _heard_by("playground.mapped"), **_QUIET, **_MAP)
-    channel = channels["hear"]
-    channel.submit(_asked(finding.hear), channel, heard, **_QUIET, **_QUICK)
+    view = _component(
+        "search.html",
+        "playground.searchTab(element, props, watch)",
+        COLLECTION=f"{escape(collection.path.name)}: {windows}, tap {collection.spec.tap}.",
+        NO_RECORDING=_NO_RECORDING,
+    )
+    channel = channels["search"]
+    channel.submit(_with_request(tab.search), channel, view, **_PRIVATE, **_ON_MODEL)
+    _connect(channels, "map", tab.map, "playground.showMap", _ON_MAP)
+    _connect(channels, "play", tab.play, "playground.playResult")
 
 
-def _take_away(room: AppContext, channels: dict[str, Any]) -> None:
-    away = Downloads(room)
-    for name, handler in (("file", away.file), ("lines", away.lines)):
-        shown = _heard_by(f"playground.show{name.title()}")
-        channels[name].submit(_asked(handler), channels[name], shown, **_QUIET, **_QUICK)
+def _connect(
+    channels: dict[str, Any],
+    name: str,
+    handler: Any,
+    script: str,
+    queue: dict[str, Any] = _CONCURRENT,
+) -> None:
+    """Answer a channel's requests by calling a function of the page's scripts."""
+    channel, target = channels[name], _script_call(script)
+    channel.submit(_with_request(handler), channel, target, **_PRIVATE, **queue)
 
 
-def _away(view: str, *formats: str) -> None:
-    _drawn("", f"playground.away(element, '{view}', {list(formats)})", " ")
+def _downloads(view: str, *formats: str) -> None:
+    _component("", f"playground.downloads(element, '{view}', {list(formats)})", " ")
 
 
-def _heard_by(function: str) -> Any:
-    """An answer that a script is handed, and that is not drawn where it stands."""
-    return _drawn("", f"watch('value', () => {function}(props.value))", " ")
+def _script_call(function: str) -> Any:
+    """An invisible component that passes each new value to a function of the page's scripts."""
+    return _component("", f"watch('value', () => {function}(props.value))", " ")
 
 
 def _example_chips() -> str:
     return "".join(
         f'<button type="button" class="pg-chip" data-example="{name}">{title}</button>'
-        for name, title in examples().items()
+        for name, title in example_titles().items()
     )
 
 
-def _asked(handler: Any) -> Any:
-    """With the annotation by which Gradio knows where to put the request."""
+def _with_request(handler: Any) -> Any:
+    """A handler with the annotation by which Gradio passes the request."""
 
-    def answer(asked: Any, request: gr.Request) -> Any:
-        return handler(asked, request)
+    def handle(data: Any, request: gr.Request) -> Any:
+        return handler(data, request)
 
-    return answer
-
-
-def _left(room: AppContext) -> Any:
-    def forget(request: gr.Request) -> None:
-        room.visits.forget(request.session_hash)
-
-    return forget
+    return handle
 
 
-def _asked_plain(handler: Any) -> Any:
-    def answer(request: gr.Request) -> Any:
-        return handler(request)
+def _remove_session(context: AppContext) -> Any:
+    def remove(request: gr.Request) -> None:
+        context.sessions.remove(request.session_hash)
 
-    return answer
+    return remove
 
 
 def _channel(name: str) -> Any:
-    """What the page's scripts call Python with."""
+    """A hidden component by which the page's scripts send requests to Python."""
     return gr.HTML(
         {},
         html_template="",
@@ -252,11 +260,13 @@ def _channel(name: str) -> Any:
     )
 
 
-def _drawn(file: str, script: str, html: str = "", classes: str = "", **words: str) -> Any:
-    """A part of the page that a script draws."""
+def _component(
+    file: str, script: str, html: str = "", classes: str = "", **replacements: str
+) -> Any:
+    """A component drawn by a script, from a template in static/ or from HTML."""
     html = html or _read(file)
-    for name, text in words.items():
-        html = html.replace(name, text)
+    for placeholder, text in replacements.items():
+        html = html.replace(placeholder, text)
     return gr.HTML(
         None,
         html_template=html,
@@ -266,17 +276,17 @@ def _drawn(file: str, script: str, html: str = "", classes: str = "", **words: s
     )
 
 
-def _header(room: AppContext) -> str:
-    name, limits = room.model_name, room.limits
+def _header(context: AppContext) -> str:
+    name, limits = context.model_name, context.limits
     name = "the small embedded checkpoint" if name == "embedded" else name
     return (
-        f'<header class="pg-header" data-most="{limits.upload_bytes}" '
-        f'data-largest="{limits.largest}">'
-        f"<h1>Qwen Audio Playground</h1><p>Hear, ask and see with <b>{escape(name)}</b></p>"
-        '<p class="pg-opened" data-opened aria-live="polite"></p></header>'
+        f'<header class="pg-header" data-max-bytes="{limits.upload_bytes}" '
+        f'data-max-bytes-text="{limits.upload_text}">'
+        f"<h1>Qwen Audio Playground</h1><p>Model: <b>{escape(name)}</b></p>"
+        '<p class="pg-open-name" data-open-name aria-live="polite"></p></header>'
     )
 
 
 @cache
 def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
+    return (_STATIC / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What all tabs share: the model and its thread, the visitors; words for whatever goes wrong."""
+"""State shared by all tabs: model and its thread, limits, sessions; error messages."""
 
 from __future__ import annotations
 
@@ -19,90 +19,92 @@ from .sessions import Clip, Session, SessionStore
 if TYPE_CHECKING:
     from qwen_audio import AudioModel, Collection
 
-__all__ = ["AppContext", "spoken", "user_message"]
+__all__ = ["AppContext", "report_errors", "user_message"]
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 
 class AppContext:
-    """Where the tabs' handlers meet.
+    """What the handlers of all tabs share.
 
     Attributes:
-        collection: what Find searches, if anything.
+        collection: what the Search tab searches, if any.
     """
 
     def __init__(
         self, model: AudioModel, limits: Limits, collection: Collection | None = None
     ) -> None:
         self.model, self.limits, self.collection = model, limits, collection
-        self.visits = SessionStore(limits)
+        self.sessions = SessionStore(limits)
         self._model_thread = ThreadPoolExecutor(1, "model")
 
     @property
     def model_name(self) -> str:
-        """The model's; of one in a folder, the folder's: visitors need not know where it lies."""
+        """The model's name; of a local folder only the last part, so that no path is shown."""
         name = self.model.name
         return Path(name).resolve().name if Path(name).is_dir() else name
 
-    def visit(self, request: Any) -> Session:
-        """Whose request it is: Gradio gives every open page a name."""
-        return self.visits.of(request.session_hash)
+    def session(self, request: Any) -> Session:
+        """The session that a Gradio request belongs to."""
+        return self.sessions.get(request.session_hash)
 
     def run_on_model_thread(self, work: Callable[[], _T]) -> Future[_T]:
-        """Have something done with the model, once everything asked of it before is done.
+        """Queue work that uses the model, after everything queued before it.
 
-        All of it is done in one thread. That is what keeps its uses apart; and for every thread
-        that computes, PyTorch starts helpers and the system sets memory aside, which cost a third
-        of a short answer's time and are not given back.
+        One thread does all of it, so that uses of the model never overlap. It also saves time and
+        memory: for every thread that computes, PyTorch starts worker threads and the system
+        reserves memory, which took a third of a short answer's time and isn't returned.
         """
         return self._model_thread.submit(work)
 
     def close(self) -> None:
-        """Whatever still waits for the model is not done any more."""
+        """Cancel queued work and stop the model thread."""
         self._model_thread.shutdown(wait=False, cancel_futures=True)
 
-    def load(self, asked: dict[str, Any]) -> Clip:
-        """What a visitor chose: an upload by its ticket, or an example by its name.
+    def load(self, data: dict[str, Any]) -> Clip:
+        """Decode the recording a visitor chose: an upload ("ticket") or an example ("example").
 
         Raises:
-            AudioError: if it can't be heard, or is longer than the limit.
+            AudioError: if it can't be decoded or exceeds the length limit.
         """
-        if "example" in asked:
-            return Clip(load_example(asked["example"]))
-        upload = self.visits.hand_out(str(asked.get("ticket")))
-        opened = io.BytesIO(upload.data)
-        opened.name = upload.name
-        most = self.limits.recording_seconds
+        if "example" in data:
+            return Clip(load_example(data["example"]))
+        upload = self.sessions.pop_upload(str(data.get("ticket")))
+        file = io.BytesIO(upload.data)
+        file.name = upload.name
         try:
-            return Clip(load_waveform(opened, max_seconds=most))
+            return Clip(load_waveform(file, max_seconds=self.limits.recording_seconds))
         except AudioError as error:
             if "is longer than" in str(error):
                 raise AudioError(
-                    f"{upload.name} is longer than {self.limits.longest}, the most that is taken "
-                    "here: cut out the part you are curious about."
+                    f"{upload.name} is longer than {self.limits.recording_text}, the limit of this "
+                    "playground: choose a shorter recording, or cut it."
                 ) from error
             raise
 
 
-def spoken(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """A handler whose errors become a "problem" in its answer, which repeats the request's n."""
+def report_errors(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Decorator of a handler: errors become "problem" in the response, which repeats "n".
+
+    "n" is the request's number, by which the page matches responses.
+    """
 
     @functools.wraps(handler)
-    def answering(self: Any, asked: Any, request: Any) -> dict[str, Any]:
-        asked = asked if isinstance(asked, dict) else {}
+    def handle(self: Any, data: Any, request: Any) -> dict[str, Any]:
+        data = data if isinstance(data, dict) else {}
         try:
-            return handler(self, asked, request) | {"n": asked.get("n")}
-        except Exception as error:  # noqa: BLE001 (whatever it is, the visitor is told)
-            return {"n": asked.get("n"), "problem": user_message(error)}
+            return handler(self, data, request) | {"n": data.get("n")}
+        except Exception as error:  # noqa: BLE001 (any failure must reach the visitor)
+            return {"n": data.get("n"), "problem": user_message(error)}
 
-    return answering
+    return handle
 
 
 def user_message(error: Exception) -> str:
-    """What a visitor is told: our errors say it themselves; of others they need no details."""
+    """Message for the visitor: the package's errors as they are, others without details."""
     if isinstance(error, QwenAudioError):
         text = str(error)
         return text if text.endswith((".", "!", "?")) else f"{text}."
     _LOG.error("a request failed", exc_info=error)
-    return "Something went wrong here, and it is not your recording's fault. Please try again."
+    return "An internal error occurred; your recording is not the cause. Please try again."

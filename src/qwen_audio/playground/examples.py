@@ -1,4 +1,4 @@
-"""The recordings that visitors may pick instead of bringing their own."""
+"""Example recordings offered on the page."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 from qwen_audio import AudioError, Waveform, load_waveform
 
-__all__ = ["examples", "load_example"]
+__all__ = ["example_titles", "load_example"]
 
-_NAMES = {"guitar.flac": "Guitar", "djembe.flac": "Djembe", "speech.flac": "Speech"}
+_TITLES = {"guitar.flac": "Guitar", "djembe.flac": "Djembe", "speech.flac": "Speech"}
 
 
 @cache
 def _folder() -> Path:
-    """In an installed package beside this module; in a checkout they lie at its root."""
+    """`examples/` beside this module in an installed package, at the root of a checkout."""
     packaged = Path(__file__).parent / "examples"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "examples"
 
 
-def examples() -> dict[str, str]:
-    """File → title, of those that are there."""
-    return {name: title for name, title in _NAMES.items() if (_folder() / name).is_file()}
+def example_titles() -> dict[str, str]:
+    """File name → title of the examples that exist."""
+    return {name: title for name, title in _TITLES.items() if (_folder() / name).is_file()}
 
 
 def load_example(name: object) -> Waveform:
-    """Raises AudioError for anything but the name of one of them."""
-    if not isinstance(name, str) or name not in examples():
-        raise AudioError(f"{name!r:.40} is no example: choose one of {', '.join(examples())}.")
+    """An example by its file name. Raises AudioError for any other value."""
+    if not isinstance(name, str) or name not in example_titles():
+        raise AudioError(f"{name!r:.40} is not an example: choose {', '.join(example_titles())}.")
     waveform = load_waveform(_folder() / name)
     return Waveform(
         waveform.samples,

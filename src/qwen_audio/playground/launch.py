@@ -1,4 +1,4 @@
-"""Open the page to whoever may come: on this machine alone, unless told otherwise."""
+"""Start the playground's web server: on localhost unless a host is given."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from .middleware import RequestFilter
 if TYPE_CHECKING:
     from qwen_audio import AudioModel
 
-__all__ = ["Playing", "check_installed", "play"]
+__all__ = ["RunningPlayground", "check_installed", "launch_playground"]
 
 _PORTS = range(7860, 7960)
-"""Where it opens unless told otherwise: at the first that is free."""
+"""Tried in order if no port is given."""
 
 
-class Playing:
-    """An open playground.
+class RunningPlayground:
+    """A running playground server.
 
     Attributes:
-        url: where it is, on this machine.
-        share_url: where others find it, if it was shared.
-        room: what goes on in it.
+        url: its local address.
+        share_url: its public address, if it was shared.
+        context: its model, limits and sessions.
     """
 
-    def __init__(self, page: Any, room: AppContext, url: str, share_url: str | None) -> None:
-        self._page, self.room, self.url, self.share_url = page, room, url, share_url
+    def __init__(self, page: Any, context: AppContext, url: str, share_url: str | None) -> None:
+        self._page, self.context, self.url, self.share_url = page, context, url, share_url
 
     def wait(self) -> None:
-        """Until it is stopped from the keyboard."""
-        self._page.block_thread()  # which takes the interruption for itself
-        self.room.close()
+        """Block until interrupted from the keyboard, then stop."""
+        self._page.block_thread()  # which handles KeyboardInterrupt itself
+        self.context.close()
 
     def close(self) -> None:
-        """Shut it."""
+        """Stop the server."""
         self._page.close(verbose=False)
-        self.room.close()
+        self.context.close()
 
 
 def check_installed() -> None:
     """Raises MissingExtraError without the extra `playground`."""
-    # Before Gradio is imported, which would report to its makers that it was.
+    # Set before Gradio is imported: the import itself sends analytics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     if importlib.util.find_spec("gradio") is None:
         raise MissingExtraError("the playground", "playground")
 
 
-def play(
+def launch_playground(
     model: AudioModel,
     collection: str | Path | None = None,
     *,
@@ -67,43 +67,46 @@ def play(
     port: int | None = None,
     share: bool = False,
     limits: Limits | None = None,
-) -> Playing:
-    """Open the playground and return; `wait` on what is returned to keep it open.
+) -> RunningPlayground:
+    """Start the playground in the background; call `wait` on the result to keep it running.
 
     Args:
-        collection: what Find searches.
-        host: "0.0.0.0" lets in all who can reach this machine.
-        port: 7860 or the next that is free, unless given.
-        share: also through a public address of Gradio's, for as long as it is open.
-        limits: what visitors may ask of it.
+        collection: what the Search tab searches.
+        host: address to listen on; "0.0.0.0" accepts connections from other machines.
+        port: default: the first free one from 7860.
+        share: also serve it at a public address of Gradio's, while it runs.
+        limits: of uploads, memory, queue and answers.
 
     Raises:
         MissingExtraError: without the extra `playground`.
-        OptionError: for a host or port that can't be had, and where it was to be shared and can't
-            be.
+        OptionError: if the host or port can't be used, or sharing fails.
         CollectionError: if there is no such collection.
     """
     check_installed()
     port = _free_port(host, port)
     from fastapi.middleware import Middleware
 
-    from .app import build, look
+    from .app import build_page, theme_options
 
     limits = limits or Limits()
-    opened = None
+    opened_collection = None
     if collection is not None:
         from qwen_audio import Collection
 
-        opened = Collection.open(collection, model)
-    room = AppContext(model, limits, opened)
+        opened_collection = Collection.open(collection, model)
+    context = AppContext(model, limits, opened_collection)
     pages: dict[str, Callable[[], Awaitable[str]]] = {}
-    door = Middleware(RequestFilter, visits=room.visits, limits=limits, pages=pages)
-    page = build(room).queue(max_size=limits.waiting, api_open=False, default_concurrency_limit=4)
-    for name in ("httpx", "gradio"):  # what they have to say is not for who opens a page
+    request_filter = Middleware(
+        RequestFilter, sessions=context.sessions, limits=limits, pages=pages
+    )
+    page = build_page(context).queue(
+        max_size=limits.queue_size, api_open=False, default_concurrency_limit=4
+    )
+    for name in ("httpx", "gradio"):  # their warnings aren't meant for users of the command
         logging.getLogger(name).setLevel(logging.ERROR)
-    said = io.StringIO()  # what Gradio prints of sharing
+    gradio_output = io.StringIO()  # why sharing failed is only printed
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(gradio_output):
             _, url, share_url = page.launch(
                 server_name=host,
                 server_port=port,
@@ -118,54 +121,55 @@ def play(
                 pwa=False,
                 mcp_server=False,
                 enable_monitoring=False,
-                max_file_size=1,  # nothing comes in through Gradio's own door
+                max_file_size=1,  # Gradio's own upload route is not used
                 app_kwargs={
-                    "middleware": [door],
+                    "middleware": [request_filter],
                     "docs_url": None,
                     "redoc_url": None,
                     "openapi_url": None,
                 },
-                **look(),
+                **theme_options(),
             )
     except OSError as error:
-        raise OptionError(f"port={port} can't be used on {host}: name another") from error
+        raise OptionError(f"port={port} can't be used on {host}: choose another") from error
     if share and share_url is None:
         page.close(verbose=False)
-        told = said.getvalue().strip().partition("\n")[0]
-        reason = told.removeprefix("Could not create share link.").strip(" .")
+        message = gradio_output.getvalue().strip().partition("\n")[0]
+        reason = message.removeprefix("Could not create share link.").strip(" .")
         raise OptionError(
-            f"share=True: no public address could be had ({reason or 'Gradio gave none'}): check "
-            "the connection, or leave it out"
+            f"share=True: no public address could be created ({reason or 'Gradio gave none'}): "
+            "check the connection, or leave it out"
         )
-    return Playing(page, room, url, share_url)
+    return RunningPlayground(page, context, url, share_url)
 
 
 def _free_port(host: str, port: int | None) -> int:
-    """The port that was named, or the first that is free.
+    """`port`, or the first free one of `_PORTS`.
 
     Raises:
-        OptionError: if there is none. Gradio would try them one by one, for minutes.
+        OptionError: if it, or all of them, can't be used. Checked here because Gradio would take
+            minutes to try them one by one.
     """
     if port is not None and port not in range(1, 65536):
         raise OptionError(f"port={port}: use a number from 1 to 65535")
-    for one in _PORTS if port is None else (port,):
+    for candidate in _PORTS if port is None else (port,):
         try:
-            found = socket.getaddrinfo(host.strip("[]"), one, type=socket.SOCK_STREAM)
-            family, kind, protocol, _, address = found[0]
-            with socket.socket(family, kind, protocol) as opened:
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                opened.bind(address)
+            infos = socket.getaddrinfo(host.strip("[]"), candidate, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = infos[0]
+            with socket.socket(family, kind, protocol) as server:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                server.bind(address)
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 raise OptionError(
-                    f"host={host!r} is no address of this machine: use 127.0.0.1, or 0.0.0.0 to "
-                    "let others in"
+                    f"host={host!r} is not an address of this machine: use 127.0.0.1, or 0.0.0.0 "
+                    "to accept connections from others"
                 ) from error
             continue
-        return one
+        return candidate
     if port is None:
-        raise OptionError(f"ports {_PORTS[0]} to {_PORTS[-1]} are all taken: name another")
+        raise OptionError(f"ports {_PORTS[0]} to {_PORTS[-1]} are all in use: choose another")
     raise OptionError(
-        f"port={port} is taken, or not yours to use: name another, or none for the next that is "
-        "free"
+        f"port={port} is in use, or needs privileges: choose another, or leave it out for the next "
+        "free one"
     )

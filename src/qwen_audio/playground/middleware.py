@@ -1,8 +1,8 @@
-"""What may come in: the page's own requests, recordings as uploads, and nothing else.
+"""ASGI middleware: an allowlist of the page's own requests, uploads, and security headers.
 
-Gradio can serve files, fetch addresses and run much that this page has no use for. Here only what
-the page itself asks for passes. No request names a file or an address: recordings come as bytes,
-examples and what was found by their numbers.
+Gradio can also serve files, fetch URLs and run component code, none of which this page needs: every
+other route is refused, and so is any request that names a file or URL. Recordings arrive as bytes;
+examples by name, search results by index.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-UPLOAD = "/clip"
+UPLOAD_PATH = "/clip"
 
 _API = "/gradio_api"
-_READ = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt"})
-_READ_BELOW = (
+_GET_PATHS = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt"})
+_GET_PREFIXES = (
     "/assets/",
     "/static/",
     f"{_API}/heartbeat/",
     f"{_API}/queue/data",
     f"{_API}/startup-events",
 )
-_ASK = frozenset({f"{_API}/queue/join", f"{_API}/cancel", f"{_API}/reset"})
+_POST_PATHS = frozenset({f"{_API}/queue/join", f"{_API}/cancel", f"{_API}/reset"})
 
 _REQUEST_BYTES = 64 * 1024
-"""Of anything but an upload: a question, a number, a choice."""
-_NAME_LETTERS = 80
+"""Largest request other than an upload."""
+_NAME_CHARACTERS = 80
 
-# The page brings all it needs: nothing is ever asked of another host. Gradio compiles its templates
-# in the page, which is what 'unsafe-eval' is for.
+# The page loads nothing from other hosts. 'unsafe-eval': Gradio compiles its templates in the page.
 _POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -59,110 +58,107 @@ _POLICY = "; ".join(
 
 
 class RequestFilter:
-    """ASGI middleware before Gradio.
+    """ASGI middleware in front of Gradio.
 
     Args:
-        pages: further pages, by their path: each is a function that gives its HTML.
+        sessions: where uploads are stored.
+        pages: additional pages: path → coroutine function that returns HTML.
     """
 
     def __init__(
         self,
         app: App,
         *,
-        visits: SessionStore,
+        sessions: SessionStore,
         limits: Limits,
         pages: dict[str, Callable[[], Awaitable[str]]],
     ) -> None:
-        self.app, self.visits, self.limits, self.pages = app, visits, limits, pages
+        self.app, self.sessions, self.limits, self.pages = app, sessions, limits, pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, answer or refuse one request."""
+        """Forward, answer or refuse one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
         path, method = _path(scope), scope["method"]
-        if method == "POST" and not _same_host(scope):
-            await _answer(send, 403, "Another site's page can't ask anything here.")
-        elif (method, path) == ("POST", UPLOAD):
-            await self._take_in(scope, receive, send)
-        elif method == "POST" and path in _ASK:
-            await self._pass_on_checked(scope, receive, send)
+        if method == "POST" and not _is_same_origin(scope):
+            await _respond(send, 403, "Requests from pages of other sites are refused.")
+        elif (method, path) == ("POST", UPLOAD_PATH):
+            await self._receive_upload(scope, receive, send)
+        elif method == "POST" and path in _POST_PATHS:
+            await self._forward_checked(scope, receive, send)
         elif method in ("GET", "HEAD") and path in self.pages:
-            await _answer(send, 200, await self.pages[path](), "text/html; charset=utf-8")
-        elif method in ("GET", "HEAD") and (path in _READ or path.startswith(_READ_BELOW)):
-            await self.app(scope, receive, _with_policy(send))
+            await _respond(send, 200, await self.pages[path](), "text/html; charset=utf-8")
+        elif method in ("GET", "HEAD") and (path in _GET_PATHS or path.startswith(_GET_PREFIXES)):
+            await self.app(scope, receive, _with_security_headers(send))
         else:
-            await _answer(send, 404, "There is nothing here.")
+            await _respond(send, 404, "Not found.")
 
-    async def _take_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A recording's bytes, as long as they are no more than the limit: into memory."""
-        data = await _body(scope, receive, self.limits.upload_bytes)
+    async def _receive_upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Store an upload in memory, unless it exceeds the limit."""
+        data = await _read_body(scope, receive, self.limits.upload_bytes)
         query = parse_qs(scope.get("query_string", b"").decode("ascii", "replace"))
-        name = _plain_name(query.get("name", [""])[0])
+        name = _safe_file_name(query.get("name", [""])[0])
         if data is None:
-            await _answer_json(
-                send,
-                413,
-                {"problem": f"{name} is larger than {self.limits.largest}: choose a shorter one."},
-            )
+            problem = f"{name} is larger than {self.limits.upload_text}: choose a shorter one."
+            await _respond_json(send, 413, {"problem": problem})
         else:
-            await _answer_json(send, 200, {"ticket": self.visits.take_in(name, data)})
+            await _respond_json(send, 200, {"ticket": self.sessions.add_upload(name, data)})
 
-    async def _pass_on_checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request to Gradio, unless it is large or holds what Gradio would take for a file."""
-        data = await _body(scope, receive, _REQUEST_BYTES)
+    async def _forward_checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a request to Gradio, unless it is large or Gradio would read a file for it."""
+        data = await _read_body(scope, receive, _REQUEST_BYTES)
         try:
-            asked = json.loads(data) if data else {}
+            content = json.loads(data) if data else {}
         except (ValueError, RecursionError):
-            asked = None
-        if data is None or asked is None or _names_a_file(asked):
-            await _answer(send, 400, "The page asks for nothing like that.")
+            content = None
+        if data is None or content is None or _contains_file_reference(content):
+            await _respond(send, 400, "Invalid request.")
             return
-        handed = False
+        replayed = False
 
-        async def again() -> Message:
-            nonlocal handed
-            if handed:
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            handed = True
+            replayed = True
             return {"type": "http.request", "body": data, "more_body": False}
 
-        await self.app(scope, again, _with_policy(send))
+        await self.app(scope, replay, _with_security_headers(send))
 
 
 def _path(scope: Scope) -> str:
     return str(scope["path"]).removeprefix(str(scope.get("root_path", ""))) or "/"
 
 
-def _same_host(scope: Scope) -> bool:
-    """Whether a browser sends this from the page itself; other programs state no origin."""
+def _is_same_origin(scope: Scope) -> bool:
+    """Whether the Origin header, which only browsers send, is this server's."""
     headers = dict(scope["headers"])
     origin = headers.get(b"origin", b"").decode("latin-1")
     hosts = {headers.get(name, b"").decode("latin-1") for name in (b"host", b"x-forwarded-host")}
     return not origin or urlsplit(origin).netloc in hosts
 
 
-def _names_a_file(value: Any) -> bool:
-    """Whether Gradio would read a file or fetch an address for it: a dict with `meta` and `path`
-    (or `url`), however deep."""
+def _contains_file_reference(value: Any) -> bool:
+    """Whether any nested dict has a key by which Gradio reads a file or fetches a URL."""
     if isinstance(value, dict):
         return bool({"meta", "path", "url"} & value.keys()) or any(
-            map(_names_a_file, value.values())
+            map(_contains_file_reference, value.values())
         )
-    return isinstance(value, list) and any(map(_names_a_file, value))
+    return isinstance(value, list) and any(map(_contains_file_reference, value))
 
 
-def _plain_name(text: str) -> str:
-    """A file's name without folders and control characters, and not too long."""
+def _safe_file_name(text: str) -> str:
+    """A file name without folders and control characters, shortened from the left."""
     name = "".join(c for c in text.replace("\\", "/").rpartition("/")[2] if c.isprintable())
-    return name[-_NAME_LETTERS:].strip() or "recording"
+    return name[-_NAME_CHARACTERS:].strip() or "recording"
 
 
-async def _body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """All of a request's body, or None as soon as it is more than `limit` bytes."""
-    stated = dict(scope["headers"]).get(b"content-length", b"0")
-    if not stated.isdigit() or int(stated) > limit:
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The request's body, or None as soon as it exceeds `limit` bytes or the client disconnects."""
+    content_length = dict(scope["headers"]).get(b"content-length", b"0")
+    if not content_length.isdigit() or int(content_length) > limit:
         return None
     data = bytearray()
     more = True
@@ -177,8 +173,8 @@ async def _body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     return bytes(data)
 
 
-def _with_policy(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+def _with_security_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [
                 *message.get("headers", []),
@@ -188,16 +184,19 @@ def _with_policy(send: Send) -> Send:
             ]
         await send(message)
 
-    return sending
+    return send_with_headers
 
 
-async def _answer(send: Send, status: int, text: str, kind: str = "text/plain") -> None:
+async def _respond(send: Send, status: int, text: str, content_type: str = "text/plain") -> None:
     body = text.encode()
-    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-    passed = _with_policy(send)
-    await passed({"type": "http.response.start", "status": status, "headers": headers})
-    await passed({"type": "http.response.body", "body": body})
+    headers = [
+        (b"content-type", content_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    send = _with_security_headers(send)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
-async def _answer_json(send: Send, status: int, data: dict[str, str]) -> None:
-    await _answer(send, status, json.dumps(data), "application/json")
+async def _respond_json(send: Send, status: int, data: dict[str, str]) -> None:
+    await _respond(send, status, json.dumps(data), "application/json")

@@ -1,4 +1,4 @@
-"""Arrays → what the page draws: bytes in base64, scaled to what an eye and a screen can tell."""
+"""JSON payloads for the page: base64 WAV audio and 8-bit images."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from jaxtyping import Float32
 
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 
-__all__ = ["image", "picture_of", "sound_of"]
+__all__ = ["colour_strip", "heat_map", "wav_base64"]
 
 
-def sound_of(samples: Float32[np.ndarray, "samples"]) -> str:
-    """A WAV file of 16 bits at 16 kHz: what the model hears, for the browser to play."""
+def wav_base64(samples: Float32[np.ndarray, "samples"]) -> str:
+    """The samples as a 16-bit mono WAV file at 16 kHz, in base64."""
     pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
-    opened = io.BytesIO()
-    with wave.open(opened, "wb") as file:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
         file.writeframes(pcm.tobytes())
-    return base64.b64encode(opened.getvalue()).decode()
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
-def image(
+def heat_map(
     values: Float32[np.ndarray, "columns rows"], low: float | None = None, high: float | None = None
 ) -> dict[str, Any]:
-    """A matrix as bytes: 0 is `low`, 255 is `high` (the smallest and the largest unless given).
+    """A matrix scaled to bytes: 0 is `low` (default: the minimum), 255 is `high` (the maximum).
 
-    The page paints columns from left to right, and the first row at the bottom.
+    The page paints columns from left to right, with the first row at the bottom.
     """
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
@@ -47,8 +47,8 @@ def image(
     }
 
 
-def picture_of(colours: Float32[np.ndarray, "columns 3"]) -> dict[str, Any]:
-    """A row of colours."""
+def colour_strip(colours: Float32[np.ndarray, "columns 3"]) -> dict[str, Any]:
+    """One row of RGB colours, given from 0 to 1, as bytes."""
     data = np.ascontiguousarray((255 * np.clip(colours, 0, 1)).astype(np.uint8))
     return {
         "columns": colours.shape[0],

@@ -1,4 +1,4 @@
-"""What each visitor has open: in memory only, theirs alone, bounded, and gone when they leave."""
+"""Visitors' sessions: open recordings and cached results, in memory only and bounded."""
 
 from __future__ import annotations
 
@@ -20,193 +20,202 @@ if TYPE_CHECKING:
 __all__ = ["Clip", "Session", "SessionStore", "Upload"]
 
 _UPLOAD_SECONDS = 120.0
-"""An upload that nobody opens is let go after so long."""
+"""Uploads that no page has opened after this long are dropped."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file on its way in: its bytes and what the visitor calls it."""
+    """An uploaded file that has not been opened yet.
+
+    Attributes:
+        received: `time.monotonic()` at its arrival.
+    """
 
     name: str
     data: bytes
-    arrived: float
+    received: float
 
 
 @dataclass(eq=False)
 class Clip:
-    """A recording that a visitor has open, and what was computed of it.
+    """A recording that a visitor has open, with cached results.
 
     Attributes:
-        windows: the parts that the model hears at once.
-        window: which one is looked at.
-        frames: rows of the taps of that window, as far as they are kept.
-        timings: seconds that reading at a tap took, from sound to rows.
-        listenings: of the window (by its number), or of all (-1).
-        turns: question and prompt (chat, plain, or None for the usual) of the conversation with
-            each of them.
+        windows: the windows that the model processes one at a time.
+        window_index: the selected window.
+        hidden_states: cached rows of the selected window, by tap.
+        tap_seconds: seconds from samples to a tap's rows, by tap.
+        audio_sessions: encoded audio by window index; -1 is the whole recording.
+        audio_session_bytes: estimated memory of `audio_sessions`.
+        conversations: question and prompt style (chat True or False, None for the checkpoint's
+            default) of each turn, by the keys of `audio_sessions`.
     """
 
     waveform: Waveform
     windows: tuple[Window, ...] = ()
-    window: int = 0
-    frames: dict[str, HiddenStates] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-    listenings: dict[int, AudioSession] = field(default_factory=dict)
-    listening_bytes: int = 0
-    turns: dict[int, list[tuple[str, bool | None]]] = field(default_factory=dict)
+    window_index: int = 0
+    hidden_states: dict[str, HiddenStates] = field(default_factory=dict)
+    tap_seconds: dict[str, float] = field(default_factory=dict)
+    audio_sessions: dict[int, AudioSession] = field(default_factory=dict)
+    audio_session_bytes: int = 0
+    conversations: dict[int, list[tuple[str, bool | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.windows = self.waveform.windows()
 
     @property
     def name(self) -> str:
-        """The file's."""
+        """The file's name."""
         return self.waveform.name
 
     @property
-    def seen(self) -> Window:
-        """The window that is looked at."""
-        return self.windows[self.window]
+    def window(self) -> Window:
+        """The selected window."""
+        return self.windows[self.window_index]
 
     @property
-    def several(self) -> Window | None:
-        """The window that is looked at, if there are others."""
-        return self.seen if len(self.windows) > 1 else None
+    def window_of_many(self) -> Window | None:
+        """The selected window, or None if it is the only one."""
+        return self.window if len(self.windows) > 1 else None
 
     @property
-    def part(self) -> Waveform:
-        """What is heard in that window."""
+    def window_waveform(self) -> Waveform:
+        """The samples of the selected window."""
         if len(self.windows) == 1:
             return self.waveform
-        return Waveform(self.waveform.samples_in(self.seen), name=self.name)
+        return Waveform(self.waveform.samples_in(self.window), name=self.name)
 
-    def turn_to(self, window: int) -> None:
-        """Look at another window: what was computed of the last one is let go."""
-        if not 0 <= window < len(self.windows):
+    def select_window(self, index: int) -> None:
+        """Select a window; cached results of another window are dropped."""
+        if not 0 <= index < len(self.windows):
             raise AudioError(f"{self.name} has {len(self.windows)} windows: choose one of them")
-        if window != self.window:
-            self.window = window
-            self.frames, self.timings = {}, {}
+        if index != self.window_index:
+            self.window_index = index
+            self.hidden_states, self.tap_seconds = {}, {}
 
     @property
-    def silent(self) -> bool:
-        """Whether nothing in it is louder than 16-bit rounding."""
+    def is_silent(self) -> bool:
+        """Whether no sample exceeds one step of 16-bit audio."""
         return not bool((abs(self.waveform.samples) > 2**-15).any())
 
     @property
-    def bytes_held(self) -> int:
-        """Memory that it takes."""
-        rows = sum(frames.data.nbytes for frames in self.frames.values())
-        return self.waveform.samples.nbytes + rows + self.listening_bytes
+    def nbytes(self) -> int:
+        """Memory of the samples and cached results."""
+        rows = sum(states.data.nbytes for states in self.hidden_states.values())
+        return self.waveform.samples.nbytes + rows + self.audio_session_bytes
 
 
 @dataclass(eq=False)
 class Session:
-    """One visitor: one open page.
+    """One visitor's open page.
 
     Attributes:
-        clip, other: what is open, and what it is compared with.
-        found: windows of a collection, as they were found last.
-        last_seen: when they asked for something.
-        asking: whether a question of theirs is being answered.
-        kept: what a view shows, for whoever takes it away.
+        clip, other_clip: the open recording and the one it is compared with.
+        search_results: windows of the collection found by the last search.
+        last_used: `time.monotonic()` at the last request.
+        is_answering: whether a question is being answered.
+        answers: questions and answers, newest first.
+        results: what each view shows, for downloads and snippets.
     """
 
-    last_seen: float
+    last_used: float
     clip: Clip | None = None
-    other: Clip | None = None
-    found: list[SearchResult] = field(default_factory=list)
-    asking: bool = False
+    other_clip: Clip | None = None
+    search_results: list[SearchResult] = field(default_factory=list)
+    is_answering: bool = False
     answers: list[dict[str, Any]] = field(default_factory=list)
-    kept: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def opened(self) -> Clip:
-        """The clip. Raises AudioError, telling what to do, if there is none."""
+    def open_clip(self) -> Clip:
+        """The open recording. Raises AudioError, saying what to do, if there is none."""
         if self.clip is None:
-            raise AudioError("No recording is open: choose one under Hear first.")
+            raise AudioError("No recording is open: choose one in the Audio tab first.")
         return self.clip
 
     def open(self, clip: Clip) -> None:
-        """Another recording: what was said of the last one goes, and what was made of it."""
+        """Open another recording: answers and results of the last one are dropped."""
         self.clip, self.answers = clip, []
-        self.kept.pop("ask", None)
-        self.look_anew()
+        self.results.pop("ask", None)
+        self.clear_window_results()
 
-    def look_anew(self) -> None:
-        """What was made of the window before goes; what was found in a collection stays."""
-        self.other = None
+    def clear_window_results(self) -> None:
+        """Drop the results of the selected window; search results stay."""
+        self.other_clip = None
         for view in ("lens", "compare"):
-            self.kept.pop(view, None)
+            self.results.pop(view, None)
 
     @property
-    def bytes_held(self) -> int:
-        """Memory that their recordings and what was computed of them take."""
-        return sum(clip.bytes_held for clip in (self.clip, self.other) if clip is not None)
+    def nbytes(self) -> int:
+        """Memory of the open recordings and their cached results."""
+        return sum(clip.nbytes for clip in (self.clip, self.other_clip) if clip is not None)
 
 
 class SessionStore:
-    """All visitors, by the name that each page makes up for itself."""
+    """All sessions, by the id that each open page makes up for itself (Gradio's session hash)."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._lock = threading.Lock()
-        self._visits: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._visits)
+        return len(self._sessions)
 
-    def of(self, page: str | None) -> Session:
-        """The visitor of a page, who is known from now on."""
+    def get(self, page_id: str | None) -> Session:
+        """The session of a page; a new one at its first request."""
         now = time.monotonic()
         with self._lock:
-            visit = self._visits.setdefault(str(page), Session(now))
-            visit.last_seen = now
-            self._visits.move_to_end(str(page))
-            self._make_room(now)
-        return visit
+            session = self._sessions.setdefault(str(page_id), Session(now))
+            session.last_used = now
+            self._sessions.move_to_end(str(page_id))
+            self._evict(now)
+        return session
 
-    def forget(self, page: str | None) -> None:
-        """Their page is closed: everything of theirs goes."""
+    def remove(self, page_id: str | None) -> None:
+        """Drop a session, when its page has been closed."""
         with self._lock:
-            self._visits.pop(str(page), None)
+            self._sessions.pop(str(page_id), None)
         trim_heap()
 
-    def take_in(self, name: str, data: bytes) -> str:
-        """Keep an upload until its page opens it; returns the ticket for that, which can't be
-        guessed and serves once."""
+    def add_upload(self, name: str, data: bytes) -> str:
+        """Store an upload until its page opens it.
+
+        Returns:
+            An unguessable ticket, valid once.
+        """
         ticket = secrets.token_urlsafe(24)
         now = time.monotonic()
         with self._lock:
             self._uploads[ticket] = Upload(name, data, now)
-            waiting = sum(len(upload.data) for upload in self._uploads.values())
-            while waiting > max(self.limits.memory_bytes // 4, len(data)):
+            pending_bytes = sum(len(upload.data) for upload in self._uploads.values())
+            while pending_bytes > max(self.limits.memory_bytes // 4, len(data)):
                 _, oldest = self._uploads.popitem(last=False)
-                waiting -= len(oldest.data)
-            self._make_room(now)
+                pending_bytes -= len(oldest.data)
+            self._evict(now)
         return ticket
 
-    def hand_out(self, ticket: str) -> Upload:
-        """What was taken in for a ticket. Raises AudioError if there is nothing (any more)."""
+    def pop_upload(self, ticket: str) -> Upload:
+        """The upload of a ticket. Raises AudioError if there is none, or it has expired."""
         with self._lock:
             upload = self._uploads.pop(ticket, None)
         if upload is None:
-            raise AudioError("That upload is not here any more: choose the file again.")
+            raise AudioError("That upload has expired: choose the file again.")
         return upload
 
-    def _make_room(self, now: float) -> None:
-        """Forget what is old, and, where memory is short, who has been quiet the longest."""
+    def _evict(self, now: float) -> None:
+        """Drop expired uploads, idle sessions and, above the memory limit, the least recent."""
         for ticket in [
             ticket
             for ticket, upload in self._uploads.items()
-            if now - upload.arrived > _UPLOAD_SECONDS
+            if now - upload.received > _UPLOAD_SECONDS
         ]:
             del self._uploads[ticket]
-        newest = next(reversed(self._visits), None)
-        held = sum(visit.bytes_held for visit in self._visits.values())
-        for page, visit in list(self._visits.items()):
-            idle = now - visit.last_seen > self.limits.idle_seconds
-            if page != newest and (idle or held > self.limits.memory_bytes):
-                held -= visit.bytes_held
-                del self._visits[page]
+        newest = next(reversed(self._sessions), None)
+        total_bytes = sum(session.nbytes for session in self._sessions.values())
+        for page_id, session in list(self._sessions.items()):
+            idle = now - session.last_used > self.limits.idle_seconds
+            if page_id != newest and (idle or total_bytes > self.limits.memory_bytes):
+                total_bytes -= session.nbytes
+                del self._sessions[page_id]

@@ -1,5 +1,5 @@
-// Ask: suggestions fill the question in; a second click while an answer comes gets a sentence.
-playground.ask = (root) => {
+// Ask tab: suggested questions; a second request while an answer is generated is refused.
+playground.askTab = (root) => {
   const box = () => document.querySelector("#question textarea");
   root.querySelectorAll("button").forEach((chip) => {
     chip.addEventListener("click", () => {
@@ -13,24 +13,24 @@ playground.ask = (root) => {
   const begin = (event) => {
     if (busy) {
       const status = document.querySelector("#ask-status");
-      playground.say(status, "One question at a time: the last answer is still coming.", "note");
+      playground.setStatus(status, "One question at a time: wait for the current answer.", "note");
       event.stopImmediatePropagation();
       event.preventDefault();
-    } else playground.say(document.querySelector("#ask-status"), "Listening …", "busy");
+    } else playground.setStatus(document.querySelector("#ask-status"), "Generating …", "busy");
     busy = true;
   };
-  playground.refused.push(() => { busy = false; });
+  playground.onRejected.push(() => { busy = false; });
   document.addEventListener("click", (event) => {
     if (event.target.closest("#ask")) begin(event);
   }, true);
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && event.target.closest("#question")) begin(event);
   }, true);
-  // Of another recording nothing has been said yet.
-  playground.onClip((_, another) => { if (another) playground.gone("ask"); });
-  playground.answered = () => {
+  // Answers belong to one recording.
+  playground.onClip((_, isNew) => { if (isNew) playground.disableDownloads("ask"); });
+  playground.finishAnswer = () => {
     busy = false;
-    if (document.querySelector(".pg-answer dl")) playground.changed("ask");
-    playground.say(document.querySelector("#ask-status"));
+    if (document.querySelector(".pg-answer dl")) playground.enableDownloads("ask");
+    playground.setStatus(document.querySelector("#ask-status"));
   };
 };

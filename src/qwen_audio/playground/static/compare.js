@@ -1,16 +1,16 @@
-// Compare: two recordings, each on its own time axis, and their cosines by depth and time.
-playground.compare = (root, props, watch) => {
-  const { axis, cosine, dark, element, paint, paintWave, player, ramp, samplesOf, say, send, Strip } = playground;
+// Compare tab: two recordings, each on its own time axis, and their similarity by layer and time.
+playground.compareTab = (root, props, watch) => {
+  const { axis, cosine, dark, element, paint, paintWave, player, colourBar, decodeWav, setStatus, send, TimeStrip } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
   const status = find("status");
-  const strips = { first: new Strip(find("first"), "clip"), second: new Strip(find("second"), "other") };
-  const times = new Strip(find("times"), "clip");
-  let asked = 0;
+  const strips = { first: new TimeStrip(find("first"), "clip"), second: new TimeStrip(find("second"), "other") };
+  const times = new TimeStrip(find("times"), "clip");
+  let requestId = 0;
   let waves = [];
   const compare = (request) => {
-    if (!playground.clip) return say(status, "No recording is open: choose one under Hear first.", "problem");
-    say(status, "Reading all taps of both …", "busy");
-    asked = send("compare", request);
+    if (!playground.clip) return setStatus(status, "No recording is open: choose one in the Audio tab first.", "problem");
+    setStatus(status, "Computing all taps of both recordings …", "busy");
+    requestId = send("compare", request);
   };
   const upload = (body, name) => playground.upload(body, name, status, (ticket) => compare({ ticket }));
   playground.picker(root, upload, status);
@@ -18,26 +18,26 @@ playground.compare = (root, props, watch) => {
     button.addEventListener("click", () => compare({ example: button.dataset.example }));
   });
   const draw = () => {
-    if (!props.value?.by_time || find("shown-pair").hidden) return;
+    if (!props.value?.by_time || find("pair").hidden) return;
     const { by_time: image } = props.value;
-    const shades = dark() ? "alikeDark" : "alike";
+    const shades = dark() ? "similarityDark" : "similarity";
     paint(find("times").querySelector("canvas"), image, shades);
-    ramp(find("key"), cosine(image.low), shades, cosine(image.high));
+    colourBar(find("key"), cosine(image.low), shades, cosine(image.high));
     ["first", "second"].forEach((which, k) => paintWave(find(which).querySelector("canvas"), waves[k]));
   };
   watch("value", () => {
     const pair = props.value;
-    if (!pair || pair.n !== asked) return;
-    if (pair.problem) return say(status, pair.problem, "problem");
-    say(status);
-    find("shown-pair").hidden = false;
-    waves = pair.sounds.map(samplesOf);
+    if (!pair || pair.n !== requestId) return;
+    if (pair.problem) return setStatus(status, pair.problem, "problem");
+    setStatus(status);
+    find("pair").hidden = false;
+    waves = pair.wavs.map(decodeWav);
     ["first", "second"].forEach((which, k) => {
       find(`${which}-name`).textContent = pair.names[k];
       strips[which].set(...pair.spans[k]);
       axis(find(`${which}-axis`), ...pair.spans[k]);
     });
-    player.load("other", pair.names[1], pair.sounds[1], pair.spans[1][0]);
+    player.load("other", pair.names[1], pair.wavs[1], pair.spans[1][0]);
     const start = pair.spans[0][0];
     const end = start + pair.column_seconds * pair.by_time.columns;
     times.set(start, end, (seconds, event) => {
@@ -53,14 +53,14 @@ playground.compare = (root, props, watch) => {
     names("values", pair.cosines.map((cosine) => cosine.toFixed(3)));
     root.style.setProperty("--taps", pair.taps.length);
     draw();
-    playground.changed("compare");
+    playground.enableDownloads("compare");
   });
-  // Of another recording, or window, nothing has been compared yet.
+  // A comparison belongs to one window of one recording.
   playground.onClip(() => {
-    asked = 0;
-    find("shown-pair").hidden = true;
-    playground.gone("compare");
-    say(status);
+    requestId = 0;
+    find("pair").hidden = true;
+    playground.disableDownloads("compare");
+    setStatus(status);
   });
   new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
   new ResizeObserver(draw).observe(find("first"));

@@ -1,11 +1,11 @@
-// The playground's page. Gradio carries requests and answers; here they are drawn and heard.
+// Shared by all tabs: requests through Gradio, drawing, time axes and the audio player.
 "use strict";
 window.playground = (() => {
   const channels = {};
-  const inBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const decodeBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const clock = (seconds, digits = 1) => {
     const unit = 10 ** digits;
-    const units = Math.round(Math.max(0, seconds) * unit); // rounded first: never 0:60
+    const units = Math.round(Math.max(0, seconds) * unit); // rounded first, so that 59.97 s is 1:00.0 and not 0:60.0
     const rest = ((units % (60 * unit)) / unit).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
     return `${Math.floor(units / (60 * unit))}:${rest}`;
   };
@@ -20,7 +20,7 @@ window.playground = (() => {
     return made;
   };
 
-  // A channel to Python: what is sent becomes the value of a hidden component, whose event calls.
+  // A channel to Python: the request becomes the value of a hidden component, whose event sends it.
   let count = 0;
   const connect = (name, trigger, props) => { channels[name] = { trigger, props }; };
   const send = (name, value, event = "submit") => {
@@ -30,34 +30,34 @@ window.playground = (() => {
     return count;
   };
 
-  // One line that says how things stand; problems are read out at once.
-  const say = (place, text = "", kind = "") => {
+  // A status line; problems are announced to screen readers at once.
+  const setStatus = (place, text = "", kind = "") => {
     place.textContent = text;
     place.dataset.kind = kind;
     place.setAttribute("role", kind === "problem" ? "alert" : "status");
   };
 
-  // What can't be asked gets a sentence, wherever somebody waits for its answer.
-  const refused = [];
-  const refuse = (sentence) => {
-    document.querySelectorAll(".pg-status[data-kind=busy]").forEach((place) => say(place, sentence, "problem"));
-    refused.forEach((undo) => undo());
+  // A request that the server refuses is reported wherever its answer is awaited.
+  const onRejected = [];
+  const rejectPending = (message) => {
+    document.querySelectorAll(".pg-status[data-kind=busy]").forEach((place) => setStatus(place, message, "problem"));
+    onRejected.forEach((reset) => reset());
   };
-  const plain = window.fetch;
-  window.fetch = async (...given) => {
-    if (!String(given[0]?.url ?? given[0]).includes("/queue/join")) return plain(...given);
+  const originalFetch = window.fetch;
+  window.fetch = async (...args) => {
+    if (!String(args[0]?.url ?? args[0]).includes("/queue/join")) return originalFetch(...args);
     try {
-      const answer = await plain(...given);
-      if (answer.status === 503) refuse("Too many people are asking at the moment: try again in a few seconds.");
-      else if (!answer.ok) refuse("This could not be asked: open the page anew, and try again.");
+      const answer = await originalFetch(...args);
+      if (answer.status === 503) rejectPending("Too many requests are waiting: try again in a few seconds.");
+      else if (!answer.ok) rejectPending("The request was refused: reload the page and try again.");
       return answer;
     } catch (error) {
-      refuse("The playground can't be reached: see whether it is still open, and try again.");
+      rejectPending("The playground can't be reached: check that it is still running, and try again.");
       throw error;
     }
   };
 
-  // Colours: stops of matplotlib's magma, of a diverging pair, and of one ink on paper.
+  // Colour maps, as stops: matplotlib's magma and viridis, a diverging one and a sequential one.
   const STOPS = {
     magma: ["#000004", "#180f3d", "#440f76", "#721f81", "#9e2f7f", "#cd4071", "#f1605d", "#fd9668",
       "#feca8d", "#fcfdbf"],
@@ -65,8 +65,8 @@ window.playground = (() => {
     signedDark: ["#8fd3ee", "#3f94b8", "#1f4a5e", "#1b2029", "#1b2029", "#5c3a1f", "#c17436", "#ffc48a"],
     viridis: ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30",
       "#fde725"],
-    alike: ["#f4f5f7", "#d5dcef", "#a3b4e0", "#6d86cf", "#4459b0", "#2d3483", "#1b1b52"],
-    alikeDark: ["#14161c", "#1d2340", "#2d3a74", "#4a61b5", "#7d95de", "#b8c7f2", "#f0f3fd"],
+    similarity: ["#f4f5f7", "#d5dcef", "#a3b4e0", "#6d86cf", "#4459b0", "#2d3483", "#1b1b52"],
+    similarityDark: ["#14161c", "#1d2340", "#2d3a74", "#4a61b5", "#7d95de", "#b8c7f2", "#f0f3fd"],
   };
   const palette = (name) => {
     const stops = STOPS[name].map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
@@ -77,8 +77,8 @@ window.playground = (() => {
     });
   };
   const dark = () => document.body.classList.contains("dark");
-  // What the colours of a picture mean: its lowest, all shades, its highest.
-  const ramp = (place, low, name, high) => {
+  // The colour scale of an image: lowest value, colours, highest value.
+  const colourBar = (place, low, name, high) => {
     const bar = element("i", "pg-ramp");
     bar.style.background = `linear-gradient(90deg, ${STOPS[name]})`;
     place.replaceChildren(element("b", "", low), bar, element("b", "", high));
@@ -89,8 +89,8 @@ window.playground = (() => {
     canvas.width = image.columns;
     canvas.height = image.rows;
     const pixels = new ImageData(image.columns, image.rows);
-    const levels = image.bytes && inBase64(image.bytes);
-    const colours = image.colours && inBase64(image.colours);
+    const levels = image.bytes && decodeBase64(image.bytes);
+    const colours = image.colours && decodeBase64(image.colours);
     const table = levels && palette(name);
     for (let x = 0; x < image.columns; x += 1) {
       for (let row = 0; row < image.rows; row += 1) {
@@ -122,20 +122,20 @@ window.playground = (() => {
       pen.fillRect(x, height / 2 - high * scale, 1, Math.max(ratio, (high - low) * scale));
     }
   };
-  // 16-bit mono WAV, as the server makes it: 44 bytes of header, then samples.
-  const samplesOf = (wav) => {
-    const pcm = new Int16Array(inBase64(wav).buffer, 44);
+  // 16-bit mono WAV, as the server sends it: 44 bytes of header, then samples.
+  const decodeWav = (wav) => {
+    const pcm = new Int16Array(decodeBase64(wav).buffer, 44);
     return Float32Array.from(pcm, (value) => value / 32768);
   };
 
-  // A round number of seconds between labels, so that some five fit.
-  const step = (length) => {
+  // A round number of seconds between tick labels, for about five of them.
+  const tickSeconds = (length) => {
     const rough = length / 5;
     return [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60].find((round) => round >= rough) || 120;
   };
   const axis = (place, start, end) => {
     place.replaceChildren();
-    const every = step(end - start);
+    const every = tickSeconds(end - start);
     for (let at = Math.ceil(start / every) * every; at <= end - 0.12 * (end - start); at += every) {
       const label = element("span", "", every < 1 ? at.toFixed(1) : clock(at, 0));
       label.style.left = `${(100 * (at - start)) / (end - start)}%`;
@@ -144,14 +144,14 @@ window.playground = (() => {
     place.append(element("b", "", "min:s"));
   };
 
-  // What lies along time: hover says the second, a click plays from there, arrows move.
+  // An image with a time axis: hover shows the time, click plays from there, arrow keys seek.
   const strips = new Set();
-  class Strip {
+  class TimeStrip {
     constructor(place, source) {
       Object.assign(this, { place, source, start: 0, end: 1 });
-      this.head = element("i", "pg-head");
+      this.playhead = element("i", "pg-playhead");
       this.hint = element("output", "pg-hint");
-      place.append(this.head, this.hint);
+      place.append(this.playhead, this.hint);
       place.tabIndex = 0;
       place.setAttribute("role", "slider");
       place.addEventListener("pointermove", (event) => this.hover(event));
@@ -162,8 +162,8 @@ window.playground = (() => {
       strips.add(this);
     }
 
-    set(start, end, what = () => "") {
-      Object.assign(this, { start, end, what });
+    set(start, end, describe = () => "") {
+      Object.assign(this, { start, end, describe });
       this.place.setAttribute("aria-valuemin", start);
       this.place.setAttribute("aria-valuemax", end);
       this.follow(player.source === this.source ? player.seconds() : start);
@@ -177,7 +177,7 @@ window.playground = (() => {
 
     hover(event) {
       const seconds = this.at(event);
-      this.hint.textContent = `${clock(seconds, 2)}${this.what(seconds, event)}`;
+      this.hint.textContent = `${clock(seconds, 2)}${this.describe(seconds, event)}`;
       this.hint.hidden = false;
       const share = (seconds - this.start) / (this.end - this.start);
       this.hint.style.left = `${100 * share}%`;
@@ -197,25 +197,25 @@ window.playground = (() => {
 
     follow(seconds) {
       const share = (seconds - this.start) / (this.end - this.start);
-      this.head.style.left = `${100 * Math.min(1, Math.max(0, share))}%`;
+      this.playhead.style.left = `${100 * Math.min(1, Math.max(0, share))}%`;
       this.place.setAttribute("aria-valuenow", seconds.toFixed(2));
       this.place.setAttribute("aria-valuetext", clock(seconds, 2));
     }
   }
 
-  // One voice for the whole page: the clip, the one it is compared with, or what was found.
+  // One audio player for the page: the clip, the recording compared with it, or a search result.
   const player = {
     audio: new Audio(), sources: {}, source: null,
     load(source, name, wav, start = 0) {
       const old = this.sources[source];
       if (old) URL.revokeObjectURL(old.url);
-      const url = URL.createObjectURL(new Blob([inBase64(wav)], { type: "audio/wav" }));
+      const url = URL.createObjectURL(new Blob([decodeBase64(wav)], { type: "audio/wav" }));
       const duration = (0.75 * wav.length - 44) / 32000; // 16 bits at 16 kHz, after the header
       this.sources[source] = { url, name, start, duration };
       if (this.source === source || this.source === null) this.choose(source, true);
     },
-    choose(source, anew = false) {
-      if (this.source === source && !anew) return;
+    choose(source, reload = false) {
+      if (this.source === source && !reload) return;
       this.audio.pause();
       this.source = source;
       this.audio.src = this.sources[source].url;
@@ -269,25 +269,25 @@ window.playground = (() => {
     },
   };
 
-  // A file made of what Python sent: nothing of it lies on the server's disk.
+  // Saves a file from the bytes that Python sent: the server writes nothing to its disk.
   const download = (file) => {
     const link = element("a");
-    link.href = URL.createObjectURL(new Blob([inBase64(file.bytes)], { type: file.type }));
+    link.href = URL.createObjectURL(new Blob([decodeBase64(file.bytes)], { type: file.type }));
     link.download = file.name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   };
 
-  // What needs a recording says so, and leads to where one is chosen.
+  // Tabs that need a recording link to the Audio tab.
   document.addEventListener("click", (event) => {
-    if (!event.target.closest("[data-to-hear]")) return;
-    [...document.querySelectorAll("[role=tab]")].find((one) => one.textContent.trim() === "Hear").click();
+    if (!event.target.closest("[data-to-audio]")) return;
+    [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Audio").click();
   });
-  // A file dropped beside the place for it would be opened instead of this page.
+  // The browser would open a file that is dropped outside the drop zone, instead of this page.
   ["dragover", "drop"].forEach((kind) => document.addEventListener(kind, (event) => {
     if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
   }));
 
-  return { axis, clock, connect, cosine, dark, download, element, heat: palette, paint, paintWave, player, ramp, refused,
-    samplesOf, say, send, span, Strip };
+  return { axis, clock, connect, cosine, dark, download, element, paint, paintWave, player, colourBar, onRejected, palette,
+    decodeWav, setStatus, send, span, TimeStrip };
 })();

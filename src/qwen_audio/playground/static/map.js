@@ -1,19 +1,19 @@
-// The map in Find: every window a point; coloured by a column, named on hover, heard on click.
-playground.map = (root, listen) => {
-  const { element, heat, say, span } = playground;
+// Map of the Search tab: one point per window, coloured by a column; hover names it, click plays it.
+playground.map = (root, play) => {
+  const { element, palette, setStatus, span } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
-  const [canvas, status, choice, hint, told] =
-    ["map", "map-status", "colour", "map-hint", "map-said"].map(find);
+  const [canvas, status, choice, hint, caption] =
+    ["map", "map-status", "colour", "map-hint", "map-caption"].map(find);
   const SHADES = ["#4c8bf5", "#f28e2b", "#3aa76d", "#e15759", "#a77bd9", "#9c755f", "#e377c2",
     "#8a929c", "#c2b229", "#17becf", "#6b6ecf", "#b5cf6b", "#d6616b", "#ce6dbd"];
   const UNITS = { seconds: "s", rate: "Hz" };
   const REACH = 18;
-  let [map, asked, near, chosen, places] = [null, 0, -1, -1, []];
-  let found = new Set();
+  let [map, requestId, hovered, selected, places] = [null, 0, -1, -1, []];
+  let highlighted = new Set();
   const style = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const about = (k) => `${map.names[k]} ${span(map.starts[k], map.ends[k])}`;
 
-  // A column's colours, one a point, and what its legend shows.
+  // The colour of each point for a column, and the legend.
   const coloured = (name) => {
     const values = map.columns[name];
     const none = style("--pg-none");
@@ -22,7 +22,7 @@ playground.map = (root, listen) => {
     if (known.every((value) => typeof value === "number")) {
       const low = known.reduce((least, value) => Math.min(least, value));
       const high = known.reduce((most, value) => Math.max(most, value));
-      const shades = heat("viridis");
+      const shades = palette("viridis");
       const shade = (value) => `rgb(${shades[Math.round((255 * (value - low)) / (high - low || 1))].map(Math.round)})`;
       const unit = Object.entries(UNITS).find(([part]) => name.includes(part))?.[1];
       return { of: (k) => (values[k] === null ? none : shade(values[k])), scale: { low, high, unit, shade } };
@@ -58,7 +58,7 @@ playground.map = (root, listen) => {
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
-    // One scale for both axes: distances are what means something.
+    // The same scale on both axes, since only distances have a meaning.
     const range = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
     const [[left, right], [bottom, top]] = [range(map.x), range(map.y)];
     const scale = Math.min((width - 2 * edge) / (right - left || 1), (height - 2 * edge) / (top - bottom || 1));
@@ -71,8 +71,8 @@ playground.map = (root, listen) => {
     pen.globalAlpha = 1;
     pen.strokeStyle = style("--pg-ink");
     pen.lineWidth = 1;
-    found.forEach((k) => { dot(pen, places[k], radius + 2); pen.stroke(); });
-    if (chosen >= 0) { pen.strokeStyle = "#ff5b3e"; pen.lineWidth = 3; dot(pen, places[chosen], radius + 5); pen.stroke(); }
+    highlighted.forEach((k) => { dot(pen, places[k], radius + 2); pen.stroke(); });
+    if (selected >= 0) { pen.strokeStyle = "#ff5b3e"; pen.lineWidth = 3; dot(pen, places[selected], radius + 5); pen.stroke(); }
     legend(colours);
   };
 
@@ -87,7 +87,7 @@ playground.map = (root, listen) => {
     return best;
   };
   const name = (k) => {
-    near = k;
+    hovered = k;
     hint.hidden = k < 0;
     canvas.style.cursor = k < 0 ? "" : "pointer";
     if (k < 0) return;
@@ -98,51 +98,51 @@ playground.map = (root, listen) => {
     const share = x / canvas.clientWidth;
     Object.assign(hint.style, { left: `${x}px`, top: `${y < 44 ? y + 16 : y - 40}px`, transform: `translateX(${-100 * share}%)` });
   };
-  const choose = (k, heard = true) => {
-    chosen = k;
-    told.replaceChildren(element("b", "", about(k)), ...(map.captions[k] ? [` ${map.captions[k]}`] : []));
+  const choose = (k, isPlayed = true) => {
+    selected = k;
+    caption.replaceChildren(element("b", "", about(k)), ...(map.captions[k] ? [` ${map.captions[k]}`] : []));
     root.dataset.point = k;
     draw();
     name(k);
-    if (heard) listen({ point: k, version: map.version });
+    if (isPlayed) play({ point: k, version: map.version });
   };
   canvas.addEventListener("pointermove", (event) => name(nearest(event)));
   canvas.addEventListener("pointerleave", () => name(-1));
   canvas.addEventListener("click", (event) => { const k = nearest(event); if (k >= 0) choose(k); });
   canvas.addEventListener("keydown", (event) => {
     const count = map.x.length;
-    const steps = { ArrowRight: chosen + 1, ArrowDown: chosen + 1, ArrowLeft: chosen - 1, ArrowUp: chosen - 1, Home: 0, End: count - 1 };
+    const steps = { ArrowRight: selected + 1, ArrowDown: selected + 1, ArrowLeft: selected - 1, ArrowUp: selected - 1, Home: 0, End: count - 1 };
     if (event.key in steps) choose((steps[event.key] + count) % count, false);
-    else if ((event.key === "Enter" || event.key === " ") && chosen >= 0) choose(chosen);
+    else if ((event.key === "Enter" || event.key === " ") && selected >= 0) choose(selected);
     else return;
     event.preventDefault();
   });
   choice.addEventListener("change", draw);
 
-  playground.mapped = (answer) => {
-    if (!answer || answer.n !== asked) return;
-    if (answer.problem) return say(status, answer.problem, "problem");
-    say(status);
+  playground.showMap = (answer) => {
+    if (!answer || answer.n !== requestId) return;
+    if (answer.problem) return setStatus(status, answer.problem, "problem");
+    setStatus(status);
     map = answer;
-    [near, chosen, found] = [-1, -1, new Set(map.found)];
+    [hovered, selected, highlighted] = [-1, -1, new Set(map.results)];
     const names = Object.keys(map.columns);
     choice.replaceChildren(...names.map((column) => element("option", "", column)));
     find("colours").hidden = !names.length;
-    find("drawn").hidden = false;
+    find("map-area").hidden = false;
     const windows = `${map.x.length} window${map.x.length === 1 ? "" : "s"}`;
-    find("map-note").textContent = `${windows} by ${map.method}; axes have no unit. What was found last is ringed.`;
+    find("map-note").textContent = `${windows} by ${map.method}; axes have no unit. Circled: results of the last search.`;
     root.dataset.points = map.x.length;
     draw();
-    playground.changed("map");
+    playground.enableDownloads("map");
   };
-  playground.refused.push(() => { if (!map) asked = 0; });
-  // Nothing is laid out before somebody looks.
-  new IntersectionObserver((seen) => {
-    if (asked || !seen.some((one) => one.isIntersecting)) return;
-    say(status, "Laying out the map …", "busy");
-    asked = playground.send("map", {});
+  playground.onRejected.push(() => { if (!map) requestId = 0; });
+  // The map is computed when it first becomes visible.
+  new IntersectionObserver((entries) => {
+    if (requestId || !entries.some((entry) => entry.isIntersecting)) return;
+    setStatus(status, "Computing the map …", "busy");
+    requestId = playground.send("map", {});
   }).observe(root);
   new ResizeObserver(draw).observe(canvas);
   new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
-  return { ring: (points) => { found = new Set(points); draw(); } };
+  return { highlight: (points) => { highlighted = new Set(points); draw(); } };
 };

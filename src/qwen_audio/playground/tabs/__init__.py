@@ -1,1 +1,1 @@
-"""The tabs of the playground."""
+"""One module per tab of the playground, and downloads of what the tabs show."""

@@ -1,4 +1,4 @@
-"""Ask: the answer streams in; what was heard is kept for the next question."""
+"""Ask tab: questions about the recording, answered as a stream."""
 
 from __future__ import annotations
 
@@ -16,192 +16,206 @@ from qwen_audio.playground.sessions import Clip, Session
 if TYPE_CHECKING:
     from qwen_audio import AudioSession, Description
 
-__all__ = ["CHAT", "PLAIN", "WHOLE", "WINDOW", "Asking"]
+__all__ = ["CHAT", "PLAIN", "WHOLE", "WINDOW", "AskTab"]
 
 PLAIN, CHAT = "Plain (base)", "Chat (Instruct)"
 WINDOW, WHOLE = "This window", "The whole recording"
-_KEPT_ANSWERS = 20
-_LETTERS = 1000
-"""Of a question, at most."""
+_MAX_ANSWERS = 20
+_MAX_QUESTION_CHARACTERS = 1000
+_UPDATE_SECONDS = 0.08
+"""Shortest time between updates: sending one for every token takes as long as generating it."""
 
-_TOGETHER_SECONDS = 0.08
-"""A page that is sent for every token takes as long as the tokens do."""
-
-_Pieces = queue.SimpleQueue[str | Exception | None]
-
-
-class _LeftError(Exception):
-    """Nobody waits for this answer any more."""
+_Chunks = queue.SimpleQueue[str | Exception | None]
+"""Generated text; at the end None or the error."""
 
 
-class Asking:
-    """The tab's handlers."""
+class _DisconnectedError(Exception):
+    """The page that asked is gone."""
 
-    def __init__(self, room: AppContext) -> None:
-        self.room = room
+
+class AskTab:
+    """Request handlers of the Ask tab."""
+
+    def __init__(self, context: AppContext) -> None:
+        self.context = context
 
     @property
-    def usual_style(self) -> str:
-        """How this checkpoint was taught to be asked."""
-        prompt = self.room.model.spec("lm.0").prompt or ""
+    def default_style(self) -> str:
+        """The prompt style that the checkpoint was trained with."""
+        prompt = self.context.model.spec("lm.0").prompt or ""
         return PLAIN if prompt.startswith("<|audio_bos|>") else CHAT
 
     def ask(
-        self, question: str, style: str, follow_up: bool, part: str, request: Any
+        self, question: str, style: str, follow_up: bool, scope: str, request: Any
     ) -> Iterator[str]:
-        """The answers so far as HTML, again and again while the newest grows."""
-        visit = self.room.visit(request)
-        if visit.asking:
-            yield _page(visit, "One question at a time: the last answer is still coming.")
-            return
-        visit.asking = True
-        try:
-            yield from self._answer(visit, question, style, follow_up, part)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the visitor is told)
-            visit.answers = [entry for entry in visit.answers if entry["said"] is not None]
-            yield _page(visit, user_message(error))
-        finally:
-            visit.asking = False
+        """Answer a question: yields HTML of all answers, again as the newest grows.
 
-    def clear(self, request: Any) -> str:
-        """Another recording is open: what was said of the last one goes."""
-        return _page(self.room.visit(request))
+        Args:
+            style: PLAIN or CHAT.
+            scope: WINDOW or WHOLE.
+        """
+        session = self.context.session(request)
+        if session.is_answering:
+            yield _answers_html(session, "One question at a time: wait for the current answer.")
+            return
+        session.is_answering = True
+        try:
+            yield from self._answer(session, question, style, follow_up, scope)
+        except Exception as error:  # noqa: BLE001 (any failure must reach the visitor)
+            session.answers = [entry for entry in session.answers if entry["answer"] is not None]
+            yield _answers_html(session, user_message(error))
+        finally:
+            session.is_answering = False
+
+    def refresh(self, request: Any) -> str:
+        """HTML of the current recording's answers: none, after another one was opened."""
+        return _answers_html(self.context.session(request))
 
     def _answer(
-        self, visit: Session, question: str, style: str, follow_up: bool, part: str
+        self, session: Session, question: str, style: str, follow_up: bool, scope: str
     ) -> Iterator[str]:
-        clip = visit.opened
-        if len(question) > _LETTERS:
-            raise AudioError(f"A question has at most {_LETTERS} letters: ask in fewer words.")
+        clip = session.open_clip
+        if len(question) > _MAX_QUESTION_CHARACTERS:
+            raise AudioError(
+                f"The question has {len(question)} characters: use at most "
+                f"{_MAX_QUESTION_CHARACTERS}."
+            )
         if follow_up and style != CHAT:
             raise OptionError(
-                f"A follow-up needs a conversation: choose {CHAT}, or untick Follow up."
+                f"A follow-up needs a conversation: choose {CHAT}, or clear Follow up."
             )
-        whole = part == WHOLE or len(clip.windows) == 1
-        key = -1 if whole else clip.window
-        entry: dict[str, Any] = {"question": question.strip(), "text": "", "said": None}
-        visit.answers = [entry, *visit.answers[: _KEPT_ANSWERS - 1]]
+        whole = scope == WHOLE or len(clip.windows) == 1
+        key = -1 if whole else clip.window_index
+        entry: dict[str, Any] = {"question": question.strip(), "text": "", "answer": None}
+        session.answers = [entry, *session.answers[: _MAX_ANSWERS - 1]]
         start = time.perf_counter()
-        pieces: _Pieces = queue.SimpleQueue()
-        left = threading.Event()
+        chunks: _Chunks = queue.SimpleQueue()
+        disconnected = threading.Event()
 
-        def hand_over(text: str) -> None:
-            if left.is_set():
-                raise _LeftError
-            pieces.put(text)
+        def stream(text: str) -> None:
+            if disconnected.is_set():
+                raise _DisconnectedError
+            chunks.put(text)
 
-        def work() -> None:
+        def generate() -> None:
             try:
-                heard, entry["reused"] = self._listening(clip, key)
-                entry["said"] = heard.ask(
+                audio_session, entry["reused"] = self._audio_session(clip, key)
+                entry["answer"] = audio_session.ask(
                     question.strip() or None,
                     follow_up=follow_up,
                     chat=style == CHAT,
-                    stream=hand_over,
-                    max_new_tokens=self.room.limits.answer_tokens,
+                    stream=stream,
+                    max_new_tokens=self.context.limits.max_new_tokens,
                 )
-                pieces.put(None)
-            except Exception as error:  # noqa: BLE001 (raised again where it is waited for)
-                pieces.put(error)
+                chunks.put(None)
+            except Exception as error:  # noqa: BLE001 (raised again by whoever reads the queue)
+                chunks.put(error)
 
-        self.room.run_on_model_thread(work)
+        self.context.run_on_model_thread(generate)
         try:
-            yield _page(visit)
-            for text in _gathered(pieces):
-                entry.setdefault("first", time.perf_counter() - start)
+            yield _answers_html(session)
+            for text in _batched(chunks):
+                entry.setdefault("first_token_seconds", time.perf_counter() - start)
                 entry["text"] += text
-                yield _page(visit)
-            entry["text"] = str(entry["said"])
+                yield _answers_html(session)
+            entry["text"] = str(entry["answer"])
             entry["seconds"] = time.perf_counter() - start
-            entry["depth"] = str(self.room.model.taps[-1])
-            chat = None if style == self.usual_style else style == CHAT
-            before = clip.turns.get(key, []) if follow_up and entry["reused"] else []
-            clip.turns[key] = [*before, (entry["question"], chat)]
-            visit.kept["ask"] = clip.turns[key], None if whole else clip.seen
+            entry["last_tap"] = str(self.context.model.taps[-1])
+            chat = None if style == self.default_style else style == CHAT
+            turns = clip.conversations.get(key, []) if follow_up and entry["reused"] else []
+            clip.conversations[key] = [*turns, (entry["question"], chat)]
+            session.results["ask"] = clip.conversations[key], None if whole else clip.window
         finally:
-            left.set()
-        yield _page(visit)
+            disconnected.set()
+        yield _answers_html(session)
 
-    def _listening(self, clip: Clip, key: int) -> tuple[AudioSession, bool]:
-        """What was heard, and whether it was kept from an earlier question."""
-        if key in clip.listenings:
-            return clip.listenings[key], True
-        heard = self.room.model.session(clip.waveform if key < 0 else clip.part)
-        geometry = self.room.model.dimensions
-        # Keys and values of every level, as float32, are the most that it comes to.
-        size = 8 * heard.audio_tokens * geometry.lm_layers * geometry.lm_width
-        room = self.room.limits.memory_bytes // 4
-        if clip.listening_bytes + size > room:
-            clip.listenings, clip.listening_bytes = {}, 0
-        if size <= room:
-            clip.listenings[key] = heard
-            clip.listening_bytes += size
-        return heard, False
+    def _audio_session(self, clip: Clip, key: int) -> tuple[AudioSession, bool]:
+        """The encoded audio of a window or (-1) of all, and whether it was cached."""
+        if key in clip.audio_sessions:
+            return clip.audio_sessions[key], True
+        audio_session = self.context.model.session(
+            clip.waveform if key < 0 else clip.window_waveform
+        )
+        dimensions = self.context.model.dimensions
+        # An upper bound: keys and values of all layers in float32.
+        nbytes = 8 * audio_session.audio_tokens * dimensions.lm_layers * dimensions.lm_width
+        limit = self.context.limits.memory_bytes // 4
+        if clip.audio_session_bytes + nbytes > limit:
+            clip.audio_sessions, clip.audio_session_bytes = {}, 0
+        if nbytes <= limit:
+            clip.audio_sessions[key] = audio_session
+            clip.audio_session_bytes += nbytes
+        return audio_session, False
 
 
-def _gathered(pieces: _Pieces) -> Iterator[str]:
-    """The first piece at once, and then what comes within a moment together, up to None."""
-    pause = 0.0
+def _batched(chunks: _Chunks) -> Iterator[str]:
+    """The first chunk at once, later ones joined over _UPDATE_SECONDS, up to None.
+
+    Raises:
+        Exception: the one in the queue.
+    """
+    wait_seconds = 0.0
     while True:
-        text, piece, end = "", pieces.get(), time.perf_counter() + pause
-        while isinstance(piece, str):
-            text += piece
+        text, chunk, deadline = "", chunks.get(), time.perf_counter() + wait_seconds
+        while isinstance(chunk, str):
+            text += chunk
             try:
-                piece = pieces.get(timeout=max(0.0, end - time.perf_counter()))
+                chunk = chunks.get(timeout=max(0.0, deadline - time.perf_counter()))
             except queue.Empty:
                 break
         if text:
             yield text
-        if isinstance(piece, Exception):
-            raise piece
-        if piece is None:
+        if isinstance(chunk, Exception):
+            raise chunk
+        if chunk is None:
             return
-        pause = _TOGETHER_SECONDS
+        wait_seconds = _UPDATE_SECONDS
 
 
-def _page(visit: Session, problem: str = "") -> str:
-    told = f'<p class="pg-status" data-kind="problem" role="alert">{escape(problem)}</p>'
-    return (told if problem else "") + "".join(map(_entry, visit.answers))
+def _answers_html(session: Session, problem: str = "") -> str:
+    alert = f'<p class="pg-status" data-kind="problem" role="alert">{escape(problem)}</p>'
+    return (alert if problem else "") + "".join(map(_answer_html, session.answers))
 
 
-def _entry(entry: dict[str, Any]) -> str:
+def _answer_html(entry: dict[str, Any]) -> str:
     question = escape(entry["question"] or "Describe the music:")
     lines = entry["text"].splitlines() or [""]
     done = "seconds" in entry
     state = "" if done else ' aria-busy="true"'
-    text = "".join(f"<p>{_timed(line)}</p>" for line in lines)
+    text = "".join(f"<p>{_line_html(line)}</p>" for line in lines)
     if not done and not entry["text"]:
-        text = '<p class="pg-waiting">Listening …</p>'
+        text = '<p class="pg-waiting">Generating …</p>'
     return (
         f'<article class="pg-answer"{state}><h3>{question}</h3><div class="pg-text">{text}</div>'
-        f"{_given(entry) if done else ''}</article>"
+        f"{_facts_html(entry) if done else ''}</article>"
     )
 
 
-def _timed(line: str) -> str:
-    """An answer about one of several windows begins with its time."""
+def _line_html(line: str) -> str:
+    """A line of an answer; the time that begins it, if there are several windows, is marked up."""
     window, gap, text = line.partition("  ")
     if not gap:
         return escape(line)
     return f"<time>{escape(window)}</time> {escape(text)}"
 
 
-def _given(entry: dict[str, Any]) -> str:
-    """What the model was given, and what it took."""
-    said: Description = entry["said"]
-    answers = said.answers
+def _facts_html(entry: dict[str, Any]) -> str:
+    """What the model was given, what it generated, and how long it took."""
+    description: Description = entry["answer"]
+    answers = description.answers
     end, start = answers[-1].window.end_seconds, answers[0].window.start_seconds
     windows = f" in {len(answers)} windows" if len(answers) > 1 else ""
-    heard = "heard before" if entry["reused"] else "heard now"
+    first_token = entry.get("first_token_seconds")
     facts = {
-        "heard": f"{end - start:.2f} s{windows}, {heard}",
+        "audio": f"{end - start:.2f} s{windows}, "
+        + ("encoded before" if entry["reused"] else "encoded now"),
         "audio tokens": str(sum(answer.audio_tokens for answer in answers)),
         "prompt tokens": str(sum(answer.prompt_tokens for answer in answers)),
-        "said": f"{sum(len(answer.token_ids) for answer in answers)} tokens"
-        + ("" if said.complete else ", cut off"),
-        "depth": f"mel → {entry['depth']} → text, {answers[0].dtype}",
-        "first word": f"{entry['first']:.2f} s" if "first" in entry else "–",
-        "all of it": f"{entry['seconds']:.2f} s",
+        "generated": f"{sum(len(answer.token_ids) for answer in answers)} tokens"
+        + ("" if description.complete else ", cut off"),
+        "layers": f"mel → {entry['last_tap']} → text, {answers[0].dtype}",
+        "first token": "–" if first_token is None else f"{first_token:.2f} s",
+        "total time": f"{entry['seconds']:.2f} s",
     }
     rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     return f'<dl class="pg-facts">{rows}</dl>'

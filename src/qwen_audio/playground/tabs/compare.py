@@ -1,45 +1,47 @@
-"""Compare: another recording beside the one that is open."""
+"""Compare tab: cosine similarity of two recordings at every tap, over time."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from qwen_audio import Comparison
-from qwen_audio.playground.context import AppContext, spoken
-from qwen_audio.playground.payloads import image, sound_of
+from qwen_audio.playground.context import AppContext, report_errors
+from qwen_audio.playground.payloads import heat_map, wav_base64
 
-from .see import frames_at
+from .hidden_states import hidden_states_at
 
-__all__ = ["Comparing"]
+__all__ = ["CompareTab"]
 
 
-class Comparing:
-    """The tab's handlers."""
+class CompareTab:
+    """Request handlers of the Compare tab."""
 
-    def __init__(self, room: AppContext) -> None:
-        self.room = room
+    def __init__(self, context: AppContext) -> None:
+        self.context = context
 
-    @spoken
-    def compare(self, asked: dict[str, Any], request: Any) -> dict[str, Any]:
-        """The window that is open with the first window of another recording."""
-        visit = self.room.visit(request)
-        clip = visit.opened
-        seen = clip.seen
-        other = self.room.load(asked)
-        taps = [str(tap) for tap in self.room.model.taps]
-        compared = Comparison.of(
-            (frames_at(self.room, clip, tap), frames_at(self.room, other, tap)) for tap in taps
+    @report_errors
+    def compare(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
+        """Compare the selected window with the first window of another recording."""
+        context, session = self.context, self.context.session(request)
+        clip = session.open_clip
+        window = clip.window
+        other = context.load(data)
+        taps = [str(tap) for tap in context.model.taps]
+        comparison = Comparison.of(
+            (hidden_states_at(context, clip, tap), hidden_states_at(context, other, tap))
+            for tap in taps
         )
-        if visit.clip is clip and clip.seen == seen:  # else they look at something else by now
-            visit.other, visit.kept["compare"] = other, compared
-        low, high = float(compared.by_time.min()), float(compared.by_time.max())
+        if session.clip is clip and clip.window == window:  # nothing else was opened meanwhile
+            session.other_clip, session.results["compare"] = other, comparison
+        low, high = float(comparison.by_time.min()), float(comparison.by_time.max())
+        pair = clip, other
         return {
-            "names": [clip.name, other.name],
-            "spans": [[part.seen.start_seconds, part.seen.end_seconds] for part in (clip, other)],
-            "sounds": [sound_of(part.part.samples) for part in (clip, other)],
+            "names": [each.name for each in pair],
+            "spans": [[each.window.start_seconds, each.window.end_seconds] for each in pair],
+            "wavs": [wav_base64(each.window_waveform.samples) for each in pair],
             "taps": taps,
-            "cosines": list(map(float, compared.cosines)),
-            "by_time": image(compared.by_time.T, low, high),
-            "column_seconds": compared.column_seconds,
-            "values": compared.by_time.round(3).tolist(),
+            "cosines": list(map(float, comparison.cosines)),
+            "by_time": heat_map(comparison.by_time.T, low, high),
+            "column_seconds": comparison.column_seconds,
+            "values": comparison.by_time.round(3).tolist(),
         }
