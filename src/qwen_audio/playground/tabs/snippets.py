@@ -156,7 +156,7 @@ class Snippets:
             "import qwen_audio as qa",
             "",
             f"projection = qa.Collection.open({path!r}).map()",
-            'projection.page("map.html")',
+            'projection.write_html("map.html")',
             "for (x, y), row in zip(projection.points, projection.rows):",
             '    print(x, y, row["source"], row["window"])',
         ]
