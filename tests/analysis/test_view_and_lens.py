@@ -43,7 +43,7 @@ def by_hand(reference: Reference, clip: np.ndarray) -> tuple[list[np.ndarray], n
     lm = reference.model.model.language_model
     levels = [
         reference.model.lm_head(lm.norm(torch.from_numpy(taps[f"lm.{k}"]))).softmax(-1).numpy()
-        for k in range(len(lm.layer_similarity) + 1)
+        for k in range(len(lm.layers) + 1)
     ]
     inputs = reference.inputs([clip], ["<|audio_bos|><|AUDIO|><|audio_eos|>Describe the music:"])
     return levels, reference.model(**inputs).logits[0].softmax(-1).numpy()
@@ -233,8 +233,8 @@ def test_words_are_followed_by_their_own_token_or_their_first(embedded: qa.Audio
         ({"tokens": ["琴"]}, "a part of a character"),
         ({"tokens": ["qzwv", "qqqq"]}, "share their first token"),
         ({"tokens": ["piano", "piano"]}, "share their first token"),
-        ({"taps": ["encoder.1"]}, "encoder.1 has no words"),
-        ({"taps": ["lm.norm"]}, "lm.norm has no words"),
+        ({"taps": ["encoder.1"]}, "encoder.1 has no logits"),
+        ({"taps": ["lm.norm"]}, "lm.norm has no logits"),
         ({"taps": []}, "taps is empty"),
         ({"taps": "lm.1"}, "is one tap: give a list"),
         ({"top": 0}, "top=0"),

@@ -220,7 +220,7 @@ def test_the_spec_names_what_decides_a_vector(model: qa.AudioModel, checkpoint: 
         (lambda m, c: m.activations(c, taps="mel", **RATE), qa.OptionError, "list of taps"),
         (lambda m, c: m.activations(c, taps=["mel"], generate=2, **RATE), qa.OptionError, "lm.K"),
         (lambda m, c: m.describe(c, window_seconds=31.0, **RATE), qa.OptionError, "30"),
-        (lambda m, c: m.describe(c, hop_seconds=31.0, **RATE), qa.OptionError, "unheard"),
+        (lambda m, c: m.describe(c, hop_seconds=31.0, **RATE), qa.OptionError, "left out"),
         (lambda m, c: m.describe(c, max_new_tokens=0, **RATE), qa.OptionError, "1 or more"),
         (lambda m, c: m.describe(c, temperature=-1.0, **RATE), qa.OptionError, "greedy"),
         (lambda m, c: m.describe(c, top_p=0.5, **RATE), qa.OptionError, "does nothing"),
@@ -300,8 +300,8 @@ def test_results_can_be_copied_and_sent_to_other_processes(model: qa.AudioModel)
     ("audio", "message"),
     [
         ((np.zeros(800), 16_000), "pass the array, and the number as sampling_rate="),
-        ([0.0, 0.1], "a list is a list of recordings"),
-        ([np.zeros((32, 800))], "a batch is a list"),
+        ([0.0, 0.1], "a list holds several recordings"),
+        ([np.zeros((32, 800))], "give several recordings as a list"),
     ],
 )
 def test_what_people_bring_from_elsewhere(model: qa.AudioModel, audio: Any, message: str) -> None:

@@ -103,10 +103,10 @@ def test_what_is_no_audio_is_named(tmp_path: Path, music: Path, checkpoint: Path
     asked = ("index", music, "--into", tmp_path / "m.lance", "--model", checkpoint)
     done = run(*asked)
     first = ", ".join(map(str, others[:3]))
-    said = f"qwen-audio: passed over, as no audio by their names: {first} and 2 more\n"
+    said = f"qwen-audio: skipped (not audio): {first} and 2 more\n"
     assert (done.returncode, done.stderr) == (0, said)
     again = run(*asked, "--json")
-    assert json.loads(again.stdout)["passed_over"] == [str(path) for path in others]
+    assert json.loads(again.stdout)["skipped"] == [str(path) for path in others]
 
 
 def test_captions_are_listed_window_by_window(tmp_path: Path, music: Path) -> None:

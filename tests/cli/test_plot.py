@@ -80,7 +80,7 @@ def test_plot_draws_by_its_options(clips: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("plot", "0.wav", "--panels", "spectrum"), "a view has waveform"),
+        (("plot", "0.wav", "--panels", "spectrum"), "a View has waveform"),
         (("plot", "0.wav", "--tap", "encoder.99"), "encoder.99"),
         (("plot", "0.wav", "--html", "-o", "a.png"), "a page's name ends in .html"),
         (("plot", "0.wav", "1.wav", "-o", "a.png"), "name a folder that is there"),

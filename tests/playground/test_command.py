@@ -103,7 +103,7 @@ def test_another_models_collection_is_refused_before_anybody_comes(
     music = qa.Collection.create(tmp_path / "music.lance", qa.load())
     other = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
     said = one_line(run("play", "--collection", music.path, "--model", other))
-    assert "holds vectors of another Spec" in said
+    assert "holds vectors of another embedding spec" in said
     assert not opened
     assert run("play", "--collection", music.path).returncode == 0
     assert Path(opened["collection"]) == music.path

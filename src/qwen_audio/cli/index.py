@@ -50,7 +50,7 @@ def _index(options: argparse.Namespace) -> int:
 
         done = collection.index(found, retry=options.retry, on_progress=report)
     if done.skipped:
-        print_error(f"passed over, as no audio by their names: {_some(done.skipped)}")
+        print_error(f"skipped (not audio): {_some(done.skipped)}")
     for reason in done.failures.values():
         print_error(reason)
     if options.json:

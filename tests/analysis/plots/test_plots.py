@@ -206,9 +206,9 @@ def test_panels_are_chosen_by_name(things: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "panels", "message"),
     [
-        ("view", ["spectrum"], "a view has waveform, mel"),
-        ("lens", ["mel"], "a lens has words"),
-        ("layers", ["mel"], "a layers has layers"),
+        ("view", ["spectrum"], "a View has waveform, mel"),
+        ("lens", ["mel"], "a LogitLens has words"),
+        ("layers", ["mel"], "a LayerSimilarity has layers"),
         ("long view", ["depth"], "ask for it"),
         ("long lens", ["nearest"], "ask for it"),
         ("shortest lens", ["followed"], "name words to follow"),
@@ -276,7 +276,7 @@ def test_images_are_written_whole(things: dict[str, Any], tmp_path: Path) -> Non
         qa.save_plot(things["layers"], tmp_path / "x.gif")
     with pytest.raises(qa.OptionError, match="no folder"):
         qa.save_plot(things["layers"], tmp_path / "none" / "x.png")
-    with pytest.raises(qa.OptionError, match="a view has"):
+    with pytest.raises(qa.OptionError, match="a View has"):
         qa.save_plot(things["view"], tmp_path / "none.png", ["nothing"])
     assert not (tmp_path / "none.png").exists()
 

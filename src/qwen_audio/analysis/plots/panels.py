@@ -41,7 +41,7 @@ def chosen_panels(thing: Plottable, panels: Sequence[str] | None) -> tuple[str, 
         raise OptionError(f"panels={panels!r} is one text: give a list, such as [{panels!r}]")
     for name in panels:
         if name not in there:
-            kind = type(thing).__name__.lower()
+            kind = type(thing).__name__
             raise OptionError(f"panel {name!r}: a {kind} has {', '.join(there)}")
         if (need := there[name]) is not None:
             raise OptionError(f"panel {name!r} has no numbers to show: {need}")
