@@ -78,7 +78,7 @@ def visit(page: Any) -> Iterator[str]:
     yield "compare"
     if page.get_by_role("tab", name="Search", exact=True).count():
         select_tab(page, "Search")
-        page.click("[data-by-audio]")
+        page.click("[data-by-clip]")
         page.wait_for_selector("[data-results] li")
         page.locator("[data-results]").scroll_into_view_if_needed()
         yield "search"

@@ -228,7 +228,7 @@ def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.Aud
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("words.mp3", b"not a sound, but words about one\n" * 30, "words.mp3 is not audio"),
+        ("words.mp3", b"not a sound, but words about one\n" * 30, "words.mp3 can't be decoded"),
         ("cut.flac", GUITAR.read_bytes()[:60_000], "cut.flac is truncated"),
         ("empty.wav", b"", "empty.wav is empty"),
         ("eleven minutes.wav", wav(np.zeros(660 * 8000), 8000), "is longer than 10 minutes"),
@@ -324,7 +324,7 @@ def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> 
 def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Collection) -> None:
     choose(page, SPEECH)
     tab(page, "Search")
-    page.click("[data-by-audio]")
+    page.click("[data-by-clip]")
     page.wait_for_selector("[data-results] li")
     names = page.locator("[data-results] b").all_inner_texts()
     hits = music.search(SPEECH)
@@ -481,7 +481,7 @@ def test_what_is_compared_and_found_is_taken_away(
     assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
 
     tab(page, "Search")
-    page.click("[data-by-audio]")
+    page.click("[data-by-clip]")
     page.wait_for_selector("[data-results] li")
     part = open_away(page, "Download the results")
     found = table_of(take(page, part, "csv", tmp_path))

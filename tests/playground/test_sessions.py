@@ -124,7 +124,7 @@ def test_another_models_line_is_on_every_tab(chromium: Any, tmp_path: Path) -> N
         page.wait_for_selector("[data-pair]:not([hidden])")
         assert page.locator("[data-names] span").count() == len(model.taps)
         tab(page, "Search")
-        page.click("[data-by-audio]")
+        page.click("[data-by-clip]")
         page.wait_for_selector("[data-results] li")
         found = page.locator("[data-results] b").all_inner_texts()
         assert found == [Path(hit.source).name for hit in collection.search(GUITAR)]
