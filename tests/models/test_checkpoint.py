@@ -211,7 +211,7 @@ def test_a_token_beyond_the_table_is_not_answered_with_what_lies_behind_it(
     opened = Checkpoint(checkpoint)
     table = tensors_of(checkpoint)[EMBEDDINGS]
     assert torch.equal(opened.embedding_rows([VOCAB_SIZE - 1])[0], table[-1])
-    with pytest.raises(CheckpointError, match=f"token {row}.* {VOCAB_SIZE} rows"):
+    with pytest.raises(CheckpointError, match=f"row {row}.* {VOCAB_SIZE} rows"):
         opened.embedding_rows([0, row])
 
 

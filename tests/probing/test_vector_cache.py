@@ -40,7 +40,7 @@ def test_what_is_added_is_there_for_others_to_read(tmp_path: Path) -> None:
 
 _ADD = """
 import sys, numpy as np
-from qwen_audio import vector_cache
+from qwen_audio.probing import vector_cache
 from qwen_audio.api.spec import EmbeddingSpec
 vector_cache._BYTES = 4000
 cache = vector_cache.VectorCache(sys.argv[1])
