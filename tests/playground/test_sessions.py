@@ -195,4 +195,4 @@ def test_where_it_cannot_be_shared_a_line_says_so(
     done = run_process("play", "--share")
     assert done.returncode == 1
     assert not done.stdout
-    assert "no public address could be had" in done.stderr.splitlines()[-1]
+    assert "no public address could be created" in done.stderr.splitlines()[-1]
