@@ -92,7 +92,7 @@ def test_plot_draws_by_its_options(clips: Path) -> None:
         (("plot", "0.wav", "--kernel", "9"), "kernel_seconds=9"),
         (("lens", "0.wav", "--theme", "dark"), "are for pictures"),
         (("lens", "0.wav", "--tokens", "piano,"), "is no word"),
-        (("lens", "0.wav", "--taps", "mel"), "mel has no words"),
+        (("lens", "0.wav", "--taps", "mel"), "mel has no logits"),
         (("map", "none.lance"), "no such collection"),
         (("map", "none.lance", "-o", "a.png"), "use .html"),
     ],
