@@ -309,7 +309,7 @@ def test_depth_shows_every_tap(pair: tuple[qa.AudioModel, Reference]) -> None:
 
 
 def test_layers_compare_the_same_stretches(embedded: qa.AudioModel) -> None:
-    from qwen_audio.analysis.structure import linear_cka
+    from qwen_audio.analysis.similarity import cka_matrix
 
     clips = [sound(2.5, seed) for seed in range(3)]
     taps = ["mel", "encoder.1", "projector", "lm.0", "lm.2"]
@@ -321,7 +321,7 @@ def test_layers_compare_the_same_stretches(embedded: qa.AudioModel) -> None:
     frames = embedded.activations(clips, taps=taps, **RATE)
     mel = np.concatenate([f["mel"].data[:248].reshape(62, 4, -1).mean(1) for f in frames])
     audio = np.concatenate([f["lm.2"].data[f["lm.2"].rows("audio")] for f in frames])
-    assert layers.similarity[0, 4] == pytest.approx(linear_cka(mel, audio), abs=1e-3)
+    assert layers.similarity[0, 4] == pytest.approx(cka_matrix([mel, audio])[0, 1], abs=1e-3)
     few = embedded.layer_similarity(clips, taps=taps, examples=30, **RATE)
     assert few.examples == 30
 

@@ -24,7 +24,7 @@ class LayerSimilarity:
     Attributes:
         names: of the recordings.
         taps: from shallow to deep.
-        similarity: shape (taps, taps): see `views.linear_cka`.
+        similarity: shape (taps, taps): see `cka_matrix`.
         examples: how many stretches of sound it was computed from, each of 40 ms or more.
         dtype: of the arithmetic.
     """
@@ -73,7 +73,16 @@ class LayerSimilarity:
 def cka_matrix(
     views: Sequence[Float[np.ndarray, "_examples _width"]],
 ) -> Float64[np.ndarray, "views views"]:
-    """`linear_cka` of every pair of views of the same examples."""
+    """Linear centred kernel alignment (CKA) of every pair of representations of the same examples.
+
+    1 where two are the same up to rotation and scale, 0 where they are unrelated (Kornblith et al.,
+    "Similarity of neural network representations revisited", 2019), with the estimate of HSIC that
+    is unbiased for few examples in many dimensions (Song et al., "Feature selection via dependence
+    maximization", 2012), which may come out slightly below 0. NaN where the examples don't differ.
+
+    Raises:
+        OptionError: for fewer than 4 examples, or different numbers of them.
+    """
     counts = {len(view) for view in views}
     if len(counts) != 1 or min(counts) < 4:
         raise OptionError(

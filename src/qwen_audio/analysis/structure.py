@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Float32
 
-from .similarity import cka_matrix
-
 __all__ = [
     "envelope",
     "even_columns",
-    "linear_cka",
     "novelty",
     "pca_colours",
     "section_starts",
@@ -158,19 +155,3 @@ def section_starts(curve: Float[np.ndarray, "columns"], apart: int) -> list[int]
         if peak and far:
             found.append(int(column))
     return sorted(found)
-
-
-def linear_cka(
-    x: Float[np.ndarray, "examples_x width_x"], y: Float[np.ndarray, "examples_y width_y"]
-) -> float:
-    """How alike two views of examples are: 1 the same up to rotation and size, 0 unrelated.
-
-    Linear centred kernel alignment (Kornblith et al., "Similarity of neural network representations
-    revisited", 2019), with the estimate of HSIC that is not biased by few examples in many
-    dimensions (Song et al., "Feature selection via dependence maximization", 2012), which may come
-    out slightly below 0. NaN where the examples don't differ.
-
-    Raises:
-        OptionError: for fewer than 4 examples, or a different number on each side.
-    """
-    return float(cka_matrix([x, y])[0, 1])
