@@ -129,8 +129,8 @@ def build_parser(runs: Mapping[str, CommandFunction]) -> argparse.ArgumentParser
     parity.add_argument(
         "-o",
         "--output",
-        default="certificate.json",
+        default="parity.json",
         metavar="OUT",
-        help="where it is saved (default: certificate.json)",
+        help="where it is saved (default: parity.json)",
     )
     return parser

@@ -88,10 +88,10 @@ def _parity(options: argparse.Namespace) -> int:
     if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)) or target.is_dir():
         raise OptionError(f"{target} can't be written: name a file in a folder that takes one")
     model = load_model(options)
-    from .tables import certificate_tables
+    from .tables import parity_tables
 
-    certificate = model.check_parity(options.audio or None, prompt=options.prompt)
-    data = dataclasses.asdict(certificate) | {"holds": certificate.holds}
+    report = model.check_parity(options.audio or None, prompt=options.prompt)
+    data = dataclasses.asdict(report) | {"holds": report.holds}
     try:
         target.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -99,7 +99,7 @@ def _parity(options: argparse.Namespace) -> int:
     if options.json:
         print_json(data)
     else:
-        for table in certificate_tables(certificate):
+        for table in parity_tables(report):
             show_table(table)
         print_line(f"  Saved as {target}.")
-    return 0 if certificate.holds else 1
+    return 0 if report.holds else 1

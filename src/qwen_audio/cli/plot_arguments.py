@@ -80,7 +80,7 @@ def add_looking(
     )
     _add_pictures(plot, "waveform,mel,heat,colours,norms,novelty,similarity,depth")
 
-    text = "Lay a collection out as a page: near is alike, click to hear."
+    text = "Write a collection as an interactive map: nearby points are similar, click to play."
     layout = add_command(commands, runs["map"], "map", text)
     layout.add_argument("collection", metavar="C.lance")
     layout.add_argument("-o", "--output", metavar="OUT.html", help="(default: C.html here)")

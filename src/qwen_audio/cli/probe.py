@@ -67,9 +67,9 @@ def _probe(options: argparse.Namespace) -> int:
     about = scores.attrs["about"]
     for reason in failures.values():
         print_error(reason)
-    skipped = about["passed_over"]
+    skipped = about["skipped"]
     if skipped:
-        print_error(f"{len(skipped)} files that are no audio passed over, such as {skipped[0]}")
+        print_error(f"{len(skipped)} files skipped (not audio), such as {skipped[0]}")
     for note in scores.attrs["notes"]:
         print_error(note)
     rows = json_rows(scores.to_dict("records"))

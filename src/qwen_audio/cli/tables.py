@@ -18,9 +18,9 @@ from qwen_audio.api.parity import ParityReport
 from qwen_audio.audio.timecode import format_duration, format_time
 
 __all__ = [
-    "certificate_tables",
     "inspection_tables",
     "lens_tables",
+    "parity_tables",
     "score_tables",
     "taps_tables",
 ]
@@ -67,24 +67,24 @@ def inspection_tables(story: ShapeTrace) -> Shown:
     yield taps
 
 
-def certificate_tables(certificate: ParityReport) -> Shown:
+def parity_tables(report: ParityReport) -> Shown:
     """How alike ours and transformers' numbers are, tap by tap."""
     yield Text(
-        f"{certificate.model} in {certificate.dtype} on {certificate.device}, against transformers "
-        f"{certificate.transformers} (torch {certificate.torch}; {certificate.machine})"
+        f"{report.model} in {report.dtype} on {report.device}, against transformers "
+        f"{report.transformers} (torch {report.torch}; {report.machine})"
     )
-    yield Text(f"  {'; '.join(certificate.clips)}")
+    yield Text(f"  {'; '.join(report.clips)}")
     table = _table("tap", "rows", "lowest cosine", "largest relative error")
-    for tap in certificate.taps:
+    for tap in report.taps:
         table.add_row(tap.tap, str(tap.rows), f"{tap.cosine:.7f}", f"{tap.relative_error:.1e}")
     yield table
-    if certificate.skipped_taps:
-        first, last = certificate.skipped_taps[0], certificate.skipped_taps[-1]
+    if report.skipped_taps:
+        first, last = report.skipped_taps[0], report.skipped_taps[-1]
         yield Text(f"  Not compared, as memory does not hold them: {first} … {last}")
-    limit = certificate.max_error
-    bounds = f"cosine at least {certificate.min_cosine:g}"
+    limit = report.max_error
+    bounds = f"cosine at least {report.min_cosine:g}"
     bounds += "" if limit is None else f", error at most {limit:g}"
-    yield Text(f"  {'Equal' if certificate.holds else 'NOT EQUAL'} within {bounds}.")
+    yield Text(f"  {'Equal' if report.holds else 'NOT EQUAL'} within {bounds}.")
 
 
 def score_tables(scores: Sequence[Mapping[str, Any]]) -> Shown:

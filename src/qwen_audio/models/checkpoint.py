@@ -79,7 +79,7 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which numbers its weights are stored, as config.json says."""
+        """The dtype of its weights, as config.json states it."""
         return getattr(self.config, "dtype", None) or torch.float32
 
     @cached_property

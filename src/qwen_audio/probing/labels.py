@@ -48,7 +48,7 @@ class Labels:
     Attributes:
         groups: recordings of one group are never both trained on and tested.
         splits: train or test, or the name of a fold, for each recording; None: not given.
-        passed_over: files that lay among the recordings and are none.
+        skipped: files among the recordings that are not audio.
     """
 
     sources: tuple[Source, ...]

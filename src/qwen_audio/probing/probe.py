@@ -78,7 +78,7 @@ def probe(
         seed: of folds and shuffles.
         cache: a folder in which vectors are kept, so that other labels of the same recordings
             take seconds.
-        errors: "leave_out" leaves out recordings that can't be heard; their reasons are in the
+        errors: "leave_out" leaves out recordings that can't be decoded; their reasons are in the
             result's attrs["failures"].
 
     Returns:
@@ -86,7 +86,9 @@ def probe(
         `qwen_audio.probing.tasks.Score`. Its attrs hold "failures", "notes", and "about".
 
     Raises:
-        AudioError, TapError, OptionError: for what can't be heard, read or learnt from.
+        AudioError: for a recording that can't be decoded.
+        TapError: for a tap that the model does not have.
+        OptionError: for labels that can't be fitted, and invalid options.
         MissingExtraError: without the extra [probe].
     """
     try:
@@ -165,7 +167,7 @@ def probe(
             "window_seconds": first.window_seconds,
             "hop_seconds": first.hop_seconds,
             "recordings": len(heard),
-            "passed_over": list(given.skipped),
+            "skipped": list(given.skipped),
             "seed": seed,
         },
     }
@@ -222,7 +224,7 @@ def _hear(
     store: VectorCache,
     on_progress: Progress | None,
 ) -> Iterator[tuple[int, AudioError]]:
-    """Bring what the store lacks; yields the recordings that can't be heard."""
+    """Encode what the cache lacks; yields the recordings that can't be decoded."""
     new: dict[str, int] = {}
     lacking: dict[Readout, EmbeddingSpec] = {}
     for k in wanted:

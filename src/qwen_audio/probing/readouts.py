@@ -106,7 +106,7 @@ def read_out(
 
     Yields:
         The vectors, equal to those that `AudioModel.encode` gives for each; or the error that says
-        why a recording can't be heard.
+        why a recording can't be decoded.
     """
     hows = {(r.span, r.pooling): Pooling(r.pooling, r.span) for r in readouts}
     spec = next(iter(readouts.values()))

@@ -74,7 +74,7 @@ class TensorLocation:
 
 
 def check_dtype(slot: TensorInfo, name: str) -> torch.dtype:
-    """In which numbers a tensor is stored. Raises CheckpointError for what the models never are."""
+    """The dtype of a stored tensor. Raises CheckpointError for one that the models never have."""
     dtype = _DTYPES.get(slot.dtype)
     if dtype is None:
         raise CheckpointError(

@@ -26,8 +26,9 @@ Message = Mapping[str, Any]
 AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 TURN_END = "<|im_end|>"
 AUDIO_KEYS = ("audio", "audio_url", "url", "path")
+"""The keys of a message part that may hold its audio."""
 ROLES = ("system", "user", "assistant")
-"""Under which of these a message's audio part holds its audio."""
+"""Roles that a message may have."""
 
 
 class Prompts:
