@@ -24,7 +24,7 @@ from .settings import say
 
 __all__ = ["EAR", "SEVEN_B", "SMALL", "Shape", "checkpoint", "tower_bytes"]
 
-EMBEDDED = Path(qwen_audio.__file__).parent / "embedded"
+EMBEDDED = Path(qwen_audio.__file__).parent / "models" / "embedded"
 AUDIO_ID, END_OF_TEXT_ID, EMBEDDED_VOCABULARY = 1096, 1093, 1104
 _COPIED = (
     "chat_template.jinja",
