@@ -204,7 +204,9 @@ def test_a_lens_is_saved(embedded: qa.AudioModel, tmp_path: Path) -> None:
         rows = list(csv.DictReader(opened))
     assert len(rows) == lens.entropy_bits.size
     assert rows[-1]["word_1"] == lens.words(-1, -1)[0][0]
-    assert float(rows[7]["probability of piano"]) >= 0
+    written = [float(row["probability of piano"]) for row in rows]  # positions × levels
+    expected = lens.followed_probabilities[:, :, 0].T.ravel()
+    np.testing.assert_allclose(written, expected, rtol=0, atol=5.1e-7)  # six decimals
     assert rows[0]["start_seconds"] == ""
     loaded = json.loads(lens.save(tmp_path / "lens.json").read_text(encoding="utf-8"))
     assert len(loaded["rows"]) == len(rows)
