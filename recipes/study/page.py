@@ -104,11 +104,11 @@ def _peaks(run: Mapping[str, Any]) -> str:
             target,
             f"{ear['tap']} {_between(ear)}",
             f"{lm['tap']} {_between(lm)}",
-            *(f"{mixes[name]:.2f}" for name in ("weighted ear", "weighted lm")),
+            *(f"{mixes[name]:.2f}" for name in ("weighted encoder", "weighted lm")),
         ]
 
     table = _table(
-        ["", "best of the ear", "best of projector and lm", "weighted ear", "weighted lm"],
+        ["", "best of the ear", "best of projector and lm", "weighted encoder", "weighted lm"],
         (line(target) for target in _targets(run)),
     )
     return f"{table}\n\n{_verdict(run)}"

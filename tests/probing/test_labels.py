@@ -1,4 +1,4 @@
-"""Labels: what is taken for what, and what is said of mistakes."""
+"""Reading labels: column types, groups, splits, class folders and errors."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ def changed(column: str, *values: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "rows"])
-def test_names_numbers_and_what_is_missing(tmp_path: Path, kind: str) -> None:
-    given: Any = [{**row, "source": str(tmp_path / row["source"])} for row in ROWS]
+def test_classes_quantities_and_missing_labels(tmp_path: Path, kind: str) -> None:
+    labels_input: Any = [{**row, "source": str(tmp_path / row["source"])} for row in ROWS]
     if kind == "csv":
-        given = write_manifest(tmp_path / "l.csv", ROWS)
+        labels_input = write_manifest(tmp_path / "l.csv", ROWS)
     elif kind == "jsonl":
-        given = tmp_path / "l.jsonl"
-        given.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
-    labels = read_labels(given)
+        labels_input = tmp_path / "l.jsonl"
+        labels_input.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    labels = read_labels(labels_input)
     assert [source.uri for source in labels.sources] == [
         str(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")
     ]
-    assert [(t.name, t.values, t.numeric, t.labelled) for t in labels.targets] == [
+    assert [(t.name, t.values, t.numeric, t.labelled_count) for t in labels.targets] == [
         ("genre", ("jazz", "folk", "jazz"), False, 3),
         ("bpm", (120.0, 98.5, 60.0), True, 3),
-        ("drums", ("1", "0", None), False, 2),  # two numbers are two classes
+        ("drums", ("1", "0", None), False, 2),  # two different numbers are two classes
     ]
     assert labels.groups == ("x", "x", "y")
     assert labels.splits == ("train", "train", "test")
-    part = labels.only([2, 0])
-    assert part.groups == ("y", "x")
-    assert part.targets[2].values == (None, "1")
+    subset = labels.subset([2, 0])
+    assert subset.groups == ("y", "x")
+    assert subset.targets[2].values == (None, "1")
 
 
-def test_columns_may_be_chosen() -> None:
+def test_selected_columns() -> None:
     labels = read_labels(ROWS, targets=["bpm", "split"], classes=["bpm"], group="genre")
     assert [(t.name, t.values, t.numeric) for t in labels.targets] == [
         ("bpm", ("120", "98.5", "60"), False),
         ("split", ("train", "train", "test"), False),
     ]
     assert labels.groups == ("jazz", "folk", "jazz")
-    alone = read_labels(without("group", "split"))
-    assert alone.groups == tuple(source.uri for source in alone.sources)
-    assert alone.splits is None
+    ungrouped = read_labels(without("group", "split"))
+    assert ungrouped.groups == tuple(source.uri for source in ungrouped.sources)
+    assert ungrouped.splits is None
 
 
 def test_a_folder_of_class_folders(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     assert (target.name, target.values) == ("class", ("cello", "cello", "oboe"))
     assert labels.skipped == (str(tmp_path / "oboe" / "notes.txt"),)
     (tmp_path / "stray.wav").touch()
-    with pytest.raises(OptionError, match=r"stray.wav lies in no class folder"):
+    with pytest.raises(OptionError, match=r"stray.wav is not in a class folder"):
         read_labels(tmp_path)
 
 
@@ -86,22 +86,22 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
         (changed("bpm", 120, float("inf"), 60), {}, "b.wav has the bpm inf"),
         (changed("genre", "jazz", None, "jazz"), {}, "genre is 'jazz' for every.*--target"),
         (changed("genre", None, None, None), {}, "no recording has a label 'genre'"),
-        (changed("group", "x", None, "y"), {}, "b.wav has no 'group': fill every row"),
+        (changed("group", "x", None, "y"), {}, "b.wav has no 'group': fill in"),
         (changed("source", "a.wav", "a.wav", "c.wav"), {}, "a.wav is named in rows 1 and 2"),
         (changed("source", "a.wav", "", "c.wav"), {}, "row 2 names no recording"),
         (ROWS, {"targets": ["tempo"]}, "no column 'tempo': there are genre, bpm"),
-        (ROWS, {"targets": ["bpm"], "classes": ["drums"]}, "'drums' is not among what is probed"),
-        (without("genre", "bpm", "drums"), {}, "no labels: give a column"),
+        (ROWS, {"targets": ["bpm"], "classes": ["drums"]}, "'drums' is not among the targets"),
+        (without("genre", "bpm", "drums"), {}, "no labels: add a column"),
         ([], {}, "no rows"),
-        ("nowhere.csv", {}, "nowhere.csv isn't there"),
-        (__file__, {}, "is no manifest: it ends in .csv"),
+        ("nowhere.csv", {}, "nowhere.csv doesn't exist"),
+        (__file__, {}, "is not a manifest: use .csv"),
     ],
 )
-def test_mistakes(rows: Any, options: dict[str, Any], message: str) -> None:
+def test_errors(rows: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         read_labels(rows, **options)
 
 
-def test_an_empty_folder_is_no_labels(tmp_path: Path) -> None:
+def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no class folders with audio"):
         read_labels(tmp_path)

@@ -19,7 +19,7 @@ def scores(poolings: list[str], probes: list[str]) -> pd.DataFrame:
     numbers = {"low": 0.6, "high": 0.8, "score": 0.7, "baseline": 0.5, "control": 0.5}
     rows = []
     for target, tap, pooling, probe in itertools.product(
-        ("genre", "bpm"), ("mel", "audio_tower", "weighted ear"), poolings, probes
+        ("genre", "bpm"), ("mel", "audio_tower", "weighted encoder"), poolings, probes
     ):
         kind = {"metric": "r2", "classes": 0} if target == "bpm" else {"metric": "accuracy"}
         rows.append(

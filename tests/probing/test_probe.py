@@ -1,8 +1,10 @@
-"""probe, end to end: scores, controls, the cache, failures, and transformers' numbers."""
+"""probe end to end: scores, controls, the cache, failures, and equality with transformers."""
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import soundfile
 
 import qwen_audio as qa
 from labelled import RATE, write_manifest, write_tones
+from qwen_audio.audio.source import Source
+from qwen_audio.probing.features import FeatureSpec, plan_features
 from qwen_audio.probing.labels import read_labels
-from qwen_audio.probing.probes import Features
-from qwen_audio.probing.readouts import Readout, plan_readouts
+from qwen_audio.probing.probes import FeatureMatrix
 from qwen_audio.probing.scoring import score_all
 from qwen_audio.probing.tasks import make_task
 from recordings import write_broken_files
@@ -44,8 +47,8 @@ def test_a_row_for_each_target_tap_pooling_span_and_probe(
     }
     scores = qa.probe(tones / "labels.csv", model, **options)
     mean, last = 5, 2
-    mixes = 1 + 2  # the ear; the language model, over audio and at the last position
-    assert len(scores) == 3 * ((mean + last) * 2 + mixes)
+    sums = 1 + 2  # encoder; language model, over audio and at the last position
+    assert len(scores) == 3 * ((mean + last) * 2 + sums)
     assert not scores.duplicated(["target", "tap", "span", "pooling", "probe"]).any()
     pitch = scores[(scores.target == "pitch") & (scores.probe == "logistic")]
     assert pitch[pitch.tap == "encoder.1"].score.item() > 0.9
@@ -58,7 +61,7 @@ def test_a_row_for_each_target_tap_pooling_span_and_probe(
     assert scores.at_chance.all()
     assert (scores.low <= scores.score).all()
     assert (scores.recordings == 24).all()
-    (weights,) = pitch[pitch.tap == "weighted ear"].weights
+    (weights,) = pitch[pitch.tap == "weighted encoder"].weights
     assert list(weights) == ["encoder.1", "audio_tower"]
     assert sum(weights.values()) == pytest.approx(1)
     assert scores.attrs["about"]["model"] == "embedded"
@@ -66,56 +69,61 @@ def test_a_row_for_each_target_tap_pooling_span_and_probe(
 
     files = sorted((tmp_path / "cache").iterdir())
     again = qa.probe(tones / "labels.csv", model, **options)
-    assert sorted((tmp_path / "cache").iterdir()) == files  # nothing was heard again
+    assert sorted((tmp_path / "cache").iterdir()) == files  # nothing was encoded again
     assert again.drop(columns="weights").equals(scores.drop(columns="weights"))
     options["taps"] = ["mel", "encoder.2"]
     options["spans"] = ["audio"]
     qa.probe(tones / "labels.csv", model, targets=["pitch"], **options)
     (new,) = set((tmp_path / "cache").iterdir()) - set(files)
-    assert new.stat().st_size < 24 * 384 * 4 + 20_000  # of one tap alone
+    assert new.stat().st_size < 24 * 384 * 4 + 20_000  # of encoder.2 only
 
 
-def test_scores_are_those_of_transformers_hidden_states(tones: Path, checkpoint: Path) -> None:
+def test_scores_from_transformers_hidden_states_are_equal(tones: Path, checkpoint: Path) -> None:
     labels = read_labels(tones / "labels.csv", targets=["pitch", "level"])
     model, reference = qa.load(checkpoint, dtype="float32", device="cpu"), Reference(checkpoint)
-    theirs = [
+    hidden_states = [
         reference.taps(soundfile.read(source.uri, dtype="float32")[0]) for source in labels.sources
     ]
-    readouts = list(plan_readouts(model))
+    features = list(plan_features(model))
     tasks = [make_task(t, labels.groups, None, None, 4, 0) for t in labels.targets]
 
-    def load(readout: Readout) -> Features:
-        rows = [taps[str(readout.tap)] for taps in theirs]
-        if readout.tap.in_language_model:  # the prompt around the audio is the same for all
-            tokens = [len(taps["projector"]) for taps in theirs]
+    def load(feature: FeatureSpec) -> FeatureMatrix:
+        rows = [taps[str(feature.tap)] for taps in hidden_states]
+        if feature.tap.in_language_model:  # the prompt around the audio is the same for all
+            tokens = [len(taps["projector"]) for taps in hidden_states]
             rows = [r[1 : 1 + n] for r, n in zip(rows, tokens, strict=True)]
         return np.stack([r.astype(np.float64).mean(0) for r in rows]).astype(np.float32)
 
-    expected = {(s.target, s.tap, s.probe): s for s in score_all(tasks, readouts, load)}
+    expected = {(s.target, s.tap, s.probe): s for s in score_all(tasks, features, load)}
     ours = qa.probe(tones / "labels.csv", model, targets=["pitch", "level"], folds=4)
     assert len(ours) == len(expected)
     for row in ours.itertuples():
-        # R² has all the digits of the least squares that it comes from, and rounding is in them.
-        near = 1e-6
-        same = expected[row.target, row.tap, row.probe]
-        assert row.score == pytest.approx(same.score, abs=near), (row.target, row.tap, row.probe)
+        # R² isn't quantised as accuracy is, so rounding shows in it.
+        reference_score = expected[row.target, row.tap, row.probe]
+        assert row.score == pytest.approx(reference_score.score, abs=1e-6), (
+            row.target,
+            row.tap,
+            row.probe,
+        )
 
 
-def test_a_control_that_knows_the_labels_is_found_out(tones: Path, model: qa.AudioModel) -> None:
+def test_a_control_with_unshuffled_labels_is_not_at_chance(
+    tones: Path, model: qa.AudioModel
+) -> None:
     labels = read_labels(tones / "labels.csv", targets=["pitch"])
     random = np.random.default_rng(0)
     codes = np.unique([str(v) for v in labels.targets[0].values], return_inverse=True)[1]
-    known = (np.eye(3)[codes] + 0.1 * random.standard_normal((24, 3))).astype(np.float32)
-    readouts = list(plan_readouts(model, ["mel"]))
-    for shuffle, honest in ((lambda answers, _seed: answers, False), (None, True)):
-        given = {} if shuffle is None else {"shuffle": shuffle}
-        task = make_task(labels.targets[0], labels.groups, None, None, 4, 0, **given)
-        for score in score_all([task], readouts, lambda _: known):
+    vectors = (np.eye(3)[codes] + 0.1 * random.standard_normal((24, 3))).astype(np.float32)
+    features = list(plan_features(model, ["mel"]))
+    for shuffle, at_chance in ((lambda y, _seed: y, False), (None, True)):
+        options = {} if shuffle is None else {"shuffle": shuffle}
+        task = make_task(labels.targets[0], labels.groups, None, None, 4, 0, **options)
+        for score in score_all([task], features, lambda _: vectors):
             assert score.score > 0.9
-            assert score.at_chance is honest
+            assert score.at_chance is at_chance
 
 
-def test_repeated_recordings_stay_together_and_missing_labels_are_told(
+def test_repeated_recordings_share_a_fold_and_missing_labels_are_noted(
     tones: Path, model: qa.AudioModel, tmp_path: Path
 ) -> None:
     rows = write_tones(tmp_path, 12)
@@ -131,14 +139,14 @@ def test_repeated_recordings_stay_together_and_missing_labels_are_told(
     assert (scores.groups == 6).all()
 
 
-def test_what_cannot_be_heard_raises_or_is_left_out(model: qa.AudioModel, tmp_path: Path) -> None:
-    bad = write_broken_files(tmp_path)
+def test_undecodable_files_raise_or_are_left_out(model: qa.AudioModel, tmp_path: Path) -> None:
+    broken = write_broken_files(tmp_path)
     rows = [{**row, "source": str(tmp_path / row["source"])} for row in write_tones(tmp_path, 12)]
-    rows += [{"source": str(path), "pitch": "low", "level": -3.0, "bright": 1} for path in bad]
+    rows += [{"source": str(path), "pitch": "low", "level": -3.0, "bright": 1} for path in broken]
     options: dict[str, Any] = {"taps": ["mel"], "folds": 2, "targets": ["pitch"]}
     scores = qa.probe(rows, model, errors="leave_out", **options)
     assert (scores.recordings == 12).all()
-    assert set(scores.attrs["failures"]) == {str(path) for path in bad}
+    assert set(scores.attrs["failures"]) == {str(path) for path in broken}
     with pytest.raises(qa.AudioError):
         qa.probe(rows, model, **options)
     rows[12]["source"] = str(tmp_path / "gone.wav")
@@ -146,7 +154,7 @@ def test_what_cannot_be_heard_raises_or_is_left_out(model: qa.AudioModel, tmp_pa
         qa.probe(rows[:13], model, **options)
 
 
-def test_splits_that_were_given(tones: Path, model: qa.AudioModel, tmp_path: Path) -> None:
+def test_given_splits(tones: Path, model: qa.AudioModel, tmp_path: Path) -> None:
     rows = [
         {**row, "source": str(tones / row["source"]), "split": "test" if k > 15 else "train"}
         for k, row in enumerate(write_tones(tmp_path, 24))
@@ -154,8 +162,39 @@ def test_splits_that_were_given(tones: Path, model: qa.AudioModel, tmp_path: Pat
     scores = qa.probe(rows, model, taps=["encoder.1"], targets=["pitch"])
     assert (scores.folds == 1).all()
     assert (scores.control_low < scores.control).all()
-    with pytest.raises(qa.OptionError, match="beside given splits"):
+    with pytest.raises(qa.OptionError, match="and given splits exclude each other"):
         qa.probe(rows, model, taps=["mel"], targets=["pitch"], folds=3)
+
+
+def test_local_files_are_hashed_once_and_decoded_once(
+    model: qa.AudioModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: Counter[str] = Counter()
+    decoded: Counter[str] = Counter()
+    audio_input_and_hash = Source.audio_input_and_hash
+
+    def counted_hash(source: Source) -> Any:
+        hashed[source.uri] += 1
+        return audio_input_and_hash(source)
+
+    def counted_load(value: Any, **options: Any) -> Any:
+        decoded[value() if callable(value) else value] += 1
+        return qa.load_waveform(value, **options)
+
+    monkeypatch.setattr(Source, "audio_input_and_hash", counted_hash)
+    monkeypatch.setattr("qwen_audio.inference.batching.load_waveform", counted_load)
+    rows = write_tones(tmp_path, 12)
+    rows.append({**rows[0], "source": "copy.wav"})
+    shutil.copy(tmp_path / "00.wav", tmp_path / "copy.wav")
+    manifest = write_manifest(tmp_path / "labels.csv", rows)
+    options: dict[str, Any] = {"taps": ["mel"], "folds": 2, "cache": tmp_path / "cache"}
+    qa.probe(manifest, model, targets=["pitch"], **options)
+    paths = [str(tmp_path / row["source"]) for row in rows]
+    assert hashed == dict.fromkeys(paths, 1)
+    assert decoded == dict.fromkeys(paths[:-1], 1)  # the copy's vectors are those of its content
+    qa.probe(manifest, model, targets=["bright"], **options)
+    assert hashed == dict.fromkeys(paths, 2)
+    assert decoded.total() == 12
 
 
 @pytest.mark.parametrize(
@@ -171,7 +210,7 @@ def test_splits_that_were_given(tones: Path, model: qa.AudioModel, tmp_path: Pat
         ({"seed": 2**32}, "use a whole number from 0"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_heard(
+def test_option_errors_come_before_any_encoding(
     tones: Path, model: qa.AudioModel, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((qa.OptionError, TypeError), match=message):
@@ -179,7 +218,7 @@ def test_mistakes_are_said_before_anything_is_heard(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_missing_extra_is_an_error_that_names_it(
+def test_a_missing_extra_is_named(
     tones: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
@@ -188,4 +227,4 @@ def test_a_missing_extra_is_an_error_that_names_it(
 
 
 def test_rate_of_the_tones() -> None:
-    assert RATE == 16_000  # what the reference is given is not resampled
+    assert RATE == 16_000  # the reference doesn't resample

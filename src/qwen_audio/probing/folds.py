@@ -1,4 +1,4 @@
-"""Folds: what is trained on and what is tested, whole groups at a time; intervals; chance."""
+"""Cross-validation folds that keep groups of recordings together."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from qwen_audio.errors import OptionError
 
 from .labels import Target
 
-__all__ = ["Fold", "joined_groups", "make_folds"]
+__all__ = ["Fold", "make_folds", "merge_groups"]
 
-_HALVES = {"train", "test"}
+_TRAIN_TEST = {"train", "test"}
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Indices of the recordings to train on, and of those to test."""
+    """Indices of the training recordings and of the test recordings."""
 
     train: Int64[np.ndarray, "train"]
     test: Int64[np.ndarray, "test"]
 
 
-def joined_groups(groups: Sequence[str], contents: Sequence[str]) -> list[str]:
-    """The groups, those joined into one that hold recordings of the same content."""
-    parent: dict[str, str] = {}
+def merge_groups(groups: Sequence[str], contents: Sequence[str]) -> list[str]:
+    """The group of each recording, after merging groups that share a recording's content."""
+    parent: dict[str, str] = {}  # union-find
 
     def root(group: str) -> str:
         while (above := parent.get(group, group)) != group:
             group = above
         return group
 
-    first: dict[str, str] = {}
+    group_of_content: dict[str, str] = {}
     for group, content in zip(groups, contents, strict=True):
-        a, b = root(group), root(first.setdefault(content, group))
+        a, b = root(group), root(group_of_content.setdefault(content, group))
         parent[max(a, b)] = min(a, b)
     return [root(group) for group in groups]
 
@@ -50,10 +50,13 @@ def make_folds(
     folds: int | None,
     seed: int,
 ) -> list[Fold]:
-    """Train and test sets of the recordings, all of which have the label.
+    """Divide recordings, all of which have the label, into folds.
 
-    Given splits "train" and "test" are one fold; other names are folds, each tested once. Else
-    groups are divided at random, classes as evenly as groups allow.
+    Splits named "train" and "test" are one fold; any other names are folds, each tested once.
+    Without splits, groups are divided at random, stratified by class as far as groups allow.
+
+    Args:
+        folds: number of folds without splits; 5 by default.
 
     Raises:
         OptionError: if there are too few recordings, groups or splits, or `folds` beside splits.
@@ -61,19 +64,19 @@ def make_folds(
     if splits is not None:
         if folds is not None:
             raise OptionError(
-                f"folds={folds} beside given splits: leave one out, or name the column `split` "
-                "something else"
+                f"folds={folds} and given splits exclude each other: omit one, or rename the "
+                "column `split`"
             )
-        result = list(_given(target.name, np.array(splits)))
+        result = list(_given_folds(target.name, np.array(splits)))
     else:
-        result = _divided(target, np.array(groups), 5 if folds is None else folds, seed)
+        result = _random_folds(target, np.array(groups), 5 if folds is None else folds, seed)
     values = np.array(target.values)
     for fold in result:
         needed = "different values" if target.numeric else "classes"
         if len(set(values[fold.train])) < 2:
             raise OptionError(
-                f"{target.name}: fewer than two {needed} are left to train on: add recordings to "
-                "what is trained on, or divide them otherwise"
+                f"{target.name}: fewer than two {needed} are left to train on: add training "
+                "recordings, or split them differently"
             )
         if target.numeric and len(set(values[fold.test])) < 2:
             raise OptionError(
@@ -83,43 +86,45 @@ def make_folds(
     return result
 
 
-def _given(name: str, splits: np.ndarray) -> Iterable[Fold]:
-    found = set(splits.tolist())
-    if found & _HALVES and found != _HALVES:
+def _given_folds(name: str, splits: np.ndarray) -> Iterable[Fold]:
+    names = set(splits.tolist())
+    if names & _TRAIN_TEST and names != _TRAIN_TEST:
         raise OptionError(
-            f"{name}: splits are {', '.join(sorted(found))}: use train and test alone (take what "
-            "you keep for validation out, or let it train), or names of folds"
+            f"{name}: splits are {', '.join(sorted(names))}: use only train and test (drop "
+            "validation rows, or add them to train), or names of folds"
         )
-    if len(found) < 2:
-        raise OptionError(f"{name}: all splits are {found.pop()!r}: at least two are needed")
-    for test in ["test"] if found == _HALVES else sorted(found):
+    if len(names) < 2:
+        raise OptionError(f"{name}: all splits are {names.pop()!r}: use at least two")
+    for test in ["test"] if names == _TRAIN_TEST else sorted(names):
         yield Fold(np.flatnonzero(splits != test), np.flatnonzero(splits == test))
 
 
-def _divided(target: Target, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
+def _random_folds(target: Target, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise OptionError(f"folds={folds!r}: use 2 or more")
     values = np.array(target.values)
-    least: list[tuple[int, str]] = [(len(set(groups)), "")]
+    group_counts: list[tuple[int, str]] = [(len(set(groups)), "")]
     if not target.numeric:
         pairs = set(zip(values.tolist(), groups.tolist(), strict=True))
-        of_class = Counter(value for value, _ in pairs)
-        least += [(count, str(value)) for value, count in of_class.items()]
-    count, value = min(least)
+        by_class = Counter(value for value, _ in pairs)
+        group_counts += [(count, str(value)) for value, count in by_class.items()]
+    count, value = min(group_counts)
     if count < folds:
-        clips = int(np.sum(values == value)) if value else len(values)
-        what = f"{value!r} of {target.name}" if value else target.name
-        ways = ["give more recordings", *["leave those cells empty"] * bool(value)]
-        ways += [f"use folds={count}"] * (count > 1)
+        recordings = int(np.sum(values == value)) if value else len(values)
+        subject = f"{value!r} of {target.name}" if value else target.name
+        remedies = ["add recordings", *["leave those cells empty"] * bool(value)]
+        remedies += [f"use folds={count}"] * (count > 1)
         raise OptionError(
-            f"{what} has {clips} recording{'s' * (clips != 1)} in {count} "
-            f"group{'s' * (count != 1)}, fewer than the {folds} folds: {', '.join(ways)}, or probe "
-            "other columns (targets, --target)"
+            f"{subject} has {recordings} recording{'s' * (recordings != 1)} in {count} "
+            f"group{'s' * (count != 1)}, fewer than the {folds} folds: {', '.join(remedies)}, or "
+            "probe other columns (targets, --target)"
         )
-    divide = GroupKFold if target.numeric else StratifiedGroupKFold
+    splitter = GroupKFold if target.numeric else StratifiedGroupKFold
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # classes of few groups: counted above
-        parts = divide(folds, shuffle=True, random_state=seed).split(values, values, groups)
-        return [Fold(np.asarray(train), np.asarray(test)) for train, test in parts]
+        warnings.simplefilter("ignore", UserWarning)  # of classes with few groups: checked above
+        pairs_of_indices = splitter(folds, shuffle=True, random_state=seed).split(
+            values, values, groups
+        )
+        return [Fold(np.asarray(train), np.asarray(test)) for train, test in pairs_of_indices]

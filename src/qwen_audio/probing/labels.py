@@ -1,4 +1,4 @@
-"""Labels: which recordings, what is true of each, and which of them belong together; checked."""
+"""Labelled recordings from manifests, class folders or rows: targets, groups and splits."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_listing import AUDIO_SUFFIX
 from qwen_audio.errors import OptionError
 
-__all__ = ["LabelRows", "Labels", "Target", "read_labels"]
+__all__ = ["LabelledDataset", "LabelsInput", "Target", "read_labels"]
 
 GROUP, SPLIT, CLASS = "group", "split", "class"
-"""Columns that are taken for what they are called, and the one that class folders make."""
+"""Default columns of groups and splits; target name of class folders."""
 
-_KINDS = ("numbers", "true or false", "names")
+_VALUE_TYPES = ("numbers", "true or false", "names")
 
-LabelRows = str | Path | Iterable[Mapping[str, ColumnValue]]
+LabelsInput = str | Path | Iterable[Mapping[str, ColumnValue]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be read off.
+    """One column of labels to predict.
 
     Attributes:
-        values: one a recording; None where it has no such label. Text, or numbers if `numeric`.
-        numeric: a quantity, to be estimated, rather than classes, to be told apart.
+        values: one a recording: text for classes, numbers for a quantity, None without a label.
+        numeric: whether it is a quantity (regression) rather than classes (classification).
     """
 
     name: str
@@ -36,19 +36,19 @@ class Target:
     numeric: bool
 
     @property
-    def labelled(self) -> int:
-        """How many recordings have this label."""
+    def labelled_count(self) -> int:
+        """Number of recordings with this label."""
         return sum(value is not None for value in self.values)
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Recordings and what is true of them.
+class LabelledDataset:
+    """Recordings with their targets, groups and splits.
 
     Attributes:
-        groups: recordings of one group are never both trained on and tested.
-        splits: train or test, or the name of a fold, for each recording; None: not given.
-        skipped: files among the recordings that are not audio.
+        groups: one a recording; a group is never both trained on and tested.
+        splits: "train" or "test", or the name of a fold, for each recording; None if not given.
+        skipped: files in class folders that are not audio.
     """
 
     sources: tuple[Source, ...]
@@ -57,14 +57,14 @@ class Labels:
     targets: tuple[Target, ...]
     skipped: tuple[str, ...] = ()
 
-    def only(self, kept: Sequence[int]) -> Labels:
-        """The same of some of the recordings."""
-        return Labels(
-            tuple(self.sources[k] for k in kept),
-            tuple(self.groups[k] for k in kept),
-            self.splits and tuple(self.splits[k] for k in kept),
+    def subset(self, indices: Sequence[int]) -> LabelledDataset:
+        """Some of the recordings, by their indices."""
+        return LabelledDataset(
+            tuple(self.sources[k] for k in indices),
+            tuple(self.groups[k] for k in indices),
+            self.splits and tuple(self.splits[k] for k in indices),
             tuple(
-                Target(target.name, tuple(target.values[k] for k in kept), target.numeric)
+                Target(target.name, tuple(target.values[k] for k in indices), target.numeric)
                 for target in self.targets
             ),
             self.skipped,
@@ -72,30 +72,30 @@ class Labels:
 
 
 def read_labels(
-    labels: LabelRows,
+    labels: LabelsInput,
     *,
     targets: Sequence[str] | None = None,
     classes: Sequence[str] = (),
     group: str | None = None,
     split: str | None = None,
-) -> Labels:
-    """From a manifest, a folder of one folder a class, or rows.
+) -> LabelledDataset:
+    """Read a manifest, a folder with one folder a class, or rows.
 
     Args:
-        labels: a .csv, .tsv or .jsonl, or rows, with a column `source` (or as `sources` names it);
-            or a folder, each of whose folders is a class, in the target "class".
-        targets: columns to read off; by default all but the group's and the split's.
-        classes: columns whose numbers are names. Of the others those that hold numbers, more than
-            two different ones, are quantities.
-        group: a column; by default "group", or else each recording is its own.
+        labels: a .csv, .tsv or .jsonl file, or rows, with a column `source` (or another that names
+            recordings in manifests); or a folder whose folders are the classes of a target "class".
+        targets: columns to predict; by default all but the group's and the split's.
+        classes: columns whose numbers are class names. Any other column with more than two
+            different numbers is a quantity.
+        group: a column; by default "group" if there is one, else each recording is its own group.
         split: a column; by default "split" if there is one.
 
     Raises:
-        OptionError: for what is no manifest, and for labels that can't be learnt from: missing,
-            mixed in type, or not finite.
+        OptionError: for anything else, and for labels that can't be learnt: none, of mixed types,
+            all equal, or not finite.
     """
     sources, skipped = _sources(labels)
-    _check_each_once(sources)
+    _check_unique(sources)
     columns = list(dict.fromkeys(name for source in sources for name in source.extra))
     for name in (group, split, *(targets or ()), *classes):
         if name is not None and name not in columns:
@@ -104,19 +104,19 @@ def read_labels(
     split = split or (SPLIT if SPLIT in columns else None)
     names = list(dict.fromkeys(targets or [c for c in columns if c not in (group, split)]))
     if unused := [name for name in classes if name not in names]:
-        raise OptionError(f"classes={unused[0]!r} is not among what is probed: {', '.join(names)}")
+        raise OptionError(f"classes={unused[0]!r} is not among the targets: {', '.join(names)}")
     if not names:
-        raise OptionError("no labels: give a column beside the one that names the recordings")
-    return Labels(
+        raise OptionError("no labels: add a column beside the one that names the recordings")
+    return LabelledDataset(
         tuple(sources),
-        tuple(_texts(sources, group) if group else (source.uri for source in sources)),
-        tuple(_texts(sources, split)) if split else None,
+        tuple(_text_column(sources, group) if group else (source.uri for source in sources)),
+        tuple(_text_column(sources, split)) if split else None,
         tuple(_target(name, sources, name in classes) for name in names),
         tuple(skipped),
     )
 
 
-def _sources(labels: LabelRows) -> tuple[list[Source], list[str]]:
+def _sources(labels: LabelsInput) -> tuple[list[Source], list[str]]:
     if not isinstance(labels, str | Path):
         if isinstance(labels, Mapping) or not isinstance(labels, Iterable):
             raise OptionError(
@@ -128,15 +128,15 @@ def _sources(labels: LabelRows) -> tuple[list[Source], list[str]]:
             for number, row in enumerate(labels, start=1)
         ]
         if not rows:
-            raise OptionError("no rows: expected one a recording")
+            raise OptionError("no rows: give one row a recording")
         return rows, []
     path = Path(labels)
     if path.is_dir():
         return _class_folders(path)
     if not path.is_file():
-        raise OptionError(f"{path} isn't there: give a manifest or a folder of class folders")
+        raise OptionError(f"{path} doesn't exist: give a manifest or a folder of class folders")
     if path.suffix.lower() not in MANIFEST_SUFFIXES:
-        raise OptionError(f"{path} is no manifest: it ends in {', '.join(MANIFEST_SUFFIXES)}")
+        raise OptionError(f"{path} is not a manifest: use {', '.join(MANIFEST_SUFFIXES)}")
     return list(read_manifest(path)), []
 
 
@@ -145,38 +145,42 @@ def _class_folders(folder: Path) -> tuple[list[Source], list[str]]:
     for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         parts = path.relative_to(folder).parts
         if any(part.startswith(".") for part in parts):
-            continue  # what a system keeps for itself
+            continue  # hidden files and folders
         if not AUDIO_SUFFIX.fullmatch(path.suffix):
             skipped.append(str(path))
         elif len(parts) == 1:
-            raise OptionError(f"{path} lies in no class folder: expected {folder}/CLASS/{parts[0]}")
+            raise OptionError(
+                f"{path} is not in a class folder: move it to {folder}/CLASS/{parts[0]}"
+            )
         else:
             sources.append(Source.from_path(path, {CLASS: parts[0]}))
     if not sources:
-        raise OptionError(f"{folder} holds no class folders with audio, and is no manifest")
+        raise OptionError(
+            f"{folder} has no class folders with audio: give one folder a class, or a manifest"
+        )
     return sources, skipped
 
 
-def _check_each_once(sources: Sequence[Source]) -> None:
+def _check_unique(sources: Sequence[Source]) -> None:
     seen: dict[str, int] = {}
     for number, source in enumerate(sources, start=1):
         if source.uri in seen:
             raise OptionError(
                 f"{source.uri} is named in rows {seen[source.uri]} and {number}: give one row a "
-                "recording (cut it, to label its parts)"
+                "recording (to label parts of it, cut it into files)"
             )
         seen[source.uri] = number
 
 
-def _texts(sources: Sequence[Source], column: str) -> Iterable[str]:
+def _text_column(sources: Sequence[Source], column: str) -> Iterable[str]:
     for source in sources:
         value = source.extra.get(column)
         if value is None or value == "":
-            raise OptionError(f"{source.uri} has no {column!r}: fill every row of that column")
+            raise OptionError(f"{source.uri} has no {column!r}: fill in that column in every row")
         yield str(value)
 
 
-def _target(name: str, sources: Sequence[Source], named: bool) -> Target:
+def _target(name: str, sources: Sequence[Source], as_classes: bool) -> Target:
     values: list[ColumnValue] = []
     for source in sources:
         value = source.extra.get(name)
@@ -189,25 +193,27 @@ def _target(name: str, sources: Sequence[Source], named: bool) -> Target:
     known = [value for value in values if value is not None]
     if not known:
         raise OptionError(f"no recording has a label {name!r}")
-    first = {_kind(value): value for value in reversed(known)}
-    if len(first) > 1 and not named:
-        mixed = " and ".join(f"{kind} ({first[kind]!r})" for kind in _KINDS if kind in first)
+    examples = {_value_type(value): value for value in reversed(known)}
+    if len(examples) > 1 and not as_classes:
+        mixed = " and ".join(
+            f"{kind} ({examples[kind]!r})" for kind in _VALUE_TYPES if kind in examples
+        )
         raise OptionError(
-            f"{name} mixes {mixed}: make them one kind, "
-            f"or have all taken for names with classes=[{name!r}] (--classes {name})"
+            f"{name} mixes {mixed}: use one type, "
+            f"or treat all values as class names with classes=[{name!r}] (--classes {name})"
         )
     distinct = set(known)
     if len(distinct) == 1:
         raise OptionError(
-            f"{name} is {str(known[0])!r} for every recording, which leaves nothing to tell apart: "
-            "add recordings of another, or probe other columns (targets, --target)"
+            f"{name} is {str(known[0])!r} for every recording, so there is nothing to predict: "
+            "add recordings with other values, or probe other columns (targets, --target)"
         )
-    if "numbers" in first and len(distinct) > 2 and not named:
+    if "numbers" in examples and len(distinct) > 2 and not as_classes:
         return Target(name, tuple(None if v is None else float(v) for v in values), True)
     return Target(name, tuple(None if v is None else str(v) for v in values), False)
 
 
-def _kind(value: ColumnValue) -> str:
+def _value_type(value: ColumnValue) -> str:
     if isinstance(value, bool):
         return "true or false"
     return "numbers" if isinstance(value, int | float) else "names"

@@ -1,4 +1,4 @@
-"""probe: which tap holds what? Labels and recordings → a table of scores."""
+"""probe: cross-validated scores of linear probes from every tap to labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from qwen_audio.api.model import AudioModel, load
 from qwen_audio.api.spec import EmbeddingSpec
@@ -16,13 +16,13 @@ from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, MissingExtraError, OptionError
 from qwen_audio.models.tap import Tap
 
-from .folds import joined_groups
-from .labels import LabelRows, Labels, read_labels
+from .embedding_cache import EmbeddingCache
+from .features import FeatureSpec, extract_features, plan_features
+from .folds import merge_groups
+from .labels import LabelledDataset, LabelsInput, read_labels
 from .probes import PROBES
-from .readouts import Readout, plan_readouts, read_out
 from .scoring import score_all
 from .tasks import Task, make_task
-from .vector_cache import VectorCache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "probe"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done ("hearing", "probing"), how much is done, and of how much."""
+"""Called with the stage ("encoding", "probing"), the number of items done, and the total."""
 
 
 def probe(
-    labels: LabelRows,
+    labels: LabelsInput,
     model: AudioModel | None = None,
     *,
     targets: Sequence[str] | None = None,
@@ -54,36 +54,38 @@ def probe(
     errors: Literal["raise", "leave_out"] = "raise",
     on_progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """How well labels can be read off each tap, with controls.
+    """Score how well labels can be predicted from each tap, with baselines and controls.
 
-    Every recording is heard once, in one pass for all taps; probes are trained and tested on
+    Every recording is encoded once, in one pass for all taps. Probes are trained and tested on
     different recordings.
 
     Args:
-        labels: a manifest with a column `source` and columns of labels; a folder of one folder a
+        labels: a manifest with a column `source` and columns of labels; a folder with one folder a
             class; or rows, such as [{"source": "a.wav", "genre": "jazz"}, …].
         model: by default the embedded checkpoint.
-        targets: columns to probe; all by default.
-        classes: columns whose numbers are names. Others with more than two different numbers are
-            quantities.
+        targets: columns to predict; all by default.
+        classes: columns whose numbers are class names. Any other column with more than two
+            different numbers is a quantity.
         taps: all by default.
         poolings: "mean", "max", "mean+std", "last".
         spans: "audio"; at taps in the language model also "prompt", "last", "all".
         probes: "logistic" (classes), "ridge" (quantities), "knn"; by default all that apply.
         prompt: for taps in the language model.
-        group: a column: recordings that share its value (and those of the same content) are never
-            both trained on and tested. By default "group", if there is one.
-        split: a column of train and test, or names of folds. By default "split", if there is one.
-        folds: of cross-validation, where there are no splits; 5 by default.
-        seed: of folds and shuffles.
-        cache: a folder in which vectors are kept, so that other labels of the same recordings
-            take seconds.
+        group: a column: recordings that share its value (or their content) are never both trained
+            on and tested. By default "group" if there is one.
+        split: a column of "train" and "test", or of names of folds. By default "split" if there is
+            one.
+        folds: number of cross-validation folds without splits; 5 by default.
+        seed: of folds and shuffled labels.
+        cache: a folder for embeddings, so that probing other labels of the same recordings takes
+            seconds.
         errors: "leave_out" leaves out recordings that can't be decoded; their reasons are in the
             result's attrs["failures"].
+        on_progress: called with the stage, the number of items done and the total.
 
     Returns:
         One row a target, tap, span, pooling and probe; the columns are those of
-        `qwen_audio.probing.tasks.Score`. Its attrs hold "failures", "notes", and "about".
+        `qwen_audio.probing.tasks.ProbeScore`. Its attrs are "failures", "notes" and "about".
 
     Raises:
         AudioError: for a recording that can't be decoded.
@@ -100,11 +102,11 @@ def probe(
         raise OptionError(f"errors={errors!r}: use 'raise' or 'leave_out'")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise OptionError(f"seed={seed!r}: use a whole number from 0 to 2**32 - 1")
-    given = read_labels(labels, targets=targets, classes=classes, group=group, split=split)
+    dataset = read_labels(labels, targets=targets, classes=classes, group=group, split=split)
     if isinstance(probes, str) or not set(probes or PROBES) <= set(PROBES):
         raise OptionError(f"probes={probes!r}: use a list of {', '.join(PROBES)}")
     model = load() if model is None else model
-    readouts = plan_readouts(
+    features = plan_features(
         model,
         taps,
         poolings,
@@ -116,139 +118,147 @@ def probe(
 
     failures: dict[str, str] = {}
     contents: list[str] = []
-    for source in given.sources:
+    for source in dataset.sources:
         try:
-            contents.append(_content_of(source))
+            contents.append(_content_id(source))
         except AudioError as error:
             if errors == "raise":
                 raise
             failures[source.uri] = str(error)
             contents.append("")
-    heard = [k for k, content in enumerate(contents) if content]
+    usable = [k for k, content in enumerate(contents) if content]
 
-    def tasks_of(kept: Sequence[int]) -> tuple[list[Task], list[str]]:
-        return _tasks(given.only(kept), [contents[k] for k in kept], probes, folds, seed)
+    def make_tasks(indices: Sequence[int]) -> tuple[list[Task], list[str]]:
+        subset_contents = [contents[k] for k in indices]
+        return _make_tasks(dataset.subset(indices), subset_contents, probes, folds, seed)
 
-    tasks, notes = tasks_of(heard)  # what can't be learnt from is said before anything is heard
+    tasks, notes = make_tasks(usable)  # labels that can't be learnt raise before any encoding
     with ExitStack() as stack:
         if cache is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="qwen-audio-probe-"))
-        store = VectorCache(cache)
-        for k, reason in _hear(model, given, contents, heard, readouts, store, on_progress):
+        store = EmbeddingCache(cache)
+        for k, failure in _encode_missing(
+            model, dataset, contents, usable, features, store, on_progress
+        ):
             if errors == "raise":
-                raise reason
-            failures[given.sources[k].uri] = str(reason)
-        if not failures.keys().isdisjoint(given.sources[k].uri for k in heard):
-            heard = [k for k in heard if given.sources[k].uri not in failures]
-            tasks, notes = tasks_of(heard)
+                raise failure
+            failures[dataset.sources[k].uri] = str(failure)
+        if not failures.keys().isdisjoint(dataset.sources[k].uri for k in usable):
+            usable = [k for k in usable if dataset.sources[k].uri not in failures]
+            tasks, notes = make_tasks(usable)
         scores = score_all(
             tasks,
-            list(readouts),
-            lambda readout: store.vectors(readouts[readout], [contents[k] for k in heard]),
+            list(features),
+            lambda feature: store.vectors(features[feature], [contents[k] for k in usable]),
             on_progress and (lambda done, total: on_progress("probing", done, total)),
         )
     frame = pd.DataFrame([dataclasses.asdict(score) for score in scores])
     notes += [
-        f"control not at chance: {row.target} at {row.tap} ({row.pooling} over {row.span}, "
-        f"{row.probe}): {row.control:.3f} from shuffled labels, with a baseline of "
-        f"{row.baseline:.3f}: don't trust that score; look for recordings that repeat"
-        for row in scores
-        if not row.at_chance
+        f"control above chance: {score.target} at {score.tap} ({score.pooling} over {score.span}, "
+        f"{score.probe}): {score.control:.3f} on shuffled labels, baseline {score.baseline:.3f}: "
+        "don't trust this score; look for recordings that repeat"
+        for score in scores
+        if not score.at_chance
     ]
-    first = next(iter(readouts.values()))
+    spec = next(iter(features.values()))
     frame.attrs = {
         "failures": failures,
         "notes": notes,
         "about": {
-            "model": first.model,
-            "revision": first.revision,
-            "dtype": first.dtype,
-            "prompt": next((spec.prompt for spec in readouts.values() if spec.prompt), None),
-            "window_seconds": first.window_seconds,
-            "hop_seconds": first.hop_seconds,
-            "recordings": len(heard),
-            "skipped": list(given.skipped),
+            "model": spec.model,
+            "revision": spec.revision,
+            "dtype": spec.dtype,
+            "prompt": next((spec.prompt for spec in features.values() if spec.prompt), None),
+            "window_seconds": spec.window_seconds,
+            "hop_seconds": spec.hop_seconds,
+            "recordings": len(usable),
+            "skipped": list(dataset.skipped),
             "seed": seed,
         },
     }
     return frame
 
 
-def _content_of(source: Source) -> str:
-    """What tells a recording's content from others without decoding it."""
-    if not source.is_local:  # not fetched for this
-        size, changed = source.stat()
-        if changed:
-            return f"{source.uri} {size} {changed}"
+def _content_id(source: Source) -> str:
+    """An identity of a recording's content: a hash of the file; of a remote one its version.
+
+    A remote file is read for this only where its file system states no version.
+    """
+    if not source.is_local:
+        size, version = source.stat()
+        if version:
+            return f"{source.uri} {size} {version}"
     return source.audio_input_and_hash()[1]
 
 
-def _tasks(
-    labels: Labels,
+def _make_tasks(
+    dataset: LabelledDataset,
     contents: Sequence[str],
     probes: Sequence[str] | None,
     folds: int | None,
     seed: int,
 ) -> tuple[list[Task], list[str]]:
-    """Every target as a task, and what there is to know of it."""
-    if not labels.sources:
-        raise OptionError("none of the recordings can be heard: check their paths")
-    groups = joined_groups(labels.groups, contents)
+    """A task for every target, and notes for the user."""
+    if not dataset.sources:
+        raise OptionError("none of the recordings can be read: check their paths")
+    groups = merge_groups(dataset.groups, contents)
     tasks, notes = [], []
-    for target in labels.targets:
-        task = make_task(target, groups, labels.splits, probes, folds, seed)
+    for target in dataset.targets:
+        task = make_task(target, groups, dataset.splits, probes, folds, seed)
         if not task.probes:
             kind = "a quantity" if target.numeric else "classes"
             raise OptionError(
                 f"probes={list(probes or ())} don't apply to {target.name}, which is {kind}: "
-                f"{'ridge and knn' if target.numeric else 'logistic and knn'} do"
+                f"use {'ridge or knn' if target.numeric else 'logistic or knn'}"
             )
         tasks.append(task)
-        if target.labelled < len(labels.sources):
-            notes.append(f"{target.name}: {target.labelled} of {len(labels.sources)} have a label")
+        if target.labelled_count < len(dataset.sources):
+            notes.append(
+                f"{target.name}: {target.labelled_count} of {len(dataset.sources)} have a label"
+            )
     if repeated := len(contents) - len(set(contents)):
         notes.append(
             f"{repeated} recordings repeat others, and were kept in the same fold"
-            if labels.splits is None
+            if dataset.splits is None
             else f"{repeated} recordings repeat others: check that no split trains on what it tests"
         )
     return tasks, notes
 
 
-def _hear(
+def _encode_missing(
     model: AudioModel,
-    labels: Labels,
+    dataset: LabelledDataset,
     contents: Sequence[str],
-    wanted: Sequence[int],
-    readouts: dict[Readout, EmbeddingSpec],
-    store: VectorCache,
+    indices: Sequence[int],
+    features: dict[FeatureSpec, EmbeddingSpec],
+    cache: EmbeddingCache,
     on_progress: Progress | None,
 ) -> Iterator[tuple[int, AudioError]]:
     """Encode what the cache lacks; yields the recordings that can't be decoded."""
-    new: dict[str, int] = {}
-    lacking: dict[Readout, EmbeddingSpec] = {}
-    for k in wanted:
-        lacks = {r: spec for r, spec in readouts.items() if not store.has(spec, contents[k])}
-        lacking |= lacks
-        if lacks:
-            new.setdefault(contents[k], k)
+    first_with_content: dict[str, int] = {}
+    missing: set[FeatureSpec] = set()
+    for k in indices:
+        lacking = [f for f, spec in features.items() if not cache.has(spec, contents[k])]
+        missing.update(lacking)
+        if lacking:
+            first_with_content.setdefault(contents[k], k)
 
-    def opened(k: int) -> Callable[[], Any]:
-        return lambda: labels.sources[k].audio_input()
-
-    if not new:
+    if not first_with_content:
         return
-    ordered = {r: spec for r, spec in readouts.items() if r in lacking}
+    to_extract = {feature: spec for feature, spec in features.items() if feature in missing}
+    inputs = [dataset.sources[k].audio_input for k in first_with_content.values()]
     try:
-        results = read_out(model, [opened(k) for k in new.values()], ordered)
-        for done, (content, vectors) in enumerate(zip(new, results, strict=True), 1):
+        results = extract_features(model, inputs, to_extract)
+        for done, (content, vectors) in enumerate(
+            zip(first_with_content, results, strict=True), start=1
+        ):
             if isinstance(vectors, AudioError):
-                for same in wanted:
-                    if contents[same] == content:
-                        yield same, vectors
+                for k in indices:
+                    if contents[k] == content:
+                        yield k, vectors
             else:
-                store.add(content, {ordered[r]: vector for r, vector in vectors.items()})
+                cache.add(content, {to_extract[f]: vector for f, vector in vectors.items()})
             if on_progress:
-                on_progress("hearing", done, len(new))
+                on_progress("encoding", done, len(first_with_content))
     finally:
-        store.commit()
+        cache.commit()

@@ -1,4 +1,4 @@
-"""Probes: how well labels can be read off vectors, by simple models."""
+"""Linear and nearest-neighbour probes on pooled embeddings."""
 
 from __future__ import annotations
 
@@ -10,134 +10,143 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-from .linear import Logistic, principal_axes, ridge
+from .linear import LogisticModel, principal_axes, ridge
 
 __all__ = [
-    "CLASSES",
+    "CLASSIFIERS",
     "PROBES",
-    "QUANTITIES",
-    "Features",
+    "REGRESSORS",
+    "FeatureMatrix",
     "ProbeName",
     "Regularization",
-    "Targets",
+    "TargetArray",
     "TrainTestRows",
-    "choose_strength",
     "predict",
+    "select_regularization",
 ]
 
 ProbeName = Literal["logistic", "ridge", "knn"]
-CLASSES: tuple[ProbeName, ...] = ("logistic", "knn")
-QUANTITIES: tuple[ProbeName, ...] = ("ridge", "knn")
+CLASSIFIERS: tuple[ProbeName, ...] = ("logistic", "knn")
+REGRESSORS: tuple[ProbeName, ...] = ("ridge", "knn")
 PROBES: tuple[ProbeName, ...] = ("logistic", "ridge", "knn")
 
-_NEIGHBOURS = 10
+_NEIGHBORS = 10
 _STRENGTHS: dict[str, tuple[float, ...]] = {
-    "logistic": (1e-3, 1e-2, 1e-1, 1.0),  # C: the larger, the less is held back
-    "ridge": (1e-4, 1e-3, 1e-2, 1e-1),  # of the same meaning: 1 / alpha
+    "logistic": (1e-3, 1e-2, 1e-1, 1.0),  # C: the larger, the weaker the regularization
+    "ridge": (1e-4, 1e-3, 1e-2, 1e-1),  # 1 / alpha, of the same sense
 }
-_SHARE_TO_CHOOSE_WITH = 0.25
-_ROUNDING = 1e-4
-"""Numbers that differ by less, relative to their mean, differ by how they were computed."""
-_TO_CHOOSE = 1e-4
-"""Nearer than that a fit need not be to be compared."""
+_VALIDATION_FRACTION = 0.25
+_RELATIVE_ROUNDING = 1e-4
+"""A coordinate whose deviation is below this share of its mean is constant up to rounding."""
+_SELECTION_TOLERANCE = 1e-4
+"""Gradient tolerance of fits that are only compared with each other."""
 
-Features = Float32[np.ndarray, "_rows width"]
-Targets = Int64[np.ndarray, "_rows"] | Float[np.ndarray, "_rows"]
-Score = Callable[[Any, Any], float]
+FeatureMatrix = Float32[np.ndarray, "_rows width"]
+TargetArray = Int64[np.ndarray, "_rows"] | Float[np.ndarray, "_rows"]
+Metric = Callable[[Any, Any], float]
 
 
 @dataclass(frozen=True)
 class Regularization:
-    """How freely a probe may fit: chosen within what it trains on, and how well it did there."""
+    """Inverse regularization strength (C, or 1 / alpha) and its score on the validation groups."""
 
-    value: float
-    score: float = float("-inf")
+    strength: float
+    validation_score: float = float("-inf")
 
 
 @dataclass(frozen=True, eq=False)
 class TrainTestRows:
-    """Rows to train on and rows to test, as probes take them."""
+    """Train and test rows of one fold, standardised."""
 
     train: Float64[np.ndarray, "train width"]
     test: Float64[np.ndarray, "test width"]
 
     @classmethod
-    def of(cls, train: Features, test: Features) -> TrainTestRows:
-        """Both, shifted and scaled so that each number of training rows has mean 0, deviation 1.
+    def standardized(cls, train: FeatureMatrix, test: FeatureMatrix) -> TrainTestRows:
+        """Scale both by the mean and standard deviation of the training rows.
 
-        What differs among the training rows by no more than rounding may becomes 0.
+        Coordinates that vary among the training rows by no more than rounding become 0.
         """
         first, second = train.astype(np.float64), test.astype(np.float64)
-        mean, spread = first.mean(0), first.std(0)
-        still = spread <= _ROUNDING * np.abs(mean)
-        scale = np.where(still, 0, 1 / np.where(still, 1, spread))
+        mean, deviation = first.mean(0), first.std(0)
+        constant = deviation <= _RELATIVE_ROUNDING * np.abs(mean)
+        scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
         return cls((first - mean) * scale, (second - mean) * scale)
 
     @cached_property
-    def turned(self) -> tuple[Features, Features]:
-        """Both, along the training rows' principal axes."""
-        train, test = self.train.astype(np.float32), self.test.astype(np.float32)
-        axes = principal_axes(train)
-        return train @ axes, test @ axes
+    def principal_components(
+        self,
+    ) -> tuple[Float64[np.ndarray, "train rank"], Float64[np.ndarray, "test rank"]]:
+        """Both, projected onto the training rows' principal axes."""
+        axes = principal_axes(self.train)
+        return self.train @ axes, self.test @ axes
 
 
 def predict(
-    probe: ProbeName, sides: TrainTestRows, labels: Sequence[Targets], strength: float | None = None
-) -> list[Targets]:
-    """Train, and answer for the rows to test; once for each set of labels.
+    probe: ProbeName,
+    rows: TrainTestRows,
+    targets: Sequence[TargetArray],
+    strength: float | None = None,
+) -> list[TargetArray]:
+    """Train one model for each array of targets, and predict the test rows with it.
 
     Args:
-        labels: of the training rows: classes as whole numbers, else quantities.
-        strength: for "logistic" and "ridge"; see `choose_strength`.
+        targets: of the training rows: classes as integers, quantities as floats.
+        strength: for "logistic" and "ridge"; see `select_regularization`.
     """
     if probe == "logistic":
-        train, test = sides.turned
-        return [Logistic.fit(train, y, strength or 0.1).predict(test) for y in labels]
-    together = np.stack(labels, 1)
+        train, test = rows.principal_components
+        return [LogisticModel.fit(train, y, strength or 0.1).predict(test) for y in targets]
+    stacked = np.stack(targets, 1)
     if probe == "ridge":
-        (model,) = ridge(sides.train, together, [strength or 0.1])
-        return list(model.scores(sides.test))
-    return list(_neighbours(sides, together).T)
+        (model,) = ridge(rows.train, stacked, [strength or 0.1])
+        return list(model.decision(rows.test))
+    return list(_nearest_neighbors(rows, stacked).T)
 
 
-def choose_strength(
+def select_regularization(
     probe: ProbeName,
-    sides: TrainTestRows,
-    y: Targets,
+    rows: TrainTestRows,
+    y: TargetArray,
     groups: Int64[np.ndarray, "n"],
-    score: Score,
+    metric: Metric,
     seed: int,
 ) -> Regularization:
-    """The strength that does best on a quarter of the groups after training on the others."""
+    """The strength that scores best on a quarter of the groups after training on the others."""
     strengths = _STRENGTHS[probe]
-    held = _held_out(groups, seed)
-    if held.all() or not held.any() or len(set(y[~held].tolist())) < 2:
+    validation = _validation_rows(groups, seed)
+    if validation.all() or not validation.any() or len(set(y[~validation].tolist())) < 2:
         return Regularization(strengths[len(strengths) // 2])
-    answers: list[Targets] = []
+    predictions: list[TargetArray] = []
     if probe == "ridge":
-        rows = sides.train
-        answers = [
-            model.predict(rows[held]) for model in ridge(rows[~held], y[~held, None], strengths)
-        ]
+        x = rows.train
+        models = ridge(x[~validation], y[~validation, None], strengths)
+        predictions = [model.predict(x[validation]) for model in models]
     else:
-        rows, fitted = sides.turned[0], None
+        x, model = rows.principal_components[0], None
+        x_train, x_validation = x[~validation], x[validation]
         for strength in strengths:
-            fitted = Logistic.fit(rows[~held], y[~held], strength, fitted, _TO_CHOOSE)
-            answers.append(fitted.predict(rows[held]))
-    tried = [Regularization(s, score(y[held], a)) for s, a in zip(strengths, answers, strict=True)]
-    return max(tried, key=lambda one: one.score)
+            model = LogisticModel.fit(
+                x_train, y[~validation], strength, model, _SELECTION_TOLERANCE
+            )
+            predictions.append(model.predict(x_validation))
+    candidates = [
+        Regularization(strength, metric(y[validation], predicted))
+        for strength, predicted in zip(strengths, predictions, strict=True)
+    ]
+    return max(candidates, key=lambda candidate: candidate.validation_score)
 
 
-def _held_out(groups: Int64[np.ndarray, "n"], seed: int) -> Bool[np.ndarray, "n"]:
+def _validation_rows(groups: Int64[np.ndarray, "n"], seed: int) -> Bool[np.ndarray, "n"]:
     names = np.random.default_rng(seed).permutation(np.unique(groups))
-    return np.isin(groups, names[: round(_SHARE_TO_CHOOSE_WITH * len(names))])
+    return np.isin(groups, names[: round(_VALIDATION_FRACTION * len(names))])
 
 
-def _neighbours(sides: TrainTestRows, labels: np.ndarray) -> np.ndarray:
+def _nearest_neighbors(rows: TrainTestRows, y: np.ndarray) -> np.ndarray:
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-    kind = KNeighborsClassifier if labels.dtype.kind == "i" else KNeighborsRegressor
-    near = min(_NEIGHBOURS, len(labels))
-    model = kind(near, weights="distance", metric="cosine", algorithm="brute")
-    train, test = sides.train.astype(np.float32), sides.test.astype(np.float32)
-    return np.asarray(model.fit(train, labels).predict(test))
+    estimator = KNeighborsClassifier if y.dtype.kind == "i" else KNeighborsRegressor
+    count = min(_NEIGHBORS, len(y))
+    model = estimator(count, weights="distance", metric="cosine", algorithm="brute")
+    train, test = rows.train.astype(np.float32), rows.test.astype(np.float32)
+    return np.asarray(model.fit(train, y).predict(test))

@@ -1,4 +1,4 @@
-"""Vectors and labels → scores: every probe of every readout, beside its baseline and control."""
+"""Cross-validated scores of every probe on every feature, with baseline and control."""
 
 from __future__ import annotations
 
@@ -13,169 +13,183 @@ import torch
 from qwen_audio.errors import OptionError
 from qwen_audio.models.tap import Stage
 
-from .layer_mix import WeightedLayerSum
+from .features import FeatureSpec
 from .probes import (
-    Features,
+    FeatureMatrix,
     ProbeName,
     Regularization,
-    Targets,
+    TargetArray,
     TrainTestRows,
-    choose_strength,
     predict,
+    select_regularization,
 )
-from .readouts import Readout
-from .statistics import at_chance, interval
-from .tasks import Score, Task
+from .statistics import confidence_interval, is_at_chance
+from .tasks import ProbeScore, Task
+from .weighted_layer_sum import WeightedLayerSum
 
 __all__ = ["score_all"]
 
-_Chosen = dict[tuple[Readout, str, int], Regularization]
-"""How freely a linear probe may fit: of each readout, target and fold."""
+_Selected = dict[tuple[FeatureSpec, str, int], Regularization]
+"""Regularization of the linear probe by feature, target name and fold number."""
 
 
 def score_all(
     tasks: Sequence[Task],
-    readouts: Sequence[Readout],
-    load: Callable[[Readout], Features],
+    features: Sequence[FeatureSpec],
+    load: Callable[[FeatureSpec], FeatureMatrix],
     on_done: Callable[[int, int], None] | None = None,
-) -> list[Score]:
-    """Every task's probes at every readout, and at layers combined.
+) -> list[ProbeScore]:
+    """Scores of every task's probes on every feature, and on weighted sums of layers.
 
     Args:
-        load: the vectors of all recordings at a readout; called again for layers combined.
-        on_done: called with how much is done, and of how much.
+        load: the vectors of all recordings; called a second time for the weighted sums.
+        on_done: called with the number of finished features and sums, and of all.
     """
     from threadpoolctl import threadpool_limits
 
-    mixes = list(_mixes(readouts))
-    total, done = len(readouts) + len(mixes), 0
-    scores: list[Score] = []
-    chosen: _Chosen = {}
+    layer_sums = list(_layer_sums(features))
+    total, done = len(features) + len(layer_sums), 0
+    scores: list[ProbeScore] = []
+    selected: _Selected = {}
 
-    # What a thread finds is its own until it is handed over: nothing is shared while it may change.
-    def of_readout(readout: Readout) -> tuple[list[Score], _Chosen]:
-        vectors = load(readout)
+    # Each call returns its own dictionary: threads share none that is still being written.
+    def score_feature(feature: FeatureSpec) -> tuple[list[ProbeScore], _Selected]:
+        vectors = load(feature)
         if not np.isfinite(vectors).all():
             raise OptionError(
-                f"{readout}: vectors that are not finite: load the model with dtype='float32'"
+                f"{feature}: vectors that are not finite: load the model with dtype='float32'"
             )
-        strengths: _Chosen = {}
-        found = [_probed(task, readout, vectors[task.where], strengths) for task in tasks]
-        return list(chain.from_iterable(found)), strengths
+        new: _Selected = {}
+        by_task = [_score_probes(task, feature, vectors[task.indices], new) for task in tasks]
+        return list(chain.from_iterable(by_task)), new
 
-    def of_mix(mix: tuple[str, list[Readout]]) -> tuple[list[Score], _Chosen]:
-        name, layers = mix
-        vectors = [load(readout) for readout in layers]
+    def score_sum(
+        layer_sum: tuple[str, list[FeatureSpec]],
+    ) -> tuple[list[ProbeScore], _Selected]:
+        name, layers = layer_sum
+        vectors = [load(feature) for feature in layers]
         return [
-            _mixed(task, name, layers, [rows[task.where] for rows in vectors], chosen)
+            _score_weighted_sum(task, name, layers, [x[task.indices] for x in vectors], selected)
             for task in tasks
             if set(task.probes) - {"knn"}
         ], {}
 
-    def alone() -> None:  # the number of OpenMP's threads is each thread's own affair
+    def limit_to_one_thread() -> None:  # OpenMP's number of threads is set in each thread
         threadpool_limits(1)
 
-    threads = torch.get_num_threads()  # which the limit changes
-    with threadpool_limits(1), ThreadPoolExecutor(threads, "probe", alone) as run:
-        for work, items in ((of_readout, readouts), (of_mix, mixes)):
-            # Layers are combined once all of them have been probed alone.
-            for found, strengths in run.map(work, items):
-                scores += found
-                chosen |= strengths
+    workers = torch.get_num_threads()  # read before the limit changes it
+    with (
+        threadpool_limits(1),
+        ThreadPoolExecutor(workers, "probe", limit_to_one_thread) as executor,
+    ):
+        # The sums need the regularization that was selected for their layers.
+        for function, items in ((score_feature, features), (score_sum, layer_sums)):
+            for new_scores, new_selected in executor.map(function, items):
+                scores += new_scores
+                selected |= new_selected
                 done += 1
                 if on_done:
                     on_done(done, total)
-    order = {task.target.name: place for place, task in enumerate(tasks)}
+    order = {task.target.name: number for number, task in enumerate(tasks)}
     return sorted(scores, key=lambda score: order[score.target])
 
 
-def _probed(task: Task, readout: Readout, vectors: Features, chosen: _Chosen) -> list[Score]:
-    """Every probe at one readout; notes in `chosen` how freely the linear one fitted."""
-    answered: dict[ProbeName, list[list[Targets]]] = {probe: [] for probe in task.probes}
+def _score_probes(
+    task: Task, feature: FeatureSpec, vectors: FeatureMatrix, selected: _Selected
+) -> list[ProbeScore]:
+    """Every probe on one feature; adds the linear probe's regularization to `selected`."""
+    predictions: dict[ProbeName, list[list[TargetArray]]] = {probe: [] for probe in task.probes}
     for number, fold in enumerate(task.folds):
-        sides = TrainTestRows.of(vectors[fold.train], vectors[fold.test])
-        y, groups = task.answers[fold.train], task.groups[fold.train]
-        for probe, answers in answered.items():
+        rows = TrainTestRows.standardized(vectors[fold.train], vectors[fold.test])
+        y, groups = task.y[fold.train], task.groups[fold.train]
+        for probe, by_fold in predictions.items():
             strength = None
             if probe != "knn":
-                best = choose_strength(probe, sides, y, groups, task.score, task.seed + number)
-                chosen[readout, task.target.name, number] = best
-                strength = best.value
-            answers.append(predict(probe, sides, [y, task.shuffled[fold.train]], strength))
-    where = (str(readout.tap), readout.span, readout.pooling)
+                best = select_regularization(
+                    probe, rows, y, groups, task.metric, task.seed + number
+                )
+                selected[feature, task.target.name, number] = best
+                strength = best.strength
+            by_fold.append(predict(probe, rows, [y, task.y_shuffled[fold.train]], strength))
+    source = (str(feature.tap), feature.span, feature.pooling)
     return [
-        _score(task, where, probe, [a for a, _ in answers], [c for _, c in answers])
-        for probe, answers in answered.items()
+        _summarize(task, source, probe, [true for true, _ in by_fold], [c for _, c in by_fold])
+        for probe, by_fold in predictions.items()
     ]
 
 
-def _mixes(readouts: Iterable[Readout]) -> Iterator[tuple[str, list[Readout]]]:
-    """Layers of one width that can be combined: of the ear, of the language model."""
-    groups: dict[tuple[str, str, str], list[Readout]] = {}
-    for readout in readouts:
-        stage = readout.tap.stage
+def _layer_sums(features: Iterable[FeatureSpec]) -> Iterator[tuple[str, list[FeatureSpec]]]:
+    """Features of equal width to sum: those of the audio encoder, and from the projector on."""
+    groups: dict[tuple[str, str, str], list[FeatureSpec]] = {}
+    for feature in features:
+        stage = feature.tap.stage
         if stage is not Stage.MEL:
-            side = "ear" if stage < Stage.PROJECTOR else "lm"
-            groups.setdefault((side, readout.span, readout.pooling), []).append(readout)
-    for (side, _, _), layers in groups.items():
+            part = "encoder" if stage < Stage.PROJECTOR else "lm"
+            groups.setdefault((part, feature.span, feature.pooling), []).append(feature)
+    for (part, _, _), layers in groups.items():
         if len(layers) > 1:
-            yield f"weighted {side}", layers
+            yield f"weighted {part}", layers
 
 
-def _mixed(
+def _score_weighted_sum(
     task: Task,
     name: str,
-    layers: Sequence[Readout],
-    vectors: Sequence[Features],
-    chosen: _Chosen,
-) -> Score:
-    """Layers combined, as strongly held back as was best for the best of them alone."""
-    answered, controls, weights = [], [], []
+    layers: Sequence[FeatureSpec],
+    vectors: Sequence[FeatureMatrix],
+    selected: _Selected,
+) -> ProbeScore:
+    """A weighted sum of layers, with the regularization of the layer that validated best alone."""
+    predictions, controls, weights = [], [], []
     for number, fold in enumerate(task.folds):
-        sides = [TrainTestRows.of(rows[fold.train], rows[fold.test]) for rows in vectors]
-        xs, new = [side.train for side in sides], [side.test for side in sides]
-        alone = [chosen[layer, task.target.name, number] for layer in layers]
-        strength = max(alone, key=lambda one: one.score).value
-        mix = WeightedLayerSum(strength).fit(xs, task.answers[fold.train])
-        weights.append(mix.weights)
-        answered.append(mix.predict(new))
-        controls.append(WeightedLayerSum(strength).fit(xs, task.shuffled[fold.train]).predict(new))
+        rows = [TrainTestRows.standardized(x[fold.train], x[fold.test]) for x in vectors]
+        train, test = [layer.train for layer in rows], [layer.test for layer in rows]
+        by_layer = [selected[layer, task.target.name, number] for layer in layers]
+        strength = max(by_layer, key=lambda choice: choice.validation_score).strength
+        model = WeightedLayerSum(strength).fit(train, task.y[fold.train])
+        control = WeightedLayerSum(strength).fit(train, task.y_shuffled[fold.train])
+        weights.append(model.weights)
+        predictions.append(model.predict(test))
+        controls.append(control.predict(test))
     probe: ProbeName = "ridge" if task.target.numeric else "logistic"
-    where = (name, layers[0].span, layers[0].pooling)
+    source = (name, layers[0].span, layers[0].pooling)
     mean = np.mean(weights, axis=0)
-    named = {str(layer.tap): float(of) for layer, of in zip(layers, mean, strict=True)}
-    return _score(task, where, probe, answered, controls, named)
+    by_tap = {str(layer.tap): float(weight) for layer, weight in zip(layers, mean, strict=True)}
+    return _summarize(task, source, probe, predictions, controls, by_tap)
 
 
-def _score(
+def _summarize(
     task: Task,
-    where: tuple[str, str, str],
+    source: tuple[str, str, str],
     probe: ProbeName,
-    answered: Sequence[Targets],
-    controls: Sequence[Targets],
+    predictions: Sequence[TargetArray],
+    controls: Sequence[TargetArray],
     weights: Mapping[str, float] | None = None,
-) -> Score:
+) -> ProbeScore:
+    """The score of one probe on a (tap, span, pooling), from its predictions in each fold."""
     folds, numeric = task.folds, task.target.numeric
-    true = [task.answers[fold.test] for fold in folds]
-    shuffled = [task.shuffled[fold.test] for fold in folds]
-    scores = [task.score(a, b) for a, b in zip(true, answered, strict=True)]
-    of_control = [task.score(a, b) for a, b in zip(shuffled, controls, strict=True)]
-    baseline = float(
-        np.mean([task.score(a, task.constant(f)) for a, f in zip(true, folds, strict=True)])
+    true = [task.y[fold.test] for fold in folds]
+    shuffled = [task.y_shuffled[fold.test] for fold in folds]
+    scores = [task.metric(y, p) for y, p in zip(true, predictions, strict=True)]
+    control_scores = [task.metric(y, p) for y, p in zip(shuffled, controls, strict=True)]
+    baselines = [
+        task.metric(y, task.baseline_predictions(fold)) for y, fold in zip(true, folds, strict=True)
+    ]
+    baseline, control = float(np.mean(baselines)), float(np.mean(control_scores))
+    single = len(folds) == 1 and not numeric
+    minimum = -math.inf if numeric else 0.0
+    low, high = confidence_interval(
+        scores, folds, (true[0] == predictions[0]) * 1.0 if single else None, minimum
     )
-    one = len(folds) == 1 and not numeric
-    least = -math.inf if numeric else 0.0
-    low, high = interval(scores, folds, (true[0] == answered[0]) * 1.0 if one else None, least)
-    control_low, control_high = interval(
-        of_control, folds, (shuffled[0] == controls[0]) * 1.0 if one else None, least
+    control_low, control_high = confidence_interval(
+        control_scores, folds, (shuffled[0] == controls[0]) * 1.0 if single else None, minimum
     )
     sizes = [len(fold.test) for fold in folds]
-    control = float(np.mean(of_control))
-    return Score(
+    tested = min(sizes) if numeric else sum(sizes)
+    return ProbeScore(
         target=task.target.name,
-        tap=where[0],
-        span=where[1],
-        pooling=where[2],
+        tap=source[0],
+        span=source[1],
+        pooling=source[2],
         probe=probe,
         metric="r2" if numeric else "accuracy",
         score=float(np.mean(scores)),
@@ -185,12 +199,10 @@ def _score(
         control=control,
         control_low=control_low,
         control_high=control_high,
-        at_chance=at_chance(
-            control, baseline, min(sizes) if numeric else sum(sizes), numeric=numeric
-        ),
-        recordings=len(task.where),
+        at_chance=is_at_chance(control, baseline, tested, numeric=numeric),
+        recordings=len(task.indices),
         groups=len(set(task.groups.tolist())),
-        classes=0 if numeric else len(set(task.answers.tolist())),
+        classes=0 if numeric else len(set(task.y.tolist())),
         folds=len(folds),
         weights=weights,
     )

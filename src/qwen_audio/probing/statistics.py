@@ -1,4 +1,4 @@
-"""Confidence intervals and the test against chance."""
+"""Confidence intervals of cross-validated scores, and a test of the control against chance."""
 
 from __future__ import annotations
 
@@ -10,52 +10,58 @@ from jaxtyping import Float
 
 from .folds import Fold
 
-__all__ = ["at_chance", "interval"]
+__all__ = ["confidence_interval", "is_at_chance"]
 
 
-_SIGMAS = 4.0
-"""A control is far from chance beyond so many standard errors: one in 30,000 by chance alone."""
+_STANDARD_ERRORS = 4.0
+"""A control is above chance beyond this many standard errors: 1 in 30,000 by chance alone."""
 
 
-def interval(
+def confidence_interval(
     scores: Sequence[float],
     folds: Sequence[Fold],
     correct: Float[np.ndarray, "test"] | None = None,
-    least: float = -math.inf,
+    lower_bound: float = -math.inf,
 ) -> tuple[float, float]:
-    """95 % of the mean over folds; of a single fold, over its recordings.
+    """95 % confidence interval of the mean score, by Student's t.
 
-    Scores of folds depend on each other, as they share what they train on: their variance is
-    corrected as Nadeau and Bengio do (Inference for the Generalization Error, 2003). Student's t;
-    neither metric goes beyond 1.
+    Folds share training data, so their scores correlate: the variance of the mean over folds is
+    multiplied by 1/folds + test/train instead of 1/folds (Nadeau and Bengio, Inference for the
+    Generalization Error, Machine Learning 52, 2003). With a single fold it is the variance over its
+    recordings, and (NaN, NaN) where that isn't defined (R²). Clipped to the metric's range; 1 is
+    the largest value of both metrics.
 
     Args:
-        correct: where there is one fold, and it is a share of right answers: which are right.
-        least: below which the metric can't go.
+        correct: 1 for each correct prediction of a single fold, else 0.
+        lower_bound: smallest value of the metric.
     """
     from scipy.stats import t
 
     mean = float(np.mean(scores))
     if len(scores) > 1:
-        tested = np.mean([len(fold.test) / len(fold.train) for fold in folds])
-        error = math.sqrt((1 / len(scores) + tested) * float(np.var(scores, ddof=1)))
-        freedom = len(scores) - 1
+        ratio = np.mean([len(fold.test) / len(fold.train) for fold in folds])
+        error = math.sqrt((1 / len(scores) + ratio) * float(np.var(scores, ddof=1)))
+        degrees_of_freedom = len(scores) - 1
     elif correct is not None and len(correct) > 1:
-        error, freedom = float(np.std(correct, ddof=1)) / math.sqrt(len(correct)), len(correct) - 1
+        error = float(np.std(correct, ddof=1)) / math.sqrt(len(correct))
+        degrees_of_freedom = len(correct) - 1
     else:
         return math.nan, math.nan
-    reach = float(t.ppf(0.975, freedom)) * error
-    return max(mean - reach, least), min(mean + reach, 1.0)
+    half_width = float(t.ppf(0.975, degrees_of_freedom)) * error
+    return max(mean - half_width, lower_bound), min(mean + half_width, 1.0)
 
 
-def at_chance(control: float, baseline: float, tested: int, *, numeric: bool) -> bool:
-    """Whether what was learnt from shuffled labels is no better than chance.
+def is_at_chance(control: float, baseline: float, tested: int, *, numeric: bool) -> bool:
+    """Whether a control's score is no more than 4 standard errors above chance.
+
+    Accuracy: the binomial standard error at the baseline, by the normal approximation. R² of
+    independent values: n times it is roughly chi-squared with one degree of freedom.
 
     Args:
-        baseline: what always answering with the most frequent class (the mean) gets.
-        tested: how many recordings were tested in all; of quantities, in the smallest fold.
+        baseline: score of always predicting the most frequent class, or the mean.
+        tested: number of tested recordings; of quantities, in the smallest fold.
     """
-    if numeric:  # r² of two things that have nothing to do with each other
-        return control <= max(baseline, 0) + _SIGMAS**2 / tested
-    spread = math.sqrt(max(baseline * (1 - baseline), 1 / tested) / tested)
-    return control <= baseline + _SIGMAS * spread
+    if numeric:
+        return control <= max(baseline, 0) + _STANDARD_ERRORS**2 / tested
+    error = math.sqrt(max(baseline * (1 - baseline), 1 / tested) / tested)
+    return control <= baseline + _STANDARD_ERRORS * error

@@ -1,4 +1,4 @@
-"""What is asked of vectors: a target with its folds; and what comes out: a score."""
+"""Probing tasks (a target with its cross-validation folds) and their scores."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import numpy as np
 
 from .folds import Fold, make_folds
 from .labels import Target
-from .probes import CLASSES, QUANTITIES, ProbeName, Targets
+from .probes import CLASSIFIERS, REGRESSORS, ProbeName, TargetArray
 
-__all__ = ["Score", "Task", "make_task"]
+__all__ = ["ProbeScore", "Task", "make_task"]
 
-Shuffle = Callable[[Targets, int], Targets]
+Shuffle = Callable[[TargetArray, int], TargetArray]
 
 
 @dataclass(frozen=True)
-class Score:
-    """One probe of one target, at one readout.
+class ProbeScore:
+    """Cross-validated score of one probe of one target on one kind of feature.
 
     Attributes:
-        tap: where; "weighted ear" and "weighted lm" are layers combined.
-        metric: "accuracy" of classes, "r2" of quantities, on recordings not trained on, the mean
-            over folds; `low` to `high` are its 95 % interval.
-        baseline: the same metric of always answering with the most frequent class, or the mean.
-        control: the same of the same probe where labels had been shuffled among recordings, and
-            `at_chance` whether that is no better than chance.
-        recordings, groups, classes: with this label; classes are 0 for a quantity.
-        weights: of the layers combined, by tap.
+        tap: "weighted encoder" and "weighted lm" are weighted sums of layers.
+        metric: "accuracy" of classes, "r2" of quantities.
+        score: the metric on recordings not trained on, averaged over folds.
+        low, high: its 95 % confidence interval.
+        baseline: score of always predicting the most frequent class, or the mean.
+        control: score of the same probe trained and tested on shuffled labels, with its 95 %
+            confidence interval from `control_low` to `control_high`.
+        at_chance: whether the control is no better than chance.
+        recordings, groups: number with a label.
+        classes: number of classes; 0 for a quantity.
+        weights: of the layers of a weighted sum, by tap.
     """
 
     target: str
@@ -54,40 +57,41 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One target, ready to be probed: answers as numbers, and folds of those that have one.
+    """One target and its folds, over the recordings that have the label.
 
     Attributes:
-        where: which of all recordings have the label.
-        answers, shuffled: theirs: classes as whole numbers from 0, quantities as they are.
-        groups: theirs, as numbers.
+        indices: of these recordings among all.
+        y: their labels: classes as integers from 0, quantities as floats.
+        y_shuffled: the same, permuted for the control.
+        groups: their groups, as integers from 0.
     """
 
     target: Target
-    where: np.ndarray
-    answers: Targets
-    shuffled: Targets
+    indices: np.ndarray
+    y: TargetArray
+    y_shuffled: TargetArray
     groups: np.ndarray
     folds: tuple[Fold, ...]
     probes: tuple[ProbeName, ...]
     seed: int
 
-    def score(self, true: Targets, answered: Targets) -> float:
-        """The metric: share of right answers, or R²."""
+    def metric(self, true: TargetArray, predicted: TargetArray) -> float:
+        """Accuracy of classes, R² of quantities (0 where all true values are equal)."""
         if not self.target.numeric:
-            return float(np.mean(true == answered))
-        wrong, spread = np.sum((true - answered) ** 2), np.sum((true - true.mean()) ** 2)
-        return float(1 - wrong / spread) if spread else 0.0
+            return float(np.mean(true == predicted))
+        residual, total = np.sum((true - predicted) ** 2), np.sum((true - true.mean()) ** 2)
+        return float(1 - residual / total) if total else 0.0
 
-    def constant(self, fold: Fold) -> Targets:
-        """What the baseline answers in a fold."""
-        train = self.answers[fold.train]
-        one = train.mean() if self.target.numeric else np.bincount(train).argmax()
-        return np.full(len(fold.test), one)
+    def baseline_predictions(self, fold: Fold) -> TargetArray:
+        """The most frequent class, or the mean, of a fold's training labels."""
+        train = self.y[fold.train]
+        value = train.mean() if self.target.numeric else np.bincount(train).argmax()
+        return np.full(len(fold.test), value)
 
 
-def permuted(answers: Targets, seed: int) -> Targets:
-    """In another order."""
-    return np.random.default_rng(seed).permutation(answers)
+def permuted(y: TargetArray, seed: int) -> TargetArray:
+    """A random permutation of the labels."""
+    return np.random.default_rng(seed).permutation(y)
 
 
 def make_task(
@@ -99,31 +103,37 @@ def make_task(
     seed: int,
     shuffle: Shuffle = permuted,
 ) -> Task:
-    """A target as a task, for the probes that apply to it.
+    """Encode a target's labels and divide its recordings into folds.
+
+    Args:
+        groups, splits: of all recordings, with or without the label.
+        probes: those of them that apply to the target are used; by default all that apply.
+        shuffle: makes the control's labels.
 
     Raises:
         OptionError: as `make_folds` does.
     """
-    where = np.array([k for k, value in enumerate(target.values) if value is not None])
-    known = Target(target.name, tuple(target.values[k] for k in where), target.numeric)
-    theirs = [groups[k] for k in where]
-    made = make_folds(known, theirs, splits and [splits[k] for k in where], folds, seed)
-    answers: Targets = (
-        np.array(known.values, np.float64) if target.numeric else _coded(known.values)
+    indices = np.array([k for k, value in enumerate(target.values) if value is not None])
+    labelled = Target(target.name, tuple(target.values[k] for k in indices), target.numeric)
+    labelled_groups = [groups[k] for k in indices]
+    labelled_splits = splits and [splits[k] for k in indices]
+    task_folds = make_folds(labelled, labelled_groups, labelled_splits, folds, seed)
+    y: TargetArray = (
+        np.array(labelled.values, np.float64) if target.numeric else _label_encode(labelled.values)
     )
-    applying = QUANTITIES if target.numeric else CLASSES
+    applicable = REGRESSORS if target.numeric else CLASSIFIERS
     return Task(
-        known,
-        where,
-        answers,
-        shuffle(answers, seed),
-        _coded(theirs),
-        tuple(made),
-        tuple(p for p in applying if probes is None or p in probes),
+        labelled,
+        indices,
+        y,
+        shuffle(y, seed),
+        _label_encode(labelled_groups),
+        tuple(task_folds),
+        tuple(probe for probe in applicable if probes is None or probe in probes),
         seed,
     )
 
 
-def _coded(values: Sequence[object]) -> np.ndarray:
-    """Names as whole numbers from 0, in order of the alphabet."""
+def _label_encode(values: Sequence[object]) -> np.ndarray:
+    """Integers from 0, in alphabetical order of the names."""
     return np.unique(np.array([str(value) for value in values]), return_inverse=True)[1]

@@ -1,0 +1,138 @@
+"""Pooled features of recordings: any number of (tap, span, pooling) combinations in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import numpy as np
+from jaxtyping import Float32
+from torch import Tensor
+
+from qwen_audio.api.model import AudioModel
+from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.audio.window import WindowConfig
+from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.inference.hidden_states import Segment
+from qwen_audio.inference.pooling import PooledWindow, Pooling, PoolingName, SpanName, check_span
+from qwen_audio.inference.reader import capture_recordings
+from qwen_audio.models.tap import Tap
+
+__all__ = ["FeatureSpec", "FeatureVector", "extract_features", "plan_features"]
+
+FeatureVector = Float32[np.ndarray, "width"]
+_VECTOR_POOLINGS = tuple(name for name in get_args(PoolingName) if name != "none")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One vector a recording: the rows of a span at a tap, pooled."""
+
+    tap: Tap
+    span: SpanName
+    pooling: PoolingName
+
+    def __str__(self) -> str:
+        return f"{self.tap}, {self.pooling} over {self.span}"
+
+
+def plan_features(
+    model: AudioModel,
+    taps: Sequence[str | Tap] | None = None,
+    poolings: Sequence[str] = ("mean",),
+    spans: Sequence[str] = ("audio",),
+    *,
+    prompt: str | None = None,
+    window_seconds: float = WindowConfig.window_seconds,
+    hop_seconds: float | None = None,
+) -> dict[FeatureSpec, EmbeddingSpec]:
+    """All combinations of taps, spans and poolings that exist, shallowest tap first.
+
+    The span "last" is one row a window, so it occurs once, whatever the poolings.
+
+    Args:
+        taps: all, by default.
+
+    Returns:
+        The embedding spec of each feature.
+
+    Raises:
+        TapError, OptionError: for unknown names; for a span that none of the taps has; for a
+            prompt that none of the taps depends on.
+    """
+    if isinstance(taps, str | Tap) or isinstance(poolings, str) or isinstance(spans, str):
+        raise OptionError("taps, poolings and spans are lists, such as ['audio_tower'], ['mean']")
+    selected = [model.dimensions.tap(tap) for tap in (model.taps if taps is None else taps)]
+    if not (selected and poolings and spans):
+        raise OptionError("no features: name at least one tap, pooling and span")
+    for pooling in poolings:
+        if pooling not in _VECTOR_POOLINGS:
+            raise OptionError(
+                f"pooling={pooling!r}: use one of {', '.join(_VECTOR_POOLINGS)}, which give one "
+                "vector a recording"
+            )
+    features: list[FeatureSpec] = []
+    for span in spans:
+        taps_with_span = sorted(
+            {tap for tap in selected if tap.in_language_model or span in ("audio", "all")}
+        )
+        for tap in taps_with_span or selected:  # where none has the span, check_span raises
+            check_span(span, tap)
+            features += [
+                FeatureSpec(tap, cast(SpanName, span), cast(PoolingName, pooling))
+                for pooling in (["last"] if span == "last" else poolings)
+            ]
+    in_lm = any(feature.tap.in_language_model for feature in features)
+    return {
+        feature: model.spec(
+            feature.tap,
+            pooling=feature.pooling,
+            span=feature.span,
+            prompt=prompt if feature.tap.in_language_model or not in_lm else None,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+        )
+        for feature in sorted(dict.fromkeys(features), key=lambda feature: feature.tap)
+    }
+
+
+def extract_features(
+    model: AudioModel,
+    inputs: Iterable[Any | Callable[[], Any]],
+    features: Mapping[FeatureSpec, EmbeddingSpec],
+) -> Iterator[dict[FeatureSpec, FeatureVector] | AudioError]:
+    """All features of each recording, in order, in one pass, pooled layer by layer.
+
+    Yields:
+        The vectors, equal to those of `AudioModel.encode` for each feature; or the error of a
+        recording that can't be decoded.
+    """
+    poolings = {(f.span, f.pooling): Pooling(f.pooling, f.span) for f in features}
+    spec = next(iter(features.values()))
+
+    def pool(rows: Tensor, segments: tuple[Segment, ...]) -> dict[tuple[str, str], PooledWindow]:
+        in_lm = len(segments) > 1  # before it all rows are audio
+        return {
+            (span, name): pooling.pool_window(rows, segments)
+            for (span, name), pooling in poolings.items()
+            if in_lm or span in ("audio", "all")
+        }
+
+    for reading in capture_recordings(
+        model.pipeline,
+        inputs,
+        sorted({feature.tap for feature in features}),
+        pool,
+        prompt_text=next((spec.prompt for spec in features.values() if spec.prompt), None),
+        window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
+    ):
+        if isinstance(reading, AudioError):
+            yield reading
+            continue
+        vectors: dict[FeatureSpec, FeatureVector] = {}
+        for feature in features:
+            key = (feature.span, feature.pooling)
+            windows = [pooled[feature.tap][key] for pooled in reading.outputs]
+            vectors[feature] = poolings[key].combine(windows)
+        yield vectors
