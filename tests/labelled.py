@@ -1,4 +1,4 @@
-"""Recordings whose labels are known: what probes are tested with."""
+"""Synthetic recordings with known labels, for tests of probes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE = 16_000
 
 
 def write_tones(folder: Path, count: int = 24) -> list[dict[str, Any]]:
-    """Short tones: three pitches, levels in decibels, dull or bright; and rows that say which."""
+    """Write tones of three pitches, levels in dB, sine or square (bright); returns their rows."""
     random = np.random.default_rng(0)
     time = np.arange(RATE // 2) / RATE
     rows = []
@@ -34,7 +34,7 @@ def write_tones(folder: Path, count: int = 24) -> list[dict[str, Any]]:
 
 
 def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """As CSV; None is an empty cell."""
+    """Write rows as CSV, with None as an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

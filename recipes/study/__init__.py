@@ -1,1 +1,1 @@
-"""What each tap of the embedded checkpoint holds: the clips, the commands, the page."""
+"""Probing study of the embedded checkpoint: clips, commands and report."""

@@ -1,4 +1,4 @@
-"""Scores → the figure, the tables and the sentences with numbers in docs/study.md."""
+"""The figure, the tables and the sentences with numbers of docs/study.md, from probe scores."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -6,198 +6,209 @@ from typing import Any
 
 from qwen_audio.probing.plots import depth_picture
 
-LINEAR = ("logistic", "ridge")
-_COLUMNS = ("mel", "encoder.0", "encoder.2", "encoder.4", "audio_tower", "lm.0", "lm.2", "lm.norm")
-_EAR = ("mel", *(f"encoder.{k}" for k in range(5)), "audio_tower")
+_LINEAR_PROBES = ("logistic", "ridge")
+_DEPTH_TAPS = (
+    *("mel", "encoder.0", "encoder.2", "encoder.4", "audio_tower"),
+    *("lm.0", "lm.2", "lm.norm"),
+)
+_ENCODER_TAPS = ("mel", *(f"encoder.{k}" for k in range(5)), "audio_tower")
+_LM_PREFIXES = ("lm", "projector")
 
-Found = Mapping[str, Mapping[str, Any]]
+ProbeRun = Mapping[str, Any]
+"""Content of the scores.json of one `qwen-audio probe`."""
+ProbeRuns = Mapping[str, ProbeRun]
 
 
-def figures(found: Found, folder: Path) -> None:
-    """Draw them."""
+def save_figure(runs: ProbeRuns, folder: Path) -> None:
+    """Save the plot of scores by depth."""
     import pandas as pd
 
-    scores = pd.DataFrame(found["mean"]["scores"])
-    depth_picture(scores, folder / "depth.png", "What each tap of the embedded checkpoint holds")
+    scores = pd.DataFrame(runs["mean"]["scores"])
+    depth_picture(scores, folder / "depth.png", "What each tap of the embedded checkpoint encodes")
 
 
-def filled(page: str, found: Found) -> str:
-    """The page with everything between its marks made anew."""
-    parts = {
-        "about": _about(found["mean"]),
-        "depth": _depth(found["mean"]),
-        "peaks": _peaks(found["mean"]),
-        "controls": _controls(found),
-        "before": _before(found["before"], found["mean"]),
-        "spread": _compared(found["mean"], found["spread"], "mean", "mean+std", ear=True),
-        "last": _compared(found["mean"], found["last"], "audio, mean", "last", ear=False),
+def fill_page(page: str, runs: ProbeRuns) -> str:
+    """The page with new text between its markers.
+
+    Raises:
+        ValueError: if a marker is missing.
+    """
+    sections = {
+        "about": _about(runs["mean"]),
+        "depth": _depth_table(runs["mean"]),
+        "peaks": _peaks(runs["mean"]),
+        "controls": _controls(runs),
+        "before": _training_comparison(runs["before"], runs["mean"]),
+        "spread": _best_taps(runs["mean"], runs["spread"], "mean", "mean+std", encoder=True),
+        "last": _best_taps(runs["mean"], runs["last"], "audio, mean", "last", encoder=False),
     }
-    for name, text in parts.items():
+    for name, text in sections.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, _, rest = page.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not closed:
+        _, end_found, after = rest.partition(end)
+        if not end_found:
             raise ValueError(f"the page has no {begin} … {end}")
         page = f"{before}{begin}\n{text}\n{end}{after}"
     return page
 
 
-def _rows(run: Mapping[str, Any], target: str, *, mixed: bool = False) -> list[dict[str, Any]]:
+def _linear_rows(
+    run: ProbeRun, target: str, *, weighted_sums: bool = False
+) -> list[dict[str, Any]]:
+    """Scores of linear probes on taps, or on weighted sums of layers."""
     return [
         row
         for row in run["scores"]
         if row["target"] == target
-        and row["probe"] in LINEAR
-        and row["tap"].startswith("weighted") == mixed
+        and row["probe"] in _LINEAR_PROBES
+        and row["tap"].startswith("weighted") == weighted_sums
     ]
 
 
-def _targets(run: Mapping[str, Any]) -> list[str]:
+def _targets(run: ProbeRun) -> list[str]:
     return list(dict.fromkeys(row["target"] for row in run["scores"]))
 
 
-def _about(run: Mapping[str, Any]) -> str:
+def _about(run: ProbeRun) -> str:
     return (
         f"Checkpoint revision `{run['revision'][:12]}`, {run['dtype']}, {run['recordings']} clips, "
         f"package {run['qwen_audio']}."
     )
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    names = list(head)
+def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(header)
     lines = [f"| {' | '.join(names)} |", f"| --- {'| ---: ' * (len(names) - 1)}|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _depth(run: Mapping[str, Any]) -> str:
-    def line(target: str) -> list[str]:
-        rows = _rows(run, target)
-        at = {row["tap"]: row["score"] for row in rows}
-        best = max(at.values())
-        shown = {tap: f"{at[tap]:.2f}" for tap in _COLUMNS}
-        cells = [f"**{text}**" if at[tap] == best else text for tap, text in shown.items()]
-        first = rows[0]
-        kind = f"{first['classes']} classes" if first["classes"] else "R²"
-        controls = max(row["control"] for row in rows)
+def _cells(scores: Mapping[str, float], taps: Iterable[str], best: float) -> list[str]:
+    """Scores of some taps, with the best in bold."""
+    texts = {tap: f"{scores[tap]:.2f}" for tap in taps}
+    return [f"**{text}**" if scores[tap] == best else text for tap, text in texts.items()]
+
+
+def _depth_table(run: ProbeRun) -> str:
+    def table_row(target: str) -> list[str]:
+        rows = _linear_rows(run, target)
+        scores = {row["tap"]: row["score"] for row in rows}
+        classes = rows[0]["classes"]
         return [
-            f"{target} ({kind})",
-            *cells,
-            f"{first['baseline']:.2f}",
-            f"{controls:.2f}",
+            f"{target} ({f'{classes} classes' if classes else 'R²'})",
+            *_cells(scores, _DEPTH_TAPS, max(scores.values())),
+            f"{rows[0]['baseline']:.2f}",
+            f"{max(row['control'] for row in rows):.2f}",
         ]
 
-    return _table(
-        ["", *_COLUMNS, "baseline", "shuffled, at most"],
-        (line(target) for target in _targets(run)),
+    return _markdown_table(
+        ["", *_DEPTH_TAPS, "baseline", "highest control"],
+        (table_row(target) for target in _targets(run)),
     )
 
 
-def _peaks(run: Mapping[str, Any]) -> str:
-    """Where each is read best, in the ear and in the language model; layers combined."""
+def _peaks(run: ProbeRun) -> str:
+    """Best taps of the encoder and of the language model, and weighted sums of layers."""
 
-    def line(target: str) -> list[str]:
-        rows = _rows(run, target)
-        ear = max((r for r in rows if not r["tap"].startswith(("lm", "proj"))), key=_score)
-        lm = max((r for r in rows if r["tap"].startswith(("lm", "proj"))), key=_score)
-        mixes = {row["tap"]: row["score"] for row in _rows(run, target, mixed=True)}
+    def table_row(target: str) -> list[str]:
+        rows = _linear_rows(run, target)
+        encoder = max((r for r in rows if not r["tap"].startswith(_LM_PREFIXES)), key=_score)
+        lm = max((r for r in rows if r["tap"].startswith(_LM_PREFIXES)), key=_score)
+        sums = {row["tap"]: row["score"] for row in _linear_rows(run, target, weighted_sums=True)}
         return [
             target,
-            f"{ear['tap']} {_between(ear)}",
-            f"{lm['tap']} {_between(lm)}",
-            *(f"{mixes[name]:.2f}" for name in ("weighted encoder", "weighted lm")),
+            f"{encoder['tap']} {_with_interval(encoder)}",
+            f"{lm['tap']} {_with_interval(lm)}",
+            *(f"{sums[name]:.2f}" for name in ("weighted encoder", "weighted lm")),
         ]
 
-    table = _table(
-        ["", "best of the ear", "best of projector and lm", "weighted encoder", "weighted lm"],
-        (line(target) for target in _targets(run)),
+    table = _markdown_table(
+        ["", "best encoder tap", "best of projector and lm", "weighted encoder", "weighted lm"],
+        (table_row(target) for target in _targets(run)),
     )
-    return f"{table}\n\n{_verdict(run)}"
+    return f"{table}\n\n{_timbre_before_tempo(run)}"
 
 
-def _before(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """The ear tap by tap as it was given and as it was trained, and what that says."""
+def _training_comparison(before: ProbeRun, after: ProbeRun) -> str:
+    """Encoder taps before and after training, and where the scores peak before."""
 
-    def line(run: Mapping[str, Any], whose: str, target: str) -> list[str]:
-        at = {row["tap"]: row["score"] for row in _rows(run, target)}
-        best = max(at[tap] for tap in _EAR)
-        shown = {tap: f"{at[tap]:.2f}" for tap in _EAR}
-        cells = [f"**{text}**" if at[tap] == best else text for tap, text in shown.items()]
-        return [f"{target}, {whose}", *cells]
+    def table_row(run: ProbeRun, weights: str, target: str) -> list[str]:
+        scores = {row["tap"]: row["score"] for row in _linear_rows(run, target)}
+        best = max(scores[tap] for tap in _ENCODER_TAPS)
+        return [f"{target}, {weights}", *_cells(scores, _ENCODER_TAPS, best)]
 
     targets = [target for target in _targets(before) if target in ("instrument", "family", "tempo")]
-    runs = ((before, "Whisper's ear"), (after, "trained"))
-    table = _table(["", *_EAR], (line(run, who, t) for t in targets for run, who in runs))
-    return f"{table}\n\n{_kept(before)}"
+    runs = ((before, "Whisper"), (after, "trained"))
+    table = _markdown_table(
+        ["", *_ENCODER_TAPS],
+        (table_row(run, weights, target) for target in targets for run, weights in runs),
+    )
+    return f"{table}\n\n{_whisper_peaks(before)}"
 
 
-def _kept(run: Mapping[str, Any]) -> str:
-    """Where timbre and tempo peak in Whisper's ear, and what is left of them after its layers."""
-    said, last = [], _EAR[-2]
+def _whisper_peaks(run: ProbeRun) -> str:
+    """Where timbre and tempo peak in Whisper's encoder, and how they score at its last layer."""
+    clauses, last = [], _ENCODER_TAPS[-2]
     for target, name in (("instrument", "timbre"), ("tempo", "tempo")):
-        at = {row["tap"]: row for row in _rows(run, target)}
-        peak = max((at[tap] for tap in _EAR), key=_score)
-        lost = at[last]["high"] < peak["low"]
-        said.append(
-            f"{name} is read best at {peak['tap']} ({_between(peak)[:4]}), and at {last} "
-            f"{_between(at[last])}: {'less by more' if lost else 'not less by more'} than the "
-            "intervals"
+        by_tap = {row["tap"]: row for row in _linear_rows(run, target)}
+        peak = max((by_tap[tap] for tap in _ENCODER_TAPS), key=_score)
+        separate = by_tap[last]["high"] < peak["low"]
+        clauses.append(
+            f"{name} peaks at {peak['tap']} with {peak['score']:.2f} and scores "
+            f"{_with_interval(by_tap[last])} at {last} (confidence intervals "
+            f"{'do not overlap' if separate else 'overlap'})"
         )
-    return f"In Whisper's own ear {'; '.join(said)}."
+    return f"In Whisper's encoder, {'; '.join(clauses)}."
 
 
-def _verdict(run: Mapping[str, Any]) -> str:
-    """Whether timbre peaks before tempo in the ear, and whether the intervals bear it out."""
-    ears = {
-        target: [r for r in _rows(run, target) if not r["tap"].startswith(("lm", "proj"))]
+def _timbre_before_tempo(run: ProbeRun) -> str:
+    """Whether timbre peaks before tempo in the encoder, and whether the intervals support it."""
+    rows_of = {
+        target: [r for r in _linear_rows(run, target) if not r["tap"].startswith(_LM_PREFIXES)]
         for target in ("instrument", "tempo")
     }
-    order = [row["tap"] for row in ears["tempo"]]
-    peak = {target: max(rows, key=_score) for target, rows in ears.items()}
+    order = [row["tap"] for row in rows_of["tempo"]]
+    peak = {target: max(rows, key=_score) for target, rows in rows_of.items()}
     timbre, tempo = (order.index(peak[target]["tap"]) for target in ("instrument", "tempo"))
     if timbre >= tempo:
-        return "In this run timbre does **not** peak earlier in the ear than tempo does."
-    there = next(r for r in ears["instrument"] if r["tap"] == peak["tempo"]["tap"])
-    found = "In this run timbre peaks earlier in the ear than tempo does"
-    if there["score"] >= peak["instrument"]["low"]:
+        return "In this run timbre does **not** peak earlier in the encoder than tempo."
+    at_tempo_peak = next(r for r in rows_of["instrument"] if r["tap"] == peak["tempo"]["tap"])
+    claim = "In this run timbre peaks earlier in the encoder than tempo"
+    if at_tempo_peak["score"] >= peak["instrument"]["low"]:
         return (
-            f"{found}, but by less than the intervals: where tempo peaks, timbre is within them of "
-            "its own peak. What is plain is that both rise through the first layers."
+            f"{claim}, but not by more than the confidence intervals: where tempo peaks, timbre is "
+            "within the interval of its own peak. Both rise clearly through the first layers."
         )
-    return f"{found}, and by more than the intervals."
+    return f"{claim}, by more than the confidence intervals."
 
 
-def _controls(found: Found) -> str:
-    rows = [row for run in found.values() for row in run["scores"]]
-    off = [row for row in rows if not row["at_chance"]]
-    if not off:
-        return f"All {len(rows)} controls with shuffled labels sit at chance."
-    names = ", ".join(f"{row['target']} at {row['tap']} ({row['control']:.3f})" for row in off)
-    return f"Of {len(rows)} controls with shuffled labels {len(off)} do not sit at chance: {names}."
+def _controls(runs: ProbeRuns) -> str:
+    rows = [row for run in runs.values() for row in run["scores"]]
+    above = [row for row in rows if not row["at_chance"]]
+    if not above:
+        return f"All {len(rows)} controls with shuffled labels are at chance."
+    names = ", ".join(f"{row['target']} at {row['tap']} ({row['control']:.3f})" for row in above)
+    return f"{len(above)} of {len(rows)} controls with shuffled labels are above chance: {names}."
 
 
-def _compared(
-    one: Mapping[str, Any], other: Mapping[str, Any], first: str, second: str, *, ear: bool
+def _best_taps(
+    first: ProbeRun, second: ProbeRun, first_name: str, second_name: str, *, encoder: bool
 ) -> str:
-    """The best of the same taps, read in two ways."""
+    """Best encoder (or language model) tap of two runs, target by target."""
 
-    def best(run: Mapping[str, Any], target: str) -> dict[str, Any]:
-        lm = ("lm",)
-        return max((r for r in _rows(run, target) if r["tap"].startswith(lm) != ear), key=_score)
+    def best(run: ProbeRun, target: str) -> dict[str, Any]:
+        rows = [r for r in _linear_rows(run, target) if r["tap"] != "projector"]
+        return max((r for r in rows if r["tap"].startswith("lm") != encoder), key=_score)
 
-    rows = []
-    for target in _targets(other):
-        pairs = [best(run, target) for run in (_without_projector(one), other)]
-        rows.append([target, *(f"{row['tap']} {_between(row)}" for row in pairs)])
-    return _table(["", first, second], rows)
-
-
-def _without_projector(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {**run, "scores": [row for row in run["scores"] if row["tap"] != "projector"]}
+    table_rows = []
+    for target in _targets(second):
+        pair = [best(run, target) for run in (first, second)]
+        table_rows.append([target, *(f"{row['tap']} {_with_interval(row)}" for row in pair)])
+    return _markdown_table(["", first_name, second_name], table_rows)
 
 
 def _score(row: Mapping[str, Any]) -> float:
     return float(row["score"])
 
 
-def _between(row: Mapping[str, Any]) -> str:
+def _with_interval(row: Mapping[str, Any]) -> str:
     return f"{row['score']:.2f} ({row['low']:.2f} to {row['high']:.2f})"

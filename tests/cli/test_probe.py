@@ -1,4 +1,4 @@
-"""qwen-audio probe: what it prints and writes, and with which status."""
+"""qwen-audio probe: output, files and exit status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_manifest(folder / "labels.csv", write_tones(folder))
 
 
-def test_a_table_a_picture_a_page_and_numbers(tones: Path, tmp_path: Path) -> None:
+def test_table_plot_page_and_numbers(tones: Path, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     options = ("--tap", "mel", "encoder.1", "lm.1", "--folds", "3", "-o", out, "--cache", cache)
     done = run("probe", tones, "--target", "pitch", "level", *options)
@@ -48,10 +48,10 @@ def test_a_table_a_picture_a_page_and_numbers(tones: Path, tmp_path: Path) -> No
     machine = run("probe", tones, "--target", "bright", "--json", *options)
     rows = [json.loads(line) for line in machine.stdout.splitlines()]
     assert {row["target"] for row in rows} == {"bright"}
-    assert len(list(cache.iterdir())) == 1  # other labels, nothing heard
+    assert len(list(cache.iterdir())) == 1  # other labels: nothing is encoded
 
 
-def test_files_that_fail_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
+def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     rows = write_tones(tmp_path, 12)
     rows.append({"source": "gone.wav", "pitch": "low", "level": -3.0, "bright": 1})
     manifest = write_manifest(tmp_path / "labels.csv", rows)
@@ -75,7 +75,7 @@ def test_files_that_fail_are_named_and_the_rest_is_done(tmp_path: Path) -> None:
         (("--pooling", "median"), "use one of mean"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_errors_are_one_line(
     tones: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     done = run("probe", tones, *arguments, "-o", tmp_path / "out")
@@ -84,7 +84,7 @@ def test_mistakes_are_one_line(
     assert done.stdout == ""
 
 
-def test_a_place_that_takes_no_files(tones: Path, tmp_path: Path) -> None:
+def test_output_folder_that_cannot_be_written(tones: Path, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     done = run("probe", tones, "-o", tmp_path / "out")
     assert done.returncode == 1

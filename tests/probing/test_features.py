@@ -48,7 +48,9 @@ def test_one_pass_equals_encode(model: qa.AudioModel) -> None:
             np.testing.assert_allclose(result[feature], vector, rtol=1e-5, atol=1e-5)
 
 
-def test_errors_keep_the_place_of_their_recording(model: qa.AudioModel, tmp_path: Path) -> None:
+def test_errors_are_yielded_in_the_order_of_recordings(
+    model: qa.AudioModel, tmp_path: Path
+) -> None:
     clip = qa.Waveform(sound(1.0, 16_000)[0])
     features = plan_features(model, ["mel"])
     first, second, third = extract_features(model, [clip, tmp_path / "none.wav", clip], features)

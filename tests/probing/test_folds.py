@@ -12,7 +12,7 @@ from qwen_audio.probing.statistics import confidence_interval, is_at_chance
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
-def test_recordings_that_share_content_or_group_end_in_one_group(
+def test_recordings_that_share_content_or_group_are_merged_into_one_group(
     pairs: list[tuple[int, int]],
 ) -> None:
     groups, contents = [f"g{g}" for g, _ in pairs], [f"c{c}" for _, c in pairs]
@@ -112,7 +112,7 @@ def test_given_splits_are_used() -> None:
         ),
     ],
 )
-def test_data_that_cannot_be_divided_raise(
+def test_data_that_cannot_be_divided_raises(
     values: list[float | str],
     groups: list[str],
     splits: list[str] | None,

@@ -123,7 +123,7 @@ def test_a_control_with_unshuffled_labels_is_not_at_chance(
             assert score.at_chance is at_chance
 
 
-def test_repeated_recordings_share_a_fold_and_missing_labels_are_noted(
+def test_duplicate_recordings_share_a_fold_and_missing_labels_are_noted(
     tones: Path, model: qa.AudioModel, tmp_path: Path
 ) -> None:
     rows = write_tones(tmp_path, 12)
@@ -133,8 +133,8 @@ def test_repeated_recordings_share_a_fold_and_missing_labels_are_noted(
     manifest = write_manifest(tmp_path / "labels.csv", rows)
     scores = qa.probe(manifest, model, taps=["mel"], folds=2, targets=["bright"])
     assert scores.attrs["notes"] == [
-        "bright: 11 of 12 have a label",
-        "6 recordings repeat others, and were kept in the same fold",
+        "bright: 11 of 12 recordings have a label",
+        "6 recordings duplicate others, and are in the same fold",
     ]
     assert (scores.groups == 6).all()
 

@@ -25,20 +25,20 @@ def test_standardised_by_training_rows_only() -> None:
     rows = random.normal(5, 3, (50, 4)).astype(np.float32)
     rows[:, 2] = 1e4  # constant up to rounding
     new = rows[:10] + np.float32(1)
-    sides = TrainTestRows.standardized(rows, new)
-    np.testing.assert_allclose(sides.train.mean(0), 0, atol=1e-12)
-    np.testing.assert_allclose(sides.train.std(0), [1, 1, 0, 1], atol=1e-12)
+    fold_rows = TrainTestRows.standardized(rows, new)
+    np.testing.assert_allclose(fold_rows.train.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(fold_rows.train.std(0), [1, 1, 0, 1], atol=1e-12)
     expected = (new - rows.mean(0, dtype=float)) / np.where(rows.std(0) > 1e-2, rows.std(0), np.inf)
-    np.testing.assert_allclose(sides.test, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(fold_rows.test, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_principal_components_are_a_rotation() -> None:
     for count in (120, 20):  # more rows than coordinates, and fewer
         rows = np.random.default_rng(0).standard_normal((count, 40)).astype(np.float32)
-        sides = TrainTestRows.standardized(rows[:-5], rows[-5:])
-        train, test = sides.principal_components
+        fold_rows = TrainTestRows.standardized(rows[:-5], rows[-5:])
+        train, test = fold_rows.principal_components
         assert train.shape[1] == min(40, count - 5)
-        np.testing.assert_allclose(test @ train.T, sides.test @ sides.train.T, atol=1e-4)
+        np.testing.assert_allclose(test @ train.T, fold_rows.test @ fold_rows.train.T, atol=1e-4)
         products = train.T @ train
         off_diagonal = products - np.diag(np.diag(products))
         assert np.abs(off_diagonal).max() < 1e-4 * np.abs(products).max()
@@ -46,23 +46,23 @@ def test_principal_components_are_a_rotation() -> None:
 
 def test_probes_match_scikit_learn() -> None:
     x, y = clusters(separation=0.5)
-    sides = TrainTestRows.standardized(x[:90], x[90:])
+    fold_rows = TrainTestRows.standardized(x[:90], x[90:])
     other = np.roll(y, 7)
     for strength in (1e-3, 1.0):
         for labels, predicted in zip(
-            (y, other), predict("logistic", sides, [y[:90], other[:90]], strength), strict=True
+            (y, other), predict("logistic", fold_rows, [y[:90], other[:90]], strength), strict=True
         ):
-            model = LogisticRegression(C=strength, tol=1e-8).fit(sides.train, labels[:90])
-            np.testing.assert_array_equal(predicted, model.predict(sides.test))
+            model = LogisticRegression(C=strength, tol=1e-8).fit(fold_rows.train, labels[:90])
+            np.testing.assert_array_equal(predicted, model.predict(fold_rows.test))
     level = x @ np.arange(6.0)
-    (predicted,) = predict("ridge", sides, [level[:90]], 0.1)
-    expected = Ridge(alpha=10).fit(sides.train, level[:90]).predict(sides.test)
+    (predicted,) = predict("ridge", fold_rows, [level[:90]], 0.1)
+    expected = Ridge(alpha=10).fit(fold_rows.train, level[:90]).predict(fold_rows.test)
     np.testing.assert_allclose(predicted, expected, rtol=1e-10)
     reference = KNeighborsClassifier(10, weights="distance", metric="cosine").fit(
-        sides.train, y[:90]
+        fold_rows.train, y[:90]
     )
-    both = predict("knn", sides, [y[:90], other[:90]])
-    np.testing.assert_array_equal(both[0], reference.predict(sides.test))
+    both = predict("knn", fold_rows, [y[:90], other[:90]])
+    np.testing.assert_array_equal(both[0], reference.predict(fold_rows.test))
     assert (both[0] != both[1]).any()
 
 
@@ -107,17 +107,19 @@ def test_ridge_selects_the_strength_of_least_validation_error() -> None:
     random = np.random.default_rng(0)
     x = random.standard_normal((100, 200)).astype(np.float32)
     level = x[:, :3] @ np.ones(3) + 3 * random.standard_normal(100)
-    sides = TrainTestRows.standardized(x, x)
+    fold_rows = TrainTestRows.standardized(x, x)
 
     def negative_error(true: Any, predicted: Any) -> float:
         return -float(np.square(true - predicted).sum())
 
-    best = select_regularization("ridge", sides, level, np.arange(100), negative_error, 0)
+    best = select_regularization("ridge", fold_rows, level, np.arange(100), negative_error, 0)
     validation = np.isin(np.arange(100), np.random.default_rng(0).permutation(100)[:25])
     errors = {}
     for strength in (1e-4, 1e-3, 1e-2, 1e-1):
-        model = Ridge(alpha=1 / strength).fit(sides.train[~validation], level[~validation])
-        errors[strength] = negative_error(level[validation], model.predict(sides.train[validation]))
+        model = Ridge(alpha=1 / strength).fit(fold_rows.train[~validation], level[~validation])
+        errors[strength] = negative_error(
+            level[validation], model.predict(fold_rows.train[validation])
+        )
     assert best.strength == max(errors, key=lambda strength: errors[strength])
     assert best.validation_score == pytest.approx(max(errors.values()))
 
@@ -127,23 +129,23 @@ def test_the_sum_of_one_layer_is_that_layer(numeric: bool) -> None:
     x, y = clusters()
     x = TrainTestRows.standardized(x, x).train
     predicted = (x @ np.arange(6.0)) if numeric else y
-    mix = WeightedLayerSum(0.01).fit([x], predicted)
-    assert mix.weights.tolist() == [1.0]
+    layer_sum = WeightedLayerSum(0.01).fit([x], predicted)
+    assert layer_sum.weights.tolist() == [1.0]
     model = Ridge(alpha=100) if numeric else LogisticRegression(C=0.01, tol=1e-8)
     expected = model.fit(x, predicted).predict(x)
     if numeric:
-        np.testing.assert_allclose(mix.predict([x]), expected, rtol=1e-9)
+        np.testing.assert_allclose(layer_sum.predict([x]), expected, rtol=1e-9)
     else:
-        np.testing.assert_array_equal(mix.predict([x]), expected)
+        np.testing.assert_array_equal(layer_sum.predict([x]), expected)
 
 
 def test_the_informative_layer_gets_the_weight() -> None:
     x, y = clusters(separation=3)
     noise = np.random.default_rng(0).standard_normal((2, *x.shape)).astype(np.float32)
-    mix = WeightedLayerSum(1.0).fit([noise[0], x, noise[1]], y)
-    assert mix.weights.argmax() == 1
-    assert mix.weights.sum() == pytest.approx(1)
-    assert np.mean(mix.predict([noise[0], x, noise[1]]) == y) > 0.95
+    layer_sum = WeightedLayerSum(1.0).fit([noise[0], x, noise[1]], y)
+    assert layer_sum.weights.argmax() == 1
+    assert layer_sum.weights.sum() == pytest.approx(1)
+    assert np.mean(layer_sum.predict([noise[0], x, noise[1]]) == y) > 0.95
 
 
 def test_layer_weights_are_optimal() -> None:
@@ -172,6 +174,6 @@ def test_layers_wider_than_their_number_of_rows() -> None:
     y = np.arange(30) % 2
     layers = [random.standard_normal((30, 60)).astype(np.float32) for _ in range(2)]
     layers[1][:, 0] += 6 * y
-    mix = WeightedLayerSum(0.1).fit(layers, y)
-    assert mix.weights.argmax() == 1
-    assert np.mean(mix.predict(layers) == y) > 0.95
+    layer_sum = WeightedLayerSum(0.1).fit(layers, y)
+    assert layer_sum.weights.argmax() == 1
+    assert np.mean(layer_sum.predict(layers) == y) > 0.95

@@ -27,7 +27,7 @@ _VECTOR_POOLINGS = tuple(name for name in get_args(PoolingName) if name != "none
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """One vector a recording: the rows of a span at a tap, pooled."""
+    """One vector per recording: the rows of a span at a tap, pooled."""
 
     tap: Tap
     span: SpanName
@@ -49,7 +49,7 @@ def plan_features(
 ) -> dict[FeatureSpec, EmbeddingSpec]:
     """All combinations of taps, spans and poolings that exist, shallowest tap first.
 
-    The span "last" is one row a window, so it occurs once, whatever the poolings.
+    The span "last" is one row per window, so it occurs once, whatever the poolings.
 
     Args:
         taps: all, by default.
@@ -58,8 +58,9 @@ def plan_features(
         The embedding spec of each feature.
 
     Raises:
-        TapError, OptionError: for unknown names; for a span that none of the taps has; for a
-            prompt that none of the taps depends on.
+        TapError: for a tap that the model does not have.
+        OptionError: for an unknown pooling or span, a span that none of the taps has, or a prompt
+            that none of the taps depends on.
     """
     if isinstance(taps, str | Tap) or isinstance(poolings, str) or isinstance(spans, str):
         raise OptionError("taps, poolings and spans are lists, such as ['audio_tower'], ['mean']")
@@ -70,7 +71,7 @@ def plan_features(
         if pooling not in _VECTOR_POOLINGS:
             raise OptionError(
                 f"pooling={pooling!r}: use one of {', '.join(_VECTOR_POOLINGS)}, which give one "
-                "vector a recording"
+                "vector per recording"
             )
     features: list[FeatureSpec] = []
     for span in spans:
@@ -112,7 +113,7 @@ def extract_features(
     spec = next(iter(features.values()))
 
     def pool(rows: Tensor, segments: tuple[Segment, ...]) -> dict[tuple[str, str], PooledWindow]:
-        in_lm = len(segments) > 1  # before it all rows are audio
+        in_lm = len(segments) > 1  # at earlier taps all rows are audio
         return {
             (span, name): pooling.pool_window(rows, segments)
             for (span, name), pooling in poolings.items()

@@ -14,7 +14,7 @@ from qwen_audio.errors import OptionError
 
 __all__ = ["LabelledDataset", "LabelsInput", "Target", "read_labels"]
 
-GROUP, SPLIT, CLASS = "group", "split", "class"
+_GROUP, _SPLIT, _CLASS = "group", "split", "class"
 """Default columns of groups and splits; target name of class folders."""
 
 _VALUE_TYPES = ("numbers", "true or false", "names")
@@ -27,7 +27,7 @@ class Target:
     """One column of labels to predict.
 
     Attributes:
-        values: one a recording: text for classes, numbers for a quantity, None without a label.
+        values: one per recording: text for classes, numbers for a quantity, None without a label.
         numeric: whether it is a quantity (regression) rather than classes (classification).
     """
 
@@ -46,7 +46,7 @@ class LabelledDataset:
     """Recordings with their targets, groups and splits.
 
     Attributes:
-        groups: one a recording; a group is never both trained on and tested.
+        groups: one per recording; a group is never both trained on and tested.
         splits: "train" or "test", or the name of a fold, for each recording; None if not given.
         skipped: files in class folders that are not audio.
     """
@@ -79,7 +79,7 @@ def read_labels(
     group: str | None = None,
     split: str | None = None,
 ) -> LabelledDataset:
-    """Read a manifest, a folder with one folder a class, or rows.
+    """Read a manifest, a folder with one folder per class, or rows.
 
     Args:
         labels: a .csv, .tsv or .jsonl file, or rows, with a column `source` (or another that names
@@ -91,7 +91,7 @@ def read_labels(
         split: a column; by default "split" if there is one.
 
     Raises:
-        OptionError: for anything else, and for labels that can't be learnt: none, of mixed types,
+        OptionError: for anything else, and for labels that can't be fitted: none, of mixed types,
             all equal, or not finite.
     """
     sources, skipped = _sources(labels)
@@ -100,8 +100,8 @@ def read_labels(
     for name in (group, split, *(targets or ()), *classes):
         if name is not None and name not in columns:
             raise OptionError(f"no column {name!r}: there are {', '.join(columns) or 'none'}")
-    group = group or (GROUP if GROUP in columns else None)
-    split = split or (SPLIT if SPLIT in columns else None)
+    group = group or (_GROUP if _GROUP in columns else None)
+    split = split or (_SPLIT if _SPLIT in columns else None)
     names = list(dict.fromkeys(targets or [c for c in columns if c not in (group, split)]))
     if unused := [name for name in classes if name not in names]:
         raise OptionError(f"classes={unused[0]!r} is not among the targets: {', '.join(names)}")
@@ -128,7 +128,7 @@ def _sources(labels: LabelsInput) -> tuple[list[Source], list[str]]:
             for number, row in enumerate(labels, start=1)
         ]
         if not rows:
-            raise OptionError("no rows: give one row a recording")
+            raise OptionError("no rows: give one row per recording")
         return rows, []
     path = Path(labels)
     if path.is_dir():
@@ -153,10 +153,10 @@ def _class_folders(folder: Path) -> tuple[list[Source], list[str]]:
                 f"{path} is not in a class folder: move it to {folder}/CLASS/{parts[0]}"
             )
         else:
-            sources.append(Source.from_path(path, {CLASS: parts[0]}))
+            sources.append(Source.from_path(path, {_CLASS: parts[0]}))
     if not sources:
         raise OptionError(
-            f"{folder} has no class folders with audio: give one folder a class, or a manifest"
+            f"{folder} has no class folders with audio: give one folder per class, or a manifest"
         )
     return sources, skipped
 
@@ -166,7 +166,7 @@ def _check_unique(sources: Sequence[Source]) -> None:
     for number, source in enumerate(sources, start=1):
         if source.uri in seen:
             raise OptionError(
-                f"{source.uri} is named in rows {seen[source.uri]} and {number}: give one row a "
+                f"{source.uri} is named in rows {seen[source.uri]} and {number}: give one row per "
                 "recording (to label parts of it, cut it into files)"
             )
         seen[source.uri] = number

@@ -2,8 +2,8 @@
 
 scikit-learn's LogisticRegression minimises the same loss, but at its default tolerance it stops
 with a loss up to 17 % above the optimum, so that scores would depend on where it stopped. Here
-every fit runs until no component of the gradient exceeds a tolerance; tests compare with
-scikit-learn at a tight one.
+scipy's L-BFGS-B runs until no component of the gradient exceeds a tolerance; tests compare with
+scikit-learn at a tight tolerance.
 
 Rotating the rows onto their principal axes changes neither loss, but makes its curvature nearly
 diagonal, so that one scale per coordinate preconditions it: a tenth of the L-BFGS iterations.
@@ -33,7 +33,7 @@ def principal_axes(x: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, "wid
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Coefficients and intercepts of a linear regression, one row an output."""
+    """Coefficients and intercepts of a linear regression, one row per output."""
 
     coef: Float[np.ndarray, "outputs width"]
     intercept: Float[np.ndarray, "outputs"]
@@ -49,7 +49,7 @@ class LinearModel:
 
 @dataclass(frozen=True, eq=False)
 class LogisticModel(LinearModel):
-    """Multinomial logistic regression: one output a class; of two classes the second's alone."""
+    """Multinomial logistic regression: one output per class; of two classes, the second only."""
 
     classes: Int64[np.ndarray, "classes"]
 
@@ -107,8 +107,10 @@ class LogisticModel(LinearModel):
     def log_loss(
         self, x: Float[np.ndarray, "rows width"], y: Int64[np.ndarray, "rows"]
     ) -> tuple[float, Float[np.ndarray, "outputs rows"]]:
-        """Mean log loss, and predicted probabilities less one-hot labels: the loss's derivative
-        by each row's outputs, times the number of rows."""
+        """Mean log loss, and predicted probabilities minus one-hot labels.
+
+        The latter are the loss's derivative with respect to the outputs, times the number of rows.
+        """
         decision = self.decision(x)
         one_hot = (self.classes[:, None] == y)[-len(self.coef) :]
         if len(self.coef) == 1:

@@ -60,8 +60,8 @@ def probe(
     different recordings.
 
     Args:
-        labels: a manifest with a column `source` and columns of labels; a folder with one folder a
-            class; or rows, such as [{"source": "a.wav", "genre": "jazz"}, …].
+        labels: a manifest with a column `source` and columns of labels; a folder with one folder
+            per class; or rows, such as [{"source": "a.wav", "genre": "jazz"}, …].
         model: by default the embedded checkpoint.
         targets: columns to predict; all by default.
         classes: columns whose numbers are class names. Any other column with more than two
@@ -84,7 +84,7 @@ def probe(
         on_progress: called with the stage, the number of items done and the total.
 
     Returns:
-        One row a target, tap, span, pooling and probe; the columns are those of
+        One row per target, tap, span, pooling and probe; the columns are those of
         `qwen_audio.probing.tasks.ProbeScore`. Its attrs are "failures", "notes" and "about".
 
     Raises:
@@ -132,13 +132,13 @@ def probe(
         subset_contents = [contents[k] for k in indices]
         return _make_tasks(dataset.subset(indices), subset_contents, probes, folds, seed)
 
-    tasks, notes = make_tasks(usable)  # labels that can't be learnt raise before any encoding
+    tasks, notes = make_tasks(usable)  # label errors are raised before any encoding
     with ExitStack() as stack:
         if cache is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="qwen-audio-probe-"))
-        store = EmbeddingCache(cache)
+        embedding_cache = EmbeddingCache(cache)
         for k, failure in _encode_missing(
-            model, dataset, contents, usable, features, store, on_progress
+            model, dataset, contents, usable, features, embedding_cache, on_progress
         ):
             if errors == "raise":
                 raise failure
@@ -149,14 +149,16 @@ def probe(
         scores = score_all(
             tasks,
             list(features),
-            lambda feature: store.vectors(features[feature], [contents[k] for k in usable]),
+            lambda feature: embedding_cache.vectors(
+                features[feature], [contents[k] for k in usable]
+            ),
             on_progress and (lambda done, total: on_progress("probing", done, total)),
         )
     frame = pd.DataFrame([dataclasses.asdict(score) for score in scores])
     notes += [
         f"control above chance: {score.target} at {score.tap} ({score.pooling} over {score.span}, "
         f"{score.probe}): {score.control:.3f} on shuffled labels, baseline {score.baseline:.3f}: "
-        "don't trust this score; look for recordings that repeat"
+        "don't trust this score; look for duplicate recordings"
         for score in scores
         if not score.at_chance
     ]
@@ -214,13 +216,15 @@ def _make_tasks(
         tasks.append(task)
         if target.labelled_count < len(dataset.sources):
             notes.append(
-                f"{target.name}: {target.labelled_count} of {len(dataset.sources)} have a label"
+                f"{target.name}: {target.labelled_count} of {len(dataset.sources)} recordings have "
+                "a label"
             )
     if repeated := len(contents) - len(set(contents)):
         notes.append(
-            f"{repeated} recordings repeat others, and were kept in the same fold"
+            f"{repeated} recordings duplicate others, and are in the same fold"
             if dataset.splits is None
-            else f"{repeated} recordings repeat others: check that no split trains on what it tests"
+            else f"{repeated} recordings duplicate others: check that no duplicate of a test "
+            "recording is trained on"
         )
     return tasks, notes
 

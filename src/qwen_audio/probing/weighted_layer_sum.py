@@ -1,4 +1,4 @@
-"""A linear model on a learnt convex combination of layers."""
+"""A linear model of a learnt convex combination of layers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _MAX_EVALUATIONS = 60
 
 
 class WeightedLayerSum:
-    """One softmax weight a layer and a linear model of the weighted sum, as SUPERB trains them
-    (Yang et al., 2021), on standardised layers.
+    """Softmax weights of standardised layers, and a linear model of the weighted sum.
+
+    As in SUPERB (Yang et al., 2021).
 
     For given weights the linear model (logistic or ridge regression) is fitted to its optimum, as
     for a single layer; L-BFGS minimises that optimum's loss over the logits of the weights.
@@ -65,8 +66,10 @@ class WeightedLayerSum:
         def objective(
             logits: Float64[np.ndarray, "layers"],
         ) -> tuple[float, Float64[np.ndarray, "layers"]]:
-            """The fitted model's loss; by the envelope theorem its gradient needs only the
-            derivative by the weighted sum."""
+            """The fitted model's loss and its gradient with respect to the logits.
+
+            By the envelope theorem the change of the fitted model does not contribute to it.
+            """
             weights = _softmax(logits)
             mixed = weighted_sum(weights)
             model = fit_model(mixed, tolerance)
