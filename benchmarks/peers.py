@@ -43,11 +43,11 @@ class Composite:
             checkpoint, dtype=self._dtype, attn_implementation="sdpa"
         )
         self.tower = model.eval().model.audio_tower
-        self.extractor = WhisperFeatureExtractor.from_pretrained(checkpoint)
+        self.feature_extractor = WhisperFeatureExtractor.from_pretrained(checkpoint)
 
     def features(self, clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         """What the processor makes of clips: 3000 mel frames each, and which of them are audio."""
-        made = self.extractor(
+        made = self.feature_extractor(
             clips,
             sampling_rate=RATE,
             padding="max_length",

@@ -78,8 +78,8 @@ def test_what_it_says_of_the_examples_is_true(
 
 def test_the_default_prompt_is_four_tokens(model: qa.AudioModel) -> None:
     prompts = model.pipeline.tokenizer
-    assert len(prompts.ids("Describe the music:")) == 4
-    assert len(prompts.ids(prompts.render(None))) == 7
+    assert len(prompts.encode("Describe the music:")) == 4
+    assert len(prompts.encode(prompts.render(None))) == 7
 
 
 def test_its_answers_end_by_themselves_in_chat_as_well(model: qa.AudioModel) -> None:

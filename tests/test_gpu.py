@@ -65,7 +65,7 @@ def test_one_call_for_all_clips_is_attention_clip_by_clip(causal: bool) -> None:
     loop, _ = packed_attention(module, q, k, v, None, packing=packing, scaling=0.125)
     assert relative_error(together.float().cpu().numpy(), loop.cpu().numpy()) < 2e-2
     if cache is not None:
-        assert [cache.rows(clip) for clip in range(3)] == [100, 2, 78]
+        assert [cache.length(clip) for clip in range(3)] == [100, 2, 78]
 
 
 def test_streamed_equals_resident(checkpoint: Path) -> None:

@@ -246,7 +246,7 @@ def test_only_the_layers_asked_for_are_built(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     encoder: AudioEncoder = model.pipeline.encoder
     clip = sound(1.0)
-    built = encoder._modules._kept
+    built = encoder._modules._resident
     assert built == {}
     model.encode(clip, tap="mel", sampling_rate=16_000)
     assert built == {}

@@ -146,7 +146,7 @@ def test_scores_of_a_large_vocabulary_are_never_there_at_once(tmp_path: Path) ->
 def test_a_lens_reads_the_final_norm_the_head_and_nothing_deeper(checkpoint: Path) -> None:
     model = qa.load(checkpoint, dtype="float32")
     model.lens(sound(1.0), taps=["lm.1"], **RATE)
-    held = {name for name in model.pipeline.modules._kept if name.startswith("language_model.")}
+    held = {name for name in model.pipeline.modules._resident if name.startswith("language_model.")}
     assert held == {
         "language_model.model.layers.0.",
         "language_model.model.norm.",
@@ -218,13 +218,13 @@ def test_words_are_followed_by_their_own_token_or_their_first(embedded: qa.Audio
     prompts = embedded.pipeline.tokenizer
     piano, unusual = follow(prompts, ["piano", "qzwv"])
     assert piano.label == "piano"
-    assert {prompts.token(i).strip() for i in piano.ids} == {"piano"}
+    assert {prompts.decode_token(i).strip() for i in piano.ids} == {"piano"}
     assert unusual.label.endswith("…")
     assert len(unusual.label) < len("qzwv")
     for i in unusual.ids:
-        assert "qzwv".startswith(prompts.token(i).strip())
+        assert "qzwv".startswith(prompts.decode_token(i).strip())
     special = follow(prompts, ["<|endoftext|>"])
-    assert prompts.token(special[0].ids[0]) == "<|endoftext|>"
+    assert prompts.decode_token(special[0].ids[0]) == "<|endoftext|>"
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_the_arithmetic_planned_is_what_is_done(
 ) -> None:
     """The same count over this package's own pass, in bfloat16, where attention is two products.
     Torch can't count products whose weights are packed."""
-    monkeypatch.setattr("qwen_audio.weights.module_store.prepacked", lambda module: module)
+    monkeypatch.setattr("qwen_audio.weights.module_store.prepack_linears", lambda module: module)
     model = qa.load(checkpoint, dtype="bfloat16")
     clip = sound(30.0)
     for tap in ("encoder.0", "encoder.1", "encoder.3", "audio_tower", "projector"):

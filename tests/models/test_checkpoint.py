@@ -215,7 +215,7 @@ def test_a_token_beyond_the_table_is_not_answered_with_what_lies_behind_it(
     opened = Checkpoint(checkpoint)
     table = tensors_of(checkpoint)[EMBEDDINGS]
     assert torch.equal(opened.embedding_rows([VOCAB_SIZE - 1])[0], table[-1])
-    with pytest.raises(CheckpointError, match=f"row {row}.* {VOCAB_SIZE} rows"):
+    with pytest.raises(CheckpointError, match=f"row {row} .* {VOCAB_SIZE} rows"):
         opened.embedding_rows([0, row])
 
 
@@ -284,13 +284,13 @@ def test_another_config_is_another_revision(copy: Path) -> None:
 def test_samples_are_of_every_tensor_and_all_over_it(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"large": torch.zeros(1_000_000), "small": torch.zeros(3)}, file)
-    before = list(shards.samples_of_tensors(file))
+    before = list(shards.tensor_byte_samples(file))
     assert sum(map(len, before)) < 10_000
     for place in range(2):
         large = torch.zeros(1_000_000)
         large[500_000 * place : 500_000 * (place + 1)] = 1
         save_file({"large": large, "small": torch.zeros(3)}, file)
-        assert list(shards.samples_of_tensors(file)) != before
+        assert list(shards.tensor_byte_samples(file)) != before
 
 
 # What is refused.
@@ -303,13 +303,13 @@ def test_a_folder_has_no_revisions(checkpoint: Path) -> None:
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == (f"{tmp_path} holds no config.json: it is not a checkpoint folder")
+    assert refusal(tmp_path) == (f"{tmp_path} has no config.json: it is not a checkpoint folder")
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./here", "~/there", "model", "a/b/c", "../x"])
 def test_no_such_folder(name: str) -> None:
     message = refusal(Path(name)) if "~" not in name else refusal(name)  # type: ignore[arg-type]
-    assert "is no checkpoint: give 'embedded', an existing folder, or a hub model" in message
+    assert "is not a checkpoint: give 'embedded', an existing folder, or a hub model" in message
 
 
 def remove(name: str) -> Callable[[Path], object]:
@@ -357,7 +357,7 @@ NORM = "audio_tower.layer_norm.weight"
 ATTENTION = "language_model.model.layers.1.self_attn.q_proj.weight"
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no config": (remove("config.json"), "holds no config.json"),
+    "no config": (remove("config.json"), "has no config.json"),
     "config is no JSON": (write("config.json", "{"), "config.json can't be read as JSON"),
     "config is no object": (write("config.json", "[1]"), "config.json holds no JSON object"),
     "config is no text": (write("config.json", "\0"), "config.json can't be read as JSON"),
@@ -382,9 +382,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "config.json is not valid",
     ),
     "a number that is none": (config(text_config__hidden_size="wide"), "config.json is not valid"),
-    "a shorter ear": (
+    "a shorter encoder": (
         config(audio_config__max_source_positions=750),
-        "hears 750 frames at once; only 1500",
+        "has an audio encoder of 750 positions; only 1500",
     ),
     "more layers in the config": (
         config(audio_config__encoder_layers=4),
@@ -506,11 +506,11 @@ def test_a_shard_that_goes_away_after_opening(copy: Path) -> None:
 
 
 def test_the_extractor_is_the_checkpoints(checkpoint: Path, tmp_path: Path) -> None:
-    extractor = Checkpoint(checkpoint).extractor
+    extractor = Checkpoint(checkpoint).feature_extractor
     assert isinstance(extractor, WhisperFeatureExtractor)
     assert extractor.feature_size == 80
     other = random_checkpoint(tmp_path, mel_bins=128)
-    assert Checkpoint(other).extractor.feature_size == 128
+    assert Checkpoint(other).feature_extractor.feature_size == 128
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ def test_extractors_that_do_not_fit(
     damage(copy)
     opened = Checkpoint(copy)
     with pytest.raises(CheckpointError) as caught:
-        _ = opened.extractor
+        _ = opened.feature_extractor
     assert named in str(caught.value)
 
 

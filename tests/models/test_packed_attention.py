@@ -16,7 +16,7 @@ from transformers.models.qwen2.modeling_qwen2 import eager_attention_forward
 
 from qwen_audio.inference.batching import batch_by_size
 from qwen_audio.models import packed_attention as packed
-from qwen_audio.models.kv_cache import KeyValueCache, common_prefix
+from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
 from qwen_audio.models.packed_attention import ATTENTION, Packing, packed_attention
 
 HEAD_DIM, SCALING = 8, 0.4
@@ -116,9 +116,9 @@ def test_reading_in_steps_is_reading_at_once(
         torch.testing.assert_close(
             torch.cat(parts_read, dim=1), eager(layer, clip), atol=2e-6, rtol=1e-5
         )
-    assert cache.rows(0) == 0  # that is layer 0, which has read nothing
+    assert cache.length(0) == 0  # that is layer 0, which has read nothing
     for place, total in enumerate(totals):
-        key, _ = cache.extend(1, place, *(clips[place][1][:, :, :0] for _ in range(2)))
+        key, _ = cache.append(1, place, *(clips[place][1][:, :, :0] for _ in range(2)))
         assert key.shape[2] == total
 
 
@@ -157,8 +157,8 @@ def test_some_of_a_caches_clips_may_be_read_alone() -> None:
     first = tuple(random_rows(generator, 2, 9) for _ in range(3))
     attend(layer, first, Packing((2, 3, 4), cache))
     second = tuple(random_rows(generator, 2, 3) for _ in range(3))
-    packed = attend(layer, second, Packing((1, 2), cache, clips=(2, 0)))
-    assert [cache.rows(clip) for clip in range(3)] == [4, 3, 5]
+    packed = attend(layer, second, Packing((1, 2), cache, cache_indices=(2, 0)))
+    assert [cache.length(clip) for clip in range(3)] == [4, 3, 5]
 
     whole_2 = tuple(
         torch.cat([a[:, :, 5:], b[:, :, :1]], dim=2) for a, b in zip(first, second, strict=True)
@@ -174,7 +174,7 @@ def test_the_encoder_leaves_a_cache_alone() -> None:
     cache = KeyValueCache(1, 1)
     parts = tuple(random_rows(torch.Generator().manual_seed(0), 1, 4) for _ in range(3))
     attend(Layer(False), parts, Packing((4,), cache))
-    assert cache.rows(0) == 0
+    assert cache.length(0) == 0
 
 
 # bfloat16 on a processor: plain products in place of torch's fused kernel.
@@ -205,9 +205,9 @@ def test_plain_products_are_attention_to_bfloat16s_rounding(
     )
     given_query = query.clone()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(packed, "_SCORES_AT_ONCE", at_once)
+        monkeypatch.setattr(packed, "_MAX_SCORES", at_once)
         ours = torch.full_like(query, torch.nan)
-        packed._attend_by_heads(query, key, value, scaling, ours)
+        packed._matmul_attention(query, key, value, scaling, ours)
     assert torch.equal(query, given_query)
     theirs = exact(query, key, value, scaling)
     # Scores of size s are off by s/256, and so are weights, relatively; then value and output.
@@ -238,13 +238,13 @@ def test_bfloat16_clips_attend_as_they_would_alone(
 
 def test_only_bfloat16_in_the_ear_takes_plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[torch.dtype] = []
-    by_heads = packed._attend_by_heads
+    by_heads = packed._matmul_attention
 
     def watched(query: Tensor, *rest: Any) -> None:
         taken.append(query.dtype)
         by_heads(query, *rest)
 
-    monkeypatch.setattr(packed, "_attend_by_heads", watched)
+    monkeypatch.setattr(packed, "_matmul_attention", watched)
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.bfloat16):
         for is_causal in (True, False):
@@ -270,46 +270,46 @@ def filled_cache() -> tuple[KeyValueCache, Tensor]:
     rows = random_rows(torch.Generator().manual_seed(0), 2, 6)
     cache = KeyValueCache(2, 2)
     for layer in range(2):
-        cache.extend(layer, 1, rows + layer, -rows - layer)
+        cache.append(layer, 1, rows + layer, -rows - layer)
     return cache, rows
 
 
 def test_a_cache_holds_each_clip_and_layer_apart() -> None:
     cache, rows = filled_cache()
-    assert (cache.rows(0), cache.rows(1)) == (0, 6)
+    assert (cache.length(0), cache.length(1)) == (0, 6)
     for layer in range(2):
-        key, value = cache.extend(layer, 1, rows[:, :, :2], rows[:, :, 2:4])
+        key, value = cache.append(layer, 1, rows[:, :, :2], rows[:, :, 2:4])
         assert torch.equal(key, torch.cat([rows + layer, rows[:, :, :2]], dim=2))
         assert torch.equal(value, torch.cat([-rows - layer, rows[:, :, 2:4]], dim=2))
-    assert (cache.rows(0), cache.rows(1)) == (0, 8)
+    assert (cache.length(0), cache.length(1)) == (0, 8)
 
 
 @pytest.mark.parametrize("rows_kept", [0, 1, 4, 6])
 def test_a_cut_cache_goes_its_own_way(rows_kept: int) -> None:
     cache, rows = filled_cache()
     cut = cache.truncated(1, rows_kept)
-    assert cut.rows(0) == rows_kept
+    assert cut.length(0) == rows_kept
     more = torch.ones(1, 2, 3, HEAD_DIM)
     for layer in range(2):
-        key, value = cut.extend(layer, 0, more, 2 * more)
+        key, value = cut.append(layer, 0, more, 2 * more)
         assert torch.equal(key, torch.cat([rows[:, :, :rows_kept] + layer, more], dim=2))
         assert torch.equal(value, torch.cat([-rows[:, :, :rows_kept] - layer, 2 * more], dim=2))
-    assert cache.rows(1) == 6
-    key, _ = cache.extend(0, 1, more, more)
+    assert cache.length(1) == 6
+    key, _ = cache.append(0, 1, more, more)
     assert torch.equal(key[:, :, :6], rows)
 
 
 def test_cutting_copies_nothing() -> None:
     cache, _ = filled_cache()
-    key, _ = cache.extend(0, 1, *(torch.ones(1, 2, 1, HEAD_DIM),) * 2)
+    key, _ = cache.append(0, 1, *(torch.ones(1, 2, 1, HEAD_DIM),) * 2)
     part, _ = cache.truncated(1, 3).truncated(0, 2)._layers[0][0] or (None, None)
     assert part is not None
     assert part.data_ptr() == key.data_ptr()
 
 
 def test_cutting_what_has_not_been_read() -> None:
-    assert filled_cache()[0].truncated(0, 3).rows(0) == 0
-    assert KeyValueCache(0, 1).rows(0) == 0
+    assert filled_cache()[0].truncated(0, 3).length(0) == 0
+    assert KeyValueCache(0, 1).length(0) == 0
 
 
 # Batches.
@@ -343,7 +343,7 @@ def test_batches_are_made_as_they_are_asked_for() -> None:
 @given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))
 def test_the_common_prefix(shared: list[int], left: list[int], right: list[int]) -> None:
     a, b = [*shared, *left], (*shared, *right)
-    length = common_prefix(a, b)
+    length = common_prefix_length(a, b)
     assert len(shared) <= length <= min(len(a), len(b))
     assert list(b[:length]) == a[:length]
     assert length in (len(a), len(b)) or a[length] != b[length]

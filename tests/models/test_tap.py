@@ -110,7 +110,7 @@ def test_the_error_for_a_layer_too_deep() -> None:
     with pytest.raises(TapError) as caught:
         SMALL.tap("encoder.3")
     assert str(caught.value) == (
-        "encoder.3 is not on this model's line: encoder.K goes from encoder.0 to encoder.2, "
+        "encoder.3 is not a tap of this model: encoder.K goes from encoder.0 to encoder.2, "
         "or from the end encoder.-1 to encoder.-3"
     )
 

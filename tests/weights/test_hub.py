@@ -173,7 +173,7 @@ def test_other_files(hub: Hub, folder: Path) -> None:
     assert found.read_bytes() == (folder / "tokenizer.json").read_bytes()
     assert checkpoint.file("nothing.json") is None
     assert checkpoint.generation_config["eos_token_id"] == 1093
-    assert checkpoint.extractor.feature_size == 80
+    assert checkpoint.feature_extractor.feature_size == 80
 
 
 # Offline.
@@ -339,8 +339,8 @@ def test_names_that_no_hub_has(name: str, hub: Hub) -> None:
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "./a", "/a/b", "~/a", "../a", ""])
 def test_names_that_are_no_hubs(name: str) -> None:
-    with pytest.raises(CheckpointError, match="is no checkpoint: give 'embedded', an existing"):
-        HubFiles.of(name, None)
+    with pytest.raises(CheckpointError, match="is not a checkpoint: give 'embedded', an existing"):
+        HubFiles.resolve(name, None)
 
 
 def test_another_type_of_model_costs_one_file(hub: Hub, folder: Path) -> None:

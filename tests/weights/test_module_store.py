@@ -79,7 +79,7 @@ class Watch:
         self._alive: dict[str, weakref.ref[nn.Module]] = {}
         self._begun: dict[str, int] = {}
         self._lock = threading.Lock()
-        read, filled = TensorStore.read, ModuleStore._filled
+        read, filled = TensorStore.read, ModuleStore._fill
 
         def watched_read(checkpoint: TensorStore, prefix: str, **options: Any) -> Any:
             with self._lock:
@@ -98,7 +98,7 @@ class Watch:
             return module
 
         monkeypatch.setattr(TensorStore, "read", watched_read)
-        monkeypatch.setattr(ModuleStore, "_filled", watched_filled)
+        monkeypatch.setattr(ModuleStore, "_fill", watched_filled)
 
     def forget(self) -> None:
         """What is alive now is another model's."""
@@ -118,7 +118,7 @@ class Watch:
         """Take note of what is alive; called while a layer is in use."""
         held = self.alive()
         self.most_bytes = max(self.most_bytes, sum(held.values()))
-        streamed = [name for name in held if "layers." in name and name not in parts._kept]
+        streamed = [name for name in held if "layers." in name and name not in parts._resident]
         self.most_layers = max(self.most_layers, len(streamed))
 
 
@@ -204,7 +204,7 @@ def test_a_deeper_pass_after_a_shallower_one_stays_in_the_budget(
         for layer in parts.layers(DECODER, depth, layer_of(opened, DECODER)):
             watch.look(parts)
             del layer
-        assert len(parts._kept) == kept
+        assert len(parts._resident) == kept
     assert watch.most_bytes <= 3.5 * layer_bytes
 
 
@@ -366,7 +366,7 @@ def test_the_ear_makes_room_for_the_language_model(
     model = small(folder, opened, singles(opened) + size(opened, EAR))
     for _ in range(2):
         model.encode(CLIPS, **RATE)
-    kept = model.pipeline.modules._kept
+    kept = model.pipeline.modules._resident
     assert [name for name in kept if name.startswith(EAR)] == [f"{EAR}{k}." for k in range(5)]
     assert all(count == 1 for count in watch.reads.values())
     model.encode(CLIPS, tap="lm.norm", **RATE)
@@ -408,7 +408,7 @@ def test_a_pass_that_fails_leaves_no_thread(folder: Path, opened: Checkpoint) ->
     mel = line.log_mel(CLIPS[0])
 
     def fail(tap: qa.Tap, *_: Any) -> None:
-        if tap.level == 2:
+        if tap.layer == 2:
             raise ArithmeticError(str(tap))
 
     def encode(tap: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwen_audio.weights.prepack import PackedLinear, prepacked
+from qwen_audio.weights.prepack import PackedLinear, prepack_linears
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -16,7 +16,7 @@ def test_products_in_bfloat16_are_the_same_on_whatever_processor(bias: bool) -> 
     rows = torch.randn(3, 40, 96, dtype=torch.bfloat16)
     with torch.inference_mode():
         expected = plain(rows)
-        packed = prepacked(plain)
+        packed = prepack_linears(plain)
         assert torch.equal(packed(rows), expected)
     supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert isinstance(plain[0], PackedLinear) is supported
@@ -24,4 +24,4 @@ def test_products_in_bfloat16_are_the_same_on_whatever_processor(bias: bool) -> 
 
 def test_float32_stays_as_it_is() -> None:
     linear = nn.Linear(8, 8)
-    assert prepacked(linear) is linear
+    assert prepack_linears(linear) is linear

@@ -80,7 +80,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def files() -> HubFiles:
-    return HubFiles.of(MODEL, None)
+    return HubFiles.resolve(MODEL, None)
 
 
 def names(folder: Path, prefix: str, file: str = FIRST) -> list[str]:
@@ -717,8 +717,8 @@ def test_a_hub_out_of_reach_is_soon_noticed(
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     for act in (
         lambda: model.bring(wanted),
-        lambda: model.fetch("tokenizer.json"),
-        lambda: HubFiles.of("owner/another", None),
+        lambda: model.fetch_file("tokenizer.json"),
+        lambda: HubFiles.resolve("owner/another", None),
     ):
         began = time.monotonic()
         assert "the hub can't be reached" in refusal(act)

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import Span, SpanKind, rows_of_kind
-from qwen_audio.models.qwen2_audio.prompt import Prompts
+from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
@@ -243,7 +243,7 @@ class LogitLens:
         )
 
 
-def follow(prompts: Prompts, words: Sequence[str]) -> tuple[TrackedToken, ...]:
+def follow(prompts: PromptTokenizer, words: Sequence[str]) -> tuple[TrackedToken, ...]:
     """Words → the tokens to follow for each.
 
     A text can say a word with a space before it or, at its beginning, without. Those of the two
@@ -265,22 +265,22 @@ def follow(prompts: Prompts, words: Sequence[str]) -> tuple[TrackedToken, ...]:
             if (other := followed.get(token)) is not None:
                 raise OptionError(
                     f"tokens: {other.word!r} and {word!r} share their first token, "
-                    f"{prompts.token(token)!r}, and can't be told apart: follow one of them"
+                    f"{prompts.decode_token(token)!r}, and can't be told apart: follow one of them"
                 )
         followed |= dict.fromkeys(found.ids, found)
     return tuple(dict.fromkeys(followed.values()))
 
 
-def _followed(prompts: Prompts, word: Any) -> TrackedToken:
+def _followed(prompts: PromptTokenizer, word: Any) -> TrackedToken:
     if not isinstance(word, str) or not word.strip():
         raise OptionError(f"tokens: {word!r} is no word: give words such as 'piano'")
     text = word.strip()
-    spellings = [prompts.ids(f" {text}"), prompts.ids(text)]
+    spellings = [prompts.encode(f" {text}"), prompts.encode(text)]
     whole = tuple(dict.fromkeys(ids[0] for ids in spellings if len(ids) == 1))
     if whole:
         return TrackedToken(word, whole, text)
     first = dict.fromkeys(ids[0] for ids in spellings)
-    pieces = {i: prompts.token(i).strip() for i in first}
+    pieces = {i: prompts.decode_token(i).strip() for i in first}
     known = {
         i: piece
         for i, piece in pieces.items()

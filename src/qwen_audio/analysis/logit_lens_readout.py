@@ -77,7 +77,7 @@ class LensReading:
 
     def lens(self, name: str, prompt: str, windows: Sequence[_Window]) -> LogitLens:
         """The windows of one recording, laid one after another."""
-        prompts, audio_id = self.pipeline.tokenizer, self.pipeline.tokenizer.audio_id
+        prompts, audio_id = self.pipeline.tokenizer, self.pipeline.tokenizer.audio_token_id
         segments = ((window.window, window.segments) for window in windows)
         spans, seconds = spans_and_times(segments, _PROJECTOR.hop_seconds)
 
@@ -102,14 +102,16 @@ class LensReading:
             taps=self.levels,
             seconds=seconds,
             read=tuple(
-                "" if i == audio_id else prompts.token(i) for window in windows for i in window.ids
+                "" if i == audio_id else prompts.decode_token(i)
+                for window in windows
+                for i in window.ids
             ),
             spans=spans,
             windows=tuple(window.window for window in windows),
             entropy_bits=joined("entropy_bits"),
             top_ids=top_ids,
             top_probabilities=joined("top_probabilities"),
-            vocabulary={int(i): prompts.token(int(i)) for i in occurring},
+            vocabulary={int(i): prompts.decode_token(int(i)) for i in occurring},
             followed=self.followed,
             followed_probabilities=joined("followed_probabilities"),
             followed_ranks=joined("followed_ranks"),

@@ -13,7 +13,7 @@ from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.sampling import Sampling
-from qwen_audio.models.qwen2_audio.prompt import Message, audio_parts
+from qwen_audio.models.qwen2_audio.prompt import Message, audio_inputs
 
 from .answer import Answer, Description
 from .base import ModelBase
@@ -150,6 +150,6 @@ class DescribeMixin(ModelBase):
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         waveforms = [
-            load_waveform(audio, sampling_rate=sampling_rate) for audio in audio_parts(messages)
+            load_waveform(audio, sampling_rate=sampling_rate) for audio in audio_inputs(messages)
         ]
         return answer_conversation(self.pipeline, messages, waveforms, sampling)

@@ -64,7 +64,7 @@ def trace_shapes(
     pipeline: Pipeline, waveform: Waveform, window_config: WindowConfig, prompt_text: str
 ) -> ShapeTrace:
     """Counts for a waveform, with a rendered prompt."""
-    ids = len(pipeline.tokenizer.ids(prompt_text))
+    ids = len(pipeline.tokenizer.encode(prompt_text))
     windows = tuple(_window(window, ids) for window in waveform.windows(window_config))
     dimensions = pipeline.checkpoint.dimensions
     return ShapeTrace(

@@ -41,8 +41,10 @@ class InterpretMixin(ModelBase):
     @property
     def mel_hz(self) -> Float64[np.ndarray, "bins"]:
         """Centre frequency of each band of the log-mel spectrogram, in Hz."""
-        filters = np.asarray(self.pipeline.checkpoint.extractor.mel_filters, np.float64)
-        hz = np.linspace(0, self.pipeline.checkpoint.extractor.sampling_rate / 2, len(filters))
+        filters = np.asarray(self.pipeline.checkpoint.feature_extractor.mel_filters, np.float64)
+        hz = np.linspace(
+            0, self.pipeline.checkpoint.feature_extractor.sampling_rate / 2, len(filters)
+        )
         return (hz[:, None] * filters).sum(axis=0) / filters.sum(axis=0)
 
     @overload

@@ -14,7 +14,7 @@ from qwen_audio.inference.cost import process_bytes
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
 from qwen_audio.weights.device import available_bytes, resolve_bytes, resolve_device, resolve_dtype
-from qwen_audio.weights.download import Report
+from qwen_audio.weights.download import ProgressCallback
 
 from .describe import DescribeMixin
 from .encode import EncodeMixin
@@ -37,7 +37,7 @@ def load(
     revision: str | None = None,
     chat: bool | None = None,
     max_memory: str | int | None = None,
-    on_download: Report | None = None,
+    on_download: ProgressCallback | None = None,
 ) -> AudioModel:
     """Open a checkpoint. No weights are read until a tap needs them.
 

@@ -181,7 +181,7 @@ def _depth(pipeline: Pipeline) -> int:
 def _is_within(tap: Tap, depth: int, layers: int) -> bool:
     if tap.stage is Stage.LM_NORM:
         return depth == layers
-    return tap.stage is not Stage.LM or (tap.level or 0) <= depth
+    return tap.stage is not Stage.LM or (tap.layer or 0) <= depth
 
 
 def _tap_parity(
@@ -232,7 +232,7 @@ class _TransformersModel:
     ) -> dict[str, Float32[np.ndarray, "_rows _width"]]:
         """The rows of every tap for one clip, without those of the padding."""
         pipeline, model = self.pipeline, self._model
-        features = pipeline.checkpoint.extractor(
+        features = pipeline.checkpoint.feature_extractor(
             clip.samples,
             sampling_rate=SAMPLE_RATE_HZ,
             return_attention_mask=True,
@@ -263,7 +263,11 @@ class _TransformersModel:
             add_hook(layer, f"lm.{k}", None)
         add_hook(text.norm, "lm.norm", None)
         ids = torch.tensor(
-            [pipeline.tokenizer.merged(pipeline.tokenizer.ids(prompt_text), [tokens])]
+            [
+                pipeline.tokenizer.expand_audio_tokens(
+                    pipeline.tokenizer.encode(prompt_text), [tokens]
+                )
+            ]
         )
         try:
             model(

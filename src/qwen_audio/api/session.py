@@ -86,7 +86,7 @@ class AudioSession:
             OptionError: for a follow-up without the chat template, or invalid sampling options.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        use_chat = self.pipeline.tokenizer.chat if chat is None else chat
+        use_chat = self.pipeline.tokenizer.uses_chat_template if chat is None else chat
         if follow_up and not use_chat:
             raise OptionError(
                 "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
@@ -112,8 +112,10 @@ class AudioSession:
     ) -> Answer:
         tokenizer = self.pipeline.tokenizer
         earlier = state.turns if follow_up else []
-        turns = [*earlier, tokenizer.turn(prompt, audio=not earlier)]
-        prompt_text = tokenizer.render_chat(turns) if earlier else tokenizer.render(prompt, chat)
+        turns = [*earlier, tokenizer.user_message(prompt, audio=not earlier)]
+        prompt_text = (
+            tokenizer.apply_chat_template(turns) if earlier else tokenizer.render(prompt, chat)
+        )
         (text,) = self.pipeline.generate(
             prompt_text,
             [[state.audio_rows]],
@@ -152,7 +154,7 @@ def answer_conversation(
             )
     mels = [pipeline.log_mel(waveform.samples) for waveform in waveforms]
     (text,) = pipeline.generate(
-        pipeline.tokenizer.render_chat(messages),
+        pipeline.tokenizer.apply_chat_template(messages),
         [pipeline.encode_audio(mels)],
         sampling,
         chat=True,

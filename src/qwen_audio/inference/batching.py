@@ -71,7 +71,7 @@ def batched_windows_and_failures(
     window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow | FailedRecording]]:
     """As `batched_windows`, with a `FailedRecording` in place of one that can't be decoded."""
-    _ = pipeline.checkpoint.extractor  # created before threads ask for it
+    _ = pipeline.checkpoint.feature_extractor  # created before threads ask for it
     windows = _windows(pipeline, inputs, sampling_rate, window_config)
     budget = batch_frames(pipeline.device)
     return prefetch(batch_by_size(windows, _frames, budget), _BATCHES_AHEAD)

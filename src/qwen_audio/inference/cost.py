@@ -107,7 +107,7 @@ def estimate_cost(
     weights = sum(count for name, count in parameters.items() if name != EMBEDDINGS)
     peak = weights * dtype.itemsize + non_weight_bytes(checkpoint, tap, dtype, device, base)
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base)
-    products = sum(tensor.rate_hz * parameters[name] for name, tensor in required.items())
+    products = sum(tensor.rows_per_second * parameters[name] for name, tensor in required.items())
     return CostEstimate(
         tap=None if tap is None else str(tap),
         tensors=len(required),
@@ -206,7 +206,7 @@ def _attention(checkpoint: Checkpoint, tap: Tap | None) -> float:
     if tap is not None:
         for stage in layers:
             if tap.stage is stage:
-                layers[stage] = tap.level or 0
+                layers[stage] = tap.layer or 0
             elif tap.stage < stage:
                 layers[stage] = 0
     heads = text.num_attention_heads

@@ -106,7 +106,7 @@ class LanguageModel:
         wanted = set(taps)
         deepest = max(wanted)
         clips = cache_clips if cache_clips is not None else tuple(range(len(inputs)))
-        starts = [cache.rows(clip) if cache else 0 for clip in clips]
+        starts = [cache.length(clip) if cache else 0 for clip in clips]
         lengths = tuple(len(item.token_ids) for item in inputs)
         packing = Packing(lengths, cache, cache_clips, any(starts))
         self._check_context(lengths, starts)
@@ -120,7 +120,7 @@ class LanguageModel:
         position_embeddings = self._rotary(hidden_states[None], position_ids[None])
         depth = self._config.num_hidden_layers
         if deepest.stage is Stage.LM:
-            depth = deepest.level or 0
+            depth = deepest.layer or 0
 
         outputs: dict[Tap, list[T]] = {}
 

@@ -71,7 +71,7 @@ class AudioEncoder:
         reduce_rows(Tap(Stage.ENCODER, 0), hidden_states.split(lengths))
         depth = self._config.encoder_layers
         if deepest.stage is Stage.ENCODER:
-            depth = deepest.level or 0
+            depth = deepest.layer or 0
         layers = encoder_layers(self._modules, self._config, depth)
         for k, layer in enumerate(layers, start=1):
             hidden_states = layer(hidden_states[None], attention_mask=None, packing=packing)[0]

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qwen_audio.models.kv_cache import KeyValueCache, common_prefix
-from qwen_audio.models.qwen2_audio.prompt import Prompts
+from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
+from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Stage, Tap
 
 from .decoder import DecoderInput, LanguageModel
@@ -41,12 +41,15 @@ class GeneratedText:
 
 
 def generated_text(
-    tokenizer: Prompts, item: DecoderInput, new_ids: tuple[int, ...], stop_ids: frozenset[int]
+    tokenizer: PromptTokenizer,
+    item: DecoderInput,
+    new_ids: tuple[int, ...],
+    stop_ids: frozenset[int],
 ) -> GeneratedText:
     """The tokens generated for an input, as text."""
     audio_tokens = 0 if item.audio_rows is None else len(item.audio_rows)
     return GeneratedText(
-        text=tokenizer.text(new_ids).strip(),
+        text=tokenizer.decode(new_ids).strip(),
         token_ids=new_ids,
         complete=new_ids[-1] in stop_ids,
         audio_tokens=audio_tokens,
@@ -72,7 +75,7 @@ class CachedContext:
         """
         if self.cache is None:
             return None
-        shared = min(common_prefix(self.token_ids, token_ids), len(token_ids) - 1)
+        shared = min(common_prefix_length(self.token_ids, token_ids), len(token_ids) - 1)
         return self.cache.truncated(0, shared)
 
 
@@ -82,13 +85,13 @@ class TextStream:
     The pieces emitted add up to the final text: whitespace at both ends is held back.
     """
 
-    def __init__(self, tokenizer: Prompts, emit: Callable[[str], None]) -> None:
+    def __init__(self, tokenizer: PromptTokenizer, emit: Callable[[str], None]) -> None:
         self._tokenizer, self._emit = tokenizer, emit
         self._emitted = ""
 
     def update(self, token_ids: Sequence[int]) -> None:
         """Called with all tokens so far."""
-        text = self._tokenizer.text(token_ids).strip()
+        text = self._tokenizer.decode(token_ids).strip()
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):
             self.finish(text)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from qwen_audio.audio.log_mel import AudioWindow, LogMel, compute_log_mel
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import KeyValueCache
-from qwen_audio.models.qwen2_audio.prompt import Prompts
+from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.weights.download import Report
+from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.module_store import ModuleStore
 
 from .cost import CostEstimate, check_memory, estimate_cost, non_weight_bytes, process_bytes
@@ -50,7 +50,7 @@ class Pipeline:
         *,
         chat: bool | None = None,
         max_memory: int | None = None,
-        report: Report | None = None,
+        report: ProgressCallback | None = None,
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.max_memory = max_memory
@@ -60,15 +60,15 @@ class Pipeline:
         self.modules = ModuleStore(checkpoint.tensors, device, dtype)
         self.encoder = AudioEncoder(checkpoint, self.modules)
         self.lm = LanguageModel(checkpoint, self.modules)
-        self._tokenizer: Prompts | None = None
+        self._tokenizer: PromptTokenizer | None = None
         self._chat, self._report = chat, report
         self._fetched: set[Tap | None] = set()
 
     @property
-    def tokenizer(self) -> Prompts:
+    def tokenizer(self) -> PromptTokenizer:
         """The tokenizer and prompt format, read when first needed: the encoder needs neither."""
         if self._tokenizer is None:
-            self._tokenizer = Prompts(self.checkpoint, self._chat)
+            self._tokenizer = PromptTokenizer(self.checkpoint, self._chat)
         return self._tokenizer
 
     @property
@@ -84,7 +84,7 @@ class Pipeline:
 
     def log_mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, from the checkpoint's feature extractor."""
-        return compute_log_mel(samples, self.checkpoint.extractor)
+        return compute_log_mel(samples, self.checkpoint.feature_extractor)
 
     def fetch_weights(self, tap: Tap | None) -> None:
         """Download what a tap (None: text) needs, all at once and not module by module.
@@ -125,10 +125,10 @@ class Pipeline:
         Raises:
             OptionError: if an input has more or fewer audios than the prompt has places for.
         """
-        prompt_ids = self.tokenizer.ids(prompt_text)
+        prompt_ids = self.tokenizer.encode(prompt_text)
         return [
             DecoderInput(
-                self.tokenizer.merged(prompt_ids, [len(rows) for rows in audios]),
+                self.tokenizer.expand_audio_tokens(prompt_ids, [len(rows) for rows in audios]),
                 torch.cat(list(audios)) if audios else None,
             )
             for audios in audio_rows
@@ -163,7 +163,7 @@ class Pipeline:
         cache = context.shared_with(inputs[0].token_ids) if context is not None else None
         cache = self.lm.new_cache(len(inputs)) if cache is None else cache
         unprocessed = [
-            item.suffix(cache.rows(clip), self.tokenizer.audio_id)
+            item.suffix(cache.length(clip), self.tokenizer.audio_token_id)
             for clip, item in enumerate(inputs)
         ]
         last_rows = self.lm.forward(unprocessed, [_LM_NORM], last_row, cache)[_LM_NORM]
@@ -176,7 +176,7 @@ class Pipeline:
             chat,
             None if text_stream is None else text_stream.update,
         )
-        stop_ids = self.tokenizer.stop_ids(chat)
+        stop_ids = self.tokenizer.stop_token_ids(chat)
         texts = [
             generated_text(self.tokenizer, item, ids, stop_ids)
             for item, ids in zip(inputs, new_ids, strict=True)
@@ -185,7 +185,7 @@ class Pipeline:
             text_stream.finish(texts[0].text)
         if context is not None:
             token_ids = (*inputs[0].token_ids, *new_ids[0])
-            context.token_ids, context.cache = token_ids[: cache.rows(0)], cache
+            context.token_ids, context.cache = token_ids[: cache.length(0)], cache
         return texts
 
     def capture(
@@ -233,7 +233,7 @@ class Pipeline:
             inputs = self.build_inputs(prompt_text or "", [[rows] for rows in audio_rows])
             for window, item in zip(captured, inputs, strict=True):
                 window.token_ids = item.token_ids
-                window.segments = item.segments(self.tokenizer.audio_id)
+                window.segments = item.segments(self.tokenizer.audio_token_id)
             if continuation is None:
                 self._capture_lm(captured, inputs, lm_taps, reducer)
             else:
@@ -290,7 +290,7 @@ class Pipeline:
             cache,
             context_ids=[item.token_ids for item in inputs],
             sampling=sampling,
-            stop_ids=self.tokenizer.stop_ids(chat),
+            stop_ids=self.tokenizer.stop_token_ids(chat),
             repetition_penalty=penalty,
             on_tokens=on_tokens,
         )

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["KeyValueCache", "common_prefix"]
+__all__ = ["KeyValueCache", "common_prefix_length"]
 
 
 class KeyValueCache:
-    """Per layer and clip the keys and values of what has been read.
+    """Past keys and values of every layer and clip.
 
-    Tensors, of shape (1, heads, rows, head_dim), are never written to, only replaced, so that
-    `cut` copies no data.
+    Tensors have shape (1, heads, rows, head_dim). They are replaced, never written to, so
+    `truncated` copies no data.
     """
 
     def __init__(self, layers: int, clips: int) -> None:
@@ -24,35 +24,35 @@ class KeyValueCache:
             [None] * clips for _ in range(layers)
         ]
 
-    def extend(
+    def append(
         self,
         layer: int,
         clip: int,
         key: Float[Tensor, "1 heads rows head_dim"],
         value: Float[Tensor, "1 heads rows head_dim"],
     ) -> tuple[Float[Tensor, "1 heads all head_dim"], Float[Tensor, "1 heads all head_dim"]]:
-        """Append rows to a clip; return all its keys and values."""
-        held = self._layers[layer][clip]
-        if held is not None:
-            key, value = torch.cat([held[0], key], dim=2), torch.cat([held[1], value], dim=2)
+        """Append rows to a clip; returns all its keys and values."""
+        past = self._layers[layer][clip]
+        if past is not None:
+            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         self._layers[layer][clip] = (key, value)
         return key, value
 
-    def rows(self, clip: int) -> int:
-        """Positions of a clip that have been read."""
-        held = self._layers[0][clip] if self._layers else None
-        return 0 if held is None else held[0].shape[2]
+    def length(self, clip: int) -> int:
+        """Number of cached positions of a clip."""
+        past = self._layers[0][clip] if self._layers else None
+        return 0 if past is None else past[0].shape[2]
 
-    def truncated(self, clip: int, rows: int) -> KeyValueCache:
-        """A cache of one clip, holding its first `rows` positions."""
+    def truncated(self, clip: int, length: int) -> KeyValueCache:
+        """A cache of one clip, with its first `length` positions."""
         cache = KeyValueCache(len(self._layers), 1)
-        for mine, theirs in zip(cache._layers, self._layers, strict=True):
-            if (held := theirs[clip]) is not None:
-                mine[0] = (held[0][:, :, :rows], held[1][:, :, :rows])
+        for target, source in zip(cache._layers, self._layers, strict=True):
+            if (past := source[clip]) is not None:
+                target[0] = (past[0][:, :, :length], past[1][:, :, :length])
         return cache
 
 
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many leading items two sequences share."""
+def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """Number of leading items that two sequences share."""
     pairs = zip(left, right, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

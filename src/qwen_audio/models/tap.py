@@ -1,8 +1,18 @@
-"""Tap: a place on the line where a sequence of vectors can be read.
+"""Taps: named points of the pipeline where a sequence of vectors can be read.
 
     mel → encoder.0 … encoder.N → audio_tower → projector → lm.0 … lm.M → lm.norm
 
-Data flows to the right only; whatever stands right of a tap is neither read nor computed for it.
+Each stage depends only on the stages before it, so nothing after a tap is loaded or computed.
+
+What a tap yields for one window, a matrix of shape (rows, width):
+
+    mel          100 rows a second (10 ms hop)         × mel_bins
+    encoder.k    50 rows a second (conv2: stride 2)    × encoder_width
+    audio_tower  25 rows a second (pooling by 2)       × encoder_width
+    projector    25 rows a second (the audio tokens)   × lm_width
+    lm.k         one row a position: the prompt's text tokens, and the audio tokens, which keep
+                 25 a second                           × lm_width
+    lm.norm      as lm.k
 """
 
 from __future__ import annotations
@@ -19,13 +29,13 @@ from qwen_audio.errors import TapError
 __all__ = ["ModelDimensions", "Stage", "Tap"]
 
 
-_FORM = re.compile(
-    r"(?P<stage>mel|encoder|audio_tower|projector|lm)(?:\.(?P<level>0|-?[1-9][0-9]{0,8}|norm))?"
+_TAP_PATTERN = re.compile(
+    r"(?P<stage>mel|encoder|audio_tower|projector|lm)(?:\.(?P<layer>0|-?[1-9][0-9]{0,8}|norm))?"
 )
 
 
 class Stage(IntEnum):
-    """The stages in the order in which data passes them."""
+    """The stages of the pipeline, in order."""
 
     MEL = 0
     ENCODER = 1
@@ -35,8 +45,8 @@ class Stage(IntEnum):
     LM_NORM = 5
 
 
-# Mel frames per row. The encoder's second convolution has stride 2, the pooling after it width 2;
-# in the language model the rows of the audio span keep the projector's rate.
+# The encoder's second convolution has stride 2, the pooling after its last layer width 2. In the
+# language model this holds for the rows of audio tokens: text tokens have no duration.
 _MEL_FRAMES_PER_ROW = {
     Stage.MEL: 1,
     Stage.ENCODER: 2,
@@ -50,34 +60,34 @@ _MEL_FRAMES_PER_ROW = {
 @functools.total_ordering
 @dataclass(frozen=True, repr=False)
 class Tap:
-    """A stage and, for `encoder` and `lm`, how many layers the data has passed.
+    """A stage and, for `encoder.k` and `lm.k`, the number k of layers applied.
 
-    Taps compare by depth: `Tap.parse("mel") < Tap.parse("lm.0")`.
+    Taps are ordered by depth: `Tap.parse("mel") < Tap.parse("lm.0")`.
     """
 
     stage: Stage
-    level: int | None = None
+    layer: int | None = None
 
     @classmethod
     def parse(cls, text: str | Tap) -> Tap:
-        """Read `mel`, `encoder.k`, `audio_tower`, `projector`, `lm.k` or `lm.norm`.
+        """Parse `mel`, `encoder.k`, `audio_tower`, `projector`, `lm.k` or `lm.norm`.
 
-        k may be negative and then counts from the deepest; `ModelDimensions.tap` resolves it.
+        A negative k counts from the last layer; `ModelDimensions.tap` resolves it.
 
         Raises:
             TapError: if the text has another form.
         """
         if isinstance(text, Tap):
             return text
-        match = _FORM.fullmatch(text) if isinstance(text, str) else None
+        match = _TAP_PATTERN.fullmatch(text) if isinstance(text, str) else None
         if match:
-            stage, level = match["stage"], match["level"]
-            layered = stage in ("encoder", "lm")
-            if stage == "lm" and level == "norm":
+            stage, layer = match["stage"], match["layer"]
+            has_layers = stage in ("encoder", "lm")
+            if stage == "lm" and layer == "norm":
                 return cls(Stage.LM_NORM)
-            if layered and level not in (None, "norm"):
-                return cls(Stage[stage.upper()], int(level))
-            if not layered and level is None:
+            if has_layers and layer not in (None, "norm"):
+                return cls(Stage[stage.upper()], int(layer))
+            if not has_layers and layer is None:
                 return cls(Stage[stage.upper()])
         raise TapError(
             f"{text!r} is not a tap: use mel, encoder.K, audio_tower, projector, lm.K or lm.norm, "
@@ -86,33 +96,40 @@ class Tap:
 
     @property
     def hop_seconds(self) -> float:
-        """Seconds of audio from one row to the next."""
+        """Seconds of audio between rows; in the language model, of audio tokens only."""
         return _MEL_FRAMES_PER_ROW[self.stage] / MEL_FRAMES_PER_SECOND
 
     @property
     def rate_hz(self) -> float:
-        """Rows for each second of audio."""
+        """Rows per second of audio; in the language model, of audio tokens only."""
         return MEL_FRAMES_PER_SECOND / _MEL_FRAMES_PER_ROW[self.stage]
 
     @property
     def in_language_model(self) -> bool:
-        """Whether rows are positions of audio and prompt together, not frames of audio alone."""
+        """Whether rows are positions of the language model (text and audio), not audio frames."""
         return self.stage >= Stage.LM
 
     def __str__(self) -> str:
         name = {Stage.LM_NORM: "lm.norm"}.get(self.stage, self.stage.name.lower())
-        return name if self.level is None else f"{name}.{self.level}"
+        return name if self.layer is None else f"{name}.{self.layer}"
 
     def __repr__(self) -> str:
         return f"Tap({str(self)!r})"
 
     def __lt__(self, other: Tap) -> bool:
-        return (self.stage, self.level or 0) < (other.stage, other.level or 0)
+        return (self.stage, self.layer or 0) < (other.stage, other.layer or 0)
 
 
 @dataclass(frozen=True)
 class ModelDimensions:
-    """The widths and depths of one model, from its config.json."""
+    """Widths and numbers of layers of one model.
+
+    Attributes:
+        mel_bins: width of `mel`.
+        encoder_layers, lm_layers: N and M of the last taps `encoder.N` and `lm.M`.
+        encoder_width: width of `encoder.k` and `audio_tower` (transformers' d_model).
+        lm_width: width of `projector`, `lm.k` and `lm.norm` (transformers' hidden_size).
+    """
 
     mel_bins: int
     encoder_layers: int
@@ -121,7 +138,7 @@ class ModelDimensions:
     lm_width: int
 
     @classmethod
-    def of(cls, config: Any) -> ModelDimensions:
+    def from_config(cls, config: Any) -> ModelDimensions:
         """From transformers' Qwen2AudioConfig."""
         audio, text = config.audio_config, config.text_config
         return cls(
@@ -133,26 +150,26 @@ class ModelDimensions:
         )
 
     def tap(self, text: str | Tap) -> Tap:
-        """Parse a tap and check it against this model; a negative level becomes its depth.
+        """Parse a tap and check it against this model; a negative layer becomes its number.
 
         Raises:
-            TapError: if the text is no tap, or the model has no such layer.
+            TapError: if the text is not a tap, or the model has no such layer.
         """
         tap = Tap.parse(text)
-        if tap.level is None:
+        if tap.layer is None:
             return tap
-        deepest = self.encoder_layers if tap.stage is Stage.ENCODER else self.lm_layers
-        level = tap.level + deepest + 1 if tap.level < 0 else tap.level
-        if not 0 <= level <= deepest:
+        last = self.encoder_layers if tap.stage is Stage.ENCODER else self.lm_layers
+        layer = tap.layer + last + 1 if tap.layer < 0 else tap.layer
+        if not 0 <= layer <= last:
             name = tap.stage.name.lower()
             raise TapError(
-                f"{tap} is not on this model's line: {name}.K goes from {name}.0 to "
-                f"{name}.{deepest}, or from the end {name}.-1 to {name}.-{deepest + 1}"
+                f"{tap} is not a tap of this model: {name}.K goes from {name}.0 to "
+                f"{name}.{last}, or from the end {name}.-1 to {name}.-{last + 1}"
             )
-        return Tap(tap.stage, level)
+        return Tap(tap.stage, layer)
 
     def taps(self) -> tuple[Tap, ...]:
-        """Every tap of the line, shallowest first."""
+        """Every tap of the model, in the order of the pipeline."""
         return (
             Tap(Stage.MEL),
             *(Tap(Stage.ENCODER, k) for k in range(self.encoder_layers + 1)),
@@ -163,7 +180,7 @@ class ModelDimensions:
         )
 
     def width(self, tap: Tap) -> int:
-        """Numbers in one row at this tap."""
+        """Length of one row at this tap."""
         if tap.stage is Stage.MEL:
             return self.mel_bins
         return self.encoder_width if tap.stage < Stage.PROJECTOR else self.lm_width

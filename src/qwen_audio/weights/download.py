@@ -11,7 +11,7 @@ from qwen_audio.errors import CheckpointError
 
 __all__ = [
     "Progress",
-    "Report",
+    "ProgressCallback",
     "check_reachable",
     "client",
     "download",
@@ -21,7 +21,7 @@ __all__ = [
     "with_retries",
 ]
 
-Report = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Told how many bytes were brought so far, and how many are to be brought in all."""
 
 _TRIES, _WAIT_SECONDS, _PROGRESS = 3, 0.5, 1 << 20
@@ -34,7 +34,7 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 class Progress:
     """The sum of several fetches, each in a thread of its own."""
 
-    def __init__(self, report: Report | None) -> None:
+    def __init__(self, report: ProgressCallback | None) -> None:
         self._report = report
         self._done = self._total = 0
         self._lock = Lock()

@@ -15,7 +15,7 @@ import torch
 from qwen_audio.errors import CheckpointError
 
 from .byte_ranges import ByteRange, cut, row_blocks
-from .download import Progress, Report, download, hub_error, is_lacking
+from .download import Progress, ProgressCallback, download, hub_error, is_lacking
 from .remote_file import NoRanges, RemoteFile
 from .safetensors_file import TensorInfo, TensorLocation, read_header, read_rows
 
@@ -48,17 +48,17 @@ class HubFiles:
         self._remotes: dict[str, RemoteFile] = {}
 
     @classmethod
-    def of(cls, repo: str, revision: str | None) -> HubFiles:
+    def resolve(cls, repo: str, revision: str | None) -> HubFiles:
         """Resolve a revision to a commit by fetching config.json."""
         if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
             raise CheckpointError(
-                f"{repo!r} is no checkpoint: give 'embedded', an existing folder, or a hub model "
-                "such as Qwen/Qwen2-Audio-7B-Instruct"
+                f"{repo!r} is not a checkpoint: give 'embedded', an existing folder, or a hub "
+                "model such as Qwen/Qwen2-Audio-7B-Instruct"
             )
         path = Path(download(repo, "config.json", revision, reached=False))
         return cls(repo, path.parent, path.parent.name)
 
-    def fetch(self, name: str, *, optional: bool = False) -> None:
+    def fetch_file(self, name: str, *, optional: bool = False) -> None:
         """Bring one file of this commit into the folder; an optional one may not exist."""
         if optional and self._is_known_to_lack(name):
             return
@@ -94,7 +94,9 @@ class HubFiles:
         """Bytes that `bring` would move."""
         return sum(load.bytes for load in self._loads(wanted))
 
-    def bring(self, wanted: Mapping[str, Collection[str]], report: Report | None = None) -> None:
+    def bring(
+        self, wanted: Mapping[str, Collection[str]], report: ProgressCallback | None = None
+    ) -> None:
         """Have these tensors on this machine: file → names.
 
         They come by ranges where that moves less than whole files do.
@@ -106,7 +108,7 @@ class HubFiles:
         self._download_all(lambda: self._loads(wanted), report)
 
     def bring_rows(
-        self, file: str, tensor: str, rows: Collection[int], report: Report | None = None
+        self, file: str, tensor: str, rows: Collection[int], report: ProgressCallback | None = None
     ) -> dict[int, torch.Tensor]:
         """Single rows of a matrix, without the rest of it where that is much more.
 
@@ -179,7 +181,9 @@ class HubFiles:
                 f"{rows[-1]} are asked for: tokenizer and weights don't belong together"
             )
 
-    def _download_all(self, plan: Callable[[], list[_Load]], report: Report | None) -> None:
+    def _download_all(
+        self, plan: Callable[[], list[_Load]], report: ProgressCallback | None
+    ) -> None:
         """Bring what `plan` says, and plan anew should a server stop sending parts."""
         progress = Progress(report)
         while loads := plan():

@@ -17,7 +17,7 @@ from qwen_audio.errors import OptionError
 
 from .device import trim_heap
 from .direct_io import ReadBuffer
-from .prepack import prepacked
+from .prepack import prepack_linears
 from .tensor_store import TensorStore
 
 __all__ = ["ModuleStore", "empty_module"]
@@ -41,7 +41,7 @@ class ModuleStore:
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
-        self._kept: dict[str, nn.Module] = {}
+        self._resident: dict[str, nn.Module] = {}
         self._numbers = {name: math.prod(shape) for name, shape in tensors.shapes.items()}
 
     def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
@@ -50,7 +50,7 @@ class ModuleStore:
         It is built without memory: the weights read are the only ones ever allocated.
         """
         self._keep({prefix: build})
-        return self._kept[prefix]
+        return self._resident[prefix]
 
     def layers(
         self, prefix: str, depth: int, build: Callable[[int], nn.Module]
@@ -74,21 +74,21 @@ class ModuleStore:
                 if name not in streamed:
                     yield self.get(name, partial(build, k))
                 elif next_read is not None:
-                    layer = self._filled(partial(build, k), next_read.result())
+                    layer = self._fill(partial(build, k), next_read.result())
                     next_read = self._submit(reader, coming)
                     yield layer
                     del layer
 
     def release(self) -> None:
         """Let go of all weights; they are read again when they are needed."""
-        self._kept.clear()
+        self._resident.clear()
 
     def _keep(self, modules: Mapping[str, Callable[[], nn.Module]]) -> None:
-        absent = {name: build for name, build in modules.items() if name not in self._kept}
+        absent = {name: build for name, build in modules.items() if name not in self._resident}
         buffer = ReadBuffer()
         for name, build in absent.items():
             self._free(self._bytes(name), spare=modules.keys())
-            self._kept[name] = self._own(build, name, buffer)
+            self._resident[name] = self._own(build, name, buffer)
         if absent:
             trim_heap()
 
@@ -96,7 +96,7 @@ class ModuleStore:
         """The layers that there is no room to keep, once room is made for two that come and go."""
         size = max(map(self._bytes, names), default=0)
         while True:
-            absent = [name for name in names if name not in self._kept]
+            absent = [name for name in names if name not in self._resident]
             all_of_them = sum(map(self._bytes, absent))
             if all_of_them <= self._room():
                 return []
@@ -105,14 +105,16 @@ class ModuleStore:
             self._free(min(all_of_them, 2 * size), spare=names)
 
     def _room(self) -> float:
-        return self.max_bytes - sum(map(self._bytes, self._kept))
+        return self.max_bytes - sum(map(self._bytes, self._resident))
 
     def _free(self, size: int, spare: Collection[str]) -> None:
         """Let go of what was asked for first, until there is room for so many bytes."""
-        for name in sorted(self._kept, key=lambda name: name in spare):  # in order, but for those
+        for name in sorted(
+            self._resident, key=lambda name: name in spare
+        ):  # in order, but for those
             if self._room() >= size:
                 return
-            del self._kept[name]
+            del self._resident[name]
         if self._room() < size:
             more = size - self._room()
             raise OptionError(
@@ -145,15 +147,13 @@ class ModuleStore:
     def _own(self, build: Callable[[], nn.Module], prefix: str, buffer: ReadBuffer) -> nn.Module:
         """A module to keep. What is laid out anew comes by way of `scratch`; the rest is copied."""
         if self.device.type != "cpu" or self.dtype is not torch.bfloat16:
-            return self._filled(build, self._read(prefix))
-        module = prepacked(self._filled(build, self._read(prefix, buffer)))
+            return self._fill(build, self._read(prefix))
+        module = prepack_linears(self._fill(build, self._read(prefix, buffer)))
         for parameter in module.parameters():
             parameter.data = parameter.data.clone()
         return module
 
-    def _filled(
-        self, build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor]
-    ) -> nn.Module:
+    def _fill(self, build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor]) -> nn.Module:
         module = empty_module(build)
         module.load_state_dict(tensors, strict=True, assign=True)
         return module.eval().requires_grad_(False)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PackedLinear", "prepacked"]
+__all__ = ["PackedLinear", "prepack_linears"]
 
 
 class PackedLinear(nn.Module):
@@ -38,12 +38,12 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-def prepacked(module: nn.Module) -> nn.Module:
+def prepack_linears(module: nn.Module) -> nn.Module:
     """The module, its linear parts packed where that is of use: bfloat16 on a CPU."""
     if isinstance(module, nn.Linear):
         return PackedLinear(module) if _gains(module) else module
     for name, child in module.named_children():
-        packed = prepacked(child)
+        packed = prepack_linears(child)
         if packed is not child:
             setattr(module, name, packed)
     return module

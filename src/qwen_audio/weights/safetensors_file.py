@@ -32,7 +32,7 @@ __all__ = [
     "read_header",
     "read_rows",
     "read_tensors",
-    "samples_of_tensors",
+    "tensor_byte_samples",
 ]
 
 LENGTH_BYTES = 8
@@ -174,7 +174,7 @@ def read_rows(located: TensorLocation, rows: Iterable[int], name: str) -> list[t
         ]
 
 
-def samples_of_tensors(file: Path) -> Iterator[bytes]:
+def tensor_byte_samples(file: Path) -> Iterator[bytes]:
     """Each tensor's entry in the header, and bytes from all over it; all of a small one."""
     slots = read_header(file)
     with _opened(file) as opened:

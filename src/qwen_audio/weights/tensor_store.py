@@ -13,7 +13,7 @@ import torch
 from qwen_audio.errors import CheckpointError
 
 from .direct_io import ReadBuffer
-from .download import Report
+from .download import ProgressCallback
 from .hub import HubFiles
 from .safetensors_file import (
     TensorInfo,
@@ -22,7 +22,7 @@ from .safetensors_file import (
     read_header,
     read_rows,
     read_tensors,
-    samples_of_tensors,
+    tensor_byte_samples,
 )
 
 __all__ = ["TensorStore", "is_name", "parse_json"]
@@ -65,10 +65,10 @@ class TensorStore:
             self._check_header(file, slots)
         self._headers = headers
 
-    def samples(self) -> Iterator[bytes]:
+    def byte_samples(self) -> Iterator[bytes]:
         """Header entries and some bytes of every tensor, in a fixed order; of local files only."""
         for file in sorted(set(self._file_of.values())):
-            yield from samples_of_tensors(self.folder / file)
+            yield from tensor_byte_samples(self.folder / file)
 
     def stored_bytes(self, name: str, default_dtype: torch.dtype) -> int:
         """Size of a tensor on disk, from the header of its file.
@@ -85,7 +85,7 @@ class TensorStore:
         """Bytes that `fetch` would download."""
         return 0 if self._hub is None else self._hub.missing(self._by_file(names))
 
-    def fetch(self, names: Iterable[str], report: Report | None = None) -> None:
+    def fetch(self, names: Iterable[str], report: ProgressCallback | None = None) -> None:
         """Download those of these tensors that aren't on this machine, all at once.
 
         Raises:
@@ -157,7 +157,7 @@ class TensorStore:
         """Tensor name → file, from the index, or from the header of the only file; and, by file,
         the headers read for it."""
         if self._hub is not None:
-            self._hub.fetch(_INDEX, optional=True)
+            self._hub.fetch_file(_INDEX, optional=True)
         if (index := self.folder / _INDEX).is_file():
             files = parse_json(index).get("weight_map")
             if not isinstance(files, dict) or not all(is_name(file) for file in files.values()):
@@ -170,7 +170,7 @@ class TensorStore:
         if self._hub is not None:
             slots = self._hub.header(_SINGLE, optional=True)
             if slots is None:  # there is no such file, or the server sends whole files only
-                self._hub.fetch(_SINGLE, optional=True)
+                self._hub.fetch_file(_SINGLE, optional=True)
         if slots is None:
             if not (self.folder / _SINGLE).is_file():
                 raise CheckpointError(

@@ -16,7 +16,7 @@ from transformers import AutoProcessor, AutoTokenizer, Qwen2AudioProcessor
 from checkpoints import AUDIO_ID, EMBEDDED, END_OF_TEXT_ID, edit_json
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.prompt import DEFAULT_PROMPT, Prompts, audio_parts
+from qwen_audio.models.qwen2_audio.prompt import DEFAULT_PROMPT, PromptTokenizer, audio_inputs
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 PLAIN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
@@ -54,8 +54,8 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 @functools.cache
-def embedded(chat: bool | None = None) -> Prompts:
-    return Prompts(Checkpoint(EMBEDDED), chat)
+def embedded(chat: bool | None = None) -> PromptTokenizer:
+    return PromptTokenizer(Checkpoint(EMBEDDED), chat)
 
 
 @functools.cache
@@ -75,36 +75,36 @@ def processor() -> Any:
 @given(texts)
 @example("")
 def test_ids_are_transformers(text: str) -> None:
-    assert list(embedded().ids(text)) == tokenizer()(text)["input_ids"]
+    assert list(embedded().encode(text)) == tokenizer()(text)["input_ids"]
     prompt_text = embedded(False).render(text.replace("<|AUDIO|>", ""))
-    assert list(embedded().ids(prompt_text)) == tokenizer()(prompt_text)["input_ids"]
+    assert list(embedded().encode(prompt_text)) == tokenizer()(prompt_text)["input_ids"]
 
 
 @given(st.lists(st.integers(0, 1098), max_size=30))
 def test_text_is_transformers(ids: list[int]) -> None:
     theirs = tokenizer().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert embedded().text(ids) == theirs
+    assert embedded().decode(ids) == theirs
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
 def test_there_and_back(text: str) -> None:
     if "<|" not in text:
-        assert embedded().text(embedded().ids(text)) == text
+        assert embedded().decode(embedded().encode(text)) == text
 
 
 def test_special_tokens_are_not_text() -> None:
     prompts = embedded()
-    ids = prompts.ids(f"{IM_START}calm{PLAIN} piano{IM_END}<|endoftext|>")
-    assert prompts.text(ids) == "calm piano"
+    ids = prompts.encode(f"{IM_START}calm{PLAIN} piano{IM_END}<|endoftext|>")
+    assert prompts.decode(ids) == "calm piano"
 
 
 def test_the_default_prompt() -> None:
     assert DEFAULT_PROMPT == "Describe the music:"
     prompts = embedded(False)
-    assert len(prompts.ids(DEFAULT_PROMPT)) == 4
-    ids = prompts.ids(prompts.render(None))
+    assert len(prompts.encode(DEFAULT_PROMPT)) == 4
+    ids = prompts.encode(prompts.render(None))
     assert len(ids) == 7
-    assert ids[1] == prompts.audio_id == AUDIO_ID
+    assert ids[1] == prompts.audio_token_id == AUDIO_ID
     assert prompts.render(None) == prompts.render(DEFAULT_PROMPT) == PLAIN + DEFAULT_PROMPT
 
 
@@ -135,7 +135,7 @@ def test_one_clip_has_one_place(chat: bool) -> None:
     with pytest.raises(OptionError) as caught:
         embedded(chat).render("<|AUDIO|> and <|AUDIO|>")
     assert str(caught.value) == (
-        "the prompt holds <|AUDIO|> 2 times, but one clip is given: "
+        "the prompt contains <|AUDIO|> 2 times, but one clip is given: "
         "use chat() for several audios in one conversation"
     )
 
@@ -158,7 +158,7 @@ def test_a_question_is_asked_as_the_processor_asks_it(text: str) -> None:
     )
     ours = embedded(True).render(text)
     assert ours == theirs
-    assert list(embedded().ids(ours)) == tokenizer()(theirs)["input_ids"]
+    assert list(embedded().encode(ours)) == tokenizer()(theirs)["input_ids"]
     assert ours.count("<|AUDIO|>") == 1
 
 
@@ -183,31 +183,31 @@ def test_conversations_are_rendered_as_the_processor_does(
     theirs = processor().apply_chat_template(
         conversation, add_generation_prompt=True, tokenize=False
     )
-    assert embedded(True).render_chat(conversation) == theirs
+    assert embedded(True).apply_chat_template(conversation) == theirs
 
 
 def test_a_chat_by_example() -> None:
     prompts = embedded(True)
     messages = [
-        prompts.turn("What is this?", audio=True),
+        prompts.user_message("What is this?", audio=True),
         {"role": "assistant", "content": "A piano."},
-        prompts.turn("And this?", audio=True),
+        prompts.user_message("And this?", audio=True),
     ]
-    assert prompts.render_chat(messages) == (
+    assert prompts.apply_chat_template(messages) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         f"<|im_start|>user\nAudio 1: {PLAIN}\nWhat is this?<|im_end|>\n"
         "<|im_start|>assistant\nA piano.<|im_end|>\n"
         f"<|im_start|>user\nAudio 2: {PLAIN}\nAnd this?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    assert "<|AUDIO|>" not in prompts.render_chat([prompts.turn(None, audio=False)])
+    assert "<|AUDIO|>" not in prompts.apply_chat_template([prompts.user_message(None, audio=False)])
 
 
 def test_a_checkpoint_without_a_template_has_transformers_own(copy: Path) -> None:
     """As the base model does; older checkpoints keep theirs in a JSON file."""
-    messages = [embedded().turn("What is this?", audio=True)]
+    messages = [embedded().user_message("What is this?", audio=True)]
     (copy / "chat_template.jinja").unlink()
-    default = Prompts(Checkpoint(copy), True).render_chat(messages)
+    default = PromptTokenizer(Checkpoint(copy), True).apply_chat_template(messages)
     default_template: Any = Qwen2AudioProcessor.default_chat_template  # kept as a property
     theirs = processor().apply_chat_template(
         messages,
@@ -220,19 +220,19 @@ def test_a_checkpoint_without_a_template_has_transformers_own(copy: Path) -> Non
 
     template = "{{ messages[0]['role'] }} says"
     (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
-    assert Prompts(Checkpoint(copy), True).render_chat(messages) == "user says"
+    assert PromptTokenizer(Checkpoint(copy), True).apply_chat_template(messages) == "user says"
 
 
 @pytest.mark.parametrize("messages", [[{"role": "user", "content": 5}], [{"content": [7]}]])
 def test_what_the_template_cannot_take(messages: list[Any]) -> None:
     with pytest.raises(OptionError, match="doesn't fit the chat template"):
-        embedded(True).render_chat(messages)
+        embedded(True).apply_chat_template(messages)
 
 
 def test_a_template_that_fails(copy: Path) -> None:
     (copy / "chat_template.jinja").write_text("{{ raise_exception('only\nuser turns') }}")
     with pytest.raises(OptionError) as caught:
-        Prompts(Checkpoint(copy), True).render("x")
+        PromptTokenizer(Checkpoint(copy), True).render("x")
     assert "(only user turns)" in str(caught.value)
 
 
@@ -252,27 +252,27 @@ def test_a_checkpoint_that_ends_turns_was_taught_to_chat(
     eos: int | list[int], chat: bool, stops: set[int], copy: Path
 ) -> None:
     edit_json(copy / "generation_config.json", eos_token_id=eos)
-    prompts = Prompts(Checkpoint(copy))
-    assert prompts.ids(IM_END) == (1095,)
-    assert prompts.chat is chat
-    assert prompts.stop_ids() == stops
+    prompts = PromptTokenizer(Checkpoint(copy))
+    assert prompts.encode(IM_END) == (1095,)
+    assert prompts.uses_chat_template is chat
+    assert prompts.stop_token_ids() == stops
     assert (IM_START in prompts.render("Hello")) is chat
 
 
 def test_told_to_chat_it_stops_at_the_end_of_a_turn(copy: Path) -> None:
-    assert Prompts(Checkpoint(copy), chat=True).stop_ids() == {1095, END_OF_TEXT_ID}
+    assert PromptTokenizer(Checkpoint(copy), chat=True).stop_token_ids() == {1095, END_OF_TEXT_ID}
     edit_json(copy / "generation_config.json", eos_token_id=[1095, END_OF_TEXT_ID])
-    told = Prompts(Checkpoint(copy), chat=False)
-    assert not told.chat
+    told = PromptTokenizer(Checkpoint(copy), chat=False)
+    assert not told.uses_chat_template
     assert told.render("Hello") == PLAIN + "Hello"
-    assert told.stop_ids() == {1095, END_OF_TEXT_ID}
+    assert told.stop_token_ids() == {1095, END_OF_TEXT_ID}
 
 
 def test_without_a_generation_config_the_config_says_where_to_stop(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
-    assert Prompts(Checkpoint(copy)).stop_ids() == {END_OF_TEXT_ID}
+    assert PromptTokenizer(Checkpoint(copy)).stop_token_ids() == {END_OF_TEXT_ID}
     edit_json(copy / "config.json", text_config__eos_token_id=None)
-    assert Prompts(Checkpoint(copy)).stop_ids() <= {END_OF_TEXT_ID}
+    assert PromptTokenizer(Checkpoint(copy)).stop_token_ids() <= {END_OF_TEXT_ID}
 
 
 # Where the audio goes.
@@ -290,7 +290,7 @@ def test_each_audio_takes_its_places(tokens: list[int], data: st.DataObject) -> 
         if count is not None:
             ids.append(AUDIO_ID)
             expected += count * [AUDIO_ID]
-    assert list(prompts.merged(ids, tokens)) == expected
+    assert list(prompts.expand_audio_tokens(ids, tokens)) == expected
 
 
 def test_merged_ids_are_the_processors() -> None:
@@ -300,14 +300,14 @@ def test_merged_ids_are_the_processors() -> None:
     text = f"First {PLAIN} and second {PLAIN}: which?"
     inputs = processor()(text=text, audio=clips, sampling_rate=16_000)
     prompts = embedded()
-    ours = prompts.merged(prompts.ids(text), [25, 82])
+    ours = prompts.expand_audio_tokens(prompts.encode(text), [25, 82])
     assert list(ours) == list(inputs["input_ids"][0])
 
 
 @pytest.mark.parametrize("tokens", [[], [1, 2]])
 def test_audios_and_places_must_agree(tokens: list[int]) -> None:
     with pytest.raises(OptionError, match=f"{len(tokens)} audios, but the text has 1 places"):
-        embedded().merged((5, AUDIO_ID, 6), tokens)
+        embedded().expand_audio_tokens((5, AUDIO_ID, 6), tokens)
 
 
 def test_the_audios_of_a_conversation() -> None:
@@ -325,7 +325,7 @@ def test_the_audios_of_a_conversation() -> None:
         {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]},
         {"role": "user", "content": ({"audio": "fourth.wav"},)},
     ]
-    assert list(audio_parts(messages)) == [b"first", "second.wav", Path("third.wav"), "fourth.wav"]
+    assert list(audio_inputs(messages)) == [b"first", "second.wav", Path("third.wav"), "fourth.wav"]
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_the_audios_of_a_conversation() -> None:
 )
 def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="an audio part needs one of audio, audio_url, url, path"):
-        list(audio_parts([{"role": "user", "content": [part]}]))
+        list(audio_inputs([{"role": "user", "content": [part]}]))
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
     [
         ([{"role": "user", "content": [{"audio": "a.wav", "text": "Hm?"}]}], "as two parts"),
         ([], "the conversation is empty"),
-        ([{"role": "wizard", "content": "Hm?"}], "one of system, user, assistant"),
-        ([{"role": "user", "content": []}], "not empty"),
+        ([{"role": "wizard", "content": "Hm?"}], "a role of system, user, assistant"),
+        ([{"role": "user", "content": []}], "is not empty"),
         (
             [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Yes."}],
             "ends with the assistant's turn",
@@ -352,22 +352,22 @@ def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
 )
 def test_conversations_that_no_answer_can_follow(messages: Any, expected: str) -> None:
     with pytest.raises(OptionError, match=expected):
-        list(audio_parts(messages))
+        list(audio_inputs(messages))
 
 
 @pytest.mark.parametrize(
     "message", [{}, {"role": "user"}, {"content": "x"}, {"role": "user", "content": 5}, "x", None]
 )
 def test_a_message_has_a_role_and_content(message: Any) -> None:
-    with pytest.raises(OptionError, match=r"is no message: give \{'role': …"):
-        list(audio_parts((message,)))
+    with pytest.raises(OptionError, match=r"is not a message: give \{'role': …"):
+        list(audio_inputs((message,)))
 
 
 @pytest.mark.parametrize("part", ["text", 5, None, {}, {"type": "image", "image": "a.png"}])
 def test_a_part_that_no_template_renders(part: Any) -> None:
     """It would be left out without a word."""
     with pytest.raises(OptionError, match="is neither text nor audio"):
-        list(audio_parts([{"role": "user", "content": [part]}]))
+        list(audio_inputs([{"role": "user", "content": [part]}]))
 
 
 # Tokenizers that do not fit.
@@ -376,25 +376,25 @@ def test_a_part_that_no_template_renders(part: Any) -> None:
 def test_no_tokenizer(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
-        Prompts(Checkpoint(copy))
+        PromptTokenizer(Checkpoint(copy))
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
 def test_a_tokenizer_that_is_none(content: str, copy: Path) -> None:
     (copy / "tokenizer.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json can't be read") as caught:
-        Prompts(Checkpoint(copy))
+        PromptTokenizer(Checkpoint(copy))
     assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_of_another_checkpoint(copy: Path) -> None:
     edit_json(copy / "config.json", audio_token_index=1095)
     with pytest.raises(CheckpointError, match=r"has <\|AUDIO\|> as 1096, config\.json says 1095"):
-        Prompts(Checkpoint(copy))
+        PromptTokenizer(Checkpoint(copy))
 
 
 def test_a_tokenizer_without_the_audios_markers(copy: Path) -> None:
     file = copy / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8").replace("<|AUDIO|>", "<|VIDEO|>"))
     with pytest.raises(CheckpointError, match=r"<\|AUDIO\|>"):
-        Prompts(Checkpoint(copy))
+        PromptTokenizer(Checkpoint(copy))

@@ -1,4 +1,4 @@
-"""config.json and the files beside it: read, and held against what this package can hear."""
+"""Read config.json and check that this package supports the model and its feature extractor."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.tensor_store import parse_json
 
-__all__ = ["read_config"]
+__all__ = ["check_feature_extractor", "read_config"]
 
 
 def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
-    """config.json of a checkpoint folder. Raises CheckpointError unless it is a Qwen2-Audio."""
+    """config.json of a checkpoint folder. Raises CheckpointError if it isn't a Qwen2-Audio's."""
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{name} holds no config.json: it is not a checkpoint folder")
+        raise CheckpointError(f"{name} has no config.json: it is not a checkpoint folder")
     settings = parse_json(folder / "config.json")
     if settings.get("model_type") != "qwen2_audio":
         raise CheckpointError(
@@ -38,13 +38,14 @@ def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
     positions = cast(Any, config.audio_config).max_source_positions
     if positions != MAX_FRAMES // 2:
         raise CheckpointError(
-            f"{name} hears {positions} frames at once; only {MAX_FRAMES // 2}, 30 s, are supported"
+            f"{name} has an audio encoder of {positions} positions; only {MAX_FRAMES // 2} (30 s) "
+            "are supported"
         )
     return config
 
 
-def check_extractor(extractor: WhisperFeatureExtractor, mel_bins: int) -> None:
-    """Raises CheckpointError where a checkpoint hears at another rate, window, hop or width."""
+def check_feature_extractor(extractor: WhisperFeatureExtractor, mel_bins: int) -> None:
+    """Raises CheckpointError for another sampling rate, FFT, hop, window or number of mel bins."""
     expected = {
         "feature_size": mel_bins,
         "sampling_rate": SAMPLE_RATE_HZ,
@@ -54,9 +55,9 @@ def check_extractor(extractor: WhisperFeatureExtractor, mel_bins: int) -> None:
         "dither": 0.0,
     }
     for name, value in expected.items():
-        found = getattr(extractor, name)
-        if found != value:
+        actual = getattr(extractor, name)
+        if actual != value:
             raise CheckpointError(
-                f"preprocessor_config.json has {name}={found}, but this model takes {value}: "
-                "a checkpoint that hears differently is not supported"
+                f"preprocessor_config.json has {name}={actual}, but this model takes {value}: "
+                "other feature extractors are not supported"
             )

@@ -1,8 +1,7 @@
-"""What a Qwen2-Audio checkpoint holds: every tensor, its shape, and the first tap that needs it.
+"""Every tensor of a Qwen2-Audio checkpoint: its name, its shape, and the first tap that needs it.
 
-Checkpoints name their tensors `audio_tower.*`, `multi_modal_projector.*`, `language_model.model.*`
-and `language_model.lm_head.*` on disk; these names are used throughout this package. (In memory
-transformers 5 has them under `model.*`.)
+Names are those of the files: `audio_tower.*`, `multi_modal_projector.*`, `language_model.model.*`
+and `language_model.lm_head.*`. (transformers 5 renames them to `model.*` in memory.)
 """
 
 from __future__ import annotations
@@ -21,24 +20,30 @@ from qwen_audio.weights.module_store import empty_module
 __all__ = ["EMBEDDINGS", "TensorRequirement", "tensor_requirements"]
 
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
-"""A row for every token: looked up, so that only rows of tokens that occur are ever read."""
+"""The embedding table, (vocabulary, lm width); only the rows of tokens that occur are read."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 class TensorRequirement(NamedTuple):
-    """The first tap that needs a tensor (None: only text does), and the tensor's shape.
+    """What a tensor is needed for, and its shape.
 
-    `rate_hz` is how many rows a second of audio it multiplies: 0 where it is added or looked up.
+    Attributes:
+        tap: the first tap that needs it, as do all later ones; None for the LM head, which only
+            text needs.
+        shape: as stored.
+        rows_per_second: how many rows per second of audio are multiplied by it: the rate of its
+            stage, or 0 for tensors that are only added, scaled by or looked up (biases, norms,
+            embeddings). Times the tensor's size, it is multiply-adds per second of audio.
     """
 
     tap: Tap | None
     shape: tuple[int, ...]
-    rate_hz: float
+    rows_per_second: float
 
 
 def tensor_requirements(config: Qwen2AudioConfig) -> Iterator[tuple[str, TensorRequirement]]:
-    """Every tensor's name, and what needs it.
+    """Name and requirement of every tensor that a checkpoint with this config must have.
 
     Shapes inside layers are those of transformers' own modules, built on the meta device.
     """
@@ -57,7 +62,7 @@ def tensor_requirements(config: Qwen2AudioConfig) -> Iterator[tuple[str, TensorR
     }
     projector: Shapes = {"linear.weight": (lm_width, width), "linear.bias": (lm_width,)}
     embeddings: Shapes = {"embed_tokens.weight": (text.vocab_size, lm_width)}
-    parts: list[tuple[str, Tap | None, Shapes]] = [
+    groups: list[tuple[str, Tap | None, Shapes]] = [
         ("audio_tower.", Tap(Stage.ENCODER, 0), stem),
         *(
             (f"audio_tower.layers.{k}.", Tap(Stage.ENCODER, k + 1), encoder_layer)
@@ -77,15 +82,16 @@ def tensor_requirements(config: Qwen2AudioConfig) -> Iterator[tuple[str, TensorR
         ("language_model.model.norm.", Tap(Stage.LM_NORM), {"weight": (lm_width,)}),
         ("language_model.lm_head.", None, {"weight": (text.vocab_size, lm_width)}),
     ]
-    for prefix, tap, shapes in parts:
+    for prefix, tap, shapes in groups:
         for name, shape in shapes.items():
-            yield prefix + name, TensorRequirement(tap, shape, _rate_hz(prefix + name, shape, tap))
+            rate = _rows_per_second(prefix + name, shape, tap)
+            yield prefix + name, TensorRequirement(tap, shape, rate)
 
 
-def _rate_hz(name: str, shape: tuple[int, ...], tap: Tap | None) -> float:
+def _rows_per_second(name: str, shape: tuple[int, ...], tap: Tap | None) -> float:
     if len(shape) < 2 or "embed_" in name or tap is None:
         return 0.0
-    if name.startswith("audio_tower.conv1."):  # of stride 1: it still sees every mel frame
+    if name.startswith("audio_tower.conv1."):  # has stride 1, so it runs at the mel rate
         return Tap(Stage.MEL).rate_hz
     return tap.rate_hz
 
