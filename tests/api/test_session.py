@@ -125,7 +125,7 @@ def test_a_conversation_with_two_audios_equals_transformers(checkpoint: Path) ->
 @pytest.mark.parametrize(
     ("messages", "error", "message"),
     [
-        ([{"role": "user"}], qa.OptionError, "no message"),
+        ([{"role": "user"}], qa.OptionError, "not a message"),
         ([{"role": "user", "content": [{"type": "audio"}]}], qa.OptionError, "needs one of"),
         (
             [{"role": "user", "content": [{"type": "audio", "audio": np.zeros(480_160)}]}],
