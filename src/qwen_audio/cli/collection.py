@@ -1,81 +1,97 @@
-"""The commands about collections: index, search, and collection with its actions."""
+"""`qwen-audio collection`: info, list, failures, prune, verify and export."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .console import model_for, print_error, print_json, print_line
-from .index import _index
-from .options import CommandFunction, add_command, add_windows, options_parser
+from .console import load_collection_model, print_error, print_json, print_line
+from .options import (
+    CommandFunction,
+    add_collection_argument,
+    add_command,
+    add_compute_options,
+    add_json_option,
+    add_where_option,
+)
 
 if TYPE_CHECKING:
     from qwen_audio.collection.collection import Collection
 
-__all__ = ["RUNS"]
+__all__ = ["add_parser"]
 
 
-def _search(options: argparse.Namespace) -> int:
-    from qwen_audio.analysis.files import json_value
-    from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.table import WindowTable
-
-    rows = WindowTable.open(options.collection)
-    model = model_for(rows.spec, options) if options.audio else None
-    hits = Collection(rows, model).search(
-        options.audio,
-        text=options.text,
-        id=options.id,
-        where=options.where,
-        limit=options.limit,
-        exact=options.exact,
+def add_parser(subparsers: Any) -> None:
+    """Define the command and its actions."""
+    summary = "Inspect and maintain a collection."
+    group = subparsers.add_parser(
+        "collection", help=summary, description=summary, allow_abbrev=False
     )
-    for hit in hits:
-        if options.json:
-            columns = {name: json_value(value) for name, value in hit.columns.items()}
-            print_json({"id": hit.id, "score": hit.score, **columns})
-        else:
-            print_line(str(hit))
-    if not hits:
-        print_error(f"nothing found among {rows.count()} windows")
-        if options.json:
-            print_json([])
-    return 0
+    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
+
+    def action(name: str, run: CommandFunction, summary: str) -> argparse.ArgumentParser:
+        parser = add_command(actions, name, run, summary)
+        add_collection_argument(parser)
+        add_json_option(parser)
+        return parser
+
+    action("info", run_info, "Show its size, columns, indices and embedding spec.")
+    add_where_option(action("list", run_list, "List its recordings, with captions."))
+    action("failures", run_failures, "List recordings that can't be decoded, and why.")
+    action("prune", run_prune, "Delete the rows of recordings that no longer exist.")
+    verify = action("verify", run_verify, "Encode a sample again and compare.")
+    add_compute_options(verify)
+    verify.add_argument(
+        "--sample", type=int, default=20, metavar="N", help="recordings (default: 20)"
+    )
+    export = action("export", run_export, "Write its rows in another format.")
+    add_where_option(export)
+    export.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help=".parquet, .npz, or a folder for a Hugging Face dataset",
+    )
 
 
-def _info(options: argparse.Namespace) -> int:
-    found = dataclasses.asdict(_open(options).info())
+def run_info(options: argparse.Namespace) -> int:
+    """Print the collection's statistics and embedding spec."""
+    info = dataclasses.asdict(_open(options).info())
     if options.json:
-        print_json(found)
+        print_json(info)
         return 0
-    spec = found.pop("spec")
-    for name, value in {**found, **{f"spec.{name}": value for name, value in spec.items()}}.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-        print_line(f"{name.replace('_', ' '):20} {shown}")
+    spec = info.pop("spec")
+    for name, value in {**info, **{f"spec.{name}": value for name, value in spec.items()}}.items():
+        text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        print_line(f"{name.replace('_', ' '):20} {text}")
     return 0
 
 
-def _list(options: argparse.Namespace) -> int:
+def run_list(options: argparse.Namespace) -> int:
+    """Print the recordings, each with its windows' captions."""
     from qwen_audio.audio.window import Window
 
-    for row in _open(options).recordings(options.where):
+    for recording in _open(options).recordings(options.where):
         if options.json:
-            print_json(row)
-        else:
-            said = row["captions"]
-            caption = f": {said[0]['caption']}" if len(said) == 1 else ""
-            windows = f"{row['windows']} window{'s' * (row['windows'] != 1)}"
-            print_line(f"{row['source']}  {row['duration_seconds']:.1f} s, {windows}{caption}")
-            for one in said[1:] and said:
-                print_line(
-                    f"  {Window(one['start_seconds'], one['end_seconds'])}  {one['caption']}"
-                )
+            print_json(recording)
+            continue
+        captions = recording["captions"]
+        caption = f": {captions[0]['caption']}" if len(captions) == 1 else ""
+        windows = f"{recording['windows']} window{'s' * (recording['windows'] != 1)}"
+        print_line(
+            f"{recording['source']}  {recording['duration_seconds']:.1f} s, {windows}{caption}"
+        )
+        if len(captions) > 1:
+            for row in captions:
+                window = Window(row["start_seconds"], row["end_seconds"])
+                print_line(f"  {window}  {row['caption']}")
     return 0
 
 
-def _failures(options: argparse.Namespace) -> int:
+def run_failures(options: argparse.Namespace) -> int:
+    """Print the recordings that couldn't be decoded, and why."""
     from qwen_audio.analysis.files import json_value
 
     for row in _open(options).failures():
@@ -86,35 +102,39 @@ def _failures(options: argparse.Namespace) -> int:
     return 0
 
 
-def _prune(options: argparse.Namespace) -> int:
-    gone = _open(options).prune()
+def run_prune(options: argparse.Namespace) -> int:
+    """Delete the rows of recordings that no longer exist."""
+    pruned = _open(options).prune()
     if options.json:
-        print_json({"pruned": gone})
+        print_json({"pruned": pruned})
     else:
-        are = "recording is" if len(gone) == 1 else "recordings are"
-        print_line(f"{options.collection}: {len(gone)} {are} gone, and so are their rows")
+        recordings = f"{len(pruned)} recording{'s' * (len(pruned) != 1)}"
+        print_line(f"{options.collection}: deleted the rows of {recordings} that no longer exist")
     return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
+def run_verify(options: argparse.Namespace) -> int:
+    """Encode a sample again and compare; exit status 1 if there are problems."""
     from qwen_audio.collection.collection import Collection
     from qwen_audio.collection.table import WindowTable
 
-    rows = WindowTable.open(options.collection)
-    found = Collection(rows, model_for(rows.spec, options)).verify(sample=options.sample)
+    table = WindowTable.open(options.collection)
+    model = load_collection_model(table.spec, options)
+    report = Collection(table, model).verify(sample=options.sample)
     if options.json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(report))
     else:
-        for problem in found.problems:
+        for problem in report.problems:
             print_error(problem)
         print_line(
-            f"{options.collection}: {found.checked} recordings encoded anew, lowest cosine "
-            f"{found.lowest_cosine:.6f}, {len(found.problems)} problems"
+            f"{options.collection}: {report.checked} recordings encoded again, lowest cosine "
+            f"{report.lowest_cosine:.6f}, {len(report.problems)} problems"
         )
-    return int(bool(found.problems))
+    return int(bool(report.problems))
 
 
-def _export(options: argparse.Namespace) -> int:
+def run_export(options: argparse.Namespace) -> int:
+    """Write the rows in another format."""
     rows = _open(options).export(options.output, options.where)
     if options.json:
         print_json({"output": options.output, "rows": rows})
@@ -123,92 +143,7 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-RUNS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "index": _index,
-    "search": _search,
-    "collection info": _info,
-    "collection list": _list,
-    "collection failures": _failures,
-    "collection prune": _prune,
-    "collection verify": _verify,
-    "collection export": _export,
-}
-
-
 def _open(options: argparse.Namespace) -> Collection:
     from qwen_audio.collection.collection import Collection
 
     return Collection.open(options.collection)
-
-
-def _add_collections(
-    commands: Any,
-    runs: Mapping[str, CommandFunction],
-    model: argparse.ArgumentParser,
-    compute: argparse.ArgumentParser,
-    asking: argparse.ArgumentParser,
-) -> None:
-    """index, search, and collection with commands of its own."""
-
-    def command(to: Any, run: str, text: str, *parents: argparse.ArgumentParser) -> Any:
-        return add_command(to, runs[run], run.rpartition(" ")[2], text, *parents)
-
-    index = command(
-        commands, "index", "Fill a collection with windows of recordings.", model, compute, asking
-    )
-    index.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="folders, files, patterns, manifests (.csv, .jsonl) or addresses (s3://, hf://)",
-    )
-    index.add_argument("--into", required=True, metavar="C.lance", help="made if it isn't there")
-    for name, text in {
-        "tap": "see `qwen-audio taps` (default: audio_tower)",
-        "pooling": "mean (default), max, mean+std or last",
-        "span": "rows to pool: audio (default); at lm taps also prompt, last or all",
-    }.items():
-        index.add_argument(f"--{name}", help=text)
-    add_windows(index, default_seconds=10)
-    index.add_argument(
-        "--describe", action="store_true", default=None, help="also caption every window"
-    )
-    index.add_argument("--float32", action="store_true", help="vectors (default: float16)")
-    index.add_argument("--retry", action="store_true", help="also what failed and hasn't changed")
-
-    search = command(
-        commands, "search", "Find windows by sound, by words, or by one of them.", model, compute
-    )
-    search.add_argument("collection", metavar="C.lance")
-    query = search.add_mutually_exclusive_group(required=True)
-    query.add_argument("--audio", metavar="FILE", help="what sounds like this")
-    query.add_argument("--text", metavar="WORDS", help="whose caption holds these words")
-    query.add_argument("--id", metavar="SOURCE[#N]", help="what sounds like this window of it")
-    search.add_argument("--where", metavar="SQL", help='such as "duration_seconds > 5"')
-    search.add_argument("--limit", type=int, default=10, metavar="N", help="(default: 10)")
-    search.add_argument("--exact", action="store_true", help="compare all, index or not")
-
-    text = "Look after a collection."
-    group = commands.add_parser("collection", help=text, description=text, allow_abbrev=False)
-    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
-    where = options_parser()
-    where.add_argument("collection", metavar="C.lance")
-    where.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
-    command(actions, "collection info", "What it holds, and how it was made.", where)
-    listing = command(actions, "collection list", "Its recordings.", where)
-    listing.add_argument("--where", metavar="SQL", help='such as "duration_seconds > 5"')
-    command(actions, "collection failures", "What could not be heard, and why.", where)
-    command(actions, "collection prune", "Delete rows of recordings that are gone.", where)
-    verify = command(
-        actions, "collection verify", "Encode a sample anew and compare.", where, compute
-    )
-    verify.add_argument("--sample", type=int, default=20, metavar="N", help="(default: 20)")
-    export = command(actions, "collection export", "Write it elsewhere.", where)
-    export.add_argument("--where", metavar="SQL", help='such as "duration_seconds > 5"')
-    export.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="OUT",
-        help=".parquet, .npz, or a folder for a Hugging Face dataset",
-    )

@@ -1,4 +1,4 @@
-"""What all commands share: the model that is meant, lines, tables and bars on the terminal."""
+"""What all commands share: loading the model, printing, tables, progress bars, failed files."""
 
 from __future__ import annotations
 
@@ -20,31 +20,133 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDED",
-    "bars",
     "check_stdin",
     "download_bar",
-    "each",
+    "load_collection_model",
     "load_model",
-    "model_for",
+    "print_embedded_notice",
     "print_error",
     "print_json",
     "print_line",
-    "progress",
+    "process_files",
+    "progress_bars",
     "report_failures",
-    "say_embedded",
     "show_table",
-    "windowing_of",
+    "with_progress",
 ]
 
 T = TypeVar("T")
 
-EMBEDDED = "embedded"  # weights.EMBEDDED, which would load torch
+EMBEDDED = "embedded"
+"""Name of the embedded checkpoint (the constant of `models.checkpoint` would import torch)."""
 
 
-def progress(files: Sequence[T]) -> Iterator[T]:
-    """A bar on a terminal, when there is more than one thing to wait for.
+def load_model(options: argparse.Namespace) -> AudioModel:
+    """The model of --model, --revision, --device, --dtype and --max-memory."""
+    from .stub_imports import fast_start
 
-    It appears after the first, so that a bar of weights being fetched can come and go before.
+    with fast_start():
+        from qwen_audio.api.model import load
+    # Its warnings about retries: a final failure is an error of this package, in one line.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    model = load(
+        options.model or EMBEDDED,
+        device=options.device,
+        dtype=options.dtype,
+        revision=options.revision,
+        max_memory=options.max_memory,
+        on_download=download_bar(),
+    )
+    print_embedded_notice(options.model)
+    return model
+
+
+def load_collection_model(spec: EmbeddingSpec, options: argparse.Namespace) -> AudioModel:
+    """The model of a collection, in its dtype; options that are given take precedence."""
+    merged = copy.copy(options)
+    merged.model = getattr(options, "model", None) or spec.model
+    merged.dtype = options.dtype or spec.dtype
+    merged.revision = getattr(options, "revision", None)
+    is_local = merged.model == EMBEDDED or Path(merged.model).is_dir()
+    if merged.revision is None and merged.model == spec.model and not is_local:
+        merged.revision = spec.revision
+    return load_model(merged)
+
+
+def print_embedded_notice(model: str | None) -> None:
+    """Tell users who named no model that the embedded checkpoint is used."""
+    if model is None:
+        print_error(
+            "using the small embedded checkpoint "
+            "(--model Qwen/Qwen2-Audio-7B-Instruct for the real one)"
+        )
+
+
+def process_files(files: Sequence[str], process: Callable[[str], None]) -> int:
+    """Process every file and print the errors of those that fail.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        QwenAudioError: for any error but an AudioError, as other files would raise it, too.
+    """
+    check_stdin(files)
+    failed = 0
+    for file in with_progress(files):
+        try:
+            process(file)
+        except AudioError as error:
+            failed += 1
+            print_error(str(error))
+    return report_failures(failed, len(files))
+
+
+def check_stdin(files: Sequence[str]) -> None:
+    """Standard input can be read only once.
+
+    Raises:
+        OptionError: if - is there more than once.
+    """
+    if files.count("-") > 1:
+        raise OptionError("- is given more than once, but standard input can be read only once")
+
+
+def report_failures(failed: int, files: int) -> int:
+    """Print how many of several files failed; the exit status: 1 if any did."""
+    if failed and files > 1:
+        print_error(f"{failed} of {files} files failed")
+    return int(failed > 0)
+
+
+def print_line(line: str = "", *, end: str = "\n") -> None:
+    """Print to standard output, unbuffered."""
+    print(line, end=end, flush=True)
+
+
+def print_json(data: Any) -> None:
+    """Print JSON on one line."""
+    print(json.dumps(data, ensure_ascii=False))
+
+
+def print_error(line: str) -> None:
+    """Print one line to standard error."""
+    print(f"qwen-audio: {line}", file=sys.stderr)
+
+
+def show_table(table: Any) -> None:
+    """Print a rich renderable, as wide as the terminal; 200 columns where there is none."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(table)
+
+
+def with_progress(files: Sequence[T]) -> Iterator[T]:
+    """The files, with a progress bar if there are several and standard error is a terminal.
+
+    The bar appears after the first file, so that it doesn't mix with that of a download. There is
+    none if standard output is a terminal, too: results are printed there.
     """
     if len(files) < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
         yield from files
@@ -58,52 +160,56 @@ def progress(files: Sequence[T]) -> Iterator[T]:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[..., None] | None]:
-    """Bars on a terminal, shown when there is something to say; None where there is no terminal.
+def progress_bars() -> Iterator[Callable[..., None] | None]:
+    """Progress bars on standard error, one for each task; None if it is no terminal.
 
-    Gives a function of what is being done (each has a bar), how much of it is, of how much, and
-    words to stand beside the bar instead of what is being done.
+    The function takes the task's name, the number of items done, their total, and optionally a text
+    to show instead of the name. Nothing is shown before its first call.
     """
     if not sys.stderr.isatty():
         yield None
         return
-    shown: list[Any] = []
+    bars: list[Any] = []
     tasks: dict[str, Any] = {}
 
-    def show(doing: str, done: int, total: int, words: str = "") -> None:
+    def show(task: str, done: int, total: int, text: str = "") -> None:
         from rich import progress
         from rich.console import Console
 
-        if not shown:
-            bar = progress.Progress(
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
-                progress.TextColumn("{task.description}", markup=False),
-                progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
+        if not bars:
+            bars.append(
+                progress.Progress(
+                    progress.BarColumn(),
+                    progress.MofNCompleteColumn(),
+                    progress.TextColumn("{task.description}", markup=False),
+                    progress.TimeRemainingColumn(),
+                    console=Console(stderr=True),
+                    transient=True,
+                )
             )
-            bar.start()
-            shown.append(bar)
-        now = {"description": words or doing, "completed": done, "total": total}
-        if doing not in tasks:
-            tasks[doing] = shown[0].add_task(**now)
-        shown[0].update(tasks[doing], **now)
+            bars[0].start()
+        state = {"description": text or task, "completed": done, "total": total}
+        if task not in tasks:
+            tasks[task] = bars[0].add_task(**state)
+        bars[0].update(tasks[task], **state)
 
     try:
         yield show
     finally:
-        if shown:
-            shown[0].stop()
+        if bars:
+            bars[0].stop()
 
 
 def download_bar() -> Callable[[int, int], None] | None:
-    """A bar of bytes and their rate on a terminal, shown when something comes from a hub."""
+    """A progress bar of downloaded bytes on standard error; None if it is no terminal.
+
+    The function takes the bytes downloaded so far and their total.
+    """
     if not sys.stderr.isatty():
         return None
     bars: list[Any] = []
 
-    def report(brought: int, total: int) -> None:
+    def report(downloaded_bytes: int, total_bytes: int) -> None:
         from rich import progress
         from rich.console import Console
 
@@ -118,112 +224,11 @@ def download_bar() -> Callable[[int, int], None] | None:
                 transient=True,
             )
             bar.start()
-            bars.append((bar, bar.add_task("", total=total)))
-        bar, task = bars[-1]
-        bar.update(task, completed=brought, total=total)
-        if brought >= total:
+            bars.append((bar, bar.add_task("", total=total_bytes)))
+        bar, task = bars[0]
+        bar.update(task, completed=downloaded_bytes, total=total_bytes)
+        if downloaded_bytes >= total_bytes:
             bar.stop()
             bars.clear()
 
     return report
-
-
-def each(files: Sequence[str], work: Callable[[str], None]) -> int:
-    """Do every file; say which failed and why; 1 if any did."""
-    check_stdin(files)
-    failed = 0
-    for file in progress(files):
-        try:
-            work(file)
-        except AudioError as error:  # this file's; any other error would be every file's
-            failed += 1
-            print_error(str(error))
-    return report_failures(failed, len(files))
-
-
-def check_stdin(files: Sequence[str]) -> None:
-    """Standard input can be read only once.
-
-    Raises:
-        OptionError: - is there more than once.
-    """
-    if files.count("-") > 1:
-        raise OptionError("- is given more than once, but standard input can be read only once")
-
-
-def report_failures(failed: int, files: int) -> int:
-    """The exit status."""
-    if failed and files > 1:
-        print_error(f"{failed} of {files} files failed")
-    return int(failed > 0)
-
-
-def load_model(options: argparse.Namespace) -> AudioModel:
-    """The model that the options name."""
-    from .stub_imports import fast_start
-
-    with fast_start():
-        from qwen_audio.api.model import load
-    # The hub's retries are its own affair: what comes of them is one line of ours.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    model = load(
-        options.model or EMBEDDED,
-        device=options.device,
-        dtype=options.dtype,
-        revision=options.revision,
-        max_memory=options.max_memory,
-        on_download=download_bar(),
-    )
-    say_embedded(options.model)
-    return model
-
-
-def say_embedded(model: str | None) -> None:
-    """Say so where nobody has chosen a model."""
-    if model is None:
-        print(
-            "qwen-audio: using the small embedded checkpoint "
-            "(--model Qwen/Qwen2-Audio-7B-Instruct for the real one)",
-            file=sys.stderr,
-        )
-
-
-def windowing_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of windows, if anything."""
-    given = {"window_seconds": options.window, "hop_seconds": options.hop}
-    return {name: seconds for name, seconds in given.items() if seconds is not None}
-
-
-def show_table(table: Any) -> None:
-    """As wide as the terminal; wide where there is none."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(table)
-
-
-def print_json(data: Any) -> None:
-    """One line."""
-    print(json.dumps(data, ensure_ascii=False))
-
-
-def print_error(line: str) -> None:
-    """One line on standard error."""
-    print(f"qwen-audio: {line}", file=sys.stderr)
-
-
-def print_line(line: str = "", *, end: str = "\n") -> None:
-    """On standard output, at once."""
-    print(line, end=end, flush=True)
-
-
-def model_for(spec: EmbeddingSpec, options: argparse.Namespace) -> AudioModel:
-    """The model that made a collection, in the numbers it was made in, unless told otherwise."""
-    meant = copy.copy(options)
-    meant.model = getattr(options, "model", None) or spec.model
-    meant.dtype = options.dtype or spec.dtype
-    meant.revision = getattr(options, "revision", None)
-    local = meant.model == EMBEDDED or Path(meant.model).is_dir()
-    if meant.revision is None and meant.model == spec.model and not local:
-        meant.revision = spec.revision
-    return load_model(meant)

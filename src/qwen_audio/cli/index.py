@@ -1,4 +1,4 @@
-"""`qwen-audio index`."""
+"""`qwen-audio index`: fill a collection with windows of recordings."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import CollectionError
 
 from .console import (
-    bars,
+    load_collection_model,
     load_model,
-    model_for,
     print_error,
     print_json,
     print_line,
+    progress_bars,
     report_failures,
+)
+from .options import (
+    add_command,
+    add_compute_options,
+    add_model_options,
+    add_prompt_option,
+    add_window_options,
+    specified_options,
+    window_settings,
 )
 
 if TYPE_CHECKING:
@@ -24,60 +34,95 @@ if TYPE_CHECKING:
     from qwen_audio.collection.collection import Collection
     from qwen_audio.collection.progress import IndexProgress
 
+__all__ = ["add_parser"]
 
-def _index(options: argparse.Namespace) -> int:
+
+def add_parser(subparsers: Any) -> None:
+    """Define the command."""
+    parser = add_command(
+        subparsers, "index", run, "Add recordings to a collection, one row per window."
+    )
+    add_model_options(parser)
+    add_compute_options(parser)
+    add_prompt_option(parser)
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="folders, files, globs, manifests (.csv, .tsv, .jsonl) or URIs (s3://, hf://)",
+    )
+    parser.add_argument(
+        "--into", required=True, metavar="C.lance", help="created if it doesn't exist"
+    )
+    parser.add_argument("--tap", help="see `qwen-audio taps` (default: audio_tower)")
+    parser.add_argument("--pooling", help="mean (default), max, mean+std or last")
+    parser.add_argument(
+        "--span", help="rows to pool: audio (default); at lm taps also prompt, last or all"
+    )
+    add_window_options(parser, default_seconds=10)
+    parser.add_argument(
+        "--describe", action="store_true", default=None, help="also caption every window"
+    )
+    parser.add_argument(
+        "--float32", action="store_true", help="store vectors in float32 (default: float16)"
+    )
+    parser.add_argument(
+        "--retry", action="store_true", help="also files that failed before and haven't changed"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Index the recordings and print what was added, replaced, unchanged, skipped and failed."""
     from qwen_audio.audio.source_listing import find_sources
 
-    given = {
-        "tap": options.tap,
-        "pooling": options.pooling,
-        "span": options.span,
-        "prompt": options.prompt,
-        "window_seconds": options.window,
-        "hop_seconds": options.hop,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    found = find_sources(options.inputs)
-    collection = _made(options, given, found)
-    if collection is None:
-        collection = _opened(options, given)
-    with bars() as show:
+    settings = specified_options(
+        tap=options.tap,
+        pooling=options.pooling,
+        span=options.span,
+        prompt=options.prompt,
+        **window_settings(options),
+    )
+    listing = find_sources(options.inputs)
+    collection = _create(options, settings, listing) or _open(options, settings)
+    with progress_bars() as show:
 
-        def report(now: IndexProgress) -> None:
+        def report(progress: IndexProgress) -> None:
             if show is not None:
-                settled = now.encoded + now.unchanged + now.failed
-                show("index", settled, now.total, _progress(now))
+                done = progress.encoded + progress.unchanged + progress.failed
+                rate = _rate_text(progress.audio_seconds, progress.elapsed_seconds)
+                show("index", done, progress.total, f"{rate}, {progress.failed} failed")
 
-        done = collection.index(found, retry=options.retry, on_progress=report)
-    if done.skipped:
-        print_error(f"skipped (not audio): {_some(done.skipped)}")
-    for reason in done.failures.values():
+        summary = collection.index(listing, retry=options.retry, on_progress=report)
+    if summary.skipped:
+        print_error(f"skipped (not audio): {_first_names(summary.skipped)}")
+    for reason in summary.failures.values():
         print_error(reason)
     if options.json:
-        print_json(dataclasses.asdict(done))
+        print_json(dataclasses.asdict(summary))
     else:
-        updated = f"{done.updated} updated, " if done.updated else ""
-        heard = ""
-        if done.audio_seconds:
-            heard = f"; {_hours(done.audio_seconds, done.elapsed_seconds)}"
+        updated = f"{summary.updated} updated, " if summary.updated else ""
+        rate = ""
+        if summary.audio_seconds:
+            rate = f"; {_rate_text(summary.audio_seconds, summary.elapsed_seconds)}"
         print_line(
-            f"{options.into}: {done.added} added, {done.replaced} replaced, {updated}"
-            f"{done.unchanged} unchanged, {len(done.failures)} failed; {done.rows} rows{heard}"
+            f"{options.into}: {summary.added} added, {summary.replaced} replaced, {updated}"
+            f"{summary.unchanged} unchanged, {len(summary.failures)} failed; "
+            f"{summary.rows} rows{rate}"
         )
-    files = done.added + done.replaced + done.updated + done.unchanged + len(done.failures)
-    return report_failures(len(done.failures), files)
+    files = summary.added + summary.replaced + summary.updated + summary.unchanged
+    return report_failures(len(summary.failures), files + len(summary.failures))
 
 
-def _made(
-    options: argparse.Namespace, given: dict[str, Any], found: SourceListing
+def _create(
+    options: argparse.Namespace, settings: dict[str, Any], listing: SourceListing
 ) -> Collection | None:
-    """A new collection; none where there is one, if only since a moment ago."""
+    """A new collection, or None if it exists, even if another process has just created it."""
     from qwen_audio.collection.collection import DEFAULT_WINDOW_SECONDS, Collection
     from qwen_audio.collection.table import WindowTable
 
     if WindowTable.exists(options.into):
         return None
-    found.check_available()  # names that mean nothing shall leave nothing behind
+    listing.check_available()  # before anything is written
     model = load_model(options)
     try:
         return Collection.create(
@@ -85,7 +130,7 @@ def _made(
             model,
             describe=bool(options.describe),
             float32=options.float32,
-            **{"window_seconds": DEFAULT_WINDOW_SECONDS, **given},
+            **{"window_seconds": DEFAULT_WINDOW_SECONDS, **settings},
         )
     except CollectionError:
         if not WindowTable.exists(options.into):
@@ -93,50 +138,38 @@ def _made(
         return None
 
 
-def _opened(options: argparse.Namespace, given: dict[str, Any]) -> Collection:
-    """What is there, if it was made as is asked for now."""
+def _open(options: argparse.Namespace, settings: dict[str, Any]) -> Collection:
+    """The existing collection.
+
+    Raises:
+        CollectionError: if its embedding spec differs from the settings, or it lacks captions.
+    """
     from qwen_audio.collection.collection import Collection
     from qwen_audio.collection.table import WindowTable
 
-    rows = WindowTable.open(options.into)
-    model = model_for(rows.spec, options)
-    asked = {**rows.spec.options, **given}
+    table = WindowTable.open(options.into)
+    model = load_collection_model(table.spec, options)
+    requested = {**table.spec.options, **settings}
     if options.window is not None and options.hop is None:
-        del asked["hop_seconds"]
-    rows.check(model.spec(**asked))  # what isn't said is as it was
-    if options.describe and not rows.has_captions:
+        del requested["hop_seconds"]
+    table.check(model.spec(**requested))
+    if options.describe and not table.has_captions:
         raise CollectionError(
             f"{options.into} was made without captions, and stays so: make another collection"
         )
-    return Collection(rows, model)
+    return Collection(table, model)
 
 
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    """The first of them, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+def _first_names(names: Sequence[str], count: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
-def _progress(now: IndexProgress) -> str:
-    """Beside the bar: how much was heard, how fast, and failures."""
-    return f"{_hours(now.audio_seconds, now.elapsed_seconds)}, {now.failed} failed"
-
-
-def _hours(audio_seconds: float, elapsed_seconds: float) -> str:
-    """How much audio in which time, and the hours of audio an hour."""
-    pace = audio_seconds / max(elapsed_seconds, 1e-9)
+def _rate_text(audio_seconds: float, elapsed_seconds: float) -> str:
+    """Seconds of audio, the time they took, and hours of audio per hour."""
+    speed = audio_seconds / max(elapsed_seconds, 1e-9)
     return (
-        f"{_duration(audio_seconds)} of audio in {_duration(elapsed_seconds)} "
-        f"({pace:.{0 if pace >= 10 else 1}f} h an hour)"
+        f"{format_duration(audio_seconds)} of audio in {format_duration(elapsed_seconds)} "
+        f"({speed:.{0 if speed >= 10 else 1}f} h an hour)"
     )
-
-
-def _duration(seconds: float) -> str:
-    """5.2 s, 45 s, 7.5 min, 3.2 h."""
-    if seconds < 60:
-        number, unit = seconds, "s"
-    elif seconds < 3600:
-        number, unit = seconds / 60, "min"
-    else:
-        number, unit = seconds / 3600, "h"
-    return f"{number:.{0 if number >= 10 else 1}f} {unit}"

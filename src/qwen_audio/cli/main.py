@@ -1,50 +1,83 @@
-"""qwen-audio: parse, call, print. What it prints comes from the Python API; errors are one line."""
+"""The `qwen-audio` command: parse the arguments, run one command, report errors in one line."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 from collections.abc import Sequence
 
-from qwen_audio.cli import collection as collecting
-from qwen_audio.cli import play as playing
-from qwen_audio.cli import plot as showing
-from qwen_audio.cli import probe as probe_command
+from qwen_audio import __version__
 from qwen_audio.errors import QwenAudioError
 
-from .arguments import build_parser
-from .console import (
-    print_error,
+from . import (
+    collection,
+    describe,
+    encode,
+    index,
+    inspect,
+    lens,
+    parity,
+    play,
+    plot,
+    probe,
+    search,
+    taps,
 )
-from .describe import _describe, _encode
-from .inspect import _inspect, _parity, _taps
+from . import map as map_command
+from .console import print_error
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
+
+COMMANDS = (
+    describe,
+    encode,
+    inspect,
+    probe,
+    index,
+    search,
+    collection,
+    lens,
+    plot,
+    map_command,
+    play,
+    taps,
+    parity,
+)
+"""Modules of the commands, in the order of `--help`. Each has `add_parser`."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `run` of the parsed options is the command's function."""
+    parser = argparse.ArgumentParser(
+        prog="qwen-audio",
+        description="Captions, embeddings and hidden states from every stage of an audio language "
+        "model.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"qwen-audio {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 1 if anything failed, 2 for a wrong call."""
+    """Run one command.
+
+    Returns:
+        The exit status: 0, or 1 if anything failed. Arguments that can't be parsed exit with 2.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without – or ─ gets ? and no error
+        if isinstance(stream, io.TextIOWrapper):  # ? for characters that the terminal lacks
             stream.reconfigure(errors="replace")
-    runs = {
-        "describe": _describe,
-        "encode": _encode,
-        "inspect": _inspect,
-        "taps": _taps,
-        "parity": _parity,
-        **collecting.RUNS,
-        **probe_command.RUNS,
-        **playing.RUNS,
-        **showing.RUNS,
-    }
-    options = build_parser(runs).parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except QwenAudioError as error:
         print_error(str(error))
         return 1
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What the parsers of all commands share: options that may be given once, commands that do."""
+"""Options that several commands share, and the checks of their values that need no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,33 @@ import argparse
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["CommandFunction", "add_command", "add_window", "add_windows", "options_parser"]
+from qwen_audio.errors import OptionError
+
+__all__ = [
+    "CommandFunction",
+    "add_collection_argument",
+    "add_command",
+    "add_compute_options",
+    "add_files_argument",
+    "add_json_option",
+    "add_model_argument",
+    "add_model_options",
+    "add_prompt_option",
+    "add_where_option",
+    "add_window_option",
+    "add_window_options",
+    "resolve_model_argument",
+    "specified_options",
+    "split_names",
+    "window_settings",
+]
 
 CommandFunction: TypeAlias = Callable[[argparse.Namespace], int]
+"""Runs a command with its parsed options; returns the exit status."""
 
 
-class _Once(argparse.Action):
-    """An option whose second value would silently replace the first: an error instead."""
+class _StoreOnce(argparse.Action):
+    """Store a value; a second one, which would silently replace the first, is an error."""
 
     def __call__(
         self,
@@ -21,45 +41,134 @@ class _Once(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        given = vars(namespace).setdefault("_given", set())
-        if self.dest in given:
+        stored = vars(namespace).setdefault("_stored", set())
+        if self.dest in stored:
             parser.error(f"{option_string} is given more than once")
-        given.add(self.dest)
+        stored.add(self.dest)
         setattr(namespace, self.dest, values)
 
 
-def options_parser() -> argparse.ArgumentParser:
-    """Options that several commands share: a parent of their parsers."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.register("action", None, _Once)
+def add_command(
+    subparsers: Any, name: str, run: CommandFunction, summary: str
+) -> argparse.ArgumentParser:
+    """Add a command to `subparsers`.
+
+    Args:
+        run: called with the parsed options; its result is the exit status.
+        summary: one line, for the list of commands and the command's own help.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name, help=summary, description=summary, allow_abbrev=False
+    )
+    parser.register("action", None, _StoreOnce)
+    parser.set_defaults(run=run)
     return parser
 
 
-def add_window(parser: argparse.ArgumentParser, default_seconds: int = 30) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """--model, --revision and --json."""
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help="a folder, or a hub model such as Qwen/Qwen2-Audio-7B-Instruct "
+        "(default: the small checkpoint that ships with the package)",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a hub model")
+    add_json_option(parser)
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """The model as an argument, for commands about a model; see `resolve_model_argument`."""
+    parser.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
+
+
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """--device, --dtype and --max-memory."""
+    parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+    parser.add_argument(
+        "--dtype",
+        help="float32, bfloat16 or float16 (default: the checkpoint's where fast, else float32)",
+    )
+    parser.add_argument(
+        "--max-memory",
+        metavar="M",
+        help="such as 4GB; layers that don't fit are streamed (default: most of the free memory)",
+    )
+
+
+def add_prompt_option(parser: argparse.ArgumentParser) -> None:
+    """--prompt."""
+    parser.add_argument(
+        "--prompt", help='text for the language model (default: "Describe the music:")'
+    )
+
+
+def add_window_option(parser: argparse.ArgumentParser, default_seconds: int = 30) -> None:
     """--window."""
     parser.add_argument(
         "--window",
         type=float,
         metavar="S",
-        help=f"seconds heard at once, at most 30 (default: {default_seconds})",
+        help=f"seconds of audio encoded at once, at most 30 (default: {default_seconds})",
     )
 
 
-def add_windows(parser: argparse.ArgumentParser, default_seconds: int = 30) -> None:
+def add_window_options(parser: argparse.ArgumentParser, default_seconds: int = 30) -> None:
     """--window and --hop."""
-    add_window(parser, default_seconds)
+    add_window_option(parser, default_seconds)
     parser.add_argument(
-        "--hop", type=float, metavar="S", help="seconds between windows (default: --window)"
+        "--hop",
+        type=float,
+        metavar="S",
+        help="seconds from the start of one window to the next (default: --window)",
     )
 
 
-def add_command(
-    to: Any, run: CommandFunction, name: str, text: str, *parents: argparse.ArgumentParser
-) -> argparse.ArgumentParser:
-    """A command and what it does; `to` are the subparsers that it belongs to."""
-    command: argparse.ArgumentParser = to.add_parser(
-        name, help=text, description=text, parents=list(parents), allow_abbrev=False
+def add_files_argument(parser: argparse.ArgumentParser) -> None:
+    """The audio files."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
+
+
+def add_collection_argument(parser: argparse.ArgumentParser) -> None:
+    """The path of a collection that exists."""
+    parser.add_argument("collection", metavar="C.lance", help="a collection, made by `index`")
+
+
+def add_where_option(parser: argparse.ArgumentParser) -> None:
+    """--where."""
+    parser.add_argument(
+        "--where", metavar="SQL", help='only matching rows, such as "duration_seconds > 5"'
     )
-    command.register("action", None, _Once)
-    command.set_defaults(run=run)
-    return command
+
+
+def split_names(text: str) -> list[str]:
+    """The names of a comma-separated list: piano,drums → ["piano", "drums"]."""
+    return text.split(",")
+
+
+def specified_options(**values: Any) -> dict[str, Any]:
+    """The values that aren't None: those of options on the command line, or with a default."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def window_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """--window and --hop as keyword arguments, where they are given."""
+    return specified_options(
+        window_seconds=options.window, hop_seconds=getattr(options, "hop", None)
+    )
+
+
+def resolve_model_argument(command: str, options: argparse.Namespace) -> None:
+    """Set `options.model` to the model named as an argument, if any.
+
+    Raises:
+        OptionError: if --model names one, too.
+    """
+    if options.checkpoint and options.model:
+        raise OptionError(f"{command} {options.checkpoint} --model {options.model}: name one model")
+    options.model = options.checkpoint or options.model

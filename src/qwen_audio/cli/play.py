@@ -1,17 +1,47 @@
-"""The command that opens the playground."""
+"""`qwen-audio play`: the web playground."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
-from .console import load_model, model_for, print_json, print_line
+from .console import load_collection_model, load_model, print_json, print_line
+from .options import add_command, add_compute_options, add_model_options
 
-__all__ = ["RUNS"]
+__all__ = ["add_parser"]
 
 
-def _play(options: argparse.Namespace) -> int:
+def add_parser(subparsers: Any) -> None:
+    """Define the command."""
+    parser = add_command(
+        subparsers, "play", run, "Open the playground, a web page, on this machine only."
+    )
+    add_model_options(parser)
+    add_compute_options(parser)
+    parser.add_argument(
+        "--collection", metavar="C.lance", help="the collection that its search tab searches"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="0.0.0.0 accepts connections from other machines (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="(default: 7860, or the next that is free)"
+    )
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="also serve it at a public address, through Gradio's servers",
+    )
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve the playground until interrupted."""
     from qwen_audio.playground.launch import check_installed, launch_playground
     from qwen_audio.playground.limits import Limits
 
@@ -24,10 +54,10 @@ def _play(options: argparse.Namespace) -> int:
     else:
         from qwen_audio.collection.table import WindowTable
 
-        rows = WindowTable.open(options.collection)
-        model = model_for(rows.spec, options)
-        rows.check(model.spec(**rows.spec.options))  # otherwise only full-text search would work
-    running = launch_playground(
+        table = WindowTable.open(options.collection)
+        model = load_collection_model(table.spec, options)
+        table.check(model.spec(**table.spec.options))  # else only full-text search would work
+    playground = launch_playground(
         model,
         options.collection,
         host=options.host,
@@ -36,15 +66,12 @@ def _play(options: argparse.Namespace) -> int:
         limits=limits,
     )
     if options.json:
-        print_json({"url": running.url, "share_url": running.share_url})
+        print_json({"url": playground.url, "share_url": playground.share_url})
     else:
-        shared = f", and for everybody at {running.share_url}" if running.share_url else ""
-        print_line(f"The playground is open at {running.url}{shared} (Ctrl-C closes it)")
+        shared = f", and for everybody at {playground.share_url}" if playground.share_url else ""
+        print_line(f"The playground is open at {playground.url}{shared} (Ctrl-C closes it)")
     try:
-        running.wait()
+        playground.wait()
     finally:
-        running.close()
+        playground.close()
     return 0
-
-
-RUNS: dict[str, Callable[[argparse.Namespace], int]] = {"play": _play}

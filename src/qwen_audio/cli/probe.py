@@ -1,10 +1,10 @@
-"""The command `probe`: what it prints and what it writes."""
+"""`qwen-audio probe`: linear probes of labels at every tap."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,22 @@ from qwen_audio import __version__
 from qwen_audio.errors import OptionError
 
 from .console import (
-    bars,
     load_model,
     print_error,
     print_json,
     print_line,
+    progress_bars,
     report_failures,
     show_table,
-    windowing_of,
+)
+from .options import (
+    add_command,
+    add_compute_options,
+    add_model_options,
+    add_prompt_option,
+    add_window_options,
+    specified_options,
+    window_settings,
 )
 
 if TYPE_CHECKING:
@@ -27,10 +35,71 @@ if TYPE_CHECKING:
 
     from qwen_audio.analysis.plots.theme import ThemeName
 
-__all__ = ["RUNS"]
+__all__ = ["add_parser"]
 
 
-def _probe(options: argparse.Namespace) -> int:
+def add_parser(subparsers: Any) -> None:
+    """Define the command."""
+    parser = add_command(
+        subparsers, "probe", run, "Score how well labels can be predicted from every tap."
+    )
+    add_model_options(parser)
+    add_compute_options(parser)
+    add_prompt_option(parser)
+    parser.add_argument(
+        "labels",
+        metavar="LABELS",
+        help="a manifest (.csv, .tsv, .jsonl) with a column `source` and columns of labels, "
+        "or a folder with one folder per class",
+    )
+    names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
+    parser.add_argument("--target", **names, help="columns to probe (default: all)")
+    parser.add_argument(
+        "--classes", **names, help="columns whose numbers are classes, not quantities"
+    )
+    parser.add_argument("--tap", **names, help="see `qwen-audio taps` (default: all)")
+    parser.add_argument("--pooling", **names, help="mean (default), max, mean+std, last")
+    parser.add_argument(
+        "--span", **names, help="rows to pool: audio (default); at lm taps also prompt, last, all"
+    )
+    parser.add_argument("--probe", **names, help="logistic, ridge, knn (default: all that apply)")
+    parser.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="recordings with the same value are never both trained on and tested "
+        "(default: `group`)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="COLUMN",
+        help="train and test, or names of folds (default: `split`, if there is such a column)",
+    )
+    parser.add_argument(
+        "--folds", type=int, metavar="N", help="folds of cross-validation (default: 5)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of folds and shuffles (default: 0)"
+    )
+    add_window_options(parser)
+    parser.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        help="keep embeddings there, so that probing other labels takes seconds",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="probe",
+        metavar="FOLDER",
+        help="for scores.csv, scores.json, depth.png and depth.html (default: probe)",
+    )
+    parser.add_argument(
+        "--theme", choices=("light", "dark"), default="light", help="of the charts (default: light)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print and write the scores; exit status 1 if a file failed or a control isn't at chance."""
     folder = Path(options.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,29 +109,23 @@ def _probe(options: argparse.Namespace) -> int:
     from qwen_audio.analysis.files import json_rows
     from qwen_audio.probing.probe import probe
 
-    given = {
-        "targets": options.target,
-        "classes": options.classes,
-        "taps": options.tap,
-        "poolings": options.pooling,
-        "spans": options.span,
-        "probes": options.probe,
-        "prompt": options.prompt,
-        "group": options.group,
-        "split": options.split,
-        "folds": options.folds,
-        "seed": options.seed,
-        "cache": options.cache,
-        **windowing_of(options),
-    }
-    with bars() as report:
-        scores = probe(
-            options.labels,
-            model,
-            errors="leave_out",
-            on_progress=report,
-            **{name: value for name, value in given.items() if value is not None},
-        )
+    settings = specified_options(
+        targets=options.target,
+        classes=options.classes,
+        taps=options.tap,
+        poolings=options.pooling,
+        spans=options.span,
+        probes=options.probe,
+        prompt=options.prompt,
+        group=options.group,
+        split=options.split,
+        folds=options.folds,
+        seed=options.seed,
+        cache=options.cache,
+        **window_settings(options),
+    )
+    with progress_bars() as report:
+        scores = probe(options.labels, model, errors="leave_out", on_progress=report, **settings)
     failures: Mapping[str, str] = scores.attrs["failures"]
     about = scores.attrs["about"]
     for reason in failures.values():
@@ -73,7 +136,7 @@ def _probe(options: argparse.Namespace) -> int:
     for note in scores.attrs["notes"]:
         print_error(note)
     rows = json_rows(scores.to_dict("records"))
-    _write(scores, rows, folder, {"labels": str(options.labels), **about}, options.theme)
+    _write_results(scores, rows, folder, {"labels": str(options.labels), **about}, options.theme)
     if options.json:
         for row in rows:
             print_json(row)
@@ -83,22 +146,22 @@ def _probe(options: argparse.Namespace) -> int:
         for table in score_tables(rows):
             show_table(table)
         print_line(f"  {folder}: scores.csv, scores.json, depth.png, depth.html")
-    trusted = bool(scores["at_chance"].all())
+    controls_at_chance = bool(scores["at_chance"].all())
     return max(
-        report_failures(len(failures), about["recordings"] + len(failures)), int(not trusted)
+        report_failures(len(failures), about["recordings"] + len(failures)),
+        int(not controls_at_chance),
     )
 
 
-RUNS: dict[str, Callable[[argparse.Namespace], int]] = {"probe": _probe}
-
-
-def _write(
+def _write_results(
     scores: pd.DataFrame,
     rows: list[dict[str, Any]],
     folder: Path,
     about: Mapping[str, Any],
     theme: ThemeName,
 ) -> None:
+    """Write scores.csv, scores.json, depth.png and depth.html, each atomically."""
+    from qwen_audio.analysis.files import atomic_write
     from qwen_audio.probing.plots import depth_page, depth_picture
 
     title = f"What each tap of {Path(about['model']).name} holds"
@@ -109,10 +172,9 @@ def _write(
         "notes": scores.attrs["notes"],
         "scores": rows,
     }
-    try:
-        (folder / "scores.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        scores.drop(columns="weights").to_csv(folder / "scores.csv", index=False)
-        depth_picture(scores, folder / "depth.png", title, theme=theme)
-        depth_page(scores, folder / "depth.html", title, theme=theme)
-    except OSError as error:
-        raise OptionError(f"{folder} can't be written ({error.strerror or error})") from error
+    text = json.dumps(data, indent=1) + "\n"
+    table = scores.drop(columns="weights")
+    atomic_write(folder / "scores.json", lambda path: path.write_text(text, encoding="utf-8"))
+    atomic_write(folder / "scores.csv", lambda path: table.to_csv(path, index=False))
+    atomic_write(folder / "depth.png", lambda path: depth_picture(scores, path, title, theme=theme))
+    atomic_write(folder / "depth.html", lambda path: depth_page(scores, path, title, theme=theme))

@@ -1,8 +1,9 @@
-"""What the command line shows as tables: the taps of a checkpoint, a clip's way along the line."""
+"""Results as tables and lines of rich: taps, shape traces, parity reports, scores, lenses."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,50 +26,52 @@ __all__ = [
     "taps_tables",
 ]
 
-Shown = Iterable[Table | Text]
+Renderables = Iterable[Table | Text]
 
 
-def taps_tables(model: str, taps: Sequence[Mapping[str, Any]], text: Mapping[str, Any]) -> Shown:
-    """Every tap of a checkpoint with its plan; `text` is that of generating."""
-    yield Text(f"The line of {model}. A tap takes what its row says, and nothing below it.")
+def taps_tables(
+    model: str, taps: Sequence[Mapping[str, Any]], text: Mapping[str, Any]
+) -> Renderables:
+    """Every tap of a model with its cost estimate; `text` is the cost of generating text."""
+    yield Text(f"Taps of {model}, each with its own cost: nothing after it is read or computed.")
     table = _table(
         "tap", "width", "rows", "tensors", "parameters", "download", "read", "memory", "GFLOP/s"
     )
     for row in taps:
-        table.add_row(row["tap"], str(row["width"]), _rate(row), *_plan(row))
-    table.add_row("text", "", "1 a token", *_plan(text))
+        table.add_row(row["tap"], str(row["width"]), _rate(row), *_cost_cells(row))
+    table.add_row("text", "", "1 a token", *_cost_cells(text))
     yield table
     yield Text(
-        "  download: from a hub, beyond what is here already; memory: of the process, at most, "
-        "with audio\n  in full batches; GFLOP/s: for a second of audio (tokens of text come on top)"
+        "  download: from a hub, beyond what is cached; memory: peak of the process, with audio\n"
+        "  in full batches; GFLOP/s: per second of audio (text tokens come on top)"
     )
 
 
-def inspection_tables(story: ShapeTrace) -> Shown:
-    """One table of a clip's windows, one of what stands at each tap over all of them."""
+def inspection_tables(trace: ShapeTrace) -> Renderables:
+    """A table of a recording's windows, and one of its taps over all windows."""
     yield Text(
-        f"{story.name}: {story.seconds:g} s, {story.source_format}, {story.source_rate_hz} Hz, "
-        f"{story.source_channels} channel{'s' * (story.source_channels != 1)}; "
-        f"{story.samples} samples at 16 kHz in {len(story.windows)} "
-        f"window{'s' * (len(story.windows) != 1)}"
+        f"{trace.name}: {trace.seconds:g} s, {trace.source_format}, {trace.source_rate_hz} Hz, "
+        f"{trace.source_channels} channel{'s' * (trace.source_channels != 1)}; "
+        f"{trace.samples} samples at 16 kHz in {len(trace.windows)} "
+        f"window{'s' * (len(trace.windows) != 1)}"
     )
     windows = _table("window", "samples", "mel", "encoder", "audio tokens", "ids", "positions")
-    for w in story.windows:
+    for w in trace.windows:
         counts = (w.encoder_frames, w.audio_tokens, w.prompt_ids, w.positions)
-        mel = f"{story.mel_bins} × {w.mel_frames}"
+        mel = f"{trace.mel_bins} × {w.mel_frames}"
         windows.add_row(str(w.window), str(w.samples), mel, *map(str, counts))
     yield windows
-    yield Text(f"  prompt {story.prompt!r}: ids before the audio is merged, positions after")
+    yield Text(f"  prompt {trace.prompt!r}: ids before the audio is merged, positions after")
     taps = _table("tap", "rows", "width", "rate", "tensors", "parameters", "weights")
-    for tap in story.taps:
+    for tap in trace.taps:
         row = dataclasses.asdict(tap)
-        taps.add_row(tap.tap, str(tap.rows), str(tap.width), _rate(row), *_weights(row))
-    taps.add_row("text", "", "", "1 a token", *_weights(dataclasses.asdict(story.text)))
+        taps.add_row(tap.tap, str(tap.rows), str(tap.width), _rate(row), *_weight_cells(row))
+    taps.add_row("text", "", "", "1 a token", *_weight_cells(dataclasses.asdict(trace.text)))
     yield taps
 
 
-def parity_tables(report: ParityReport) -> Shown:
-    """How alike ours and transformers' numbers are, tap by tap."""
+def parity_tables(report: ParityReport) -> Renderables:
+    """The differences from transformers' own model, tap by tap."""
     yield Text(
         f"{report.model} in {report.dtype} on {report.device}, against transformers "
         f"{report.transformers} (torch {report.torch}; {report.machine})"
@@ -80,15 +83,15 @@ def parity_tables(report: ParityReport) -> Shown:
     yield table
     if report.skipped_taps:
         first, last = report.skipped_taps[0], report.skipped_taps[-1]
-        yield Text(f"  Not compared, as memory does not hold them: {first} … {last}")
+        yield Text(f"  Not compared (not enough memory): {first} … {last}")
     limit = report.max_error
     bounds = f"cosine at least {report.min_cosine:g}"
     bounds += "" if limit is None else f", error at most {limit:g}"
     yield Text(f"  {'Equal' if report.holds else 'NOT EQUAL'} within {bounds}.")
 
 
-def score_tables(scores: Sequence[Mapping[str, Any]]) -> Shown:
-    """What `probe` found, a table a target; the best score is bold."""
+def score_tables(scores: Sequence[Mapping[str, Any]]) -> Renderables:
+    """The scores of `probe`, one table per target; the best score is bold."""
     for target in dict.fromkeys(row["target"] for row in scores):
         rows = [row for row in scores if row["target"] == target]
         first = rows[0]
@@ -102,14 +105,14 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Shown:
         )
         best = max(row["score"] for row in rows)
         for row in rows:
-            between = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+            interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
             table.add_row(
                 row["tap"],
                 row["pooling"],
                 row["span"],
                 row["probe"],
                 f"{row['score']:.3f}",
-                between,
+                interval,
                 f"{row['baseline']:.3f}",
                 f"{row['control']:.3f}{'' if row['at_chance'] else ' (!)'}",
                 style="bold" if row["score"] == best else None,
@@ -117,62 +120,64 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Shown:
         yield table
 
 
-def lens_tables(lens: LogitLens) -> Shown:
-    """What would be said, by time and level; after text that is read; the words followed."""
+def lens_tables(lens: LogitLens) -> Renderables:
+    """The most likely next token by time and layer, then after text; the tracked words."""
     levels = even_share(len(lens.taps), 6)
-    some = "" if len(levels) == len(lens.taps) else f"; {len(levels)} of {len(lens.taps)} levels"
-    yield Text(f"{lens.name}: what would be said next, and how likely{some}")
+    some = "" if len(levels) == len(lens.taps) else f"; {len(levels)} of {len(lens.taps)} taps"
+    yield Text(f"{lens.name}: most likely next token and its probability{some}")
     names = [str(lens.taps[level]) for level in levels]
-    steps, texts = shown_words(lens, 20, 8)
+    segments, text_positions = shown_words(lens, 20, 8)
     table = _table("time", *names)
-    for step in steps:
-        cells = [_said(step.words[level], step.probabilities[level]) for level in levels]
-        apart = step.end_seconds - step.start_seconds
-        between = (
-            f"{format_time(step.start_seconds, apart)}–{format_time(step.end_seconds, apart)} s"
-        )
-        table.add_row(between, *cells)
-    if steps:
+    for segment in segments:
+        cells = [_token(segment.words[level], segment.probabilities[level]) for level in levels]
+        seconds = segment.end_seconds - segment.start_seconds
+        start = format_time(segment.start_seconds, seconds)
+        table.add_row(f"{start}–{format_time(segment.end_seconds, seconds)} s", *cells)
+    if segments:
         yield table
-    table = _table("after reading", *names)
-    for place in texts:
-        cells = [_said(*lens.words(level, place)[0]) for level in levels]
-        table.add_row(Text(repr(lens.read[place])), *cells)
-    if texts:
+    table = _table("after the text", *names)
+    for position in text_positions:
+        cells = [_token(*lens.words(level, position)[0]) for level in levels]
+        table.add_row(Text(repr(lens.read[position])), *cells)
+    if text_positions:
         yield table
     for number, word in enumerate(lens.followed):
-        shares = lens.followed_probabilities[:, :, number]
-        level, place = divmod(int(shares.argmax()), shares.shape[1])
-        at = lens.seconds[place]
-        where = f"after {lens.read[place]!r}" if at != at else f"at {format_duration(float(at))}"
-        what = word.label if word.label == word.word else f"{word.label} (of {word.word!r})"
-        yield Text(f"  {what}: likeliest {where}, {lens.taps[level]}: {shares[level, place]:.1%}")
+        probabilities = lens.followed_probabilities[:, :, number]
+        level, position = divmod(int(probabilities.argmax()), probabilities.shape[1])
+        seconds = float(lens.seconds[position])
+        is_text = math.isnan(seconds)
+        where = f"after {lens.read[position]!r}" if is_text else f"at {format_duration(seconds)}"
+        label = word.label if word.label == word.word else f"{word.label} (of {word.word!r})"
+        yield Text(
+            f"  {label}: most likely {where}, {lens.taps[level]}: "
+            f"{probabilities[level, position]:.1%}"
+        )
     if lens.nearest_ids is not None:
         ids, counts = np.unique(lens.nearest_ids[:, 0], return_counts=True)
-        order = counts.argsort()[::-1][:5]
-        found = ", ".join(
+        most_common = counts.argsort()[::-1][:5]
+        tokens = ", ".join(
             f"{lens.vocabulary[int(ids[k])].strip()} ({counts[k] / counts.sum():.0%})"
-            for k in order
+            for k in most_common
         )
-        yield Text(f"  nearest tokens of the audio itself at projector: {found}")
+        yield Text(f"  token embeddings nearest to the audio at projector: {tokens}")
 
 
-def _said(word: str, probability: float) -> Text:
-    return Text(f"{word.strip() or repr(word)} {probability:.0%}")
+def _token(text: str, probability: float) -> Text:
+    return Text(f"{text.strip() or repr(text)} {probability:.0%}")
 
 
 def _rate(row: Mapping[str, Any]) -> str:
     return "1 a position" if row["tap"].startswith("lm.") else f"{row['rate_hz']:g} Hz"
 
 
-def _plan(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    tensors, parameters, read = _weights(plan)
-    download, memory = _bytes(plan["download_bytes"]), _bytes(plan["peak_memory_bytes"])
-    return tensors, parameters, download, read, memory, f"{plan['gflop_per_second']:,.2f}"
+def _cost_cells(cost: Mapping[str, Any]) -> tuple[str, ...]:
+    tensors, parameters, read = _weight_cells(cost)
+    download, memory = _bytes(cost["download_bytes"]), _bytes(cost["peak_memory_bytes"])
+    return tensors, parameters, download, read, memory, f"{cost['gflop_per_second']:,.2f}"
 
 
-def _weights(plan: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(plan["tensors"]), f"{plan['parameters']:,}", _bytes(plan["read_bytes"])
+def _weight_cells(cost: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(cost["tensors"]), f"{cost['parameters']:,}", _bytes(cost["read_bytes"])
 
 
 def _bytes(count: int) -> str:

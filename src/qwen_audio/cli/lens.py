@@ -1,0 +1,97 @@
+"""`qwen-audio lens`: the logit lens of recordings."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qwen_audio.errors import OptionError
+
+from .console import load_model, print_json, print_line, process_files, show_table
+from .options import (
+    add_command,
+    add_compute_options,
+    add_files_argument,
+    add_model_options,
+    add_prompt_option,
+    add_window_options,
+    split_names,
+    window_settings,
+)
+from .plot_files import add_plot_options, plot_paths, write_plot
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Define the command."""
+    parser = add_command(
+        subparsers,
+        "lens",
+        run,
+        "Show which tokens each layer of the language model predicts (logit lens).",
+    )
+    add_model_options(parser)
+    add_compute_options(parser)
+    add_prompt_option(parser)
+    add_window_options(parser)
+    add_files_argument(parser)
+    parser.add_argument(
+        "--taps", type=split_names, metavar="A,B", help="lm taps, such as lm.0,lm.-1 (default: all)"
+    )
+    parser.add_argument("--span", default="all", help="audio, prompt, last or all (default: all)")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="most likely tokens (default: 5)"
+    )
+    parser.add_argument(
+        "--tokens", type=split_names, default=[], metavar="A,B", help="words to track: violin,piano"
+    )
+    parser.add_argument(
+        "--nearest",
+        action="store_true",
+        help="also the token embeddings nearest to the audio's rows at projector",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a plot (.png, .svg, .pdf), page (.html) or numbers (.npz, .csv, .json); a folder "
+        "for several files",
+    )
+    add_plot_options(parser, "words,entropy,followed,nearest")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the lens of every file, and write its plot if there is an output."""
+    paths = plot_paths(options, "lens.png") if options.output else {}
+    if not paths and (options.panels or options.theme):
+        raise OptionError(
+            "--panels and --theme are for plots: name an output with -o, such as -o a.png"
+        )
+    settings = {
+        "prompt": options.prompt,
+        "span": options.span,
+        "taps": options.taps,
+        "top": options.top,
+        "tokens": options.tokens,
+        "nearest": options.nearest,
+        **window_settings(options),
+    }
+    model = load_model(options)
+    from qwen_audio.analysis.files import json_rows
+
+    from .tables import lens_tables
+
+    def show(file: str) -> None:
+        lens = model.lens(file, **settings)
+        written = write_plot(lens, paths[file], options) if paths else None
+        if options.json:
+            rows = json_rows(lens.table(), decimals=6)
+            print_json({"source": file, "output": written, **lens.facts(), "rows": rows})
+            return
+        for table in lens_tables(lens):
+            show_table(table)
+        if written:
+            print_line(f"  {written}")
+
+    return process_files(options.files, show)

@@ -1,0 +1,85 @@
+"""Plot options and output files of `lens` and `plot`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from qwen_audio.errors import OptionError
+
+from .options import split_names
+
+if TYPE_CHECKING:
+    from qwen_audio.analysis.plots.panels import Plottable
+
+__all__ = ["add_plot_options", "check_plot_path", "plot_paths", "write_plot"]
+
+
+def add_plot_options(parser: argparse.ArgumentParser, panels: str) -> None:
+    """--panels and --theme.
+
+    Args:
+        panels: the names of all panels, separated by commas.
+    """
+    parser.add_argument("--panels", type=split_names, metavar="A,B", help=f"of {panels}")
+    parser.add_argument("--theme", choices=("light", "dark"), help="light (default) or dark")
+
+
+def plot_paths(options: argparse.Namespace, suffix: str) -> dict[str, Path]:
+    """The output path of every file of `options.files`, checked.
+
+    Args:
+        suffix: of the names FILE.suffix, which are used if -o is missing or a folder.
+
+    Raises:
+        OptionError: for a path that can't be written to, or shared by several files.
+    """
+    files: Sequence[str] = options.files
+    output = Path(options.output) if options.output else Path()
+    if options.output and not output.is_dir():
+        if len(files) > 1:
+            raise OptionError(
+                f"-o {output} for {len(files)} files: name an existing folder, for one each"
+            )
+        check_plot_path(output, options)
+        return {files[0]: output}
+    stems = ["stdin" if file == "-" else PurePath(file).stem for file in files]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise OptionError(
+                f"{stems.count(stem)} files called {stem} would be written to one: do one by one, "
+                "each with -o"
+            )
+    paths = {file: output / f"{stem}.{suffix}" for file, stem in zip(files, stems, strict=True)}
+    for path in paths.values():
+        check_plot_path(path, options)
+    return paths
+
+
+def check_plot_path(path: Path, options: argparse.Namespace) -> None:
+    """Check the path's suffix and folder against the options.
+
+    Raises:
+        OptionError: for a suffix that `write_plot` or an option doesn't allow.
+    """
+    from qwen_audio.analysis.files import NUMBER_SUFFIXES, check_output_path
+    from qwen_audio.analysis.plots.save import PLOT_SUFFIXES
+
+    check_output_path(path, (*PLOT_SUFFIXES, *NUMBER_SUFFIXES))
+    suffix = path.suffix.lower()
+    if getattr(options, "html", False) and suffix != ".html":
+        raise OptionError(f"--html and -o {path}: a page's name ends in .html")
+    if suffix in NUMBER_SUFFIXES and (options.panels or options.theme):
+        raise OptionError(f"--panels and --theme do nothing for {path}, which holds numbers")
+
+
+def write_plot(plottable: Plottable, path: Path, options: argparse.Namespace) -> str:
+    """Write a plot, or its numbers, as the suffix says; the path as text."""
+    from qwen_audio.analysis.files import NUMBER_SUFFIXES
+    from qwen_audio.analysis.plots.save import save_plot
+
+    if path.suffix.lower() in NUMBER_SUFFIXES:
+        return str(plottable.save(path))
+    return str(save_plot(plottable, path, options.panels, theme=options.theme or "light"))

@@ -1,0 +1,63 @@
+"""`qwen-audio taps`: the taps of a model and their costs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from .console import EMBEDDED, print_embedded_notice, print_json, show_table
+from .options import (
+    add_command,
+    add_compute_options,
+    add_model_argument,
+    add_model_options,
+    resolve_model_argument,
+)
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Define the command."""
+    parser = add_command(
+        subparsers, "taps", run, "List every tap with its cost estimate; no weights are read."
+    )
+    add_model_options(parser)
+    add_compute_options(parser)
+    add_model_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print width, rate and cost of every tap, and the cost of generating text."""
+    resolve_model_argument("taps", options)
+    from .stub_imports import fast_start
+
+    with fast_start():
+        from qwen_audio.inference.cost import estimate_cost
+        from qwen_audio.models.checkpoint import Checkpoint
+        from qwen_audio.weights.device import resolve_bytes, resolve_device, resolve_dtype
+    from .tables import taps_tables
+
+    print_embedded_notice(options.model)
+    checkpoint = Checkpoint(options.model or EMBEDDED, options.revision)
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, checkpoint.dtype, device)
+    memory_bytes = resolve_bytes(options.max_memory)
+    dtype_name = str(dtype).removeprefix("torch.")
+    dimensions = checkpoint.dimensions
+    taps = [
+        {
+            "width": dimensions.width(tap),
+            "rate_hz": tap.rate_hz,
+            **dataclasses.asdict(estimate_cost(checkpoint, tap, dtype, device, memory_bytes)),
+        }
+        for tap in dimensions.taps()
+    ]
+    text = dataclasses.asdict(estimate_cost(checkpoint, None, dtype, device, memory_bytes))
+    if options.json:
+        print_json({"model": checkpoint.name, "dtype": dtype_name, "taps": taps, "text": text})
+    else:
+        for table in taps_tables(f"{checkpoint.name} in {dtype_name}", taps, text):
+            show_table(table)
+    return 0
