@@ -13,7 +13,7 @@ from qwen_audio.cli.main import main
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """Exit status and output of a command."""
 
     returncode: int
     stdout: str
@@ -26,13 +26,13 @@ def run(*arguments: str | Path) -> Done:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse ends --help and wrong calls so
+        except SystemExit as stop:  # how argparse ends --help and wrong arguments
             code = int(stop.code or 0)
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def run_process(*arguments: str | Path, stdin: bytes | None = None) -> Done:
+def run_process(*arguments: str | Path) -> Done:
     """The same in a process of its own, without the type checks that pytest adds."""
     command = [sys.executable, "-m", "qwen_audio.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from transformers import AttentionInterface
 
 import qwen_audio as qa
 from qwen_audio.api import parity as parity_module
-from qwen_audio.api.parity import ParityReport, synthetic_clips
-from qwen_audio.cli.main import main
+from qwen_audio.api.parity import synthetic_clips
 from qwen_audio.inference import decoder as decoder_module
 from qwen_audio.inference import encoder as encoder_module
 from qwen_audio.inference.cost import estimate_cost
@@ -30,14 +25,6 @@ from qwen_audio.models.qwen2_audio.stem import stem
 from reference import Reference, sound
 
 SHORT = qa.load_waveform(sound(1.3), sampling_rate=16_000)
-
-
-def run(*arguments: str | Path) -> tuple[int, str, str]:
-    """`qwen-audio parity` in this process: status, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["parity", *map(str, arguments)])
-    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -178,62 +165,3 @@ def test_sounds_made_for_it_differ_and_are_always_the_same() -> None:
     for clip, again in zip(clips, synthetic_clips(), strict=True):
         np.testing.assert_array_equal(clip.samples, again.samples)
         assert 0.2 < np.abs(clip.samples).max() < 1
-
-
-# On the command line.
-
-
-def test_a_table_is_shown_and_saved(checkpoint: Path, tmp_path: Path) -> None:
-    clip, output = tmp_path / "clip.wav", tmp_path / "out.json"
-    soundfile.write(clip, sound(0.8), 16_000)
-    options: list[str | Path] = ["--dtype", "float32", "--audio", clip, "-o", output]
-    code, table, err = run(checkpoint, *options)
-    assert (code, err) == (0, "")
-    saved = json.loads(output.read_text(encoding="utf-8"))
-    assert saved["holds"] is True
-    assert [tap["tap"] for tap in saved["taps"]] == [str(tap) for tap in qa.load(checkpoint).taps]
-    for word in ("encoder.2", "lm.norm", "lowest cosine", "largest relative error", str(output)):
-        assert word in table
-    assert "Equal within" in table
-    assert "clip.wav, 0.80 s" in table
-    code, line, _ = run("--model", checkpoint, *options, "--json")
-    assert json.loads(line) == json.loads(output.read_text(encoding="utf-8"))
-    fields = {field.name for field in dataclasses.fields(ParityReport)}
-    assert set(json.loads(line)) == fields | {"holds"}
-
-
-def test_what_does_not_hold_is_a_status(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    positions_shifted(monkeypatch)
-    output = tmp_path / "out.json"
-    code, table, _ = run(checkpoint, "--dtype", "float32", "-o", output)
-    assert code == 1
-    assert "NOT EQUAL" in table
-    assert json.loads(output.read_text(encoding="utf-8"))["holds"] is False
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("nowhere/out.json", "can't be written"),
-        (".", "can't be written"),
-        ("/proc/out.json", "can't be written"),
-    ],
-)
-def test_where_nothing_can_be_saved(
-    output: str, message: str, checkpoint: Path, tmp_path: Path
-) -> None:
-    clip = tmp_path / "clip.wav"
-    soundfile.write(clip, sound(0.2), 16_000)
-    code, out, err = run(checkpoint, "--audio", clip, "-o", tmp_path / output)
-    assert (code, out) == (1, "")
-    assert message in err
-    assert err.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
-
-
-def test_one_model_at_a_time(checkpoint: Path) -> None:
-    code, _, err = run(checkpoint, "--model", checkpoint)
-    assert code == 1
-    assert "name one model" in err

@@ -1,4 +1,4 @@
-"""Bars: on a terminal alone, and only once there is something to say."""
+"""Progress bars: only on a terminal, and only after the first report."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import io
 
 import pytest
 
-from qwen_audio.cli.console import bars
+from qwen_audio.cli.console import progress_bars
 
 
 class Terminal(io.StringIO):
-    """What is written to, and says that somebody sees it."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
-def test_a_bar_for_each_thing_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_bar_per_task(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with bars() as show:
+    with progress_bars() as show:
         assert show is not None
-        assert terminal.getvalue() == ""  # nothing to say yet: a bar of weights may come first
-        show("heard", 2, 8)
+        assert terminal.getvalue() == ""  # a download's bar may come first
+        show("encoding", 2, 8)
         show("index", 5, 7, "0.10 h [of] audio")
     written = terminal.getvalue()
-    assert "heard" in written
+    assert "encoding" in written
     assert "2/8" in written
     assert "5/7" in written
     assert "0.10 h [of] audio" in written
     assert "index" not in written
 
 
-def test_none_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody = io.StringIO()
-    monkeypatch.setattr("sys.stderr", nobody)
-    with bars() as show:
+def test_no_bars_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress_bars() as show:
         assert show is None
-    assert nobody.getvalue() == ""
+    assert stream.getvalue() == ""

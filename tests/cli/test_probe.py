@@ -69,7 +69,7 @@ def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--target", "key"), "no column 'key'"),
-        (("--tap", "lm.99"), "lm.99 is not on this model's line"),
+        (("--tap", "lm.99"), "lm.99 is not a tap of this model"),
         (("--folds", "20"), "fewer than the 20 folds"),
         (("--classes", "genre"), "no column 'genre'"),
         (("--pooling", "median"), "use one of mean"),

@@ -1,0 +1,39 @@
+"""`qwen-audio describe`: generated text as lines, streamed and as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import qwen_audio as qa
+from commands import run, run_process
+
+
+def test_output_is_that_of_the_api(clips: list[Path], checkpoint: Path) -> None:
+    done = run_process("describe", clips[0], "--model", checkpoint, "--max-new-tokens", "5")
+    expected = qa.load(checkpoint).describe(clips[0], max_new_tokens=5)
+    assert done.stdout.strip() == expected
+    assert done.returncode == 0
+    assert "cut off at 5 tokens" in done.stderr
+
+
+def test_several_files_and_json_lines(clips: list[Path], checkpoint: Path) -> None:
+    options: list[str | Path] = ["--model", checkpoint, "--max-new-tokens", "3"]
+    done = run("describe", *clips, *options)
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [str(c) for c in clips]
+    done = run("describe", *clips, *options, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["source"] for row in rows] == [str(clip) for clip in clips]
+    assert rows[1]["answers"][0]["audio_tokens"] == 50
+    assert rows[1]["answers"][0]["window"] == {"start_seconds": 0.0, "end_seconds": 2.0}
+
+
+def test_standard_input(
+    clips: list[Path], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: list[str | Path] = ["--model", checkpoint, "--max-new-tokens", "3"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(clips[0].read_bytes())))
+    assert run("describe", "-", *options).stdout == run("describe", clips[0], *options).stdout

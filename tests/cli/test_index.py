@@ -1,0 +1,145 @@
+"""`qwen-audio index`: what it adds, what it prints, and its errors."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from commands import run, run_process
+from qwen_audio.cli.index import _rate_text
+from recordings import write_broken_files
+
+
+def test_index_prints_a_summary_and_resumes(tmp_path: Path, music: Path, checkpoint: Path) -> None:
+    into = tmp_path / "music.lance"
+    done = run("index", music, "--into", into, "--tap", "lm.1", "--model", checkpoint)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{into}: 3 added, 0 replaced, 0 unchanged, 0 failed; 4 rows; ")
+    assert done.stdout.endswith("h an hour)\n")
+
+    # The collection's settings are the defaults of later runs, and other ones are errors.
+    again = json.loads(run("index", music, "--into", into, "--json").stdout)
+    assert (again["unchanged"], again["rows"], again["failures"]) == (3, 4, {})
+    other = run("index", music, "--into", into, "--tap", "lm.2")
+    assert other.returncode == 1
+    assert "tap 'lm.1' here and 'lm.2' asked for" in other.stderr
+    assert "without captions" in run("index", music, "--into", into, "--describe").stderr
+
+
+def test_every_failed_file_is_named(tmp_path: Path, music: Path, checkpoint: Path) -> None:
+    bad = write_broken_files(music)
+    done = run("index", music, *bad, "--into", tmp_path / "m.lance", "--model", checkpoint)
+    assert done.returncode == 1
+    assert "3 added" in done.stdout
+    assert f"{len(bad)} failed; 4 rows" in done.stdout
+    *reasons, last = done.stderr.splitlines()
+    assert last == f"qwen-audio: {len(bad)} of {len(bad) + 3} files failed"
+    for path in bad:
+        assert sum(path.name in reason for reason in reasons) == 1
+    listed = run("collection", "failures", tmp_path / "m.lance").stdout.splitlines()
+    assert sorted(f"qwen-audio: {line}" for line in listed) == sorted(reasons)
+    rows = run("collection", "failures", tmp_path / "m.lance", "--json").stdout.splitlines()
+    assert {Path(json.loads(row)["source"]).name for row in rows} == {p.name for p in bad}
+
+
+def test_skipped_files_are_named(tmp_path: Path, music: Path, checkpoint: Path) -> None:
+    others = [music / f"{name}.txt" for name in "abcde"]
+    for path in others:
+        path.write_text("")
+    arguments = ("index", music, "--into", tmp_path / "m.lance", "--model", checkpoint)
+    done = run(*arguments)
+    first = ", ".join(map(str, others[:3]))
+    message = f"qwen-audio: skipped (not audio): {first} and 2 more\n"
+    assert (done.returncode, done.stderr) == (0, message)
+    again = run(*arguments, "--json")
+    assert json.loads(again.stdout)["skipped"] == [str(path) for path in others]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_collections_dtype_is_the_default(
+    tmp_path: Path, music: Path, checkpoint: Path, dtype: str
+) -> None:
+    """One of the two dtypes isn't this machine's default, but --dtype is needed only once."""
+    into = tmp_path / "m.lance"
+    first = music / "0.wav"
+    assert run("index", first, "--into", into, "--model", checkpoint, "--dtype", dtype)[0] == 0
+    for command in (
+        ("index", music, "--into", into),
+        ("index", music, "--into", into, "--model", checkpoint, "--device", "cpu"),
+        ("search", into, "--audio", first, "--device", "cpu"),
+        ("collection", "verify", into),
+        ("search", into, "--audio", first, "--dtype", dtype),
+    ):
+        done = run(*command)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
+    refused = run("search", into, "--audio", first, "--dtype", other)
+    assert refused.returncode == 1
+    assert f"dtype {dtype!r} here and {other!r} asked for" in refused.stderr
+    assert f"(load with dtype={dtype!r})" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        ((0.52, 1.0), "520 ms of audio in 1 s (0.5 h an hour)"),
+        ((9.0, 2.0), "9 s of audio in 2 s (4.5 h an hour)"),
+        ((45.2, 0.25), "45.2 s of audio in 250 ms (181 h an hour)"),
+        ((7200.0, 120.0), "2:00:00 h of audio in 2:00 min (60 h an hour)"),
+    ],
+)
+def test_rates_have_units(seconds: tuple[float, float], text: str) -> None:
+    assert _rate_text(*seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no*.wav", "--into", "m.lance"), "matches nothing"),
+        (("x.wav", "--into", "m.txt"), "ends in .lance"),
+        (("x.wav", "--into", "m.lance", "--pooling", "none"), "gives no vector"),
+        (("gone.wav", "--into", "m.lance"), "nothing to index: "),
+        (("gone.wav", "a/b.wav", "--into", "m.lance"), "none of 2 recordings: "),
+        (("notes", "--into", "m.lance"), "there is no audio among 1 files: give"),
+    ],
+)
+def test_errors_are_one_line_and_write_nothing(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.wav").write_bytes(b"x")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read.me").write_bytes(b"x")
+    done = run("index", *arguments, "--model", checkpoint)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith("qwen-audio: ")
+    assert message in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "x.wav"]
+
+
+def test_an_invalid_manifest_leaves_nothing_behind(tmp_path: Path) -> None:
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text('{"source": "a.wav"\n')
+    done = run("index", manifest, "--into", tmp_path / "music.lance")
+    assert done.returncode == 1
+    assert "list.jsonl" in done.stderr
+    assert list(tmp_path.iterdir()) == [manifest]
+
+
+def test_two_processes_may_create_a_collection_at_once(
+    tmp_path: Path, music: Path, checkpoint: Path
+) -> None:
+    into = tmp_path / "music.lance"
+    command = ("index", music, "--into", into, "--tap", "lm.1", "--model", checkpoint)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run_process(*command), range(2)))
+    assert [(done.returncode, done.stderr) for done in both] == [(0, "")] * 2
+    assert json.loads(run("collection", "info", into, "--json").stdout)["rows"] == 4

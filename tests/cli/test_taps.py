@@ -1,0 +1,37 @@
+"""`qwen-audio taps`: every tap with its cost estimate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import qwen_audio as qa
+from checkpoints import EMBEDDED
+from commands import run
+
+
+def test_every_tap_with_its_cost(checkpoint: Path) -> None:
+    model = qa.load(checkpoint)
+    done = run("taps", checkpoint, "--json")
+    rows = json.loads(done.stdout)["taps"]
+    assert [row["tap"] for row in rows] == [str(tap) for tap in model.taps]
+    for row, tap in zip(rows, model.taps, strict=True):
+        cost = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(tap))
+        assert {name: row[name] for name in cost} == cost
+        assert row["download_bytes"] == 0
+        assert (row["width"], row["rate_hz"]) == (model.dimensions.width(tap), tap.rate_hz)
+    text = json.loads(done.stdout)["text"]
+    assert text == dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(None))
+    assert json.loads(done.stdout)["dtype"] == model.dtype
+    assert "lm.norm" in run("taps", "--model", checkpoint).stdout
+    both = run("taps", checkpoint, "--model", checkpoint)
+    assert both.returncode == 1
+    assert both.stderr.count("\n") == 1
+
+
+def test_notice_of_the_embedded_checkpoint() -> None:
+    done = run("taps")
+    assert done.stderr.count("\n") == 1
+    assert "embedded" in done.stderr
+    assert "embedded" not in run("taps", EMBEDDED).stderr
