@@ -21,8 +21,8 @@ def bytes_read(settings: Settings) -> Result:
     _need_linux()
     folder = checkpoint(settings.work, _shape(settings))
     options = {"checkpoint": str(folder), "dtype": DTYPE, "threads": settings.threads}
-    python = fresh(settings, ("probes:python_bytes", options))
-    command = once(settings, ("probes:command_bytes", options))
+    python = fresh(settings, ("resources:python_bytes", options))
+    command = once(settings, ("resources:command_bytes", options))
     tensors = tower_bytes(_shape(settings))
     ratios = {
         name: facts["fetched"] / tensors
@@ -57,7 +57,7 @@ def memory(settings: Settings) -> Result:
         "dtype": DTYPE,
         "threads": settings.threads,
     }
-    facts = once(settings, ("probes:memory", options))
+    facts = once(settings, ("resources:memory", options))
     weights = tower_bytes(_shape(settings))
     return Result(
         what=f"peak memory of a fresh process (VmHWM) that encodes {len(seconds)} clips of 1 to "

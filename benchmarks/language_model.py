@@ -25,7 +25,10 @@ def streamed_lm(settings: Settings) -> Result:
     rounds = in_turns(
         settings,
         {
-            "streamed": ("probes:streamed", {**options, "tap": f"lm.{deep}", "max_memory": limit}),
+            "streamed": (
+                "resources:streamed",
+                {**options, "tap": f"lm.{deep}", "max_memory": limit},
+            ),
             "resident": ("ours:depths", {**options, "taps": resident, "max_memory": ROOMY}),
         },
         [{"cold": True}, {"cold": False}, {"cold": True}],

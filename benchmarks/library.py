@@ -180,7 +180,7 @@ def indexed(files: str, threads: int) -> Turn:
 
 def filled(files: str, threads: int) -> Turn:
     paths = _taken(files)
-    from .probes import peak_bytes
+    from .resources import peak_bytes
 
     model = _model(threads)
 

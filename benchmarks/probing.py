@@ -1,4 +1,4 @@
-"""Probing 2,000 clips at every tap: the first time, and again with other labels."""
+"""Probing 2,000 clips at every tap: first without, then with cached embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .clips import RATE, sound
 from .contender import Turn
 from .machine import need
 from .ours import opened
-from .probes import peak_bytes
+from .resources import peak_bytes
 from .settings import Missing, Result, Settings, Target
 from .turns import fresh
 
@@ -23,21 +23,21 @@ CLIPS, CLASSES = 2000, 10
 
 
 def probing(settings: Settings) -> Result:
-    """Clips labelled by how quickly they beat; then by something that cannot be heard."""
+    """Probe amplitude modulation frequencies, then random labels of the same clips."""
     need("sklearn", "soundfile")
     if not Path("/proc/self/status").exists():
         raise Missing("peak memory is read from Linux's /proc")
     count = 60 if settings.quick else CLIPS
-    with tempfile.TemporaryDirectory() as scratch:
-        options = {"folder": scratch, "count": count, "threads": settings.threads}
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"folder": folder, "count": count, "threads": settings.threads}
         first, again = (
-            fresh(settings, ("probing:probed", {**options, "target": target}))
+            fresh(settings, ("probing:probe_clips", {**options, "target": target}))
             for target in ("beat", "other")
         )
     return Result(
         what=f"{count} clips of 5 s probed at every tap of the embedded checkpoint (logistic "
-        f"regression and neighbours, {CLASSES} classes, five folds, layers combined, controls): "
-        "the first time, and again in a new process with other labels and the vectors in a cache",
+        f"regression and neighbours, {CLASSES} classes, five folds, weighted sums, controls): "
+        "first, and again in a new process with other labels and cached embeddings",
         dtype=DTYPE,
         figures={
             "first_seconds": first["seconds"],
@@ -55,10 +55,11 @@ def probing(settings: Settings) -> Result:
     )
 
 
-def probed(folder: str, count: int, threads: int, target: str) -> Turn:
+def probe_clips(folder: str, count: int, threads: int, target: str) -> Turn:
+    """Seconds and peak memory of probing one target, with a cache."""
     import qwen_audio as qa
 
-    rows = _labelled(Path(folder), count)
+    rows = _write_clips(Path(folder), count)
     model = opened("embedded", DTYPE, threads)
 
     def turn() -> dict[str, Any]:
@@ -69,20 +70,26 @@ def probed(folder: str, count: int, threads: int, target: str) -> Turn:
     return turn
 
 
-def _labelled(folder: Path, count: int) -> list[dict[str, Any]]:
-    """Gliding tones that beat one to ten times a second; and a label of mere chance."""
+def _write_clips(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Glides modulated at 1 to 10 Hz (target "beat"), with random classes (target "other").
+
+    Files that exist are not written again. Returns rows for `qa.probe`.
+    """
     import soundfile
 
     random = np.random.default_rng(0)
-    beats, others = (random.permutation(np.arange(count) % CLASSES) for _ in range(2))
+    beat_classes, other_classes = (random.permutation(np.arange(count) % CLASSES) for _ in range(2))
     rows = []
     for number in range(count):
         path = folder / f"{number:05d}.flac"
         if not path.is_file():
             clip = sound(5.0, number)
             time = np.arange(len(clip)) / RATE
-            swell = 0.5 + 0.5 * np.sin(2 * np.pi * (1 + beats[number]) * time)
-            soundfile.write(path, (clip * swell).astype(np.float32), RATE)
-        labels = {"beat": f"{beats[number] + 1} Hz", "other": f"other {others[number]}"}
+            envelope = 0.5 + 0.5 * np.sin(2 * np.pi * (1 + beat_classes[number]) * time)
+            soundfile.write(path, (clip * envelope).astype(np.float32), RATE)
+        labels = {
+            "beat": f"{beat_classes[number] + 1} Hz",
+            "other": f"other {other_classes[number]}",
+        }
         rows.append({"source": str(path), **labels})
     return rows

@@ -1,4 +1,4 @@
-"""Turns that watch their own process: bytes from disk, and peak memory. Linux only."""
+"""Turns that measure their own process: bytes read from disk, and peak memory. Linux only."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ EMBEDDED = "embedded"
 
 
 def python_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
-    """Bytes that opening the checkpoint and encoding one clip reads."""
+    """Bytes read to load the checkpoint and encode one clip."""
     clip = sound(5.0)
     opened(EMBEDDED, dtype, threads).encode(clip, tap="audio_tower", sampling_rate=RATE)
 
     def turn() -> dict[str, Any]:
-        forget(Path(checkpoint))
-        before = _read_so_far()
+        drop_page_cache(Path(checkpoint))
+        before = _io_counters()
         model = opened(checkpoint, dtype, threads)
         model.encode(clip, tap="audio_tower", sampling_rate=RATE)
-        return _since(before)
+        return _bytes_read_since(before)
 
     return turn
 
 
 def command_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
-    """The same for `qwen-audio encode`, with all that it does: its Spec reads a few bytes of every
-    tensor, to tell the checkpoint from others."""
+    """Bytes read by the command `qwen-audio encode`.
+
+    Its embedding spec identifies the checkpoint by a few bytes of every tensor.
+    """
     import soundfile
     import torch
 
@@ -52,19 +54,19 @@ def command_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
             status = main([*command, "--dtype", dtype, "-o", str(folder / "vectors.npz")])
         assert status == 0
 
-    encode(EMBEDDED)  # what it imports is read by now
+    encode(EMBEDDED)  # so that imports are not counted
 
     def turn() -> dict[str, Any]:
-        forget(Path(checkpoint))
-        before = _read_so_far()
+        drop_page_cache(Path(checkpoint))
+        before = _io_counters()
         encode(checkpoint)
-        return _since(before)
+        return _bytes_read_since(before)
 
     return turn
 
 
 def memory(checkpoint: str, lengths: list[float], dtype: str, threads: int) -> Turn:
-    """Peak memory of everything: Python, its libraries, the weights and the work."""
+    """Peak memory of the process: Python, its libraries, weights and computation."""
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
@@ -88,14 +90,14 @@ def streamed(
     dtype: str,
     threads: int,
 ) -> Turn:
-    """A deep tap in little memory; `cold` where the files must come from the disk."""
+    """A deep tap with a memory limit; `cold` drops the weights from the page cache first."""
     model = opened(checkpoint, dtype, threads, max_memory)
     clips = sounds(seconds, count)
     model.encode(clips[:1], tap="lm.0", sampling_rate=RATE)
 
     def turn(cold: bool) -> dict[str, Any]:
         if cold:
-            forget(Path(checkpoint))
+            drop_page_cache(Path(checkpoint))
         start = perf_counter()
         model.encode(clips, tap=tap, sampling_rate=RATE)
         return {"encode_seconds": perf_counter() - start, "peak": peak_bytes()}
@@ -104,28 +106,30 @@ def streamed(
 
 
 def peak_bytes() -> int:
-    """The most that this process has had in memory, mapped files included (VmHWM)."""
+    """Peak resident memory of this process, including mapped files (VmHWM)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def forget(folder: Path) -> None:
-    """Drop a folder's weights from the page cache, so that reading them means the disk."""
+def drop_page_cache(folder: Path) -> None:
+    """Drop a folder's weights from the page cache, so that they are read from the disk."""
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _read_so_far() -> dict[str, int]:
+def _io_counters() -> dict[str, int]:
     pairs = (line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return {name: int(number) for name, number in pairs}
 
 
-def _since(before: dict[str, int]) -> dict[str, int]:
-    """Bytes asked of the system, and bytes that it fetched from the disk: a memory map shows up
-    only in the second, what was in the page cache only in the first."""
-    now = _read_so_far()
+def _bytes_read_since(before: dict[str, int]) -> dict[str, int]:
+    """Bytes requested by system calls (`asked`), and bytes read from the disk (`fetched`).
+
+    Memory-mapped files count only as fetched, files in the page cache only as asked.
+    """
+    now = _io_counters()
     return {
         "asked": now["rchar"] - before["rchar"],
         "fetched": now["read_bytes"] - before["read_bytes"],
