@@ -23,7 +23,8 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 
 import qwen_audio as qa
 from pooled import pooled_at_once
-from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_span
+from qwen_audio.inference.options import PoolingName, SpanName, check_span
+from qwen_audio.inference.pooling import Pooling
 from qwen_audio.weights.device import batch_frames
 from reference import sound
 

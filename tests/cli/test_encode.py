@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 import qwen_audio as qa
-from commands import run, run_process
+from commands import run
 from qwen_audio.inference.cost import non_weight_bytes
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.weights.module_store import ModuleStore
@@ -113,6 +113,6 @@ def test_nothing_is_written_if_every_file_fails(tmp_path: Path, checkpoint: Path
 
 
 def test_an_unknown_pooling(clips: list[Path]) -> None:
-    done = run_process("encode", clips[0], "-o", "out.npz", "--pooling", "sum")
+    done = run("encode", clips[0], "-o", "out.npz", "--pooling", "sum")
     assert done.returncode == 1
     assert "use one of mean, max, mean+std, last, none" in done.stderr.splitlines()[-1]

@@ -100,7 +100,7 @@ def test_rates_have_units(seconds: tuple[float, float], text: str) -> None:
     [
         (("no*.wav", "--into", "m.lance"), "matches nothing"),
         (("x.wav", "--into", "m.txt"), "ends in .lance"),
-        (("x.wav", "--into", "m.lance", "--pooling", "none"), "gives no vector"),
+        (("x.wav", "--into", "m.lance", "--pooling", "none"), "one vector per window"),
         (("gone.wav", "--into", "m.lance"), "nothing to index: "),
         (("gone.wav", "a/b.wav", "--into", "m.lance"), "none of 2 recordings: "),
         (("notes", "--into", "m.lance"), "there is no audio among 1 files: give"),

@@ -10,6 +10,7 @@ import soundfile
 
 import qwen_audio as qa
 from commands import run
+from qwen_audio.cli.lens import PANELS
 from recordings import sound
 
 RATE = 16_000
@@ -44,6 +45,12 @@ def test_tables_and_plots(folder: Path) -> None:
     assert row["word_1"].strip() == answer
     assert run("lens", "0.wav", "1.wav", "-o", ".", "--panels", "words").returncode == 0
     assert {path.name for path in folder.glob("*.lens.png")} == {"0.lens.png", "1.lens.png"}
+
+
+def test_help_names_every_panel(folder: Path) -> None:
+    with pytest.raises(qa.OptionError, match=f"a LogitLens has {', '.join(PANELS)}$"):
+        qa.plot(qa.load().lens("0.wav"), ["no such panel"])
+    assert ",".join(PANELS) in run("lens", "--help").stdout.replace("\n", "").replace(" ", "")
 
 
 @pytest.mark.parametrize(

@@ -72,10 +72,10 @@ def test_without_a_port_the_first_free_one_is_used(monkeypatch: pytest.MonkeyPat
         ports = [taken.getsockname()[1], free.getsockname()[1]]
         free.close()
         monkeypatch.setattr(launch, "_PORTS", ports)
-        assert launch._free_port("127.0.0.1", None) == ports[1]
+        assert launch.find_free_port("127.0.0.1", None) == ports[1]
         monkeypatch.setattr(launch, "_PORTS", ports[:1])
         with pytest.raises(qa.OptionError, match="are all in use"):
-            launch._free_port("127.0.0.1", None)
+            launch.find_free_port("127.0.0.1", None)
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536"])

@@ -15,6 +15,7 @@ import soundfile
 import qwen_audio as qa
 from commands import run
 from qwen_audio.cli.main import main
+from qwen_audio.cli.plot import PANELS
 from recordings import sound
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,12 @@ def test_plots_by_options(folder: Path) -> None:
     layers = run("plot", "0.wav", "1.wav", "--layers", "-o", "layers.csv")
     assert "taps over 2 recordings" in layers.stdout
     assert (folder / "layers.csv").read_text(encoding="utf-8").startswith("tap,mel,encoder.0")
+
+
+def test_help_names_every_panel(folder: Path) -> None:
+    with pytest.raises(qa.OptionError, match=f"a View has {', '.join(PANELS)}$"):
+        qa.plot(qa.load().view("0.wav"), ["no such panel"])
+    assert ",".join(PANELS) in run("plot", "--help").stdout.replace("\n", "").replace(" ", "")
 
 
 @pytest.mark.parametrize(

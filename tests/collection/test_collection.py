@@ -240,7 +240,7 @@ def test_another_spec_is_an_error_that_shows_both(
         assert collection.spec.fingerprint in str(caught.value)
     with pytest.raises(CollectionError, match="is there already"):
         Collection.create(collection.path, other)
-    with pytest.raises(OptionError, match="gives no vector"):
+    with pytest.raises(OptionError, match="one vector per window"):
         Collection.create(tmp_path / "new.lance", other, pooling="none")
     with pytest.raises(CollectionError, match="no such collection"):
         Collection.open(tmp_path / "none.lance")

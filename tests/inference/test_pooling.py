@@ -12,7 +12,8 @@ from pooled import Rows, pooled_at_once, rows_of
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import HiddenStates, Span
-from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_pooling, check_span
+from qwen_audio.inference.options import PoolingName, SpanName, check_pooling, check_span
+from qwen_audio.inference.pooling import Pooling
 from qwen_audio.models.tap import Tap
 
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
 from qwen_audio.errors import OptionError
-from qwen_audio.weights.device import available_bytes, resolve_bytes, resolve_device, resolve_dtype
+from qwen_audio.weights.device import available_bytes, resolve_device, resolve_dtype
+from qwen_audio.weights.option_values import resolve_bytes
 from reference import sound
 
 CPU = torch.device("cpu")

@@ -18,6 +18,7 @@ from qwen_audio.errors import OptionError
 
 __all__ = [
     "NUMBER_SUFFIXES",
+    "PLOT_SUFFIXES",
     "atomic_write",
     "check_output_path",
     "json_rows",
@@ -29,6 +30,8 @@ __all__ = [
 
 NUMBER_SUFFIXES = (".npz", ".csv", ".json")
 """The formats of `save_numbers`."""
+PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".html")
+"""The formats of `plots.save_plot`."""
 _TABLE_DECIMALS = 6
 
 

@@ -18,6 +18,7 @@ from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
+from .lens_options import check_words
 
 __all__ = ["LensSegment", "LogitLens", "TrackedToken", "follow"]
 
@@ -254,10 +255,7 @@ def follow(prompts: PromptTokenizer, words: Sequence[str]) -> tuple[TrackedToken
         OptionError: for what is no word; for one whose first token is no whole character; for two
             that are followed by the same tokens.
     """
-    if isinstance(words, str):
-        raise OptionError(
-            f"tokens={words!r} is one text: give a list of words, such as [{words!r}]"
-        )
+    check_words(words)
     followed: dict[int, TrackedToken] = {}
     for word in words:
         found = _followed(prompts, word)
@@ -272,8 +270,6 @@ def follow(prompts: PromptTokenizer, words: Sequence[str]) -> tuple[TrackedToken
 
 
 def _followed(prompts: PromptTokenizer, word: Any) -> TrackedToken:
-    if not isinstance(word, str) or not word.strip():
-        raise OptionError(f"tokens: {word!r} is no word: give words such as 'piano'")
     text = word.strip()
     spellings = [prompts.encode(f" {text}"), prompts.encode(text)]
     whole = tuple(dict.fromkeys(ids[0] for ids in spellings if len(ids) == 1))

@@ -19,11 +19,12 @@ from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import Segment, spans_and_times
+from qwen_audio.inference.options import SpanName
 from qwen_audio.inference.pipeline import Pipeline
-from qwen_audio.inference.pooling import SpanName, check_span
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
 
+from .lens_options import check_lens_options
 from .logit_lens import LogitLens, TrackedToken
 
 __all__ = ["LensReading", "read_windows"]
@@ -66,12 +67,8 @@ class LensReading:
         followed: tuple[TrackedToken, ...],
         nearest: bool,
     ) -> None:
-        check_span(span, levels[0])
         vocabulary = pipeline.checkpoint.text_config.vocab_size
-        if not isinstance(top, int) or not 1 <= top <= min(100, vocabulary):
-            raise OptionError(f"top={top!r}: use a whole number of tokens, 1 to 100")
-        if nearest and span not in ("audio", "all"):
-            raise OptionError(f"nearest=True with span={span!r}: only audio has rows at projector")
+        check_lens_options(levels, span, top, nearest=nearest, vocabulary_size=vocabulary)
         self.pipeline, self.levels, self.span, self.top = pipeline, tuple(levels), span, top
         self.followed, self.nearest, self.vocabulary = followed, nearest, vocabulary
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.cost import CostEstimate
+from qwen_audio.inference.options import check_prompt
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.tap import ModelDimensions, Tap
 
@@ -66,11 +67,7 @@ class ModelBase:
         """The rendered prompt, or None where no tap is in the language model."""
         if any(tap.in_language_model for tap in taps):
             return self.pipeline.tokenizer.render(prompt)
-        if prompt is not None:
-            raise OptionError(
-                f"prompt={prompt!r:.60} with {', '.join(map(str, taps))}: only the language model "
-                "(lm.K, lm.norm) reads a prompt; leave it out or choose such a tap"
-            )
+        check_prompt(prompt, taps)
         return None
 
     def _resolve_taps(self, taps: Iterable[str | Tap]) -> dict[str, Tap]:

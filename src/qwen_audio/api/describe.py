@@ -12,7 +12,7 @@ from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.batching import batched_windows
-from qwen_audio.inference.sampling import Sampling
+from qwen_audio.inference.options import Sampling
 from qwen_audio.models.qwen2_audio.prompt import Message, audio_inputs
 
 from .answer import Answer, Description

@@ -12,10 +12,10 @@ from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
-from qwen_audio.inference.pooling import Pooling, PoolingName, SpanName, check_span, pooled_width
+from qwen_audio.inference.options import PoolingName, Sampling, SpanName, check_span
+from qwen_audio.inference.pooling import Pooling, pooled_width
 from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import rows_and_segments
-from qwen_audio.inference.sampling import Sampling
 from qwen_audio.models.tap import Tap
 
 from .base import ModelBase

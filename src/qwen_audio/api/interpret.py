@@ -21,7 +21,7 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.batching import batched_windows
-from qwen_audio.inference.pooling import SpanName
+from qwen_audio.inference.options import SpanName
 from qwen_audio.inference.reader import capture_recording, capture_recordings
 from qwen_audio.inference.reducers import audio_norms, mean_groups, mean_segments
 from qwen_audio.models.tap import Stage, Tap
@@ -224,14 +224,7 @@ class InterpretMixin(ModelBase):
             return tuple(tap for tap in self.taps if tap.stage is Stage.LM)
         if isinstance(taps, str | Tap):
             raise OptionError(f"taps={taps!r} is one tap: give a list of taps, such as [{taps!r}]")
-        levels = tuple(sorted(set(self._resolve_taps(taps).values())))
-        for tap in levels:
-            if tap.stage is not Stage.LM:
-                raise OptionError(
-                    f"{tap} has no logits: the lens takes layers of the language model, lm.0 to "
-                    f"lm.{self.dimensions.lm_layers}"
-                )
-        return levels
+        return tuple(sorted(set(self._resolve_taps(taps).values())))
 
     def _view(
         self,

@@ -13,8 +13,9 @@ from qwen_audio.audio.window import WindowConfig
 from qwen_audio.inference.cost import process_bytes
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
-from qwen_audio.weights.device import available_bytes, resolve_bytes, resolve_device, resolve_dtype
+from qwen_audio.weights.device import available_bytes, resolve_device, resolve_dtype
 from qwen_audio.weights.download import ProgressCallback
+from qwen_audio.weights.option_values import resolve_bytes
 
 from .describe import DescribeMixin
 from .encode import EncodeMixin

@@ -8,7 +8,7 @@ from typing import Any, Required, TypedDict
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.inference.pooling import PoolingName, SpanName
+from qwen_audio.inference.options import PoolingName, SpanName
 from qwen_audio.models.tap import Tap
 
 __all__ = [

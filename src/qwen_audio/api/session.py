@@ -12,8 +12,8 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WINDOW_SECONDS, Window
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.generation import CachedContext, GeneratedText
+from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
-from qwen_audio.inference.sampling import Sampling
 from qwen_audio.models.qwen2_audio.prompt import Message
 
 from .answer import Answer, Description, prefix

@@ -116,8 +116,10 @@ def run_prune(options: argparse.Namespace) -> int:
 def run_verify(options: argparse.Namespace) -> int:
     """Encode a sample again and compare; exit status 1 if there are problems."""
     from qwen_audio.collection.collection import Collection
+    from qwen_audio.collection.maintenance import check_sample
     from qwen_audio.collection.table import WindowTable
 
+    check_sample(options.sample)
     table = WindowTable.open(options.collection)
     model = load_collection_model(table.spec, options)
     report = Collection(table, model).verify(sample=options.sample)

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError
+
+from .checks import check_model_options
+from .options import EMBEDDED
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
     from qwen_audio.api.spec import EmbeddingSpec
 
 __all__ = [
-    "EMBEDDED",
-    "check_stdin",
     "download_bar",
     "load_collection_model",
     "load_model",
@@ -37,12 +38,13 @@ __all__ = [
 
 T = TypeVar("T")
 
-EMBEDDED = "embedded"
-"""Name of the embedded checkpoint (the constant of `models.checkpoint` would import torch)."""
-
 
 def load_model(options: argparse.Namespace) -> AudioModel:
-    """The model of --model, --revision, --device, --dtype and --max-memory."""
+    """The model of --model, --revision, --device, --dtype and --max-memory.
+
+    From here on torch is imported: check everything else before.
+    """
+    check_model_options(options)
     from .stub_imports import fast_start
 
     with fast_start():
@@ -91,7 +93,6 @@ def process_files(files: Sequence[str], process: Callable[[str], None]) -> int:
     Raises:
         QwenAudioError: for any error but an AudioError, as other files would raise it, too.
     """
-    check_stdin(files)
     failed = 0
     for file in with_progress(files):
         try:
@@ -100,16 +101,6 @@ def process_files(files: Sequence[str], process: Callable[[str], None]) -> int:
             failed += 1
             print_error(str(error))
     return report_failures(failed, len(files))
-
-
-def check_stdin(files: Sequence[str]) -> None:
-    """Standard input can be read only once.
-
-    Raises:
-        OptionError: if - is there more than once.
-    """
-    if files.count("-") > 1:
-        raise OptionError("- is given more than once, but standard input can be read only once")
 
 
 def report_failures(failed: int, files: int) -> int:

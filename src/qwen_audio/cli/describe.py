@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from typing import Any
 
+from .checks import check_files, check_windows
 from .console import load_model, print_error, print_json, print_line, process_files
 from .options import (
     add_command,
@@ -49,12 +50,20 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the generated text of every file."""
-    settings = {
-        "prompt": options.prompt,
+    from qwen_audio.inference.options import Sampling
+
+    sampling = {
         "max_new_tokens": options.max_new_tokens,
         "temperature": options.temperature,
         "top_p": options.top_p,
         "seed": options.seed,
+    }
+    Sampling(**sampling)
+    check_windows(options)
+    check_files(options.files)
+    settings = {
+        "prompt": options.prompt,
+        **sampling,
         **window_settings(options),
     }
     model = load_model(options)

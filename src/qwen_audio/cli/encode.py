@@ -8,8 +8,8 @@ from typing import Any
 
 from qwen_audio.errors import AudioError
 
+from .checks import check_embedding_options, check_files, check_windows
 from .console import (
-    check_stdin,
     load_model,
     print_error,
     print_json,
@@ -62,7 +62,11 @@ def run(options: argparse.Namespace) -> int:
     from qwen_audio.api.export import VectorFile, check_output
 
     output = check_output(options.output)
-    check_stdin(options.files)
+    check_embedding_options(
+        options.tap, pooling=options.pooling, span=options.span, prompt=options.prompt
+    )
+    check_windows(options)
+    check_files(options.files)
     settings = {
         "tap": options.tap,
         "pooling": options.pooling,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import CollectionError
 
+from .checks import check_embedding_options, check_windows
 from .console import (
     load_collection_model,
     load_model,
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
         prompt=options.prompt,
         **window_settings(options),
     )
+    _check_options(options)
     listing = find_sources(options.inputs)
     collection = _create(options, settings, listing) or _open(options, settings)
     with progress_bars() as show:
@@ -111,6 +113,34 @@ def run(options: argparse.Namespace) -> int:
         )
     files = summary.added + summary.replaced + summary.updated + summary.unchanged
     return report_failures(len(summary.failures), files + len(summary.failures))
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Check what can be checked without knowing the collection's own settings.
+
+    Raises:
+        TapError, OptionError: for malformed or contradictory options.
+    """
+    from qwen_audio.collection.collection import DEFAULT_WINDOW_SECONDS
+    from qwen_audio.collection.table import WindowTable
+    from qwen_audio.inference.options import check_vector_pooling
+    from qwen_audio.models.tap import Tap
+
+    if options.pooling is not None:
+        check_vector_pooling(options.pooling, "window")
+    if WindowTable.exists(options.into):  # whose settings are the defaults
+        if options.tap is not None:
+            Tap.parse(options.tap)
+        if options.window is not None:
+            check_windows(options)
+        return
+    check_embedding_options(
+        options.tap or "audio_tower",
+        pooling=options.pooling or "mean",
+        span=options.span or "audio",
+        prompt=options.prompt,
+    )
+    check_windows(options, window_seconds=DEFAULT_WINDOW_SECONDS)
 
 
 def _create(

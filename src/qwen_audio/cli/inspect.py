@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
+from .checks import check_files, check_windows
 from .console import load_model, print_json, process_files, show_table
 from .options import (
     add_command,
@@ -34,6 +35,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the shape trace of every file."""
+    check_windows(options)
+    check_files(options.files)
     model = load_model(options)
     from .tables import inspection_tables
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from qwen_audio.errors import OptionError
 
+from .checks import check_files, check_windows
 from .console import load_model, print_json, print_line, process_files, show_table
 from .options import (
     add_command,
@@ -18,9 +19,12 @@ from .options import (
     split_names,
     window_settings,
 )
-from .plot_files import add_plot_options, plot_paths, write_plot
+from .plot_files import add_plot_options, check_panels, plot_paths, write_plot
 
-__all__ = ["add_parser"]
+__all__ = ["PANELS", "add_parser"]
+
+PANELS = ("words", "entropy", "followed", "nearest")
+"""Panels of a plot of a lens."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -58,16 +62,26 @@ def add_parser(subparsers: Any) -> None:
         help="a plot (.png, .svg, .pdf), page (.html) or numbers (.npz, .csv, .json); a folder "
         "for several files",
     )
-    add_plot_options(parser, "words,entropy,followed,nearest")
+    add_plot_options(parser, PANELS)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the lens of every file, and write its plot if there is an output."""
+    from qwen_audio.analysis.lens_options import check_lens_options, check_words
+    from qwen_audio.models.tap import Tap
+
     paths = plot_paths(options, "lens.png") if options.output else {}
     if not paths and (options.panels or options.theme):
         raise OptionError(
             "--panels and --theme are for plots: name an output with -o, such as -o a.png"
         )
+    check_panels(options, "LogitLens", PANELS)
+    check_lens_options(
+        map(Tap.parse, options.taps or ()), options.span, options.top, nearest=options.nearest
+    )
+    check_words(options.tokens)
+    check_windows(options)
+    check_files(options.files)
     settings = {
         "prompt": options.prompt,
         "span": options.span,

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the checks of their values that need no torch."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from qwen_audio.errors import OptionError
 
 __all__ = [
+    "EMBEDDED",
     "CommandFunction",
     "add_collection_argument",
     "add_command",
@@ -26,6 +27,9 @@ __all__ = [
     "split_names",
     "window_settings",
 ]
+
+EMBEDDED = "embedded"
+"""Name of the embedded checkpoint (the constant of `models.checkpoint` would import torch)."""
 
 CommandFunction: TypeAlias = Callable[[argparse.Namespace], int]
 """Runs a command with its parsed options; returns the exit status."""

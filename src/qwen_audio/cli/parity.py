@@ -11,6 +11,7 @@ from typing import Any
 
 from qwen_audio.errors import OptionError
 
+from .checks import check_files
 from .console import load_model, print_json, print_line, show_table
 from .options import (
     add_command,
@@ -54,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     output = Path(options.output)
     if not (output.parent.is_dir() and os.access(output.parent, os.W_OK)) or output.is_dir():
         raise OptionError(f"{output} can't be written: name a file in a writable folder")
+    if options.audio:
+        check_files(options.audio)
     model = load_model(options)
     from qwen_audio.analysis.files import atomic_write
 

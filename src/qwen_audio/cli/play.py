@@ -42,13 +42,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve the playground until interrupted."""
-    from qwen_audio.playground.launch import check_installed, launch_playground
+    from qwen_audio.playground.launch import check_installed, find_free_port, launch_playground
     from qwen_audio.playground.limits import Limits
 
     check_installed()
     limits = Limits()
     if options.max_minutes is not None:
         limits = dataclasses.replace(limits, recording_seconds=60 * options.max_minutes)
+    find_free_port(options.host, options.port)  # raises if there is none
     if options.collection is None:
         model = load_model(options)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qwen_audio.errors import OptionError
 
+from .checks import check_embedding_options, check_files, check_windows
 from .console import load_model, print_json, print_line, process_files
 from .options import (
     add_command,
@@ -18,9 +19,12 @@ from .options import (
     add_window_option,
     window_settings,
 )
-from .plot_files import add_plot_options, check_plot_path, plot_paths, write_plot
+from .plot_files import add_plot_options, check_panels, check_plot_path, plot_paths, write_plot
 
-__all__ = ["add_parser"]
+__all__ = ["PANELS", "add_parser"]
+
+PANELS = ("waveform", "mel", "heat", "colours", "norms", "novelty", "similarity", "depth")
+"""Panels of a plot of one tap."""
 
 _DEFAULT_TAP = "audio_tower"
 
@@ -54,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         help=".png, .svg, .pdf, .html, .npz, .csv or .json, or a folder (default: FILE.TAP.png "
         "here)",
     )
-    add_plot_options(parser, "waveform,mel,heat,colours,norms,novelty,similarity,depth")
+    add_plot_options(parser, PANELS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,6 +70,12 @@ def run(options: argparse.Namespace) -> int:
         panels = options.panels = [*panels, "depth"]
     tap = options.tap or _DEFAULT_TAP
     paths = plot_paths(options, f"{tap}.{'html' if options.html else 'png'}")
+    check_panels(options, "View", PANELS)
+    check_embedding_options(tap, prompt=options.prompt)
+    if options.kernel is not None and not options.kernel > 0:
+        raise OptionError(f"--kernel {options.kernel:g}: use seconds greater than 0")
+    check_windows(options)
+    check_files(options.files)
     settings = {
         "tap": tap,
         "prompt": options.prompt,
@@ -96,6 +106,8 @@ def _plot_layers(options: argparse.Namespace) -> int:
     if path.is_dir():
         path /= default_name
     check_plot_path(path, options)
+    check_windows(options)
+    check_files(options.files)
     model = load_model(options)
     from qwen_audio.analysis.files import json_rows
 

@@ -14,17 +14,20 @@ from .options import split_names
 if TYPE_CHECKING:
     from qwen_audio.analysis.plots.panels import Plottable
 
-__all__ = ["add_plot_options", "check_plot_path", "plot_paths", "write_plot"]
+__all__ = ["add_plot_options", "check_panels", "check_plot_path", "plot_paths", "write_plot"]
 
 
-def add_plot_options(parser: argparse.ArgumentParser, panels: str) -> None:
-    """--panels and --theme.
-
-    Args:
-        panels: the names of all panels, separated by commas.
-    """
-    parser.add_argument("--panels", type=split_names, metavar="A,B", help=f"of {panels}")
+def add_plot_options(parser: argparse.ArgumentParser, panels: Sequence[str]) -> None:
+    """--panels, of these names, and --theme."""
+    parser.add_argument("--panels", type=split_names, metavar="A,B", help=f"of {','.join(panels)}")
     parser.add_argument("--theme", choices=("light", "dark"), help="light (default) or dark")
+
+
+def check_panels(options: argparse.Namespace, result: str, panels: Sequence[str]) -> None:
+    """Raises OptionError for names of panels that a result of this type doesn't have."""
+    for name in options.panels or ():
+        if name not in panels:
+            raise OptionError(f"panel {name!r}: a {result} has {', '.join(panels)}")
 
 
 def plot_paths(options: argparse.Namespace, suffix: str) -> dict[str, Path]:
@@ -64,8 +67,7 @@ def check_plot_path(path: Path, options: argparse.Namespace) -> None:
     Raises:
         OptionError: for a suffix that `write_plot` or an option doesn't allow.
     """
-    from qwen_audio.analysis.files import NUMBER_SUFFIXES, check_output_path
-    from qwen_audio.analysis.plots.save import PLOT_SUFFIXES
+    from qwen_audio.analysis.files import NUMBER_SUFFIXES, PLOT_SUFFIXES, check_output_path
 
     check_output_path(path, (*PLOT_SUFFIXES, *NUMBER_SUFFIXES))
     suffix = path.suffix.lower()

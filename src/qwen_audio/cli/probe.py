@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qwen_audio import __version__
 from qwen_audio.errors import OptionError
 
+from .checks import check_windows
 from .console import (
     load_model,
     print_error,
@@ -100,6 +101,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print and write the scores; exit status 1 if a file failed or a control isn't at chance."""
+    _check_options(options)
     folder = Path(options.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +152,37 @@ def run(options: argparse.Namespace) -> int:
     return max(
         report_failures(len(failures), about["recordings"] + len(failures)),
         int(not controls_at_chance),
+    )
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Check the labels and everything else that doesn't depend on the model.
+
+    Raises:
+        TapError, OptionError: for malformed or contradictory options, and invalid labels.
+    """
+    from qwen_audio.inference.options import check_prompt, check_vector_pooling, taps_with_span
+    from qwen_audio.models.tap import Stage, Tap
+    from qwen_audio.probing.labels import read_labels
+    from qwen_audio.probing.options import check_folds, check_probes, check_seed
+
+    check_probes(options.probe)
+    check_seed(options.seed)
+    if options.folds is not None:
+        check_folds(options.folds)
+    for pooling in options.pooling or ():
+        check_vector_pooling(pooling, "recording")
+    taps = [Tap.parse(tap) for tap in options.tap or ()] or [Tap(Stage.LM_NORM)]
+    for span in options.span or ():
+        taps_with_span(span, taps)
+    check_prompt(options.prompt, taps)
+    check_windows(options)
+    read_labels(
+        options.labels,
+        targets=options.target,
+        classes=options.classes or (),
+        group=options.group,
+        split=options.split,
     )
 
 

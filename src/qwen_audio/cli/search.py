@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .checks import check_files
 from .console import load_collection_model, print_error, print_json, print_line
 from .options import (
     add_collection_argument,
@@ -45,8 +46,12 @@ def run(options: argparse.Namespace) -> int:
     """Print the best windows, best first."""
     from qwen_audio.analysis.files import json_value
     from qwen_audio.collection.collection import Collection
+    from qwen_audio.collection.search import check_limit
     from qwen_audio.collection.table import WindowTable
 
+    check_limit(options.limit)
+    if options.audio:
+        check_files([options.audio])
     table = WindowTable.open(options.collection)
     model = load_collection_model(table.spec, options) if options.audio else None
     results = Collection(table, model).search(

@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 from typing import Any
 
-from .console import EMBEDDED, print_embedded_notice, print_json, show_table
+from .checks import check_model_options
+from .console import print_embedded_notice, print_json, show_table
 from .options import (
+    EMBEDDED,
     add_command,
     add_compute_options,
     add_model_argument,
@@ -31,12 +33,15 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print width, rate and cost of every tap, and the cost of generating text."""
     resolve_model_argument("taps", options)
+    check_model_options(options)
+    from qwen_audio.weights.option_values import resolve_bytes
+
     from .stub_imports import fast_start
 
     with fast_start():
         from qwen_audio.inference.cost import estimate_cost
         from qwen_audio.models.checkpoint import Checkpoint
-        from qwen_audio.weights.device import resolve_bytes, resolve_device, resolve_dtype
+        from qwen_audio.weights.device import resolve_device, resolve_dtype
     from .tables import taps_tables
 
     print_embedded_notice(options.model)

@@ -78,15 +78,13 @@ class Collection:
             CollectionError: if there is one already, or it can't be written.
             OptionError: for settings that give no vector per window.
         """
+        from qwen_audio.inference.options import check_vector_pooling
         from qwen_audio.inference.pooling import pooled_width
 
         if WindowTable.exists(path):
             raise CollectionError(f"{path} is there already: open it, or use another name")
         spec = model.spec(window_seconds=window_seconds, **options)
-        if spec.pooling == "none":
-            raise OptionError(
-                "pooling='none' gives no vector a window: use mean, max, mean+std or last"
-            )
+        check_vector_pooling(spec.pooling, "window")
         width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
         return cls(
             WindowTable.create(path, spec, width, has_captions=describe, float32=float32), model

@@ -132,6 +132,12 @@ def prune(collection: WindowTable) -> list[str]:
     return gone
 
 
+def check_sample(sample: int) -> None:
+    """Raises OptionError for anything but a positive whole number."""
+    if not isinstance(sample, int) or sample < 1:
+        raise OptionError(f"sample={sample!r}: use a whole number from 1 on")
+
+
 def verify(
     collection: WindowTable, model: AudioModel, *, sample: int = 20, seed: int = 0
 ) -> VerifyReport:
@@ -145,8 +151,7 @@ def verify(
         CollectionError: if the model is not the one of the collection.
         OptionError: for a sample below 1.
     """
-    if not isinstance(sample, int) or sample < 1:
-        raise OptionError(f"sample={sample!r}: use a whole number from 1 on")
+    check_sample(sample)
     collection.check(model.spec(**collection.spec.options))
     stats = info(collection)
     problems = [f"index {n} lacks {k} of {stats.rows} rows" for n, k in stats.indices.items() if k]

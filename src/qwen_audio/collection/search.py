@@ -151,7 +151,7 @@ def full_text_search(
         )
     if not text.strip():
         raise OptionError("text is empty: give words to search for in captions")
-    _check_limit(limit)
+    check_limit(limit)
     if not any(index.name == _TEXT_INDEX for index in collection.table.list_indices()):
         update_indices(collection)
     query = collection.table.search(text, query_type="fts", fts_columns="caption").limit(limit)
@@ -188,7 +188,7 @@ def vector_search(
     Raises:
         OptionError: for a condition that can't be used, or a bad limit.
     """
-    _check_limit(limit)
+    check_limit(limit)
     collection.table.checkout_latest()
     indices = [index.name for index in collection.table.list_indices()]
     query: Any = collection.table.search(vector, vector_column_name="vector")
@@ -218,6 +218,7 @@ def _run_query(
     return results
 
 
-def _check_limit(limit: Any) -> None:
+def check_limit(limit: Any) -> None:
+    """Raises OptionError for anything but a positive whole number."""
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise OptionError(f"limit={limit!r}: use a whole number from 1 on")

@@ -14,8 +14,9 @@ from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Stage, Tap
 
 from .decoder import DecoderInput, LanguageModel
+from .options import Sampling
 from .reducers import all_rows
-from .sampling import Sampling, TokenSampler
+from .sampling import TokenSampler
 
 __all__ = ["CachedContext", "GeneratedText", "TextStream", "generate_tokens", "generated_text"]
 

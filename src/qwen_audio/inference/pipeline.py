@@ -22,8 +22,8 @@ from .cost import CostEstimate, check_memory, estimate_cost, non_weight_bytes, p
 from .decoder import DecoderInput, LanguageModel
 from .encoder import AudioEncoder
 from .generation import CachedContext, GeneratedText, TextStream, generate_tokens, generated_text
+from .options import Sampling
 from .reducers import CapturedWindow, RowReducer, all_rows, last_row
-from .sampling import Sampling
 
 __all__ = ["Pipeline"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,44 +11,20 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from qwen_audio.errors import OptionError
-from qwen_audio.models.tap import Tap
 
 from .hidden_states import Segment
+from .options import PoolingName, SpanName, check_pooling
 
 __all__ = [
     "PooledWindow",
     "Pooling",
-    "PoolingName",
-    "SpanName",
-    "check_pooling",
-    "check_span",
     "pooled_width",
 ]
-
-PoolingName = Literal["mean", "max", "mean+std", "last", "none"]
-SpanName = Literal["audio", "prompt", "last", "all"]
 
 
 def pooled_width(pooling: str, width: int) -> int:
     """Width of the pooled vector of rows of `width`."""
     return 2 * width if pooling == "mean+std" else width
-
-
-def check_pooling(pooling: str) -> None:
-    """Raises OptionError for an unknown pooling."""
-    if pooling not in get_args(PoolingName):
-        raise OptionError(f"pooling={pooling!r}: use one of {', '.join(get_args(PoolingName))}")
-
-
-def check_span(span: str, tap: Tap) -> None:
-    """Raises OptionError for an unknown span, or one that this tap has no rows of."""
-    if span not in get_args(SpanName):
-        raise OptionError(f"span={span!r}: use one of {', '.join(get_args(SpanName))}")
-    if span in ("prompt", "last") and not tap.in_language_model:
-        raise OptionError(
-            f"span={span!r} at tap {tap}: only the language model (lm.K, lm.norm) sees a prompt; "
-            "use span='audio' here"
-        )
 
 
 @dataclass(frozen=True, eq=False)

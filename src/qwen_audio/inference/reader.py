@@ -14,9 +14,9 @@ from qwen_audio.models.tap import Tap
 from qwen_audio.weights.device import trim_heap
 
 from .batching import FailedRecording, batched_windows_and_failures
+from .options import Sampling
 from .pipeline import Pipeline
 from .reducers import RowReducer
-from .sampling import Sampling
 
 __all__ = ["CapturedRecording", "capture_recording", "capture_recordings"]
 

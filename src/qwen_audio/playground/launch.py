@@ -22,7 +22,7 @@ from .middleware import RequestFilter
 if TYPE_CHECKING:
     from qwen_audio import AudioModel
 
-__all__ = ["RunningPlayground", "check_installed", "launch_playground"]
+__all__ = ["RunningPlayground", "check_installed", "find_free_port", "launch_playground"]
 
 _PORTS = range(7860, 7960)
 """Tried in order if no port is given."""
@@ -83,7 +83,7 @@ def launch_playground(
         CollectionError: if there is no such collection.
     """
     check_installed()
-    port = _free_port(host, port)
+    port = find_free_port(host, port)
     from fastapi.middleware import Middleware
 
     from .app import build_page, theme_options
@@ -143,7 +143,7 @@ def launch_playground(
     return RunningPlayground(page, context, url, share_url)
 
 
-def _free_port(host: str, port: int | None) -> int:
+def find_free_port(host: str, port: int | None) -> int:
     """`port`, or the first free one of `_PORTS`.
 
     Raises:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import AudioError, Waveform, Window
-from qwen_audio.weights.device import trim_heap
 
 from .limits import Limits
 
@@ -175,6 +174,8 @@ class SessionStore:
 
     def remove(self, page_id: str | None) -> None:
         """Drop a session, when its page has been closed."""
+        from qwen_audio.weights.device import trim_heap  # imports torch
+
         with self._lock:
             self._sessions.pop(str(page_id), None)
         trim_heap()

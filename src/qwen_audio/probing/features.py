@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32
@@ -15,14 +15,19 @@ from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import Segment
-from qwen_audio.inference.pooling import PooledWindow, Pooling, PoolingName, SpanName, check_span
+from qwen_audio.inference.options import (
+    PoolingName,
+    SpanName,
+    check_vector_pooling,
+    taps_with_span,
+)
+from qwen_audio.inference.pooling import PooledWindow, Pooling
 from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.models.tap import Tap
 
 __all__ = ["FeatureSpec", "FeatureVector", "extract_features", "plan_features"]
 
 FeatureVector = Float32[np.ndarray, "width"]
-_VECTOR_POOLINGS = tuple(name for name in get_args(PoolingName) if name != "none")
 
 
 @dataclass(frozen=True)
@@ -68,18 +73,10 @@ def plan_features(
     if not (selected and poolings and spans):
         raise OptionError("no features: name at least one tap, pooling and span")
     for pooling in poolings:
-        if pooling not in _VECTOR_POOLINGS:
-            raise OptionError(
-                f"pooling={pooling!r}: use one of {', '.join(_VECTOR_POOLINGS)}, which give one "
-                "vector per recording"
-            )
+        check_vector_pooling(pooling, "recording")
     features: list[FeatureSpec] = []
     for span in spans:
-        taps_with_span = sorted(
-            {tap for tap in selected if tap.in_language_model or span in ("audio", "all")}
-        )
-        for tap in taps_with_span or selected:  # where none has the span, check_span raises
-            check_span(span, tap)
+        for tap in taps_with_span(span, selected):
             features += [
                 FeatureSpec(tap, cast(SpanName, span), cast(PoolingName, pooling))
                 for pooling in (["last"] if span == "last" else poolings)

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from qwen_audio.errors import OptionError
 
 from .labels import Target
+from .options import check_folds
 
 __all__ = ["Fold", "make_folds", "merge_groups"]
 
@@ -102,8 +103,7 @@ def _given_folds(name: str, splits: np.ndarray) -> Iterable[Fold]:
 def _random_folds(target: Target, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise OptionError(f"folds={folds!r}: use 2 or more")
+    check_folds(folds)
     values = np.array(target.values)
     group_counts: list[tuple[int, str]] = [(len(set(groups)), "")]
     if not target.numeric:

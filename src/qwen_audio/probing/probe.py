@@ -20,7 +20,7 @@ from .embedding_cache import EmbeddingCache
 from .features import FeatureSpec, extract_features, plan_features
 from .folds import merge_groups
 from .labels import LabelledDataset, LabelsInput, read_labels
-from .probes import PROBES
+from .options import check_probes, check_seed
 from .scoring import score_all
 from .tasks import Task, make_task
 
@@ -100,11 +100,9 @@ def probe(
         raise MissingExtraError("probing", "probe") from error
     if errors not in ("raise", "leave_out"):
         raise OptionError(f"errors={errors!r}: use 'raise' or 'leave_out'")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise OptionError(f"seed={seed!r}: use a whole number from 0 to 2**32 - 1")
+    check_seed(seed)
     dataset = read_labels(labels, targets=targets, classes=classes, group=group, split=split)
-    if isinstance(probes, str) or not set(probes or PROBES) <= set(PROBES):
-        raise OptionError(f"probes={probes!r}: use a list of {', '.join(PROBES)}")
+    check_probes(probes)
     model = load() if model is None else model
     features = plan_features(
         model,

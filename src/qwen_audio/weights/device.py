@@ -5,25 +5,23 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import re
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from qwen_audio.errors import OptionError
 
+from .option_values import check_dtype
+
 __all__ = [
     "available_bytes",
     "batch_frames",
-    "resolve_bytes",
     "resolve_device",
     "resolve_dtype",
     "trim_heap",
 ]
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def batch_frames(device: torch.device) -> int:
@@ -76,22 +74,9 @@ def resolve_dtype(
     if dtype is None:
         fast = device.type != "cpu" or (stored is torch.bfloat16 and _multiplies_bfloat16())
         return stored if fast and stored is not torch.float64 else torch.float32
-    allowed = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    found = allowed.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        raise OptionError(f"dtype={dtype!r}: use one of {', '.join(allowed)}")
-    return found
-
-
-def resolve_bytes(memory: str | float | None) -> int | None:
-    """ "4GB", "3.5 GiB" or a number of bytes; None stays None. Raises OptionError."""
-    if memory is None:
-        return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", str(memory), re.IGNORECASE)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None or isinstance(memory, bool):
-        raise OptionError(f"max_memory={memory!r}: use bytes, or text such as '4GB' or '6GiB'")
-    return round(float(match[1]) * unit)
+    name = str(dtype).removeprefix("torch.")
+    check_dtype(name)
+    return cast(torch.dtype, getattr(torch, name))
 
 
 def available_bytes(device: torch.device) -> int:

@@ -13,6 +13,7 @@ __all__ = [
     "Progress",
     "ProgressCallback",
     "check_reachable",
+    "check_repo_name",
     "client",
     "download",
     "hub_error",
@@ -59,6 +60,15 @@ class Progress:
                     self._report(self._done, self._total)
 
         return arrived
+
+
+def check_repo_name(repo: str) -> None:
+    """Raises CheckpointError for a name that no hub model can have; the hub is not asked."""
+    if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{repo!r} is not a checkpoint: give 'embedded', an existing folder, or a hub "
+            "model such as Qwen/Qwen2-Audio-7B-Instruct"
+        )
 
 
 def download(

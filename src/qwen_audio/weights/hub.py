@@ -15,7 +15,7 @@ import torch
 from qwen_audio.errors import CheckpointError
 
 from .byte_ranges import ByteRange, cut, row_blocks
-from .download import Progress, ProgressCallback, download, hub_error, is_lacking
+from .download import Progress, ProgressCallback, check_repo_name, download, hub_error, is_lacking
 from .remote_file import NoRanges, RemoteFile
 from .safetensors_file import TensorInfo, TensorLocation, read_header, read_rows
 
@@ -50,11 +50,7 @@ class HubFiles:
     @classmethod
     def resolve(cls, repo: str, revision: str | None) -> HubFiles:
         """Resolve a revision to a commit by fetching config.json."""
-        if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
-            raise CheckpointError(
-                f"{repo!r} is not a checkpoint: give 'embedded', an existing folder, or a hub "
-                "model such as Qwen/Qwen2-Audio-7B-Instruct"
-            )
+        check_repo_name(repo)
         path = Path(download(repo, "config.json", revision, reached=False))
         return cls(repo, path.parent, path.parent.name)
 

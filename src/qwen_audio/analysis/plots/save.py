@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_audio.analysis.files import atomic_write, check_output_path
+from qwen_audio.analysis.files import PLOT_SUFFIXES, atomic_write, check_output_path
 
 from .mpl_figure import plot
 from .panels import Plottable
 from .plotly_figure import plot_interactive
 from .theme import ThemeName, theme_of
 
-__all__ = ["PLOT_SUFFIXES", "page_of", "save_plot"]
-
-PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".html")
+__all__ = ["page_of", "save_plot"]
 
 
 def save_plot(

@@ -1,0 +1,101 @@
+"""Checks of options before torch is imported, so that mistakes are reported at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qwen_audio.errors import AudioError, OptionError
+
+from .options import EMBEDDED, window_settings
+
+__all__ = [
+    "check_embedding_options",
+    "check_files",
+    "check_model_options",
+    "check_stdin",
+    "check_windows",
+]
+
+
+def check_files(files: Sequence[str]) -> None:
+    """Check that at least one file can be opened, and standard input is named once.
+
+    Other missing files are reported when their turn comes, so that the rest is processed.
+
+    Raises:
+        OptionError: if - is there more than once.
+        AudioError: if every file is missing or a folder.
+    """
+    check_stdin(files)
+    if any(file == "-" or (Path(file).exists() and not Path(file).is_dir()) for file in files):
+        return
+    from qwen_audio.audio.decode import AudioDecoder
+
+    try:
+        AudioDecoder.from_path(files[0])
+    except AudioError as error:
+        none = f"none of {len(files)} files can be opened: " if len(files) > 1 else ""
+        raise AudioError(f"{none}{error}") from error
+
+
+def check_stdin(files: Sequence[str]) -> None:
+    """Check that standard input, which can be read only once, is named once.
+
+    Raises:
+        OptionError: if - is there more than once.
+    """
+    if files.count("-") > 1:
+        raise OptionError("- is given more than once, but standard input can be read only once")
+
+
+def check_windows(options: argparse.Namespace, **defaults: Any) -> None:
+    """Check --window and --hop.
+
+    Args:
+        defaults: `window_seconds`, where it isn't 30.
+
+    Raises:
+        OptionError: for lengths out of range.
+    """
+    from qwen_audio.audio.window import WindowConfig
+
+    WindowConfig(**{**defaults, **window_settings(options)})
+
+
+def check_embedding_options(
+    tap: str, *, pooling: str = "mean", span: str = "audio", prompt: str | None = None
+) -> None:
+    """Check --tap, --pooling, --span and --prompt against each other.
+
+    Raises:
+        TapError: for a malformed tap.
+        OptionError: for other unknown values, and for a span or prompt that the tap doesn't have.
+    """
+    from qwen_audio.inference.options import check_pooling, check_prompt, check_span
+    from qwen_audio.models.tap import Tap
+
+    parsed = Tap.parse(tap)
+    check_pooling(pooling)
+    check_span(span, parsed)
+    check_prompt(prompt, [parsed])
+
+
+def check_model_options(options: argparse.Namespace) -> None:
+    """Check the form of --model, --dtype and --max-memory.
+
+    Raises:
+        OptionError: for another dtype or size.
+        CheckpointError: for a model that is neither a folder nor the name of a hub model.
+    """
+    from qwen_audio.weights.download import check_repo_name
+    from qwen_audio.weights.option_values import check_dtype, resolve_bytes
+
+    if options.dtype is not None:
+        check_dtype(options.dtype)
+    resolve_bytes(options.max_memory)
+    model = options.model
+    if model not in (None, EMBEDDED) and not Path(model).expanduser().is_dir():
+        check_repo_name(model)

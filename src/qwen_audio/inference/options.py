@@ -1,0 +1,110 @@
+"""Options of pooling, prompts and sampling, checked without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from qwen_audio.errors import OptionError
+from qwen_audio.models.tap import Tap
+
+__all__ = [
+    "PoolingName",
+    "Sampling",
+    "SpanName",
+    "check_pooling",
+    "check_prompt",
+    "check_span",
+    "check_vector_pooling",
+    "taps_with_span",
+]
+
+PoolingName = Literal["mean", "max", "mean+std", "last", "none"]
+SpanName = Literal["audio", "prompt", "last", "all"]
+
+_VECTOR_POOLINGS = tuple(name for name in get_args(PoolingName) if name != "none")
+
+
+def check_pooling(pooling: str) -> None:
+    """Raises OptionError for an unknown pooling."""
+    if pooling not in get_args(PoolingName):
+        raise OptionError(f"pooling={pooling!r}: use one of {', '.join(get_args(PoolingName))}")
+
+
+def check_vector_pooling(pooling: str, unit: str) -> None:
+    """Raises OptionError for a pooling that doesn't give one vector per `unit`."""
+    if pooling not in _VECTOR_POOLINGS:
+        raise OptionError(
+            f"pooling={pooling!r}: use one of {', '.join(_VECTOR_POOLINGS)}, which give one "
+            f"vector per {unit}"
+        )
+
+
+def check_span(span: str, tap: Tap) -> None:
+    """Raises OptionError for an unknown span, or one that this tap has no rows of."""
+    if span not in get_args(SpanName):
+        raise OptionError(f"span={span!r}: use one of {', '.join(get_args(SpanName))}")
+    if span in ("prompt", "last") and not tap.in_language_model:
+        raise OptionError(
+            f"span={span!r} at tap {tap}: only the language model (lm.K, lm.norm) sees a prompt; "
+            "use span='audio' here"
+        )
+
+
+def taps_with_span(span: str, taps: Sequence[Tap]) -> list[Tap]:
+    """The taps that have rows of the span, shallowest first.
+
+    Raises:
+        OptionError: for an unknown span, or one that none of the taps (at least one) has.
+    """
+    found = sorted({tap for tap in taps if tap.in_language_model or span in ("audio", "all")})
+    check_span(span, (found or taps)[0])
+    return found
+
+
+def check_prompt(prompt: str | None, taps: Sequence[Tap]) -> None:
+    """Raises OptionError for a prompt if no tap is in the language model."""
+    if prompt is not None and not any(tap.in_language_model for tap in taps):
+        raise OptionError(
+            f"prompt={prompt!r:.60} with {', '.join(map(str, taps))}: only the language model "
+            "(lm.K, lm.norm) reads a prompt; leave it out or choose such a tap"
+        )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are sampled.
+
+    Attributes:
+        max_new_tokens: limit of an answer; `Answer.complete` says whether it ended before.
+        temperature: 0 is greedy: always the most likely token.
+        top_p: sample from the most likely tokens that together have this probability.
+        seed: makes sampling repeatable (greedy always is); each clip has a random generator of its
+            own, so that its answer doesn't depend on the batch.
+
+    Raises:
+        OptionError: for values out of range.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p"):
+            if not isinstance(getattr(self, name), int | float):
+                raise OptionError(f"{name}={getattr(self, name)!r} is not a number")
+        if not (isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1):
+            raise OptionError(
+                f"max_new_tokens={self.max_new_tokens!r}: use a whole number, 1 or more"
+            )
+        if not 0 <= self.temperature < float("inf"):
+            raise OptionError(f"temperature={self.temperature!r}: use 0 (greedy) or more")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p={self.top_p!r}: use a probability above 0, at most 1")
+        if self.top_p < 1 and self.temperature == 0:
+            raise OptionError(f"top_p={self.top_p!r} does nothing at temperature 0: set both")
+        if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
+            raise OptionError(f"seed={self.seed!r}: use a whole number from 0 to 2**63 - 1")

@@ -1,0 +1,32 @@
+"""Values of the options `dtype` and `max_memory`, checked without torch."""
+
+from __future__ import annotations
+
+import re
+
+from qwen_audio.errors import OptionError
+
+__all__ = ["DTYPE_NAMES", "check_dtype", "resolve_bytes"]
+
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
+"""Of computations."""
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def check_dtype(name: str) -> None:
+    """Raises OptionError for anything but `DTYPE_NAMES`."""
+    if name not in DTYPE_NAMES:
+        raise OptionError(f"dtype={name!r}: use one of {', '.join(DTYPE_NAMES)}")
+
+
+def resolve_bytes(memory: str | float | None) -> int | None:
+    """ "4GB", "3.5 GiB" or a number of bytes; None stays None. Raises OptionError."""
+    if memory is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", str(memory), re.IGNORECASE)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or isinstance(memory, bool):
+        raise OptionError(f"max_memory={memory!r}: use bytes, or text such as '4GB' or '6GiB'")
+    return round(float(match[1]) * unit)
