@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from qwen_audio.analysis.comparison import Comparison as Comparison
     from qwen_audio.analysis.logit_lens import LogitLens as LogitLens
     from qwen_audio.analysis.logit_lens import TrackedToken as TrackedToken
-    from qwen_audio.analysis.plots.mpl_figure import plot as plot
-    from qwen_audio.analysis.plots.plotly_figure import plot_interactive as plot_interactive
+    from qwen_audio.analysis.plots.matplotlib_renderer import plot as plot
+    from qwen_audio.analysis.plots.plotly_renderer import plot_interactive as plot_interactive
     from qwen_audio.analysis.plots.save import save_plot as save_plot
     from qwen_audio.analysis.similarity import LayerSimilarity as LayerSimilarity
     from qwen_audio.analysis.view import View as View
@@ -56,10 +56,10 @@ _EXPORTS = {
     "api.answer": ("Answer", "Description"),
     "audio.waveform": ("Waveform",),
     "audio.window": ("Window",),
-    "analysis.plots.plotly_figure": ("plot_interactive",),
+    "analysis.plots.plotly_renderer": ("plot_interactive",),
     "collection.collection": ("Collection",),
     "analysis.comparison": ("Comparison",),
-    "analysis.plots.mpl_figure": ("plot",),
+    "analysis.plots.matplotlib_renderer": ("plot",),
     "errors": (
         "AudioError",
         "CheckpointError",

@@ -46,7 +46,7 @@ def test_plots_by_options(folder: Path) -> None:
     assert data["kernel_seconds"] == 1
     assert np.load("x.npz")["rows"].shape == (50, qa.load().dimensions.lm_width)
     assert run("plot", "0.wav", "--html", "--panels", "norms", "--depth").returncode == 0
-    assert "Euclidean norm" in (folder / "0.audio_tower.html").read_text(encoding="utf-8")
+    assert "L2 norm" in (folder / "0.audio_tower.html").read_text(encoding="utf-8")
     layers = run("plot", "0.wav", "1.wav", "--layers", "-o", "layers.csv")
     assert "taps over 2 recordings" in layers.stdout
     assert (folder / "layers.csv").read_text(encoding="utf-8").startswith("tap,mel,encoder.0")

@@ -12,7 +12,7 @@ from qwen_audio.errors import OptionError
 from .options import split_names
 
 if TYPE_CHECKING:
-    from qwen_audio.analysis.plots.panels import Plottable
+    from qwen_audio.analysis.plots.figure_spec import Plottable
 
 __all__ = ["add_plot_options", "check_panels", "check_plot_path", "plot_paths", "write_plot"]
 

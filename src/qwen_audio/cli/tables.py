@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen_audio.analysis.logit_lens import LogitLens
-from qwen_audio.analysis.plots.panels import even_share, shown_words
+from qwen_audio.analysis.plots.lens_panels import shown_words
+from qwen_audio.analysis.plots.panels import evenly_spaced
 from qwen_audio.api.inspection import ShapeTrace
 from qwen_audio.api.parity import ParityReport
 from qwen_audio.audio.timecode import format_duration, format_time
@@ -122,7 +123,7 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Renderables:
 
 def lens_tables(lens: LogitLens) -> Renderables:
     """The most likely next token by time and layer, then after text; the tracked words."""
-    levels = even_share(len(lens.taps), 6)
+    levels = evenly_spaced(len(lens.taps), 6)
     some = "" if len(levels) == len(lens.taps) else f"; {len(levels)} of {len(lens.taps)} taps"
     yield Text(f"{lens.name}: most likely next token and its probability{some}")
     names = [str(lens.taps[level]) for level in levels]

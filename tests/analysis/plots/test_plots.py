@@ -17,8 +17,9 @@ from matplotlib.text import Text
 
 import qwen_audio as qa
 from qwen_audio.analysis.logit_lens import TrackedToken
-from qwen_audio.analysis.plots.mpl_lens import drawable
-from qwen_audio.analysis.plots.panels import chosen_panels, short_word
+from qwen_audio.analysis.plots.figure_spec import chosen_panels
+from qwen_audio.analysis.plots.lens_panels import short_word
+from qwen_audio.analysis.plots.matplotlib_renderer import drawable
 from qwen_audio.audio.timecode import format_time
 from reference import sound
 
@@ -211,7 +212,7 @@ def test_panels_are_chosen_by_name(things: dict[str, Any]) -> None:
         ("layers", ["mel"], "a LayerSimilarity has layers"),
         ("long view", ["depth"], "ask for it"),
         ("long lens", ["nearest"], "ask for it"),
-        ("shortest lens", ["followed"], "name words to follow"),
+        ("shortest lens", ["followed"], "name words to track"),
         ("last position", ["entropy"], "holds no audio"),
         ("view", [], "panels is empty"),
         ("view", "mel", "is one text"),

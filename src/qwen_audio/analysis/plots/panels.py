@@ -1,147 +1,198 @@
-"""What pictures are made of: panels and themes, the same for images and for pages."""
+"""Panels as data: what a figure shows, independent of the library that draws it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
 
-from qwen_audio.analysis.comparison import Comparison
-from qwen_audio.analysis.logit_lens import LensSegment, LogitLens
-from qwen_audio.analysis.similarity import LayerSimilarity
-from qwen_audio.analysis.structure import even_columns
-from qwen_audio.analysis.view import View
-from qwen_audio.errors import OptionError
+__all__ = [
+    "Axis",
+    "Cells",
+    "ColourStrip",
+    "Envelope",
+    "FigureSpec",
+    "Heatmap",
+    "Line",
+    "Mark",
+    "Panel",
+    "evenly_spaced",
+    "named_axis",
+    "short_name",
+    "time_axis",
+]
 
-__all__ = ["Panel", "Plottable", "chosen_panels", "short_name"]
+ColourScale: TypeAlias = Literal["amounts", "signed", "magma"]
 
-Plottable: TypeAlias = View | LogitLens | LayerSimilarity | Comparison
-
-LONGEST_NAME = 60
-
-
-Panel: TypeAlias = tuple[str, float, Callable[[Any, int], None]]
-"""Of a chart: its title, its height in pixels, and what adds it to a row of a plotly figure."""
+WIDTH_INCHES = 10.0
+_NAME_LENGTH = 60
 
 
-def chosen_panels(thing: Plottable, panels: Sequence[str] | None) -> tuple[str, ...]:
-    """The panels to draw, in the order in which they are drawn; None: all that have numbers.
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a panel.
 
-    Raises:
-        OptionError: for an unknown panel, or one whose numbers weren't asked for.
+    Attributes:
+        label: with its unit. A time axis is labelled by the renderer.
+        limits: None: those of the data.
+        is_time: whether it counts seconds.
+        names: of a categorical axis: item k lies at k.
+        ticks: (position, text); None: chosen by the renderer; empty: none.
     """
-    there = _panels(thing)
-    if panels is None:
-        return tuple(name for name, need in there.items() if need is None)
-    if isinstance(panels, str):
-        raise OptionError(f"panels={panels!r} is one text: give a list, such as [{panels!r}]")
-    for name in panels:
-        if name not in there:
-            kind = type(thing).__name__
-            raise OptionError(f"panel {name!r}: a {kind} has {', '.join(there)}")
-        if (need := there[name]) is not None:
-            raise OptionError(f"panel {name!r} has no numbers to show: {need}")
-    if not panels:
-        raise OptionError(f"panels is empty: name at least one of {', '.join(there)}")
-    return tuple(name for name in there if name in panels)
+
+    label: str = ""
+    limits: tuple[float, float] | None = None
+    is_time: bool = False
+    is_log: bool = False
+    is_reversed: bool = False
+    names: tuple[str, ...] = ()
+    ticks: tuple[tuple[float, str], ...] | None = None
+    rotate_ticks: bool = False
 
 
-def _panels(thing: Plottable) -> dict[str, str | None]:
-    """Name → what to do to have its numbers, None where they are there."""
-    if isinstance(thing, LayerSimilarity):
-        return {"layers": None}
-    if isinstance(thing, Comparison):
-        return {"times": None}
-    if isinstance(thing, LogitLens):
-        audio = None if len(thing.rows("audio")) else "the span holds no audio: use 'all'"
-        return {
-            "words": None,
-            "entropy": audio,
-            "followed": audio if thing.followed else "name words to follow (tokens)",
-            "nearest": None if thing.nearest_ids is not None else "ask for it (nearest)",
-        }
-    return {
-        "waveform": None if thing.envelope is not None else "give View.of the waveform",
-        "mel": None if thing.log_mel is not None else "give View.of the frames of mel",
-        "heat": None,
-        "colours": None,
-        "norms": None,
-        "novelty": None,
-        "similarity": None,
-        "depth": None if thing.depth_norms is not None else "ask for it (depth)",
-    }
+@dataclass(frozen=True, eq=False)
+class Heatmap:
+    """Values on a grid that fills the panel's axes.
 
-
-def over_time(
-    lens: LogitLens, values: Float[np.ndarray, "levels positions"], most: int
-) -> tuple[Float[np.ndarray, "levels columns"], float]:
-    """What is known of audio positions, averaged onto at most `most` columns of equal length.
-
-    Returns:
-        The columns, and their length in seconds.
+    Attributes:
+        values: shape (rows, columns), the first row at the bottom (at the top if y is reversed).
+        unit: the colour bar's label.
+        limits: the ends of the colour scale; None: those of the values.
+        cell_format: such as ".2f", to write the values into the cells.
+        hover: shape (rows, columns): more text to show for a cell.
     """
-    audio = lens.rows("audio")
-    hop = lens.taps[0].hop_seconds
-    middles = lens.seconds[audio] + hop / 2
-    span = float(middles.max()) + hop / 2
-    columns = max(1, min(most, round(span / hop)))
-    made = even_columns(values[:, audio].T, middles, np.ones(len(audio)), span, columns)
-    return made.T, span / columns
+
+    values: np.ndarray
+    unit: str
+    scale: ColourScale = "amounts"
+    limits: tuple[float, float] | None = None
+    cell_format: str | None = None
+    hover: Sequence[Sequence[str]] | None = None
 
 
-def text_positions(lens: LogitLens, most: int) -> list[int]:
-    """The last text positions of the first window: what the model reads before it answers."""
-    stop = next((s.start for s in lens.spans if s.window > 0), len(lens.read))
-    return [int(row) for row in lens.rows("prompt") if row < stop][-most:]
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Labelled cells in rows, coloured by a value.
+
+    Attributes:
+        lefts: shape (columns,): their left edges.
+        widths: shape (columns,).
+        values: shape (rows, columns).
+        texts, hover: (rows, columns): shown in the cells; shown for them.
+        column_names: of the columns, shown with `hover`.
+    """
+
+    lefts: np.ndarray
+    widths: np.ndarray
+    values: np.ndarray
+    texts: Sequence[Sequence[str]]
+    hover: Sequence[Sequence[str]]
+    column_names: Sequence[str]
+    unit: str
+    limits: tuple[float, float]
 
 
-def shown_words(lens: LogitLens, steps: int, texts: int) -> tuple[list[LensSegment], list[int]]:
-    """The columns of a picture of words: steps of audio, and positions of text after them."""
-    positions = text_positions(lens, texts)
-    after = max(lens.rows("audio"), default=-1) if len(lens.windows) == 1 else -1
-    return lens.steps(steps), [place for place in positions if place > after]
+@dataclass(frozen=True, eq=False)
+class ColourStrip:
+    """One RGB colour (0 to 1) for each of equal columns. Shape (columns, 3)."""
+
+    colours: np.ndarray
 
 
-def short_word(token: str, most: int = 11) -> str:
-    """A token's text without marks around special ones; a space or line end as Python has it."""
-    text = token.strip() or repr(token)[1:-1]
-    if text.startswith("<|"):
-        text = text.removeprefix("<|").removesuffix("|>")
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A curve, with a band around it where `low` and `high` are given.
+
+    Attributes:
+        highlight: the index of a point to emphasise.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    markers: bool = False
+    highlight: int | None = None
 
 
-def highest_followed(lens: LogitLens, number: int | None = None) -> float:
-    """How likely a word that is followed (or any of them) becomes where there is audio."""
-    shares = lens.followed_probabilities[:, lens.rows("audio")]
-    return float((shares if number is None else shares[..., number]).max(initial=0.0))
+@dataclass(frozen=True, eq=False)
+class Envelope:
+    """The area between the lowest and highest sample of equal columns."""
+
+    low: np.ndarray
+    high: np.ndarray
 
 
-def short_name(name: str) -> str:
-    """A recording's name without its folder, not too long for a title."""
-    short = PurePath(name).name or name
-    if len(short) <= LONGEST_NAME:
-        return short
-    half = LONGEST_NAME // 2 - 1
-    return f"{short[:half]}…{short[-half:]}"
+Mark: TypeAlias = Heatmap | Cells | ColourStrip | Line | Envelope
 
 
-def window_boundaries(view: View) -> list[float]:
-    """Where one window ends and the next begins, in seconds."""
-    return [window.start_seconds for window in view.windows[1:]]
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One set of axes and what is drawn in them.
+
+    Attributes:
+        height_inches: of the axes; the renderers add room for titles and tick labels.
+        placement: "stack": as wide as the figure; "square": equal scales on both axes; "side":
+            beside a square panel where there is one.
+        sections, windows: positions on the x axis (square panels: on both) marked by dashed and
+            dotted lines: where sections begin, and where the model's windows do.
+        labels: (x, text): written at the top of the panel.
+        captions: (x, text): written below the x axis, centred at x.
+        right_ticks: (y, text) on the right side, and their label.
+    """
+
+    name: str
+    title: str
+    height_inches: float
+    x: Axis
+    y: Axis
+    mark: Mark
+    placement: Literal["stack", "square", "side"] = "stack"
+    sections: Sequence[float] = ()
+    windows: Sequence[float] = ()
+    labels: Sequence[tuple[float, str]] = ()
+    captions: Sequence[tuple[float, str]] = ()
+    right_ticks: tuple[Sequence[tuple[float, str]], str] | None = None
 
 
-def even_share(count: int, most: int) -> list[int]:
-    """Of `count` places at most `most`, evenly spread, the last among them."""
-    if count <= most:
-        return list(range(count))
-    step = math.ceil(count / most)
+@dataclass(frozen=True, eq=False)
+class FigureSpec:
+    """A title, a subtitle and panels from top to bottom."""
+
+    title: str
+    subtitle: str
+    panels: tuple[Panel, ...]
+    width_inches: float = field(default=WIDTH_INCHES)
+
+
+def named_axis(
+    names: Sequence[str], label: str, ticks: int, *, reverse: bool = False, rotate: bool = False
+) -> Axis:
+    """A categorical axis with at most so many tick labels, evenly spaced."""
+    shown = tuple((float(k), names[k]) for k in evenly_spaced(len(names), ticks))
+    limits = (-0.5, len(names) - 0.5)
+    return Axis(label, limits, False, False, reverse, tuple(names), shown, rotate)
+
+
+def time_axis(stop_seconds: float) -> Axis:
+    """Time from 0 to the end of a recording."""
+    return Axis(limits=(0.0, stop_seconds), is_time=True)
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, evenly spaced, the last one included."""
+    step = max(1, math.ceil(count / most))
     return list(range(count - 1, -1, -step))[::-1]
 
 
-def plain(text: str) -> str:
-    """A text that plotly does not take for HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def short_name(name: str) -> str:
+    """A recording's name without its folder, shortened in the middle for a title."""
+    short = PurePath(name).name or name
+    if len(short) <= _NAME_LENGTH:
+        return short
+    half = _NAME_LENGTH // 2 - 1
+    return f"{short[:half]}…{short[-half:]}"
