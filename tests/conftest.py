@@ -12,6 +12,8 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
+# Threads that wait without spinning: the same numbers, and half the time where cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # No test may reach a hub, nor the cache and token of whoever runs it; test_hub.py has its own hub.
 os.environ |= {"HF_HOME": tempfile.mkdtemp(prefix="hub-"), "HF_HUB_OFFLINE": "1"}
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)

@@ -122,7 +122,7 @@ if {fast}:
     with fast_start():
         from qwen_audio.api.model import load
     assert not any(name.startswith("torch._dynamo") for name in sys.modules)
-    assert "sympy" not in sys.modules
+    assert "sympy" not in sys.modules and "scipy" not in sys.modules
 else:
     from qwen_audio.api.model import load
 import numpy as np, torch

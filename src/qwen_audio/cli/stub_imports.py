@@ -1,16 +1,18 @@
-"""A command's start, without torch's compiler and distributed parts.
+"""Start of a command without the parts of torch and transformers that it doesn't use.
 
-Importing transformers' model code brings in torch._dynamo (and with it sympy and Triton) for a few
-decorators, and torch.distributed.tensor for sharded loading: most of the time of a short command. A
-command is one process that computes on one device and compiles nothing. So while these imports
-run, it gives transformers placeholders. Only the command line does this; a program that imports
-qwen_audio gets transformers whole.
+Importing transformers' model code imports torch._dynamo (and with it sympy and Triton) for a few
+decorators, torch.distributed.tensor for sharded loading, and scipy for the losses of object
+detectors: most of the time of a short command. A command is one process that computes on one device
+and neither compiles nor trains. So while these imports run, torch._dynamo is a placeholder, and
+torch.distributed and scipy seem not to be installed. Only the command line does this; a program
+that imports qwen_audio gets the whole of transformers.
 """
 
 from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import os
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -24,22 +26,31 @@ _LEFT_OUT = "torch._dynamo"
 
 @contextmanager
 def fast_start() -> Iterator[None]:
-    """Import heavy modules within this context. What was left out can still be imported after."""
-    if _LEFT_OUT in sys.modules:  # somebody has paid for it already
+    """Import heavy modules within this context. What was left out can still be imported after.
+
+    Threads of an OpenMP team wait for work without spinning, unless OMP_WAIT_POLICY says otherwise:
+    where other processes keep the cores busy, a spinning team takes many times as long (describing
+    5 s of audio on two busy cores: 3.9 s instead of 0.2 s).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+    if _LEFT_OUT in sys.modules:  # imported whole already: nothing to save
         yield
         return
     import torch.distributed
+    import transformers.utils
     from transformers.utils import import_utils
 
     finder = _PlaceholderFinder()
-    available = torch.distributed.is_available
     sys.meta_path.insert(0, finder)
+    distributed, scipy = torch.distributed.is_available, transformers.utils.is_scipy_available
     torch.distributed.is_available = lambda: False
+    transformers.utils.is_scipy_available = lambda: False
     import_utils.is_torch_distributed_available.cache_clear()
     try:
         yield
     finally:
-        torch.distributed.is_available = available
+        torch.distributed.is_available = distributed
+        transformers.utils.is_scipy_available = scipy
         import_utils.is_torch_distributed_available.cache_clear()
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if _is_left_out(name)]:
@@ -63,11 +74,11 @@ class _PlaceholderFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return _Placeholder(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing to run."""
+        """A placeholder has no code to run."""
 
 
 class _Placeholder(types.ModuleType):
-    """A module whose functions hand back what they decorate, and whose classes are empty."""
+    """A module whose functions are identity decorators, and whose classes are empty."""
 
     __path__: list[str] = []  # noqa: RUF012 (a module's, not shared state)
 
