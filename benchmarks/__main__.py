@@ -41,6 +41,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "full_width": parity.full_width,
     "int8": int8.int8,
     "start": start.start,
+    "start_collection": start.start_collection,
+    "start_index": start.start_index,
     "all_taps": layers.all_taps,
     "probing": probing.probing,
     "index_cost": library.index_cost,
