@@ -37,20 +37,21 @@ def fast_start() -> Iterator[None]:
         yield
         return
     import torch.distributed
-    import transformers.utils
+    from transformers import utils
     from transformers.utils import import_utils
 
     finder = _PlaceholderFinder()
     sys.meta_path.insert(0, finder)
-    distributed, scipy = torch.distributed.is_available, transformers.utils.is_scipy_available
-    torch.distributed.is_available = lambda: False
-    transformers.utils.is_scipy_available = lambda: False
+    replaced = [(torch.distributed, "is_available"), (utils, "is_scipy_available")]
+    originals = [getattr(module, name) for module, name in replaced]
+    for module, name in replaced:
+        setattr(module, name, lambda: False)
     import_utils.is_torch_distributed_available.cache_clear()
     try:
         yield
     finally:
-        torch.distributed.is_available = distributed
-        transformers.utils.is_scipy_available = scipy
+        for (module, name), original in zip(replaced, originals, strict=True):
+            setattr(module, name, original)
         import_utils.is_torch_distributed_available.cache_clear()
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if _is_left_out(name)]:
