@@ -1,4 +1,4 @@
-"""`qwen-audio plot`: plots, pages and numbers; the commands and code of docs/look.md."""
+"""`qwen-audio plot`: plots, pages and numbers; the commands and code of docs/plots.md."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def test_errors_are_one_line_and_write_nothing(
     assert not list(folder.glob("*.png"))
 
 
-def test_docs_look_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docs_plots_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "look.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "plots.md").read_text(encoding="utf-8")
     lines = [line[2:] for line in page.splitlines() if line.startswith("$ qwen-audio")]
     assert len(lines) >= 6
     for line in lines:
@@ -97,4 +97,4 @@ def test_docs_look_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ]
         assert main(expanded) == 0, line
     for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
-        exec(compile(block, "look.md", "exec"), {})
+        exec(compile(block, "plots.md", "exec"), {})
