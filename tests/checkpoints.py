@@ -1,9 +1,9 @@
 """Small Qwen2-Audio checkpoints with random weights: written by transformers, read by this package.
 
 The tokenizer, chat template and generation settings are those of the embedded checkpoint; the
-geometry is the caller's. transformers' own initialisation (normal, deviation 0.02, zero biases)
-makes outputs of narrow models almost constant; here weights keep the size of what passes them, and
-biases and norms are random too, so that no mistake in any of them goes unseen.
+dimensions are the caller's. transformers' own initialisation (normal, standard deviation 0.02, zero
+biases) makes outputs of narrow models almost constant. Here weights preserve the scale of
+activations, and biases and norms are random too, so that a mistake in any of them changes outputs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AUDIO_ID = 1096
 VOCAB_SIZE = 1104
 END_OF_TEXT_ID = 1093
 
-_COPIED = (
+_COPIED_FILES = (
     "chat_template.jinja",
     "generation_config.json",
     "merges.txt",
@@ -52,9 +52,9 @@ def random_checkpoint(
     vocabulary: int = VOCAB_SIZE,
     shards: int = 3,
 ) -> Path:
-    """Write a checkpoint into `folder` (made if need be), in at most `shards` files of weights.
+    """Write a float32 checkpoint to `folder`, in at most `shards` weight files.
 
-    The same arguments give the same weights; float32; with one shard there is no index.
+    The same arguments give the same weights. With one shard there is no index file.
     """
     config = Qwen2AudioConfig(
         audio_config={
@@ -89,17 +89,17 @@ def random_checkpoint(
 
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, max_shard_size=_shard_size(model, shards))
-    for name in _COPIED:
+    for name in _COPIED_FILES:
         shutil.copy(EMBEDDED / name, folder / name)
     edit_json(folder / "preprocessor_config.json", feature_size=mel_bins)
     return folder
 
 
 def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
-    """Weights that keep the size of what passes them; norms near 1; biases that can be seen.
+    """Random weights that preserve the scale of activations; norms near 1; biases not negligible.
 
-    Convolutions and positions are larger, so that frames differ in time as much as in width;
-    queries and keys too, so that attention is neither uniform nor one-hot.
+    Convolutions and positions are larger, so that frames differ over time as much as over
+    dimensions; queries and keys too, so that attention is neither uniform nor one-hot.
     """
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -119,18 +119,18 @@ def edit_json(file: Path, **changes: Any) -> None:
     settings = json.loads(file.read_text(encoding="utf-8"))
     for key, value in changes.items():
         *outer, last = key.split("__")
-        place = settings
+        target = settings
         for name in outer:
-            place = place[name]
+            target = target[name]
         if value is None:
-            place.pop(last, None)
+            target.pop(last, None)
         else:
-            place[last] = value
+            target[last] = value
     file.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def _shard_size(model: torch.nn.Module, shards: int) -> int:
-    """Bytes such that files, filled one after another in order, number at most `shards`."""
+    """Maximum bytes of a file such that files filled in order number at most `shards`."""
     sizes = [p.numel() * p.element_size() for p in model.parameters()]
     if shards == 1:
         return 2 * sum(sizes)

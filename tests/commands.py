@@ -1,4 +1,4 @@
-"""`qwen-audio`, run in this process or in one of its own."""
+"""Run `qwen-audio` in this process or in one of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from qwen_audio.cli.main import main
 
 
-class Done(NamedTuple):
+class CommandResult(NamedTuple):
     """Exit status and output of a command."""
 
     returncode: int
@@ -20,19 +20,19 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(*arguments: str | Path) -> Done:
-    """`qwen-audio` with these arguments, in this process."""
+def run(*arguments: str | Path) -> CommandResult:
+    """Run `qwen-audio` with these arguments in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # how argparse ends --help and wrong arguments
-            code = int(stop.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
+        except SystemExit as exit_:  # raised by argparse for --help and invalid arguments
+            code = int(exit_.code or 0)
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
-def run_process(*arguments: str | Path) -> Done:
-    """The same in a process of its own, without the type checks that pytest adds."""
+def run_process(*arguments: str | Path) -> CommandResult:
+    """Run it in a process of its own, without the type checks that pytest adds."""
     command = [sys.executable, "-m", "qwen_audio.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+    completed = subprocess.run(command, capture_output=True, timeout=300, check=False)
+    return CommandResult(completed.returncode, completed.stdout.decode(), completed.stderr.decode())

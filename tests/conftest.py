@@ -1,4 +1,4 @@
-"""Fixtures, and shape and type checks: under pytest every annotation of the package is enforced."""
+"""Shared fixtures; run-time checks of every type and shape annotation of the package."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hypothesis import settings
 
 # Threads that wait without spinning: the same numbers, and half the time where cores are shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# No test may reach a hub, nor the cache and token of whoever runs it; test_hub.py has its own hub.
+# No test may use a real hub, or the user's cache and token; test_hub.py has a hub of its own.
 os.environ |= {"HF_HOME": tempfile.mkdtemp(prefix="hub-"), "HF_HUB_OFFLINE": "1"}
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
-jaxtyping.install_import_hook("qwen_audio", "checking.typechecked")
+jaxtyping.install_import_hook("qwen_audio", "type_checker.typechecked")
 
 from checkpoints import random_checkpoint  # noqa: E402
 
-# The same examples in every run; other ones with --hypothesis-profile=explore.
+# The same examples in every run; random ones with --hypothesis-profile=explore.
 settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("fixed")
@@ -30,13 +30,13 @@ settings.load_profile("fixed")
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small checkpoint with grouped-query attention, in several shards."""
+    """Folder of a small checkpoint with grouped-query attention, in several shards."""
     return random_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(autouse=True)
 def process_memory(monkeypatch: pytest.MonkeyPatch) -> int:
-    """What this process is taken to hold, in bytes: no test depends on what it really holds."""
+    """Bytes that the process is assumed to use: no test depends on its actual memory."""
     size = 460_000_000
     for module in ("inference.cost", "inference.pipeline", "api.model"):
         monkeypatch.setattr(f"qwen_audio.{module}.process_bytes", lambda *_: size)
@@ -53,7 +53,7 @@ def parity_errors() -> dict[str, float]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the closing line of a release says about parity comes from here."""
+    """Print the largest relative error of every stage."""
     if _PARITY_ERRORS:
         terminalreporter.section("largest relative error against transformers, float32")
         for stage, error in _PARITY_ERRORS.items():

@@ -1,8 +1,8 @@
-"""A hub on the loopback interface: as much of the real one as downloading files and parts takes.
+"""A fake hub on the loopback interface: the part of the protocol that downloading files needs.
 
 HEAD and GET of /{owner}/{name}/resolve/{revision}/{file}, with Range, ETag, X-Repo-Commit and the
-error codes that huggingface_hub tells its errors by; and, where it sends clients on to storage as
-the real one does, of /stored/{owner}/{name}/{file}.
+error codes from which huggingface_hub derives its exceptions; and, if it redirects clients to
+storage as the real one does, of /stored/{owner}/{name}/{file}.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from huggingface_hub.utils import _cache_assets
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HEADER = 128 << 10
-"""Bytes that this package asks for at first, to know a header."""
+"""Bytes of the first range that this package requests, to read a header."""
 
 
 class Hub:
-    """What the server holds, what it was asked for, and how it misbehaves.
+    """Repositories and faults of the server, and the requests it received.
 
     Attributes:
         repos: "owner/name" → folder.
         requests: (method, repo, file), in order.
-        ranges: of each GET, the range that was asked for: (file, "bytes=0-99" or "").
+        ranges: (file, "bytes=0-99" or "") of each GET: the requested range.
         tokens: (host, file, Authorization) of each request.
-        sent: bytes of each file's content that crossed.
-        status: answer every request for a file named here with this status and error code.
-        hiccups: answer so many requests for a file named here with 503.
-        truncate: send only so many bytes of a body of a file named here, and hang up.
-        breaks: as `truncate`, but once: the file is removed from here.
-        etags: the ETag of a file named here, instead of its digest.
-        sends_ranges: false for a server that answers with whole files.
-        tampered: headers that an answer of 206 carries instead of the right ones ("" for none).
-        surplus: bytes by which such an answer is longer than it says (or shorter).
-        storage: where clients are sent on to: "" for nowhere, or the beginning of an address.
-        pause: seconds between 64 KiB of a body.
+        sent: file → bytes of its content that were sent.
+        status: file → (status, error code) with which every request for it is answered.
+        hiccups: file → number of requests for it that are answered with 503.
+        truncate: file → number of bytes after which the connection is closed.
+        breaks: as `truncate`, but only once: the entry is then removed.
+        etags: file → its ETag, instead of its digest.
+        sends_ranges: False: the server ignores Range and sends whole files.
+        tampered: headers of 206 responses that replace the right ones ("" removes one).
+        surplus: bytes by which a 206 response is longer (or, if negative, shorter) than it says.
+        storage: base URL of the storage to redirect to; "": this server; None: no redirect.
+        pause: seconds between chunks of 64 KiB.
     """
 
     def __init__(self) -> None:
@@ -73,14 +73,14 @@ class Hub:
         return [file for method, _, file in self.requests if method == "GET"]
 
     def forget(self) -> None:
-        """What was asked for so far."""
+        """Clear the requests recorded so far."""
         del self.requests[:], self.ranges[:], self.tokens[:]
         self.sent.clear()
 
 
 @contextmanager
 def serve() -> Iterator[Hub]:
-    """A hub that serves until the block ends."""
+    """Run a hub until the block ends."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     server.daemon_threads = True
@@ -100,7 +100,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def handle(self) -> None:
-            with suppress(ConnectionError):  # clients hang up, or are killed
+            with suppress(ConnectionError):  # clients disconnect, or are killed
                 super().handle()
 
         def do_HEAD(self) -> None:
@@ -110,7 +110,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self._answer(send=True)
 
         def log_message(self, *_: Any) -> None:
-            """Nothing: the tests look at `hub.requests`."""
+            """Log nothing: tests read `hub.requests`."""
 
         def _answer(self, *, send: bool) -> None:
             path = self.path.split("?")[0][1:]
@@ -124,20 +124,20 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             with hub.lock:
                 token = self.headers.get("Authorization", "")
                 hub.tokens.append((self.headers["Host"], file, token))
-                if file and not stored:  # the client also asks for other things, of no account
+                if file and not stored:  # other requests of the client don't matter
                     hub.requests.append((self.command, repo, file))
                 hiccup = hub.hiccups.get(file, 0) > 0
                 hub.hiccups[file] = hub.hiccups.get(file, 0) - 1
             if resolve != "resolve" or repo not in hub.repos:
-                return self._refuse(401, "RepoNotFound", "Repository not found")
+                return self._refuse(401, "RepoNotFound", "Repository not match")
             if file in hub.status or hiccup:
                 return self._refuse(*hub.status.get(file, (503, "")), "Refused by this test")
             if revision not in hub.revisions:
                 return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            place = hub.repos[repo] / file
-            if not place.is_file():
-                return self._refuse(404, "EntryNotFound", "Entry not found")
-            data = place.read_bytes()
+            local = hub.repos[repo] / file
+            if not local.is_file():
+                return self._refuse(404, "EntryNotFound", "Entry not match")
+            data = local.read_bytes()
             etag = f'"{hub.etags.get(file) or hashlib.sha256(data).hexdigest()}"'
             if hub.storage is not None and not stored and file.endswith(".safetensors"):
                 self.send_response(302)
@@ -149,25 +149,25 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return None
 
         def _send(self, file: str, data: bytes, etag: str, revision: str, *, send: bool) -> None:
-            asked = self.headers.get("Range", "")
-            found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
+            range_header = self.headers.get("Range", "")
+            match = re.fullmatch(r"bytes=(\d+)-(\d+)", range_header)
             if not hub.sends_ranges or "gzip" in self.headers.get("Accept-Encoding", ""):
-                found = None  # of what is compressed on the way there are no parts
+                match = None  # a compressed response has no ranges
             if send:
-                hub.ranges.append((file, asked))
+                hub.ranges.append((file, range_header))
             headers = {"X-Repo-Commit": hub.revisions[revision], "ETag": etag}
-            if found and int(found[1]) >= len(data):
+            if match and int(match[1]) >= len(data):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(data)}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            if found:
-                first, last = int(found[1]), min(int(found[2]), len(data) - 1)
+            if match:
+                first, last = int(match[1]), min(int(match[2]), len(data) - 1)
                 headers |= {"Content-Range": f"bytes {first}-{last}/{len(data)}"} | hub.tampered
                 data = data[first : max(first, last + 1 + min(hub.surplus, 0))]
                 data += bytes(max(0, hub.surplus))
-            self.send_response(206 if found else 200)
+            self.send_response(206 if match else 200)
             for name, value in headers.items():
                 if value:
                     self.send_header(name, value)
@@ -176,9 +176,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if not send:
                 return
             limit = hub.breaks.pop(file, hub.truncate.get(file, len(data)))
-            for at in range(0, min(limit, len(data)), 1 << 16):
-                part = data[at : min(at + (1 << 16), limit)]
-                with hub.lock:  # before the client can know
+            for start in range(0, min(limit, len(data)), 1 << 16):
+                part = data[start : min(start + (1 << 16), limit)]
+                with hub.lock:  # before the client can receive it
                     hub.sent[file] += len(part)
                 self.wfile.write(part)
                 time.sleep(hub.pause)
@@ -202,8 +202,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def settle(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub's client asks this hub, without a token, and keeps what comes in `home`."""
+def use_hub(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point huggingface_hub's client to this hub, without a token, with its cache in `home`."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -1,7 +1,7 @@
-"""transformers' own Qwen2-Audio, read at every tap: what this package must equal.
+"""transformers' own Qwen2-Audio, recorded at every tap: the reference for this package.
 
 The composite model is the reference: it pads to 30 s, builds the encoder's padding mask, merges the
-audio into the prompt and runs the language model. Hooks on its layers read what passes.
+audio into the prompt and runs the language model. Hooks on its layers record inputs and outputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PLAIN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
 
 
 class Reference:
-    """A checkpoint in transformers, in float32 on the CPU."""
+    """A checkpoint loaded by transformers, in float32 on the CPU."""
 
     def __init__(self, folder: Path) -> None:
         self.model = Qwen2AudioForConditionalGeneration.from_pretrained(
@@ -32,7 +32,7 @@ class Reference:
         self.processor = AutoProcessor.from_pretrained(folder)
 
     def inputs(self, clips: list[np.ndarray], prompts: list[str]) -> Any:
-        """What the processor makes: padded to 30 s, prompts padded on the left."""
+        """The processor's output: audio padded to 30 s, prompts padded on the left."""
         self.processor.tokenizer.padding_side = "left"
         return self.processor(
             text=prompts, audio=clips, sampling_rate=16_000, return_tensors="pt", padding=True
@@ -42,37 +42,39 @@ class Reference:
     def taps(
         self, clip: np.ndarray, prompt: str = PLAIN + "Describe the music:"
     ) -> dict[str, np.ndarray]:
-        """Every tap of one clip: the rows that are its own, without padding."""
+        """The rows of one clip at every tap, without padding."""
         inputs = self.inputs([clip], [prompt])
         mel = int(inputs["feature_attention_mask"].sum())
         frames, tokens = (
             int(n) for n in self.tower._get_feat_extract_output_lengths(torch.tensor(mel))
         )
-        read: dict[str, Tensor] = {"mel": inputs["input_features"][0].T[:mel]}
+        rows_by_tap: dict[str, Tensor] = {"mel": inputs["input_features"][0].T[:mel]}
 
-        def keep(name: str, rows: int | None) -> Callable[[Tensor], None]:
+        def record(name: str, rows: int | None) -> Callable[[Tensor], None]:
             def store(output: Tensor) -> None:
-                read[name] = output[0] if rows is None else output[0, :rows]
+                rows_by_tap[name] = output[0] if rows is None else output[0, :rows]
 
             return store
 
         lm = self.model.model.language_model
-        with _reading() as on:
-            on.input(self.tower.layers[0], keep("encoder.0", frames))
+        with _recording_hooks() as hooks:
+            hooks.input(self.tower.layers[0], record("encoder.0", frames))
             for k, layer in enumerate(self.tower.layers):
-                on.output(layer, keep(f"encoder.{k + 1}", frames))
-            on.output(self.tower.layer_norm, keep("audio_tower", tokens))
-            on.output(self.model.model.multi_modal_projector, keep("projector", tokens))
-            on.input(lm.layers[0], keep("lm.0", None))
+                hooks.output(layer, record(f"encoder.{k + 1}", frames))
+            hooks.output(self.tower.layer_norm, record("audio_tower", tokens))
+            hooks.output(self.model.model.multi_modal_projector, record("projector", tokens))
+            hooks.input(lm.layers[0], record("lm.0", None))
             for k, layer in enumerate(lm.layers):
-                on.output(layer, keep(f"lm.{k + 1}", None))
-            on.output(lm.norm, keep("lm.norm", None))
+                hooks.output(layer, record(f"lm.{k + 1}", None))
+            hooks.output(lm.norm, record("lm.norm", None))
             self.model(**inputs)
-        coarse = {name: rows.float() for name, rows in read.items() if rows.itemsize == 2}
-        return {name: rows.numpy() for name, rows in (read | coarse).items()}
+        from_16_bit = {
+            name: rows.float() for name, rows in rows_by_tap.items() if rows.itemsize == 2
+        }
+        return {name: rows.numpy() for name, rows in (rows_by_tap | from_16_bit).items()}
 
     def rounding(self, clip: np.ndarray) -> dict[str, float]:
-        """How far float32 takes transformers from its own result in float64, at every tap."""
+        """Relative difference of transformers' float32 and float64 results, at every tap."""
         single = self.taps(clip)
         self.model.double()
         try:
@@ -83,7 +85,7 @@ class Reference:
 
     @torch.inference_mode()
     def generate(self, clip: np.ndarray, prompt: str, max_new_tokens: int) -> tuple[int, ...]:
-        """Greedy tokens after one clip and its prompt."""
+        """Greedily generated token ids for one clip and prompt."""
         inputs = self.inputs([clip], [prompt])
         out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         return tuple(out[0, inputs["input_ids"].shape[1] :].tolist())
@@ -94,12 +96,12 @@ class Reference:
         return self.model.model.audio_tower
 
 
-class _Hooks:
+class _RecordingHooks:
     def __init__(self) -> None:
         self.handles: list[Any] = []
 
     def input(self, module: torch.nn.Module, store: Callable[[Tensor], None]) -> None:
-        """Read what a module is given."""
+        """Record the input of a module."""
 
         def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             store(args[0] if args else kwargs["hidden_states"])
@@ -107,7 +109,7 @@ class _Hooks:
         self.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def output(self, module: torch.nn.Module, store: Callable[[Tensor], None]) -> None:
-        """Read what a module gives."""
+        """Record the output of a module."""
 
         def hook(_: Any, __: Any, output: Any) -> None:
             store(output[0] if isinstance(output, tuple) else output)
@@ -116,8 +118,8 @@ class _Hooks:
 
 
 @contextmanager
-def _reading() -> Iterator[_Hooks]:
-    hooks = _Hooks()
+def _recording_hooks() -> Iterator[_RecordingHooks]:
+    hooks = _RecordingHooks()
     try:
         yield hooks
     finally:
@@ -125,14 +127,14 @@ def _reading() -> Iterator[_Hooks]:
             handle.remove()
 
 
-def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference, relative to the largest value."""
-    assert ours.shape == theirs.shape
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The largest absolute difference, relative to the largest expected value."""
+    assert actual.shape == expected.shape
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:
-    """Something that changes from frame to frame: a gliding tone, tremolo and noise."""
+    """A signal that changes from frame to frame: a gliding tone with tremolo and noise."""
     random = np.random.default_rng(seed)
     t = np.arange(round(seconds * 16_000)) / 16_000
     pitch = random.uniform(100, 800) + random.uniform(-200, 400) * t / max(seconds, 0.1)

@@ -22,11 +22,11 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoderLayer
 
 import qwen_audio as qa
-from pooled import pooled_at_once
 from qwen_audio.inference.options import PoolingName, SpanName, check_span
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.weights.device import batch_frames
 from reference import sound
+from reference_pooling import pool
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
@@ -92,7 +92,7 @@ def test_several_taps_are_the_single_ones(
         assert len(vectors) == len(clips)
         single = model.encode(clips, tap=tap, **options)
         for found, alone, of_clip in zip(vectors, single, frames, strict=True):
-            expected = pooled_at_once(of_clip[tap], span, pooling)
+            expected = pool(of_clip[tap], span, pooling)
             assert found.dtype == np.float32
             np.testing.assert_array_equal(found, alone)
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

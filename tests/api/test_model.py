@@ -14,10 +14,10 @@ import torch
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
-from pooled import last_rows
 from qwen_audio.models.tap import Tap
 from qwen_audio.weights.tensor_store import TensorStore
 from reference import sound
+from reference_pooling import last_rows
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen_audio.audio.containers import bytes_missing, is_big_endian_wav, states_mp3_length
-from recordings import encode, sound, with_picture, write_wav
+from recordings import encode, encode_video, sound, write_wav
 
 SOUND = sound(0.3, 48_000, 2)
 FILES = {
@@ -24,8 +24,8 @@ FILES = {
     "webm": encode(SOUND, 48_000, "webm"),
     "mkv": encode(SOUND, 48_000, "mkv"),
     "m4a": encode(SOUND, 48_000, "m4a"),
-    "film.mp4": with_picture(SOUND, seconds=0.3),
-    "film.webm": with_picture(SOUND, container="webm", seconds=0.3),
+    "film.mp4": encode_video(SOUND, seconds=0.3),
+    "film.webm": encode_video(SOUND, container="webm", seconds=0.3),
 }
 WITHOUT_STATED_END = {
     "flac": write_wav(SOUND, 48_000, container="FLAC"),

@@ -22,7 +22,7 @@ from qwen_audio.audio.decode import AudioDecoder
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.errors import AudioError
-from recordings import CONTAINERS, Samples, encode, sound, with_picture, write_wav
+from recordings import CONTAINERS, Samples, encode, encode_video, sound, write_wav
 
 # libsndfile's (format, subtype, byte order): lossless, so samples can be compared one by one.
 LOSSLESS = {
@@ -123,7 +123,7 @@ def test_compressed_formats_are_close_to_the_original(name: str, channels: int) 
 @pytest.mark.parametrize("format_", ["mp4", "webm"])
 def test_audio_of_a_video(format_: str) -> None:
     samples = sound(2, 48_000, 2)
-    heard = load_waveform(with_picture(samples, container=format_))
+    heard = load_waveform(encode_video(samples, container=format_))
     assert_sounds_like(heard.samples, expected(samples, 48_000))
 
 
@@ -350,7 +350,7 @@ def test_a_playlist_opens_no_other_file(flac: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", ["mp4", "webm"])
 def test_video_without_an_audio_track(format_: str, tmp_path: Path) -> None:
     file = tmp_path / "film"
-    file.write_bytes(with_picture(None, container=format_))
+    file.write_bytes(encode_video(None, container=format_))
     assert message_of(file) == f"{file} has no audio track: use a file that holds audio"
 
 
@@ -470,8 +470,8 @@ def files() -> dict[str, bytes]:
         (2, 96_000), np.float32
     )
     made = {name: encode(samples, 48_000, name) for name in CONTAINERS}
-    made["film.mp4"] = with_picture(samples, container="mp4")
-    made["film.webm"] = with_picture(samples, container="webm")
+    made["film.mp4"] = encode_video(samples, container="mp4")
+    made["film.webm"] = encode_video(samples, container="webm")
     for name, (format_, subtype, endian) in LOSSLESS.items():
         made[name] = write_wav(samples, 48_000, subtype, endian, format_)
     made["sndfile.mp3"] = write_wav(samples, 48_000, "MPEG_LAYER_III", container="MP3")

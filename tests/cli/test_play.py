@@ -10,7 +10,7 @@ import pytest
 
 import qwen_audio as qa
 from checkpoints import random_checkpoint
-from commands import Done, run
+from commands import CommandResult, run
 
 pytest.importorskip("gradio")
 from qwen_audio.playground import launch
@@ -51,7 +51,7 @@ def test_defaults(launch_arguments: dict[str, Any]) -> None:
     assert launch_arguments["closed"]
 
 
-def error_line(done: Done) -> str:
+def error_line(done: CommandResult) -> str:
     """The last line on standard error of a failed command."""
     assert (done.returncode, done.stdout) == (1, ""), done
     assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from commands import run
-from labelled import write_manifest, write_tones
+from labelled_recordings import write_manifest, write_tones
 
 
 @pytest.fixture(scope="module")

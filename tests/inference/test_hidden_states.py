@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from pooled import last_rows
 from qwen_audio.audio.window import Window
 from qwen_audio.inference.hidden_states import (
     HiddenStates,
@@ -17,6 +16,7 @@ from qwen_audio.inference.hidden_states import (
     concatenate_windows,
 )
 from qwen_audio.models.tap import Tap
+from reference_pooling import last_rows
 
 WINDOWS = (Window(0.0, 30.0), Window(25.0, 41.5))
 

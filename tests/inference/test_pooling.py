@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pooled import Rows, pooled_at_once, rows_of
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import HiddenStates, Span
 from qwen_audio.inference.options import PoolingName, SpanName, check_pooling, check_span
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.models.tap import Tap
+from reference_pooling import Rows, pool, rows_of_span
 
 
 def pooled(rows: Rows, pooling: PoolingName) -> Rows:
@@ -109,7 +109,7 @@ def test_pooling_each_window_is_pooling_them_all(
         rows = torch.from_numpy(frames.data[spans[0].start : spans[-1].stop].copy())
         windows.append(how.pool_window(rows, [(found.kind, len(found)) for found in spans]))
         rows.fill_(float("nan"))  # what has been pooled does not look back
-    chosen = rows_of(frames, span)
+    chosen = rows_of_span(frames, span)
     np.testing.assert_array_equal(
         chosen, frames.data if span == "all" else frames.data[indices[span]]
     )
@@ -119,7 +119,7 @@ def test_pooling_each_window_is_pooling_them_all(
         return
     found = how.combine(windows)
     assert found.dtype == np.float32
-    expected = pooled_at_once(frames, span, pooling)
+    expected = pool(frames, span, pooling)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
     if not pooling.startswith("mean"):

@@ -17,7 +17,16 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
-from browsing import ROOT, Served, ask, browser, choose, served, tab, visiting
+from browser import (
+    ROOT,
+    PlaygroundProcess,
+    ask,
+    browser,
+    choose_file,
+    open_page,
+    playground_process,
+    select_tab,
+)
 from commands import run
 from recordings import sound, write_wav
 
@@ -39,8 +48,8 @@ def music(tmp_path_factory: pytest.TempPathFactory, model: qa.AudioModel) -> qa.
 
 
 @pytest.fixture(scope="module")
-def playground(music: qa.Collection) -> Iterator[Served]:
-    with served("--collection", music.path) as running:
+def playground(music: qa.Collection) -> Iterator[PlaygroundProcess]:
+    with playground_process("--collection", music.path) as running:
         yield running
 
 
@@ -51,8 +60,8 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(chromium: Any, playground: Served) -> Iterator[Any]:
-    with visiting(chromium, playground.url) as opened:
+def page(chromium: Any, playground: PlaygroundProcess) -> Iterator[Any]:
+    with open_page(chromium, playground.url) as opened:
         yield opened
 
 
@@ -69,7 +78,7 @@ def status(page: Any) -> str:
 
 
 def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.AudioModel) -> None:
-    choose(page, GUITAR)
+    choose_file(page, GUITAR)
     story = model.inspect(GUITAR)
     facts = page.locator("[data-clip] [data-facts]").inner_text()
     assert f"{story.seconds:.2f} s" in facts
@@ -94,7 +103,7 @@ def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.Aud
 def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.AudioModel) -> None:
     page.click("[data-example='guitar.flac']")
     page.wait_for_selector("[data-clip]:not([hidden])")
-    tab(page, "Hidden states")
+    select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     slider = page.locator("[data-depth]")
     for story in model.inspect(GUITAR).taps:
@@ -122,8 +131,8 @@ def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.Aud
 
 
 def test_a_tap_changes_while_the_hand_moves(page: Any) -> None:
-    choose(page, file("ten seconds.wav", wav(sound(10.0, 16_000)[0])))
-    tab(page, "Hidden states")
+    choose_file(page, file("ten seconds.wav", wav(sound(10.0, 16_000)[0])))
+    select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     page.wait_for_selector("[data-lens-table] tr")
     spent = [
@@ -147,7 +156,7 @@ def test_a_tap_changes_while_the_hand_moves(page: Any) -> None:
 
 
 def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.AudioModel) -> None:
-    choose(page, GUITAR)
+    choose_file(page, GUITAR)
     strip = page.locator("[data-clip] [data-strip]")
     box = strip.bounding_box()
     strip.hover(position={"x": box["width"] / 3, "y": 150})
@@ -167,7 +176,7 @@ def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.Audi
     page.wait_for_function("() => Math.abs(playground.player.audio.currentTime - 0.5) < 0.01")
     assert strip.get_attribute("aria-valuetext") == "0:00.50"
 
-    tab(page, "Hidden states")
+    select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.0']")
@@ -195,7 +204,7 @@ def test_the_keyboard_reaches_everything_that_can_be_done(page: Any) -> None:
         page.keyboard.press("Tab")
     for name in ("Audio", "Choose a file", "Record", "Guitar", "Djembe", "Speech"):
         assert name in reached, reached
-    tab(page, "Ask")
+    select_tab(page, "Ask")
     page.click("text=Is anyone speaking?")
     assert page.input_value("#question textarea") == "Is anyone speaking?"
 
@@ -210,7 +219,7 @@ def test_what_comes_from_the_microphone_is_heard(page: Any) -> None:
 
 def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.AudioModel) -> None:
     long = wav(np.concatenate([sound(30.0, 16_000)[0], sound(4.0, 16_000, seed=2)[0]]))
-    choose(page, file("long.wav", long))
+    choose_file(page, file("long.wav", long))
     assert page.inner_text("[data-window-label]") == "Window 1 of 2, 0:00–0:30"
     page.click("[data-next]")
     page.wait_for_function(
@@ -220,7 +229,7 @@ def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.Aud
     page.get_by_label("This window").check()
     part = qa.load_waveform(long).samples_in(qa.Window(30.0, 34.0))
     assert ask(page) == model.describe(part, sampling_rate=16_000)
-    tab(page, "Hidden states")
+    select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     assert "400 × 80" in page.inner_text(".pg-tap .pg-facts")
 
@@ -237,13 +246,13 @@ def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.Aud
 def test_what_cannot_be_heard_gets_a_sentence(
     page: Any, name: str, data: bytes, words: str
 ) -> None:
-    choose(page, file(name, data))
+    choose_file(page, file(name, data))
     said = status(page)
     assert words in said
     assert said.endswith((".", "again"))
     assert "\n" not in said
     assert "Traceback" not in page.inner_text("body")
-    choose(page, SPEECH)  # and the next one is heard
+    choose_file(page, SPEECH)  # and the next one is heard
     assert page.inner_text("[data-clip] [data-name]") == SPEECH.name
 
 
@@ -253,16 +262,16 @@ def test_a_file_that_is_too_large_gets_a_sentence(page: Any, tmp_path: Path) -> 
         opened.truncate(65 * 2**20)
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
-    choose(page, huge)
+    choose_file(page, huge)
     assert status(page) == "huge.wav is larger than 64 MB: choose a shorter one."
     assert not [url for url in sent if "/clip" in url]  # nobody waits for what will be refused
 
 
 def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.AudioModel) -> None:
-    choose(page, GUITAR)
+    choose_file(page, GUITAR)
     assert page.inner_text("[data-open-name]") == GUITAR.name
     page.evaluate("() => playground.player.seek('clip', 2)")
-    tab(page, "Compare")
+    select_tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
     pair = page.locator("[data-pair]")
     pair.wait_for()
@@ -273,9 +282,9 @@ def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.Audi
     away = page.locator("details:visible").filter(has_text="Download")
     away.wait_for()
 
-    choose(page, SPEECH)
+    choose_file(page, SPEECH)
     assert page.inner_text("[data-open-name]") == SPEECH.name
-    tab(page, "Compare")
+    select_tab(page, "Compare")
     assert not pair.is_visible()
     assert not away.count()
     assert not page.locator(".pg-no-recording:visible").count()
@@ -291,29 +300,29 @@ def test_times_are_those_of_a_clock(page: Any) -> None:
 
 
 def test_silence_is_said_to_be_silent(page: Any) -> None:
-    choose(page, file("silence.wav", wav(np.zeros(16_000))))
+    choose_file(page, file("silence.wav", wav(np.zeros(16_000))))
     page.wait_for_selector("[data-clip]:not([hidden])")
     assert "silent" in status(page)
 
 
 def test_without_a_recording_the_page_says_what_to_do(page: Any) -> None:
     for name in ("Ask", "Hidden states", "Compare"):
-        tab(page, name)
+        select_tab(page, name)
         needed = page.locator(".pg-no-recording:visible")
         needed.wait_for()
         assert needed.inner_text() == "No recording is open yet. Choose one in the Audio tab"
         assert not page.locator("details:visible").filter(has_text="Download").count()
     needed.get_by_role("button").click()
     assert page.get_by_role("tab", name="Audio").get_attribute("aria-selected") == "true"
-    tab(page, "Ask")
+    select_tab(page, "Ask")
     page.click("#ask")
     page.wait_for_selector("#answers [role=alert]")
     assert "choose one in the Audio tab first" in page.inner_text("#answers")
 
 
 def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> None:
-    choose(page, GUITAR)
-    tab(page, "Ask")
+    choose_file(page, GUITAR)
+    select_tab(page, "Ask")
     page.evaluate("() => { const ask = document.querySelector('#ask'); ask.click(); ask.click(); }")
     assert "One question at a time" in page.inner_text("#ask-status")
     page.wait_for_selector(".pg-answer dl")
@@ -322,8 +331,8 @@ def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> 
 
 
 def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Collection) -> None:
-    choose(page, SPEECH)
-    tab(page, "Search")
+    choose_file(page, SPEECH)
+    select_tab(page, "Search")
     page.click("[data-by-clip]")
     page.wait_for_selector("[data-results] li")
     names = page.locator("[data-results] b").all_inner_texts()
@@ -342,8 +351,8 @@ def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Co
 
 
 def test_two_recordings_are_compared_by_depth_and_time(page: Any, model: qa.AudioModel) -> None:
-    choose(page, GUITAR)
-    tab(page, "Compare")
+    choose_file(page, GUITAR)
+    select_tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
     page.wait_for_selector("[data-pair]:not([hidden])")
     one, two = model.activations([GUITAR, SPEECH], taps=model.taps)
@@ -422,7 +431,7 @@ def test_what_is_heard_said_and_seen_is_taken_away(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(GUITAR, tmp_path)
-    choose(page, GUITAR)
+    choose_file(page, GUITAR)
 
     part = open_away(page, "Download")
     assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
@@ -436,7 +445,7 @@ def test_what_is_heard_said_and_seen_is_taken_away(
     assert said in take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
     assert run_command(part) == said
 
-    tab(page, "Hidden states")
+    select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.0']")
@@ -466,9 +475,9 @@ def test_what_is_compared_and_found_is_taken_away(
     for path in (GUITAR, SPEECH):
         shutil.copy(path, tmp_path)
     shutil.copytree(music.path, tmp_path / music.path.name)
-    choose(page, GUITAR)
+    choose_file(page, GUITAR)
 
-    tab(page, "Compare")
+    select_tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
     page.wait_for_selector("[data-pair]:not([hidden])")
     part = open_away(page, "Download")
@@ -480,7 +489,7 @@ def test_what_is_compared_and_found_is_taken_away(
     same_table(table, (tmp_path / "comparison.csv").read_text(encoding="utf-8"))
     assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
 
-    tab(page, "Search")
+    select_tab(page, "Search")
     page.click("[data-by-clip]")
     page.wait_for_selector("[data-results] li")
     part = open_away(page, "Download the results")
@@ -513,8 +522,8 @@ def test_what_is_compared_and_found_is_taken_away(
 
 
 def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collection) -> None:
-    choose(page, GUITAR)
-    tab(page, "Search")
+    choose_file(page, GUITAR)
+    select_tab(page, "Search")
     canvas = page.locator("[data-map]")
     page.wait_for_selector("[data-chart][data-points]")
     canvas.scroll_into_view_if_needed()
@@ -564,27 +573,29 @@ def place_on(made: qa.Projection, number: int, width: float, height: float) -> t
     return width / 2 + float(x), height / 2 - float(y)
 
 
-def test_two_visitors_keep_apart(chromium: Any, playground: Served, model: qa.AudioModel) -> None:
+def test_two_visitors_keep_apart(
+    chromium: Any, playground: PlaygroundProcess, model: qa.AudioModel
+) -> None:
     with (
-        visiting(chromium, playground.url) as first,
-        visiting(chromium, playground.url) as second,
+        open_page(chromium, playground.url) as first,
+        open_page(chromium, playground.url) as second,
     ):
-        choose(first, GUITAR)
-        choose(second, SPEECH)
+        choose_file(first, GUITAR)
+        choose_file(second, SPEECH)
         assert ask(first) == model.describe(GUITAR)
         assert ask(second) == model.describe(SPEECH)
-        tab(first, "Audio")
+        select_tab(first, "Audio")
         assert first.inner_text("[data-clip] [data-name]") == GUITAR.name
         second.reload()
         second.wait_for_selector("[data-example]")
-        tab(second, "Ask")
+        select_tab(second, "Ask")
         assert second.locator(".pg-answer").count() == 0
 
 
-def test_who_leaves_leaves_nothing(chromium: Any, playground: Served) -> None:
+def test_who_leaves_leaves_nothing(chromium: Any, playground: PlaygroundProcess) -> None:
     minutes = wav(sound(9 * 60.0, 16_000)[0])
-    with visiting(chromium, playground.url) as page:
-        choose(page, file("nine minutes.wav", minutes))
+    with open_page(chromium, playground.url) as page:
+        choose_file(page, file("nine minutes.wav", minutes))
         held = playground.resident_bytes
     end = time.monotonic() + 30
     while playground.resident_bytes > held - 0.8 * 4 * 540 * 16_000:
@@ -593,12 +604,14 @@ def test_who_leaves_leaves_nothing(chromium: Any, playground: Served) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_in_one_direction(chromium: Any, playground: Served, scheme: str) -> None:
+def test_a_phone_scrolls_in_one_direction(
+    chromium: Any, playground: PlaygroundProcess, scheme: str
+) -> None:
     view = {"width": 390, "height": 844}
-    with visiting(chromium, playground.url, viewport=view, color_scheme=scheme) as page:
-        choose(page, GUITAR)
+    with open_page(chromium, playground.url, viewport=view, color_scheme=scheme) as page:
+        choose_file(page, GUITAR)
         for name in page.get_by_role("tab").all_inner_texts():
-            tab(page, name)
+            select_tab(page, name)
             page.wait_for_timeout(300)
             wide = page.evaluate("() => document.documentElement.scrollWidth")
             assert wide <= 390, name

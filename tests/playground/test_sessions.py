@@ -15,7 +15,16 @@ from benchmarks.page import QUESTIONS, visitors_clips
 from benchmarks.visitor import stay
 
 import qwen_audio as qa
-from browsing import ROOT, ask, browser, choose, chromium_path, served, tab, visiting
+from browser import (
+    ROOT,
+    ask,
+    browser,
+    choose_file,
+    chromium_path,
+    open_page,
+    playground_process,
+    select_tab,
+)
 from checkpoints import random_checkpoint
 from commands import run_process
 
@@ -31,7 +40,7 @@ def chromium() -> Iterator[Any]:
 def test_visitors_at_once_are_told_of_their_own_recording() -> None:
     clips = visitors_clips(4, 1)
     assert len({clip.answers[QUESTIONS[0]] for clip in clips}) > 1  # or nothing could be mixed up
-    with served() as playground:
+    with playground_process() as playground:
 
         async def everybody() -> list[Any]:
             return await asyncio.gather(*(stay(playground.url, clip, 4.0) for clip in clips))
@@ -72,13 +81,13 @@ def test_where_too_many_wait_the_next_is_told_so(chromium: Any) -> None:
         url = process.stdout.readline().strip()
         try:
             with (
-                visiting(chromium, url) as first,
-                visiting(chromium, url) as second,
-                visiting(chromium, url) as third,
+                open_page(chromium, url) as first,
+                open_page(chromium, url) as second,
+                open_page(chromium, url) as third,
             ):
                 for page in (first, second, third):
-                    choose(page, GUITAR)
-                    tab(page, "Ask")
+                    choose_file(page, GUITAR)
+                    select_tab(page, "Ask")
                 process.stdin.write("\n")
                 process.stdin.flush()
                 assert process.stdout.readline().strip() == "busy"
@@ -107,23 +116,23 @@ def test_another_models_line_is_on_every_tab(chromium: Any, tmp_path: Path) -> N
     collection = qa.Collection.create(tmp_path / "music.lance", model)
     collection.index([ROOT / "examples"])
     with (
-        served("--model", folder, "--collection", collection.path) as playground,
-        visiting(chromium, playground.url) as page,
+        playground_process("--model", folder, "--collection", collection.path) as playground,
+        open_page(chromium, playground.url) as page,
     ):
-        choose(page, GUITAR)
+        choose_file(page, GUITAR)
         assert ask(page)
-        tab(page, "Hidden states")
+        select_tab(page, "Hidden states")
         page.wait_for_selector("[data-shown='mel']")
         for tap in (*map(str, model.taps[1:]), "lm.norm"):
             if tap != page.get_attribute("[data-depth]", "aria-valuetext"):
                 page.locator("[data-depth]").press("ArrowRight")
             page.wait_for_selector(f"[data-shown='{tap}']")
         page.wait_for_selector("[data-lens-table] tr")
-        tab(page, "Compare")
+        select_tab(page, "Compare")
         page.locator("[data-example='speech.flac']").last.click()
         page.wait_for_selector("[data-pair]:not([hidden])")
         assert page.locator("[data-names] span").count() == len(model.taps)
-        tab(page, "Search")
+        select_tab(page, "Search")
         page.click("[data-by-clip]")
         page.wait_for_selector("[data-results] li")
         found = page.locator("[data-results] b").all_inner_texts()
@@ -131,7 +140,7 @@ def test_another_models_line_is_on_every_tab(chromium: Any, tmp_path: Path) -> N
 
 
 def test_a_caption_and_a_tap_without_a_mouse(chromium: Any) -> None:
-    with served() as playground, visiting(chromium, playground.url) as page:
+    with playground_process() as playground, open_page(chromium, playground.url) as page:
 
         def reach(selector: str, key: str = "Tab") -> None:
             """Press a key until that has the focus, and shows it."""
@@ -171,14 +180,14 @@ def test_no_file_is_left_behind(
 ) -> None:
     for name in ("TMPDIR", "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
-    with served() as playground, visiting(chromium, playground.url) as page:
+    with playground_process() as playground, open_page(chromium, playground.url) as page:
         page.click("[data-record]")
         page.wait_for_timeout(1000)
         page.click("[data-record]")
         page.wait_for_function(
             "() => document.querySelector('[data-clip] [data-name]').textContent.endsWith('.webm')"
         )
-        choose(page, GUITAR)
+        choose_file(page, GUITAR)
         page.locator("details:visible summary").click()
         for suffix in ("npz", "png"):
             with page.expect_download():

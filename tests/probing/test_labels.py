@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labelled import write_manifest
+from labelled_recordings import write_manifest
 from qwen_audio.errors import OptionError
 from qwen_audio.probing.labels import read_labels
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labelled import write_manifest, write_tones
+from labelled_recordings import write_manifest, write_tones
 from qwen_audio.cli.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")

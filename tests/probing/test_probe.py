@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from labelled import RATE, write_manifest, write_tones
+from labelled_recordings import RATE, write_manifest, write_tones
 from qwen_audio.audio.source import Source
 from qwen_audio.probing.features import FeatureSpec, plan_features
 from qwen_audio.probing.labels import read_labels

@@ -16,7 +16,7 @@ from huggingface_hub import close_session, constants
 
 import qwen_audio
 from checkpoints import random_checkpoint
-from hub_server import COMMIT, HEADER, Hub, serve, settle
+from hub_server import COMMIT, HEADER, Hub, serve, use_hub
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.tap import Tap
@@ -44,7 +44,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A hub with one model, and a cache of this test's own."""
     with serve() as hub:
         hub.repos[MODEL] = folder
-        settle(hub, tmp_path, monkeypatch)
+        use_hub(hub, tmp_path, monkeypatch)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # of retries
         yield hub
     close_session()

@@ -30,7 +30,7 @@ import qwen_audio.weights.byte_ranges
 import qwen_audio.weights.download
 import qwen_audio.weights.hub
 import qwen_audio.weights.remote_file
-from hub_server import HEADER, Hub, serve, settle
+from hub_server import HEADER, Hub, serve, use_hub
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.byte_ranges import ByteRange, cut, row_blocks
 from qwen_audio.weights.hub import HubFiles
@@ -73,7 +73,7 @@ def folder(shared_folder: Path, tmp_path: Path) -> Path:
 def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serve() as hub:
         hub.repos[MODEL] = folder
-        settle(hub, tmp_path, monkeypatch)
+        use_hub(hub, tmp_path, monkeypatch)
         monkeypatch.setattr(qwen_audio.weights.download, "_WAIT_SECONDS", 0.001)
         yield hub
     close_session()
@@ -739,7 +739,7 @@ def test_a_hub_that_is_down_is_soon_noticed(hub: Hub) -> None:
 def test_too_little_room_is_noticed_before(
     hub: Hub, folder: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle(hub, small_disk, monkeypatch)
+    use_hub(hub, small_disk, monkeypatch)
     wanted = {FIRST: names(folder, "audio_tower.layers.")}
     message = refusal(lambda: files().bring(wanted))
     assert f"{MODEL}: {size(folder, wanted[FIRST])} bytes are to come" in message
@@ -762,7 +762,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up(
     hub: Hub, folder: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle(hub, small_disk, monkeypatch)
+    use_hub(hub, small_disk, monkeypatch)
     model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.0.")}
     filler = small_disk / "filler"
 

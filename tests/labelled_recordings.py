@@ -14,7 +14,10 @@ RATE = 16_000
 
 
 def write_tones(folder: Path, count: int = 24) -> list[dict[str, Any]]:
-    """Write tones of three pitches, levels in dB, sine or square (bright); returns their rows."""
+    """Write half-second tones; returns their labels: pitch (three classes), level (dB), bright.
+
+    Bright tones are square waves, the others sines.
+    """
     random = np.random.default_rng(0)
     time = np.arange(RATE // 2) / RATE
     rows = []
@@ -34,7 +37,7 @@ def write_tones(folder: Path, count: int = 24) -> list[dict[str, Any]]:
 
 
 def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write rows as CSV, with None as an empty cell."""
+    """Write rows as a CSV file; None becomes an empty cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Playground servers in processes of their own, and Chromium to visit them."""
+"""Playground servers in processes of their own, and headless Chromium to test them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT_MS = 60_000
 """Timeout of any wait in the browser, in milliseconds: generous, for busy machines."""
 
 
-class Served:
+class PlaygroundProcess:
     """A running playground: its address and process."""
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
@@ -36,7 +36,7 @@ class Served:
 
 
 @contextmanager
-def served(*arguments: str | Path) -> Iterator[Served]:
+def playground_process(*arguments: str | Path) -> Iterator[PlaygroundProcess]:
     """`qwen-audio play` in a process of its own, on a free port."""
     chromium_path()
     command = [sys.executable, "-m", "qwen_audio.cli.main", "play", "--json", *map(str, arguments)]
@@ -50,14 +50,14 @@ def served(*arguments: str | Path) -> Iterator[Served]:
         try:
             if not line:
                 raise RuntimeError(process.stderr.read())
-            yield Served(json.loads(line)["url"], process)
+            yield PlaygroundProcess(json.loads(line)["url"], process)
         finally:
             process.terminate()
             process.wait(30)
 
 
 def chromium_path() -> str:
-    """Path of Chromium. Without it, Playwright or Gradio: a failure in CI, other_hosts a skip."""
+    """Path of Chromium. Without it, Playwright or Gradio: fails in CI, skips elsewhere."""
     missing = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is not None and not missing:
@@ -75,7 +75,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
+        chromium = playwright.chromium.launch(
             executable_path=executable,
             args=[
                 "--no-sandbox",
@@ -84,13 +84,13 @@ def browser() -> Iterator[Any]:
                 "--use-fake-device-for-media-stream",
             ],
         )
-        yield started
-        started.close()
+        yield chromium
+        chromium.close()
 
 
 @contextmanager
-def visiting(chromium: Any, url: str, **options: Any) -> Iterator[Any]:
-    """A page in a context of its own; requests to other hosts and script errors fail."""
+def open_page(chromium: Any, url: str, **options: Any) -> Iterator[Any]:
+    """A page in a browser context of its own; requests to other hosts and script errors fail."""
     context = chromium.new_context(accept_downloads=True, **options)
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
@@ -109,9 +109,9 @@ def visiting(chromium: Any, url: str, **options: Any) -> Iterator[Any]:
     assert not errors
 
 
-def choose(page: Any, path: Path | dict[str, Any]) -> None:
-    """Choose a file, and wait until it is shown or refused."""
-    tab(page, "Audio")
+def choose_file(page: Any, path: Path | dict[str, Any]) -> None:
+    """Choose a file, and wait until it is opened or rejected."""
+    select_tab(page, "Audio")
     page.set_input_files("[data-drop] input[type=file]", path)
     name = path.name if isinstance(path, Path) else path["name"]
     page.wait_for_function(
@@ -121,14 +121,14 @@ def choose(page: Any, path: Path | dict[str, Any]) -> None:
     )
 
 
-def tab(page: Any, name: str) -> None:
+def select_tab(page: Any, name: str) -> None:
     """Select a tab."""
     page.get_by_role("tab", name=name, exact=True).click()
 
 
 def ask(page: Any, question: str | None = None) -> str:
     """Ask a question, and wait for the complete answer."""
-    tab(page, "Ask")
+    select_tab(page, "Ask")
     if question is not None:
         page.fill("#question textarea", question)
     before = page.locator(".pg-answer").count()
