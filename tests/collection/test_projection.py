@@ -1,4 +1,4 @@
-"""Projection: coordinates, the page, and options that make no sense."""
+"""Projection: coordinates, the page, and invalid options."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> qa.Collection:
-    """Twenty windows of two recordings, with columns of a manifest."""
+    """Twenty windows of two recordings, with manifest columns."""
     folder = tmp_path_factory.mktemp("map")
     rows: list[Any] = []
     for seed, kind in enumerate(("<b>bright</b>", "dark")):
         path = folder / f"{kind[:1].replace('<', 'b')}.wav"
         soundfile.write(path, sound(10.0, RATE, seed=seed)[0], RATE)
         rows.append({"source": str(path), "kind": kind, "stars": 3 + seed, "same": "x"})
-    made = qa.Collection.create(folder / "m.lance", qa.load(), window_seconds=1.0)
-    made.index(rows)
-    return made
+    collection = qa.Collection.create(folder / "m.lance", qa.load(), window_seconds=1.0)
+    collection.index(rows)
+    return collection
 
 
-def test_a_collection_is_laid_out(collection: qa.Collection, tmp_path: Path) -> None:
-    layout = collection.map(method="pca")
-    assert layout.points.shape == (20, 2)
-    assert {"recording", "kind", "stars", "start_seconds"} <= set(layout.columns)
-    assert not {"vector", "same", "source", "content_hash", "format"} & set(layout.columns)
+def test_a_projection_and_its_page(collection: qa.Collection, tmp_path: Path) -> None:
+    projection = collection.map(method="pca")
+    assert projection.points.shape == (20, 2)
+    assert {"recording", "kind", "stars", "start_seconds"} <= set(projection.columns)
+    assert not {"vector", "same", "source", "content_hash", "format"} & set(projection.columns)
     vectors = np.array(
         [row["vector"] for row in collection.table.to_arrow().sort_by("source").to_pylist()]
     )
-    # Distances in the map are at most those of the vectors, as those of a projection are.
-    far = np.linalg.norm(layout.points[0] - layout.points[-1])
-    assert 0 < far <= np.linalg.norm(vectors[:, None] - vectors[None], axis=-1).max() + 1e-3
-    page = layout.write_html(tmp_path / "m.html", colour="kind")
+    # A projection doesn't increase distances.
+    distance = np.linalg.norm(projection.points[0] - projection.points[-1])
+    assert 0 < distance <= np.linalg.norm(vectors[:, None] - vectors[None], axis=-1).max() + 1e-3
+    page = projection.write_html(tmp_path / "m.html", colour="kind")
     text = page.path.read_text(encoding="utf-8")
     assert page.audio == "embedded"
     assert not page.failures
@@ -57,26 +57,26 @@ def test_a_collection_is_laid_out(collection: qa.Collection, tmp_path: Path) -> 
     assert data["columns"]["kind"]["categories"] == ["&lt;b&gt;bright&lt;/b&gt;", "dark"]
     assert data["columns"]["start_seconds"]["label"] == "start_seconds (s)"
     content = base64.b64decode(data["audio_urls"][3].split(",")[1])
-    with av.open(io.BytesIO(content)) as heard:
-        assert heard.streams.audio[0].codec_context.name in ("opus", "libopus")
-    linked, how, _ = layout.to_html(audio="link", theme="dark")
-    assert how == "linked"
+    with av.open(io.BytesIO(content)) as container:
+        assert container.streams.audio[0].codec_context.name in ("opus", "libopus")
+    linked, audio_mode, _ = projection.to_html(audio="link", theme="dark")
+    assert audio_mode == "linked"
     assert "b.wav#t=3,4" in linked
     assert "data:audio" not in linked.split("const data = ")[1].split("\n")[0]
-    assert layout.to_html(audio="none")[1] == "none"
+    assert projection.to_html(audio="none")[1] == "none"
 
 
-def test_umap_gives_the_same_map_for_the_same_seed(collection: qa.Collection) -> None:
-    one, other = collection.map(seed=3), collection.map(seed=3)
-    assert one.method == "umap"
-    np.testing.assert_array_equal(one.points, other.points)
-    assert np.isfinite(one.points).all()
-    kinds = np.array(one.values("kind"))
-    centres = [one.points[kinds == kind].mean(0) for kind in set(kinds.tolist())]
+def test_umap_is_reproducible(collection: qa.Collection) -> None:
+    first, second = collection.map(seed=3), collection.map(seed=3)
+    assert first.method == "umap"
+    np.testing.assert_array_equal(first.points, second.points)
+    assert np.isfinite(first.points).all()
+    kinds = np.array(first.values("kind"))
+    centres = [first.points[kinds == kind].mean(0) for kind in set(kinds.tolist())]
     assert np.linalg.norm(centres[0] - centres[1]) > 0
 
 
-def test_maps_of_what_makes_no_sense(
+def test_invalid_options_of_a_map(
     collection: qa.Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = "start_seconds < 3"
@@ -91,16 +91,16 @@ def test_maps_of_what_makes_no_sense(
         collection.map(where="start_seconds > 99")
     with pytest.raises(qa.OptionError, match="can't be used"):
         collection.map(where="nonsense = 1")
-    layout = collection.map(method="pca")
+    projection = collection.map(method="pca")
     with pytest.raises(qa.OptionError, match="can't be coloured by"):
-        layout.write_html(tmp_path / "m.html", colour="same")
+        projection.write_html(tmp_path / "m.html", colour="same")
     with pytest.raises(qa.OptionError, match="audio='loud'"):
-        layout.write_html(tmp_path / "m.html", audio="loud")
+        projection.write_html(tmp_path / "m.html", audio="loud")
     monkeypatch.setattr("qwen_audio.collection.projection.MAX_EMBEDDED_BYTES", 1000)
     with pytest.raises(qa.OptionError, match="use 'link'"):
-        layout.write_html(tmp_path / "m.html", audio="embed")
-    assert layout.to_html()[1] == "linked"
+        projection.write_html(tmp_path / "m.html", audio="embed")
+    assert projection.to_html()[1] == "linked"
     monkeypatch.setattr("qwen_audio.collection.projection.MAX_ROWS", 10)
-    with pytest.raises(qa.OptionError, match="too many for one page"):
+    with pytest.raises(qa.OptionError, match="too many for first page"):
         collection.map()
     assert not list(tmp_path.iterdir())

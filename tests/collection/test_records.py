@@ -1,4 +1,4 @@
-"""Recordings of a collection read again: unchanged ones as they are, changed ones refused."""
+"""Reading recordings of a collection: unchanged ones are not hashed, changed ones are errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_playing_an_unchanged_recording_hashes_nothing(tmp_path: Path, hashes: l
     expected = qa.load_waveform(file).samples
     assert (collection.waveform(str(file)).samples == expected).all()
     assert len(hashes) == 1
-    os.utime(file, ns=(1, 1))  # the same bytes with another time: only the hash tells
+    os.utime(file, ns=(1, 1))  # the same bytes with another time: only the hash shows it
     assert (collection.waveform(str(file)).samples == expected).all()
     assert len(hashes) == 2
     file.write_bytes(write_wav(sound(1.0, 16_000, seed=3), 16_000))

@@ -1,0 +1,144 @@
+"""Similarity search, full-text search, conditions, and the approximate index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import qwen_audio as qa
+from collection_helpers import SAMPLE_RATE_HZ, rows_by_window, write_recording
+from qwen_audio.collection import search
+from qwen_audio.collection.collection import Collection
+from qwen_audio.errors import CollectionError, OptionError
+
+
+def test_search_by_audio_and_by_id(collection: Collection, folder: Path) -> None:
+    results = collection.search(folder / "b.flac")
+    assert len(results) == 7
+    assert (results[0].source, results[0].id) == (str(folder / "b.flac"), f"{folder / 'b.flac'}#0")
+    assert results[0].score == pytest.approx(1, abs=2e-3)
+    scores = [result.score for result in results]
+    assert scores == sorted(scores, reverse=True)
+    by_id = collection.search(id=str(folder / "b.flac"))
+    assert [result.id for result in by_id] == [result.id for result in results[1:]]
+    later = collection.search(id=f"{folder / 'long.flac'}#2", limit=3)
+    assert len(later) == 3
+    assert f"{folder / 'long.flac'}#2" not in [result.id for result in later]
+    table = rows_by_window(collection)
+    query = np.asarray(table["b.flac", 0]["vector"], np.float32)
+    for result in by_id:
+        row = table[Path(result.source).name, result.columns["window"]]
+        assert result.score == pytest.approx(
+            float(query @ np.asarray(row["vector"], np.float32)), abs=2e-3
+        )
+    third = next(result for result in results if result.id.endswith("long.flac#2"))
+    assert str(third) == f"{third.score:.3f}  {folder / 'long.flac'} at 0:20–0:25"
+
+
+def test_conditions_and_limits(collection: Collection, folder: Path) -> None:
+    results = collection.search(folder / "a.wav", where='duration_seconds > 20 AND "window" > 0')
+    assert sorted(result.columns["window"] for result in results) == [1, 2]
+    name = str(folder / "a.wav").replace("'", "''")
+    assert collection.search(folder / "a.wav", where=f"source = '{name}'")[0].score > 0.99
+    assert len(collection.search(folder / "a.wav", limit=2)) == 2
+    wrong = r"where='nonsense = 1' can't be used \(.*No field named nonsense\): it takes SQL over"
+    for operation in (
+        lambda: collection.search(folder / "a.wav", where="nonsense = 1"),
+        lambda: collection.recordings("nonsense = 1"),
+        lambda: collection.export(folder / "x.npz", "nonsense = 1"),
+        lambda: collection.map(where="nonsense = 1"),
+    ):
+        with pytest.raises(OptionError, match=wrong):
+            operation()
+    with pytest.raises(OptionError, match="limit=0"):
+        collection.search(folder / "a.wav", limit=0)
+    with pytest.raises(OptionError, match="one of audio, text= and id="):
+        collection.search()
+    with pytest.raises(OptionError, match="one of audio, text= and id="):
+        collection.search(folder / "a.wav", id="x")
+    with pytest.raises(CollectionError, match="has no row"):
+        collection.search(id="nowhere.wav")
+    with pytest.raises(CollectionError, match="has no captions"):
+        collection.search(text="slow piece")
+    with pytest.raises(qa.AudioError):
+        collection.search(folder / "none.wav")
+
+
+def test_full_text_search(tmp_path: Path, folder: Path) -> None:
+    embedded = qa.load(dtype="float32")
+    collection = Collection.create(
+        tmp_path / "captions.lance", embedded, describe=True, window_seconds=30
+    )
+    soundfile.write(folder / "silence.wav", np.zeros(2 * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    collection.index(folder)
+    for row in collection.table.to_arrow().to_pylist():
+        assert row["caption"] == embedded.describe(row["source"])
+    results = collection.search(text="silence")
+    assert [Path(result.source).name for result in results] == ["silence.wav"]
+    assert results[0].caption is not None
+    assert collection.search(text="silence", where="duration_seconds > 3") == []
+    write_recording(folder / "later.wav", 3.0, 20)
+    collection.index(folder)
+    caption = str(embedded.describe(folder / "later.wav"))
+    sources = [result.source for result in collection.search(text=caption)]
+    assert str(folder / "later.wav") in sources
+    with pytest.raises(OptionError, match="text is empty"):
+        collection.search(text=" ")
+
+
+def test_the_index_finds_what_exact_search_finds(
+    tmp_path: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On clustered vectors, as those of recordings are: recall@10 of at least 0.95."""
+    monkeypatch.setattr(search, "ANN_MIN_ROWS", 2000)
+    collection = Collection.create(tmp_path / "many.lance", model, tap="encoder.1")
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(60, 64))
+    vectors = centres[random.integers(0, 60, 4000)] + 0.7 * random.normal(size=(4000, 64))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    add_rows(collection, vectors[:3000])
+    search.update_indices(collection._window_table)
+    add_rows(collection, vectors[3000:])  # rows that are not in the index are scanned as well
+    assert collection.info().indices == {"vector_idx": 1000}
+    recalls = []
+    for query in range(0, 4000, 100):
+        approximate = {result.id for result in collection.search(id=f"/x/{query}.wav")}
+        exact = {result.id for result in collection.search(id=f"/x/{query}.wav", exact=True)}
+        recalls.append(len(approximate & exact) / len(exact))
+    assert np.mean(recalls) >= 0.95
+    search.update_indices(collection._window_table)
+    assert collection.info().indices == {"vector_idx": 0}
+    # Updating manifest columns removes no row from the index.
+    collection._window_table.add_columns({"mood": "calm"})
+    collection.table.merge_insert("source").when_matched_update_all().execute(
+        [{"source": "/x/7.wav", "mood": "calm"}]
+    )
+    search.update_indices(collection._window_table)
+    assert collection.info().indices == {"vector_idx": 0}
+    assert collection.search(id="/x/8.wav", where="mood = 'calm'")[0].id == "/x/7.wav#0"
+
+
+def add_rows(collection: Collection, vectors: np.ndarray[Any, Any]) -> None:
+    """Add rows with these vectors, bypassing indexing."""
+    import pyarrow as pa
+
+    first = len(collection)
+    schema = collection.table.schema
+    values: dict[str, Any] = {
+        "source": [f"/x/{first + k}.wav" for k in range(len(vectors))],
+        "window": [0] * len(vectors),
+        "start_seconds": [0.0] * len(vectors),
+        "end_seconds": [10.0] * len(vectors),
+    }
+    columns = []
+    for field in schema:
+        if field.name == "vector":
+            flat = pa.array(vectors.astype(np.float16).ravel())
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
+        else:
+            columns.append(pa.array(values.get(field.name, [None] * len(vectors)), field.type))
+    collection.table.add(pa.Table.from_arrays(columns, schema=schema))
