@@ -101,6 +101,6 @@ def test_invalid_options_of_a_map(
         projection.write_html(tmp_path / "m.html", audio="embed")
     assert projection.to_html()[1] == "linked"
     monkeypatch.setattr("qwen_audio.collection.projection.MAX_ROWS", 10)
-    with pytest.raises(qa.OptionError, match="too many for first page"):
+    with pytest.raises(qa.OptionError, match="too many for one page"):
         collection.map()
     assert not list(tmp_path.iterdir())
