@@ -1,4 +1,4 @@
-"""Where and in which numbers, and how much memory: what is asked for, and what is found."""
+"""Device, dtype and memory limits: what is given, and what is resolved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
 @pytest.mark.parametrize(
-    ("memory", "count"),
+    ("memory", "byte_count"),
     [
         ("4GB", 4 * 10**9),
         ("3.5 GiB", 7 * 2**29),
@@ -38,8 +38,8 @@ RATE: dict[str, Any] = {"sampling_rate": 16_000}
         (None, None),
     ],
 )
-def test_memory_in_words_and_numbers(memory: Any, count: int | None) -> None:
-    assert resolve_bytes(memory) == count
+def test_memory_limits_as_text_and_numbers(memory: Any, byte_count: int | None) -> None:
+    assert resolve_bytes(memory) == byte_count
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_memory_in_words_and_numbers(memory: Any, count: int | None) -> None:
         "4EB",
     ],
 )
-def test_memory_that_is_none(memory: Any) -> None:
+def test_invalid_memory_limits(memory: Any) -> None:
     with pytest.raises(OptionError, match=r"max_memory=.*'4GB'") as raised:
         resolve_bytes(memory)
     assert "\n" not in str(raised.value)
 
 
-INSTRUCTIONS: dict[str, tuple[dict[str, bool], bool]] = {
+CPU_CAPABILITIES: dict[str, tuple[dict[str, bool], bool]] = {
     "none": ({"avx2": True, "avx512_f": True}, False),
     "AVX-512 without bfloat16": ({"avx512_bf16": False, "amx_bf16": False}, False),
     "AVX-512 with bfloat16": ({"avx512_bf16": True}, True),
@@ -75,17 +75,17 @@ INSTRUCTIONS: dict[str, tuple[dict[str, bool], bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", INSTRUCTIONS)
-def test_a_processor_computes_in_what_it_is_fast_in(
+@pytest.mark.parametrize("name", CPU_CAPABILITIES)
+def test_default_dtype_by_processor_instructions(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    capabilities, fast = INSTRUCTIONS[name]
+    capabilities, fast = CPU_CAPABILITIES[name]
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     expected = torch.bfloat16 if fast else torch.float32
     assert resolve_dtype(None, torch.bfloat16, CPU) is expected
     for stored in (torch.float32, torch.float16, torch.float64):
         assert resolve_dtype(None, stored, CPU) is torch.float32
-    gpu = torch.device("cuda")  # which there need not be
+    gpu = torch.device("cuda")  # need not exist
     for stored in (torch.bfloat16, torch.float16, torch.float32):
         assert resolve_dtype(None, stored, gpu) is stored
     assert resolve_dtype(None, torch.float64, gpu) is torch.float32
@@ -95,8 +95,8 @@ def test_a_processor_computes_in_what_it_is_fast_in(
 
 
 @pytest.fixture(scope="module")
-def in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as released: stored in bfloat16, and said so in its config."""
+def bfloat16_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as released: stored in bfloat16, with that dtype in its config."""
     folder = random_checkpoint(tmp_path_factory.mktemp("bfloat16"), encoder_layers=1, lm_layers=1)
     for file in folder.glob("*.safetensors"):
         save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
@@ -105,47 +105,47 @@ def in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_every_result_says_in_which_numbers_it_was_computed(
-    fast: bool, in_bfloat16: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_result_states_its_dtype(
+    fast: bool, bfloat16_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
-    model = qa.load(in_bfloat16, device="cpu")
+    model = qa.load(bfloat16_checkpoint, device="cpu")
     expected = "bfloat16" if fast else "float32"
     assert model.dtype == model.spec().dtype == expected
-    frames = model.activations(sound(0.3), taps=["mel", "encoder.1", "lm.norm"], **RATE)
-    for of_tap in frames.values():
-        assert of_tap.dtype == expected
-        assert of_tap.data.dtype.name == "float32"
-        assert expected in repr(of_tap)
+    activations = model.activations(sound(0.3), taps=["mel", "encoder.1", "lm.norm"], **RATE)
+    for hidden_states in activations.values():
+        assert hidden_states.dtype == expected
+        assert hidden_states.data.dtype.name == "float32"
+        assert expected in repr(hidden_states)
     assert expected in repr(model)
-    rounded = torch.from_numpy(frames["lm.norm"].data).bfloat16().float()
-    assert torch.equal(rounded, torch.from_numpy(frames["lm.norm"].data)) == fast
-    assert qa.load(in_bfloat16, dtype="float32").dtype == "float32"
+    rows = torch.from_numpy(activations["lm.norm"].data)
+    assert torch.equal(rows.bfloat16().float(), rows) == fast
+    assert qa.load(bfloat16_checkpoint, dtype="float32").dtype == "float32"
 
 
-def test_other_numbers_are_another_spec(in_bfloat16: Path) -> None:
-    specs = [qa.load(in_bfloat16, dtype=name).spec() for name in ("float32", "bfloat16")]
+def test_another_dtype_is_another_spec(bfloat16_checkpoint: Path) -> None:
+    specs = [qa.load(bfloat16_checkpoint, dtype=name).spec() for name in ("float32", "bfloat16")]
     assert specs[0].fingerprint != specs[1].fingerprint
 
 
-@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells what is free")
-def test_what_is_free_is_what_the_kernel_says() -> None:
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs Linux' /proc/meminfo")
+def test_available_memory_is_the_kernels_figure() -> None:
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    free = available_bytes(CPU)
-    assert 0 < free < fields["MemTotal"]
-    assert free == pytest.approx(fields["MemAvailable"], rel=0.2, abs=1e9)
+    available = available_bytes(CPU)
+    assert 0 < available < fields["MemTotal"]
+    assert available == pytest.approx(fields["MemAvailable"], rel=0.2, abs=1e9)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "", "cpu:x"])
-def test_devices_that_are_not_there(device: str) -> None:
+def test_unavailable_devices(device: str) -> None:
     with pytest.raises(OptionError, match="try 'cpu'") as raised:
         resolve_device(device)
     assert "\n" not in str(raised.value)
 
 
-def test_no_memory_at_all_is_not_any_amount(in_bfloat16: Path) -> None:
-    """0 is what was asked for, and not the absence of a wish."""
-    model = qa.load(in_bfloat16, max_memory=0)
+def test_a_memory_limit_of_zero_is_not_unlimited(bfloat16_checkpoint: Path) -> None:
+    """0 is a limit; only None means that none was given."""
+    model = qa.load(bfloat16_checkpoint, max_memory=0)
     with pytest.raises(OptionError, match="max_memory"):
         model.encode(sound(0.3), **RATE)

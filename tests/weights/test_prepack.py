@@ -1,4 +1,4 @@
-"""Weights laid out once: the same products, on processors with and without the instructions."""
+"""Packed linear layers: equal results, on processors with and without the instructions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qwen_audio.weights.prepack import PackedLinear, prepack_linears
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_products_in_bfloat16_are_the_same_on_whatever_processor(bias: bool) -> None:
+def test_packed_bfloat16_results_are_equal_on_any_processor(bias: bool) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(96, 64, bias=bias), nn.GELU(), nn.Linear(64, 32)).bfloat16()
     rows = torch.randn(3, 40, 96, dtype=torch.bfloat16)
@@ -22,6 +22,6 @@ def test_products_in_bfloat16_are_the_same_on_whatever_processor(bias: bool) -> 
     assert isinstance(plain[0], PackedLinear) is supported
 
 
-def test_float32_stays_as_it_is() -> None:
+def test_float32_layers_stay_unchanged() -> None:
     linear = nn.Linear(8, 8)
     assert prepack_linears(linear) is linear

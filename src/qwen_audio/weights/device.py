@@ -1,4 +1,4 @@
-"""Where, in which numbers, and how much at once to compute."""
+"""Device, dtype, batch size and memory limits."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = [
 def batch_frames(device: torch.device) -> int:
     """Encoder frames (20 ms each) in one pass: two windows of 30 s, or twelve clips of 5 s.
 
-    More of them make a processor no faster and take more memory; a GPU wants four times as many.
+    Larger batches are no faster on a CPU and take more memory; a GPU needs four times as many.
     """
     return 12_000 if device.type == "cuda" else 3_000
 
 
 def trim_heap() -> None:
-    """Let the system have what has been freed between tensors of other sizes.
+    """Return freed heap memory to the operating system (glibc's malloc_trim; Linux only).
 
-    The C library of Linux (glibc) keeps it, and with clips of every length it comes to hundreds of
-    megabytes. Takes some 15 ms after a pass over a minute of audio at the 7B's size.
+    glibc keeps freed blocks that lie between others. With clips of many lengths they add up to
+    hundreds of megabytes. Takes about 15 ms after a pass over a minute of audio with the 7B model.
     """
     trim = getattr(_c_library(), "malloc_trim", None)
     if trim is not None:
@@ -49,30 +49,34 @@ def _c_library() -> ctypes.CDLL | None:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """A GPU if there is one, else the CPU, unless named. Raises OptionError if it isn't there."""
+    """The device named; None: a GPU if there is one, else the CPU.
+
+    Raises:
+        OptionError: if there is no such device.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(f"device={device!r} can't be used ({reason}): try 'cpu'") from error
-    return found
+    return resolved
 
 
 def resolve_dtype(
     dtype: str | torch.dtype | None, stored: torch.dtype, device: torch.device
 ) -> torch.dtype:
-    """The numbers to compute in: those named, or else the checkpoint's own where they are fast.
+    """The dtype named; None: the stored dtype where the device is fast in it, else float32.
 
-    On a CPU that is bfloat16 if it has instructions for it, and float32 otherwise.
+    A CPU is fast in bfloat16 if it has instructions for it, and never in float16.
 
     Raises:
-        OptionError: for what is no floating point type of the models.
+        OptionError: unless it is float32, bfloat16 or float16.
     """
     if dtype is None:
-        fast = device.type != "cpu" or (stored is torch.bfloat16 and _multiplies_bfloat16())
+        fast = device.type != "cpu" or (stored is torch.bfloat16 and _has_bfloat16_instructions())
         return stored if fast and stored is not torch.float64 else torch.float32
     name = str(dtype).removeprefix("torch.")
     check_dtype(name)
@@ -80,32 +84,32 @@ def resolve_dtype(
 
 
 def available_bytes(device: torch.device) -> int:
-    """What this process could still take of a device's memory without others giving any up."""
+    """Free memory of a device, in bytes; of a CPU within the limit of its container, if any."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:  # what the kernel says it could give without swapping; only Linux does
+    try:  # MemAvailable: what the kernel can give without swapping (Linux only)
         with Path("/proc/meminfo").open(encoding="ascii") as lines:
-            found = next(line for line in lines if line.startswith("MemAvailable:"))
-        return min(int(found.split()[1]) * 1024, _left_in_group())
+            line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return min(int(line.split()[1]) * 1024, _cgroup_available_bytes())
     except (OSError, StopIteration):
         pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system that does not tell
+    except (AttributeError, ValueError, OSError):  # a system without these values
         return 2**63
 
 
-def _left_in_group() -> int:
-    """What a container lets its processes take: a limit of Linux' control groups, if there is."""
-    folder = Path("/sys/fs/cgroup")
+def _cgroup_available_bytes() -> int:
+    """Bytes left below the memory limit of this process's cgroup (v2); 2⁶³ without a limit."""
+    cgroup = Path("/sys/fs/cgroup")
     try:
-        limit, used = ((folder / name).read_text() for name in ("memory.max", "memory.current"))
+        limit, used = ((cgroup / name).read_text() for name in ("memory.max", "memory.current"))
         return 2**63 if limit.strip() == "max" else max(0, int(limit) - int(used))
     except (OSError, ValueError):
         return 2**63
 
 
-def _multiplies_bfloat16() -> bool:
-    """Whether the processor has products of bfloat16: without, they are slower than float32's."""
+def _has_bfloat16_instructions() -> bool:
+    """Whether the processor multiplies bfloat16 natively; without, it is slower than float32."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

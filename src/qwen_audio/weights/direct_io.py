@@ -1,9 +1,8 @@
-"""Memory that is read into again and again, straight from the disk.
+"""Reusable read buffer, filled by direct I/O (O_DIRECT) where the system has it.
 
-Weights that are streamed are read once in every pass, and all of them are more than memory holds: a
-cache of files has forgotten each by the time it is wanted again, and has spent fresh memory on it,
-which can take longer to come by than the disk takes to fill it. So they are read past that cache
-(O_DIRECT, on Linux) into the same few pages, time and again.
+Streamed weights are read once in every pass, and together they exceed memory: the page cache has
+evicted each of them before it is read again, and has allocated new pages for it, which can take
+longer than reading. Direct reads bypass the cache and fill the same pages every time.
 """
 
 from __future__ import annotations
@@ -17,72 +16,75 @@ from pathlib import Path
 __all__ = ["ReadBuffer"]
 
 _PAGE = mmap.PAGESIZE
-"""What direct reads begin and end at: of the file, and in memory."""
+"""Alignment of direct reads, in the file and in memory."""
 
 
 class ReadBuffer:
-    """Pieces of memory, handed out in order until `rewind`, and then in the same order again."""
+    """Blocks of memory, handed out in order; `rewind` starts again with the first."""
 
     def __init__(self) -> None:
-        self._pieces: list[mmap.mmap] = []
+        self._blocks: list[mmap.mmap] = []
         self._next = 0
 
     def rewind(self) -> None:
-        """Everything handed out may be written over from now on."""
+        """Allow everything handed out to be overwritten."""
         self._next = 0
 
     def give_back(self) -> None:
-        """What was handed out last may be written over from now on."""
+        """Allow what was handed out last to be overwritten."""
         self._next -= 1
 
     def read(self, file: Path, start: int, stop: int) -> memoryview:
-        """Bytes start … stop−1 of a file, whole pages around them being read; fewer if it is short.
+        """Bytes start … stop−1 of a file; fewer if it ends before. Whole pages are read.
 
         Raises:
             OSError: if it can't be read.
         """
         before = start % _PAGE
         first, size = start - before, before + stop - start
-        space = self._piece(size)
+        block = self._next_block(size)
         try:
-            filled = _read_direct(file, first, space, size)
+            filled = _read_direct(file, first, block, size)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without
+            if error.errno not in (
+                errno.EINVAL,
+                errno.ENOTSUP,
+            ):  # a file system without direct reads
                 raise
-            filled = _read_cached(file, first, space[:size])
-        return space[before : max(before, min(filled, size))]
+            filled = _read_cached(file, first, block[:size])
+        return block[before : max(before, min(filled, size))]
 
-    def _piece(self, size: int) -> memoryview:
-        whole = -(-size // _PAGE) * _PAGE
-        mine = slice(self._next, self._next + 1)
-        if not any(len(piece) >= whole for piece in self._pieces[mine]):
-            piece = mmap.mmap(-1, max(_PAGE, whole))
+    def _next_block(self, size: int) -> memoryview:
+        aligned_size = -(-size // _PAGE) * _PAGE
+        index = slice(self._next, self._next + 1)
+        if not any(len(block) >= aligned_size for block in self._blocks[index]):
+            block = mmap.mmap(-1, max(_PAGE, aligned_size))
             if hasattr(mmap, "MADV_HUGEPAGE"):
-                with suppress(OSError):  # a kernel without them
-                    piece.madvise(mmap.MADV_HUGEPAGE)
-            self._pieces[mine] = [piece]
+                with suppress(OSError):  # a kernel without huge pages
+                    block.madvise(mmap.MADV_HUGEPAGE)
+            self._blocks[index] = [block]
         self._next += 1
-        return memoryview(self._pieces[self._next - 1])[:whole]
+        return memoryview(self._blocks[self._next - 1])[:aligned_size]
 
 
-def _read_direct(file: Path, start: int, space: memoryview, wanted: int) -> int:
-    """Fill whole pages until so many bytes are there, or the file ends. Returns how many are."""
+def _read_direct(file: Path, start: int, block: memoryview, size: int) -> int:
+    """Read whole pages until `size` bytes or the end of the file; returns the bytes read."""
     if not (hasattr(os, "O_DIRECT") and hasattr(os, "preadv")):
-        raise OSError(errno.ENOTSUP, "this system knows no direct reads")
-    opened, filled = os.open(file, os.O_RDONLY | os.O_DIRECT), 0
+        raise OSError(errno.ENOTSUP, "this system has no direct reads")
+    descriptor, filled = os.open(file, os.O_RDONLY | os.O_DIRECT), 0
     try:
-        while filled < wanted and (count := os.preadv(opened, [space[filled:]], start + filled)):
+        while filled < size and (count := os.preadv(descriptor, [block[filled:]], start + filled)):
             filled += count
     finally:
-        os.close(opened)
+        os.close(descriptor)
     return filled
 
 
-def _read_cached(file: Path, start: int, space: memoryview) -> int:
-    """As everybody reads."""
+def _read_cached(file: Path, start: int, block: memoryview) -> int:
+    """Ordinary reads, through the page cache; returns the bytes read."""
     filled = 0
     with file.open("rb", buffering=0) as opened:
         opened.seek(start)
-        while filled < len(space) and (count := opened.readinto(space[filled:])):
+        while filled < len(block) and (count := opened.readinto(block[filled:])):
             filled += count
     return filled

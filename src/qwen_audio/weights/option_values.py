@@ -9,7 +9,7 @@ from qwen_audio.errors import OptionError
 __all__ = ["DTYPE_NAMES", "check_dtype", "resolve_bytes"]
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
-"""Of computations."""
+"""Dtypes to compute in."""
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -22,7 +22,11 @@ def check_dtype(name: str) -> None:
 
 
 def resolve_bytes(memory: str | float | None) -> int | None:
-    """ "4GB", "3.5 GiB" or a number of bytes; None stays None. Raises OptionError."""
+    """A memory limit in bytes, from "4GB", "3.5 GiB" or a number; None stays None.
+
+    Raises:
+        OptionError: for anything else.
+    """
     if memory is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", str(memory), re.IGNORECASE)

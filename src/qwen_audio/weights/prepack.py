@@ -1,9 +1,9 @@
-"""Weights of products laid out once as the processor wants them, not anew in every product.
+"""Linear layers with weights packed for oneDNN: bfloat16 on CPUs with AVX-512.
 
-oneDNN multiplies bfloat16 in blocks. torch hands it plain matrices, which it lays out again each
-time: 5 to 10 % of a long product, a third of a short one. The ops that keep the layout are those
-of torch's own compiler, which are not public: where they are missing, or the processor has no
-AVX-512, modules stay as they are. The results are the same, bit for bit.
+oneDNN multiplies bfloat16 matrices in blocked layouts. torch passes plain matrices, which are
+reordered at every call: 5 to 10 % of the time of a long product, a third of a short one. The ops
+that keep the reordered weights belong to torch's compiler and are not public: where they are
+missing, or the processor has no AVX-512, modules stay unchanged. Results are equal, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["PackedLinear", "prepack_linears"]
 
 
 class PackedLinear(nn.Module):
-    """An `nn.Linear` for bfloat16 on a CPU."""
+    """An `nn.Linear` for bfloat16 on a CPU, with packed weights."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         ops: Any = torch.ops.mkldnn
-        # A plain attribute: modules don't know how to copy or list tensors of this layout.
-        self._weight = ops._reorder_linear_weight(linear.weight.detach(), None)
+        # A plain attribute: modules can neither copy nor list tensors of this layout.
+        self._packed_weight = ops._reorder_linear_weight(linear.weight.detach(), None)
         self._bias = None if linear.bias is None else linear.bias.detach().clone()
-        self._product = ops._linear_pointwise
+        self._linear = ops._linear_pointwise
 
     def forward(self, rows: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)."""
-        return self._product(rows, self._weight, self._bias, "none", [], "")
+        return self._linear(rows, self._packed_weight, self._bias, "none", [], "")
 
     def extra_repr(self) -> str:
         """As `nn.Linear`'s."""
@@ -39,9 +39,9 @@ class PackedLinear(nn.Module):
 
 
 def prepack_linears(module: nn.Module) -> nn.Module:
-    """The module, its linear parts packed where that is of use: bfloat16 on a CPU."""
+    """The module with its bfloat16 linear layers on the CPU packed, in place where it has any."""
     if isinstance(module, nn.Linear):
-        return PackedLinear(module) if _gains(module) else module
+        return PackedLinear(module) if _can_prepack(module) else module
     for name, child in module.named_children():
         packed = prepack_linears(child)
         if packed is not child:
@@ -49,14 +49,14 @@ def prepack_linears(module: nn.Module) -> nn.Module:
     return module
 
 
-def _gains(linear: nn.Linear) -> bool:
+def _can_prepack(linear: nn.Linear) -> bool:
     weight = linear.weight
-    return weight.device.type == "cpu" and weight.dtype is torch.bfloat16 and _packs()
+    return weight.device.type == "cpu" and weight.dtype is torch.bfloat16 and _is_supported()
 
 
 @cache
-def _packs() -> bool:
-    """Whether this torch has the ops, and this processor the instructions that they ask for."""
+def _is_supported() -> bool:
+    """Whether this torch has the ops, and this processor the instructions that they need."""
     ops: Any = torch.ops.mkldnn
     return (
         torch.backends.mkldnn.is_available()
