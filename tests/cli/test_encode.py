@@ -88,7 +88,7 @@ def test_little_memory_gives_the_same_file(
     opened = Checkpoint(checkpoint)
     parts = ModuleStore(opened.tensors, torch.device("cpu"), torch.float32)
     least = non_weight_bytes(opened, None, torch.float32)
-    least += 2 * parts._bytes("language_model.model.layers.0.")
+    least += 2 * parts._weight_bytes("language_model.model.layers.0.")
     options: list[str | Path] = ["--model", checkpoint, "--tap", "lm.norm", "--dtype", "float32"]
     vectors = []
     for memory in ("8GB", str(least)):
