@@ -1,8 +1,8 @@
-"""A fake hub on the loopback interface: the part of the protocol that downloading files needs.
+"""A hub on the loopback interface, with what downloading files and byte ranges needs.
 
 HEAD and GET of /{owner}/{name}/resolve/{revision}/{file}, with Range, ETag, X-Repo-Commit and the
-error codes from which huggingface_hub derives its exceptions; and, if it redirects clients to
-storage as the real one does, of /stored/{owner}/{name}/{file}.
+error codes that huggingface_hub distinguishes; and, if it redirects to storage as the real hub
+does, of /stored/{owner}/{name}/{file}.
 """
 
 from __future__ import annotations
@@ -23,48 +23,49 @@ from huggingface_hub import close_session, constants
 from huggingface_hub.utils import _cache_assets
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-HEADER = 128 << 10
-"""Bytes of the first range that this package requests, to read a header."""
+HEADER_REQUEST_BYTES = 128 << 10
+"""Size of the first request of this package, for a header."""
 
 
 class Hub:
-    """Repositories and faults of the server, and the requests it received.
+    """What the server serves, the requests that it received, and faults to simulate.
 
     Attributes:
         repos: "owner/name" → folder.
         requests: (method, repo, file), in order.
-        ranges: (file, "bytes=0-99" or "") of each GET: the requested range.
-        tokens: (host, file, Authorization) of each request.
-        sent: file → bytes of its content that were sent.
-        status: file → (status, error code) with which every request for it is answered.
-        hiccups: file → number of requests for it that are answered with 503.
-        truncate: file → number of bytes after which the connection is closed.
-        breaks: as `truncate`, but only once: the entry is then removed.
-        etags: file → its ETag, instead of its digest.
-        sends_ranges: False: the server ignores Range and sends whole files.
-        tampered: headers of 206 responses that replace the right ones ("" removes one).
-        surplus: bytes by which a 206 response is longer (or, if negative, shorter) than it says.
-        storage: base URL of the storage to redirect to; "": this server; None: no redirect.
-        pause: seconds between chunks of 64 KiB.
+        ranges: of each GET, the requested range: (file, "bytes=0-99" or "").
+        authorizations: (host, file, Authorization header) of each request.
+        bytes_sent: of each file's content.
+        revisions: name → commit.
+        error_status: file → (status, error code) of the response to every request for it.
+        transient_failures: file → number of requests to respond to with 503.
+        truncate: file → bytes of a body to send before closing the connection.
+        truncate_once: as `truncate`, for the next request only.
+        etag_overrides: file → ETag, instead of its digest.
+        sends_ranges: False: respond with whole files.
+        header_overrides: headers of a 206 response ("": omitted).
+        extra_bytes: by which the body of a 206 response is too long, or (negative) too short.
+        storage_url: redirect to it: None for no redirect, "" for a relative one.
+        pause_seconds: after each 64 KiB of a body.
     """
 
     def __init__(self) -> None:
         self.repos: dict[str, Path] = {}
         self.requests: list[tuple[str, str, str]] = []
         self.ranges: list[tuple[str, str]] = []
-        self.tokens: list[tuple[str, str, str]] = []
-        self.sent: Counter[str] = Counter()
+        self.authorizations: list[tuple[str, str, str]] = []
+        self.bytes_sent: Counter[str] = Counter()
         self.revisions: dict[str, str] = {"main": COMMIT, COMMIT: COMMIT}
-        self.status: dict[str, tuple[int, str]] = {}
-        self.hiccups: dict[str, int] = {}
+        self.error_status: dict[str, tuple[int, str]] = {}
+        self.transient_failures: dict[str, int] = {}
         self.truncate: dict[str, int] = {}
-        self.breaks: dict[str, int] = {}
-        self.etags: dict[str, str] = {}
+        self.truncate_once: dict[str, int] = {}
+        self.etag_overrides: dict[str, str] = {}
         self.sends_ranges = True
-        self.tampered: dict[str, str] = {}
-        self.surplus = 0
-        self.storage: str | None = None
-        self.pause = 0.0
+        self.header_overrides: dict[str, str] = {}
+        self.extra_bytes = 0
+        self.storage_url: str | None = None
+        self.pause_seconds = 0.0
         self.url = ""
         self.lock = Lock()
 
@@ -72,15 +73,15 @@ class Hub:
         """Files whose content was sent, in order."""
         return [file for method, _, file in self.requests if method == "GET"]
 
-    def forget(self) -> None:
-        """Clear the requests recorded so far."""
-        del self.requests[:], self.ranges[:], self.tokens[:]
-        self.sent.clear()
+    def clear_log(self) -> None:
+        """Clear the record of requests and bytes sent."""
+        del self.requests[:], self.ranges[:], self.authorizations[:]
+        self.bytes_sent.clear()
 
 
 @contextmanager
 def serve() -> Iterator[Hub]:
-    """Run a hub until the block ends."""
+    """A hub that serves until the block ends."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
     server.daemon_threads = True
@@ -100,22 +101,22 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def handle(self) -> None:
-            with suppress(ConnectionError):  # clients disconnect, or are killed
+            with suppress(ConnectionError):  # clients close connections, or are killed
                 super().handle()
 
         def do_HEAD(self) -> None:
-            self._answer(send=False)
+            self._respond(send=False)
 
         def do_GET(self) -> None:
-            self._answer(send=True)
+            self._respond(send=True)
 
         def log_message(self, *_: Any) -> None:
-            """Log nothing: tests read `hub.requests`."""
+            """Silent: tests check `hub.requests`."""
 
-        def _answer(self, *, send: bool) -> None:
+        def _respond(self, *, send: bool) -> None:
             path = self.path.split("?")[0][1:]
-            stored = path.startswith("stored/")
-            if stored:
+            is_stored = path.startswith("stored/")
+            if is_stored:
                 owner, name, *rest = path.removeprefix("stored/").split("/")
                 resolve, revision = "resolve", "main"
             else:
@@ -123,38 +124,38 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             repo, file = f"{owner}/{name}", "/".join(rest).strip("/")
             with hub.lock:
                 token = self.headers.get("Authorization", "")
-                hub.tokens.append((self.headers["Host"], file, token))
-                if file and not stored:  # other requests of the client don't matter
+                hub.authorizations.append((self.headers["Host"], file, token))
+                if file and not is_stored:  # other requests of the client are not recorded
                     hub.requests.append((self.command, repo, file))
-                hiccup = hub.hiccups.get(file, 0) > 0
-                hub.hiccups[file] = hub.hiccups.get(file, 0) - 1
+                fails = hub.transient_failures.get(file, 0) > 0
+                hub.transient_failures[file] = hub.transient_failures.get(file, 0) - 1
             if resolve != "resolve" or repo not in hub.repos:
-                return self._refuse(401, "RepoNotFound", "Repository not match")
-            if file in hub.status or hiccup:
-                return self._refuse(*hub.status.get(file, (503, "")), "Refused by this test")
+                return self._refuse(401, "RepoNotFound", "Repository not found")
+            if file in hub.error_status or fails:
+                return self._refuse(*hub.error_status.get(file, (503, "")), "Refused by this test")
             if revision not in hub.revisions:
                 return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-            local = hub.repos[repo] / file
-            if not local.is_file():
-                return self._refuse(404, "EntryNotFound", "Entry not match")
-            data = local.read_bytes()
-            etag = f'"{hub.etags.get(file) or hashlib.sha256(data).hexdigest()}"'
-            if hub.storage is not None and not stored and file.endswith(".safetensors"):
+            path_on_disk = hub.repos[repo] / file
+            if not path_on_disk.is_file():
+                return self._refuse(404, "EntryNotFound", "Entry not found")
+            data = path_on_disk.read_bytes()
+            etag = f'"{hub.etag_overrides.get(file) or hashlib.sha256(data).hexdigest()}"'
+            if hub.storage_url is not None and not is_stored and file.endswith(".safetensors"):
                 self.send_response(302)
                 self.send_header("X-Linked-ETag", etag)
                 self.send_header("X-Linked-Size", str(len(data)))
-                self._finish(f"{hub.storage}/stored/{repo}/{file}", revision)
+                self._finish_redirect(f"{hub.storage_url}/stored/{repo}/{file}", revision)
                 return None
-            self._send(file, data, '"of storage"' if stored else etag, revision, send=send)
+            self._send(file, data, '"of storage"' if is_stored else etag, revision, send=send)
             return None
 
         def _send(self, file: str, data: bytes, etag: str, revision: str, *, send: bool) -> None:
-            range_header = self.headers.get("Range", "")
-            match = re.fullmatch(r"bytes=(\d+)-(\d+)", range_header)
+            requested = self.headers.get("Range", "")
+            match = re.fullmatch(r"bytes=(\d+)-(\d+)", requested)
             if not hub.sends_ranges or "gzip" in self.headers.get("Accept-Encoding", ""):
-                match = None  # a compressed response has no ranges
+                match = None  # compressed content has no ranges
             if send:
-                hub.ranges.append((file, range_header))
+                hub.ranges.append((file, requested))
             headers = {"X-Repo-Commit": hub.revisions[revision], "ETag": etag}
             if match and int(match[1]) >= len(data):
                 self.send_response(416)
@@ -164,9 +165,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             if match:
                 first, last = int(match[1]), min(int(match[2]), len(data) - 1)
-                headers |= {"Content-Range": f"bytes {first}-{last}/{len(data)}"} | hub.tampered
-                data = data[first : max(first, last + 1 + min(hub.surplus, 0))]
-                data += bytes(max(0, hub.surplus))
+                headers |= {
+                    "Content-Range": f"bytes {first}-{last}/{len(data)}"
+                } | hub.header_overrides
+                data = data[first : max(first, last + 1 + min(hub.extra_bytes, 0))]
+                data += bytes(max(0, hub.extra_bytes))
             self.send_response(206 if match else 200)
             for name, value in headers.items():
                 if value:
@@ -175,17 +178,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if not send:
                 return
-            limit = hub.breaks.pop(file, hub.truncate.get(file, len(data)))
+            limit = hub.truncate_once.pop(file, hub.truncate.get(file, len(data)))
             for start in range(0, min(limit, len(data)), 1 << 16):
-                part = data[start : min(start + (1 << 16), limit)]
-                with hub.lock:  # before the client can receive it
-                    hub.sent[file] += len(part)
-                self.wfile.write(part)
-                time.sleep(hub.pause)
+                chunk = data[start : min(start + (1 << 16), limit)]
+                with hub.lock:  # before the client can react
+                    hub.bytes_sent[file] += len(chunk)
+                self.wfile.write(chunk)
+                time.sleep(hub.pause_seconds)
             if limit < len(data):
                 self.close_connection = True
 
-        def _finish(self, location: str, revision: str) -> None:
+        def _finish_redirect(self, location: str, revision: str) -> None:
             self.send_header("Location", location)
             self.send_header("X-Repo-Commit", hub.revisions[revision])
             self.send_header("Content-Length", "0")
@@ -203,7 +206,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 def use_hub(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point huggingface_hub's client to this hub, without a token, with its cache in `home`."""
+    """Point huggingface_hub to this hub, without a token, and to caches below `home`."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -41,7 +41,7 @@ def in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bytes_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Of every tensor, so far."""
     counts: dict[str, int] = {}
-    for name in ("_read", "_read_into"):  # memory of its own, and memory that is used again
+    for name in ("_read_values", "_read_buffered"):  # into new memory, into a reused buffer
         reading = getattr(shards, name)
 
         def counting(*given: Any, reading: Any = reading, **options: Any) -> torch.Tensor:

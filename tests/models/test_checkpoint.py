@@ -1,4 +1,4 @@
-"""Checkpoints in folders: what is read of them, and what is wrong with those that are refused."""
+"""Checkpoints in folders: which tensors are read, and errors for damaged ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, tensor_requirements
 from qwen_audio.models.tap import ModelDimensions, Tap
-from qwen_audio.weights import safetensors_file as shards
+from qwen_audio.weights import safetensors_file
 from qwen_audio.weights.module_store import ModuleStore
 
 INDEX = "model.safetensors.index.json"
@@ -35,20 +35,20 @@ INDEX = "model.safetensors.index.json"
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
     """Every tensor on disk, read by safetensors itself."""
-    held: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in folder.glob("*.safetensors"):
-        held |= load_file(file)
-    return held
+        tensors |= load_file(file)
+    return tensors
 
 
 @pytest.fixture
 def copy(checkpoint: Path, tmp_path: Path) -> Path:
-    """A checkpoint of one's own, to be damaged."""
+    """A copy of the checkpoint, for a test to damage."""
     return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
 
 
-def refusal(folder: Path, **options: Any) -> str:
-    """The error's text: one line, naming the checkpoint or the file."""
+def error_message(folder: Path, **options: Any) -> str:
+    """The error's text: one line that names the checkpoint or the file."""
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(folder, **options)
     message = str(caught.value)
@@ -57,7 +57,7 @@ def refusal(folder: Path, **options: Any) -> str:
     return message
 
 
-# What a checkpoint is.
+# Valid checkpoints.
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -72,21 +72,23 @@ def test_any_number_of_shards(number: int, tmp_path: Path) -> None:
         assert torch.equal(tensor, on_disk[name])
 
 
-def test_names_on_disk_are_transformers(checkpoint: Path) -> None:
-    """Saved by transformers 5, and released in 2024: the same names, not those in memory."""
+def test_names_on_disk_are_those_that_transformers_saves(checkpoint: Path) -> None:
+    """transformers 5 still saves the names released in 2024, not those of its modules."""
     model = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint)
-    needed = dict(tensor_requirements(Checkpoint(checkpoint).config))
-    assert needed.keys() == tensors_of(checkpoint).keys()
+    required = dict(tensor_requirements(Checkpoint(checkpoint).config))
+    assert required.keys() == tensors_of(checkpoint).keys()
     parameters = dict(model.named_parameters())
-    assert len(needed) == len(parameters)
-    for name, (_, shape, _) in needed.items():
-        inner = name.replace("language_model.model.", "language_model.")
-        inner = inner.replace("language_model.lm_head.", "lm_head.")
-        in_memory = parameters[inner if inner.startswith("lm_head") else f"model.{inner}"]
+    assert len(required) == len(parameters)
+    for name, (_, shape, _) in required.items():
+        module_name = name.replace("language_model.model.", "language_model.")
+        module_name = module_name.replace("language_model.lm_head.", "lm_head.")
+        in_memory = parameters[
+            module_name if module_name.startswith("lm_head") else f"model.{module_name}"
+        ]
         assert tuple(in_memory.shape) == shape
 
 
-def test_geometry(checkpoint: Path, tmp_path: Path) -> None:
+def test_dimensions(checkpoint: Path, tmp_path: Path) -> None:
     assert Checkpoint(checkpoint).dimensions == ModelDimensions(80, 3, 64, 3, 96)
     other = random_checkpoint(
         tmp_path, mel_bins=128, width=32, encoder_layers=1, lm_width=64, lm_layers=2
@@ -94,72 +96,77 @@ def test_geometry(checkpoint: Path, tmp_path: Path) -> None:
     assert Checkpoint(other).dimensions == ModelDimensions(128, 1, 32, 2, 64)
 
 
-def test_the_embedded_checkpoint_is_there() -> None:
+def test_the_embedded_checkpoint_is_the_default() -> None:
     assert Checkpoint().folder == Checkpoint("embedded").folder == EMBEDDED
 
 
-# What is read.
+# Tensors read.
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of tensors, whole or rows of them, in the order in which they are read."""
+def tensors_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tensors that are read (whole, or a row), in order."""
     names: list[str] = []
-    original = shards._read
+    original = safetensors_file._read_values
 
-    def counting(opened: Any, name: str, *rest: Any, **options: Any) -> torch.Tensor:
+    def recording_read(opened: Any, name: str, *rest: Any, **options: Any) -> torch.Tensor:
         names.append(name)
         return original(opened, name, *rest, **options)
 
-    monkeypatch.setattr(shards, "_read", counting)
+    monkeypatch.setattr(safetensors_file, "_read_values", recording_read)
     return names
 
 
-def test_opening_reads_no_weights(checkpoint: Path, read: list[str]) -> None:
+def test_opening_reads_no_weights(checkpoint: Path, tensors_read: list[str]) -> None:
     opened = Checkpoint(checkpoint)
     sizes = {name: tensor.nbytes for name, tensor in tensors_of(checkpoint).items()}
     for tap in (*opened.dimensions.taps(), None):
-        wanted = [name for name in sizes if name != EMBEDDINGS]
-        wanted = [name for name in wanted if tap is None or needs(name, tap, opened.dimensions)]
-        stated = estimate_cost(opened, tap, torch.float32).read_bytes
-        assert stated == sum(sizes[name] for name in wanted)
-    assert read == []
-    opened.tensors.read("audio_tower.conv1.")  # the counter counts
-    assert sorted(read) == ["audio_tower.conv1.bias", "audio_tower.conv1.weight"]
+        required = [
+            name
+            for name in sizes
+            if name != EMBEDDINGS and (tap is None or needs(name, tap, opened.dimensions))
+        ]
+        read_bytes = estimate_cost(opened, tap, torch.float32).read_bytes
+        assert read_bytes == sum(sizes[name] for name in required)
+    assert tensors_read == []
+    opened.tensors.read("audio_tower.conv1.")  # the fixture works
+    assert sorted(tensors_read) == ["audio_tower.conv1.bias", "audio_tower.conv1.weight"]
 
 
 @pytest.mark.parametrize(
     "prefix", ["audio_tower.conv1.", "audio_tower.layers.1.", "language_model.model.layers.2.", ""]
 )
-def test_reading_a_part_reads_nothing_else(prefix: str, checkpoint: Path, read: list[str]) -> None:
+def test_only_tensors_with_the_prefix_are_read(
+    prefix: str, checkpoint: Path, tensors_read: list[str]
+) -> None:
     on_disk = tensors_of(checkpoint)
-    wanted = {name.removeprefix(prefix) for name in on_disk if name.startswith(prefix)}
-    part = Checkpoint(checkpoint).tensors.read(prefix)
-    assert part.keys() == wanted
-    assert sorted(read) == sorted(prefix + name for name in wanted)
-    for name, tensor in part.items():
+    expected = {name.removeprefix(prefix) for name in on_disk if name.startswith(prefix)}
+    tensors = Checkpoint(checkpoint).tensors.read(prefix)
+    assert tensors.keys() == expected
+    assert sorted(tensors_read) == sorted(prefix + name for name in expected)
+    for name, tensor in tensors.items():
         assert torch.equal(tensor, on_disk[prefix + name])
 
 
 @pytest.mark.parametrize("prefix", ["audio_tower.layers.99.", "layers.1.", "conv1.", "weight"])
-def test_names_are_matched_from_their_beginning(prefix: str, checkpoint: Path) -> None:
+def test_prefixes_match_from_the_start_of_names(prefix: str, checkpoint: Path) -> None:
     assert Checkpoint(checkpoint).tensors.read(prefix) == {}
 
 
-def needs(name: str, tap: Tap | None, geometry: ModelDimensions) -> bool:
-    """Whether a tap needs a tensor, told from the line itself: what stands left of it."""
+def needs(name: str, tap: Tap | None, dimensions: ModelDimensions) -> bool:
+    """Whether a tap needs a tensor: its stage is at or before the tap."""
     if tap is None:
         return True
-    taps = [str(t) for t in geometry.taps()]
-    part = name.removeprefix("audio_tower.").removeprefix("language_model.model.")
+    taps = [str(t) for t in dimensions.taps()]
+    suffix = name.removeprefix("audio_tower.").removeprefix("language_model.model.")
     stage = "encoder" if name.startswith("audio_tower.") else "lm"
-    if part.startswith("layers."):
-        first = f"{stage}.{int(part.split('.')[1]) + 1}"
+    if suffix.startswith("layers."):
+        first = f"{stage}.{int(suffix.split('.')[1]) + 1}"
     elif name.startswith("language_model.lm_head."):
         return False
-    elif part.startswith("layer_norm"):
+    elif suffix.startswith("layer_norm"):
         first = "audio_tower"
-    elif part.startswith("norm"):
+    elif suffix.startswith("norm"):
         first = "lm.norm"
     elif name.startswith("multi_modal_projector."):
         first = "projector"
@@ -168,62 +175,64 @@ def needs(name: str, tap: Tap | None, geometry: ModelDimensions) -> bool:
     return taps.index(first) <= taps.index(str(tap))
 
 
-def test_a_tap_costs_what_stands_left_of_it(checkpoint: Path) -> None:
+def test_a_tap_costs_the_tensors_up_to_it(checkpoint: Path) -> None:
     opened = Checkpoint(checkpoint)
     on_disk = tensors_of(checkpoint)
     for tap in (*opened.dimensions.taps(), None):
-        wanted = [t for name, t in on_disk.items() if needs(name, tap, opened.dimensions)]
-        plan = estimate_cost(opened, tap, torch.float32)
-        assert plan.tensors == len(wanted)
-        assert plan.parameters == sum(tensor.numel() for tensor in wanted)
-        table = on_disk[EMBEDDINGS].nbytes * (tap is None or tap.in_language_model)
-        assert plan.read_bytes == sum(tensor.nbytes for tensor in wanted) - table
-        assert plan.download_bytes == 0
-    everything = sum(t.numel() for t in on_disk.values())
+        required = [t for name, t in on_disk.items() if needs(name, tap, opened.dimensions)]
+        cost = estimate_cost(opened, tap, torch.float32)
+        assert cost.tensors == len(required)
+        assert cost.parameters == sum(tensor.numel() for tensor in required)
+        embedding_bytes = on_disk[EMBEDDINGS].nbytes * (tap is None or tap.in_language_model)
+        assert cost.read_bytes == sum(tensor.nbytes for tensor in required) - embedding_bytes
+        assert cost.download_bytes == 0
+    all_parameters = sum(t.numel() for t in on_disk.values())
     assert estimate_cost(opened, Tap.parse("mel"), torch.float32).tensors == 0
-    assert estimate_cost(opened, None, torch.float32).parameters == everything
+    assert estimate_cost(opened, None, torch.float32).parameters == all_parameters
 
 
 def test_costs_count_the_bytes_stored(copy: Path) -> None:
     for file in copy.glob("*.safetensors"):
         save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
     opened = Checkpoint(copy)
-    plan = estimate_cost(opened, Tap.parse("projector"), torch.float32)
-    assert plan.read_bytes == 2 * plan.parameters
+    cost = estimate_cost(opened, Tap.parse("projector"), torch.float32)
+    assert cost.read_bytes == 2 * cost.parameters
 
 
-def test_a_tap_reads_what_it_costs(checkpoint: Path, read: list[str]) -> None:
-    """The whole way: the model, asked for one tap, reads the tensors that a plan counts."""
+def test_a_tap_reads_the_tensors_of_its_cost_estimate(
+    checkpoint: Path, tensors_read: list[str]
+) -> None:
+    """A model that encodes at one tap reads exactly the tensors that are counted."""
     clip = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
     opened = Checkpoint(checkpoint)
     for tap in map(Tap.parse, ("mel", "encoder.0", "encoder.2", "projector", "lm.1", "lm.norm")):
-        del read[:]
+        del tensors_read[:]
         qwen_audio.load(checkpoint, device="cpu").encode(clip, tap=tap, sampling_rate=16_000)
-        assert sorted(set(read)) == sorted(
+        assert sorted(set(tensors_read)) == sorted(
             name for name in tensors_of(checkpoint) if needs(name, tap, opened.dimensions)
         )
-        rows = read.count(EMBEDDINGS)  # one for each token of the prompt
+        rows = tensors_read.count(EMBEDDINGS)  # one for each token of the prompt
         assert rows == (6 if tap.in_language_model else 0)
-        assert len(read) == estimate_cost(opened, tap, torch.float32).tensors + max(0, rows - 1)
+        assert len(tensors_read) == estimate_cost(opened, tap, torch.float32).tensors + max(
+            0, rows - 1
+        )
 
 
 @pytest.mark.parametrize("row", [VOCAB_SIZE, 10**6, -1])
-def test_a_token_beyond_the_table_is_not_answered_with_what_lies_behind_it(
-    row: int, checkpoint: Path
-) -> None:
-    """A tokenizer may have been given tokens that the model was not."""
+def test_a_token_id_beyond_the_embedding_table_is_an_error(row: int, checkpoint: Path) -> None:
+    """A tokenizer may have been extended without the model."""
     opened = Checkpoint(checkpoint)
-    table = tensors_of(checkpoint)[EMBEDDINGS]
-    assert torch.equal(opened.embedding_rows([VOCAB_SIZE - 1])[0], table[-1])
+    embeddings = tensors_of(checkpoint)[EMBEDDINGS]
+    assert torch.equal(opened.embedding_rows([VOCAB_SIZE - 1])[0], embeddings[-1])
     with pytest.raises(CheckpointError, match=f"row {row} .* {VOCAB_SIZE} rows"):
         opened.embedding_rows([0, row])
 
 
-def test_parts_are_built_once_and_hold_the_weights(checkpoint: Path, read: list[str]) -> None:
-    parts = ModuleStore(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float64)
-    norm = parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64))
-    assert parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64)) is norm
-    assert len(read) == 2
+def test_modules_are_built_once_with_the_weights(checkpoint: Path, tensors_read: list[str]) -> None:
+    modules = ModuleStore(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float64)
+    norm = modules.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64))
+    assert modules.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(64)) is norm
+    assert len(tensors_read) == 2
     on_disk = tensors_of(checkpoint)
     assert torch.equal(norm.weight, on_disk["audio_tower.layer_norm.weight"].double())
     assert norm.weight.dtype == torch.float64
@@ -231,18 +240,18 @@ def test_parts_are_built_once_and_hold_the_weights(checkpoint: Path, read: list[
     assert not norm.training
 
 
-def test_parts_of_another_shape_are_not_built(checkpoint: Path) -> None:
-    parts = ModuleStore(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float32)
+def test_modules_of_another_shape_are_not_built(checkpoint: Path) -> None:
+    modules = ModuleStore(Checkpoint(checkpoint).tensors, torch.device("cpu"), torch.float32)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        parts.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(63))
+        modules.get("audio_tower.layer_norm.", lambda: nn.LayerNorm(63))
     with pytest.raises(RuntimeError, match="Missing key"):
-        parts.get("language_model.lm_head.", lambda: nn.Linear(96, VOCAB_SIZE))
+        modules.get("language_model.lm_head.", lambda: nn.Linear(96, VOCAB_SIZE))
 
 
-# Who it is.
+# Revisions.
 
 
-def test_the_same_weights_are_the_same_revision(checkpoint: Path, copy: Path) -> None:
+def test_equal_weights_are_the_same_revision(checkpoint: Path, copy: Path) -> None:
     revision = Checkpoint(checkpoint).revision
     assert len(revision) == 40
     assert int(revision, 16) >= 0
@@ -250,27 +259,29 @@ def test_the_same_weights_are_the_same_revision(checkpoint: Path, copy: Path) ->
 
 
 @pytest.mark.parametrize(
-    "part", ["audio_tower.layers.1.", "multi_modal_projector.", "language_model.lm_head."]
+    "prefix", ["audio_tower.layers.1.", "multi_modal_projector.", "language_model.lm_head."]
 )
-def test_weights_trained_further_are_another_revision(part: str, copy: Path) -> None:
-    """Whichever part was trained; shapes, names and config stay the same."""
+def test_weights_trained_further_are_another_revision(prefix: str, copy: Path) -> None:
+    """Whichever module was trained; shapes, names and config stay the same."""
     before = Checkpoint(copy).revision
     for file in copy.glob("*.safetensors"):
-        held = load_file(file)
-        held = {n: t * 1.0001 if n.startswith(part) else t for n, t in held.items()}
-        save_file(held, file, metadata={"format": "pt"})
+        tensors = {
+            name: tensor * 1.0001 if name.startswith(prefix) else tensor
+            for name, tensor in load_file(file).items()
+        }
+        save_file(tensors, file, metadata={"format": "pt"})
     assert Checkpoint(copy).revision != before
 
 
-def test_any_number_of_a_small_tensor_counts(copy: Path) -> None:
+def test_any_changed_value_of_a_small_tensor_is_another_revision(copy: Path) -> None:
     revisions = {Checkpoint(copy).revision}
     name = "audio_tower.layer_norm.bias"
     for file in copy.glob("*.safetensors"):
-        held = load_file(file)
-        if name in held:
-            for number in (0, 31, 63):
-                held[name][number] += 1
-                save_file(held, file, metadata={"format": "pt"})
+        tensors = load_file(file)
+        if name in tensors:
+            for index in (0, 31, 63):
+                tensors[name][index] += 1
+                save_file(tensors, file, metadata={"format": "pt"})
                 revisions.add(Checkpoint(copy).revision)
     assert len(revisions) == 4
 
@@ -281,34 +292,36 @@ def test_another_config_is_another_revision(copy: Path) -> None:
     assert Checkpoint(copy).revision != before
 
 
-def test_samples_are_of_every_tensor_and_all_over_it(tmp_path: Path) -> None:
+def test_byte_samples_are_spread_over_each_tensor(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"large": torch.zeros(1_000_000), "small": torch.zeros(3)}, file)
-    before = list(shards.tensor_byte_samples(file))
+    before = list(safetensors_file.tensor_byte_samples(file))
     assert sum(map(len, before)) < 10_000
-    for place in range(2):
+    for half in range(2):
         large = torch.zeros(1_000_000)
-        large[500_000 * place : 500_000 * (place + 1)] = 1
+        large[500_000 * half : 500_000 * (half + 1)] = 1
         save_file({"large": large, "small": torch.zeros(3)}, file)
-        assert list(shards.tensor_byte_samples(file)) != before
+        assert list(safetensors_file.tensor_byte_samples(file)) != before
 
 
-# What is refused.
+# Errors.
 
 
 def test_a_folder_has_no_revisions(checkpoint: Path) -> None:
-    message = refusal(checkpoint, revision="main")
+    message = error_message(checkpoint, revision="main")
     assert "revision='main' was given with" in message
     assert str(checkpoint) in message
 
 
-def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == (f"{tmp_path} has no config.json: it is not a checkpoint folder")
+def test_a_folder_that_is_not_a_checkpoint(tmp_path: Path) -> None:
+    assert error_message(tmp_path) == (
+        f"{tmp_path} has no config.json: it is not a checkpoint folder"
+    )
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./here", "~/there", "model", "a/b/c", "../x"])
-def test_no_such_folder(name: str) -> None:
-    message = refusal(Path(name)) if "~" not in name else refusal(name)  # type: ignore[arg-type]
+def test_a_missing_folder(name: str) -> None:
+    message = error_message(Path(name)) if "~" not in name else error_message(name)  # type: ignore[arg-type]
     assert "is not a checkpoint: give 'embedded', an existing folder, or a hub model" in message
 
 
@@ -333,22 +346,22 @@ def shard_of(folder: Path, name: str) -> Path:
 
 
 def change(name: str, new: Callable[[Tensor], Tensor | None]) -> Callable[[Path], object]:
-    """Another tensor under a name, in the same shard; None: none at all."""
+    """Replace a tensor within its shard; if `new` returns None, delete it."""
 
     def damage(folder: Path) -> None:
         file = shard_of(folder, name)
-        held: dict[str, Any] = load_file(file)
-        held[name] = new(held[name])
-        save_file({n: t for n, t in held.items() if t is not None}, file)
+        tensors: dict[str, Any] = load_file(file)
+        tensors[name] = new(tensors[name])
+        save_file({n: t for n, t in tensors.items() if t is not None}, file)
 
     return damage
 
 
-def cut(share: float) -> Callable[[Path], object]:
+def truncate(fraction: float) -> Callable[[Path], object]:
     def damage(folder: Path) -> None:
         file = sorted(folder.glob("*.safetensors"))[1]
         data = file.read_bytes()
-        file.write_bytes(data[: int(len(data) * share)])
+        file.write_bytes(data[: int(len(data) * fraction)])
 
     return damage
 
@@ -358,11 +371,14 @@ ATTENTION = "language_model.model.layers.1.self_attn.q_proj.weight"
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (remove("config.json"), "has no config.json"),
-    "config is no JSON": (write("config.json", "{"), "config.json can't be read as JSON"),
-    "config is no object": (write("config.json", "[1]"), "config.json holds no JSON object"),
-    "config is no text": (write("config.json", "\0"), "config.json can't be read as JSON"),
-    "another type": (config(model_type="whisper"), "is of type 'whisper'; only 'qwen2_audio'"),
-    "no type": (config(model_type=None), "is of type None"),
+    "config is not JSON": (write("config.json", "{"), "config.json can't be read as JSON"),
+    "config is not an object": (write("config.json", "[1]"), "config.json is not a JSON object"),
+    "config is not text": (write("config.json", "\0"), "config.json can't be read as JSON"),
+    "another model type": (
+        config(model_type="whisper"),
+        "is of type 'whisper'; only 'qwen2_audio'",
+    ),
+    "no model type": (config(model_type=None), "is of type None"),
     "another text model": (config(text_config__model_type="llama"), "type 'llama'"),
     "sliding windows": (
         config(text_config__layer_types=["full_attention", "sliding_attention", "full_attention"]),
@@ -381,7 +397,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         config(text_config__layer_types=["full_attention"]),
         "config.json is not valid",
     ),
-    "a number that is none": (config(text_config__hidden_size="wide"), "config.json is not valid"),
+    "a number that is text": (config(text_config__hidden_size="wide"), "config.json is not valid"),
     "a shorter encoder": (
         config(audio_config__max_source_positions=750),
         "has an audio encoder of 750 positions; only 1500",
@@ -392,55 +408,55 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "fewer layers in the config": (
         config(audio_config__encoder_layers=2),
-        "holds, beyond what its config asks for, 15 tensors, audio_tower.layers.2.",
+        "has 15 tensors that its config lacks, audio_tower.layers.2.",
     ),
     "another width in the config": (
         config(text_config__intermediate_size=200),
-        "has shape (96, 192), but its config asks for (96, 200)",
+        "has shape (96, 192), but its config requires (96, 200)",
     ),
     "no weights": (
         lambda folder: list(map(Path.unlink, list(folder.glob("*.safetensors*")))),
         "neither model.safetensors.index.json nor model.safetensors",
     ),
     "no index": (remove(INDEX), "neither model.safetensors.index.json nor model.safetensors"),
-    "an index that is no JSON": (write(INDEX, "no"), "can't be read as JSON"),
-    "an index of nothing": (write(INDEX, "{}"), "has no weight_map"),
-    "an index of no files": (write(INDEX, '{"weight_map": {"a": 1}}'), "has no weight_map"),
-    "an index of no map": (write(INDEX, '{"weight_map": [1]}'), "has no weight_map"),
-    "an index that leads elsewhere": (
+    "an index that is not JSON": (write(INDEX, "no"), "can't be read as JSON"),
+    "an empty index": (write(INDEX, "{}"), "has no weight_map"),
+    "an index without files": (write(INDEX, '{"weight_map": {"a": 1}}'), "has no weight_map"),
+    "an index without a map": (write(INDEX, '{"weight_map": [1]}'), "has no weight_map"),
+    "an index that refers to another folder": (
         write(INDEX, '{"weight_map": {"a": "../other/model.safetensors"}}'),
         "has no weight_map of tensors and files beside it",
     ),
-    "a tensor less in the index": (
+    "a tensor missing in the index": (
         lambda f: edit_index(f, lambda files: files.pop(NORM)),
         f"lacks 1 tensor, {NORM}: ",
     ),
-    "a tensor more in the index": (
+    "an extra tensor in the index": (
         lambda f: edit_index(f, lambda files: files.update(more=files[NORM])),
-        "holds, beyond what its config asks for, 1 tensor, more: ",
+        "has 1 tensor that its config lacks, more: ",
     ),
-    "a tensor said to be in another shard": (
+    "a tensor indexed in another shard": (
         lambda f: edit_index(
             f,
             lambda files: files.update({NORM: next(o for o in files.values() if o != files[NORM])}),
         ),
         f"and the index disagree on {NORM}",
     ),
-    "a shard less": (
+    "a missing shard": (
         lambda f: shard_of(f, NORM).unlink(),
         "lacks its shard model-0000",
     ),
-    "a tensor less in its shard": (
+    "a tensor missing in its shard": (
         change(NORM, lambda _: None),
         f"and the index disagree on {NORM}: download",
     ),
     "a tensor of another shape": (
         change(NORM, lambda tensor: tensor[:-1].clone()),
-        f"tensor {NORM} has shape (63,), but its config asks for (64,)",
+        f"tensor {NORM} has shape (63,), but its config requires (64,)",
     ),
     "a tensor transposed": (
         change("language_model.model.layers.0.mlp.up_proj.weight", lambda t: t.T.contiguous()),
-        "has shape (96, 192), but its config asks for (192, 96)",
+        "has shape (96, 192), but its config requires (192, 96)",
     ),
     "a tensor in 8 bits": (
         change(ATTENTION, lambda tensor: tensor.to(torch.int8)),
@@ -450,10 +466,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         change(ATTENTION, lambda tensor: tensor.to(torch.float8_e4m3fn)),
         "is stored as F8_E4M3",
     ),
-    "a shard cut short": (cut(0.6), "is not a complete safetensors file"),
-    "a shard cut in its header": (cut(0.001), "is not a complete safetensors file"),
-    "an empty shard": (cut(0), "is not a complete safetensors file"),
-    "a shard that is none": (
+    "a truncated shard": (truncate(0.6), "is not a complete safetensors file"),
+    "a shard truncated in its header": (truncate(0.001), "is not a complete safetensors file"),
+    "an empty shard": (truncate(0), "is not a complete safetensors file"),
+    "a shard that is not safetensors": (
         lambda f: (
             shard_of(f, NORM).write_bytes(b"version https://git-lfs.github.com/spec/v1\n") and None
         ),
@@ -469,31 +485,31 @@ def edit_index(folder: Path, edit: Callable[[dict[str, str]], Any]) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoints_are_refused(damage: str, copy: Path) -> None:
-    apply, named = DAMAGES[damage]
+def test_damaged_checkpoints_are_errors(damage: str, copy: Path) -> None:
+    apply, expected = DAMAGES[damage]
     assert Checkpoint(copy)
     apply(copy)
-    message = refusal(copy)
-    assert named in message
+    message = error_message(copy)
+    assert expected in message
     assert str(copy) in message
 
 
-def test_one_missing_layer_is_named_in_short(copy: Path) -> None:
+def test_many_missing_tensors_are_abbreviated(copy: Path) -> None:
     """Three names and an ellipsis: a checkpoint of another depth lacks hundreds."""
     edit_json(copy / "config.json", audio_config__encoder_layers=40)
-    message = refusal(copy)
+    message = error_message(copy)
     assert "…" in message
     assert len(message) < 500
 
 
-def test_a_checkpoint_of_one_file_that_is_damaged(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_of_one_file(tmp_path: Path) -> None:
     folder = random_checkpoint(tmp_path / "checkpoint", shards=1)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    assert "model.safetensors is not a complete safetensors file" in refusal(folder)
+    assert "model.safetensors is not a complete safetensors file" in error_message(folder)
 
 
-def test_a_shard_that_goes_away_after_opening(copy: Path) -> None:
+def test_a_shard_deleted_after_opening(copy: Path) -> None:
     opened = Checkpoint(copy)
     for file in copy.glob("*.safetensors"):
         file.unlink()
@@ -502,10 +518,10 @@ def test_a_shard_that_goes_away_after_opening(copy: Path) -> None:
         opened.tensors.read("audio_tower.layer_norm.")
 
 
-# Beside the weights.
+# Files other than weights.
 
 
-def test_the_extractor_is_the_checkpoints(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_feature_extractor_is_that_of_the_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     extractor = Checkpoint(checkpoint).feature_extractor
     assert isinstance(extractor, WhisperFeatureExtractor)
     assert extractor.feature_size == 80
@@ -514,7 +530,7 @@ def test_the_extractor_is_the_checkpoints(checkpoint: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("damage", "named"),
+    ("damage", "expected"),
     [
         (remove("preprocessor_config.json"), "lacks preprocessor_config.json"),
         (write("preprocessor_config.json", "{"), "can't be read as JSON"),
@@ -526,14 +542,14 @@ def test_the_extractor_is_the_checkpoints(checkpoint: Path, tmp_path: Path) -> N
         ),
     ],
 )
-def test_extractors_that_do_not_fit(
-    damage: Callable[[Path], object], named: str, copy: Path
+def test_unsupported_feature_extractors(
+    damage: Callable[[Path], object], expected: str, copy: Path
 ) -> None:
     damage(copy)
     opened = Checkpoint(copy)
     with pytest.raises(CheckpointError) as caught:
         _ = opened.feature_extractor
-    assert named in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_the_generation_config_may_be_missing(copy: Path) -> None:
@@ -548,22 +564,22 @@ def test_other_files(checkpoint: Path) -> None:
     assert opened.file("nothing.json") is None
 
 
-# The layout.
+# Tensor names and shapes.
 
 
-def test_every_tensor_is_needed_from_some_tap_on() -> None:
+def test_every_tensor_is_needed_by_its_tap_and_all_later_ones() -> None:
     opened = Checkpoint()
-    needed = dict(tensor_requirements(opened.config))
-    taps = {str(need.tap) for need in needed.values()}
+    required = dict(tensor_requirements(opened.config))
+    taps = {str(each.tap) for each in required.values()}
     assert taps == {str(tap) for tap in opened.dimensions.taps()} - {"mel"} | {"None"}
-    for name, (tap, shape, _) in needed.items():
+    for name, (tap, shape, _) in required.items():
         assert math.prod(shape) > 0
         for other in opened.dimensions.taps():
             assert needs(name, other, opened.dimensions) == (tap is not None and tap <= other)
 
 
-def test_the_7b_models_layout() -> None:
-    """From its published config: 8.4 billion parameters, of which 0.64 billion hear."""
+def test_tensors_of_the_7b_model() -> None:
+    """From its published config: 8.4 billion parameters, 0.64 billion in the audio encoder."""
     config = Qwen2AudioConfig(
         text_config={
             "model_type": "qwen2",
@@ -575,17 +591,17 @@ def test_the_7b_models_layout() -> None:
             "vocab_size": 156_032,
         }
     )
-    needed = dict(tensor_requirements(config))
-    parameters = {name: math.prod(need.shape) for name, need in needed.items()}
+    required = dict(tensor_requirements(config))
+    parameters = {name: math.prod(each.shape) for name, each in required.items()}
     assert sum(parameters.values()) == 8_397_094_912
-    ear = [n for name, n in parameters.items() if name.startswith("audio_tower.")]
-    assert sum(ear) == 636_968_960
-    assert needed["audio_tower.conv1.weight"].shape == (1280, 128, 3)
-    assert needed["multi_modal_projector.linear.weight"].shape == (4096, 1280)
+    encoder = [n for name, n in parameters.items() if name.startswith("audio_tower.")]
+    assert sum(encoder) == 636_968_960
+    assert required["audio_tower.conv1.weight"].shape == (1280, 128, 3)
+    assert required["multi_modal_projector.linear.weight"].shape == (4096, 1280)
 
 
-def test_looking_at_a_layout_allocates_nothing() -> None:
-    """One layer of this model takes 50 TB."""
+def test_listing_tensors_allocates_no_weights() -> None:
+    """One layer of this model would take 50 TB."""
     text = {"model_type": "qwen2", "hidden_size": 1 << 20, "intermediate_size": 1 << 22}
-    needed = dict(tensor_requirements(Qwen2AudioConfig(text_config=text)))
-    assert needed["language_model.model.layers.0.mlp.up_proj.weight"].shape == (1 << 22, 1 << 20)
+    required = dict(tensor_requirements(Qwen2AudioConfig(text_config=text)))
+    assert required["language_model.model.layers.0.mlp.up_proj.weight"].shape == (1 << 22, 1 << 20)

@@ -1,4 +1,4 @@
-"""Checkpoints of a hub: huggingface_hub's own client, a server on the loopback interface."""
+"""Checkpoints on a hub: huggingface_hub's own client, a server on the loopback interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from huggingface_hub import close_session, constants
 
 import qwen_audio
 from checkpoints import random_checkpoint
-from hub_server import COMMIT, HEADER, Hub, serve, use_hub
+from hub_server import COMMIT, HEADER_REQUEST_BYTES, Hub, serve, use_hub
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.tap import Tap
@@ -29,19 +29,19 @@ INDEX = "model.safetensors.index.json"
 
 @pytest.fixture(scope="module")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In many shards, so that a tap does not need them all."""
+    """In many shards, so that a tap doesn't need all of them."""
     return random_checkpoint(tmp_path_factory.mktemp("hub") / "model", shards=8)
 
 
 @pytest.fixture
 def folder(shared_folder: Path, tmp_path: Path) -> Path:
-    """What the hub holds: a test may change it."""
+    """The hub's files, which a test may change."""
     return Path(shutil.copytree(shared_folder, tmp_path / "model"))
 
 
 @pytest.fixture
 def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with one model, and a cache of this test's own."""
+    """A hub with one model, and an empty cache."""
     with serve() as hub:
         hub.repos[MODEL] = folder
         use_hub(hub, tmp_path, monkeypatch)
@@ -51,12 +51,12 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Called, it cuts the network off, as HF_HUB_OFFLINE does."""
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call it to go go_offline, as with HF_HUB_OFFLINE."""
     return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
-def refusal(*args: Any, **options: Any) -> str:
+def error_message(*args: Any, **options: Any) -> str:
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(*args, **options)
     message = str(caught.value)
@@ -70,11 +70,11 @@ def shards_of(folder: Path, prefix: str) -> set[str]:
     return {file for name, file in files.items() if name.startswith(prefix)}
 
 
-def read_for_header(folder: Path, shards: set[str]) -> int:
-    return sum(min(HEADER, (folder / shard).stat().st_size) for shard in shards)
+def header_bytes(folder: Path, shards: set[str]) -> int:
+    return sum(min(HEADER_REQUEST_BYTES, (folder / shard).stat().st_size) for shard in shards)
 
 
-# What is fetched.
+# Downloads.
 
 
 def test_opening_fetches_no_weights(hub: Hub) -> None:
@@ -84,30 +84,30 @@ def test_opening_fetches_no_weights(hub: Hub) -> None:
     assert checkpoint.dimensions.lm_width == 96
 
 
-def test_reading_fetches_what_is_read(hub: Hub, folder: Path) -> None:
+def test_reading_downloads_only_those_tensors(hub: Hub, folder: Path) -> None:
     checkpoint = Checkpoint(MODEL)
-    hub.forget()
-    part = checkpoint.tensors.read("audio_tower.layers.0.")
-    wanted = shards_of(folder, "audio_tower.layers.0.")
-    assert set(hub.fetched()) == wanted
-    assert len(wanted) < len(shards_of(folder, ""))
+    hub.clear_log()
+    tensors = checkpoint.tensors.read("audio_tower.layers.0.")
+    shards = shards_of(folder, "audio_tower.layers.0.")
+    assert set(hub.fetched()) == shards
+    assert len(shards) < len(shards_of(folder, ""))
     local = Checkpoint(folder).tensors.read("audio_tower.layers.0.")
-    assert part.keys() == local.keys()
-    assert all(torch.equal(part[name], local[name]) for name in local)
+    assert tensors.keys() == local.keys()
+    assert all(torch.equal(tensors[name], local[name]) for name in local)
     size = sum(tensor.nbytes for tensor in local.values())
-    assert hub.sent.total() == read_for_header(folder, wanted) + size
+    assert hub.bytes_sent.total() == header_bytes(folder, shards) + size
 
-    hub.forget()
+    hub.clear_log()
     checkpoint.tensors.read("audio_tower.layers.0.")
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("tap", ["mel", "encoder.0", "audio_tower", "lm.1"])
-def test_a_tap_fetches_what_stands_left_of_it(tap: str, hub: Hub, folder: Path) -> None:
-    """The whole way, and to the same numbers as from the folder."""
+def test_a_tap_downloads_only_the_stages_up_to_it(tap: str, hub: Hub, folder: Path) -> None:
+    """And its vectors equal those computed from the folder."""
     clip = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
     model = qwen_audio.load(MODEL, device="cpu")
-    heard = model.encode(clip, tap=tap, sampling_rate=16_000)
+    vector = model.encode(clip, tap=tap, sampling_rate=16_000)
     shards = {file for file in hub.fetched() if file.endswith(".safetensors")}
     needed = {
         name: shards_of(folder, name)
@@ -115,27 +115,29 @@ def test_a_tap_fetches_what_stands_left_of_it(tap: str, hub: Hub, folder: Path) 
     }
     assert shards == set().union(*needed.values())
     headers = {shard: read_header(folder / shard) for shard in shards}
-    tensors = sum(headers[shard][name].bytes for name, (shard,) in needed.items())
-    sent = sum(hub.sent[shard] for shard in shards)
-    assert tensors <= sent - read_for_header(folder, shards) <= 1.02 * tensors
+    needed_bytes = sum(headers[shard][name].bytes for name, (shard,) in needed.items())
+    sent = sum(hub.bytes_sent[shard] for shard in shards)
+    assert needed_bytes <= sent - header_bytes(folder, shards) <= 1.02 * needed_bytes
     local = qwen_audio.load(folder, device="cpu").encode(clip, tap=tap, sampling_rate=16_000)
-    np.testing.assert_array_equal(heard, local)
+    np.testing.assert_array_equal(vector, local)
 
 
 @pytest.mark.parametrize("tap", ["encoder.1", "projector", "lm.2", None])
-def test_what_a_tap_fetches_is_known_before(tap: str | None, hub: Hub, folder: Path) -> None:
+def test_missing_bytes_are_those_that_are_downloaded(
+    tap: str | None, hub: Hub, folder: Path
+) -> None:
     checkpoint, parsed = Checkpoint(MODEL), None if tap is None else Tap.parse(tap)
     missing = checkpoint.missing_bytes(parsed)
-    assert hub.sent.total() - read_for_header(folder, set(hub.sent) & shards_of(folder, "")) == sum(
-        (folder / file).stat().st_size for file in ("config.json", INDEX)
-    )
-    hub.forget()
-    told: list[tuple[int, int]] = []
-    checkpoint.fetch(parsed, lambda done, total: told.append((done, total)))
-    assert told[-1] == (missing, missing)
-    assert hub.sent.total() == missing
+    assert hub.bytes_sent.total() - header_bytes(
+        folder, set(hub.bytes_sent) & shards_of(folder, "")
+    ) == sum((folder / file).stat().st_size for file in ("config.json", INDEX))
+    hub.clear_log()
+    reports: list[tuple[int, int]] = []
+    checkpoint.fetch(parsed, lambda done, total: reports.append((done, total)))
+    assert reports[-1] == (missing, missing)
+    assert hub.bytes_sent.total() == missing
     assert checkpoint.missing_bytes(parsed) == 0
-    hub.forget()
+    hub.clear_log()
     checkpoint.fetch(parsed)
     assert hub.requests == []
 
@@ -155,8 +157,8 @@ def test_a_revision_by_name(hub: Hub) -> None:
     assert checkpoint.folder.name == other
 
 
-def test_every_file_is_of_the_commit_first_seen(hub: Hub, folder: Path) -> None:
-    """`main` may move while a model is being read: its shards must not be another model's."""
+def test_every_file_is_of_the_resolved_commit(hub: Hub, folder: Path) -> None:
+    """`main` may move while a model is being read: all shards must be of the same commit."""
     checkpoint = Checkpoint(MODEL)
     other = "e" * 40
     hub.revisions = {"main": other, COMMIT: COMMIT, other: other}
@@ -168,9 +170,9 @@ def test_every_file_is_of_the_commit_first_seen(hub: Hub, folder: Path) -> None:
 
 def test_other_files(hub: Hub, folder: Path) -> None:
     checkpoint = Checkpoint(MODEL)
-    found = checkpoint.file("tokenizer.json")
-    assert found is not None
-    assert found.read_bytes() == (folder / "tokenizer.json").read_bytes()
+    path = checkpoint.file("tokenizer.json")
+    assert path is not None
+    assert path.read_bytes() == (folder / "tokenizer.json").read_bytes()
     assert checkpoint.file("nothing.json") is None
     assert checkpoint.generation_config["eos_token_id"] == 1093
     assert checkpoint.feature_extractor.feature_size == 80
@@ -179,39 +181,39 @@ def test_other_files(hub: Hub, folder: Path) -> None:
 # Offline.
 
 
-def test_what_is_cached_is_read_offline(hub: Hub, offline: Any, folder: Path) -> None:
+def test_cached_files_are_read_offline(hub: Hub, go_offline: Any, folder: Path) -> None:
     online = Checkpoint(MODEL)
     online.tensors.read("audio_tower.")
     assert online.file("chat_template.json") is None
-    offline()
+    go_offline()
     del hub.requests[:]
     checkpoint = Checkpoint(MODEL)
     assert checkpoint.revision == COMMIT
     assert (
         checkpoint.tensors.read("audio_tower.").keys() == online.tensors.read("audio_tower.").keys()
     )
-    assert checkpoint.file("chat_template.json") is None  # the hub has said so once
+    assert checkpoint.file("chat_template.json") is None  # its absence is cached
     assert hub.requests == []
 
 
-def test_what_is_not_cached_is_an_error_offline(hub: Hub, offline: Any, folder: Path) -> None:
-    offline()
-    message = refusal(MODEL)
+def test_an_uncached_model_is_an_error_offline(hub: Hub, go_offline: Any, folder: Path) -> None:
+    go_offline()
+    message = error_message(MODEL)
     assert message.startswith(f"{MODEL}: config.json is not in the local cache and the hub can't")
     assert hub.requests == []
 
 
-def test_a_shard_that_is_not_cached_is_an_error_offline(hub: Hub, offline: Any) -> None:
+def test_an_uncached_shard_is_an_error_offline(hub: Hub, go_offline: Any) -> None:
     checkpoint = Checkpoint(MODEL)
-    offline()
+    go_offline()
     with pytest.raises(CheckpointError, match=r"model-0000.* is not in the local cache"):
         checkpoint.tensors.read("audio_tower.layer_norm.")
 
 
-def test_an_optional_file_out_of_reach_is_no_file_missing(hub: Hub, offline: Any) -> None:
-    """Were it taken for missing, an Instruct model offline would be asked as a base model is."""
+def test_an_optional_file_that_is_unreachable_is_not_absent(hub: Hub, go_offline: Any) -> None:
+    """Else an Instruct model would be prompted like a base model when offline."""
     checkpoint = Checkpoint(MODEL)
-    offline()
+    go_offline()
     with pytest.raises(CheckpointError, match=r"generation_config\.json is not in the local cache"):
         _ = checkpoint.generation_config
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja is not in the local cache"):
@@ -219,9 +221,9 @@ def test_an_optional_file_out_of_reach_is_no_file_missing(hub: Hub, offline: Any
 
 
 def test_a_model_downloaded_whole_is_complete_offline(
-    hub: Hub, offline: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, go_offline: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a download leaves a list of the model's files: what is not on it does not exist."""
+    """Such a download caches the list of the model's files: others don't exist."""
     checkpoint = Checkpoint(MODEL)
     for file in folder.iterdir():
         checkpoint.file(file.name)
@@ -229,7 +231,7 @@ def test_a_model_downloaded_whole_is_complete_offline(
     listing.parent.mkdir()
     files = {f.name: {"size": f.stat().st_size, "blob_id": "0" * 40} for f in folder.iterdir()}
     listing.write_text(json.dumps({"format_version": 1, "files": files}))
-    offline()
+    go_offline()
     again = Checkpoint(MODEL)
     assert len(again.tensors.read("")) == len(Checkpoint(folder).tensors.read(""))
     assert again.file("tokenizer.json") is not None
@@ -237,72 +239,72 @@ def test_a_model_downloaded_whole_is_complete_offline(
     assert huggingface_hub.get_cached_repo_tree(MODEL, revision=COMMIT)
 
 
-def test_a_file_on_the_list_is_not_missing(hub: Hub, offline: Any) -> None:
+def test_a_listed_but_uncached_file_is_not_absent(hub: Hub, go_offline: Any) -> None:
     checkpoint = Checkpoint(MODEL)
     listing = checkpoint.folder.parent.parent / "trees" / f"{COMMIT}.json"
     listing.parent.mkdir()
     files = {"generation_config.json": {"size": 1, "blob_id": "0" * 40}}
     listing.write_text(json.dumps({"format_version": 1, "files": files}))
-    offline()
+    go_offline()
     with pytest.raises(CheckpointError, match=r"generation_config\.json is not in the local cache"):
         _ = checkpoint.generation_config
     assert checkpoint.file("chat_template.jinja") is None
 
 
-def test_a_hub_that_is_not_there(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    assert "the hub can't be reached" in refusal(MODEL)
+    assert "the hub can't be reached" in error_message(MODEL)
 
 
-# Refused.
+# Errors of the hub.
 
 
-def test_no_such_model(hub: Hub) -> None:
-    message = refusal("owner/nobody")
+def test_an_unknown_model(hub: Hub) -> None:
+    message = error_message("owner/nobody")
     assert message.startswith("owner/nobody: config.json can't be fetched from the hub (")
     assert "Repository Not Found" in message
     assert "check the name, revision, network and access token" in message
 
 
-def test_no_such_revision(hub: Hub) -> None:
-    assert "Revision Not Found" in refusal(MODEL, revision="v9")
+def test_an_unknown_revision(hub: Hub) -> None:
+    assert "Revision Not Found" in error_message(MODEL, revision="v9")
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_model(status: int, hub: Hub) -> None:
-    hub.status["config.json"] = (status, "GatedRepo")
-    message = refusal(MODEL)
+    hub.error_status["config.json"] = (status, "GatedRepo")
+    message = error_message(MODEL)
     assert "Cannot access gated repo" in message
     assert "access token" in message
 
 
 def test_a_forbidden_file(hub: Hub) -> None:
-    """A token without the right to it: no matter of the network."""
-    hub.status["config.json"] = (403, "")
-    message = refusal(MODEL)
+    """A token without access is not reported as a network problem."""
+    hub.error_status["config.json"] = (403, "")
+    message = error_message(MODEL)
     assert "403 Forbidden" in message
     assert "can't be reached" not in message
 
 
 def test_a_hub_that_is_down(hub: Hub) -> None:
-    hub.status["config.json"] = (503, "")
-    message = refusal(MODEL)
+    hub.error_status["config.json"] = (503, "")
+    message = error_message(MODEL)
     assert "503" in message
 
 
 def test_a_model_without_a_config(hub: Hub, folder: Path) -> None:
     (folder / "config.json").unlink()
-    assert "Entry Not Found" in refusal(MODEL)
+    assert "Entry Not Found" in error_message(MODEL)
 
 
 def test_a_model_without_weights(hub: Hub, folder: Path) -> None:
     (folder / INDEX).unlink()
-    assert f"{MODEL} holds neither {INDEX} nor model.safetensors" in refusal(MODEL)
+    assert f"{MODEL} has neither {INDEX} nor model.safetensors" in error_message(MODEL)
 
 
-def test_a_shard_that_the_hub_lacks(hub: Hub, folder: Path) -> None:
+def test_a_shard_missing_on_the_hub(hub: Hub, folder: Path) -> None:
     (shard,) = shards_of(folder, "audio_tower.layer_norm.weight")
     (folder / shard).unlink()
     checkpoint = Checkpoint(MODEL)
@@ -310,7 +312,7 @@ def test_a_shard_that_the_hub_lacks(hub: Hub, folder: Path) -> None:
         checkpoint.tensors.read("audio_tower.layer_norm.")
 
 
-def test_a_shard_that_breaks_off(hub: Hub, folder: Path) -> None:
+def test_a_truncated_shard(hub: Hub, folder: Path) -> None:
     (shard,) = shards_of(folder, "audio_tower.layer_norm.weight")
     hub.truncate[shard] = 1000
     checkpoint = Checkpoint(MODEL)
@@ -322,7 +324,7 @@ def test_a_shard_that_breaks_off(hub: Hub, folder: Path) -> None:
 
 
 def test_a_shard_of_another_model(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    """Fetched late, it is checked as one in a folder is."""
+    """A shard downloaded late is checked like a local one."""
     (shard,) = shards_of(folder, "audio_tower.layer_norm.weight")
     checkpoint = Checkpoint(MODEL)
     other = random_checkpoint(tmp_path / "other", shards=1)
@@ -332,18 +334,18 @@ def test_a_shard_of_another_model(hub: Hub, folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["owner/na me", "owner/--x--", "ow..ner/name", "owner/name.git"])
-def test_names_that_no_hub_has(name: str, hub: Hub) -> None:
-    assert refusal(name).startswith(f"{name}: config.json can't be fetched from the hub")
+def test_invalid_repo_names(name: str, hub: Hub) -> None:
+    assert error_message(name).startswith(f"{name}: config.json can't be fetched from the hub")
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "./a", "/a/b", "~/a", "../a", ""])
-def test_names_that_are_no_hubs(name: str) -> None:
+def test_names_that_are_not_repo_names(name: str) -> None:
     with pytest.raises(CheckpointError, match="is not a checkpoint: give 'embedded', an existing"):
         HubFiles.resolve(name, None)
 
 
-def test_another_type_of_model_costs_one_file(hub: Hub, folder: Path) -> None:
+def test_another_model_type_downloads_only_the_config(hub: Hub, folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "whisper"}')
-    assert "of type 'whisper'" in refusal(MODEL)
+    assert "of type 'whisper'" in error_message(MODEL)
     assert hub.fetched() == ["config.json"]

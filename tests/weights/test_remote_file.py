@@ -1,6 +1,6 @@
-"""Single tensors from a hub, by ranges: huggingface_hub's own client, a hub on loopback.
+"""Single tensors from a hub by byte ranges: huggingface_hub's own client, a hub on loopback.
 
-Every claim about what is fetched is a count of the bytes that crossed.
+Assertions about downloads count the bytes that the server sent.
 """
 
 from __future__ import annotations
@@ -30,42 +30,45 @@ import qwen_audio.weights.byte_ranges
 import qwen_audio.weights.download
 import qwen_audio.weights.hub
 import qwen_audio.weights.remote_file
-from hub_server import HEADER, Hub, serve, use_hub
+from hub_server import HEADER_REQUEST_BYTES, Hub, serve, use_hub
 from qwen_audio.errors import CheckpointError
-from qwen_audio.weights.byte_ranges import ByteRange, cut, row_blocks
+from qwen_audio.weights.byte_ranges import ByteRange, row_blocks, split_into_ranges
 from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.safetensors_file import TensorInfo, read_header, read_tensors
 
 MODEL = "owner/Ranged-Audio"
 FIRST, SECOND = "model-1.safetensors", "model-2.safetensors"
-TABLE = "language_model.model.embed_tokens.weight"
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
 
 
 @pytest.fixture(scope="module")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Many layers, large enough that headers are of no account, in two files."""
+    """Two files with many layers, large enough that the size of headers is negligible."""
     folder = tmp_path_factory.mktemp("ranged") / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     generator = torch.Generator().manual_seed(0)
 
-    def noise(*shape: int) -> torch.Tensor:
+    def random_tensor(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(torch.bfloat16)
 
-    ear = {"audio_tower.layer_norm.weight": noise(256), "audio_tower.conv1.weight": noise(256, 3)}
+    encoder = {
+        "audio_tower.layer_norm.weight": random_tensor(256),
+        "audio_tower.conv1.weight": random_tensor(256, 3),
+    }
     for k in range(12):
-        for part in ("fc1", "fc2", "self_attn.k_proj", "self_attn.q_proj"):
-            ear[f"audio_tower.layers.{k}.{part}.weight"] = noise(256, 256)
-        ear[f"audio_tower.layers.{k}.fc1.bias"] = noise(256)
-    save_file(ear, folder / FIRST)
-    text = {f"language_model.model.layers.{k}.mlp.weight": noise(256, 256) for k in range(4)}
-    save_file(text | {TABLE: noise(16000, 256)}, folder / SECOND)
+        for module in ("fc1", "fc2", "self_attn.k_proj", "self_attn.q_proj"):
+            encoder[f"audio_tower.layers.{k}.{module}.weight"] = random_tensor(256, 256)
+        encoder[f"audio_tower.layers.{k}.fc1.bias"] = random_tensor(256)
+    save_file(encoder, folder / FIRST)
+    lm = {f"language_model.model.layers.{k}.mlp.weight": random_tensor(256, 256) for k in range(4)}
+    save_file(lm | {EMBEDDINGS: random_tensor(16000, 256)}, folder / SECOND)
     return folder
 
 
 @pytest.fixture
 def folder(shared_folder: Path, tmp_path: Path) -> Path:
-    """What the hub holds: a test may change it."""
+    """The hub's files, which a test may change."""
     return Path(shutil.copytree(shared_folder, tmp_path / "model"))
 
 
@@ -74,174 +77,178 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with serve() as hub:
         hub.repos[MODEL] = folder
         use_hub(hub, tmp_path, monkeypatch)
-        monkeypatch.setattr(qwen_audio.weights.download, "_WAIT_SECONDS", 0.001)
+        monkeypatch.setattr(qwen_audio.weights.download, "_RETRY_SECONDS", 0.001)
         yield hub
     close_session()
 
 
-def files() -> HubFiles:
+def open_model() -> HubFiles:
     return HubFiles.resolve(MODEL, None)
 
 
-def names(folder: Path, prefix: str, file: str = FIRST) -> list[str]:
+def tensor_names(folder: Path, prefix: str, file: str = FIRST) -> list[str]:
     return [name for name in read_header(folder / file) if name.startswith(prefix)]
 
 
-def size(folder: Path, wanted: list[str], file: str = FIRST) -> int:
+def byte_count(folder: Path, wanted: list[str], file: str = FIRST) -> int:
     header = read_header(folder / file)
     return sum(header[name].bytes for name in wanted)
 
 
-def is_equal(model: HubFiles, folder: Path, wanted: list[str], file: str = FIRST) -> bool:
-    """What is held is what the hub has, to the bit."""
-    held = model.held(file)
-    read = read_tensors({name: held[name] for name in wanted})
+def equals_hub(model: HubFiles, folder: Path, wanted: list[str], file: str = FIRST) -> bool:
+    """Whether the cached tensors equal the hub's, bit for bit."""
+    cached = model.cached_tensors(file)
+    tensors = read_tensors({name: cached[name] for name in wanted})
     with safe_open(folder / file, "pt") as opened:
-        return all(torch.equal(read[name], opened.get_tensor(name)) for name in wanted)
+        return all(torch.equal(tensors[name], opened.get_tensor(name)) for name in wanted)
 
 
-def nothing_comes(done: int, total: int) -> None:
-    pytest.fail(f"{total} bytes were to come")
+def fail_on_download(done: int, total: int) -> None:
+    pytest.fail(f"{total} bytes would be downloaded")
 
 
-def kept(tmp_path: Path, pattern: str) -> list[Path]:
+def cached_files(tmp_path: Path, pattern: str) -> list[Path]:
     return sorted((tmp_path / "assets").rglob(pattern))
 
 
-def refusal(act: Callable[[], Any]) -> str:
+def error_message(call: Callable[[], Any]) -> str:
     with pytest.raises(CheckpointError) as caught:
-        act()
+        call()
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 700
     return message
 
 
-# What crosses.
+# Bytes downloaded.
 
 
-def test_tensors_cross_once_and_nothing_else_does(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), names(folder, "audio_tower.layers.1")  # 1, 10 and 11
-    model.bring({FIRST: wanted})
-    assert hub.sent[FIRST] == HEADER + size(folder, wanted)
-    assert hub.sent[SECOND] == 0
-    assert is_equal(model, folder, wanted)
-    assert model.held(FIRST).keys() == set(wanted)
+def test_exactly_the_requested_tensors_are_downloaded(hub: Hub, folder: Path) -> None:
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.1")  # 1, 10 and 11
+    model.download({FIRST: wanted})
+    assert hub.bytes_sent[FIRST] == HEADER_REQUEST_BYTES + byte_count(folder, wanted)
+    assert hub.bytes_sent[SECOND] == 0
+    assert equals_hub(model, folder, wanted)
+    assert model.cached_tensors(FIRST).keys() == set(wanted)
 
 
-def test_most_of_a_file_crosses_without_its_rest(hub: Hub, folder: Path) -> None:
-    """The bound of the project, headers included where a file has the size of real ones."""
-    wanted = [name for name in names(folder, "audio_tower.") if ".layers.11." not in name]
-    files().bring({FIRST: wanted})
-    assert hub.sent[FIRST] - HEADER <= 1.02 * size(folder, wanted)
-    first_bytes = qwen_audio.weights.remote_file._FIRST_BYTES
-    assert first_bytes < 0.001 * 1_270_000_000  # of the 7B's audio encoder in bfloat16
+def test_downloading_most_of_a_file_has_little_overhead(hub: Hub, folder: Path) -> None:
+    """At most 2 % beyond the tensors; with a real file's size that includes the header."""
+    wanted = [name for name in tensor_names(folder, "audio_tower.") if ".layers.11." not in name]
+    open_model().download({FIRST: wanted})
+    assert hub.bytes_sent[FIRST] - HEADER_REQUEST_BYTES <= 1.02 * byte_count(folder, wanted)
+    header_bytes = qwen_audio.weights.remote_file._HEADER_REQUEST_BYTES
+    assert header_bytes < 0.001 * 1_270_000_000  # the 7B model's audio encoder in bfloat16
 
 
-def test_neighbours_come_together(hub: Hub, folder: Path) -> None:
-    files().bring({FIRST: names(folder, "audio_tower.layers.3.")})
+def test_contiguous_tensors_are_one_request(hub: Hub, folder: Path) -> None:
+    open_model().download({FIRST: tensor_names(folder, "audio_tower.layers.3.")})
     assert len(hub.ranges) == 3  # config.json, header, layer
 
 
-def test_a_second_run_moves_nothing(hub: Hub, folder: Path) -> None:
-    wanted = {FIRST: names(folder, "audio_tower.layers.3.")}
-    files().bring(wanted)
-    hub.forget()
-    again = files()
-    assert again.missing(wanted) == 0
-    again.bring(wanted, nothing_comes)
+def test_a_second_run_downloads_nothing(hub: Hub, folder: Path) -> None:
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.3.")}
+    open_model().download(wanted)
+    hub.clear_log()
+    again = open_model()
+    assert again.missing_bytes(wanted) == 0
+    again.download(wanted, fail_on_download)
     assert hub.fetched() == []
-    assert is_equal(again, folder, wanted[FIRST])
+    assert equals_hub(again, folder, wanted[FIRST])
 
 
-def test_only_what_is_not_held_comes(hub: Hub, folder: Path) -> None:
-    model = files()
-    model.bring({FIRST: names(folder, "audio_tower.layers.3.")})
-    hub.forget()
-    more = names(folder, "audio_tower.layers.")
-    rest = [name for name in more if ".layers.3." not in name]
-    assert model.missing({FIRST: more}) == size(folder, rest)
-    model.bring({FIRST: more})
-    assert hub.sent[FIRST] == size(folder, rest)
-    assert is_equal(model, folder, more)
+def test_only_missing_tensors_are_downloaded(hub: Hub, folder: Path) -> None:
+    model = open_model()
+    model.download({FIRST: tensor_names(folder, "audio_tower.layers.3.")})
+    hub.clear_log()
+    all_layers = tensor_names(folder, "audio_tower.layers.")
+    rest = [name for name in all_layers if ".layers.3." not in name]
+    assert model.missing_bytes({FIRST: all_layers}) == byte_count(folder, rest)
+    model.download({FIRST: all_layers})
+    assert hub.bytes_sent[FIRST] == byte_count(folder, rest)
+    assert equals_hub(model, folder, all_layers)
 
 
-def test_what_will_cross_is_known_before(hub: Hub, folder: Path) -> None:
-    model = files()
-    wanted = {FIRST: names(folder, "audio_tower.layers.4."), SECOND: names(folder, "", SECOND)}
-    missing = model.missing(wanted)
-    assert sum(hub.sent[file] for file in wanted) == 2 * HEADER
-    hub.forget()
-    model.bring(wanted)
-    assert missing == sum(hub.sent[file] for file in wanted)
-    assert model.missing(wanted) == 0
+def test_missing_bytes_are_those_that_are_downloaded(hub: Hub, folder: Path) -> None:
+    model = open_model()
+    wanted = {
+        FIRST: tensor_names(folder, "audio_tower.layers.4."),
+        SECOND: tensor_names(folder, "", SECOND),
+    }
+    missing = model.missing_bytes(wanted)
+    assert sum(hub.bytes_sent[file] for file in wanted) == 2 * HEADER_REQUEST_BYTES
+    hub.clear_log()
+    model.download(wanted)
+    assert missing == sum(hub.bytes_sent[file] for file in wanted)
+    assert model.missing_bytes(wanted) == 0
 
 
 def test_a_long_header_takes_two_requests(hub: Hub, folder: Path) -> None:
     many = {f"audio_tower.layers.{k}.bias": torch.full((4,), float(k)) for k in range(2000)}
     save_file(many, folder / FIRST)
-    model = files()
+    model = open_model()
     assert model.header(FIRST) == read_header(folder / FIRST)
     assert len(hub.ranges) == 3
-    first = min(slot.start for slot in read_header(folder / FIRST).values())
-    assert hub.sent[FIRST] == first > HEADER
-    model.bring({FIRST: ["audio_tower.layers.7.bias"]})
-    assert is_equal(model, folder, ["audio_tower.layers.7.bias"])
+    first = min(info.start for info in read_header(folder / FIRST).values())
+    assert hub.bytes_sent[FIRST] == first > HEADER_REQUEST_BYTES
+    model.download({FIRST: ["audio_tower.layers.7.bias"]})
+    assert equals_hub(model, folder, ["audio_tower.layers.7.bias"])
 
 
-def test_headers_are_kept(hub: Hub, folder: Path) -> None:
-    files().header(FIRST)
-    hub.forget()
-    assert files().header(FIRST) == read_header(folder / FIRST)
+def test_headers_are_cached(hub: Hub, folder: Path) -> None:
+    open_model().header(FIRST)
+    hub.clear_log()
+    assert open_model().header(FIRST) == read_header(folder / FIRST)
     assert hub.fetched() == []
 
 
 def test_a_missing_file_may_be_optional(hub: Hub) -> None:
-    assert files().header("model.safetensors", optional=True) is None
-    assert "Entry Not Found" in refusal(lambda: files().header("model.safetensors"))
+    assert open_model().header("model.safetensors", optional=True) is None
+    assert "Entry Not Found" in error_message(lambda: open_model().header("model.safetensors"))
 
 
-def test_pieces_are_files_that_others_read(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    files().bring({FIRST: names(folder, "audio_tower.layers.2.")})
-    (piece,) = kept(tmp_path, "*.safetensors/*.safetensors")
-    with safe_open(piece, "pt") as opened, safe_open(folder / FIRST, "pt") as whole:
-        assert set(opened.keys()) == set(names(folder, "audio_tower.layers.2."))
+def test_cached_ranges_are_safetensors_files(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    open_model().download({FIRST: tensor_names(folder, "audio_tower.layers.2.")})
+    (path,) = cached_files(tmp_path, "*.safetensors/*.safetensors")
+    with safe_open(path, "pt") as opened, safe_open(folder / FIRST, "pt") as whole:
+        assert set(opened.keys()) == set(tensor_names(folder, "audio_tower.layers.2."))
         for name in opened.keys():  # noqa: SIM118 (not a dict)
             assert torch.equal(opened.get_tensor(name), whole.get_tensor(name))
-    assert int.from_bytes(piece.read_bytes()[:8], "little") % 8 == 0
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
 
 
 def test_an_unknown_tensor(hub: Hub) -> None:
-    message = refusal(lambda: files().bring({FIRST: ["audio_tower.conv9.weight"]}))
+    message = error_message(lambda: open_model().download({FIRST: ["audio_tower.conv9.weight"]}))
     assert f"{FIRST} has no tensor audio_tower.conv9.weight" in message
 
 
 # Whole files.
 
 
-def test_a_file_that_is_wanted_whole_comes_whole(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), {FIRST: names(folder, "")}
-    assert model.missing(wanted) == (folder / FIRST).stat().st_size
-    model.bring(wanted)
+def test_a_file_needed_completely_is_downloaded_whole(hub: Hub, folder: Path) -> None:
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "")}
+    assert model.missing_bytes(wanted) == (folder / FIRST).stat().st_size
+    model.download(wanted)
     assert (model.folder / FIRST).read_bytes() == (folder / FIRST).read_bytes()
-    assert hub.sent[FIRST] == HEADER + (folder / FIRST).stat().st_size
-    assert is_equal(model, folder, wanted[FIRST])
-    hub.forget()
+    assert hub.bytes_sent[FIRST] == HEADER_REQUEST_BYTES + (folder / FIRST).stat().st_size
+    assert equals_hub(model, folder, wanted[FIRST])
+    hub.clear_log()
     assert model.header(FIRST) == read_header(folder / FIRST)
-    assert files().missing(wanted) == 0
+    assert open_model().missing_bytes(wanted) == 0
     assert hub.fetched() == []
 
 
-def test_a_file_that_is_partly_held_does_not(hub: Hub, folder: Path) -> None:
-    model = files()
-    model.bring({FIRST: names(folder, "audio_tower.layers.0.")})
-    model.bring({FIRST: names(folder, "")})
+def test_a_partly_cached_file_is_completed_by_ranges(hub: Hub, folder: Path) -> None:
+    model = open_model()
+    model.download({FIRST: tensor_names(folder, "audio_tower.layers.0.")})
+    model.download({FIRST: tensor_names(folder, "")})
     assert not (model.folder / FIRST).exists()
-    assert hub.sent[FIRST] == HEADER + size(folder, names(folder, ""))
+    size = byte_count(folder, tensor_names(folder, ""))
+    assert hub.bytes_sent[FIRST] == HEADER_REQUEST_BYTES + size
 
 
 @pytest.mark.parametrize(
-    "tampered",
+    "headers",
     [
         {"Content-Range": ""},
         {"Content-Range": "bytes 5-9/10"},
@@ -249,435 +256,449 @@ def test_a_file_that_is_partly_held_does_not(hub: Hub, folder: Path) -> None:
         {"Content-Encoding": "gzip"},
     ],
 )
-def test_answers_that_are_not_the_range_asked_for(
-    tampered: dict[str, str], hub: Hub, folder: Path
+def test_responses_without_the_requested_range(
+    headers: dict[str, str], hub: Hub, folder: Path
 ) -> None:
-    hub.tampered = tampered
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
-    model.bring({FIRST: wanted})
-    assert is_equal(model, folder, wanted)
+    hub.header_overrides = headers
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
+    model.download({FIRST: wanted})
+    assert equals_hub(model, folder, wanted)
     assert (model.folder / FIRST).is_file()
 
 
 def test_a_server_without_ranges(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 20)  # it reports as often
-    hub.sends_ranges, hub.pause = False, 0.01
-    model, wanted = files(), {SECOND: names(folder, "language_model.model.layers.0.", SECOND)}
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 20)  # it reports once a chunk
+    hub.sends_ranges, hub.pause_seconds = False, 0.01
+    model = open_model()
+    wanted = {SECOND: tensor_names(folder, "language_model.model.layers.0.", SECOND)}
     assert model.header(SECOND) is None
     whole = (folder / SECOND).stat().st_size
-    assert hub.sent[SECOND] < whole / 2  # hung up on
-    assert model.missing(wanted) == whole
-    hub.pause = 0.0
-    told: list[tuple[int, int]] = []
-    model.bring(wanted, lambda done, total: told.append((done, total)))
-    assert told[-1] == (whole, whole)
-    assert len(told) > 5
-    assert is_equal(model, folder, wanted[SECOND], SECOND)
+    assert hub.bytes_sent[SECOND] < whole / 2  # the connection was closed
+    assert model.missing_bytes(wanted) == whole
+    hub.pause_seconds = 0.0
+    reports: list[tuple[int, int]] = []
+    model.download(wanted, lambda done, total: reports.append((done, total)))
+    assert reports[-1] == (whole, whole)
+    assert len(reports) > 5
+    assert equals_hub(model, folder, wanted[SECOND], SECOND)
     assert model.header(SECOND) == read_header(folder / SECOND)
-    assert model.held(SECOND).keys() == read_header(folder / SECOND).keys()
+    assert model.cached_tensors(SECOND).keys() == read_header(folder / SECOND).keys()
 
 
 def test_a_server_that_stops_sending_ranges(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.")}
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "audio_tower.layers.")}
     model.header(FIRST)
-    hub.pause = 0.002
-    told: list[tuple[int, int]] = []
+    hub.pause_seconds = 0.002
+    reports: list[tuple[int, int]] = []
 
     def report(done: int, total: int) -> None:
         hub.sends_ranges = False
-        told.append((done, total))
+        reports.append((done, total))
 
-    model.bring(wanted, report)
-    assert is_equal(model, folder, wanted[FIRST])
+    model.download(wanted, report)
+    assert equals_hub(model, folder, wanted[FIRST])
     whole = (folder / FIRST).stat().st_size
     assert (model.folder / FIRST).stat().st_size == whole
-    assert told == sorted(told)
-    assert told[-1][0] == told[-1][1] > whole
+    assert reports == sorted(reports)
+    assert reports[-1][0] == reports[-1][1] > whole
 
 
 # Progress.
 
 
 def test_progress(hub: Hub, folder: Path) -> None:
-    model = files()
-    wanted = {FIRST: names(folder, "audio_tower.layers."), SECOND: names(folder, "", SECOND)}
-    total, told = model.missing(wanted), [(0, 0)]
-    calling: list[int] = []
+    model = open_model()
+    wanted = {
+        FIRST: tensor_names(folder, "audio_tower.layers."),
+        SECOND: tensor_names(folder, "", SECOND),
+    }
+    total, reports = model.missing_bytes(wanted), [(0, 0)]
+    caller_ids: list[int] = []
 
-    def report(done: int, all_of_it: int) -> None:
-        calling.append(threading.get_ident())
-        time.sleep(0.0005)  # so that two at once would meet
-        assert calling[-1] == threading.get_ident()
-        assert all_of_it == total
-        told.append((done, all_of_it))
+    def report(done: int, reported_total: int) -> None:
+        caller_ids.append(threading.get_ident())
+        time.sleep(0.0005)  # so that concurrent calls would overlap
+        assert caller_ids[-1] == threading.get_ident()
+        assert reported_total == total
+        reports.append((done, reported_total))
 
-    model.bring(wanted, report)
-    steps = [done for done, _ in told]
+    model.download(wanted, report)
+    steps = [done for done, _ in reports]
     assert steps == sorted(set(steps))
     assert steps[-1] == total
     assert len(steps) > 20
-    assert len(set(calling)) > 1  # several came at the same time
+    assert len(set(caller_ids)) > 1  # downloads were concurrent
 
 
-def test_whole_files_show_no_bar_of_their_own(
+def test_whole_files_show_no_progress_bar(
     hub: Hub, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TQDM_POSITION", "-1")  # for the client to show them, terminal or not
-    model = files()
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # the client then shows bars even without a terminal
+    model = open_model()
     capfd.readouterr()
-    model.bring({FIRST: names(folder, "")}, lambda done, total: None)
+    model.download({FIRST: tensor_names(folder, "")}, lambda done, total: None)
     assert capfd.readouterr().err == ""
 
 
-# What breaks off.
+# Interrupted downloads.
 
 
-def test_a_body_that_breaks_off_is_gone_on_with(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
+def test_a_truncated_body_is_resumed(hub: Hub, folder: Path) -> None:
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
     model.header(FIRST)
-    hub.forget()
-    hub.breaks[FIRST] = 200_000
-    model.bring({FIRST: wanted})
-    assert hub.sent[FIRST] == size(folder, wanted)
+    hub.clear_log()
+    hub.truncate_once[FIRST] = 200_000
+    model.download({FIRST: wanted})
+    assert hub.bytes_sent[FIRST] == byte_count(folder, wanted)
     assert len(hub.ranges) == 2
-    assert is_equal(model, folder, wanted)
+    assert equals_hub(model, folder, wanted)
 
 
-def test_a_hub_that_has_hiccups(hub: Hub, folder: Path) -> None:
-    hub.hiccups[FIRST] = 2
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
-    model.bring({FIRST: wanted})
-    assert is_equal(model, folder, wanted)
+def test_transient_failures_are_retried(hub: Hub, folder: Path) -> None:
+    hub.transient_failures[FIRST] = 2
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
+    model.download({FIRST: wanted})
+    assert equals_hub(model, folder, wanted)
 
 
-def test_a_body_that_keeps_breaking_off(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
+def test_a_body_that_is_truncated_every_time(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
     model.header(FIRST)
     hub.truncate[FIRST] = 100_000
-    message = refusal(lambda: model.bring({FIRST: wanted}))
-    assert f"of {FIRST} broke off at 300000 of {size(folder, wanted)} bytes" in message
-    assert message.endswith("try again, what came is kept")
-    assert model.held(FIRST) == {}
-    assert kept(tmp_path, "[0-9]*.safetensors") == []
+    message = error_message(lambda: model.download({FIRST: wanted}))
+    size = byte_count(folder, wanted)
+    assert f"of {FIRST} stopped downloading at 300000 of {size} bytes" in message
+    assert message.endswith("try again, the download resumes there")
+    assert model.cached_tensors(FIRST) == {}
+    assert cached_files(tmp_path, "[0-9]*.safetensors") == []
 
     hub.truncate.clear()
-    hub.forget()
-    rest = size(folder, wanted) - 300_000
-    again = files()
-    assert again.missing({FIRST: wanted}) == rest
-    told: list[tuple[int, int]] = []
-    again.bring({FIRST: wanted}, lambda done, total: told.append((done, total)))
-    assert told[-1] == (rest, rest)
-    assert hub.sent[FIRST] == rest
-    assert is_equal(again, folder, wanted)
-    assert kept(tmp_path, "*.incomplete") == []
+    hub.clear_log()
+    rest = size - 300_000
+    again = open_model()
+    assert again.missing_bytes({FIRST: wanted}) == rest
+    reports: list[tuple[int, int]] = []
+    again.download({FIRST: wanted}, lambda done, total: reports.append((done, total)))
+    assert reports[-1] == (rest, rest)
+    assert hub.bytes_sent[FIRST] == rest
+    assert equals_hub(again, folder, wanted)
+    assert cached_files(tmp_path, "*.incomplete") == []
 
 
-def test_answers_that_are_too_long(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
+def test_responses_that_are_too_long(hub: Hub, folder: Path) -> None:
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
     model.header(FIRST)
-    hub.surplus = 100
-    model.bring({FIRST: wanted})
-    assert is_equal(model, folder, wanted)
+    hub.extra_bytes = 100
+    model.download({FIRST: wanted})
+    assert equals_hub(model, folder, wanted)
 
 
-def test_answers_that_are_too_short(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
+def test_responses_that_are_too_short(hub: Hub, folder: Path) -> None:
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
     model.header(FIRST)
-    hub.surplus = -100
-    message = refusal(lambda: model.bring({FIRST: wanted}))
-    length = size(folder, wanted)
-    assert f"broke off at {length - 100} of {length} bytes (the answer is shorter than" in message
+    hub.extra_bytes = -100
+    message = error_message(lambda: model.download({FIRST: wanted}))
+    size = byte_count(folder, wanted)
+    assert f"downloading at {size - 100} of {size} bytes (the response is shorter" in message
 
 
-def test_breaks_between_which_much_comes_are_no_failures(
+def test_attempts_with_progress_do_not_count_as_failures(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qwen_audio.weights.download, "_PROGRESS", 50_000)
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
+    monkeypatch.setattr(qwen_audio.weights.download, "_PROGRESS_BYTES", 50_000)
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
     model.header(FIRST)
     hub.truncate[FIRST] = 60_000
-    model.bring({FIRST: wanted})
+    model.download({FIRST: wanted})
     assert len(hub.ranges) > 8
-    assert is_equal(model, folder, wanted)
+    assert equals_hub(model, folder, wanted)
 
 
-@pytest.mark.parametrize("beginning", [b"", b"\x10", b"no header of ours" * 200, None])
-def test_beginnings_of_pieces(
-    beginning: bytes | None, hub: Hub, folder: Path, tmp_path: Path
+@pytest.mark.parametrize("content", [b"", b"\x10", b"another header" * 200, None])
+def test_invalid_incomplete_files(
+    content: bytes | None, hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
-    """Of the piece itself, cut in its header; of something else; and one that is too long."""
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
-    model.bring({FIRST: wanted})
-    (piece,) = kept(tmp_path, "*.safetensors/*.safetensors")
-    whole = piece.read_bytes()
-    start = whole[: len(beginning)] if beginning == b"\x10" else beginning
-    piece.with_suffix(".incomplete").write_bytes(whole + b"more" if start is None else start)
-    piece.unlink()
-    assert model.missing({FIRST: wanted}) == size(folder, wanted)
-    model.bring({FIRST: wanted})
-    assert piece.read_bytes() == whole
+    """Truncated in its header, with another header, and too long (None)."""
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
+    model.download({FIRST: wanted})
+    (path,) = cached_files(tmp_path, "*.safetensors/*.safetensors")
+    whole = path.read_bytes()
+    if content == b"\x10":
+        content = whole[:1]
+    path.with_suffix(".incomplete").write_bytes(whole + b"more" if content is None else content)
+    path.unlink()
+    assert model.missing_bytes({FIRST: wanted}) == byte_count(folder, wanted)
+    model.download({FIRST: wanted})
+    assert path.read_bytes() == whole
 
 
-def test_a_damaged_piece_is_fetched_again(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
-    model.bring({FIRST: wanted})
-    (piece,) = kept(tmp_path, "*.safetensors/*.safetensors")
-    os.truncate(piece, 5000)
-    again = files()
-    assert again.held(FIRST) == {}
-    again.bring({FIRST: wanted})
-    assert is_equal(again, folder, wanted)
+def test_a_damaged_cached_range_is_downloaded_again(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
+    model.download({FIRST: wanted})
+    (path,) = cached_files(tmp_path, "*.safetensors/*.safetensors")
+    os.truncate(path, 5000)
+    again = open_model()
+    assert again.cached_tensors(FIRST) == {}
+    again.download({FIRST: wanted})
+    assert equals_hub(again, folder, wanted)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"etag": "x", "size": 9, "header": "{}"}'])
-def test_a_damaged_header_is_fetched_again(
+def test_a_damaged_cached_header_is_downloaded_again(
     text: str, hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
-    files().header(FIRST)
-    (file,) = kept(tmp_path, "header.json")
+    open_model().header(FIRST)
+    (file,) = cached_files(tmp_path, "header.json")
     file.write_text(text)
-    assert files().header(FIRST) == read_header(folder / FIRST)
+    assert open_model().header(FIRST) == read_header(folder / FIRST)
 
 
-def test_an_interruption_leaves_nothing_that_is_taken_for_whole(
+def test_an_interrupted_download_leaves_no_incomplete_range_as_complete(
     hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.")}
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "audio_tower.layers.")}
     model.header(FIRST)
-    hub.pause = 0.005
+    hub.pause_seconds = 0.005
 
-    def interrupted(done: int, total: int) -> None:
+    def interrupt(done: int, total: int) -> None:
         if done > 400_000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        model.bring(wanted, interrupted)
-    for piece in kept(tmp_path, "*.safetensors/*.safetensors"):
-        read_header(piece)
-    assert kept(tmp_path, "*.incomplete") != []
-    hub.pause = 0.0
-    model.bring(wanted)
-    assert is_equal(model, folder, wanted[FIRST])
-    assert kept(tmp_path, "*.incomplete") == []
+        model.download(wanted, interrupt)
+    for path in cached_files(tmp_path, "*.safetensors/*.safetensors"):
+        read_header(path)
+    assert cached_files(tmp_path, "*.incomplete") != []
+    hub.pause_seconds = 0.0
+    model.download(wanted)
+    assert equals_hub(model, folder, wanted[FIRST])
+    assert cached_files(tmp_path, "*.incomplete") == []
 
 
-def test_an_interruption_ends_further_tries(
+def test_an_interruption_ends_retries(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, wanted = files(), {FIRST: ["audio_tower.conv1.weight"], SECOND: [TABLE]}
-    model.missing(wanted)
-    hub.forget()
-    hub.status[FIRST] = (503, "")
-    monkeypatch.setattr(qwen_audio.weights.download, "_WAIT_SECONDS", 0.5)
+    model, wanted = open_model(), {FIRST: ["audio_tower.conv1.weight"], SECOND: [EMBEDDINGS]}
+    model.missing_bytes(wanted)
+    hub.clear_log()
+    hub.error_status[FIRST] = (503, "")
+    monkeypatch.setattr(qwen_audio.weights.download, "_RETRY_SECONDS", 0.5)
 
-    def interrupted(done: int, total: int) -> None:
+    def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        model.bring(wanted, interrupted)
+        model.download(wanted, interrupt)
     assert hub.fetched().count(FIRST) <= 1
 
 
 def test_an_interruption_does_not_wait_for_another_process(
     hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
-    model = files()
-    wanted = {FIRST: [*names(folder, "audio_tower.layers.3."), "audio_tower.conv1.weight"]}
-    (locked, _) = cut(
-        {name: slot for name, slot in read_header(folder / FIRST).items() if name in wanted[FIRST]}
+    model = open_model()
+    wanted = {FIRST: [*tensor_names(folder, "audio_tower.layers.3."), "audio_tower.conv1.weight"]}
+    header = read_header(folder / FIRST)
+    (locked, _) = split_into_ranges(
+        {name: header[name] for name in header if name in wanted[FIRST]}
     )
     model.header(FIRST)
-    (place,) = kept(tmp_path, "header.json")
+    (header_file,) = cached_files(tmp_path, "header.json")
 
-    def interrupted(done: int, total: int) -> None:
+    def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    with WeakFileLock(place.parent / f"{locked.stem}.lock"), pytest.raises(KeyboardInterrupt):
-        model.bring(wanted, interrupted)
+    with (
+        WeakFileLock(header_file.parent / f"{locked.file_stem}.lock"),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        model.download(wanted, interrupt)
 
 
-# Several at once.
+# Concurrent downloads.
 
 fork = multiprocessing.get_context("fork")
 
 
-def bring_in_a_process(wanted: dict[str, list[str]]) -> None:
-    files().bring(wanted)
+def download_in_a_process(wanted: dict[str, list[str]]) -> None:
+    open_model().download(wanted)
 
 
-def test_two_processes_at_once_move_each_byte_once(hub: Hub, folder: Path) -> None:
-    wanted = {FIRST: names(folder, "audio_tower.layers.")}
-    hub.pause = 0.005
-    both = [fork.Process(target=bring_in_a_process, args=(wanted,)) for _ in range(2)]
-    for process in both:
+def test_two_concurrent_processes_download_each_byte_once(hub: Hub, folder: Path) -> None:
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.")}
+    hub.pause_seconds = 0.005
+    processes = [fork.Process(target=download_in_a_process, args=(wanted,)) for _ in range(2)]
+    for process in processes:
         process.start()
-    for process in both:
+    for process in processes:
         process.join(30)
-    assert [process.exitcode for process in both] == [0, 0]
-    assert hub.sent[FIRST] == HEADER + size(folder, wanted[FIRST])
-    hub.forget()
-    model = files()
-    model.bring(wanted)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert hub.bytes_sent[FIRST] == HEADER_REQUEST_BYTES + byte_count(folder, wanted[FIRST])
+    hub.clear_log()
+    model = open_model()
+    model.download(wanted)
     assert hub.fetched() == []
-    assert is_equal(model, folder, wanted[FIRST])
+    assert equals_hub(model, folder, wanted[FIRST])
 
 
-def test_two_threads_at_once_move_each_byte_once(hub: Hub, folder: Path) -> None:
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.")}
-    told: list[list[tuple[int, int]]] = [[], []]
+def test_two_concurrent_threads_download_each_byte_once(hub: Hub, folder: Path) -> None:
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "audio_tower.layers.")}
+    reports: list[list[tuple[int, int]]] = [[], []]
 
-    def bring(mine: list[tuple[int, int]]) -> None:
-        model.bring(wanted, lambda done, total: mine.append((done, total)))
+    def download(own_reports: list[tuple[int, int]]) -> None:
+        model.download(wanted, lambda done, total: own_reports.append((done, total)))
 
-    hub.pause = 0.002
-    other = threading.Thread(target=bring, args=(told[0],))
+    hub.pause_seconds = 0.002
+    other = threading.Thread(target=download, args=(reports[0],))
     other.start()
-    bring(told[1])
+    download(reports[1])
     other.join()
-    assert hub.sent[FIRST] == HEADER + size(folder, wanted[FIRST])
-    assert all(mine[-1][0] == mine[-1][1] for mine in told)  # whoever brought it
-    assert is_equal(model, folder, wanted[FIRST])
+    assert hub.bytes_sent[FIRST] == HEADER_REQUEST_BYTES + byte_count(folder, wanted[FIRST])
+    assert all(done == total for (*_, (done, total)) in reports)  # whichever downloaded it
+    assert equals_hub(model, folder, wanted[FIRST])
 
 
-def test_locks_that_hold_nobody_back_cost_bytes_alone(
+def test_without_working_locks_only_extra_bytes_are_downloaded(
     hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on some network file systems."""
     monkeypatch.setattr("huggingface_hub.utils.WeakFileLock", lambda *_, **__: nullcontext())
-    wanted = {FIRST: names(folder, "audio_tower.layers.")}
-    hub.pause = 0.002
-    models = [files() for _ in range(3)]
-    others = [threading.Thread(target=model.bring, args=(wanted,)) for model in models[1:]]
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.")}
+    hub.pause_seconds = 0.002
+    models = [open_model() for _ in range(3)]
+    others = [threading.Thread(target=model.download, args=(wanted,)) for model in models[1:]]
     for other in others:
         other.start()
-    models[0].bring(wanted)
+    models[0].download(wanted)
     for other in others:
         other.join()
-    assert hub.sent[FIRST] > HEADER + size(folder, wanted[FIRST])  # they did meet
-    assert is_equal(models[0], folder, wanted[FIRST])
-    assert kept(tmp_path, "*.incomplete") == []
+    size = byte_count(folder, wanted[FIRST])
+    assert hub.bytes_sent[FIRST] > HEADER_REQUEST_BYTES + size  # they did overlap
+    assert equals_hub(models[0], folder, wanted[FIRST])
+    assert cached_files(tmp_path, "*.incomplete") == []
 
 
-def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(
+def test_a_killed_process_leaves_no_incomplete_range_as_complete(
     hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
-    wanted = {FIRST: names(folder, "audio_tower.layers.")}
-    hub.pause = 0.02
-    process = fork.Process(target=bring_in_a_process, args=(wanted,))
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.")}
+    hub.pause_seconds = 0.02
+    process = fork.Process(target=download_in_a_process, args=(wanted,))
     process.start()
-    while hub.sent[FIRST] < HEADER + 600_000:
+    while hub.bytes_sent[FIRST] < HEADER_REQUEST_BYTES + 600_000:
         time.sleep(0.005)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    hub.pause = 0.0
+    hub.pause_seconds = 0.0
     time.sleep(0.1)  # the server notices
-    assert kept(tmp_path, "*.incomplete") != []
-    model = files()
-    held = model.held(FIRST)
-    assert is_equal(model, folder, list(held))
-    hub.forget()
-    model.bring(wanted)
-    assert is_equal(model, folder, wanted[FIRST])
-    assert hub.sent[FIRST] < size(folder, wanted[FIRST]) - 200_000  # the rest alone
+    assert cached_files(tmp_path, "*.incomplete") != []
+    model = open_model()
+    assert equals_hub(model, folder, list(model.cached_tensors(FIRST)))
+    hub.clear_log()
+    model.download(wanted)
+    assert equals_hub(model, folder, wanted[FIRST])
+    assert hub.bytes_sent[FIRST] < byte_count(folder, wanted[FIRST]) - 200_000  # only the rest
 
 
 # Offline.
 
 
-def test_what_is_held_serves_offline(
+def test_cached_tensors_are_read_offline(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = {FIRST: names(folder, "audio_tower.layers.3.")}
-    files().bring(wanted)
-    hub.forget()
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.3.")}
+    open_model().download(wanted)
+    hub.clear_log()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    model = files()
+    model = open_model()
     assert model.header(FIRST) == read_header(folder / FIRST)
-    model.bring(wanted)
-    assert is_equal(model, folder, wanted[FIRST])
-    message = refusal(lambda: model.bring({FIRST: names(folder, "audio_tower.layers.4.")}))
+    model.download(wanted)
+    assert equals_hub(model, folder, wanted[FIRST])
+    message = error_message(
+        lambda: model.download({FIRST: tensor_names(folder, "audio_tower.layers.4.")})
+    )
     assert f"audio_tower.layers.4.fc1.bias … of {FIRST} is not in the local cache" in message
     assert "HF_HUB_OFFLINE" in message
-    message = refusal(lambda: model.bring({SECOND: [TABLE]}))
+    message = error_message(lambda: model.download({SECOND: [EMBEDDINGS]}))
     assert message.startswith(f"{MODEL}: {SECOND} is not in the local cache and the hub can't")
-    assert "HF_HUB_OFFLINE" in refusal(lambda: model.missing({SECOND: [TABLE]}))
+    assert "HF_HUB_OFFLINE" in error_message(lambda: model.missing_bytes({SECOND: [EMBEDDINGS]}))
     assert hub.requests == []
 
 
-# Another file than was first seen.
+# Files that change on the hub.
 
 
 @pytest.mark.parametrize("storage", [None, ""])
 def test_another_etag(storage: str | None, hub: Hub, folder: Path) -> None:
-    hub.storage = storage
-    model = files()
-    model.bring({FIRST: names(folder, "audio_tower.layers.3.")})
-    hub.etags[FIRST] = "another"
-    for other in (model, files()):
-        message = refusal(lambda: other.bring({FIRST: names(folder, "audio_tower.layers.4.")}))
+    hub.storage_url = storage
+    model = open_model()
+    model.download({FIRST: tensor_names(folder, "audio_tower.layers.3.")})
+    hub.etag_overrides[FIRST] = "another"
+    for other in (model, open_model()):
+        message = error_message(
+            lambda: other.download({FIRST: tensor_names(folder, "audio_tower.layers.4.")})
+        )
         assert f"{MODEL}: {FIRST} is not the file first seen at this commit" in message
         assert "delete " in message
 
 
-def test_a_weak_etag_is_the_same(hub: Hub, folder: Path) -> None:
-    """As a proxy makes it."""
-    hub.etags[FIRST] = "one"
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
+def test_a_weak_etag_equals_the_strong_one(hub: Hub, folder: Path) -> None:
+    """Proxies may make ETags weak."""
+    hub.etag_overrides[FIRST] = "one"
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
     model.header(FIRST)
-    hub.tampered = {"ETag": 'W/"one"'}
-    model.bring({FIRST: wanted})
-    assert is_equal(model, folder, wanted)
+    hub.header_overrides = {"ETag": 'W/"one"'}
+    model.download({FIRST: wanted})
+    assert equals_hub(model, folder, wanted)
 
 
 @pytest.mark.parametrize("more", [4, -4_000_000])
 def test_another_size(more: int, hub: Hub, folder: Path) -> None:
-    hub.etags[FIRST] = "the same"
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.4.")}
+    hub.etag_overrides[FIRST] = "the same"
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "audio_tower.layers.4.")}
     model.header(FIRST)
     os.truncate(folder / FIRST, (folder / FIRST).stat().st_size + more)
-    message = refusal(lambda: model.bring(wanted))
+    message = error_message(lambda: model.download(wanted))
     assert "is not the file first seen at this commit" in message
 
 
-def test_another_file_in_the_middle_of_a_piece(hub: Hub, folder: Path) -> None:
-    model = files()
+def test_a_file_that_changes_during_a_download(hub: Hub, folder: Path) -> None:
+    model = open_model()
     model.header(FIRST)
-    hub.breaks[FIRST] = 100_000
-    hub.pause = 0.01
+    hub.truncate_once[FIRST] = 100_000
+    hub.pause_seconds = 0.01
 
-    def changed(done: int, total: int) -> None:
-        hub.etags[FIRST] = "another"
+    def change(done: int, total: int) -> None:
+        hub.etag_overrides[FIRST] = "another"
 
-    wanted = {FIRST: names(folder, "audio_tower.layers.4.")}
-    assert "first seen" in refusal(lambda: model.bring(wanted, changed))
-    assert model.held(FIRST) == {}
-
-
-# Where the hub sends clients on to.
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.4.")}
+    assert "first seen" in error_message(lambda: model.download(wanted, change))
+    assert model.cached_tensors(FIRST) == {}
 
 
-@pytest.mark.parametrize("where", ["beside", "elsewhere"])
-def test_storage_elsewhere_gets_no_token(
-    where: str, hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+# Redirects to storage.
+
+
+@pytest.mark.parametrize("redirect", ["relative", "other host"])
+def test_storage_on_another_host_gets_no_token(
+    redirect: str, hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By relative and absolute addresses; the token is for the hub alone."""
+    """The token is sent to the hub only."""
     token = "hf_" + "a" * 34
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
     monkeypatch.setenv("HF_TOKEN", token)
-    hub.storage = "" if where == "beside" else hub.url.replace("127.0.0.1", "localhost")
-    model, wanted = files(), names(folder, "audio_tower.layers.3.")
-    model.bring({FIRST: wanted})
-    assert is_equal(model, folder, wanted)
-    assert hub.sent[FIRST] == HEADER + size(folder, wanted)
-    hosts = {host.split(":")[0] for host, _, _ in hub.tokens}
-    assert hosts == ({"127.0.0.1", "localhost"} if where == "elsewhere" else {"127.0.0.1"})
-    for host, _, sent in hub.tokens:
+    hub.storage_url = "" if redirect == "relative" else hub.url.replace("127.0.0.1", "localhost")
+    model, wanted = open_model(), tensor_names(folder, "audio_tower.layers.3.")
+    model.download({FIRST: wanted})
+    assert equals_hub(model, folder, wanted)
+    assert hub.bytes_sent[FIRST] == HEADER_REQUEST_BYTES + byte_count(folder, wanted)
+    hosts = {host.split(":")[0] for host, _, _ in hub.authorizations}
+    assert hosts == ({"127.0.0.1", "localhost"} if redirect == "other host" else {"127.0.0.1"})
+    for host, _, sent in hub.authorizations:
         assert sent == ("" if host.startswith("localhost") else f"Bearer {token}")
 
 
-# Refused.
+# Errors of the hub.
 
 
 @pytest.mark.parametrize(
@@ -691,79 +712,79 @@ def test_storage_elsewhere_gets_no_token(
         (429, "", "429"),
     ],
 )
-def test_refusals(status: int, code: str, reason: str, hub: Hub, folder: Path) -> None:
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.3.")}
-    hub.status[FIRST] = (status, code)
-    message = refusal(lambda: model.bring(wanted))
+def test_http_errors(status: int, code: str, reason: str, hub: Hub, folder: Path) -> None:
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "audio_tower.layers.3.")}
+    hub.error_status[FIRST] = (status, code)
+    message = error_message(lambda: model.download(wanted))
     assert message.startswith(f"{MODEL}: {FIRST} can't be fetched from the hub (")
     assert reason in message
     assert "access token" in message
     assert hub.fetched().count(FIRST) == (3 if status in (429, 503) else 1)
 
-    hub.status.clear()
+    hub.error_status.clear()
     model.header(FIRST)
-    hub.status[FIRST] = (status, code)
-    message = refusal(lambda: model.bring(wanted))
+    hub.error_status[FIRST] = (status, code)
+    message = error_message(lambda: model.download(wanted))
     assert reason in message
     assert f"audio_tower.layers.3.fc1.bias … of {FIRST} can't be fetched" in message
 
 
-def test_a_hub_out_of_reach_is_soon_noticed(
+def test_an_unreachable_hub_is_reported_soon(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.3.")}
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "audio_tower.layers.3.")}
     template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    for act in (
-        lambda: model.bring(wanted),
+    for call in (
+        lambda: model.download(wanted),
         lambda: model.fetch_file("tokenizer.json"),
         lambda: HubFiles.resolve("owner/another", None),
     ):
-        began = time.monotonic()
-        assert "the hub can't be reached" in refusal(act)
-        assert time.monotonic() - began < 4
+        started = time.monotonic()
+        assert "the hub can't be reached" in error_message(call)
+        assert time.monotonic() - started < 4
 
 
-def test_a_hub_that_is_down_is_soon_noticed(hub: Hub) -> None:
-    hub.status["config.json"] = (503, "")
-    began = time.monotonic()
-    assert "503" in refusal(files)
-    assert time.monotonic() - began < 4
+def test_a_hub_that_is_down_is_reported_soon(hub: Hub) -> None:
+    hub.error_status["config.json"] = (503, "")
+    started = time.monotonic()
+    assert "503" in error_message(open_model)
+    assert time.monotonic() - started < 4
     assert hub.requests == [("HEAD", MODEL, "config.json")] * 3
 
 
-# No room.
+# Disk space.
 
 
-def test_too_little_room_is_noticed_before(
+def test_too_little_disk_space_is_reported_before_downloading(
     hub: Hub, folder: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_hub(hub, small_disk, monkeypatch)
-    wanted = {FIRST: names(folder, "audio_tower.layers.")}
-    message = refusal(lambda: files().bring(wanted))
-    assert f"{MODEL}: {size(folder, wanted[FIRST])} bytes are to come" in message
-    assert "make room" in message
-    assert hub.sent[FIRST] == HEADER
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.")}
+    message = error_message(lambda: open_model().download(wanted))
+    assert f"{MODEL}: {byte_count(folder, wanted[FIRST])} bytes have to be downloaded" in message
+    assert "free disk space" in message
+    assert hub.bytes_sent[FIRST] == HEADER_REQUEST_BYTES
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of two megabytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    """A file system of two megabytes."""
+    mount_point = tmp_path / "disk"
+    mount_point.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount_point)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only where a file system can be mounted")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+        pytest.skip("needs permission to mount a file system")
+    yield mount_point
+    subprocess.run(["umount", str(mount_point)], check=True)
 
 
-def test_a_disk_that_fills_up(
+def test_a_disk_that_fills_up_during_a_download(
     hub: Hub, folder: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_hub(hub, small_disk, monkeypatch)
-    model, wanted = files(), {FIRST: names(folder, "audio_tower.layers.0.")}
+    model, wanted = open_model(), {FIRST: tensor_names(folder, "audio_tower.layers.0.")}
     filler = small_disk / "filler"
 
     def fill(done: int, total: int) -> None:
@@ -771,175 +792,181 @@ def test_a_disk_that_fills_up(
             free = shutil.disk_usage(small_disk).free
             filler.write_bytes(bytes(max(0, free - 100_000)))
 
-    message = refusal(lambda: model.bring(wanted, fill))
-    assert "can't be kept on this machine ([Errno 28] No space left on device)" in message
-    assert model.held(FIRST) == {}
+    message = error_message(lambda: model.download(wanted, fill))
+    assert "can't be stored on this machine ([Errno 28] No space left on device)" in message
+    assert model.cached_tensors(FIRST) == {}
     filler.unlink()
-    model.bring(wanted)
-    assert is_equal(model, folder, wanted[FIRST])
+    model.download(wanted)
+    assert equals_hub(model, folder, wanted[FIRST])
 
 
-def bring_in_small_files(wanted: dict[str, list[str]], answer: Any) -> None:
+def download_with_file_size_limit(wanted: dict[str, list[str]], connection: Any) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-    answer.send(refusal(lambda: files().bring(wanted)))
+    connection.send(error_message(lambda: open_model().download(wanted)))
 
 
-def test_a_file_that_may_not_grow(hub: Hub, folder: Path, tmp_path: Path) -> None:
-    wanted = {FIRST: names(folder, "audio_tower.layers.0.")}
-    here, there = fork.Pipe(duplex=False)
-    process = fork.Process(target=bring_in_small_files, args=(wanted, there))
+def test_a_file_size_limit(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    wanted = {FIRST: tensor_names(folder, "audio_tower.layers.0.")}
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=download_with_file_size_limit, args=(wanted, sender))
     process.start()
-    assert here.poll(30)
-    assert "can't be kept on this machine ([Errno 27] File too large)" in here.recv()
+    assert receiver.poll(30)
+    assert "can't be stored on this machine ([Errno 27] File too large)" in receiver.recv()
     process.join()
-    assert kept(tmp_path, "*.safetensors/*.safetensors") == []
-    model = files()
-    model.bring(wanted)
-    assert is_equal(model, folder, wanted[FIRST])
-    starts = [int(asked.removeprefix("bytes=").split("-")[0]) for _, asked in hub.ranges[2:]]
-    assert 250_000 < starts[1] - starts[0] < 300_000  # gone on with
+    assert cached_files(tmp_path, "*.safetensors/*.safetensors") == []
+    model = open_model()
+    model.download(wanted)
+    assert equals_hub(model, folder, wanted[FIRST])
+    starts = [
+        int(requested.removeprefix("bytes=").split("-")[0]) for _, requested in hub.ranges[2:]
+    ]
+    assert 250_000 < starts[1] - starts[0] < 300_000  # resumed
 
 
-# Rows of a table.
+# Rows of a matrix.
 
 
-def row_values(folder: Path, rows: list[int]) -> list[torch.Tensor]:
+def expected_rows(folder: Path, rows: list[int]) -> list[torch.Tensor]:
     with safe_open(folder / SECOND, "pt") as opened:
-        table = opened.get_tensor(TABLE)
-    return [table[row] for row in rows]
+        matrix = opened.get_tensor(EMBEDDINGS)
+    return [matrix[row] for row in rows]
 
 
 def test_single_rows(hub: Hub, folder: Path) -> None:
-    model, rows = files(), [15999, 17, 3, 18, 17]
-    told: list[tuple[int, int]] = []
-    found = model.bring_rows(SECOND, TABLE, rows, lambda done, total: told.append((done, total)))
-    assert found.keys() == set(rows)
-    assert all(map(torch.equal, [found[row] for row in rows], row_values(folder, rows)))
-    moved = 3 * 16 * 512
-    assert hub.sent[SECOND] == HEADER + moved
-    assert told[-1] == (moved, moved)
-    assert model.held(SECOND) == {}
+    model, rows = open_model(), [15999, 17, 3, 18, 17]
+    reports: list[tuple[int, int]] = []
+    values = model.download_rows(
+        SECOND, EMBEDDINGS, rows, lambda done, total: reports.append((done, total))
+    )
+    assert values.keys() == set(rows)
+    assert all(map(torch.equal, [values[row] for row in rows], expected_rows(folder, rows)))
+    downloaded = 3 * 16 * 512
+    assert hub.bytes_sent[SECOND] == HEADER_REQUEST_BYTES + downloaded
+    assert reports[-1] == (downloaded, downloaded)
+    assert model.cached_tensors(SECOND) == {}
 
-    hub.forget()
-    again = files().bring_rows(SECOND, TABLE, [16, 2], nothing_comes)
-    assert all(map(torch.equal, again.values(), row_values(folder, [2, 16])))
+    hub.clear_log()
+    again = open_model().download_rows(SECOND, EMBEDDINGS, [16, 2], fail_on_download)
+    assert all(map(torch.equal, again.values(), expected_rows(folder, [2, 16])))
     assert hub.fetched() == []
 
 
 def test_rows_offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = files()
-    model.bring_rows(SECOND, TABLE, [17])
+    model = open_model()
+    model.download_rows(SECOND, EMBEDDINGS, [17])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert files().bring_rows(SECOND, TABLE, [17]).keys() == {17}
-    message = refusal(lambda: files().bring_rows(SECOND, TABLE, [99]))
-    assert f"{TABLE} of {SECOND} is not in the local cache" in message
+    assert open_model().download_rows(SECOND, EMBEDDINGS, [17]).keys() == {17}
+    message = error_message(lambda: open_model().download_rows(SECOND, EMBEDDINGS, [99]))
+    assert f"{EMBEDDINGS} of {SECOND} is not in the local cache" in message
 
 
-def test_rows_of_a_table_that_is_held(hub: Hub, folder: Path) -> None:
-    model = files()
-    model.bring({SECOND: [TABLE]})
-    hub.forget()
-    found = model.bring_rows(SECOND, TABLE, [5, 6000])
-    assert all(map(torch.equal, found.values(), row_values(folder, [5, 6000])))
+def test_rows_of_a_cached_matrix(hub: Hub, folder: Path) -> None:
+    model = open_model()
+    model.download({SECOND: [EMBEDDINGS]})
+    hub.clear_log()
+    values = model.download_rows(SECOND, EMBEDDINGS, [5, 6000])
+    assert all(map(torch.equal, values.values(), expected_rows(folder, [5, 6000])))
     assert hub.fetched() == []
 
 
-def test_rows_that_cost_as_much_as_the_table(hub: Hub, folder: Path) -> None:
-    """Each is a request, and each request a wait."""
-    model, rows = files(), list(range(0, 16000, 500))
-    found = model.bring_rows(SECOND, TABLE, rows)
-    assert all(map(torch.equal, found.values(), row_values(folder, rows)))
-    assert TABLE in model.held(SECOND)
+def test_many_rows_download_the_whole_matrix(hub: Hub, folder: Path) -> None:
+    """As every block would be a request of its own."""
+    model, rows = open_model(), list(range(0, 16000, 500))
+    values = model.download_rows(SECOND, EMBEDDINGS, rows)
+    assert all(map(torch.equal, values.values(), expected_rows(folder, rows)))
+    assert EMBEDDINGS in model.cached_tensors(SECOND)
     assert len(hub.ranges) == 3
 
 
-def test_many_rows_that_are_held(hub: Hub, folder: Path) -> None:
-    """They came a few at a time, and cost nothing now."""
-    model, rows = files(), list(range(0, 16000, 500))
+def test_many_cached_rows(hub: Hub, folder: Path) -> None:
+    """Downloaded a few at a time: nothing is missing now."""
+    model, rows = open_model(), list(range(0, 16000, 500))
     for first in range(0, len(rows), 4):
-        model.bring_rows(SECOND, TABLE, rows[first : first + 4])
-    hub.forget()
-    found = files().bring_rows(SECOND, TABLE, rows)
-    assert all(map(torch.equal, found.values(), row_values(folder, rows)))
+        model.download_rows(SECOND, EMBEDDINGS, rows[first : first + 4])
+    hub.clear_log()
+    values = open_model().download_rows(SECOND, EMBEDDINGS, rows)
+    assert all(map(torch.equal, values.values(), expected_rows(folder, rows)))
     assert SECOND not in hub.fetched()
 
 
 def test_rows_from_a_server_without_ranges(hub: Hub, folder: Path) -> None:
-    model = files()
+    model = open_model()
     model.header(SECOND)
     hub.sends_ranges = False
-    for mine in (model, files()):
-        found = mine.bring_rows(SECOND, TABLE, [5, 6000])
-        assert all(map(torch.equal, found.values(), row_values(folder, [5, 6000])))
+    for each in (model, open_model()):
+        values = each.download_rows(SECOND, EMBEDDINGS, [5, 6000])
+        assert all(map(torch.equal, values.values(), expected_rows(folder, [5, 6000])))
 
 
 @pytest.mark.parametrize("row", [-1, 16000])
-@pytest.mark.parametrize("held", [False, True])
-def test_rows_that_there_are_not(row: int, held: bool, hub: Hub) -> None:
-    model = files()
-    if held:
-        model.bring({SECOND: [TABLE]})
-    message = refusal(lambda: model.bring_rows(SECOND, TABLE, [0, row]))
-    assert f"{TABLE} has rows 0 … 15999" in message
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_rows_out_of_range(row: int, is_cached: bool, hub: Hub) -> None:
+    model = open_model()
+    if is_cached:
+        model.download({SECOND: [EMBEDDINGS]})
+    message = error_message(lambda: model.download_rows(SECOND, EMBEDDINGS, [0, row]))
+    assert f"{EMBEDDINGS} has rows 0 … 15999" in message
 
 
 def test_no_rows(hub: Hub) -> None:
-    assert files().bring_rows(SECOND, TABLE, []) == {}
+    assert open_model().download_rows(SECOND, EMBEDDINGS, []) == {}
 
 
-# How files are cut.
+# Splitting into ranges.
 
 
-def slots(*sizes: tuple[str, int]) -> dict[str, TensorInfo]:
-    """Tensors of these sizes, one after another."""
-    found, at = {}, 100
+def contiguous_tensors(*sizes: tuple[str, int]) -> dict[str, TensorInfo]:
+    """Tensors of these sizes, one after another, from offset 100 on."""
+    tensors, start = {}, 100
     for name, length in sizes:
-        found[name] = TensorInfo("U8", (length,), at, at + length)
-        at += length
-    return found
+        tensors[name] = TensorInfo("U8", (length,), start, start + length)
+        start += length
+    return tensors
 
 
-def stems(pieces: list[ByteRange]) -> list[str]:
-    return [piece.stem for piece in pieces]
+def file_stems(ranges: list[ByteRange]) -> list[str]:
+    return [each.file_stem for each in ranges]
 
 
-def test_modules_are_cut_apart() -> None:
-    """Whoever wants one of them means the same piece as who wants all."""
-    laid = slots(
+def test_each_module_has_its_own_range() -> None:
+    """One module alone has the same range as when all are needed."""
+    tensors = contiguous_tensors(
         ("a.layers.1.fc1.bias", 10),
         ("a.layers.1.fc2.bias", 10),
         ("a.layers.10.fc1.bias", 10),
         ("a.norm.bias", 10),
         ("a.norm.weight", 10),
     )
-    whole = cut(laid)
-    assert stems(whole) == ["100-120", "120-130", "130-150"]
-    one = {name: slot for name, slot in laid.items() if "layers.1." in name}
-    assert cut(one) == whole[:1]
-    gap = {name: slot for name, slot in laid.items() if name != "a.layers.1.fc2.bias"}
-    assert stems(cut(gap)) == ["100-110", "120-130", "130-150"]
+    ranges = split_into_ranges(tensors)
+    assert file_stems(ranges) == ["100-120", "120-130", "130-150"]
+    layer = {name: info for name, info in tensors.items() if "layers.1." in name}
+    assert split_into_ranges(layer) == ranges[:1]
+    with_gap = {name: info for name, info in tensors.items() if name != "a.layers.1.fc2.bias"}
+    assert file_stems(split_into_ranges(with_gap)) == ["100-110", "120-130", "130-150"]
 
 
-def test_large_modules_come_as_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qwen_audio.weights.byte_ranges, "_LARGEST_PIECE", 100)
-    laid = slots(("l.0.a", 60), ("l.0.b", 40), ("l.0.c", 1), ("l.0.d", 500), ("l.0.e", 5))
-    assert stems(cut(laid)) == ["100-200", "200-201", "201-701", "701-706"]
+def test_large_modules_are_split_into_several_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qwen_audio.weights.byte_ranges, "_MAX_RANGE_BYTES", 100)
+    tensors = contiguous_tensors(
+        ("l.0.a", 60), ("l.0.b", 40), ("l.0.c", 1), ("l.0.d", 500), ("l.0.e", 5)
+    )
+    assert file_stems(split_into_ranges(tensors)) == ["100-200", "200-201", "201-701", "701-706"]
 
 
 def test_empty_tensors() -> None:
-    laid = slots(("l.0.a", 0), ("l.0.b", 4), ("l.0.c", 0))
-    assert stems(cut(laid)) == ["100-104"]
-    assert stems(cut(slots(("l.0.a", 0)))) == ["100-100"]
+    tensors = contiguous_tensors(("l.0.a", 0), ("l.0.b", 4), ("l.0.c", 0))
+    assert file_stems(split_into_ranges(tensors)) == ["100-104"]
+    assert file_stems(split_into_ranges(contiguous_tensors(("l.0.a", 0)))) == ["100-100"]
 
 
 def test_blocks_of_rows() -> None:
-    table = TensorInfo("F32", (40, 2), 1000, 1320)
-    blocks = row_blocks("t", table, [3, 39, 4, 15])
-    assert stems(list(blocks.values())) == ["rows-1000-1128", "rows-1256-1320"]
+    matrix = TensorInfo("F32", (40, 2), 1000, 1320)
+    blocks = row_blocks("t", matrix, [3, 39, 4, 15])
+    assert file_stems(list(blocks.values())) == ["rows-1000-1128", "rows-1256-1320"]
     assert blocks.keys() == {0, 32}
-    assert blocks[32].slots["t"] == TensorInfo("F32", (8, 2), 1256, 1320)
+    assert blocks[32].tensors["t"] == TensorInfo("F32", (8, 2), 1256, 1320)
 
 
-def test_heads_are_what_the_format_says() -> None:
-    head = ByteRange(slots(("a", 3)), 100, 103).head
-    assert json.loads(head[8:]) == {"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}
+def test_headers_of_ranges_are_safetensors_headers() -> None:
+    header = ByteRange(contiguous_tensors(("a", 3)), 100, 103).header
+    assert json.loads(header[8:]) == {"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}

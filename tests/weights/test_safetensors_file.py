@@ -1,4 +1,4 @@
-"""One file of weights: its header is read as safetensors reads it, its tensors to the byte."""
+"""safetensors files: headers parsed as safetensors does, tensors read to the byte."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ TENSORS = {
     "b": torch.arange(5, dtype=torch.bfloat16),
     "half": torch.arange(4, dtype=torch.float16).reshape(2, 1, 2),
     "double": torch.tensor(2.5, dtype=torch.float64),
-    "none": torch.zeros(0, 3),
+    "empty": torch.zeros(0, 3),
 }
 
 
-def parts(file: Path) -> tuple[dict[str, Any], bytes]:
-    """A file's header as data, and what follows it."""
+def split_file(file: Path) -> tuple[dict[str, Any], bytes]:
+    """A file's parsed header, and the bytes after it."""
     data = file.read_bytes()
     end = header_size(data, "file")
     return json.loads(data[8:end]), data[end:]
 
 
-def joined(header: Any, body: bytes) -> bytes:
-    """A file of these."""
+def build_file(header: Any, body: bytes) -> bytes:
+    """The bytes of a file with this header."""
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + body
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("shards") / "model.safetensors"
+    path = tmp_path_factory.mktemp("safetensors") / "model.safetensors"
     save_file(TENSORS, path, metadata={"format": "pt"})
     return path
 
 
-def located(file: Path) -> dict[str, TensorLocation]:
-    return {name: TensorLocation(file, slot) for name, slot in read_header(file).items()}
+def locations_in(file: Path) -> dict[str, TensorLocation]:
+    return {name: TensorLocation(file, info) for name, info in read_header(file).items()}
 
 
-def test_tensors_are_those_that_safetensors_reads(file: Path) -> None:
-    ours, theirs = read_tensors(located(file)), load_file(file)
-    assert ours.keys() == theirs.keys() == TENSORS.keys()
-    for name, tensor in theirs.items():
-        assert ours[name].dtype == tensor.dtype
-        assert torch.equal(ours[name], tensor)
+def test_tensors_equal_those_that_safetensors_reads(file: Path) -> None:
+    tensors, expected = read_tensors(locations_in(file)), load_file(file)
+    assert tensors.keys() == expected.keys() == TENSORS.keys()
+    for name, tensor in expected.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
 
 
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
@@ -85,50 +85,50 @@ def test_any_tensors_under_any_names(
         for name, (shape, dtype) in layout.items()
     }
     save_file(tensors, path)
-    ours = read_tensors(located(path))
-    assert ours.keys() == tensors.keys()
+    read_back = read_tensors(locations_in(path))
+    assert read_back.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        assert ours[name].dtype == tensor.dtype
-        assert torch.equal(ours[name], tensor)
+        assert read_back[name].dtype == tensor.dtype
+        assert torch.equal(read_back[name], tensor)
 
 
-# What is no such file.
+# Invalid files.
 
 
-def first(header: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def with_changed_a(header: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**header, "a": {**header["a"], **changes}}
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "message"),
     [
-        (lambda h, b: (first(h, shape=[2, 4]), b), "gives a a wrong place"),
-        (lambda h, b: (first(h, dtype="F16"), b), "gives a a wrong place"),
-        (lambda h, b: (first(h, dtype="F31"), b), "unknown number format 'F31'"),
-        (lambda h, b: (first(h, dtype=["F32"]), b), "can't be read"),
-        (lambda h, b: (first(h, shape=[2.0, 3]), b), "whole numbers"),
-        (lambda h, b: (first(h, shape=[-2, -3]), b), "whole numbers"),
-        (lambda h, b: (first(h, shape=6), b), "can't be read"),
-        (lambda h, b: (first(h, data_offsets=[0]), b), "can't be read"),
-        (lambda h, b: (first(h, data_offsets=["0", "24"]), b), "whole numbers"),
-        (lambda h, b: (first(h, data_offsets=h["b"]["data_offsets"]), b), "a wrong place"),
-        (lambda h, b: ({**h, "c": h["a"]}, b), "a wrong place"),
-        (lambda h, b: ({n: e for n, e in h.items() if n != "a"}, b), "a wrong place"),
-        (lambda h, b: (h, b[:-1]), "its header tells of"),
-        (lambda h, b: (h, b + b"\0"), "its header tells of"),
-        (lambda h, b: (h, b""), "its header tells of"),
+        (lambda h, b: (with_changed_a(h, shape=[2, 4]), b), "gives a wrong offsets"),
+        (lambda h, b: (with_changed_a(h, dtype="F16"), b), "gives a wrong offsets"),
+        (lambda h, b: (with_changed_a(h, dtype="F31"), b), "unknown dtype 'F31'"),
+        (lambda h, b: (with_changed_a(h, dtype=["F32"]), b), "can't be read"),
+        (lambda h, b: (with_changed_a(h, shape=[2.0, 3]), b), "whole numbers"),
+        (lambda h, b: (with_changed_a(h, shape=[-2, -3]), b), "whole numbers"),
+        (lambda h, b: (with_changed_a(h, shape=6), b), "can't be read"),
+        (lambda h, b: (with_changed_a(h, data_offsets=[0]), b), "can't be read"),
+        (lambda h, b: (with_changed_a(h, data_offsets=["0", "24"]), b), "whole numbers"),
+        (lambda h, b: (with_changed_a(h, data_offsets=h["b"]["data_offsets"]), b), "wrong offsets"),
+        (lambda h, b: ({**h, "c": h["a"]}, b), "wrong offsets"),
+        (lambda h, b: ({n: e for n, e in h.items() if n != "a"}, b), "wrong offsets"),
+        (lambda h, b: (h, b[:-1]), "its header describes"),
+        (lambda h, b: (h, b + b"\0"), "its header describes"),
+        (lambda h, b: (h, b""), "its header describes"),
         (lambda h, b: ([h], b), "can't be read"),
         (lambda h, b: ("header", b), "can't be read"),
         (lambda h, b: ({**h, "a": None}, b), "can't be read"),
         (lambda h, b: ({**h, "a": {}}, b), "can't be read"),
     ],
 )
-def test_headers_that_are_wrong(change: Any, named: str, file: Path) -> None:
-    header, body = parts(file)
-    data = joined(*change(header, body))
+def test_invalid_headers(change: Any, message: str, file: Path) -> None:
+    header, body = split_file(file)
+    data = build_file(*change(header, body))
     with pytest.raises(CheckpointError, match="is not a complete safetensors file") as raised:
         parse_header(data, len(data), "model.safetensors")
-    assert named in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     with pytest.raises(SafetensorError):
         deserialize(data)
@@ -149,37 +149,35 @@ def test_headers_that_are_wrong(change: Any, named: str, file: Path) -> None:
         b"version https://git-lfs.github.com/spec/v1\n",
     ],
 )
-def test_files_of_something_else(data: bytes) -> None:
+def test_files_of_other_formats(data: bytes) -> None:
     with pytest.raises(CheckpointError, match="model is not a complete safetensors file"):
         parse_header(data, len(data), "model")
 
 
 @st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A file with a few bytes of its header changed, added or left out, or its end moved."""
+def damaged_files(draw: st.DrawFn) -> bytes:
+    """A file with a few bytes of its header changed, inserted or deleted, or truncated."""
     data = bytearray(DATA)
     end = header_size(DATA, "file")
     for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, min(end, len(data)) - 1))
-        kind = draw(st.sampled_from(["change", "digit", "add", "leave", "cut"]))
+        offset = draw(st.integers(0, min(end, len(data)) - 1))
+        kind = draw(st.sampled_from(["change", "change digit", "insert", "delete", "truncate"]))
         if kind == "change":
-            data[at] = draw(st.integers(0, 255))
-        elif kind == "digit":
-            digits = [
-                place for place in range(min(end, len(data))) if chr(data[place]) in "0123456789"
-            ]
+            data[offset] = draw(st.integers(0, 255))
+        elif kind == "change digit":
+            digits = [k for k in range(min(end, len(data))) if chr(data[k]) in "0123456789"]
             data[draw(st.sampled_from(digits or [0]))] = ord(draw(st.sampled_from("0123456789-")))
-        elif kind == "add":
-            data.insert(at, draw(st.integers(32, 126)))
-        elif kind == "leave":
-            del data[at]
+        elif kind == "insert":
+            data.insert(offset, draw(st.integers(32, 126)))
+        elif kind == "delete":
+            del data[offset]
         else:
             del data[draw(st.integers(min(9, len(data)), len(data))) :]
             end = min(end, len(data))
     return bytes(data)
 
 
-DATA = joined(
+DATA = build_file(
     {
         "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
         "b": {"dtype": "BF16", "shape": [5], "data_offsets": [24, 34]},
@@ -190,41 +188,43 @@ DATA = joined(
 
 
 @settings(max_examples=400)
-@given(damaged())
-def test_a_damaged_header_is_refused_or_read_as_safetensors_reads_it(data: bytes) -> None:
-    """Never another error; and never tensors in places where safetensors would not look."""
+@given(damaged_files())
+def test_a_damaged_header_is_an_error_or_parsed_as_safetensors_does(data: bytes) -> None:
+    """No other error, and no tensor at offsets where safetensors would not read it."""
     try:
-        slots = parse_header(data, len(data), "model")
+        tensors = parse_header(data, len(data), "model")
     except CheckpointError as error:
         assert str(error).startswith("model is not a complete safetensors file")  # noqa: PT017
         return
     first = header_size(data, "model")
-    theirs = dict(deserialize(data))
-    assert slots.keys() == theirs.keys()
-    for name, slot in slots.items():
-        assert (slot.dtype, list(slot.shape)) == (theirs[name]["dtype"], theirs[name]["shape"])
-        assert slot.start >= first
-        assert data[slot.start : slot.stop] == bytes(theirs[name]["data"])
+    expected = dict(deserialize(data))
+    assert tensors.keys() == expected.keys()
+    for name, info in tensors.items():
+        assert (info.dtype, list(info.shape)) == (expected[name]["dtype"], expected[name]["shape"])
+        assert info.start >= first
+        assert data[info.start : info.stop] == bytes(expected[name]["data"])
 
 
-def test_a_header_may_be_all_that_is_there_of_the_file() -> None:
-    """As when only the start of a hub's file has been fetched."""
+def test_a_header_can_be_parsed_without_the_rest_of_the_file() -> None:
+    """As when only the start of a remote file has been downloaded."""
     end = header_size(DATA, "model")
     assert parse_header(DATA[:end], len(DATA), "model") == parse_header(DATA, len(DATA), "model")
     with pytest.raises(CheckpointError, match="ends inside its header"):
         parse_header(DATA[: end - 1], len(DATA), "model")
 
 
-# What is read.
+# Bytes read.
 
 
 def bytes_read() -> int:
-    """By this process so far, as the kernel counts them."""
+    """By this process so far, as needs_byte_counter by the kernel."""
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(fields["rchar"])
 
 
-counted = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux counts")
+needs_byte_counter = pytest.mark.skipif(
+    not Path("/proc/self/io").exists(), reason="needs Linux' /proc/self/io"
+)
 
 
 @pytest.fixture(scope="module")
@@ -236,68 +236,66 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@counted
+@needs_byte_counter
 @pytest.mark.parametrize("names", [["t3"], ["t9", "t0"], [f"t{k}" for k in range(10)]])
-def test_a_tensor_is_read_to_the_byte(names: list[str], large: Path) -> None:
-    places = {name: place for name, place in located(large).items() if name in names}
+def test_only_the_bytes_of_the_tensors_are_read(names: list[str], large: Path) -> None:
+    locations = {name: at for name, at in locations_in(large).items() if name in names}
     before = bytes_read()
-    own = bytes_read() - before  # what looking costs
+    overhead = bytes_read() - before  # of reading the counter
     before = bytes_read()
-    tensors = read_tensors(places)
-    assert bytes_read() - before - own == 400_000 * len(names)
+    tensors = read_tensors(locations)
+    assert bytes_read() - before - overhead == 400_000 * len(names)
     for name, tensor in load_file(large).items():
         assert name not in names or torch.equal(tensors[name], tensor)
 
 
-@counted
-def test_rows_are_read_to_the_byte(large: Path) -> None:
-    place, whole = located(large)["t4"], load_file(large)["t4"]
+@needs_byte_counter
+def test_only_the_bytes_of_the_rows_are_read(large: Path) -> None:
+    location, tensor = locations_in(large)["t4"], load_file(large)["t4"]
     before = bytes_read()
-    own = bytes_read() - before
+    overhead = bytes_read() - before
     before = bytes_read()
-    rows = read_rows(place, [999, 0, 7, 0], "t4")
-    assert bytes_read() - before - own == 4 * 400
-    assert torch.equal(torch.stack(rows), whole[[999, 0, 7, 0]])
+    rows = read_rows(location, [999, 0, 7, 0], "t4")
+    assert bytes_read() - before - overhead == 4 * 400
+    assert torch.equal(torch.stack(rows), tensor[[999, 0, 7, 0]])
 
 
 @given(st.lists(st.integers(0, 1), max_size=5))
-def test_rows_are_rows_of_the_tensor(file: Path, rows: list[int]) -> None:
+def test_rows_equal_those_of_the_tensor(file: Path, rows: list[int]) -> None:
     for name in ("a", "half"):
-        place = located(file)[name]
-        found = read_rows(place, rows, name)
-        assert len(found) == len(rows)
-        for row, tensor in zip(rows, found, strict=True):
+        values = read_rows(locations_in(file)[name], rows, name)
+        assert len(values) == len(rows)
+        for row, tensor in zip(rows, values, strict=True):
             assert torch.equal(tensor, TENSORS[name][row])
 
 
-def test_tensors_have_memory_of_their_own(file: Path) -> None:
+def test_tensors_have_their_own_memory(file: Path) -> None:
     """Writing to one changes neither the file nor what is read next."""
     before = file.read_bytes()
-    read_tensors(located(file))["a"].fill_(7)
-    assert torch.equal(read_tensors(located(file))["a"], TENSORS["a"])
+    read_tensors(locations_in(file))["a"].fill_(7)
+    assert torch.equal(read_tensors(locations_in(file))["a"], TENSORS["a"])
     assert file.read_bytes() == before
 
 
-def test_a_file_that_shrank_since_is_an_error(file: Path, tmp_path: Path) -> None:
+def test_a_file_truncated_after_opening_is_an_error(file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(file.read_bytes())
-    places = located(copy)
+    locations = locations_in(copy)
     os.truncate(copy, copy.stat().st_size - 1)
     with pytest.raises(CheckpointError, match="ends inside"):
-        read_tensors(places)
+        read_tensors(locations)
 
 
 @pytest.mark.parametrize("dtype", ["I8", "U8", "I64", "F8_E4M3", "BOOL"])
-def test_quantised_numbers_are_located_and_not_read(dtype: str, tmp_path: Path) -> None:
+def test_quantised_tensors_are_listed_but_not_read(dtype: str, tmp_path: Path) -> None:
     size = 8 if dtype == "I64" else 1
     header = {"q": {"dtype": dtype, "shape": [3], "data_offsets": [0, 3 * size]}}
     path = tmp_path / "q.safetensors"
-    path.write_bytes(joined(header, bytes(3 * size)))
-    slots = read_header(path)
-    assert math.prod(slots["q"].shape) == 3
+    path.write_bytes(build_file(header, bytes(3 * size)))
+    assert math.prod(read_header(path)["q"].shape) == 3
     with pytest.raises(CheckpointError, match=f"q is stored as {dtype}"):
-        read_tensors(located(path))
+        read_tensors(locations_in(path))
 
 
-def test_a_slot_knows_its_size() -> None:
+def test_tensor_info_has_a_size() -> None:
     assert TensorInfo("F32", (2, 3), 10, 34).bytes == 24

@@ -1,8 +1,7 @@
-"""Parts of a remote safetensors file that are fetched and kept as files of their own.
+"""Byte ranges of a remote safetensors file, each cached as a small safetensors file of its own.
 
-A piece holds whole tensors (or rows of one) and is itself a small safetensors file, read as any
-other. Its name says where it lies in the remote file, so that all who want the same module mean the
-same piece.
+A range holds whole tensors, or rows of one. Its file is named after its offsets in the remote file,
+so that everything that needs the same module shares one cached file.
 """
 
 from __future__ import annotations
@@ -14,75 +13,75 @@ from dataclasses import dataclass
 
 from .safetensors_file import LENGTH_BYTES, TensorInfo
 
-__all__ = ["ByteRange", "cut", "row_blocks"]
+__all__ = ["ByteRange", "row_blocks", "split_into_ranges"]
 
-_LARGEST_PIECE = 128 << 20
-"""Unless it is one tensor: a layer of a language model comes as several, at the same time."""
+_MAX_RANGE_BYTES = 128 << 20
+"""Except for a single larger tensor: a decoder layer comes as several ranges, concurrently."""
 
-_ROWS = 16
-"""Rows of a table that come together: the marks of a prompt are neighbours, its words are not."""
+_ROWS_PER_BLOCK = 16
+"""Embedding rows downloaded together: ids of special tokens are neighbours, those of words not."""
 
 _LAYER = re.compile(r".*?\.\d+\.")
 
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Bytes start … stop−1 of a remote file: the tensors `slots`, without gaps."""
+    """Bytes start … stop−1 of a remote file: the tensors in it, without gaps."""
 
-    slots: dict[str, TensorInfo]
+    tensors: dict[str, TensorInfo]
     start: int
     stop: int
-    kind: str = ""
+    prefix: str = ""
 
     @property
     def size(self) -> int:
-        """How many."""
+        """Number of bytes."""
         return self.stop - self.start
 
     @property
-    def stem(self) -> str:
-        """Its file's name."""
-        return f"{self.kind}{self.start}-{self.stop}"
+    def file_stem(self) -> str:
+        """Name of its cached file, without suffix."""
+        return f"{self.prefix}{self.start}-{self.stop}"
 
     @property
-    def head(self) -> bytes:
-        """Its file's start: a safetensors header."""
+    def header(self) -> bytes:
+        """The safetensors header that its cached file starts with, length included."""
         entries = {
             name: {
-                "dtype": slot.dtype,
-                "shape": slot.shape,
-                "data_offsets": [slot.start - self.start, slot.stop - self.start],
+                "dtype": info.dtype,
+                "shape": info.shape,
+                "data_offsets": [info.start - self.start, info.stop - self.start],
             }
-            for name, slot in self.slots.items()
+            for name, info in self.tensors.items()
         }
         text = json.dumps(entries).encode()
-        text += b" " * (-len(text) % 8)  # other readers want tensors aligned
+        text += b" " * (-len(text) % 8)  # other readers expect aligned tensors
         return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
-def cut(slots: Mapping[str, TensorInfo]) -> list[ByteRange]:
-    """Pieces for these tensors: neighbours of the same module together."""
-    pieces: list[ByteRange] = []
+def split_into_ranges(tensors: Mapping[str, TensorInfo]) -> list[ByteRange]:
+    """Ranges that cover exactly these tensors: one per module, where they are contiguous."""
+    ranges: list[ByteRange] = []
     module = ""
-    for name, slot in sorted(slots.items(), key=lambda item: (item[1].start, item[1].stop)):
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
         layer = _LAYER.match(name)
-        before, module = module, layer[0] if layer else name.rpartition(".")[0]
-        last = pieces[-1] if pieces else ByteRange({}, -1, -1)
-        joins = (module, slot.start) == (before, last.stop)
-        if joins and slot.stop - last.start <= _LARGEST_PIECE:
-            pieces[-1] = ByteRange({**last.slots, name: slot}, last.start, slot.stop)
+        previous_module, module = module, layer[0] if layer else name.rpartition(".")[0]
+        last = ranges[-1] if ranges else ByteRange({}, -1, -1)
+        is_contiguous = (module, info.start) == (previous_module, last.stop)
+        if is_contiguous and info.stop - last.start <= _MAX_RANGE_BYTES:
+            ranges[-1] = ByteRange({**last.tensors, name: info}, last.start, info.stop)
         else:
-            pieces.append(ByteRange({name: slot}, slot.start, slot.stop))
-    return pieces
+            ranges.append(ByteRange({name: info}, info.start, info.stop))
+    return ranges
 
 
-def row_blocks(name: str, slot: TensorInfo, rows: Collection[int]) -> dict[int, ByteRange]:
-    """First row → piece, for the blocks of a table that these rows lie in."""
-    count, size = slot.shape[0], slot.bytes // slot.shape[0]
+def row_blocks(name: str, info: TensorInfo, rows: Collection[int]) -> dict[int, ByteRange]:
+    """First row → range, for the blocks of a matrix that contain these rows."""
+    row_count, row_bytes = info.shape[0], info.bytes // info.shape[0]
     blocks: dict[int, ByteRange] = {}
-    for first in sorted({row - row % _ROWS for row in rows}):
-        last = min(first + _ROWS, count)
-        start, stop = slot.start + first * size, slot.start + last * size
-        part = TensorInfo(slot.dtype, (last - first, *slot.shape[1:]), start, stop)
-        blocks[first] = ByteRange({name: part}, start, stop, kind="rows-")
+    for first in sorted({row - row % _ROWS_PER_BLOCK for row in rows}):
+        last = min(first + _ROWS_PER_BLOCK, row_count)
+        start, stop = info.start + first * row_bytes, info.start + last * row_bytes
+        block = TensorInfo(info.dtype, (last - first, *info.shape[1:]), start, stop)
+        blocks[first] = ByteRange({name: block}, start, stop, prefix="rows-")
     return blocks

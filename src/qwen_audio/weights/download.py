@@ -1,4 +1,4 @@
-"""Talking to a hub through huggingface_hub: whole files, patience, and what to say of it."""
+"""Downloads through huggingface_hub: whole files, retries, progress and error messages."""
 
 from __future__ import annotations
 
@@ -14,52 +14,57 @@ __all__ = [
     "ProgressCallback",
     "check_reachable",
     "check_repo_name",
-    "client",
-    "download",
+    "download_file",
+    "hub_client",
     "hub_error",
-    "is_lacking",
+    "is_not_found",
     "timeouts",
     "with_retries",
 ]
 
 ProgressCallback = Callable[[int, int], None]
-"""Told how many bytes were brought so far, and how many are to be brought in all."""
+"""Called with the bytes downloaded so far, and the bytes to download in total."""
 
-_TRIES, _WAIT_SECONDS, _PROGRESS = 3, 0.5, 1 << 20
-"""Tries that may fail one after another (a try that brought `_PROGRESS` bytes hasn't failed)."""
+_MAX_FAILURES, _RETRY_SECONDS, _PROGRESS_BYTES = 3, 0.5, 1 << 20
+"""Failures in a row before giving up (one that received `_PROGRESS_BYTES` starts the count anew);
+wait before the first retry, and that much more before each further one."""
 
 _CONNECT_SECONDS = 3.0
-_PASSING = (408, 429, 500, 502, 503, 504)
+_TRANSIENT_STATUS_CODES = (408, 429, 500, 502, 503, 504)
 
 
 class Progress:
-    """The sum of several fetches, each in a thread of its own."""
+    """Total progress of several downloads, each in its own thread.
+
+    Attributes:
+        cancelled: set to end all downloads at their next report.
+    """
 
     def __init__(self, report: ProgressCallback | None) -> None:
         self._report = report
         self._done = self._total = 0
         self._lock = Lock()
-        self.stopped = False
+        self.cancelled = False
 
     def expect(self, size: int) -> None:
-        """Begin with what is to come."""
-        self._total, self.stopped = self._done + size, False
+        """Start downloads of `size` bytes in total."""
+        self._total, self.cancelled = self._done + size, False
 
-    def share(self, size: int) -> Callable[[int], None]:
-        """For a fetch to say how many more bytes came, of which `size` count."""
-        told = 0
+    def counter(self, size: int) -> Callable[[int], None]:
+        """A callback for one download to report bytes received; at most `size` are counted."""
+        counted = 0
 
-        def arrived(more: int) -> None:
-            nonlocal told
+        def on_bytes(received: int) -> None:
+            nonlocal counted
             with self._lock:
-                if self.stopped:
-                    raise CheckpointError("stopped, as another fetch failed")
-                more = max(0, min(more, size - told))
-                told, self._done = told + more, self._done + more
-                if more and self._report is not None:
+                if self.cancelled:
+                    raise CheckpointError("cancelled, as another download failed")
+                received = max(0, min(received, size - counted))
+                counted, self._done = counted + received, self._done + received
+                if received and self._report is not None:
                     self._report(self._done, self._total)
 
-        return arrived
+        return on_bytes
 
 
 def check_repo_name(repo: str) -> None:
@@ -71,41 +76,47 @@ def check_repo_name(repo: str) -> None:
         )
 
 
-def download(
+def download_file(
     repo: str,
     name: str,
     revision: str | None,
     *,
-    reached: bool,
-    arrived: Callable[[int], None] | None = None,
+    hub_reached: bool,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> str:
-    """Have a whole file in the hub's cache.
+    """Download a whole file into the hub's cache; returns its path.
 
     Args:
-        reached: whether the hub has answered before. The client tries for half a minute, and
-            can't be told not to: whether there is anybody is asked first.
+        hub_reached: whether the hub has responded before. If not, it is checked first: the client
+            would retry an unreachable hub for half a minute, which can't be configured.
+        on_bytes: called with the number of bytes received since the last call.
+
+    Raises:
+        CheckpointError: if it can't be downloaded or stored.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    class Bar(tqdm):
+    class ProgressBar(tqdm):
+        """Reports bytes instead of showing a bar."""
+
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
-            if arrived is not None:
-                arrived(int(n or 0))
+            if on_bytes is not None:
+                on_bytes(int(n or 0))
 
         def update_transfer(self, n: float) -> None:
-            """Not shown: bytes as they were compressed."""
+            """Ignored: compressed bytes."""
 
         set_transfer_postfix_str = update_transfer
 
     try:
-        if not reached and not try_to_load_from_cache(repo, name, revision=revision):
+        if not hub_reached and not try_to_load_from_cache(repo, name, revision=revision):
             check_reachable(hf_hub_url(repo, name, revision=revision))
         return hf_hub_download(
-            repo, name, revision=revision, tqdm_class=None if arrived is None else Bar
+            repo, name, revision=revision, tqdm_class=None if on_bytes is None else ProgressBar
         )
     except CheckpointError:
         raise
@@ -113,15 +124,19 @@ def download(
         raise hub_error(repo, name, error) from error
 
 
-def is_lacking(error: CheckpointError) -> bool:
-    """Whether it is the hub's own word that there is no such file: what can't be fetched may be."""
+def is_not_found(error: CheckpointError) -> bool:
+    """Whether the hub responded that there is no such file (being unreachable is no proof)."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     return isinstance(error.__cause__, RemoteEntryNotFoundError)
 
 
 def hub_error(repo: str, name: str, error: Exception, bytes_present: str = "") -> CheckpointError:
-    """What to say of an error of the hub's client or of the disk; `came`: how far it got."""
+    """An error of the hub's client or of the disk as a CheckpointError.
+
+    Args:
+        bytes_present: how far a download got, such as "3 of 5 bytes".
+    """
     import httpx2
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -132,71 +147,87 @@ def hub_error(repo: str, name: str, error: Exception, bytes_present: str = "") -
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         error = error.__cause__
     reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
-    silence = (OfflineModeIsEnabled, httpx2.ConnectError, httpx2.ConnectTimeout)
-    if isinstance(error, (LocalEntryNotFoundError, *silence)):
-        what = (
+    unreachable = (OfflineModeIsEnabled, httpx2.ConnectError, httpx2.ConnectTimeout)
+    if isinstance(error, (LocalEntryNotFoundError, *unreachable)):
+        problem = (
             "is not in the local cache and the hub can't be reached: check the network (or "
-            "HF_HUB_OFFLINE), or name a folder"
+            "HF_HUB_OFFLINE), or give a folder"
         )
     elif isinstance(error, OSError) and error.errno is not None:
-        what = f"can't be kept on this machine ({reason}): make room, or let HF_HOME name a folder"
+        problem = (
+            f"can't be stored on this machine ({reason}): free disk space, or set HF_HOME to "
+            "another folder"
+        )
     elif bytes_present and isinstance(error, httpx2.TransportError):
-        what = f"broke off at {bytes_present} ({reason}): try again, what came is kept"
+        problem = (
+            f"stopped downloading at {bytes_present} ({reason}): try again, the download resumes "
+            "there"
+        )
     else:
-        what = (
+        problem = (
             f"can't be fetched from the hub ({reason}): check the name, revision, network and "
             "access token"
         )
-    return CheckpointError(f"{repo}: {name} {what}")
+    return CheckpointError(f"{repo}: {name} {problem}")
 
 
 def check_reachable(url: str) -> None:
-    """Whether anybody is there. What they say doesn't matter, unless it is to come back later.
+    """Check that a server responds; any response will do except a transient failure.
 
     Raises:
         httpx2.HTTPError: if not.
     """
-    hub = client()
+    hub = hub_client()
 
-    def one_try() -> None:
-        answer = hub.get_session().head(
+    def attempt() -> None:
+        response = hub.get_session().head(
             url, headers=hub.build_hf_headers(), timeout=timeouts(), follow_redirects=False
         )
-        if answer.status_code in _PASSING:
-            hub.hf_raise_for_status(answer)
+        if response.status_code in _TRANSIENT_STATUS_CODES:
+            hub.hf_raise_for_status(response)
 
-    with_retries(one_try, lambda: 0)
+    with_retries(attempt, lambda: 0)
 
 
-def with_retries(one_try: Callable[[], None], brought: Callable[[], int]) -> None:
-    """Try again, a few times, what may succeed later."""
+def with_retries(attempt: Callable[[], None], bytes_received: Callable[[], int]) -> None:
+    """Call `attempt` until it succeeds; errors that aren't transient are raised at once.
+
+    Args:
+        bytes_received: by all attempts so far.
+
+    Raises:
+        httpx2.HTTPError: of the last attempt.
+    """
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
-    failed, before = 0, brought()
+    failures, received_before = 0, bytes_received()
     while True:
         try:
-            return one_try()
+            return attempt()
         except httpx2.HTTPError as error:
-            if brought() - before >= _PROGRESS:
-                failed, before = 0, brought()
-            failed += 1
-            if isinstance(error, HfHubHTTPError) and error.response.status_code not in _PASSING:
+            if bytes_received() - received_before >= _PROGRESS_BYTES:
+                failures, received_before = 0, bytes_received()
+            failures += 1
+            if (
+                isinstance(error, HfHubHTTPError)
+                and error.response.status_code not in _TRANSIENT_STATUS_CODES
+            ):
                 raise
-            if failed == _TRIES:
+            if failures == _MAX_FAILURES:
                 raise
-            time.sleep(_WAIT_SECONDS * failed)
+            time.sleep(_RETRY_SECONDS * failures)
 
 
 def timeouts() -> tuple[float, float, float, float]:
-    """To connect, and to read, write and wait for one's turn, in seconds."""
+    """To connect, to read, to write and to get a connection from the pool, in seconds."""
     from huggingface_hub import constants
 
     return (_CONNECT_SECONDS, *(float(constants.HF_HUB_DOWNLOAD_TIMEOUT),) * 3)
 
 
-def client() -> Any:
-    """How huggingface_hub makes its own requests. (It exports that without saying so to mypy.)"""
+def hub_client() -> Any:
+    """`huggingface_hub.utils`, whose exports mypy doesn't see: how the library makes requests."""
     from huggingface_hub import utils
 
     return utils

@@ -1,4 +1,4 @@
-"""A hub's files, and parts of its files of weights, as a tap comes to need them."""
+"""Files of one commit on a hub, downloaded on demand; weights tensor by tensor."""
 
 from __future__ import annotations
 
@@ -14,242 +14,262 @@ import torch
 
 from qwen_audio.errors import CheckpointError
 
-from .byte_ranges import ByteRange, cut, row_blocks
-from .download import Progress, ProgressCallback, check_repo_name, download, hub_error, is_lacking
-from .remote_file import NoRanges, RemoteFile
+from .byte_ranges import ByteRange, row_blocks, split_into_ranges
+from .download import (
+    Progress,
+    ProgressCallback,
+    check_repo_name,
+    download_file,
+    hub_error,
+    is_not_found,
+)
+from .remote_file import RangesUnsupported, RemoteFile
 from .safetensors_file import TensorInfo, TensorLocation, read_header, read_rows
 
 __all__ = ["HubFiles"]
 
-_AT_ONCE = 4
-_REQUEST_BYTES = 1 << 20
-"""What could come in the time that a request takes to be answered."""
+_MAX_CONCURRENT_DOWNLOADS = 4
+_REQUEST_COST_BYTES = 1 << 20
+"""A request takes about as long as downloading this many bytes."""
 
 
 @dataclass(frozen=True)
-class _Load:
-    """A piece of a file to be brought, or the whole of it."""
+class _Transfer:
+    """A byte range of a file to be downloaded (None: the whole file), and the bytes missing."""
 
     file: str
-    piece: ByteRange | None
-    bytes: int
+    byte_range: ByteRange | None
+    missing_bytes: int
 
 
 class HubFiles:
-    """Files of one commit of a hub model, fetched as they are needed: weights tensor by tensor.
+    """Files of one commit of a hub model, downloaded on demand: weights tensor by tensor.
 
-    huggingface_hub does the work: its cache, token, endpoint and offline mode apply. Whole files
-    lie in its cache, parts of files in its folder of assets.
+    Based on huggingface_hub: its cache, token, endpoint and offline mode apply. Whole files are in
+    its cache, byte ranges in its assets folder.
     """
 
     def __init__(self, repo: str, folder: Path, commit: str) -> None:
         self.repo, self.folder, self.commit = repo, folder, commit
-        self._reached = False
-        self._remotes: dict[str, RemoteFile] = {}
+        self._hub_reached = False
+        self._remote_files: dict[str, RemoteFile] = {}
 
     @classmethod
     def resolve(cls, repo: str, revision: str | None) -> HubFiles:
         """Resolve a revision to a commit by fetching config.json."""
         check_repo_name(repo)
-        path = Path(download(repo, "config.json", revision, reached=False))
+        path = Path(download_file(repo, "config.json", revision, hub_reached=False))
         return cls(repo, path.parent, path.parent.name)
 
     def fetch_file(self, name: str, *, optional: bool = False) -> None:
-        """Bring one file of this commit into the folder; an optional one may not exist."""
-        if optional and self._is_known_to_lack(name):
+        """Download one whole file into the folder; an optional one may not exist."""
+        if optional and self._is_cached_as_absent(name):
             return
         try:
-            self._whole(name)
+            self._download_whole(name)
         except CheckpointError as error:
-            if not (optional and is_lacking(error)):
+            if not (optional and is_not_found(error)):
                 raise
 
     def header(self, file: str, *, optional: bool = False) -> dict[str, TensorInfo] | None:
-        """Where each tensor lies in a file of weights, from the file or from its first bytes alone.
+        """The tensors of a weights file, from the file or from its first bytes alone.
 
-        None if the server sends whole files only, or lacks this one and it is optional.
+        None if the server sends whole files only, or doesn't have this one and it is optional.
         """
         if (self.folder / file).is_file():
             return read_header(self.folder / file)
         try:
-            with self._blaming_hub(file):
-                return self._remote(file).header()
+            with self._hub_errors(file):
+                return self._remote_file(file).header()
         except CheckpointError as error:
-            if not (optional and is_lacking(error)):
+            if not (optional and is_not_found(error)):
                 raise
             return None
 
-    def held(self, file: str) -> dict[str, TensorLocation]:
+    def cached_tensors(self, file: str) -> dict[str, TensorLocation]:
         """The tensors of a file that are on this machine already."""
-        whole = self.folder / file
-        if whole.is_file():
-            return {name: TensorLocation(whole, slot) for name, slot in read_header(whole).items()}
-        return self._remote(file).pieces()
+        path = self.folder / file
+        if path.is_file():
+            return {name: TensorLocation(path, info) for name, info in read_header(path).items()}
+        return self._remote_file(file).cached_tensors()
 
-    def missing(self, wanted: Mapping[str, Collection[str]]) -> int:
-        """Bytes that `bring` would move."""
-        return sum(load.bytes for load in self._loads(wanted))
+    def missing_bytes(self, tensors: Mapping[str, Collection[str]]) -> int:
+        """Bytes that `download` would transfer."""
+        return sum(transfer.missing_bytes for transfer in self._transfers(tensors))
 
-    def bring(
-        self, wanted: Mapping[str, Collection[str]], report: ProgressCallback | None = None
+    def download(
+        self, tensors: Mapping[str, Collection[str]], report: ProgressCallback | None = None
     ) -> None:
-        """Have these tensors on this machine: file → names.
-
-        They come by ranges where that moves less than whole files do.
+        """Download tensors (file → names) that aren't cached: ranges, or whole files if as small.
 
         Raises:
-            CheckpointError: if the hub can't give them, or the disk can't take them. What came of
-                pieces is kept, and not fetched again.
+            CheckpointError: if the hub can't deliver them, or the disk can't store them. The next
+                call resumes interrupted ranges.
         """
-        self._download_all(lambda: self._loads(wanted), report)
+        self._download_all(lambda: self._transfers(tensors), report)
 
-    def bring_rows(
+    def download_rows(
         self, file: str, tensor: str, rows: Collection[int], report: ProgressCallback | None = None
     ) -> dict[int, torch.Tensor]:
-        """Single rows of a matrix, without the rest of it where that is much more.
+        """Single rows of a matrix; downloads blocks of rows where that is faster than all of it.
 
         Raises:
-            CheckpointError: as `bring`; or if there is no such row.
+            CheckpointError: as `download`; or if there is no such row.
         """
-        wanted = sorted(set(rows))
+        unique_rows = sorted(set(rows))
 
-        def loads() -> list[_Load]:
-            blocks, remote = self._blocks(file, tensor, wanted), self._remote(file)
+        def transfers() -> list[_Transfer]:
+            blocks, remote = self._row_blocks(file, tensor, unique_rows), self._remote_file(file)
             if blocks is None:
-                return self._loads({file: [tensor]})
-            absent = [block for block in blocks.values() if not remote.located(block)]
+                return self._transfers({file: [tensor]})
+            missing = [block for block in blocks.values() if not remote.cached_range(block)]
             return [
-                _Load(file, block, block.size - remote.bytes_present(block)) for block in absent
+                _Transfer(file, block, block.size - remote.bytes_present(block))
+                for block in missing
             ]
 
-        if tensor not in self.held(file):
-            self._download_all(loads, report)
-        if (table := self.held(file).get(tensor)) is not None:
-            self._check_rows(tensor, table.slot, wanted)
-            return dict(zip(wanted, read_rows(table, wanted, tensor), strict=True))
-        found: dict[int, torch.Tensor] = {}
-        for first, block in (self._blocks(file, tensor, wanted) or {}).items():
-            part = self._remote(file).located(block)[tensor]
-            mine = [row for row in wanted if first <= row < first + part.slot.shape[0]]
-            found |= zip(mine, read_rows(part, [row - first for row in mine], tensor), strict=True)
-        return found
+        if tensor not in self.cached_tensors(file):
+            self._download_all(transfers, report)
+        if (location := self.cached_tensors(file).get(tensor)) is not None:
+            self._check_rows(tensor, location.info, unique_rows)
+            return dict(zip(unique_rows, read_rows(location, unique_rows, tensor), strict=True))
+        values: dict[int, torch.Tensor] = {}
+        for first, block in (self._row_blocks(file, tensor, unique_rows) or {}).items():
+            location = self._remote_file(file).cached_range(block)[tensor]
+            in_block = [row for row in unique_rows if first <= row < first + location.info.shape[0]]
+            block_rows = read_rows(location, [row - first for row in in_block], tensor)
+            values |= zip(in_block, block_rows, strict=True)
+        return values
 
-    def _loads(self, wanted: Mapping[str, Collection[str]]) -> list[_Load]:
-        """What is to be brought so that these tensors are here."""
-        loads: list[_Load] = []
-        for file, names in wanted.items():
-            absent = set(names) - self.held(file).keys()
-            if not absent:
+    def _transfers(self, tensors: Mapping[str, Collection[str]]) -> list[_Transfer]:
+        """What must be downloaded for these tensors to be cached."""
+        transfers: list[_Transfer] = []
+        for file, names in tensors.items():
+            missing = set(names) - self.cached_tensors(file).keys()
+            if not missing:
                 continue
-            header, remote = self.header(file), self._remote(file)
+            header, remote = self.header(file), self._remote_file(file)
             if header is None:
-                loads.append(_Load(file, None, remote.size))
+                transfers.append(_Transfer(file, None, remote.size))
                 continue
-            if unknown := sorted(absent - header.keys()):
+            if unknown := sorted(missing - header.keys()):
                 raise CheckpointError(
-                    f"{self.repo}: {file} has no tensor {unknown[0]}: it is not the file that the "
-                    "index speaks of; download it again"
+                    f"{self.repo}: {file} has no tensor {unknown[0]}, although the index lists it "
+                    "there: download it again"
                 )
-            pieces = cut({name: header[name] for name in absent})
-            to_come = [piece.size - remote.bytes_present(piece) for piece in pieces]
-            if sum(to_come) == sum(slot.bytes for slot in header.values()):
-                loads.append(_Load(file, None, remote.size))
+            ranges = split_into_ranges({name: header[name] for name in missing})
+            sizes = [each.size - remote.bytes_present(each) for each in ranges]
+            if sum(sizes) == sum(info.bytes for info in header.values()):
+                transfers.append(_Transfer(file, None, remote.size))
             else:
-                loads += map(partial(_Load, file), pieces, to_come)
-        return loads
+                transfers += map(partial(_Transfer, file), ranges, sizes)
+        return transfers
 
-    def _blocks(self, file: str, tensor: str, rows: list[int]) -> dict[int, ByteRange] | None:
-        """First row → block, for these rows; None if the whole table comes faster."""
-        header, remote = self.header(file), self._remote(file)
+    def _row_blocks(self, file: str, tensor: str, rows: list[int]) -> dict[int, ByteRange] | None:
+        """First row → block, for these rows; None if downloading the whole matrix is faster."""
+        header, remote = self.header(file), self._remote_file(file)
         if header is None or tensor not in header:
             return None
-        slot = header[tensor]
-        self._check_rows(tensor, slot, rows)
-        blocks = row_blocks(tensor, slot, rows)
-        absent = [block for block in blocks.values() if not remote.located(block)]
-        cost = sum(block.size + _REQUEST_BYTES for block in absent)
-        return blocks if cost < slot.bytes else None
+        info = header[tensor]
+        self._check_rows(tensor, info, rows)
+        blocks = row_blocks(tensor, info, rows)
+        missing = [block for block in blocks.values() if not remote.cached_range(block)]
+        cost = sum(block.size + _REQUEST_COST_BYTES for block in missing)
+        return blocks if cost < info.bytes else None
 
-    def _check_rows(self, tensor: str, slot: TensorInfo, rows: list[int]) -> None:
-        if rows and not 0 <= rows[0] <= rows[-1] < slot.shape[0]:
+    def _check_rows(self, tensor: str, info: TensorInfo, rows: list[int]) -> None:
+        if rows and not 0 <= rows[0] <= rows[-1] < info.shape[0]:
             raise CheckpointError(
-                f"{self.repo}: {tensor} has rows 0 … {slot.shape[0] - 1}, and rows {rows[0]} … "
-                f"{rows[-1]} are asked for: tokenizer and weights don't belong together"
+                f"{self.repo}: {tensor} has rows 0 … {info.shape[0] - 1}, but rows {rows[0]} … "
+                f"{rows[-1]} are needed: tokenizer and weights don't belong together"
             )
 
     def _download_all(
-        self, plan: Callable[[], list[_Load]], report: ProgressCallback | None
+        self, plan: Callable[[], list[_Transfer]], report: ProgressCallback | None
     ) -> None:
-        """Bring what `plan` says, and plan anew should a server stop sending parts."""
+        """Carry out the planned transfers; plan again if a server stops sending ranges."""
         progress = Progress(report)
-        while loads := plan():
-            self._check_room(loads)
-            progress.expect(sum(load.bytes for load in loads))
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                share = progress.share
-                futures = [pool.submit(self._bring, load, share(load.bytes)) for load in loads]
+        while transfers := plan():
+            self._check_disk_space(transfers)
+            progress.expect(sum(transfer.missing_bytes for transfer in transfers))
+            with ThreadPoolExecutor(_MAX_CONCURRENT_DOWNLOADS) as pool:
+                futures = [
+                    pool.submit(
+                        self._run_transfer, transfer, progress.counter(transfer.missing_bytes)
+                    )
+                    for transfer in transfers
+                ]
                 try:
                     for future in as_completed(futures):
                         future.result()
                     return
                 except BaseException as error:
-                    progress.stopped = True
+                    progress.cancelled = True
                     pool.shutdown(wait=False, cancel_futures=True)
-                    if not isinstance(error, NoRanges):
+                    if not isinstance(error, RangesUnsupported):
                         raise
 
-    def _bring(self, load: _Load, arrived: Callable[[int], None]) -> None:
-        if load.piece is None:
-            self._whole(load.file, arrived)
+    def _run_transfer(self, transfer: _Transfer, on_bytes: Callable[[int], None]) -> None:
+        if transfer.byte_range is None:
+            self._download_whole(transfer.file, on_bytes)
         else:
-            with self._blaming_hub(load.file, load.piece):
-                self._remote(load.file).fetch(load.piece, arrived)
-        arrived(load.bytes)
+            with self._hub_errors(transfer.file, transfer.byte_range):
+                self._remote_file(transfer.file).download(transfer.byte_range, on_bytes)
+        on_bytes(transfer.missing_bytes)
 
-    def _check_room(self, loads: list[_Load]) -> None:
-        for whole, place in ((True, self.folder), (False, self._assets)):
-            needed = sum(load.bytes for load in loads if (load.piece is None) is whole)
-            if needed > (free := shutil.disk_usage(place).free):
+    def _check_disk_space(self, transfers: list[_Transfer]) -> None:
+        for is_whole, folder in ((True, self.folder), (False, self._assets_folder)):
+            needed = sum(
+                transfer.missing_bytes
+                for transfer in transfers
+                if (transfer.byte_range is None) is is_whole
+            )
+            if needed > (free := shutil.disk_usage(folder).free):
                 raise CheckpointError(
-                    f"{self.repo}: {needed} bytes are to come, and {place} has room for {free}: "
-                    "make room, or let HF_HOME name a larger disk"
+                    f"{self.repo}: {needed} bytes have to be downloaded, but {folder} has {free} "
+                    "bytes free: free disk space, or set HF_HOME to a folder on a larger disk"
                 )
 
-    def _whole(self, name: str, arrived: Callable[[int], None] | None = None) -> None:
-        download(self.repo, name, self.commit, reached=self._reached, arrived=arrived)
-        self._reached = True
+    def _download_whole(self, name: str, on_bytes: Callable[[int], None] | None = None) -> None:
+        download_file(
+            self.repo, name, self.commit, hub_reached=self._hub_reached, on_bytes=on_bytes
+        )
+        self._hub_reached = True
 
     @property
-    def _assets(self) -> Path:
+    def _assets_folder(self) -> Path:
         from huggingface_hub import cached_assets_path
 
         return cached_assets_path("qwen_audio", namespace=self.repo, subfolder=self.commit)
 
-    def _remote(self, file: str) -> RemoteFile:
+    def _remote_file(self, file: str) -> RemoteFile:
         from huggingface_hub import hf_hub_url
 
-        if file not in self._remotes:
-            with self._blaming_hub(file):
+        if file not in self._remote_files:
+            with self._hub_errors(file):
                 url = hf_hub_url(self.repo, file, revision=self.commit)
-                self._remotes[file] = RemoteFile(url, f"{self.repo}: {file}", self._assets / file)
-        return self._remotes[file]
+                folder = self._assets_folder / file
+                self._remote_files[file] = RemoteFile(url, f"{self.repo}: {file}", folder)
+        return self._remote_files[file]
 
     @contextmanager
-    def _blaming_hub(self, file: str, piece: ByteRange | None = None) -> Iterator[None]:
-        """Errors of the hub's client and of the disk, as this package's."""
+    def _hub_errors(self, file: str, byte_range: ByteRange | None = None) -> Iterator[None]:
+        """Turn errors of the HTTP client and of the disk into CheckpointError."""
         import httpx2
 
         try:
             yield
         except (httpx2.HTTPError, OSError) as error:
-            if piece is None:
+            if byte_range is None:
                 raise hub_error(self.repo, file, error) from error
-            name = f"{next(iter(piece.slots))}{' …' * (len(piece.slots) > 1)} of {file}"
-            bytes_present = f"{self._remotes[file].bytes_present(piece)} of {piece.size} bytes"
-            raise hub_error(self.repo, name, error, bytes_present) from error
+            tensors = byte_range.tensors
+            name = f"{next(iter(tensors))}{' …' * (len(tensors) > 1)} of {file}"
+            present = self._remote_files[file].bytes_present(byte_range)
+            progress = f"{present} of {byte_range.size} bytes"
+            raise hub_error(self.repo, name, error, progress) from error
 
-    def _is_known_to_lack(self, name: str) -> bool:
-        """Whether the cache remembers that this commit has no such file."""
+    def _is_cached_as_absent(self, name: str) -> bool:
+        """Whether the cache records that this commit has no such file."""
         from huggingface_hub import (
             _CACHED_NO_EXIST,
             get_cached_repo_tree,
@@ -259,7 +279,7 @@ class HubFiles:
 
         if try_to_load_from_cache(self.repo, name, revision=self.commit) is _CACHED_NO_EXIST:
             return True
-        try:  # left behind by downloads of whole models
+        try:  # written by downloads of whole models
             listed = get_cached_repo_tree(self.repo, revision=self.commit)
         except CachedRepoTreeNotFoundError:
             return False

@@ -1,8 +1,8 @@
-"""A file of weights on a hub, read in ranges: what comes is kept in pieces, each a file of its own.
+"""A safetensors file on a hub, downloaded in byte ranges; each is cached as a file of its own.
 
-The second process that wants a piece waits for the first and finds it. Until it is whole it has
-another name, under which it grows from where it ended. On file systems whose locks hold nobody
-back, two processes write the same bytes to the same places.
+A range that is being downloaded is locked, so that a second process waits and then finds it cached.
+Until it is complete, its file is named `.incomplete`; an interrupted download resumes there. On
+file systems where locks have no effect, two processes write the same bytes at the same offsets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid import uuid4
 from qwen_audio.errors import CheckpointError
 
 from .byte_ranges import ByteRange
-from .download import client, timeouts, with_retries
+from .download import hub_client, timeouts, with_retries
 from .safetensors_file import (
     LENGTH_BYTES,
     TensorInfo,
@@ -33,209 +33,224 @@ from .safetensors_file import (
 if TYPE_CHECKING:
     from httpx2 import Response
 
-__all__ = ["NoRanges", "RemoteFile"]
+__all__ = ["RangesUnsupported", "RemoteFile"]
 
-_FIRST_BYTES = 128 << 10
-"""Asked for at first: the longest header of the 7B (some 70 kB), in one journey."""
+_HEADER_REQUEST_BYTES = 128 << 10
+"""Requested first: more than the longest header of the 7B model (about 70 kB)."""
 
-_AS_IT_IS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
-class NoRanges(Exception):  # noqa: N818 (an answer, not an error: the whole file is the way then)
+class RangesUnsupported(Exception):  # noqa: N818 (a signal to download the whole file, no error)
     """The server sends whole files only."""
 
 
 class RemoteFile:
-    """One file of a commit. Methods let errors of the HTTP client and of the disk pass.
+    """One file of a commit. Methods raise the errors of the HTTP client and of the disk unchanged.
 
     Args:
-        url: where the hub resolves it.
+        url: its address on the hub.
         label: its name in messages.
-        folder: for its pieces; made when there is something to keep.
+        folder: for its cached ranges; created when there is something to store.
 
     Attributes:
-        size: known once its header is.
+        size: in bytes; 0 until the header is known.
     """
 
     def __init__(self, url: str, label: str, folder: Path) -> None:
         self.url, self.label, self.folder, self.size = url, label, folder, 0
-        self._slots: dict[str, TensorInfo] | None = None
+        self._tensors: dict[str, TensorInfo] | None = None
         self._etag: str | None = None
-        self._has_ranges = True
-        self._asking = Lock()
+        self._supports_ranges = True
+        self._header_lock = Lock()
 
     def header(self) -> dict[str, TensorInfo] | None:
-        """Where its tensors lie, kept from earlier or asked for; None: there is no reading a part.
+        """The file's tensors, cached or downloaded; None if the server doesn't support ranges.
 
         Raises:
             CheckpointError: if it isn't a safetensors file.
         """
-        with self._asking:
-            if self._has_ranges and self._slots is None and not self._load_cached_header():
-                with suppress(NoRanges), self._lock("header", lambda _: None):
+        with self._header_lock:
+            if self._supports_ranges and self._tensors is None and not self._load_cached_header():
+                with suppress(RangesUnsupported), self._lock("header", lambda _: None):
                     if not self._load_cached_header():
-                        self._ask()
-        return self._slots
+                        self._download_header()
+        return self._tensors
 
-    def pieces(self) -> dict[str, TensorLocation]:
-        """Tensors that are here. A damaged piece holds none, and is fetched again."""
-        held: dict[str, TensorLocation] = {}
-        for file in sorted(self.folder.glob("[0-9]*.safetensors")):
+    def cached_tensors(self) -> dict[str, TensorLocation]:
+        """Tensors of all cached ranges; damaged ones are left out, and so downloaded again."""
+        cached: dict[str, TensorLocation] = {}
+        for path in sorted(self.folder.glob("[0-9]*.safetensors")):
             with suppress(CheckpointError):
-                held |= {
-                    name: TensorLocation(file, slot) for name, slot in read_header(file).items()
+                cached |= {
+                    name: TensorLocation(path, info) for name, info in read_header(path).items()
                 }
-        return held
+        return cached
 
-    def located(self, piece: ByteRange) -> dict[str, TensorLocation]:
-        """A piece's tensors; none unless it is here, whole."""
-        file = self.folder / f"{piece.stem}.safetensors"
-        if self.bytes_present(piece, file) != piece.size:
+    def cached_range(self, byte_range: ByteRange) -> dict[str, TensorLocation]:
+        """Tensors of one range; empty unless it is cached completely."""
+        path = self.folder / f"{byte_range.file_stem}.safetensors"
+        if self.bytes_present(byte_range, path) != byte_range.size:
             return {}
-        return {name: TensorLocation(file, slot) for name, slot in read_header(file).items()}
+        return {name: TensorLocation(path, info) for name, info in read_header(path).items()}
 
-    def bytes_present(self, piece: ByteRange, file: Path | None = None) -> int:
-        """How many bytes of a piece are in a file: by default in the one in which it grows."""
+    def bytes_present(self, byte_range: ByteRange, path: Path | None = None) -> int:
+        """Bytes of a range in a file; by default in its incomplete file."""
+        path = path or self.folder / f"{byte_range.file_stem}.incomplete"
+        header = byte_range.header
         try:
-            with (file or self.folder / f"{piece.stem}.incomplete").open("rb") as opened:
-                is_its = opened.read(len(piece.head)) == piece.head
-                have = opened.seek(0, os.SEEK_END) - len(piece.head)
+            with path.open("rb") as file:
+                has_header = file.read(len(header)) == header
+                present = file.seek(0, os.SEEK_END) - len(header)
         except OSError:
             return 0
-        return have if is_its and have <= piece.size else 0
+        return present if has_header and present <= byte_range.size else 0
 
-    def fetch(self, piece: ByteRange, arrived: Callable[[int], None]) -> None:
-        """Have a piece here.
+    def download(self, byte_range: ByteRange, on_bytes: Callable[[int], None]) -> None:
+        """Download a range, unless it is cached.
 
         Args:
-            arrived: is told again and again how many bytes came; what it raises ends the fetch.
+            on_bytes: called with the number of bytes received since the last call (0 while waiting
+                for another process); an exception that it raises ends the download.
 
         Raises:
-            NoRanges: if the server has stopped sending parts.
-            CheckpointError: if the file is not the one that was first seen.
+            RangesUnsupported: if the server no longer sends ranges.
+            CheckpointError: if the file on the hub has changed.
         """
-        part = self.folder / f"{piece.stem}.incomplete"
-        with self._lock(piece.stem, arrived):
-            if not self.located(piece):
-                self._grow(piece, part, arrived)
-                if (
-                    self.bytes_present(piece) == piece.size
-                ):  # without locks it may be another's by now
-                    with suppress(FileNotFoundError):
-                        part.replace(part.with_suffix(".safetensors"))
+        incomplete = self.folder / f"{byte_range.file_stem}.incomplete"
+        with self._lock(byte_range.file_stem, on_bytes):
+            if self.cached_range(byte_range):
+                return
+            self._resume(byte_range, incomplete, on_bytes)
+            # Without working locks, another process may have renamed or replaced it.
+            if self.bytes_present(byte_range) == byte_range.size:
+                with suppress(FileNotFoundError):
+                    incomplete.replace(incomplete.with_suffix(".safetensors"))
 
-    def _grow(self, piece: ByteRange, part: Path, arrived: Callable[[int], None]) -> None:
-        head = piece.head
-        with os.fdopen(os.open(part, _AS_IT_IS, 0o666), "r+b") as opened:
-            start = opened.read(len(head))
-            have = opened.seek(0, os.SEEK_END) - len(head)
-            if start != head or have > piece.size:
-                if len(start) == len(head):  # what is shorter only began to be written
-                    opened.truncate(0)
-                opened.seek(have := 0)
-                opened.write(head)
+    def _resume(
+        self, byte_range: ByteRange, incomplete: Path, on_bytes: Callable[[int], None]
+    ) -> None:
+        """Append to the incomplete file what it lacks; start anew if it isn't this range's."""
+        header = byte_range.header
+        with os.fdopen(os.open(incomplete, _OPEN_FLAGS, 0o666), "r+b") as file:
+            start = file.read(len(header))
+            present = file.seek(0, os.SEEK_END) - len(header)
+            if start != header or present > byte_range.size:
+                if len(start) == len(header):  # a shorter one was interrupted inside its header
+                    file.truncate(0)
+                file.seek(present := 0)
+                file.write(header)
 
-            def keep(chunk: bytes) -> None:
-                opened.write(chunk)
-                arrived(len(chunk))
+            def write(chunk: bytes) -> None:
+                file.write(chunk)
+                on_bytes(len(chunk))
 
-            self._copy(piece.start + have, piece.stop, keep)
-            opened.flush()
-            os.fsync(opened.fileno())  # before it has the name of a whole one
+            self._stream(byte_range.start + present, byte_range.stop, write)
+            file.flush()
+            os.fsync(file.fileno())  # before it is renamed to a complete file
 
-    def _ask(self) -> None:
-        """Fetch the header, and keep it."""
+    def _download_header(self) -> None:
+        """Download the header and cache it."""
         data = bytearray()
-        self._copy(0, _FIRST_BYTES, data.extend)
+        self._stream(0, _HEADER_REQUEST_BYTES, data.extend)
         first = header_size(bytes(data[:LENGTH_BYTES]), self.label)
-        self._copy(len(data), first, data.extend)
-        self._slots = parse_header(bytes(data), self.size, self.label)
+        self._stream(len(data), first, data.extend)
+        self._tensors = parse_header(bytes(data), self.size, self.label)
         header = data[LENGTH_BYTES:first].decode()
-        kept = json.dumps({"etag": self._etag, "size": self.size, "header": header})
-        new = self.folder / f"header-{uuid4().hex}.incomplete"
-        new.write_text(kept, encoding="utf-8")
-        new.replace(self.folder / "header.json")
+        text = json.dumps({"etag": self._etag, "size": self.size, "header": header})
+        incomplete = self.folder / f"header-{uuid4().hex}.incomplete"
+        incomplete.write_text(text, encoding="utf-8")
+        incomplete.replace(self.folder / "header.json")
 
     def _load_cached_header(self) -> bool:
-        """Take up what was kept; false where nothing usable was."""
+        """Load the cached header; False if there is none, or it is damaged."""
         try:
-            kept = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
-            header: bytes = kept["header"].encode()
+            cached = json.loads((self.folder / "header.json").read_text(encoding="utf-8"))
+            header: bytes = cached["header"].encode()
             header = len(header).to_bytes(LENGTH_BYTES, "little") + header
-            self._slots = parse_header(header, kept["size"], self.label)
-            self._etag, self.size = kept["etag"], kept["size"]
+            self._tensors = parse_header(header, cached["size"], self.label)
+            self._etag, self.size = cached["etag"], cached["size"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError, CheckpointError):
             return False
         return True
 
     @contextmanager
-    def _lock(self, name: str, arrived: Callable[[int], None]) -> Iterator[None]:
-        """Nobody else fetches `name` in the meantime, in this process or another."""
+    def _lock(self, name: str, on_wait: Callable[[int], None]) -> Iterator[None]:
+        """Exclude other threads and processes from downloading `name`.
+
+        While waiting, `on_wait(0)` is called every half second: it may raise to give up.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self.folder / f"{name}.lock"
+        path = self.folder / f"{name}.lock"
         with ExitStack() as stack:
             while True:
                 with suppress(TimeoutError):
-                    stack.enter_context(client().WeakFileLock(lock, timeout=0.5))
+                    stack.enter_context(hub_client().WeakFileLock(path, timeout=0.5))
                     break
-                arrived(0)
+                on_wait(0)
             yield
 
-    def _copy(self, start: int, stop: int, keep: Callable[[bytes], object]) -> None:
-        """Hand over bytes start … stop−1, at most to the file's end, going on where it broke off.
+    def _stream(self, start: int, stop: int, write: Callable[[bytes], object]) -> None:
+        """Pass bytes start … stop−1 (or up to the file's end) to `write`, with retries.
 
         Raises:
-            httpx2.HTTPError: if several tries in a row brought next to nothing.
+            httpx2.HTTPError: if several attempts in a row received next to nothing.
         """
         import httpx2
 
-        hub = client()
+        hub = hub_client()
         plain = {"Accept-Encoding": "identity"}
         headers = hub.build_hf_headers(library_name="qwen_audio", headers=plain)
 
-        def one_try() -> None:
+        def attempt() -> None:
             nonlocal start, stop
-            keep(b"")  # if nobody wants more it says so
+            write(b"")  # raises if the download was cancelled
             with hub.http_stream_backoff(
                 "GET",
                 self.url,
                 headers={**headers, "Range": f"bytes={start}-{stop - 1}"},
                 timeout=timeouts(),
-                retry_on_exceptions=(),  # its own retries wait half a minute, and start again
+                retry_on_exceptions=(),  # its own retries wait half a minute and start anew
                 retry_on_status_codes=(),
             ) as response:
-                if response.status_code != 416:  # no such range: then it is another file
+                if response.status_code != 416:  # range not satisfiable: the file has changed
                     hub.hf_raise_for_status(response)
-                stop = min(stop, self._checked(response, start, stop))
+                stop = min(stop, self._check_response(response, start, stop))
                 for chunk in response.iter_raw():
-                    keep(chunk[: stop - start])
+                    write(chunk[: stop - start])
                     start = min(start + len(chunk), stop)
             if start < stop:
-                raise httpx2.RemoteProtocolError("the answer is shorter than it should be")
+                raise httpx2.RemoteProtocolError("the response is shorter than the range requested")
 
         if start < stop:
-            with_retries(one_try, lambda: start)
+            with_retries(attempt, lambda: start)
 
-    def _checked(self, response: Response, start: int, stop: int) -> int:
-        """The file's size, from an answer that is the right part of the right file."""
-        # The hub's own name for the file; storage it sends us on to may have another.
-        steps = [step.headers for step in (*response.history, response)]
-        linked = [step["X-Linked-ETag"] for step in steps if "X-Linked-ETag" in step]
-        etag = (linked or [steps[-1].get("ETag", "")])[0].removeprefix("W/").strip('"')
-        found = _RANGE.fullmatch(steps[-1].get("Content-Range", ""))
-        first, last, size = (int(number) for number in found.groups()) if found else (0, 0, 0)
+    def _check_response(self, response: Response, start: int, stop: int) -> int:
+        """The file's size, from a response with the requested range of the expected file.
+
+        Raises:
+            RangesUnsupported: for any other response from that file.
+            CheckpointError: if the file on the hub has changed.
+        """
+        # X-Linked-ETag is the hub's own; the storage that it redirects to may have another ETag.
+        all_headers = [answer.headers for answer in (*response.history, response)]
+        linked = [headers["X-Linked-ETag"] for headers in all_headers if "X-Linked-ETag" in headers]
+        headers = all_headers[-1]
+        etag = (linked or [headers.get("ETag", "")])[0].removeprefix("W/").strip('"')
+        match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        first, last, size = (int(number) for number in match.groups()) if match else (0, 0, 0)
         if self._etag is not None and (etag, size or self.size) != (self._etag, self.size):
             raise CheckpointError(
                 f"{self.label} is not the file first seen at this commit (of {self.size} bytes, "
                 f"ETag {self._etag or 'missing'}; now {size or '?'}, {etag or 'missing'}): delete "
                 f"{self.folder} and try again"
             )
-        encoded = steps[-1].get("Content-Encoding", "identity") != "identity"
+        encoded = headers.get("Content-Encoding", "identity") != "identity"
         if response.status_code != 206 or encoded or (first, last) != (start, min(stop, size) - 1):
-            self._has_ranges, self._slots = False, None
-            length = int(steps[-1].get("Content-Length", 0))
+            self._supports_ranges, self._tensors = False, None
+            length = int(headers.get("Content-Length", 0))
             self.size = length if response.status_code == 200 and not encoded else self.size
-            raise NoRanges
+            raise RangesUnsupported
         self._etag, self.size = etag, size
         return size

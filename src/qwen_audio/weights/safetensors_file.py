@@ -1,9 +1,9 @@
-"""One file of weights: where each tensor lies in it, read to the byte and no further.
+"""Headers and tensors of one safetensors file, read without a memory map.
 
 A safetensors file is the header's length (8 bytes, little endian), the header (a JSON object from
 name to dtype, shape and offsets), and the tensors, one after another without gaps
-(https://github.com/huggingface/safetensors#format). Reading it here rather than through a memory
-map says exactly which bytes were read, and lets the same header describe a file on a hub.
+(https://github.com/huggingface/safetensors#format). Plain reads touch exactly the bytes that are
+needed, and the same header can describe a file on a hub.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ __all__ = [
     "LENGTH_BYTES",
     "TensorInfo",
     "TensorLocation",
-    "check_dtype",
     "header_size",
     "parse_header",
     "read_header",
     "read_rows",
     "read_tensors",
     "tensor_byte_samples",
+    "tensor_dtype",
 ]
 
 LENGTH_BYTES = 8
-"""At the start of the file: how long its header is."""
+"""Size of the header's length, at the start of the file."""
 
-_LONGEST_HEADER = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000
 """safetensors' own limit."""
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -46,13 +46,13 @@ _SIZES = {"U8": 1, "I8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U1
 _SIZES |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}
 _SIZES |= {name: dtype.itemsize for name, dtype in _DTYPES.items()}
 
-_PLACES, _BYTES = 2, 256
-"""Where training has changed a tensor it has changed most of its numbers: a few tell it."""
+_SAMPLES_PER_TENSOR, _SAMPLE_BYTES = 2, 256
+"""Training changes most values of a tensor, so that a few of them show whether it has changed."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies in a file: bytes start … stop−1, counted from the file's first."""
+    """Dtype, shape and byte range of a tensor in a file: bytes start … stop−1 of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -61,191 +61,195 @@ class TensorInfo:
 
     @property
     def bytes(self) -> int:
-        """How many."""
+        """Size in the file."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True)
 class TensorLocation:
-    """A tensor on this machine."""
+    """A tensor in a local file."""
 
     file: Path
-    slot: TensorInfo
+    info: TensorInfo
 
 
-def check_dtype(slot: TensorInfo, name: str) -> torch.dtype:
-    """The dtype of a stored tensor. Raises CheckpointError for one that the models never have."""
-    dtype = _DTYPES.get(slot.dtype)
+def tensor_dtype(info: TensorInfo, name: str) -> torch.dtype:
+    """The torch dtype of a stored tensor. Raises CheckpointError unless it is a supported one."""
+    dtype = _DTYPES.get(info.dtype)
     if dtype is None:
         raise CheckpointError(
-            f"{name} is stored as {slot.dtype}; only {', '.join(_DTYPES)} are supported "
+            f"{name} is stored as {info.dtype}; only {', '.join(_DTYPES)} are supported "
             "(quantised checkpoints are not)"
         )
     return dtype
 
 
 def header_size(start: bytes, name: str) -> int:
-    """Bytes before the first tensor, from a file's first eight. Raises CheckpointError."""
+    """Bytes before the first tensor, from a file's first eight bytes. Raises CheckpointError."""
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
-    if len(start) < LENGTH_BYTES or not 2 <= length <= _LONGEST_HEADER:
-        raise _damaged(name, "it does not begin with the length of a header")
+    if len(start) < LENGTH_BYTES or not 2 <= length <= _MAX_HEADER_BYTES:
+        raise _invalid_file(name, "it doesn't start with the length of a header")
     return LENGTH_BYTES + length
 
 
 def parse_header(data: bytes, size: int, name: str) -> dict[str, TensorInfo]:
-    """Where each tensor lies in a file of `size` bytes that begins with `data`.
+    """The tensors of a file of `size` bytes that starts with `data`.
 
     Raises:
-        CheckpointError: unless the tensors, laid one after another, are exactly the rest of it.
+        CheckpointError: unless the tensors, without gaps, take exactly the rest of the file.
     """
     first = header_size(data, name)
     if len(data) < first or size < first:
-        raise _damaged(name, "it ends inside its header")
+        raise _invalid_file(name, "it ends inside its header")
     try:
         entries = json.loads(data[LENGTH_BYTES:first])
         entries.pop("__metadata__", None)
-        slots = {tensor: _slot(entry, first) for tensor, entry in entries.items()}
+        tensors = {tensor: _parse_entry(entry, first) for tensor, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(name, f"its header can't be read: {error}") from error
-    at = first
-    for tensor, slot in sorted(slots.items(), key=lambda item: (item[1].start, item[1].stop)):
-        if slot.start != at or slot.bytes != math.prod(slot.shape) * _SIZES[slot.dtype]:
-            raise _damaged(name, f"its header gives {tensor} a wrong place")
-        at = slot.stop
-    if at != size:
-        raise _damaged(name, f"it has {size} bytes, and its header tells of {at}")
-    return slots
+        raise _invalid_file(name, f"its header can't be read: {error}") from error
+    stop = first
+    for tensor, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if info.start != stop or info.bytes != math.prod(info.shape) * _SIZES[info.dtype]:
+            raise _invalid_file(name, f"its header gives {tensor} wrong offsets")
+        stop = info.stop
+    if stop != size:
+        raise _invalid_file(name, f"it has {size} bytes, but its header describes {stop}")
+    return tensors
 
 
-def read_header(file: Path) -> dict[str, TensorInfo]:
-    """Where each tensor lies. Raises CheckpointError for a file that is damaged or not whole."""
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of a file. Raises CheckpointError for a damaged or incomplete file."""
     try:
-        with _opened(file) as opened:
-            start = opened.read(LENGTH_BYTES)
-            rest = opened.read(header_size(start, str(file)) - LENGTH_BYTES)
-            return parse_header(start + rest, os.fstat(opened.fileno()).st_size, str(file))
+        with _open(path) as file:
+            start = file.read(LENGTH_BYTES)
+            rest = file.read(header_size(start, str(path)) - LENGTH_BYTES)
+            return parse_header(start + rest, os.fstat(file.fileno()).st_size, str(path))
     except OSError as error:
-        raise _damaged(str(file), str(error)) from error
+        raise _invalid_file(str(path), str(error)) from error
 
 
 def read_tensors(
-    located: Mapping[str, TensorLocation],
+    locations: Mapping[str, TensorLocation],
     *,
     pinned: bool = False,
     buffer: ReadBuffer | None = None,
     convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The tensors, each in memory of its own (page-locked if `pinned`), in the order of the files.
+    """Read tensors, in the order of the files, each into its own memory.
 
     Args:
-        scratch: memory to read into instead, which all tensors of before give up: for weights
-            that are soon let go of.
-        convert: applied to each as soon as it is read, so that two forms of all never exist.
+        pinned: whether that memory is page-locked.
+        buffer: read into this instead, overwriting the tensors read into it before: for weights
+            that are soon released.
+        convert: applied to each tensor as soon as it is read, so that memory never holds both forms
+            of all of them.
 
     Raises:
-        CheckpointError: for a number format that the models have no use for, or a file cut short.
+        CheckpointError: for a dtype that isn't supported, or a truncated file.
     """
     tensors: dict[str, torch.Tensor] = {}
     if buffer is not None:
         buffer.rewind()
-    for file in dict.fromkeys(place.file for place in located.values()):
-        with _opened(file) as opened:
-            mine = [(name, place.slot) for name, place in located.items() if place.file == file]
-            for name, slot in sorted(mine, key=lambda item: item[1].start):
+    for path in dict.fromkeys(location.file for location in locations.values()):
+        with _open(path) as file:
+            infos = [(name, at.info) for name, at in locations.items() if at.file == path]
+            for name, info in sorted(infos, key=lambda item: item[1].start):
                 if buffer is not None:
-                    tensor = _read_into(buffer, file, name, slot)
+                    tensor = _read_buffered(buffer, path, name, info)
                 else:
-                    _announce(opened, slot.start, slot.bytes)
-                    tensor = _read(opened, name, slot, slot.start, slot.shape, pinned)
+                    _advise_will_need(file, info.start, info.bytes)
+                    tensor = _read_values(file, name, info, info.start, info.shape, pinned)
                 tensors[name] = tensor if convert is None else convert(tensor)
                 if buffer is not None and tensors[name].data_ptr() != tensor.data_ptr():
                     buffer.give_back()
     return tensors
 
 
-def read_rows(located: TensorLocation, rows: Iterable[int], name: str) -> list[torch.Tensor]:
-    """Single rows of a matrix, each of shape (columns,): a few kilobytes of a large table."""
-    slot = located.slot
-    size = slot.bytes // slot.shape[0]
-    with _opened(located.file) as opened:
+def read_rows(location: TensorLocation, rows: Iterable[int], name: str) -> list[torch.Tensor]:
+    """Single rows of a matrix, each of shape (columns,), without reading the others."""
+    info = location.info
+    row_bytes = info.bytes // info.shape[0]
+    with _open(location.file) as file:
         return [
-            _read(opened, name, slot, slot.start + row * size, slot.shape[1:], pinned=False)
+            _read_values(
+                file, name, info, info.start + row * row_bytes, info.shape[1:], pinned=False
+            )
             for row in rows
         ]
 
 
-def tensor_byte_samples(file: Path) -> Iterator[bytes]:
-    """Each tensor's entry in the header, and bytes from all over it; all of a small one."""
-    slots = read_header(file)
-    with _opened(file) as opened:
-        for name, slot in sorted(slots.items()):
-            yield json.dumps([name, slot.dtype, list(slot.shape)]).encode()
-            step = max(_BYTES, slot.bytes // _PLACES)
-            for place in range(slot.start, slot.stop, step):
-                opened.seek(place)
-                yield opened.read(min(_BYTES, slot.stop - place))
+def tensor_byte_samples(path: Path) -> Iterator[bytes]:
+    """For each tensor its entry in the header, and samples of its bytes (small ones entirely)."""
+    tensors = read_header(path)
+    with _open(path) as file:
+        for name, info in sorted(tensors.items()):
+            yield json.dumps([name, info.dtype, list(info.shape)]).encode()
+            step = max(_SAMPLE_BYTES, info.bytes // _SAMPLES_PER_TENSOR)
+            for start in range(info.start, info.stop, step):
+                file.seek(start)
+                yield file.read(min(_SAMPLE_BYTES, info.stop - start))
 
 
-def _slot(entry: Any, first: int) -> TensorInfo:
-    """Raises KeyError, TypeError or ValueError for what is no entry of a header."""
+def _parse_entry(entry: Any, first: int) -> TensorInfo:
+    """Raises KeyError, TypeError or ValueError for an invalid entry of a header."""
     dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in _SIZES:
-        raise ValueError(f"unknown number format {dtype!r}")
+        raise ValueError(f"unknown dtype {dtype!r}")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, stop)):
-        raise ValueError("sizes and offsets must be whole numbers")
+        raise ValueError("shapes and offsets must be whole numbers, 0 or more")
     return TensorInfo(dtype, shape, first + start, first + stop)
 
 
-def _opened(file: Path) -> BinaryIO:
-    """Open for reads at chosen places: without buffers, and without the system reading ahead of
-    them (`_announce` tells it what will be read)."""
+def _open(path: Path) -> BinaryIO:
+    """Open unbuffered and, as reads are at arbitrary offsets, without the kernel's read-ahead."""
     try:
-        opened = file.open("rb", buffering=0)
+        file = path.open("rb", buffering=0)
     except OSError as error:
-        raise _damaged(str(file), str(error)) from error
+        raise _invalid_file(str(path), str(error)) from error
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-    return opened
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+    return file
 
 
-def _announce(opened: BinaryIO, start: int, size: int) -> None:
-    """Have the system fetch these bytes in long strides, and none behind them."""
+def _advise_will_need(file: BinaryIO, start: int, size: int) -> None:
+    """Have the kernel read ahead exactly these bytes."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(opened.fileno(), start, size, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_WILLNEED)
 
 
-def _read(
-    opened: BinaryIO,
+def _read_values(
+    file: BinaryIO,
     name: str,
-    slot: TensorInfo,
+    info: TensorInfo,
     start: int,
     shape: tuple[int, ...],
     pinned: bool,
 ) -> torch.Tensor:
-    values = torch.empty(math.prod(shape), dtype=check_dtype(slot, name), pin_memory=pinned)
-    space = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
-    opened.seek(start)
+    """Values of one tensor, from offset `start` of the file on, as many as `shape` holds."""
+    values = torch.empty(math.prod(shape), dtype=tensor_dtype(info, name), pin_memory=pinned)
+    data = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
+    file.seek(start)
     filled = 0
-    while filled < len(space):
-        count = opened.readinto(space[filled:])  # type: ignore[attr-defined]
+    while filled < len(data):
+        count = file.readinto(data[filled:])  # type: ignore[attr-defined]
         if not count:
-            raise _damaged(opened.name, f"it ends inside {name}")
+            raise _invalid_file(file.name, f"it ends inside {name}")
         filled += count
     return values.reshape(shape)
 
 
-def _read_into(buffer: ReadBuffer, file: Path, name: str, slot: TensorInfo) -> torch.Tensor:
-    dtype = check_dtype(slot, name)
+def _read_buffered(buffer: ReadBuffer, path: Path, name: str, info: TensorInfo) -> torch.Tensor:
+    dtype = tensor_dtype(info, name)
     try:
-        space = buffer.read(file, slot.start, slot.stop)
+        data = buffer.read(path, info.start, info.stop)
     except OSError as error:
-        raise _damaged(str(file), str(error)) from error
-    if len(space) < slot.bytes:
-        raise _damaged(str(file), f"it ends inside {name}")
-    if slot.start % dtype.itemsize:  # a header of an odd length
-        return torch.frombuffer(bytearray(space), dtype=dtype).reshape(slot.shape)
-    return torch.frombuffer(space, dtype=dtype).reshape(slot.shape)
+        raise _invalid_file(str(path), str(error)) from error
+    if len(data) < info.bytes:
+        raise _invalid_file(str(path), f"it ends inside {name}")
+    if info.start % dtype.itemsize:  # unaligned, after a header of odd length
+        return torch.frombuffer(bytearray(data), dtype=dtype).reshape(info.shape)
+    return torch.frombuffer(data, dtype=dtype).reshape(info.shape)
 
 
-def _damaged(name: str, why: str) -> CheckpointError:
+def _invalid_file(name: str, why: str) -> CheckpointError:
     return CheckpointError(f"{name} is not a complete safetensors file ({why}): download it again")

@@ -18,32 +18,32 @@ from .hub import HubFiles
 from .safetensors_file import (
     TensorInfo,
     TensorLocation,
-    check_dtype,
     read_header,
     read_rows,
     read_tensors,
     tensor_byte_samples,
+    tensor_dtype,
 )
 
-__all__ = ["TensorStore", "is_name", "parse_json"]
+__all__ = ["TensorStore", "is_file_name", "parse_json"]
 
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+_INDEX, _SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 
 
 class TensorStore:
     """Named tensors in one or several safetensors files, checked when opened and read in part.
 
-    Opening reads the index and, of local files, the headers; no tensor data. Headers of a hub's
-    files are fetched and checked when a tensor of theirs is first needed.
+    Opening reads the index and, of local files, the headers; no tensor data. The header of a file
+    on a hub is fetched and checked when one of its tensors is first needed.
 
     Args:
         name: of the checkpoint, for error messages.
-        folder: where its files are, or are downloaded to.
-        shapes: name and shape of every tensor that the files must hold.
+        folder: of its files, or to download them to.
+        shapes: name and shape of every tensor that the files must contain.
         hub: where to download from; None for a local folder.
 
     Raises:
-        CheckpointError: if the files aren't there, are damaged, or don't hold exactly these tensors
+        CheckpointError: if files are missing or damaged, or don't contain exactly these tensors
             (missing, extra or of another shape).
     """
 
@@ -61,8 +61,8 @@ class TensorStore:
         if hub is None:
             files = sorted(set(self._file_of.values()) - headers.keys())
             headers |= {file: self._read_header(file) for file in files}
-        for file, slots in headers.items():
-            self._check_header(file, slots)
+        for file, header in headers.items():
+            self._check_header(file, header)
         self._headers = headers
 
     def byte_samples(self) -> Iterator[bytes]:
@@ -74,7 +74,7 @@ class TensorStore:
         """Size of a tensor on disk, from the header of its file.
 
         Args:
-            default_dtype: assumed where a hub's server doesn't serve headers alone.
+            default_dtype: assumed if the server sends whole files only.
         """
         header = self._header(self._file_of[name])
         if header is None:
@@ -83,19 +83,19 @@ class TensorStore:
 
     def missing_bytes(self, names: Iterable[str]) -> int:
         """Bytes that `fetch` would download."""
-        return 0 if self._hub is None else self._hub.missing(self._by_file(names))
+        return 0 if self._hub is None else self._hub.missing_bytes(self._by_file(names))
 
     def fetch(self, names: Iterable[str], report: ProgressCallback | None = None) -> None:
-        """Download those of these tensors that aren't on this machine, all at once.
+        """Download those of these tensors that aren't on this machine, concurrently.
 
         Raises:
             CheckpointError: if the hub can't deliver them, or delivers other tensors.
         """
         if self._hub is not None:
-            wanted = self._by_file(names)
-            for file in wanted:
+            names_by_file = self._by_file(names)
+            for file in names_by_file:
                 self._header(file)
-            self._hub.bring(wanted, report)
+            self._hub.download(names_by_file, report)
 
     def read(
         self,
@@ -109,8 +109,8 @@ class TensorStore:
 
         See `read_tensors` for the options.
         """
-        located = self._located(name for name in self.shapes if name.startswith(prefix))
-        tensors = read_tensors(located, pinned=pinned, buffer=buffer, convert=convert)
+        locations = self._locate(name for name in self.shapes if name.startswith(prefix))
+        tensors = read_tensors(locations, pinned=pinned, buffer=buffer, convert=convert)
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
     def read_rows(self, name: str, rows: Sequence[int]) -> list[torch.Tensor]:
@@ -119,18 +119,18 @@ class TensorStore:
         Raises:
             CheckpointError: for a row that the matrix doesn't have.
         """
-        count = self.shapes[name][0]
-        if beyond := [row for row in rows if not 0 <= row < count]:
+        row_count = self.shapes[name][0]
+        if out_of_range := [row for row in rows if not 0 <= row < row_count]:
             raise CheckpointError(
-                f"{self.name}: row {beyond[0]} of {name} was asked for, but it has {count} rows: "
-                "tokenizer and weights don't belong together"
+                f"{self.name}: row {out_of_range[0]} of {name} is needed, but it has {row_count} "
+                "rows: tokenizer and weights don't belong together"
             )
         file = self._file_of[name]
-        if self._hub is not None and name not in self._hub.held(file):
+        if self._hub is not None and name not in self._hub.cached_tensors(file):
             self._header(file)
-            found = self._hub.bring_rows(file, name, rows)
-            return [found[row] for row in rows]
-        return read_rows(self._located([name])[name], rows, name)
+            values = self._hub.download_rows(file, name, rows)
+            return [values[row] for row in rows]
+        return read_rows(self._locate([name])[name], rows, name)
 
     def _by_file(self, names: Iterable[str]) -> dict[str, list[str]]:
         files: dict[str, list[str]] = {}
@@ -138,59 +138,61 @@ class TensorStore:
             files.setdefault(self._file_of[name], []).append(name)
         return files
 
-    def _located(self, names: Iterable[str]) -> dict[str, TensorLocation]:
-        """Where tensors are on this machine; they are downloaded if they aren't."""
-        located: dict[str, TensorLocation] = {}
-        for file, mine in self._by_file(names).items():
-            slots = self._header(file) or {}
+    def _locate(self, names: Iterable[str]) -> dict[str, TensorLocation]:
+        """Locations of tensors on this machine; those that aren't here are downloaded."""
+        locations: dict[str, TensorLocation] = {}
+        for file, file_names in self._by_file(names).items():
+            header = self._header(file) or {}
             if self._hub is None:
-                held = {
-                    name: TensorLocation(self.folder / file, slot) for name, slot in slots.items()
+                local = {
+                    name: TensorLocation(self.folder / file, info) for name, info in header.items()
                 }
-            elif not set(mine) <= (held := self._hub.held(file)).keys():
-                self._hub.bring({file: mine})
-                held = self._hub.held(file)
-            located |= {name: held[name] for name in mine}
-        return located
+            elif not set(file_names) <= (local := self._hub.cached_tensors(file)).keys():
+                self._hub.download({file: file_names})
+                local = self._hub.cached_tensors(file)
+            locations |= {name: local[name] for name in file_names}
+        return locations
 
     def _read_index(self) -> tuple[dict[str, str], dict[str, dict[str, TensorInfo]]]:
-        """Tensor name → file, from the index, or from the header of the only file; and, by file,
-        the headers read for it."""
+        """Tensor name → file, from the index or from the header of the only file; and the headers
+        that were read, by file."""
         if self._hub is not None:
             self._hub.fetch_file(_INDEX, optional=True)
         if (index := self.folder / _INDEX).is_file():
             files = parse_json(index).get("weight_map")
-            if not isinstance(files, dict) or not all(is_name(file) for file in files.values()):
+            if not isinstance(files, dict) or not all(
+                is_file_name(file) for file in files.values()
+            ):
                 raise CheckpointError(
                     f"{self.name}: {_INDEX} has no weight_map of tensors and files beside it: "
                     "download it again"
                 )
             return files, {}
-        slots: dict[str, TensorInfo] | None = None
+        header: dict[str, TensorInfo] | None = None
         if self._hub is not None:
-            slots = self._hub.header(_SINGLE, optional=True)
-            if slots is None:  # there is no such file, or the server sends whole files only
-                self._hub.fetch_file(_SINGLE, optional=True)
-        if slots is None:
-            if not (self.folder / _SINGLE).is_file():
+            header = self._hub.header(_SINGLE_FILE, optional=True)
+            if header is None:  # there is no such file, or the server sends whole files only
+                self._hub.fetch_file(_SINGLE_FILE, optional=True)
+        if header is None:
+            if not (self.folder / _SINGLE_FILE).is_file():
                 raise CheckpointError(
-                    f"{self.name} holds neither {_INDEX} nor {_SINGLE}: "
+                    f"{self.name} has neither {_INDEX} nor {_SINGLE_FILE}: "
                     "weights are read from safetensors only"
                 )
-            slots = read_header(self.folder / _SINGLE)
-        return dict.fromkeys(slots, _SINGLE), {_SINGLE: slots}
+            header = read_header(self.folder / _SINGLE_FILE)
+        return dict.fromkeys(header, _SINGLE_FILE), {_SINGLE_FILE: header}
 
     def _header(self, file: str) -> dict[str, TensorInfo] | None:
-        """Where the tensors of a file are in it; None where only the whole file would tell."""
+        """The checked header of a file; None if the server sends whole files only."""
         if file not in self._headers:
             if self._hub is None or (self.folder / file).is_file():
-                slots: dict[str, TensorInfo] | None = self._read_header(file)
+                header: dict[str, TensorInfo] | None = self._read_header(file)
             else:
-                slots = self._hub.header(file)
-            if slots is None:
+                header = self._hub.header(file)
+            if header is None:
                 return None
-            self._check_header(file, slots)
-            self._headers[file] = slots
+            self._check_header(file, header)
+            self._headers[file] = header
         return self._headers[file]
 
     def _read_header(self, file: str) -> dict[str, TensorInfo]:
@@ -201,44 +203,46 @@ class TensorStore:
     def _check_names(self) -> None:
         missing = sorted(self.shapes.keys() - self._file_of.keys())
         extra = sorted(self._file_of.keys() - self.shapes.keys())
-        for names, what in ((missing, "lacks"), (extra, "holds, beyond what its config asks for,")):
+        for names, problem in ((missing, "lacks {}"), (extra, "has {} that its config lacks")):
             if names:
+                count = f"{len(names)} tensor{'s' * (len(names) != 1)}"
                 raise CheckpointError(
-                    f"{self.name} {what} {len(names)} tensor{'s' * (len(names) != 1)}, "
+                    f"{self.name} {problem.format(count)}, "
                     f"{', '.join(names[:3])}{' …' * (len(names) > 3)}: "
-                    "it is not the checkpoint of this config.json; download it again"
+                    "config.json and weights don't belong together; download them again"
                 )
 
-    def _check_header(self, file: str, slots: Mapping[str, TensorInfo]) -> None:
+    def _check_header(self, file: str, header: Mapping[str, TensorInfo]) -> None:
         """Raises CheckpointError unless a file's header agrees with the index and the shapes."""
-        promised = {name for name, at in self._file_of.items() if at == file}
-        if slots.keys() != promised:
-            odd = sorted(slots.keys() ^ promised)
+        indexed = {name for name, indexed_file in self._file_of.items() if indexed_file == file}
+        if header.keys() != indexed:
+            differing = sorted(header.keys() ^ indexed)
             raise CheckpointError(
-                f"{self.name}: shard {file} and the index disagree on {odd[0]}"
-                f"{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}: download it again"
+                f"{self.name}: shard {file} and the index disagree on {differing[0]}"
+                f"{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: download it "
+                "again"
             )
-        for name, slot in slots.items():
-            wanted = self.shapes[name]
-            if slot.shape != wanted:
+        for name, info in header.items():
+            expected = self.shapes[name]
+            if info.shape != expected:
                 raise CheckpointError(
-                    f"{self.name}: tensor {name} has shape {slot.shape}, but its config asks for "
-                    f"{wanted}: config.json and weights don't belong together"
+                    f"{self.name}: tensor {name} has shape {info.shape}, but its config requires "
+                    f"{expected}: config.json and weights don't belong together"
                 )
-            check_dtype(slot, f"{self.name}: tensor {name}")
+            tensor_dtype(info, f"{self.name}: tensor {name}")
 
 
-def is_name(file: Any) -> bool:
-    """Whether it is a file's name alone: an index must not lead out of its folder."""
+def is_file_name(file: Any) -> bool:
+    """Whether it is a file name without a path: an index must not refer to other folders."""
     return isinstance(file, str) and file not in ("", ".", "..") and Path(file).name == file
 
 
 def parse_json(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object. Raises CheckpointError for any other."""
+    """A file with one JSON object. Raises CheckpointError for any other content."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} can't be read as JSON ({error})") from error
     if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} holds no JSON object: download it again")
+        raise CheckpointError(f"{path} is not a JSON object: download it again")
     return settings
