@@ -23,7 +23,7 @@ HEAD_DIM, SCALING = 8, 0.4
 
 
 class Layer(nn.Module):
-    """What an attention function asks of the layer that calls it."""
+    """The attributes of a layer that attention functions use."""
 
     def __init__(self, is_causal: bool, groups: int = 1, layer_idx: int = 0) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ def random_rows(generator: torch.Generator, heads: int, rows: int) -> Tensor:
     return torch.randn(1, heads, rows, HEAD_DIM, generator=generator)
 
 
-def attend(layer: Layer, parts: tuple[Tensor, ...], packing: Packing) -> Tensor:
-    query, key, value = parts
+def attend(layer: Layer, qkv: tuple[Tensor, ...], packing: Packing) -> Tensor:
+    query, key, value = qkv
     out, weights = packed_attention(
         layer, query, key, value, None, packing=packing, scaling=SCALING, dropout=0.0
     )
@@ -45,8 +45,8 @@ def attend(layer: Layer, parts: tuple[Tensor, ...], packing: Packing) -> Tensor:
     return out
 
 
-def eager(layer: Layer, parts: tuple[Tensor, ...]) -> Tensor:
-    query, key, value = parts
+def eager_attention(layer: Layer, qkv: tuple[Tensor, ...]) -> Tensor:
+    query, key, value = qkv
     rows, all_rows = query.shape[2], key.shape[2]
     mask = torch.zeros(rows, all_rows)
     if layer.is_causal:
@@ -63,20 +63,19 @@ seeds = st.integers(0, 2**31)
 
 @settings(max_examples=30)
 @given(lengths, heads, st.booleans(), seeds)
-def test_each_clip_attends_as_it_would_alone(
+def test_packed_clips_equal_single_clips(
     clips: list[int], heads: tuple[int, int], is_causal: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     query_heads, key_heads = heads
     layer = Layer(is_causal, query_heads // key_heads)
-    parts = tuple(
-        random_rows(generator, n, sum(clips)) for n in (query_heads, key_heads, key_heads)
-    )
-    packed = attend(layer, parts, Packing(tuple(clips)))
-    alone = [
-        eager(layer, clip) for clip in zip(*(p.split(clips, dim=2) for p in parts), strict=True)
+    qkv = tuple(random_rows(generator, n, sum(clips)) for n in (query_heads, key_heads, key_heads))
+    packed = attend(layer, qkv, Packing(tuple(clips)))
+    single = [
+        eager_attention(layer, clip)
+        for clip in zip(*(rows.split(clips, dim=2) for rows in qkv), strict=True)
     ]
-    torch.testing.assert_close(packed, torch.cat(alone, dim=1), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(packed, torch.cat(single, dim=1), atol=2e-6, rtol=1e-5)
 
 
 @settings(max_examples=25)
@@ -85,10 +84,10 @@ def test_each_clip_attends_as_it_would_alone(
     heads,
     seeds,
 )
-def test_reading_in_steps_is_reading_at_once(
+def test_cached_steps_equal_one_pass(
     steps: list[list[int]], heads: tuple[int, int], seed: int
 ) -> None:
-    """Three clips, each step some more rows of each, of any number, a cache between."""
+    """Three clips; each step adds some rows of each to the cache."""
     generator = torch.Generator().manual_seed(seed)
     query_heads, key_heads = heads
     layer = Layer(True, query_heads // key_heads, layer_idx=1)
@@ -98,59 +97,62 @@ def test_reading_in_steps_is_reading_at_once(
         for total in totals
     ]
     cache = KeyValueCache(2, 3)
-    read = [0, 0, 0]
+    starts = [0, 0, 0]
     outputs: list[list[Tensor]] = [[], [], []]
     for rows in steps:
-        parts = tuple(
+        qkv = tuple(
             torch.cat(
-                [clip[p][:, :, at : at + n] for clip, at, n in zip(clips, read, rows, strict=True)],
+                [
+                    clip[tensor][:, :, start : start + count]
+                    for clip, start, count in zip(clips, starts, rows, strict=True)
+                ],
                 dim=2,
             )
-            for p in range(3)
+            for tensor in range(3)
         )
-        packed = attend(layer, parts, Packing(tuple(rows), cache))
-        for place, out in enumerate(packed.split(rows, dim=1)):
-            outputs[place].append(out)
-        read = [at + n for at, n in zip(read, rows, strict=True)]
-    for clip, parts_read in zip(clips, outputs, strict=True):
+        packed = attend(layer, qkv, Packing(tuple(rows), cache))
+        for index, out in enumerate(packed.split(rows, dim=1)):
+            outputs[index].append(out)
+        starts = [start + count for start, count in zip(starts, rows, strict=True)]
+    for clip, clip_outputs in zip(clips, outputs, strict=True):
         torch.testing.assert_close(
-            torch.cat(parts_read, dim=1), eager(layer, clip), atol=2e-6, rtol=1e-5
+            torch.cat(clip_outputs, dim=1), eager_attention(layer, clip), atol=2e-6, rtol=1e-5
         )
-    assert cache.length(0) == 0  # that is layer 0, which has read nothing
-    for place, total in enumerate(totals):
-        key, _ = cache.append(1, place, *(clips[place][1][:, :, :0] for _ in range(2)))
+    assert cache.length(0) == 0  # of layer 0; this is layer 1
+    for index, total in enumerate(totals):
+        key, _ = cache.append(1, index, *(clips[index][1][:, :, :0] for _ in range(2)))
         assert key.shape[2] == total
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_neighbours_do_not_matter(is_causal: bool) -> None:
+def test_other_clips_do_not_affect_the_result(is_causal: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     layer = Layer(is_causal)
-    parts = tuple(random_rows(generator, 2, 10) for _ in range(3))
-    before = attend(layer, parts, Packing((3, 4, 3)))
-    other = tuple(part.clone() for part in parts)
-    for part in other:
-        part[:, :, :3] = torch.nan
-        part[:, :, 7:] = 1e30
+    qkv = tuple(random_rows(generator, 2, 10) for _ in range(3))
+    before = attend(layer, qkv, Packing((3, 4, 3)))
+    other = tuple(rows.clone() for rows in qkv)
+    for rows in other:
+        rows[:, :, :3] = torch.nan
+        rows[:, :, 7:] = 1e30
     after = attend(layer, other, Packing((3, 4, 3)))
     assert torch.equal(before[:, 3:7], after[:, 3:7])
     assert not torch.equal(before[:, 7:], after[:, 7:])
 
 
-def test_causal_rows_see_nothing_later() -> None:
+def test_causal_rows_do_not_attend_to_later_rows() -> None:
     generator = torch.Generator().manual_seed(0)
-    parts = tuple(random_rows(generator, 2, 6) for _ in range(3))
-    other = tuple(part.clone() for part in parts)
-    for part in other:
-        part[:, :, 4:] += 1
-    causal = [attend(Layer(True), each, Packing((6,)))[:, :4] for each in (parts, other)]
+    qkv = tuple(random_rows(generator, 2, 6) for _ in range(3))
+    other = tuple(rows.clone() for rows in qkv)
+    for rows in other:
+        rows[:, :, 4:] += 1
+    causal = [attend(Layer(True), each, Packing((6,)))[:, :4] for each in (qkv, other)]
     torch.testing.assert_close(*causal, atol=1e-6, rtol=0)
-    full = [attend(Layer(False), each, Packing((6,)))[:, :4] for each in (parts, other)]
+    full = [attend(Layer(False), each, Packing((6,)))[:, :4] for each in (qkv, other)]
     assert (full[0] - full[1]).abs().max() > 0.01
 
 
-def test_some_of_a_caches_clips_may_be_read_alone() -> None:
-    """As when others have finished their answers: clip 2 and clip 0, in this order."""
+def test_a_pass_over_some_clips_of_a_cache() -> None:
+    """As when generation of the others has ended: clip 2 and clip 0, in this order."""
     generator = torch.Generator().manual_seed(0)
     layer = Layer(True)
     cache = KeyValueCache(1, 3)
@@ -166,22 +168,22 @@ def test_some_of_a_caches_clips_may_be_read_alone() -> None:
     whole_0 = tuple(
         torch.cat([a[:, :, :2], b[:, :, 1:]], dim=2) for a, b in zip(first, second, strict=True)
     )
-    torch.testing.assert_close(packed[:, :1], eager(layer, whole_2)[:, 4:])
-    torch.testing.assert_close(packed[:, 1:], eager(layer, whole_0)[:, 2:])
+    torch.testing.assert_close(packed[:, :1], eager_attention(layer, whole_2)[:, 4:])
+    torch.testing.assert_close(packed[:, 1:], eager_attention(layer, whole_0)[:, 2:])
 
 
-def test_the_encoder_leaves_a_cache_alone() -> None:
+def test_bidirectional_attention_does_not_extend_the_cache() -> None:
     cache = KeyValueCache(1, 1)
-    parts = tuple(random_rows(torch.Generator().manual_seed(0), 1, 4) for _ in range(3))
-    attend(Layer(False), parts, Packing((4,), cache))
+    qkv = tuple(random_rows(torch.Generator().manual_seed(0), 1, 4) for _ in range(3))
+    attend(Layer(False), qkv, Packing((4,), cache))
     assert cache.length(0) == 0
 
 
-# bfloat16 on a processor: plain products in place of torch's fused kernel.
+# bfloat16 on a CPU: matrix products instead of torch's fused kernel.
 
 
-def exact(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Attention as it is written, in float64."""
+def float64_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Attention by its definition, in float64."""
     scores = query.double() @ key.double().transpose(-1, -2) * scaling
     return scores.softmax(-1) @ value.double()
 
@@ -192,74 +194,76 @@ def exact(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     rows=st.integers(1, 70),
     head_dim=st.sampled_from([1, 2, 5, 8, 16, 64]),
     scaling=st.sampled_from([1.0, 0.125, 0.7]),
-    at_once=st.sampled_from([1, 500, 5000, 1 << 21]),
+    max_scores=st.sampled_from([1, 500, 5000, 1 << 21]),
     seed=seeds,
 )
-def test_plain_products_are_attention_to_bfloat16s_rounding(
-    heads: int, rows: int, head_dim: int, scaling: float, at_once: int, seed: int
+def test_matmul_attention_is_exact_up_to_bfloat16_rounding(
+    heads: int, rows: int, head_dim: int, scaling: float, max_scores: int, seed: int
 ) -> None:
-    """However many heads are taken at once; each rounding is of 8 bits, of numbers about 1."""
+    """For any number of heads per step; bfloat16 rounds to 8 bits, and values are about 1."""
     generator = torch.Generator().manual_seed(seed)
     query, key, value = (
         torch.randn(1, heads, rows, head_dim, generator=generator).bfloat16() for _ in range(3)
     )
-    given_query = query.clone()
+    query_before = query.clone()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(packed, "_MAX_SCORES", at_once)
-        ours = torch.full_like(query, torch.nan)
-        packed._matmul_attention(query, key, value, scaling, ours)
-    assert torch.equal(query, given_query)
-    theirs = exact(query, key, value, scaling)
-    # Scores of size s are off by s/256, and so are weights, relatively; then value and output.
+        monkeypatch.setattr(packed, "_MAX_SCORES", max_scores)
+        output = torch.full_like(query, torch.nan)
+        packed._matmul_attention(query, key, value, scaling, output)
+    assert torch.equal(query, query_before)
+    expected = float64_attention(query, key, value, scaling)
+    # Scores of size s have errors of s/256, so weights the same relative error; then value, output.
     largest = float((query.double() @ key.double().transpose(-1, -2) * scaling).abs().max())
     bound = (3 * largest + 4) / 256 * float(value.abs().max())
-    assert float((ours.double() - theirs).abs().max()) <= bound
+    assert float((output.double() - expected).abs().max()) <= bound
     fused = scaled_dot_product_attention(query, key, value, scale=scaling).double()
-    off, usual = (float((each - theirs).pow(2).mean().sqrt()) for each in (ours.double(), fused))
-    assert off <= 4 * usual + 0.01
+    rms_error, fused_rms_error = (
+        float((each - expected).pow(2).mean().sqrt()) for each in (output.double(), fused)
+    )
+    assert rms_error <= 4 * fused_rms_error + 0.01
 
 
 @settings(max_examples=25)
 @given(lengths, st.booleans(), seeds)
-def test_bfloat16_clips_attend_as_they_would_alone(
+def test_packed_bfloat16_clips_equal_single_clips(
     clips: list[int], is_causal: bool, seed: int
 ) -> None:
-    """To the last bit: a clip's products are its own."""
+    """Bit for bit: each clip has its own matrix products."""
     generator = torch.Generator().manual_seed(seed)
     layer = Layer(is_causal)
-    parts = tuple(random_rows(generator, 4, sum(clips)).bfloat16() for _ in range(3))
-    together = attend(layer, parts, Packing(tuple(clips)))
-    alone = [
+    qkv = tuple(random_rows(generator, 4, sum(clips)).bfloat16() for _ in range(3))
+    packed_output = attend(layer, qkv, Packing(tuple(clips)))
+    single = [
         attend(layer, clip, Packing((clip[0].shape[2],)))
-        for clip in zip(*(part.split(clips, dim=2) for part in parts), strict=True)
+        for clip in zip(*(rows.split(clips, dim=2) for rows in qkv), strict=True)
     ]
-    assert torch.equal(together, torch.cat(alone, dim=1))
+    assert torch.equal(packed_output, torch.cat(single, dim=1))
 
 
-def test_only_bfloat16_in_the_ear_takes_plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[torch.dtype] = []
-    by_heads = packed._matmul_attention
+def test_only_bidirectional_bfloat16_uses_matmul_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    dtypes: list[torch.dtype] = []
+    original = packed._matmul_attention
 
-    def watched(query: Tensor, *rest: Any) -> None:
-        taken.append(query.dtype)
-        by_heads(query, *rest)
+    def recording(query: Tensor, *rest: Any) -> None:
+        dtypes.append(query.dtype)
+        original(query, *rest)
 
-    monkeypatch.setattr(packed, "_matmul_attention", watched)
+    monkeypatch.setattr(packed, "_matmul_attention", recording)
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.bfloat16):
         for is_causal in (True, False):
-            parts = tuple(random_rows(generator, 2, 5).to(dtype) for _ in range(3))
-            attend(Layer(is_causal), parts, Packing((5,)))
-    assert taken == [torch.bfloat16]
+            qkv = tuple(random_rows(generator, 2, 5).to(dtype) for _ in range(3))
+            attend(Layer(is_causal), qkv, Packing((5,)))
+    assert dtypes == [torch.bfloat16]
 
 
-def test_lengths_are_the_rows() -> None:
-    parts = tuple(random_rows(torch.Generator().manual_seed(0), 1, 4) for _ in range(3))
+def test_lengths_must_add_up_to_the_rows() -> None:
+    qkv = tuple(random_rows(torch.Generator().manual_seed(0), 1, 4) for _ in range(3))
     with pytest.raises(RuntimeError, match="split"):
-        attend(Layer(True), parts, Packing((3,)))
+        attend(Layer(True), qkv, Packing((3,)))
 
 
-def test_transformers_finds_it_by_name() -> None:
+def test_the_attention_function_is_registered() -> None:
     assert AttentionInterface()[ATTENTION] is packed_attention
 
 
@@ -274,7 +278,7 @@ def filled_cache() -> tuple[KeyValueCache, Tensor]:
     return cache, rows
 
 
-def test_a_cache_holds_each_clip_and_layer_apart() -> None:
+def test_a_cache_is_separate_for_each_clip_and_layer() -> None:
     cache, rows = filled_cache()
     assert (cache.length(0), cache.length(1)) == (0, 6)
     for layer in range(2):
@@ -284,30 +288,30 @@ def test_a_cache_holds_each_clip_and_layer_apart() -> None:
     assert (cache.length(0), cache.length(1)) == (0, 8)
 
 
-@pytest.mark.parametrize("rows_kept", [0, 1, 4, 6])
-def test_a_cut_cache_goes_its_own_way(rows_kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 1, 4, 6])
+def test_a_truncated_cache_is_independent(length: int) -> None:
     cache, rows = filled_cache()
-    cut = cache.truncated(1, rows_kept)
-    assert cut.length(0) == rows_kept
+    truncated = cache.truncated(1, length)
+    assert truncated.length(0) == length
     more = torch.ones(1, 2, 3, HEAD_DIM)
     for layer in range(2):
-        key, value = cut.append(layer, 0, more, 2 * more)
-        assert torch.equal(key, torch.cat([rows[:, :, :rows_kept] + layer, more], dim=2))
-        assert torch.equal(value, torch.cat([-rows[:, :, :rows_kept] - layer, 2 * more], dim=2))
+        key, value = truncated.append(layer, 0, more, 2 * more)
+        assert torch.equal(key, torch.cat([rows[:, :, :length] + layer, more], dim=2))
+        assert torch.equal(value, torch.cat([-rows[:, :, :length] - layer, 2 * more], dim=2))
     assert cache.length(1) == 6
     key, _ = cache.append(0, 1, more, more)
     assert torch.equal(key[:, :, :6], rows)
 
 
-def test_cutting_copies_nothing() -> None:
+def test_truncating_copies_no_data() -> None:
     cache, _ = filled_cache()
     key, _ = cache.append(0, 1, *(torch.ones(1, 2, 1, HEAD_DIM),) * 2)
-    part, _ = cache.truncated(1, 3).truncated(0, 2)._layers[0][0] or (None, None)
-    assert part is not None
-    assert part.data_ptr() == key.data_ptr()
+    truncated_key, _ = cache.truncated(1, 3).truncated(0, 2)._layers[0][0] or (None, None)
+    assert truncated_key is not None
+    assert truncated_key.data_ptr() == key.data_ptr()
 
 
-def test_cutting_what_has_not_been_read() -> None:
+def test_truncating_an_empty_cache() -> None:
     assert filled_cache()[0].truncated(0, 3).length(0) == 0
     assert KeyValueCache(0, 1).length(0) == 0
 
@@ -316,28 +320,28 @@ def test_cutting_what_has_not_been_read() -> None:
 
 
 @given(st.lists(st.integers(0, 20)), st.integers(0, 30))
-def test_batches_keep_every_item_within_the_budget(sizes: list[int], budget: int) -> None:
+def test_batches_contain_every_item_within_the_budget(sizes: list[int], budget: int) -> None:
     items = list(enumerate(sizes))
-    made = list(batch_by_size(iter(items), lambda item: item[1], budget))
-    assert [item for batch in made for item in batch] == items
-    assert all(made)
-    for batch in made:
+    batches = list(batch_by_size(iter(items), lambda item: item[1], budget))
+    assert [item for batch in batches for item in batch] == items
+    assert all(batches)
+    for batch in batches:
         assert len(batch) == 1 or sum(size for _, size in batch) <= budget
-    for left, right in itertools.pairwise(made):  # none could have been begun later
+    for left, right in itertools.pairwise(batches):  # no batch could have been larger
         assert sum(size for _, size in left) + right[0][1] > budget
 
 
-def test_batches_are_made_as_they_are_asked_for() -> None:
-    """Of an endless stream the first batch is there as soon as the next item would not fit."""
-    taken: list[int] = []
+def test_batches_are_lazy() -> None:
+    """A batch is returned as soon as the next item doesn't fit: the stream may be endless."""
+    consumed: list[int] = []
 
     def endless() -> Any:
         for number in range(10**9):
-            taken.append(number)
+            consumed.append(number)
             yield number
 
     assert next(batch_by_size(endless(), lambda _: 1, 3)) == [0, 1, 2]
-    assert taken == [0, 1, 2, 3]
+    assert consumed == [0, 1, 2, 3]
 
 
 @given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))

@@ -1,3 +1,5 @@
+"""Tap names, their order, and their widths and rates."""
+
 from __future__ import annotations
 
 import itertools
@@ -15,7 +17,7 @@ SEVEN_B = ModelDimensions(
     mel_bins=128, encoder_layers=32, encoder_width=1280, lm_layers=32, lm_width=4096
 )
 
-geometries = st.builds(
+dimensions_of_any_model = st.builds(
     ModelDimensions,
     mel_bins=st.integers(1, 200),
     encoder_layers=st.integers(0, 40),
@@ -53,7 +55,7 @@ def test_parsing(text: str, tap: Tap) -> None:
         *("lm.norm.1", " mel", "mel\n", "layer.3"),
     ],
 )
-def test_what_is_no_tap_is_named_with_what_is(text: str) -> None:
+def test_an_invalid_tap_is_an_error_that_lists_valid_ones(text: str) -> None:
     with pytest.raises(TapError) as caught:
         Tap.parse(text)
     message = str(caught.value)
@@ -61,27 +63,27 @@ def test_what_is_no_tap_is_named_with_what_is(text: str) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("level", ["٣", "03", "-0", "1_0", "9" * 5000])
-def test_a_tap_has_one_name(level: str) -> None:
-    """All of these are numbers to Python's `int`, or too long for it."""
+@pytest.mark.parametrize("layer", ["٣", "03", "-0", "1_0", "9" * 5000])
+def test_a_tap_has_one_name(layer: str) -> None:
+    """Python's `int` accepts these, or refuses them for their length."""
     with pytest.raises(TapError):
-        Tap.parse(f"lm.{level}")
+        Tap.parse(f"lm.{layer}")
 
 
-@given(geometries)
-def test_every_tap_survives_its_name(geometry: ModelDimensions) -> None:
-    for tap in geometry.taps():
-        assert geometry.tap(str(tap)) == tap == Tap.parse(str(tap))
+@given(dimensions_of_any_model)
+def test_every_tap_is_parsed_from_its_name(dimensions: ModelDimensions) -> None:
+    for tap in dimensions.taps():
+        assert dimensions.tap(str(tap)) == tap == Tap.parse(str(tap))
 
 
-@given(geometries)
-def test_taps_go_from_the_sound_to_the_words(geometry: ModelDimensions) -> None:
-    taps = geometry.taps()
-    assert len(set(taps)) == len(taps) == geometry.encoder_layers + geometry.lm_layers + 6
+@given(dimensions_of_any_model)
+def test_taps_are_in_the_order_of_the_pipeline(dimensions: ModelDimensions) -> None:
+    taps = dimensions.taps()
+    assert len(set(taps)) == len(taps) == dimensions.encoder_layers + dimensions.lm_layers + 6
     assert taps[0] == Tap.parse("mel")
     assert taps[-1] == Tap.parse("lm.norm")
-    backwards = list(reversed(taps))
-    assert sorted(backwards) == list(taps)
+    reversed_taps = list(reversed(taps))
+    assert sorted(reversed_taps) == list(taps)
     for left, right in itertools.pairwise(taps):
         assert left < right
         assert right >= left
@@ -89,24 +91,24 @@ def test_taps_go_from_the_sound_to_the_words(geometry: ModelDimensions) -> None:
         assert left.stage <= right.stage
 
 
-def test_the_line_in_full() -> None:
+def test_all_taps_of_a_model() -> None:
     assert " ".join(map(str, SMALL.taps())) == (
         "mel encoder.0 encoder.1 encoder.2 audio_tower projector lm.0 lm.1 lm.norm"
     )
 
 
-@given(geometries, st.integers(-60, 60), st.sampled_from(["encoder", "lm"]))
-def test_levels_count_from_either_end(geometry: ModelDimensions, level: int, stage: str) -> None:
-    deepest = geometry.encoder_layers if stage == "encoder" else geometry.lm_layers
-    levels = list(range(deepest + 1))
-    if -len(levels) <= level < len(levels):
-        assert geometry.tap(f"{stage}.{level}") == Tap(Stage[stage.upper()], levels[level])
+@given(dimensions_of_any_model, st.integers(-60, 60), st.sampled_from(["encoder", "lm"]))
+def test_layers_count_from_either_end(dimensions: ModelDimensions, layer: int, stage: str) -> None:
+    last = dimensions.encoder_layers if stage == "encoder" else dimensions.lm_layers
+    layers = list(range(last + 1))
+    if -len(layers) <= layer < len(layers):
+        assert dimensions.tap(f"{stage}.{layer}") == Tap(Stage[stage.upper()], layers[layer])
     else:
-        with pytest.raises(TapError, match=rf"{stage}\.0 to {stage}\.{deepest}"):
-            geometry.tap(f"{stage}.{level}")
+        with pytest.raises(TapError, match=rf"{stage}\.0 to {stage}\.{last}"):
+            dimensions.tap(f"{stage}.{layer}")
 
 
-def test_the_error_for_a_layer_too_deep() -> None:
+def test_the_error_for_a_layer_beyond_the_last() -> None:
     with pytest.raises(TapError) as caught:
         SMALL.tap("encoder.3")
     assert str(caught.value) == (
@@ -138,5 +140,5 @@ def test_widths_and_rates_of_the_7b_model(
 
 
 @pytest.mark.parametrize("other", [None, 3, "mel"])
-def test_taps_compare_with_taps_alone(other: Any) -> None:
+def test_taps_do_not_equal_other_types(other: Any) -> None:
     assert Tap(Stage.MEL) != other
