@@ -123,7 +123,7 @@ class Pipeline:
             audio_rows: for each input its audios in order, as rows at `projector`.
 
         Raises:
-            OptionError: if an input has more or fewer audios than the prompt has places for.
+            OptionError: if an input has more or fewer audios than the prompt has placeholders.
         """
         prompt_ids = self.tokenizer.encode(prompt_text)
         return [

@@ -65,7 +65,7 @@ class Checkpoint:
         self.text_config = cast(Any, self.config.text_config)
         self.dimensions = ModelDimensions.from_config(self.config)
         self._requirements = dict(tensor_requirements(self.config))
-        shapes = {name: needed.shape for name, needed in self._requirements.items()}
+        shapes = {name: requirement.shape for name, requirement in self._requirements.items()}
         self.tensors = TensorStore(self.name, folder, shapes, self._hub)
 
     @cached_property
@@ -116,13 +116,13 @@ class Checkpoint:
         None stands for text: every tensor, the LM head included.
         """
         return {
-            name: needed
-            for name, needed in self._requirements.items()
-            if tap is None or (needed.tap is not None and needed.tap <= tap)
+            name: requirement
+            for name, requirement in self._requirements.items()
+            if tap is None or (requirement.tap is not None and requirement.tap <= tap)
         }
 
     def stored_bytes(self, name: str) -> int:
-        """Size of a tensor on disk; by the configured dtype if its header can't be read alone."""
+        """Size of a tensor on disk; if its header can't be read alone, by the configured dtype."""
         return self.tensors.stored_bytes(name, self.dtype)
 
     def missing_bytes(self, tap: Tap | None) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -24,8 +24,6 @@ __all__ = ["ATTENTION", "Packing"]
 
 ATTENTION = "qwen_audio_packed"
 """The name under which transformers' layers find `packed_attention`."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)

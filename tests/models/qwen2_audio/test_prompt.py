@@ -19,7 +19,7 @@ from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.qwen2_audio.prompt import DEFAULT_PROMPT, PromptTokenizer, audio_inputs
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
-PLAIN = "<|audio_bos|><|AUDIO|><|audio_eos|>"
+AUDIO_MARKERS = "<|audio_bos|><|AUDIO|><|audio_eos|>"
 
 texts = st.one_of(
     st.text(max_size=60),
@@ -54,7 +54,7 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 @functools.cache
-def embedded(chat: bool | None = None) -> PromptTokenizer:
+def prompt_tokenizer(chat: bool | None = None) -> PromptTokenizer:
     return PromptTokenizer(Checkpoint(EMBEDDED), chat)
 
 
@@ -74,51 +74,51 @@ def processor() -> Any:
 @settings(max_examples=200)
 @given(texts)
 @example("")
-def test_ids_are_transformers(text: str) -> None:
-    assert list(embedded().encode(text)) == tokenizer()(text)["input_ids"]
-    prompt_text = embedded(False).render(text.replace("<|AUDIO|>", ""))
-    assert list(embedded().encode(prompt_text)) == tokenizer()(prompt_text)["input_ids"]
+def test_token_ids_equal_those_of_transformers(text: str) -> None:
+    assert list(prompt_tokenizer().encode(text)) == tokenizer()(text)["input_ids"]
+    prompt_text = prompt_tokenizer(False).render(text.replace("<|AUDIO|>", ""))
+    assert list(prompt_tokenizer().encode(prompt_text)) == tokenizer()(prompt_text)["input_ids"]
 
 
 @given(st.lists(st.integers(0, 1098), max_size=30))
-def test_text_is_transformers(ids: list[int]) -> None:
-    theirs = tokenizer().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert embedded().decode(ids) == theirs
+def test_decoded_text_equals_that_of_transformers(ids: list[int]) -> None:
+    expected = tokenizer().decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert prompt_tokenizer().decode(ids) == expected
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
-def test_there_and_back(text: str) -> None:
+def test_encoding_and_decoding_returns_the_text(text: str) -> None:
     if "<|" not in text:
-        assert embedded().decode(embedded().encode(text)) == text
+        assert prompt_tokenizer().decode(prompt_tokenizer().encode(text)) == text
 
 
 def test_special_tokens_are_not_text() -> None:
-    prompts = embedded()
-    ids = prompts.encode(f"{IM_START}calm{PLAIN} piano{IM_END}<|endoftext|>")
+    prompts = prompt_tokenizer()
+    ids = prompts.encode(f"{IM_START}calm{AUDIO_MARKERS} piano{IM_END}<|endoftext|>")
     assert prompts.decode(ids) == "calm piano"
 
 
 def test_the_default_prompt() -> None:
     assert DEFAULT_PROMPT == "Describe the music:"
-    prompts = embedded(False)
+    prompts = prompt_tokenizer(False)
     assert len(prompts.encode(DEFAULT_PROMPT)) == 4
     ids = prompts.encode(prompts.render(None))
     assert len(ids) == 7
     assert ids[1] == prompts.audio_token_id == AUDIO_ID
-    assert prompts.render(None) == prompts.render(DEFAULT_PROMPT) == PLAIN + DEFAULT_PROMPT
+    assert prompts.render(None) == prompts.render(DEFAULT_PROMPT) == AUDIO_MARKERS + DEFAULT_PROMPT
 
 
 # The plain prompt.
 
 
 @given(texts)
-def test_a_plain_prompt_is_the_audio_and_the_question(text: str) -> None:
-    assert embedded(False).render(text) == PLAIN + text
+def test_a_plain_prompt_is_the_audio_markers_and_the_text(text: str) -> None:
+    assert prompt_tokenizer(False).render(text) == AUDIO_MARKERS + text
 
 
-def test_an_empty_question_is_none() -> None:
-    """`""` asks nothing; None asks for the default."""
-    assert embedded(False).render("") == PLAIN
+def test_an_empty_prompt_is_not_the_default_prompt() -> None:
+    """`""` adds no text; None adds the default prompt."""
+    assert prompt_tokenizer(False).render("") == AUDIO_MARKERS
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -126,14 +126,14 @@ def test_an_empty_question_is_none() -> None:
     "prompt",
     ["<|AUDIO|>", "Listen: <|audio_bos|><|AUDIO|><|audio_eos|>", f"{IM_START}x<|AUDIO|>\n"],
 )
-def test_a_prompt_with_the_audio_in_its_place_is_taken_verbatim(prompt: str, chat: bool) -> None:
-    assert embedded(chat).render(prompt) == prompt
+def test_a_prompt_with_an_audio_placeholder_is_used_verbatim(prompt: str, chat: bool) -> None:
+    assert prompt_tokenizer(chat).render(prompt) == prompt
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_one_clip_has_one_place(chat: bool) -> None:
+def test_a_prompt_for_one_clip_has_one_placeholder(chat: bool) -> None:
     with pytest.raises(OptionError) as caught:
-        embedded(chat).render("<|AUDIO|> and <|AUDIO|>")
+        prompt_tokenizer(chat).render("<|AUDIO|> and <|AUDIO|>")
     assert str(caught.value) == (
         "the prompt contains <|AUDIO|> 2 times, but one clip is given: "
         "use chat() for several audios in one conversation"
@@ -145,7 +145,7 @@ def test_one_clip_has_one_place(chat: bool) -> None:
 
 @settings(max_examples=100)
 @given(texts)
-def test_a_question_is_asked_as_the_processor_asks_it(text: str) -> None:
+def test_a_chat_prompt_equals_the_processors(text: str) -> None:
     text = text.replace("<|AUDIO|>", "")
     conversation = [
         {
@@ -153,13 +153,13 @@ def test_a_question_is_asked_as_the_processor_asks_it(text: str) -> None:
             "content": [{"type": "audio", "audio": "clip.wav"}, {"type": "text", "text": text}],
         }
     ]
-    theirs = processor().apply_chat_template(
+    expected = processor().apply_chat_template(
         conversation, add_generation_prompt=True, tokenize=False
     )
-    ours = embedded(True).render(text)
-    assert ours == theirs
-    assert list(embedded().encode(ours)) == tokenizer()(theirs)["input_ids"]
-    assert ours.count("<|AUDIO|>") == 1
+    prompt_text = prompt_tokenizer(True).render(text)
+    assert prompt_text == expected
+    assert list(prompt_tokenizer().encode(prompt_text)) == tokenizer()(expected)["input_ids"]
+    assert prompt_text.count("<|AUDIO|>") == 1
 
 
 roles = st.sampled_from(["user", "assistant", "system"])
@@ -180,14 +180,14 @@ conversations = st.lists(
 def test_conversations_are_rendered_as_the_processor_does(
     conversation: list[dict[str, Any]],
 ) -> None:
-    theirs = processor().apply_chat_template(
+    expected = processor().apply_chat_template(
         conversation, add_generation_prompt=True, tokenize=False
     )
-    assert embedded(True).apply_chat_template(conversation) == theirs
+    assert prompt_tokenizer(True).apply_chat_template(conversation) == expected
 
 
-def test_a_chat_by_example() -> None:
-    prompts = embedded(True)
+def test_a_rendered_chat() -> None:
+    prompts = prompt_tokenizer(True)
     messages = [
         prompts.user_message("What is this?", audio=True),
         {"role": "assistant", "content": "A piano."},
@@ -195,27 +195,27 @@ def test_a_chat_by_example() -> None:
     ]
     assert prompts.apply_chat_template(messages) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\nAudio 1: {PLAIN}\nWhat is this?<|im_end|>\n"
+        f"<|im_start|>user\nAudio 1: {AUDIO_MARKERS}\nWhat is this?<|im_end|>\n"
         "<|im_start|>assistant\nA piano.<|im_end|>\n"
-        f"<|im_start|>user\nAudio 2: {PLAIN}\nAnd this?<|im_end|>\n"
+        f"<|im_start|>user\nAudio 2: {AUDIO_MARKERS}\nAnd this?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     assert "<|AUDIO|>" not in prompts.apply_chat_template([prompts.user_message(None, audio=False)])
 
 
-def test_a_checkpoint_without_a_template_has_transformers_own(copy: Path) -> None:
-    """As the base model does; older checkpoints keep theirs in a JSON file."""
-    messages = [embedded().user_message("What is this?", audio=True)]
+def test_a_checkpoint_without_a_template_uses_transformers_default(copy: Path) -> None:
+    """As the base model does; older checkpoints have a JSON file."""
+    messages = [prompt_tokenizer().user_message("What is this?", audio=True)]
     (copy / "chat_template.jinja").unlink()
     default = PromptTokenizer(Checkpoint(copy), True).apply_chat_template(messages)
-    default_template: Any = Qwen2AudioProcessor.default_chat_template  # kept as a property
-    theirs = processor().apply_chat_template(
+    default_template: Any = Qwen2AudioProcessor.default_chat_template  # a property
+    expected = processor().apply_chat_template(
         messages,
         chat_template=default_template.fget(None),
         add_generation_prompt=True,
         tokenize=False,
     )
-    assert default == theirs
+    assert default == expected
     assert "Audio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\nWhat is this?" in default
 
     template = "{{ messages[0]['role'] }} says"
@@ -224,9 +224,9 @@ def test_a_checkpoint_without_a_template_has_transformers_own(copy: Path) -> Non
 
 
 @pytest.mark.parametrize("messages", [[{"role": "user", "content": 5}], [{"content": [7]}]])
-def test_what_the_template_cannot_take(messages: list[Any]) -> None:
+def test_messages_that_the_template_cannot_render(messages: list[Any]) -> None:
     with pytest.raises(OptionError, match="doesn't fit the chat template"):
-        embedded(True).apply_chat_template(messages)
+        prompt_tokenizer(True).apply_chat_template(messages)
 
 
 def test_a_template_that_fails(copy: Path) -> None:
@@ -236,11 +236,11 @@ def test_a_template_that_fails(copy: Path) -> None:
     assert "(only user turns)" in str(caught.value)
 
 
-# Whether it chats, and where it stops.
+# Chat template and stop tokens.
 
 
 @pytest.mark.parametrize(
-    ("eos", "chat", "stops"),
+    ("eos", "chat", "stop_ids"),
     [
         (END_OF_TEXT_ID, False, {END_OF_TEXT_ID}),
         ([END_OF_TEXT_ID], False, {END_OF_TEXT_ID}),
@@ -248,66 +248,68 @@ def test_a_template_that_fails(copy: Path) -> None:
         (1095, True, {1095}),
     ],
 )
-def test_a_checkpoint_that_ends_turns_was_taught_to_chat(
-    eos: int | list[int], chat: bool, stops: set[int], copy: Path
+def test_a_checkpoint_with_an_end_of_turn_token_uses_the_chat_template(
+    eos: int | list[int], chat: bool, stop_ids: set[int], copy: Path
 ) -> None:
     edit_json(copy / "generation_config.json", eos_token_id=eos)
     prompts = PromptTokenizer(Checkpoint(copy))
     assert prompts.encode(IM_END) == (1095,)
     assert prompts.uses_chat_template is chat
-    assert prompts.stop_token_ids() == stops
+    assert prompts.stop_token_ids() == stop_ids
     assert (IM_START in prompts.render("Hello")) is chat
 
 
-def test_told_to_chat_it_stops_at_the_end_of_a_turn(copy: Path) -> None:
+def test_the_chat_option_overrides_the_checkpoints_format(copy: Path) -> None:
     assert PromptTokenizer(Checkpoint(copy), chat=True).stop_token_ids() == {1095, END_OF_TEXT_ID}
     edit_json(copy / "generation_config.json", eos_token_id=[1095, END_OF_TEXT_ID])
-    told = PromptTokenizer(Checkpoint(copy), chat=False)
-    assert not told.uses_chat_template
-    assert told.render("Hello") == PLAIN + "Hello"
-    assert told.stop_token_ids() == {1095, END_OF_TEXT_ID}
+    plain = PromptTokenizer(Checkpoint(copy), chat=False)
+    assert not plain.uses_chat_template
+    assert plain.render("Hello") == AUDIO_MARKERS + "Hello"
+    assert plain.stop_token_ids() == {1095, END_OF_TEXT_ID}
 
 
-def test_without_a_generation_config_the_config_says_where_to_stop(copy: Path) -> None:
+def test_without_a_generation_config_the_config_has_the_stop_token(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
     assert PromptTokenizer(Checkpoint(copy)).stop_token_ids() == {END_OF_TEXT_ID}
     edit_json(copy / "config.json", text_config__eos_token_id=None)
     assert PromptTokenizer(Checkpoint(copy)).stop_token_ids() <= {END_OF_TEXT_ID}
 
 
-# Where the audio goes.
+# Audio tokens.
 
 
 @given(st.lists(st.integers(0, 9), max_size=4), st.data())
-def test_each_audio_takes_its_places(tokens: list[int], data: st.DataObject) -> None:
-    prompts = embedded()
+def test_each_placeholder_is_repeated_for_its_audio_tokens(
+    tokens: list[int], data: st.DataObject
+) -> None:
+    prompts = prompt_tokenizer()
     ids: list[int] = []
     expected: list[int] = []
     for count in [*tokens, None]:
-        between = data.draw(st.lists(st.integers(0, 1095), max_size=4))
-        ids += between
-        expected += between
+        text_ids = data.draw(st.lists(st.integers(0, 1095), max_size=4))
+        ids += text_ids
+        expected += text_ids
         if count is not None:
             ids.append(AUDIO_ID)
             expected += count * [AUDIO_ID]
     assert list(prompts.expand_audio_tokens(ids, tokens)) == expected
 
 
-def test_merged_ids_are_the_processors() -> None:
+def test_expanded_ids_equal_the_processors() -> None:
     import numpy as np
 
     clips = [np.zeros(size, np.float32) for size in (16_000, 52_345)]
-    text = f"First {PLAIN} and second {PLAIN}: which?"
+    text = f"First {AUDIO_MARKERS} and second {AUDIO_MARKERS}: which?"
     inputs = processor()(text=text, audio=clips, sampling_rate=16_000)
-    prompts = embedded()
-    ours = prompts.expand_audio_tokens(prompts.encode(text), [25, 82])
-    assert list(ours) == list(inputs["input_ids"][0])
+    prompts = prompt_tokenizer()
+    token_ids = prompts.expand_audio_tokens(prompts.encode(text), [25, 82])
+    assert list(token_ids) == list(inputs["input_ids"][0])
 
 
 @pytest.mark.parametrize("tokens", [[], [1, 2]])
-def test_audios_and_places_must_agree(tokens: list[int]) -> None:
-    with pytest.raises(OptionError, match=f"{len(tokens)} audios, but the text has 1 places"):
-        embedded().expand_audio_tokens((5, AUDIO_ID, 6), tokens)
+def test_audios_and_placeholders_must_agree(tokens: list[int]) -> None:
+    with pytest.raises(OptionError, match=f"{len(tokens)} audios, but the text has 1 placeholders"):
+        prompt_tokenizer().expand_audio_tokens((5, AUDIO_ID, 6), tokens)
 
 
 def test_the_audios_of_a_conversation() -> None:
@@ -332,7 +334,7 @@ def test_the_audios_of_a_conversation() -> None:
     "part",
     [{"type": "audio"}, {"type": "audio", "audio": "a", "path": "b"}, {"audio": 1, "audio_url": 2}],
 )
-def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
+def test_an_audio_part_has_one_audio(part: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="an audio part needs one of audio, audio_url, url, path"):
         list(audio_inputs([{"role": "user", "content": [part]}]))
 
@@ -350,7 +352,7 @@ def test_an_audio_part_holds_one_audio(part: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_conversations_that_no_answer_can_follow(messages: Any, expected: str) -> None:
+def test_invalid_conversations(messages: Any, expected: str) -> None:
     with pytest.raises(OptionError, match=expected):
         list(audio_inputs(messages))
 
@@ -365,22 +367,22 @@ def test_a_message_has_a_role_and_content(message: Any) -> None:
 
 @pytest.mark.parametrize("part", ["text", 5, None, {}, {"type": "image", "image": "a.png"}])
 def test_a_part_that_no_template_renders(part: Any) -> None:
-    """It would be left out without a word."""
+    """The template would drop it silently."""
     with pytest.raises(OptionError, match="is neither text nor audio"):
         list(audio_inputs([{"role": "user", "content": [part]}]))
 
 
-# Tokenizers that do not fit.
+# Tokenizers that don't belong to the checkpoint.
 
 
-def test_no_tokenizer(copy: Path) -> None:
+def test_a_missing_tokenizer(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
         PromptTokenizer(Checkpoint(copy))
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
-def test_a_tokenizer_that_is_none(content: str, copy: Path) -> None:
+def test_an_invalid_tokenizer(content: str, copy: Path) -> None:
     (copy / "tokenizer.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json can't be read") as caught:
         PromptTokenizer(Checkpoint(copy))
@@ -393,7 +395,7 @@ def test_a_tokenizer_of_another_checkpoint(copy: Path) -> None:
         PromptTokenizer(Checkpoint(copy))
 
 
-def test_a_tokenizer_without_the_audios_markers(copy: Path) -> None:
+def test_a_tokenizer_without_the_audio_token(copy: Path) -> None:
     file = copy / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8").replace("<|AUDIO|>", "<|VIDEO|>"))
     with pytest.raises(CheckpointError, match=r"<\|AUDIO\|>"):

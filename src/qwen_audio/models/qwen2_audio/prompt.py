@@ -147,7 +147,7 @@ class PromptTokenizer:
         placeholders = token_ids.count(self.audio_token_id)
         if placeholders != len(audio_tokens):
             raise OptionError(
-                f"{len(audio_tokens)} audios, but the text has {placeholders} places "
+                f"{len(audio_tokens)} audios, but the text has {placeholders} placeholders "
                 f"for them: give each as a part {{'type': 'audio', …}}, and keep {AUDIO} out of "
                 "the text"
             )
