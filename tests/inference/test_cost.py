@@ -135,7 +135,7 @@ def test_the_least_memory_will_do_and_less_will_not(
         tight = qa.load(checkpoint, dtype=dtype, max_memory=least)
         np.testing.assert_array_equal(run(tight), expected)
         bytes_read.clear()
-        with pytest.raises(qa.OptionError, match=r"takes \d+MB of memory at the least, and may"):
+        with pytest.raises(qa.OptionError, match=r"needs at least \d+MB of memory, but only"):
             run(qa.load(checkpoint, dtype=dtype, max_memory=least - 1))
         assert bytes_read == {}  # refused before anything is read
 

@@ -407,7 +407,9 @@ def test_the_encoder_is_evicted_for_the_language_model(
 def test_too_little_memory_is_an_error_that_names_enough(folder: Path, memory: str) -> None:
     model = qa.load(folder, max_memory=memory)
     for call in (model.encode, model.describe):
-        with pytest.raises(qa.OptionError, match=f"may take {memory}: give max_memory='") as raised:
+        with pytest.raises(
+            qa.OptionError, match=f"only {memory} may be used: give max_memory='"
+        ) as raised:
             call(CLIPS[0], **RATE)
         message = str(raised.value)
         assert "\n" not in message
@@ -430,7 +432,7 @@ def test_a_head_that_does_not_fit_is_an_error_too(tmp_path: Path) -> None:
         dtype="float32",
     )
     assert model.encode(CLIPS[0], tap="lm.norm", **RATE).shape == (32,)
-    with pytest.raises(qa.OptionError, match=r"^text of .* takes 568MB of memory at the least"):
+    with pytest.raises(qa.OptionError, match=r"^text of .* needs at least 568MB of memory"):
         model.describe(CLIPS[0], **RATE)
 
 

@@ -184,12 +184,12 @@ def check_memory(
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base_bytes)
     if minimum <= max_memory:
         return
-    # With room for what processes differ by from one start to the next.
+    # 2 % more, as the memory of a process differs from one start to the next.
     suggestion = 10 * math.ceil(1.02 * minimum / 10**7)
     raise OptionError(
-        f"{tap or 'text'} of {checkpoint.name} in {str(dtype).removeprefix('torch.')} takes "
-        f"{math.ceil(minimum / 1e6)}MB of memory at the least, and may take "
-        f"{max_memory // 10**6}MB: give max_memory='{suggestion}MB' or more, or choose a "
+        f"{tap or 'text'} of {checkpoint.name} in {str(dtype).removeprefix('torch.')} needs at "
+        f"least {math.ceil(minimum / 1e6)}MB of memory, but only {max_memory // 10**6}MB may be "
+        f"used: give max_memory='{suggestion}MB' or more, or choose a "
         "shallower tap"
     )
 

@@ -58,9 +58,9 @@ def taps_with_span(span: str, taps: Sequence[Tap]) -> list[Tap]:
     Raises:
         OptionError: for an unknown span, or one that none of the taps (at least one) has.
     """
-    found = sorted({tap for tap in taps if tap.in_language_model or span in ("audio", "all")})
-    check_span(span, (found or taps)[0])
-    return found
+    with_span = sorted({tap for tap in taps if tap.in_language_model or span in ("audio", "all")})
+    check_span(span, (with_span or taps)[0])
+    return with_span
 
 
 def check_prompt(prompt: str | None, taps: Sequence[Tap]) -> None:
