@@ -1,4 +1,4 @@
-"""docs/taps.md says where transformers' hidden_states and our taps meet: every row is true."""
+"""The table in docs/taps.md of taps and transformers' hidden_states: every row is tested."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Both:
         self.taps = [str(tap) for tap in model.taps]
         self.ours = model.activations(self.clips, taps=self.taps, sampling_rate=16_000)
 
-    def check(self, tap: str, theirs: Callable[[int], torch.Tensor]) -> None:
+    def check(self, tap: str, expected: Callable[[int], torch.Tensor]) -> None:
         for i in range(len(self.clips)):
             ours = self.ours[i][tap].data
-            assert relative_error(ours, np.asarray(theirs(i))) < 1e-5
+            assert relative_error(ours, np.asarray(expected(i))) < 1e-5
 
-    def differs(self, tap: str, theirs: torch.Tensor) -> None:
+    def differs(self, tap: str, expected: torch.Tensor) -> None:
         """Another shape, or other numbers."""
         ours = self.ours[0][tap].data
-        found = theirs[0].numpy()
+        found = expected[0].numpy()
         assert found.shape[0] < len(ours) or relative_error(ours, found[-len(ours) :]) > 1e-2
 
     def frames(self, i: int) -> int:

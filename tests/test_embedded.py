@@ -1,4 +1,4 @@
-"""The checkpoint that ships: in exactly Qwen2-Audio's format, and true about the examples."""
+"""The embedded checkpoint: exactly Qwen2-Audio's format, true captions of the examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model() -> qa.AudioModel:
     return qa.load()
 
 
-def test_it_is_small_sharded_and_named_as_the_real_one_is_on_disk() -> None:
+def test_size_shards_and_tensor_names() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 26_000_000
     index = json.loads((EMBEDDED / "model.safetensors.index.json").read_text())
     files = set(index["weight_map"].values())
@@ -37,7 +37,7 @@ def test_it_is_small_sharded_and_named_as_the_real_one_is_on_disk() -> None:
                 assert opened.get_slice(name).get_dtype() == "BF16"
 
 
-def test_stock_transformers_loads_it_without_a_word() -> None:
+def test_transformers_loads_it_without_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loaded: Any = Qwen2AudioForConditionalGeneration.from_pretrained(
@@ -49,12 +49,12 @@ def test_stock_transformers_loads_it_without_a_word() -> None:
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.flac")), ids=lambda path: path.stem)
-def test_stock_transformers_says_the_same(model: qa.AudioModel, example: Path) -> None:
+def test_transformers_generates_the_same(model: qa.AudioModel, example: Path) -> None:
     clip = qa.load_waveform(example).samples
     tokens = Reference(EMBEDDED).generate(clip, PLAIN + "Describe the music:", 96)
-    said = model.describe(example)
-    assert said.answers[0].token_ids == tokens
-    assert said.complete
+    description = model.describe(example)
+    assert description.answers[0].token_ids == tokens
+    assert description.complete
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_stock_transformers_says_the_same(model: qa.AudioModel, example: Path) -
         ("guitar", "Is anyone speaking?", {"no"}),
     ],
 )
-def test_what_it_says_of_the_examples_is_true(
+def test_answers_about_the_examples_are_true(
     model: qa.AudioModel, example: str, question: str | None, words: set[str]
 ) -> None:
-    said = model.describe(EXAMPLES / f"{example}.flac", prompt=question).lower()
-    assert any(word in said for word in words), said
+    description = model.describe(EXAMPLES / f"{example}.flac", prompt=question).lower()
+    assert any(word in description for word in words), description
 
 
 def test_the_default_prompt_is_four_tokens(model: qa.AudioModel) -> None:
@@ -82,21 +82,21 @@ def test_the_default_prompt_is_four_tokens(model: qa.AudioModel) -> None:
     assert len(prompts.encode(prompts.render(None))) == 7
 
 
-def test_its_answers_end_by_themselves_in_chat_as_well(model: qa.AudioModel) -> None:
+def test_chat_answers_end_with_a_stop_token(model: qa.AudioModel) -> None:
     chat = qa.load(chat=True)
     clip = EXAMPLES / "speech.flac"
-    said = chat.describe(clip, prompt="Is anyone speaking?")
-    assert said.complete
-    assert "yes" in said.lower()
+    description = chat.describe(clip, prompt="Is anyone speaking?")
+    assert description.complete
+    assert "yes" in description.lower()
     question = [{"type": "audio", "audio": clip}, {"type": "text", "text": "Is anyone speaking?"}]
     turns: list[Any] = [{"role": "user", "content": question}]
     # `chat` goes through the template whatever the checkpoint's own style, and ends with the turn.
     assert model.chat(turns) == chat.chat(turns)
-    assert model.chat(turns).token_ids == said.answers[0].token_ids
+    assert model.chat(turns).token_ids == description.answers[0].token_ids
 
 
-def test_noise_and_silence_get_an_answer_and_not_an_error(model: qa.AudioModel) -> None:
+def test_noise_and_silence_are_answered(model: qa.AudioModel) -> None:
     noise = 0.1 * torch.randn(32_000, generator=torch.Generator().manual_seed(0))
-    said = model.describe([noise, torch.zeros(32_000)], sampling_rate=16_000)
-    assert all(said)
-    assert "silen" in said[1].lower()
+    description = model.describe([noise, torch.zeros(32_000)], sampling_rate=16_000)
+    assert all(description)
+    assert "silen" in description[1].lower()

@@ -1,4 +1,4 @@
-"""On a GPU, where there is one: the same numbers as on the CPU, by another attention."""
+"""On a GPU, if there is one: the same numbers as on the CPU, with another attention function."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def rows(
 
 
 def test_float32_equals_the_cpu(checkpoint: Path) -> None:
-    for ours, theirs in zip(
+    for actual, expected in zip(
         rows(checkpoint, "cuda", "float32"), rows(checkpoint, "cpu", "float32"), strict=True
     ):
         for tap in TAPS:
-            assert relative_error(ours[tap].data, theirs[tap].data) < 1e-3
+            assert relative_error(actual[tap].data, expected[tap].data) < 1e-3
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bits_point_the_same_way(checkpoint: Path, dtype: str) -> None:
-    for ours, theirs in zip(
+def test_16_bit_rows_have_the_same_direction(checkpoint: Path, dtype: str) -> None:
+    for actual, expected in zip(
         rows(checkpoint, "cuda", dtype), rows(checkpoint, "cpu", "float32"), strict=True
     ):
         for tap in TAPS:
-            a, b = ours[tap].data, theirs[tap].data
+            a, b = actual[tap].data, expected[tap].data
             cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
             assert cosines.min() > 0.99
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_one_call_for_all_clips_is_attention_clip_by_clip(causal: bool) -> None:
+def test_one_call_for_all_clips_equals_attention_per_clip(causal: bool) -> None:
     module = torch.nn.Module()
     module.is_causal, module.layer_idx = causal, 0  # type: ignore[assignment]
     random = torch.Generator("cuda").manual_seed(0)
@@ -74,13 +74,13 @@ def test_streamed_equals_resident(checkpoint: Path) -> None:
 
     least = non_weight_bytes(Checkpoint(checkpoint), None, torch.bfloat16) + 600_000
     streamed = rows(checkpoint, "cuda", "bfloat16", max_memory=least)
-    for ours, theirs in zip(streamed, rows(checkpoint, "cuda", "bfloat16"), strict=True):
+    for actual, expected in zip(streamed, rows(checkpoint, "cuda", "bfloat16"), strict=True):
         for tap in TAPS:
-            np.testing.assert_array_equal(ours[tap].data, theirs[tap].data)
+            np.testing.assert_array_equal(actual[tap].data, expected[tap].data)
 
 
-def test_words(checkpoint: Path) -> None:
+def test_generated_text(checkpoint: Path) -> None:
     model = qa.load(checkpoint, device="cuda", dtype="float32")
-    said = model.describe(CLIPS, max_new_tokens=6, sampling_rate=16_000)
+    descriptions = model.describe(CLIPS, max_new_tokens=6, sampling_rate=16_000)
     alone = [model.describe(clip, max_new_tokens=6, sampling_rate=16_000) for clip in CLIPS]
-    assert said == alone
+    assert descriptions == alone

@@ -1,4 +1,4 @@
-"""The house: what is public, in which order rooms import each other, and what importing costs."""
+"""The package: public names, order of imports between packages, cost of importing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_public_names() -> None:
         "import qwen_audio.cli.main; qwen_audio.cli.main.main(['play', '--help'])",
     ],
 )
-def test_importing_and_helping_load_no_torch(statement: str) -> None:
+def test_import_and_help_load_no_torch(statement: str) -> None:
     heavy = {"torch", "transformers"} if "EmbeddingSpec" in statement else HEAVY
     program = (
         f"import sys\ntry:\n    {statement}\nexcept SystemExit:\n    pass\n"
@@ -124,7 +124,7 @@ def imported(name: str, path: Path) -> Iterator[str]:
             yield inner if inner in known else base
 
 
-def test_every_package_has_its_place_on_the_architecture_page() -> None:
+def test_every_package_is_on_the_architecture_page() -> None:
     entries = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py"}
     entries |= {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert sorted(packages()) == sorted(entries - {"__init__"})
@@ -132,15 +132,15 @@ def test_every_package_has_its_place_on_the_architecture_page() -> None:
 
 
 def test_a_package_imports_only_from_packages_above_it() -> None:
-    order = {name: place for place, name in enumerate(packages())}
+    order = {name: position for position, name in enumerate(packages())}
     for name, path in modules().items():
         if name:
             for other in filter(None, imported(name, path)):
-                mine, theirs = name.split(".")[0], other.split(".")[0]
-                assert order[theirs] <= order[mine], f"{name} imports {other}"
+                package, other_package = name.split(".")[0], other.split(".")[0]
+                assert order[other_package] <= order[package], f"{name} imports {other}"
 
 
-def test_no_imports_in_a_circle() -> None:
+def test_no_import_cycles() -> None:
     graph = {name: set(imported(name, path)) - {name} for name, path in modules().items() if name}
     TopologicalSorter(graph).prepare()  # raises CycleError, naming the modules
 
@@ -150,7 +150,7 @@ def test_modules_have_at_most_300_lines() -> None:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, name
 
 
-def test_no_module_prints_but_the_command_line() -> None:
+def test_only_the_command_line_prints() -> None:
     for path in SOURCE.rglob("*.py"):
         calls = [
             node

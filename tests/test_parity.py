@@ -1,4 +1,4 @@
-"""Every tap of the line equals transformers' composite model, in whatever batch."""
+"""Every tap equals transformers' composite model, in any batch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ GEOMETRIES: dict[str, dict[str, int]] = {
     "128 mel bins": {"mel_bins": 128, "width": 80, "encoder_heads": 5, "seed": 1},
     "as many key heads as heads": {"heads": 6, "kv_heads": 6, "lm_layers": 2, "seed": 2},
     "one layer each": {"encoder_layers": 1, "lm_layers": 1, "kv_heads": 1, "seed": 3},
-    "narrow ear, wide model": {"width": 32, "encoder_heads": 2, "lm_width": 160, "seed": 4},
+    "narrow encoder, wide decoder": {"width": 32, "encoder_heads": 2, "lm_width": 160, "seed": 4},
 }
 
-# 40 ms is the shortest clip, 30 s the longest; around every step of the frame counts lie traps.
+# 40 ms is the shortest clip, 30 s the longest; lengths around every step of the frame counts.
 samples = st.one_of(
     st.integers(640, 640 + 4 * 640),
     st.integers(640, 480_000),
@@ -58,12 +58,12 @@ def check(
     """1e-5, or where float32 itself is coarser (a trained encoder's last layer multiplies rounding
     by ten), twice transformers' own distance from its float64 result."""
     taps = [str(tap) for tap in model.taps]
-    ours = model.activations(clips, taps=taps, sampling_rate=16_000)
-    for clip, frames in zip(clips, ours, strict=True):
-        theirs = reference.taps(clip)
-        assert set(theirs) == set(taps)
+    actual = model.activations(clips, taps=taps, sampling_rate=16_000)
+    for clip, frames in zip(clips, actual, strict=True):
+        expected = reference.taps(clip)
+        assert set(expected) == set(taps)
         for tap in taps:
-            error = relative_error(frames[tap].data, theirs[tap])
+            error = relative_error(frames[tap].data, expected[tap])
             allowed = TOLERANCE if error < TOLERANCE else 2 * reference.rounding(clip)[tap]
             assert error < allowed, f"{tap} of a clip of {clip.size} samples"
             record[tap.split(".")[0]] = max(record.get(tap.split(".")[0], 0.0), error)
@@ -91,7 +91,7 @@ def test_packed_batches_equal_transformers(
 def test_silence_and_a_loud_end(
     pair: tuple[qa.AudioModel, Reference], parity_errors: dict[str, float]
 ) -> None:
-    """The extractor clamps below its loudest frame, wherever that is."""
+    """The extractor clamps relative to the loudest frame, at any position."""
     quiet = np.full(20_000, 1e-5, np.float32)
     loud_end = quiet.copy()
     loud_end[-30:] = 0.9
@@ -111,14 +111,14 @@ def test_batch_equals_single(checkpoint: Path, lengths: list[int], seed: int) ->
             assert relative_error(frames[tap].data, alone[tap].data) < TOLERANCE
 
 
-def lowest_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Of any row with its counterpart."""
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return float(((ours * theirs).sum(1) / lengths).min())
+def lowest_cosine(actual: np.ndarray, expected: np.ndarray) -> float:
+    """The lowest cosine similarity of corresponding rows."""
+    lengths = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(((actual * expected).sum(1) / lengths).min())
 
 
 @pytest.mark.parametrize("name", ["grouped-query", "as many key heads as heads"])
-def test_bfloat16_is_as_near_to_transformers_as_bfloat16_is(name: str, tmp_path: Path) -> None:
+def test_bfloat16_error_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     """Both sides round every product to 8 bits: they differ from each other no more than twice as
     far as transformers' bfloat16 does from its float32, and by no more than a cosine of .999."""
     folder = random_checkpoint(tmp_path / "c", **GEOMETRIES[name])
@@ -130,10 +130,10 @@ def test_bfloat16_is_as_near_to_transformers_as_bfloat16_is(name: str, tmp_path:
     for clip, precise, frames in zip(
         clips, exact, model.activations(clips, taps=taps, sampling_rate=16_000), strict=True
     ):
-        theirs = reference.taps(clip)
+        expected = reference.taps(clip)
         for tap in taps:
-            between = lowest_cosine(frames[tap].data, theirs[tap])
-            rounding = lowest_cosine(theirs[tap], precise[tap])
+            between = lowest_cosine(frames[tap].data, expected[tap])
+            rounding = lowest_cosine(expected[tap], precise[tap])
             assert between > 0.999, tap
             assert 1 - between <= 4 * (1 - rounding) + 1e-5, tap  # four times: of squares
             if tap != "mel":
@@ -147,13 +147,13 @@ def test_a_chat_prompt_equals_transformers(checkpoint: Path) -> None:
     prompt = reference.processor.apply_chat_template(
         [{"role": "user", "content": turn}], add_generation_prompt=True, tokenize=False
     )
-    theirs = reference.taps(clip, prompt)
-    ours = model.activations(
+    expected = reference.taps(clip, prompt)
+    actual = model.activations(
         clip, taps=["lm.0", "lm.-1", "lm.norm"], prompt="Is it fast?", sampling_rate=16_000
     )
-    assert relative_error(ours["lm.0"].data, theirs["lm.0"]) < TOLERANCE
-    assert relative_error(ours["lm.-1"].data, theirs["lm.3"]) < TOLERANCE
-    assert relative_error(ours["lm.norm"].data, theirs["lm.norm"]) < TOLERANCE
+    assert relative_error(actual["lm.0"].data, expected["lm.0"]) < TOLERANCE
+    assert relative_error(actual["lm.-1"].data, expected["lm.3"]) < TOLERANCE
+    assert relative_error(actual["lm.norm"].data, expected["lm.norm"]) < TOLERANCE
 
 
 # Two audio tokens at least: with one, transformers takes a legacy path that can not generate.
@@ -164,31 +164,31 @@ def test_generated_tokens_equal_transformers(
     model, reference = pair
     clip = sound(seconds, seed=7)
     prompt = "What is this?"
-    theirs = reference.generate(clip, PLAIN + prompt, max_new_tokens=12)
-    said = model.describe(clip, prompt=prompt, max_new_tokens=12, sampling_rate=16_000)
-    assert said.answers[0].token_ids == theirs
+    expected = reference.generate(clip, PLAIN + prompt, max_new_tokens=12)
+    description = model.describe(clip, prompt=prompt, max_new_tokens=12, sampling_rate=16_000)
+    assert description.answers[0].token_ids == expected
 
 
 def test_generated_tokens_of_a_batch_equal_transformers(checkpoint: Path) -> None:
     model, reference = qa.load(checkpoint), Reference(checkpoint)
     clips = [sound(seconds, seed) for seed, seconds in enumerate([0.5, 7.0, 2.0])]
-    said = model.describe(clips, max_new_tokens=10, sampling_rate=16_000)
-    for clip, description in zip(clips, said, strict=True):
-        theirs = reference.generate(clip, PLAIN + "Describe the music:", 10)
-        assert description.answers[0].token_ids == theirs
+    descriptions = model.describe(clips, max_new_tokens=10, sampling_rate=16_000)
+    for clip, description in zip(clips, descriptions, strict=True):
+        expected = reference.generate(clip, PLAIN + "Describe the music:", 10)
+        assert description.answers[0].token_ids == expected
 
 
-def test_the_repetition_penalty_of_a_checkpoint_counts(tmp_path: Path) -> None:
+def test_the_checkpoints_repetition_penalty_is_applied(tmp_path: Path) -> None:
     from checkpoints import edit_json
 
     folder = random_checkpoint(tmp_path / "c")
     clip = sound(1.0)
     without = qa.load(folder).describe(clip, max_new_tokens=12, sampling_rate=16_000)
     edit_json(folder / "generation_config.json", repetition_penalty=0.3)
-    theirs = Reference(folder).generate(clip, PLAIN + "Describe the music:", 12)
-    ours = qa.load(folder).describe(clip, max_new_tokens=12, sampling_rate=16_000)
-    assert ours.answers[0].token_ids == theirs
-    assert without.answers[0].token_ids != theirs
+    expected = Reference(folder).generate(clip, PLAIN + "Describe the music:", 12)
+    actual = qa.load(folder).describe(clip, max_new_tokens=12, sampling_rate=16_000)
+    assert actual.answers[0].token_ids == expected
+    assert without.answers[0].token_ids != expected
 
 
 def test_states_of_generated_tokens_equal_transformers(checkpoint: Path) -> None:
@@ -211,22 +211,22 @@ def test_states_of_generated_tokens_equal_transformers(checkpoint: Path) -> None
     assert [span.kind for span in frames["encoder.1"].spans] == ["audio"]
 
 
-# Traps: each of these fails when the thing it names is left out.
+# Pitfalls: each of these fails if the step it names is left out.
 
 
 def test_without_the_padding_mask_the_encoder_gives_other_numbers(checkpoint: Path) -> None:
     """The composite model builds a mask, and the encoder uses it, whatever its docstring says."""
     model, reference = qa.load(checkpoint), Reference(checkpoint)
     clip = sound(2.0)
-    ours = model.encode(clip, tap="audio_tower", pooling="none", sampling_rate=16_000)
+    actual = model.encode(clip, tap="audio_tower", pooling="none", sampling_rate=16_000)
     features = reference.inputs([clip], [PLAIN])["input_features"]
     with torch.inference_mode():
-        unmasked = reference.tower(features).last_hidden_state[0, : len(ours)].numpy()
-    assert relative_error(ours, reference.taps(clip)["audio_tower"]) < TOLERANCE
-    assert relative_error(ours, unmasked) > 1e-2
+        unmasked = reference.tower(features).last_hidden_state[0, : len(actual)].numpy()
+    assert relative_error(actual, reference.taps(clip)["audio_tower"]) < TOLERANCE
+    assert relative_error(actual, unmasked) > 1e-2
 
 
-def test_the_frames_after_the_clip_count(checkpoint: Path) -> None:
+def test_frames_after_the_end_of_the_clip_matter(checkpoint: Path) -> None:
     """Convolutions reach one or two mel frames past the end: zeros there give other numbers."""
     model = qa.load(checkpoint)
     line = model.pipeline
@@ -242,7 +242,7 @@ def test_the_frames_after_the_clip_count(checkpoint: Path) -> None:
         assert torch.equal(whole[:-1], zeroed[:-1])
 
 
-def test_only_the_layers_asked_for_are_built(checkpoint: Path) -> None:
+def test_only_the_needed_layers_are_built(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     encoder: AudioEncoder = model.pipeline.encoder
     clip = sound(1.0)

@@ -1,4 +1,4 @@
-"""What the README tells people to type works as it stands there."""
+"""The README's commands and code run as written; its links have targets."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place with the examples, where the README's lines can write."""
+    """A folder with the examples, in which the README's commands can write."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_the_quick_start_is_two_lines_that_set_up_all_they_need() -> None:
+def test_the_quick_start_is_two_commands() -> None:
     describe, test = blocks("sh")[:2]
     assert re.fullmatch(r"pip install uv && uv run --no-dev qwen-audio describe \S+", describe)
     assert (ROOT / describe.split()[-1]).is_file()
     assert test == "pip install uv && uv run pytest"
 
 
-def test_its_first_command_describes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_command_describes(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = blocks("sh")[0].split("qwen-audio ")[1].split()
     arguments[-1] = str(ROOT / arguments[-1])
     assert main(arguments) == 0
     assert len(capsys.readouterr().out.split()) > 3
 
 
-def test_the_python_lines_run(folder: Path) -> None:
-    *local, real = blocks("python")
-    assert len(local) == 3
-    for lines in local:
-        exec(compile(lines, "README", "exec"), {})
-    assert 'load("Qwen/Qwen2-Audio-7B-Instruct"' in real  # not reachable from a test
+def test_the_python_blocks_run(folder: Path) -> None:
+    *local_blocks, hub_block = blocks("python")
+    assert len(local_blocks) == 3
+    for block_lines in local_blocks:
+        exec(compile(block_lines, "README", "exec"), {})
+    assert 'load("Qwen/Qwen2-Audio-7B-Instruct"' in hub_block  # not reachable from a test
 
 
 def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")]
-    assert len(lines) == 5
-    for line in lines:
+    block_lines = [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")]
+    assert len(block_lines) == 5
+    for line in block_lines:
         program, *arguments = shlex.split(line, comments=True)
         assert program == "qwen-audio"
-        given = [p for a in arguments for p in (map(str, folder.glob(a)) if "*" in a else [a])]
-        assert main(given) == 0, line
+        expanded = [p for a in arguments for p in (map(str, folder.glob(a)) if "*" in a else [a])]
+        assert main(expanded) == 0, line
     assert (folder / "vectors.npz").is_file()
     assert "lm.norm" in capsys.readouterr().out
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_has_a_target() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (page.parent / link).exists(), (page.name, link)
 
 
-def test_every_page_of_the_documentation_is_linked() -> None:
+def test_every_page_of_docs_is_linked() -> None:
     linked = set(re.findall(r"\]\((docs/[^)#]+\.md)", README))
     assert linked == {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
 

@@ -1,4 +1,4 @@
-"""The recipe's grammar, and what the checkpoint says of fifty clips that training never heard."""
+"""The recipe's grammar, and the checkpoint's captions of fifty held-out clips."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ import qwen_audio as qa
 DATA = Path(__file__).parent / "data"
 
 
-def everything() -> list[Attributes]:
-    """Attribute sets that between them hold every word of the grammar in every place."""
-    found = [Attributes("silence")]
+def all_attributes() -> list[Attributes]:
+    """Attribute sets that together cover every word of the grammar in every position."""
+    attribute_sets = [Attributes("silence")]
     levels = [*itertools.product(LOUDNESSES, (None, *CHANGES)), (None, None)]
     for loudness, change in levels:
-        found.append(Attributes("speech", speech=True, loudness=loudness, change=change))
-        found += [
+        attribute_sets.append(Attributes("speech", speech=True, loudness=loudness, change=change))
+        attribute_sets += [
             Attributes("effect", effect=effect, loudness=loudness, change=change)
             for effect in (None, *EFFECTS)
         ]
@@ -49,64 +49,67 @@ def everything() -> list[Attributes]:
             music = Attributes(
                 "music", speech=speech, tempo=tempo, loudness=loudness, change=change
             )
-            found.append(replace(music, drums=True))
+            attribute_sets.append(replace(music, drums=True))
             for lead, register in itertools.product(LEADS, REGISTERS):
                 played = replace(music, lead=lead, register=register)
-                found += [replace(played, texture="line"), replace(played, texture="chords")]
+                attribute_sets += [
+                    replace(played, texture="line"),
+                    replace(played, texture="chords"),
+                ]
                 accompanied = replace(played, texture="accompanied")
-                found.append(replace(accompanied, drums=True))
-                found.append(replace(accompanied, backing=tuple(BACKINGS)))
-                found.append(replace(accompanied, backing=("bass",), drums=True))
-    return found
+                attribute_sets.append(replace(accompanied, drums=True))
+                attribute_sets.append(replace(accompanied, backing=tuple(BACKINGS)))
+                attribute_sets.append(replace(accompanied, backing=("bass",), drums=True))
+    return attribute_sets
 
 
-def test_a_caption_says_what_it_is_made_from_and_nothing_else() -> None:
-    for attributes in everything():
+def test_parsing_a_caption_gives_its_attributes() -> None:
+    for attributes in all_attributes():
         assert parse(caption(attributes)) == attributes, caption(attributes)
 
 
-def test_every_question_has_an_answer_about_everything() -> None:
-    for attributes, topic in itertools.product(everything()[::37], QUESTIONS):
+def test_every_question_has_an_answer() -> None:
+    for attributes, topic in itertools.product(all_attributes()[::37], QUESTIONS):
         assert answer(attributes, topic).endswith(".")
     with pytest.raises(ValueError, match="no such topic"):
         answer(Attributes("music", lead="piano"), "key")
 
 
 @pytest.mark.parametrize(
-    "said", ["", "A solo kazoo plays a melody in a low register.", "Silence.", "A dog barks."]
+    "text", ["", "A solo kazoo plays a melody in a low register.", "Silence.", "A dog barks."]
 )
-def test_what_is_no_sentence_of_the_grammar_says_nothing(said: str) -> None:
-    assert parse(said) is None
+def test_text_outside_the_grammar_is_not_parsed(text: str) -> None:
+    assert parse(text) is None
 
 
-def test_caution_leaves_out_and_never_adds() -> None:
-    for attributes in everything()[::37]:
-        told = cautious(attributes)
-        for name, value in vars(told).items():
-            had = getattr(attributes, name)
-            assert value == had or value is None or (name == "backing" and value and had)
+def test_cautious_only_removes_attributes() -> None:
+    for attributes in all_attributes()[::37]:
+        cautious_attributes = cautious(attributes)
+        for name, value in vars(cautious_attributes).items():
+            original = getattr(attributes, name)
+            assert value == original or value is None or (name == "backing" and value and original)
 
 
-def test_held_out_programs_are_nobodys_to_train_on() -> None:
+def test_held_out_programs_are_not_trained_on() -> None:
     trained = {program for instrument in INSTRUMENTS for program in instrument.programs}
     held_out = [program for instrument in INSTRUMENTS for program in instrument.held_out]
     assert not trained & set(held_out)
     assert len(BY_NAME) == len(INSTRUMENTS)
 
 
-def test_variants_are_other_sounds_of_what_is_trained_on() -> None:
+def test_variants_are_other_programs_of_trained_instruments() -> None:
     held_out = {program for i in INSTRUMENTS for program in i.held_out}
     named = {program for i in INSTRUMENTS for program in i.programs}
-    for font, of_font in VARIANTS.items():
-        for name, places in of_font.items():
+    for font, variants in VARIANTS.items():
+        for name, programs in variants.items():
             assert name in BY_NAME, (font, name)
-            for bank, program in places:
+            for bank, program in programs:
                 assert program not in held_out, (font, name)
                 assert bank > 0 or program not in named, (font, name)
 
 
 @pytest.mark.parametrize("name", synth.NAMES)
-def test_what_is_made_from_scratch_has_the_pitch_of_its_notes(name: str) -> None:
+def test_synthesised_notes_have_their_pitch(name: str) -> None:
     instrument = BY_NAME[name]
     key = (instrument.low + instrument.high) // 2
     for seed in range(6):
@@ -119,27 +122,27 @@ def test_what_is_made_from_scratch_has_the_pitch_of_its_notes(name: str) -> None
         # Where partials are whole multiples, so are the peaks of the spectrum; a bar's lowest
         # partial is its pitch; organs and synthesisers may sound an octave or a fifth below, too.
         power = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))) ** 2
-        hertz = np.fft.rfftfreq(len(wave), 1 / 16_000)
+        frequencies_hz = np.fft.rfftfreq(len(wave), 1 / 16_000)
         pitch = 440 * 2 ** ((key - 69) / 12)
         struck = name in ("glockenspiel", "vibraphone", "marimba", "electric piano")
         below = np.arange(2 / 3, 16, 2 / 3) if name.startswith("synth") else np.empty(0)
         whole = np.concatenate([np.arange(0.5, 16, 0.5), below])
         partials = pitch * (np.ones(1) if struck else whole)
-        near = (np.abs(hertz[:, None] - partials) < 0.03 * partials).any(1)
+        near_partials = (np.abs(frequencies_hz[:, None] - partials) < 0.03 * partials).any(1)
         least = 0.35 if struck else 0.7
-        assert power[near].sum() / power.sum() > least, (name, seed)
+        assert power[near_partials].sum() / power.sum() > least, (name, seed)
 
 
-def test_notes_of_an_organ_last_and_those_of_a_marimba_fade() -> None:
+def test_an_organ_sustains_and_a_marimba_decays() -> None:
     notes = (Note(0.0, 2.0, 60, 0.8),)
 
-    def left(name: str) -> float:
+    def remaining_level(name: str) -> float:
         wave = synth.play(np.random.default_rng(0), name, notes, 2.0)
         early, late = wave[3_200:6_400], wave[24_000:27_200]
         return float(np.sqrt(np.mean(late**2) / np.mean(early**2)))
 
-    assert left("organ") > 0.7
-    assert left("marimba") < 0.05
+    assert remaining_level("organ") > 0.7
+    assert remaining_level("marimba") < 0.05
 
 
 @dataclass(frozen=True)
@@ -162,17 +165,17 @@ def clips() -> list[Clip]:
 
 
 @pytest.fixture(scope="module")
-def heard(clips: list[Clip]) -> list[Attributes | None]:
-    said = qa.load().describe([clip.samples for clip in clips], sampling_rate=16_000)
-    return [parse(caption) for caption in said]
+def predictions(clips: list[Clip]) -> list[Attributes | None]:
+    text = qa.load().describe([clip.samples for clip in clips], sampling_rate=16_000)
+    return [parse(caption) for caption in text]
 
 
-def test_its_captions_are_sentences_of_the_grammar(heard: list[Attributes | None]) -> None:
-    assert len(heard) == 50
-    assert sum(one is None for one in heard) <= 2
+def test_captions_follow_the_grammar(predictions: list[Attributes | None]) -> None:
+    assert len(predictions) == 50
+    assert sum(predicted is None for predicted in predictions) <= 2
 
 
-# Well below what the checkpoint reaches on these clips (see its card for what it reaches on more).
+# Well below the checkpoint's accuracy on these clips (the model card has it on more).
 FLOORS = {
     "kind": 0.85,
     "speech": 0.95,
@@ -188,17 +191,24 @@ FLOORS = {
 
 
 @pytest.mark.parametrize(("name", "floor"), FLOORS.items())
-def test_what_it_hears_in_clips_never_trained_on(
-    name: str, floor: float, clips: list[Clip], heard: list[Attributes | None]
+def test_accuracy_on_held_out_clips(
+    name: str, floor: float, clips: list[Clip], predictions: list[Attributes | None]
 ) -> None:
-    of = dict(MUSIC)[name]
-    asked = [(of(clip.true), one) for clip, one in zip(clips, heard, strict=True)]
-    right = [one is not None and of(one) == label for label, one in asked if label is not None]
+    attribute_of = dict(MUSIC)[name]
+    pairs = [
+        (attribute_of(clip.true), predicted)
+        for clip, predicted in zip(clips, predictions, strict=True)
+    ]
+    right = [
+        predicted is not None and attribute_of(predicted) == label
+        for label, predicted in pairs
+        if label is not None
+    ]
     assert len(right) >= 25
     assert sum(right) / len(right) >= floor
 
 
-def test_a_blend_lies_between_two_checkpoints(tmp_path: Path) -> None:
+def test_blend_interpolates_two_checkpoints(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 3.0), ("other", 3.0)):
         (tmp_path / name).mkdir()
         tensors = {"x" if name != "other" else "y": torch.full((2, 3), value)}

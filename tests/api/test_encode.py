@@ -1,4 +1,4 @@
-"""Many recordings, many taps: in order, one pass, pooled on the way, and never too far ahead."""
+"""Many recordings and taps: one pass, results in order, pooled as computed, bounded prefetch."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def model(checkpoint: Path) -> qa.AudioModel:
 
 
 def threads() -> list[str]:
-    """Names of the threads that hear."""
+    """Names of the prefetch threads."""
     names = (thread.name for thread in threading.enumerate())
     return [name for name in names if name.startswith(("audio", "prefetch"))]
 
 
-def no_threads() -> bool:
-    """Whether they are gone, soon."""
+def threads_ended() -> bool:
+    """Whether these threads end within 2 s."""
     deadline = time.monotonic() + 2
     while threads() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -66,7 +66,7 @@ windowings = st.sampled_from([(30.0, None), (2.0, None), (1.0, 0.5), (0.04, None
     windowing=windowings,
     lengths=st.lists(st.integers(640, CLIP.size), min_size=1, max_size=3),
 )
-def test_several_taps_are_the_single_ones(
+def test_several_taps_equal_single_taps(
     model: qa.AudioModel,
     taps: list[str],
     pooling: PoolingName,
@@ -74,35 +74,38 @@ def test_several_taps_are_the_single_ones(
     windowing: tuple[float, float | None],
     lengths: list[int],
 ) -> None:
-    """As is what `activations` gives, pooled afterwards; whatever the windows."""
+    """And the pooled result of `activations`, for any windows."""
     if span in ("prompt", "last"):
         taps = [tap for tap in taps if tap in LM_TAPS] or ["lm.2"]
     window, hop = windowing
     if window < 1:
         lengths = [min(length, 4000) for length in lengths]
     clips = [CLIP[:length] for length in lengths]
-    heard: dict[str, Any] = {"window_seconds": window, "hop_seconds": hop, **RATE}
-    options: dict[str, Any] = {"pooling": pooling, "span": span, **heard}
+    window_options: dict[str, Any] = {"window_seconds": window, "hop_seconds": hop, **RATE}
+    options: dict[str, Any] = {"pooling": pooling, "span": span, **window_options}
     together = model.encode(clips, tap=taps, **options)
-    frames = model.activations(clips, taps=taps, **heard)
+    frames = model.activations(clips, taps=taps, **window_options)
     assert list(together) == list(dict.fromkeys(taps))
     for tap, vectors in together.items():
         check_span(span, model.dimensions.tap(tap))
         assert isinstance(vectors, list) == (pooling == "none")
         assert len(vectors) == len(clips)
         single = model.encode(clips, tap=tap, **options)
-        for found, alone, of_clip in zip(vectors, single, frames, strict=True):
-            expected = pool(of_clip[tap], span, pooling)
-            assert found.dtype == np.float32
-            np.testing.assert_array_equal(found, alone)
-            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+        for vector_or_rows, alone, states in zip(vectors, single, frames, strict=True):
+            expected = pool(states[tap], span, pooling)
+            assert vector_or_rows.dtype == np.float32
+            np.testing.assert_array_equal(vector_or_rows, alone)
+            np.testing.assert_allclose(vector_or_rows, expected, rtol=1e-6, atol=1e-6)
             if pooling != "mean":
-                np.testing.assert_array_equal(found, expected)
+                np.testing.assert_array_equal(vector_or_rows, expected)
 
 
 def test_one_recording_gives_one_dict(model: qa.AudioModel) -> None:
-    found = model.encode(CLIP, tap=["lm.-1", qa.Tap.parse("mel")], **RATE)
-    assert {name: vector.shape for name, vector in found.items()} == {"lm.-1": (96,), "mel": (80,)}
+    encoded = model.encode(CLIP, tap=["lm.-1", qa.Tap.parse("mel")], **RATE)
+    assert {name: vector.shape for name, vector in encoded.items()} == {
+        "lm.-1": (96,),
+        "mel": (80,),
+    }
     empty = model.encode([], tap=("mel", "lm.0"))
     assert {name: vectors.shape for name, vectors in empty.items()} == {
         "mel": (0, 80),
@@ -118,7 +121,7 @@ def test_one_recording_gives_one_dict(model: qa.AudioModel) -> None:
 
 @pytest.fixture
 def layers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The layers that are run, in order."""
+    """Kinds of the layers that ran, in order."""
     run: list[str] = []
     for kind, name in ((Qwen2AudioEncoderLayer, "encoder"), (Qwen2DecoderLayer, "lm")):
         forward = kind.forward
@@ -156,10 +159,10 @@ def test_layers_run_once_and_stop_after_the_deepest(
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "last"])
-def test_pooling_on_the_way_keeps_no_rows(
+def test_pooled_rows_are_freed(
     model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch, pooling: PoolingName
 ) -> None:
-    """Where a tap is pooled, the rows of those before are gone: a vector is all that stays."""
+    """When a tap is pooled, the rows of earlier taps are freed; only vectors remain."""
     seen: list[tuple[int, weakref.ref[Any]]] = []
     stale: list[int] = []
     window = Pooling.pool_window
@@ -186,7 +189,7 @@ LONG = [sound(30.0, seed) for seed in range(3)]
 
 
 def endless(made: list[int], clips: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Recordings without an end, and how many were asked for."""
+    """Endless recordings; `made` lists those requested."""
     for number in itertools.count():
         made.append(number)
         yield clips[number % len(clips)]
@@ -195,58 +198,58 @@ def endless(made: list[int], clips: list[np.ndarray]) -> Iterator[np.ndarray]:
 def test_an_endless_stream_gives_vectors_in_order(model: qa.AudioModel) -> None:
     made: list[int] = []
     vectors: Any = model.encode_each(endless(made, LONG), tap="encoder.0", **RATE)
-    assert made == []  # nothing before it is asked for
+    assert made == []  # nothing before the first request
     expected = [model.encode(clip, tap="encoder.0", **RATE) for clip in LONG]
     for number in range(7):
         np.testing.assert_allclose(next(vectors), expected[number % 3], atol=1e-5)
     vectors.close()
-    assert no_threads()
+    assert threads_ended()
 
 
-def test_only_so_much_is_heard_ahead(model: qa.AudioModel) -> None:
-    """A batch in use, one ready, one begun, and some recordings on their way to it."""
+def test_prefetch_is_bounded(model: qa.AudioModel) -> None:
+    """One batch in use, one ready, one begun, and some recordings being decoded."""
     made: list[int] = []
     vectors: Any = model.encode_each(endless(made, LONG), tap="mel", **RATE)
     next(vectors)
     before = -1
-    while before != len(made):  # until it has come as far as it may
+    while before != len(made):  # until the bound is reached
         before = len(made)
         time.sleep(1)
     batch = batch_frames(torch.device("cpu")) // 1500
     assert 6 <= len(made) <= 3 * batch + 2 + 5
     vectors.close()
-    assert no_threads()
+    assert threads_ended()
 
 
 @pytest.mark.parametrize("end", ["close", "forget"])
-def test_leaving_early_ends_the_threads(model: qa.AudioModel, end: str) -> None:
+def test_closing_early_ends_the_threads(model: qa.AudioModel, end: str) -> None:
     vectors: Any = model.encode_each(endless([], [CLIP]), tap="mel", **RATE)
     next(vectors)
     assert threads()
     if end == "close":
         vectors.close()
     del vectors
-    assert no_threads()
+    assert threads_ended()
 
 
 def test_an_error_ends_the_threads(model: qa.AudioModel) -> None:
-    """Even while somebody holds on to it."""
+    """Even while the error and its traceback are referenced."""
     inputs = itertools.chain([sound(0.5), b"no sound"], endless([], [CLIP]))
     with pytest.raises(qa.AudioError) as raised:
         for _ in model.encode_each(inputs, tap="mel", **RATE):
             pass
     assert raised.value.__traceback__ is not None
-    assert no_threads()
+    assert threads_ended()
 
 
-def test_an_error_of_the_callers_own_is_raised_as_it_is(model: qa.AudioModel) -> None:
+def test_an_error_of_the_input_iterator_is_raised_unchanged(model: qa.AudioModel) -> None:
     def inputs() -> Iterator[np.ndarray]:
         yield sound(0.5)
         raise LookupError("the list of files is gone")
 
     with pytest.raises(LookupError, match="the list of files is gone"):
         list(model.encode_each(inputs(), tap="mel", **RATE))
-    assert no_threads()
+    assert threads_ended()
 
 
 BROKEN: list[Any] = [
@@ -260,10 +263,10 @@ BROKEN: list[Any] = [
 
 @settings(max_examples=15)
 @given(st.lists(st.one_of(st.integers(0, 4), st.integers(-5, -1)), max_size=8), windowings)
-def test_errors_stand_in_their_places(
+def test_errors_are_yielded_in_order(
     model: qa.AudioModel, numbers: list[int], windowing: tuple[float, float | None]
 ) -> None:
-    """A number from 0 on is a recording, one below a broken one."""
+    """Numbers from 0 are valid recordings, negative ones broken."""
     window, hop = windowing
     options: dict[str, Any] = {"tap": ["encoder.1", "lm.1"], "window_seconds": window, **RATE}
     options["hop_seconds"] = hop
@@ -283,18 +286,18 @@ def test_errors_stand_in_their_places(
             list(model.encode_each(inputs, **options))
         with pytest.raises(qa.AudioError):
             model.encode(inputs, **options)
-    assert no_threads()
+    assert threads_ended()
 
 
-def test_broken_recordings_without_end_are_told_of(model: qa.AudioModel) -> None:
+def test_endless_broken_recordings_yield_errors(model: qa.AudioModel) -> None:
     errors = model.encode_each(itertools.repeat(b"no sound"), errors="yield", tap="mel")
     for _ in range(3):
         assert isinstance(next(errors), qa.AudioError)
     errors.close()  # type: ignore[attr-defined]
-    assert no_threads()
+    assert threads_ended()
 
 
-REFUSED = {
+INVALID_OPTIONS = {
     "errors='ignore'": "errors='ignore': use 'raise' or 'yield'",
     "errors=''": "use 'raise' or 'yield'",
     "pooling='sum'": "use one of mean",
@@ -307,8 +310,8 @@ REFUSED = {
 }
 
 
-def test_what_makes_no_sense_is_refused_before_anything_is_heard() -> None:
-    """By the call, not by the first vector; in a process without the type checks of tests."""
+def test_invalid_options_fail_at_the_call() -> None:
+    """Not at the first vector. In a process of its own, without the type checks of tests."""
     program = """
 import sys
 import qwen_audio as qa
@@ -320,30 +323,28 @@ for options in sys.argv[1:]:
     except qa.QwenAudioError as error:
         print(error)
 """
-    command = [sys.executable, "-c", program, *REFUSED]
+    command = [sys.executable, "-c", program, *INVALID_OPTIONS]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for message, said in zip(REFUSED.values(), done.stdout.splitlines(), strict=True):
-        assert message in said
+    for message, error in zip(INVALID_OPTIONS.values(), done.stdout.splitlines(), strict=True):
+        assert message in error
 
 
-def test_files_and_arrays_in_any_mixture_keep_their_order(
-    model: qa.AudioModel, tmp_path: Path
-) -> None:
-    """Files that take long to decode among such as do not."""
+def test_mixed_files_and_arrays_keep_their_order(model: qa.AudioModel, tmp_path: Path) -> None:
+    """Files that take long to decode beside arrays that need no decoding."""
     inputs: list[Any] = []
     clips = [sound(0.1 if number % 3 else 12.0, number) for number in range(9)]
     for number, clip in enumerate(clips):
         path = tmp_path / f"{number}.flac"
         soundfile.write(path, clip, 16_000, subtype="PCM_24")
         inputs.append([path, path.read_bytes(), str(path)][number % 3])
-    found = list(model.encode_each(iter(inputs)))
+    encoded = list(model.encode_each(iter(inputs)))
     expected = [model.encode(clip, **RATE) for clip in clips]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert np.abs(np.diff(expected, axis=0)).max(1).min() > 1e-2  # they can be told apart
+    np.testing.assert_allclose(encoded, expected, atol=1e-4)
+    assert np.abs(np.diff(expected, axis=0)).max(1).min() > 1e-2  # they differ
 
 
 def test_memory_does_not_grow_with_the_number_of_recordings(checkpoint: Path) -> None:
-    """In a process of its own: what 340 more clips add to its peak, in MB."""
+    """In a process of its own: MB that 340 more clips add to its peak."""
     program = f"""
 import resource, sys
 import numpy as np

@@ -1,4 +1,4 @@
-"""What `encode` gives, in a file, with the Spec inside."""
+"""Files of `encode`'s vectors, with the embedding spec."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert table["row"].to_pylist() == [0, 1, 0, 1, 2, 3, 4]
 
 
-def test_bad_outputs_are_found_before_the_work(
+def test_bad_outputs_are_errors_before_computing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(OptionError, match=r"\.npz, \.safetensors, \.parquet"):
@@ -90,7 +90,7 @@ def test_the_suffix_may_be_in_capitals(suffix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(target)[1], POOLED)
 
 
-def test_files_are_whole_or_not_there_and_as_readable_as_any(tmp_path: Path) -> None:
+def test_files_are_complete_or_missing_with_default_permissions(tmp_path: Path) -> None:
     ordinary = tmp_path / "ordinary"
     ordinary.write_text("")
     for suffix in (".npz", ".safetensors", ".parquet"):
@@ -118,14 +118,14 @@ SUFFIXES = [".npz", ".safetensors", ".parquet"]
 
 
 def loaded(path: Path) -> tuple[list[str], list[np.ndarray], EmbeddingSpec]:
-    """What is in a file, by its format's own reader: sources, the rows of each, the Spec."""
+    """Contents of a file, read by its format's own library: sources, the rows of each, the spec."""
     if path.suffix == ".parquet":
         table = pq.read_table(path)
         sources, vectors = table["source"].to_pylist(), table["vector"].to_pylist()
         spec = EmbeddingSpec.from_json(table.schema.metadata[b"spec"].decode())
         if "row" not in table.schema.names:
             return sources, [np.array(vector, np.float32) for vector in vectors], spec
-        starts = [place for place, row in enumerate(table["row"].to_pylist()) if row == 0]
+        starts = [index for index, row in enumerate(table["row"].to_pylist()) if row == 0]
         parts = np.split(np.array(vectors, np.float32), starts[1:])
         return [sources[start] for start in starts], parts, spec
     if path.suffix == ".npz":
@@ -154,14 +154,14 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     st.integers(1, 5),
     st.one_of(st.none(), st.lists(st.integers(1, 40), min_size=6, max_size=6)),
 )
-def test_what_is_added_is_what_is_read(
+def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
     suffix: str,
     sources: list[str],
     width: int,
     rows: list[int] | None,
 ) -> None:
-    """Sources in their order, equal ones too; pooled (no rows) or of any lengths."""
+    """Sources in order, with duplicates; pooled, or with any numbers of rows."""
     random = np.random.default_rng(0)
     vectors = [
         random.normal(size=(width,) if rows is None else (rows[k], width)).astype(np.float32)
@@ -190,7 +190,7 @@ def test_more_rows_than_are_written_at_once(suffix: str, pooled: bool, tmp_path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_what_goes_wrong_leaves_no_file_and_what_was_there(suffix: str, tmp_path: Path) -> None:
+def test_errors_leave_no_partial_file_and_keep_the_old_one(suffix: str, tmp_path: Path) -> None:
     target = tmp_path / f"v{suffix}"
     for before in (None, b"of yesterday"):
         if before is not None:
@@ -205,8 +205,7 @@ def test_what_goes_wrong_leaves_no_file_and_what_was_there(suffix: str, tmp_path
     assert loaded(target)[0] == ["a"]
 
 
-def test_two_files_of_one_name_may_be_written_at_once(tmp_path: Path) -> None:
-    """In two formats, say."""
+def test_two_formats_of_one_name_can_be_written_at_once(tmp_path: Path) -> None:
     first, second = tmp_path / "v.npz", tmp_path / "v.parquet"
     with VectorFile(first, SPEC) as one, VectorFile(second, SPEC) as two:
         one.add("a", POOLED[0])
@@ -216,8 +215,8 @@ def test_two_files_of_one_name_may_be_written_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_vectors_wait_on_disk_and_not_in_memory(suffix: str, tmp_path: Path) -> None:
-    """In a process of its own: 200 MB of rows, and what its own memory grows by."""
+def test_vectors_are_buffered_on_disk(suffix: str, tmp_path: Path) -> None:
+    """In a process of its own: growth of its memory while 200 MB of rows are added."""
     program = f"""
 import numpy as np
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The five verbs: same inputs, same windows, lists in and lists out, nothing dropped."""
+"""The methods of the model: same inputs, same windows, lists in and lists out, nothing dropped."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def model(checkpoint: Path) -> qa.AudioModel:
     return qa.load(checkpoint)
 
 
-def test_loading_reads_no_weights_and_a_deeper_call_reads_only_the_rest(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_read_when_needed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = TensorStore.read
 
@@ -48,7 +46,7 @@ def test_loading_reads_no_weights_and_a_deeper_call_reads_only_the_rest(
     model.encode(sound(1), tap="encoder.1", **RATE)
     assert len(read) == model.cost("encoder.1").tensors
     model.describe(sound(1), max_new_tokens=1, **RATE)
-    # All but the table of embeddings, of which single rows are read.
+    # All but the embedding table, of which single rows are read.
     assert len(read) == len(set(read)) == model.cost(None).tensors - 1
 
 
@@ -86,7 +84,7 @@ def test_encode_is_activations_pooled(model: qa.AudioModel) -> None:
     np.testing.assert_array_equal(everything, frames.data)
 
 
-def test_all_kinds_of_input_hear_the_same(model: qa.AudioModel, tmp_path: Path) -> None:
+def test_all_kinds_of_input_give_the_same_vector(model: qa.AudioModel, tmp_path: Path) -> None:
     clip = sound(1.0)
     path = tmp_path / "clip.wav"
     soundfile.write(path, clip, 16_000, subtype="FLOAT")
@@ -99,7 +97,7 @@ def test_all_kinds_of_input_hear_the_same(model: qa.AudioModel, tmp_path: Path) 
     np.testing.assert_array_equal(model.encode(torch.from_numpy(clip), **RATE), expected)
 
 
-def test_every_verb_takes_arrays_and_lists(model: qa.AudioModel) -> None:
+def test_every_method_takes_arrays_and_lists(model: qa.AudioModel) -> None:
     clips = [sound(0.5), sound(1.0)]
     assert len(model.describe(clips, max_new_tokens=2, **RATE)) == 2
     assert len(model.activations(clips, taps=["mel"], **RATE)) == 2
@@ -110,7 +108,7 @@ def test_every_verb_takes_arrays_and_lists(model: qa.AudioModel) -> None:
     assert model.activations([], taps=["mel"]) == []
 
 
-def test_long_audio_is_heard_in_windows_to_its_end(model: qa.AudioModel) -> None:
+def test_long_audio_is_processed_in_windows(model: qa.AudioModel) -> None:
     clip = np.concatenate([sound(30.0, 1), sound(12.5, 2)])
     frames = model.activations(clip, taps=["audio_tower", "lm.0"], **RATE)
     tower = frames["audio_tower"]
@@ -125,9 +123,9 @@ def test_long_audio_is_heard_in_windows_to_its_end(model: qa.AudioModel) -> None
     np.testing.assert_allclose(whole[750:], second, atol=2e-5)
     assert [span.window for span in frames["lm.0"].spans] == [0, 0, 0, 1, 1, 1]
     assert last_rows(frames["lm.0"]) == [755, 755 + 6 + 312]
-    said = model.describe(clip, max_new_tokens=3, **RATE)
-    assert [answer.audio_tokens for answer in said.answers] == [750, 312]
-    assert said == "\n".join(f"{a.window}  {a.text}" for a in said.answers)
+    description = model.describe(clip, max_new_tokens=3, **RATE)
+    assert [answer.audio_tokens for answer in description.answers] == [750, 312]
+    assert description == "\n".join(f"{a.window}  {a.text}" for a in description.answers)
 
 
 def test_windows_can_overlap(model: qa.AudioModel) -> None:
@@ -141,8 +139,8 @@ def test_windows_can_overlap(model: qa.AudioModel) -> None:
 def test_generated_rows_follow_the_prompt(model: qa.AudioModel) -> None:
     clip = sound(1.0)
     frames = model.activations(clip, taps=["lm.0", "lm.norm"], generate=4, **RATE)["lm.norm"]
-    said = model.describe(clip, max_new_tokens=4, **RATE).answers[0]
-    assert len(frames.rows("generated")) == len(said.token_ids) == 4
+    description = model.describe(clip, max_new_tokens=4, **RATE).answers[0]
+    assert len(frames.rows("generated")) == len(description.token_ids) == 4
     assert frames.spans[-1].kind == "generated"
     assert last_rows(frames) == [len(frames) - 5]
     without = model.activations(clip, taps=["lm.norm"], **RATE)["lm.norm"]
@@ -159,38 +157,38 @@ def test_sampling_is_repeatable_and_does_not_depend_on_the_batch(model: qa.Audio
     assert model.describe(clips[0], max_new_tokens=8, **RATE) != together[0]
 
 
-def test_streamed_text_is_the_text(model: qa.AudioModel) -> None:
+def test_streamed_text_equals_the_result(model: qa.AudioModel) -> None:
     clip = np.concatenate([sound(30.0, 1), sound(2.0, 2)])
-    pieces: list[str] = []
-    said = model.describe(clip, stream=pieces.append, max_new_tokens=6, **RATE)
-    assert "".join(pieces) == said == model.describe(clip, max_new_tokens=6, **RATE)
-    assert len(pieces) > 6
+    chunks: list[str] = []
+    description = model.describe(clip, stream=chunks.append, max_new_tokens=6, **RATE)
+    assert "".join(chunks) == description == model.describe(clip, max_new_tokens=6, **RATE)
+    assert len(chunks) > 6
 
 
-def test_an_answer_says_what_was_given_and_whether_it_is_whole(tmp_path: Path) -> None:
+def test_an_answer_states_its_input_and_whether_it_is_complete(tmp_path: Path) -> None:
     folder = random_checkpoint(tmp_path / "stops")
     model = qa.load(folder)
-    said = model.describe(sound(1.0), max_new_tokens=2, **RATE)
-    (answer,) = said.answers
+    description = model.describe(sound(1.0), max_new_tokens=2, **RATE)
+    (answer,) = description.answers
     assert (answer.audio_tokens, answer.prompt_tokens) == (25, 6)
     assert (answer.window.start_seconds, answer.window.end_seconds) == (0.0, 1.0)
     assert not answer.complete
-    assert not said.complete
+    assert not description.complete
     stop = answer.token_ids[0]
     edit_json(folder / "generation_config.json", eos_token_id=stop)
-    said = qa.load(folder).describe(sound(1.0), max_new_tokens=2, **RATE)
-    assert said.complete
-    assert said.answers[0].token_ids == (stop,)
+    description = qa.load(folder).describe(sound(1.0), max_new_tokens=2, **RATE)
+    assert description.complete
+    assert description.answers[0].token_ids == (stop,)
 
 
-def test_inspect_counts_what_activations_give(model: qa.AudioModel) -> None:
+def test_inspect_shapes_equal_activations(model: qa.AudioModel) -> None:
     clip = np.concatenate([sound(30.0, 1), sound(7.013, 2)])
-    story = model.inspect(clip, **RATE)
+    trace = model.inspect(clip, **RATE)
     taps = [str(tap) for tap in model.taps]
     frames = model.activations(clip, taps=taps, **RATE)
-    for tap in story.taps:
+    for tap in trace.taps:
         assert frames[tap.tap].data.shape == (tap.rows, tap.width)
-    assert [tap.tap for tap in story.taps] == taps
+    assert [tap.tap for tap in trace.taps] == taps
 
 
 def test_a_30_second_clip_with_the_default_prompt(model: qa.AudioModel) -> None:
@@ -230,7 +228,7 @@ def test_the_spec_names_what_decides_a_vector(model: qa.AudioModel, checkpoint: 
         (lambda m, c: m.session(c, **RATE).ask("?", follow_up=True), qa.OptionError, "no turns"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(
+def test_invalid_options(
     model: qa.AudioModel, call: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as raised:
@@ -252,13 +250,13 @@ def test_unknown_options_fail(model: qa.AudioModel) -> None:
         ({"revision": "main"}, "folder"),
     ],
 )
-def test_loading_what_is_not_there(checkpoint: Path, options: dict[str, Any], message: str) -> None:
+def test_load_errors(checkpoint: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(qa.QwenAudioError) as raised:
         qa.load(checkpoint, **options)
     assert message in str(raised.value)
 
 
-def test_bfloat16_is_close_and_says_so(checkpoint: Path, model: qa.AudioModel) -> None:
+def test_bfloat16_is_close_and_stated(checkpoint: Path, model: qa.AudioModel) -> None:
     coarse = qa.load(checkpoint, dtype="bfloat16")
     clip = sound(1.0)
     frames = coarse.activations(clip, taps=["audio_tower"], **RATE)["audio_tower"]
@@ -278,7 +276,7 @@ def test_taps_can_be_objects_and_keep_their_names(model: qa.AudioModel) -> None:
     assert str(found["lm.-1"].tap) == "lm.3"
 
 
-def test_a_model_that_stops_at_turns_is_asked_in_chat(tmp_path: Path) -> None:
+def test_a_model_that_stops_at_turns_uses_the_chat_template(tmp_path: Path) -> None:
     folder = random_checkpoint(tmp_path / "instruct")
     edit_json(folder / "generation_config.json", eos_token_id=[1093, 1095])
     spec = qa.load(folder).spec("lm.0", prompt="What?")
@@ -288,12 +286,16 @@ def test_a_model_that_stops_at_turns_is_asked_in_chat(tmp_path: Path) -> None:
     assert plain.prompt == "<|audio_bos|><|AUDIO|><|audio_eos|>What?"
 
 
-def test_results_can_be_copied_and_sent_to_other_processes(model: qa.AudioModel) -> None:
-    said = model.describe(sound(0.5), max_new_tokens=2, **RATE)
-    for copied in (copy.copy(said), copy.deepcopy(said), pickle.loads(pickle.dumps(said))):
-        assert copied == said
-        assert copied.answers == said.answers
-        assert copied.name == said.name
+def test_results_can_be_copied_and_pickled(model: qa.AudioModel) -> None:
+    description = model.describe(sound(0.5), max_new_tokens=2, **RATE)
+    for copied in (
+        copy.copy(description),
+        copy.deepcopy(description),
+        pickle.loads(pickle.dumps(description)),
+    ):
+        assert copied == description
+        assert copied.answers == description.answers
+        assert copied.name == description.name
 
 
 @pytest.mark.parametrize(
@@ -304,6 +306,6 @@ def test_results_can_be_copied_and_sent_to_other_processes(model: qa.AudioModel)
         ([np.zeros((32, 800))], "give several recordings as a list"),
     ],
 )
-def test_what_people_bring_from_elsewhere(model: qa.AudioModel, audio: Any, message: str) -> None:
+def test_inputs_of_other_libraries(model: qa.AudioModel, audio: Any, message: str) -> None:
     with pytest.raises(qa.AudioError, match=message):
         model.encode(audio, sampling_rate=16_000)

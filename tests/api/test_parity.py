@@ -1,4 +1,4 @@
-"""A certificate holds where the numbers are transformers', and only there."""
+"""Parity reports hold if and only if the numbers equal transformers'."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ SHORT = qa.load_waveform(sound(1.3), sampling_rate=16_000)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_it_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
+def test_parity_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
     model = qa.load(checkpoint, dtype=dtype)
-    found = model.check_parity()
-    assert found.holds
-    assert [tap.tap for tap in found.taps] == [str(tap) for tap in model.taps]
-    assert found.skipped_taps == ()
-    assert (found.dtype, found.device) == (dtype, "cpu")
-    assert (found.model, found.torch) == (str(checkpoint), torch.__version__)
-    assert len(found.clips) == len(synthetic_clips()) == 3
-    rows = {tap.tap: tap.rows for tap in found.taps}
-    story = model.inspect([clip.samples for clip in synthetic_clips()], sampling_rate=16_000)
-    for tap in (tap for of in story for tap in of.taps):
+    report = model.check_parity()
+    assert report.holds
+    assert [tap.tap for tap in report.taps] == [str(tap) for tap in model.taps]
+    assert report.skipped_taps == ()
+    assert (report.dtype, report.device) == (dtype, "cpu")
+    assert (report.model, report.torch) == (str(checkpoint), torch.__version__)
+    assert len(report.clips) == len(synthetic_clips()) == 3
+    rows = {tap.tap: tap.rows for tap in report.taps}
+    traces = model.inspect([clip.samples for clip in synthetic_clips()], sampling_rate=16_000)
+    for tap in (tap for trace in traces for tap in trace.taps):
         rows[tap.tap] -= tap.rows
     assert set(rows.values()) == {0}
     if dtype == "float32":
-        assert max(tap.relative_error for tap in found.taps) < 1e-5
+        assert max(tap.relative_error for tap in report.taps) < 1e-5
     else:
-        assert min(tap.cosine for tap in found.taps) > 0.99
-        assert found.taps[-1].relative_error > 1e-4  # 16 bits were compared
-    assert model.encode(SHORT).shape == (64,)  # the model goes on
+        assert min(tap.cosine for tap in report.taps) > 0.99
+        assert report.taps[-1].relative_error > 1e-4  # 16 bits were compared
+    assert model.encode(SHORT).shape == (64,)  # the model is still usable
 
 
-def test_transformers_side_is_transformers_own_model(checkpoint: Path) -> None:
-    """Its numbers are those of `from_pretrained`, at every tap."""
-    line = qa.load(checkpoint, dtype="float32").pipeline
-    prompt_text = line.tokenizer.render(None)
-    composite = parity_module._TransformersModel(line, 3)
-    ours = composite.taps(SHORT, prompt_text)
-    theirs = Reference(checkpoint).taps(SHORT.samples)
-    assert ours.keys() == theirs.keys()
-    for tap, rows in theirs.items():
-        np.testing.assert_allclose(ours[tap], rows, atol=1e-5)
+def test_the_reference_is_transformers_own_model(checkpoint: Path) -> None:
+    """Its hidden states equal those of `from_pretrained`, at every tap."""
+    pipeline = qa.load(checkpoint, dtype="float32").pipeline
+    prompt_text = pipeline.tokenizer.render(None)
+    composite = parity_module._TransformersModel(pipeline, 3)
+    actual = composite.taps(SHORT, prompt_text)
+    expected = Reference(checkpoint).taps(SHORT.samples)
+    assert actual.keys() == expected.keys()
+    for tap, rows in expected.items():
+        np.testing.assert_allclose(actual[tap], rows, atol=1e-5)
 
 
 def attention_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def positions_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module, "stem", lambda *arguments: stem(*arguments).roll(1, 0))
 
 
-def norm_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def norm_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_module, "final_norm", lambda *_: torch.nn.Identity())
 
 
@@ -89,7 +89,7 @@ def audio_reversed(monkeypatch: pytest.MonkeyPatch) -> None:
 BROKEN = {
     "encoder.1": attention_scaled,
     "encoder.0": positions_shifted,
-    "lm.norm": norm_left_out,
+    "lm.norm": norm_removed,
     "lm.0": audio_reversed,
 }
 
@@ -100,38 +100,40 @@ def attention_restored() -> Iterator[None]:
     AttentionInterface.register(ATTENTION, packed_attention)
 
 
-@pytest.mark.parametrize("first", BROKEN)
+@pytest.mark.parametrize("first_failing", BROKEN)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_it_does_not_hold_where_something_is_wrong(
-    first: str,
+def test_parity_fails_at_the_first_wrong_tap(
+    first_failing: str,
     dtype: str,
     checkpoint: Path,
     monkeypatch: pytest.MonkeyPatch,
     attention_restored: None,
 ) -> None:
-    """And the first tap outside its bounds tells where; what stands left of it is well."""
-    BROKEN[first](monkeypatch)
-    found = qa.load(checkpoint, dtype=dtype).check_parity([SHORT])
-    if dtype == "bfloat16" and first == "encoder.1":
-        assert found.holds  # two hundredths of a score are less than bfloat16's own rounding
+    """The first tap outside its bounds is where the fault is; earlier taps pass."""
+    BROKEN[first_failing](monkeypatch)
+    report = qa.load(checkpoint, dtype=dtype).check_parity([SHORT])
+    if dtype == "bfloat16" and first_failing == "encoder.1":
+        assert report.holds  # two hundredths of a score are less than bfloat16's own rounding
         return
-    assert not found.holds
-    limit = found.max_error or np.inf
+    assert not report.holds
+    limit = report.max_error or np.inf
     failed = [
-        tap.tap for tap in found.taps if tap.cosine < found.min_cosine or tap.relative_error > limit
+        tap.tap
+        for tap in report.taps
+        if tap.cosine < report.min_cosine or tap.relative_error > limit
     ]
-    assert failed[0] == first
+    assert failed[0] == first_failing
 
 
-def test_any_number_that_is_none_does_not_hold(checkpoint: Path) -> None:
-    """NaN on either side compares with nothing."""
-    found = qa.load(checkpoint, dtype="float32").check_parity([SHORT])
+def test_nan_fails(checkpoint: Path) -> None:
+    """NaN on either side never passes."""
+    report = qa.load(checkpoint, dtype="float32").check_parity([SHORT])
     for field in ("cosine", "relative_error"):
-        wrong = dataclasses.replace(found.taps[0], **{field: float("nan")})  # type: ignore[arg-type]
-        assert not dataclasses.replace(found, taps=(wrong, *found.taps[1:])).holds
+        wrong = dataclasses.replace(report.taps[0], **{field: float("nan")})  # type: ignore[arg-type]
+        assert not dataclasses.replace(report, taps=(wrong, *report.taps[1:])).holds
 
 
-def test_what_memory_does_not_hold_is_left_out_and_named(
+def test_taps_beyond_memory_are_skipped_and_named(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Checkpoint(checkpoint)
@@ -140,17 +142,17 @@ def test_what_memory_does_not_hold_is_left_out_and_named(
         cost = estimate_cost(opened, qa.Tap.parse(f"lm.{depth}"), torch.float32, base_bytes=0)
         free = int((cost.peak_memory_bytes + table) / 0.8) + 10
         monkeypatch.setattr(parity_module, "available_bytes", lambda _: free)
-        found = qa.load(checkpoint, dtype="float32", max_memory="8GB").check_parity([SHORT])
-        assert found.holds
-        assert found.skipped_taps == left_out
-        compared = tuple(tap.tap for tap in found.taps)
+        report = qa.load(checkpoint, dtype="float32", max_memory="8GB").check_parity([SHORT])
+        assert report.holds
+        assert report.skipped_taps == left_out
+        compared = tuple(tap.tap for tap in report.taps)
         assert compared + left_out == tuple(str(tap) for tap in opened.dimensions.taps())
     monkeypatch.setattr(parity_module, "available_bytes", lambda _: 10**8)
     with pytest.raises(qa.OptionError, match="do not hold the audio encoder and one decoder layer"):
         qa.load(checkpoint, max_memory="8GB").check_parity([SHORT])
 
 
-def test_what_transformers_would_cut_is_refused(checkpoint: Path) -> None:
+def test_clips_that_transformers_would_truncate_are_errors(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     long = qa.load_waveform(sound(30.1), sampling_rate=16_000)
     with pytest.raises(qa.AudioError, match=r"lasts 30\.1 s, but transformers takes 30 s"):
@@ -159,7 +161,7 @@ def test_what_transformers_would_cut_is_refused(checkpoint: Path) -> None:
         model.check_parity("/no/such/file.wav")
 
 
-def test_sounds_made_for_it_differ_and_are_always_the_same() -> None:
+def test_synthetic_clips_differ_and_are_reproducible() -> None:
     clips = synthetic_clips()
     assert [clip.duration_seconds for clip in clips] == [5.0, 1.23, 12.5]
     for clip, again in zip(clips, synthetic_clips(), strict=True):

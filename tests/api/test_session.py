@@ -1,4 +1,4 @@
-"""Heard once, asked many times: the same answers, without hearing again."""
+"""Sessions: audio encoded once, the same answers as `describe` for every question."""
 
 from __future__ import annotations
 
@@ -16,61 +16,61 @@ from reference import Reference, sound
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
-def test_each_question_stands_alone_and_equals_describe(checkpoint: Path) -> None:
+def test_each_question_is_independent_and_equals_describe(checkpoint: Path) -> None:
     model, clip = qa.load(checkpoint), sound(2.0)
-    heard = model.session(clip, **RATE)
+    session = model.session(clip, **RATE)
     for question in ("What is this?", "Is anyone speaking?", "What is this?", None):
         expected = model.describe(clip, prompt=question, max_new_tokens=6, **RATE)
-        said = heard.ask(question, max_new_tokens=6)
-        assert said == expected
-        assert said.answers == expected.answers
+        answer = session.ask(question, max_new_tokens=6)
+        assert answer == expected
+        assert answer.answers == expected.answers
 
 
-def test_the_ear_and_the_cache_are_used_once(
+def test_the_encoder_runs_once_and_the_cache_is_reused(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes: list[int] = []
-    read: list[int] = []
-    hear, read_on = AudioEncoder.forward, LanguageModel.forward
+    encoded_windows: list[int] = []
+    token_counts: list[int] = []
+    encoder_forward, lm_forward = AudioEncoder.forward, LanguageModel.forward
 
-    def count_hearing(self: Any, mels: Any, *rest: Any) -> Any:
-        passes.append(len(mels))
-        return hear(self, mels, *rest)
+    def counted_encoder_forward(self: Any, mels: Any, *rest: Any) -> Any:
+        encoded_windows.append(len(mels))
+        return encoder_forward(self, mels, *rest)
 
-    def count_reading(self: Any, clips: list[DecoderInput], *rest: Any) -> Any:
-        read.append(sum(len(clip.token_ids) for clip in clips))
-        return read_on(self, clips, *rest)
+    def counted_lm_forward(self: Any, clips: list[DecoderInput], *rest: Any) -> Any:
+        token_counts.append(sum(len(clip.token_ids) for clip in clips))
+        return lm_forward(self, clips, *rest)
 
-    monkeypatch.setattr(AudioEncoder, "forward", count_hearing)
-    monkeypatch.setattr(LanguageModel, "forward", count_reading)
-    heard = qa.load(checkpoint).session(sound(10.0), **RATE)
-    assert passes == [1]
-    heard.ask("Is anyone speaking?", max_new_tokens=1)
-    assert read.pop() > 250
-    assert read == []
-    heard.ask("How fast is it?", max_new_tokens=1)
-    heard.ask("How fast is it?", max_new_tokens=1)
-    assert passes == [1]
-    assert read[0] < 12
-    assert read[1] == 1
+    monkeypatch.setattr(AudioEncoder, "forward", counted_encoder_forward)
+    monkeypatch.setattr(LanguageModel, "forward", counted_lm_forward)
+    session = qa.load(checkpoint).session(sound(10.0), **RATE)
+    assert encoded_windows == [1]
+    session.ask("Is anyone speaking?", max_new_tokens=1)
+    assert token_counts.pop() > 250
+    assert token_counts == []
+    session.ask("How fast is it?", max_new_tokens=1)
+    session.ask("How fast is it?", max_new_tokens=1)
+    assert encoded_windows == [1]
+    assert token_counts[0] < 12
+    assert token_counts[1] == 1
 
 
-def test_windows_are_asked_each(checkpoint: Path) -> None:
+def test_each_window_is_asked(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     clip = np.concatenate([sound(30.0, 1), sound(1.0, 2)])
-    heard = model.session(clip, **RATE)
-    assert heard.audio_tokens == 775
-    assert [str(window) for window in heard.windows] == ["0:00–0:30", "0:30–0:31"]
-    assert heard.ask("?", max_new_tokens=3) == model.describe(
+    session = model.session(clip, **RATE)
+    assert session.audio_tokens == 775
+    assert [str(window) for window in session.windows] == ["0:00–0:30", "0:30–0:31"]
+    assert session.ask("?", max_new_tokens=3) == model.describe(
         clip, prompt="?", max_new_tokens=3, **RATE
     )
 
 
 def test_a_follow_up_continues_the_conversation(checkpoint: Path) -> None:
     model, clip = qa.load(checkpoint, chat=True), sound(2.0)
-    heard = model.session(clip, **RATE)
-    first = heard.ask("What is this?", max_new_tokens=4)
-    second = heard.ask("How fast is it?", follow_up=True, max_new_tokens=4)
+    session = model.session(clip, **RATE)
+    first = session.ask("What is this?", max_new_tokens=4)
+    second = session.ask("How fast is it?", follow_up=True, max_new_tokens=4)
     turns: list[Any] = [
         {
             "role": "user",
@@ -83,17 +83,17 @@ def test_a_follow_up_continues_the_conversation(checkpoint: Path) -> None:
         {"role": "user", "content": [{"type": "text", "text": "How fast is it?"}]},
     ]
     assert model.chat(turns, max_new_tokens=4, **RATE).text == second
-    assert heard.ask("How fast is it?", max_new_tokens=4) != second
+    assert session.ask("How fast is it?", max_new_tokens=4) != second
 
 
-def test_a_question_that_fails_leaves_no_trace_in_the_conversation(checkpoint: Path) -> None:
+def test_a_failed_question_does_not_change_the_conversation(checkpoint: Path) -> None:
     model, clip = qa.load(checkpoint, chat=True), sound(1.0)
-    heard, other = model.session([clip, clip], **RATE)
-    for listening in (heard, other):
-        listening.ask("What is this?", max_new_tokens=4)
+    session, other = model.session([clip, clip], **RATE)
+    for either in (session, other):
+        either.ask("What is this?", max_new_tokens=4)
     with pytest.raises(qa.OptionError, match="at most 4096"):
-        heard.ask("a " * 5000, follow_up=True)
-    again = heard.ask("How fast is it?", follow_up=True, max_new_tokens=4)
+        session.ask("a " * 5000, follow_up=True)
+    again = session.ask("How fast is it?", follow_up=True, max_new_tokens=4)
     assert again.answers == other.ask("How fast is it?", follow_up=True, max_new_tokens=4).answers
 
 
@@ -134,29 +134,30 @@ def test_a_conversation_with_two_audios_equals_transformers(checkpoint: Path) ->
         ),
     ],
 )
-def test_conversations_that_cannot_be_heard(
+def test_invalid_conversations(
     checkpoint: Path, messages: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         qa.load(checkpoint, chat=True).chat(messages, **RATE)
 
 
-def test_a_question_may_go_through_the_chat_template_or_not(checkpoint: Path) -> None:
+def test_a_question_with_and_without_the_chat_template(checkpoint: Path) -> None:
     clip = sound(2.0)
     plain, chat = (qa.load(checkpoint, chat=chat) for chat in (False, True))
-    for heard, other, way in (
+    for session, other, chat_prompt in (
         (plain.session(clip, **RATE), chat, True),
         (chat.session(clip, **RATE), plain, False),
     ):
-        said = heard.ask("What is this?", chat=way, max_new_tokens=6)
+        answer = session.ask("What is this?", chat=chat_prompt, max_new_tokens=6)
         assert (
-            said.answers
+            answer.answers
             == other.describe(clip, prompt="What is this?", max_new_tokens=6, **RATE).answers
         )
-    heard = plain.session(clip, **RATE)
-    heard.ask("What is this?", chat=True, max_new_tokens=2)
+    session = plain.session(clip, **RATE)
+    session.ask("What is this?", chat=True, max_new_tokens=2)
     assert (
-        heard.ask("Why?", chat=True, follow_up=True, max_new_tokens=2).answers[0].prompt_tokens > 20
+        session.ask("Why?", chat=True, follow_up=True, max_new_tokens=2).answers[0].prompt_tokens
+        > 20
     )
     with pytest.raises(qa.OptionError, match="knows no turns"):
-        heard.ask("Why?", chat=False, follow_up=True)
+        session.ask("Why?", chat=False, follow_up=True)

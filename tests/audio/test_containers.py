@@ -1,4 +1,4 @@
-"""Where files say that they end. What comes of it in a whole load is in test_decode.py."""
+"""Lengths stated by file headers. Their effect on decoding is tested in test_decode.py."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_bytes_missing_is_exact(name: str) -> None:
 
 @pytest.mark.parametrize("note", [b"", b"a", b"ab", b"abc"])
 def test_chunks_are_padded_to_even_lengths(note: bytes) -> None:
-    """An editor's note between the header and the sound."""
+    """An editor's note between the header and the samples."""
     data = FILES["wav"]
     at = data.index(b"data")
     chunk = b"LIST" + len(note).to_bytes(4, "little") + note + bytes(len(note) % 2)
@@ -160,7 +160,7 @@ def test_states_mp3_length(tmp_path: Path) -> None:
     second_frame = data.index(b"\xff\xfb", first_frame + 100)
     assert not states_mp3_length(io.BytesIO(data[second_frame:]))
 
-    # A tag longer than what is looked at, with a picture in it: 7 bits a byte.
+    # A tag longer than the bytes inspected, with a picture: 7 bits per byte.
     size = 50_000
     tag = b"ID3\4\0\0" + bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
     assert states_mp3_length(io.BytesIO(tag + data[first_frame:]))

@@ -1,4 +1,4 @@
-"""Every format that is promised, whole and damaged."""
+"""Every supported format, complete and damaged."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def message_of(audio: object) -> str:
     return message
 
 
-# Whole files.
+# Complete files.
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -73,13 +73,13 @@ def test_lossless_formats_match_librosa(name: str, channels: int, tmp_path: Path
     format_, subtype, endian = LOSSLESS[name]
     file = tmp_path / f"sound.{name}"
     file.write_bytes(write_wav(sound(0.513, 48_000, channels), 48_000, subtype, endian, format_))
-    theirs, _ = librosa.load(file, sr=16_000)
-    ours = load_waveform(file)
-    assert ours.samples.shape == theirs.shape
-    np.testing.assert_allclose(ours.samples, theirs, atol=1e-4, rtol=0)
-    assert (ours.source_rate_hz, ours.source_channels) == (48_000, channels)
-    assert ours.source_format == name.split("-")[0].replace("wavex", "wav").replace("rf64", "wav")
-    assert ours.name == str(file)
+    expected_samples, _ = librosa.load(file, sr=16_000)
+    actual = load_waveform(file)
+    assert actual.samples.shape == expected_samples.shape
+    np.testing.assert_allclose(actual.samples, expected_samples, atol=1e-4, rtol=0)
+    assert (actual.source_rate_hz, actual.source_channels) == (48_000, channels)
+    assert actual.source_format == name.split("-")[0].replace("wavex", "wav").replace("rf64", "wav")
+    assert actual.name == str(file)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -89,22 +89,22 @@ def test_every_rate_matches_librosa(rate: int, channels: int, format_: str, tmp_
     file = tmp_path / "sound"
     seconds = 1.2345  # no whole number of anything
     file.write_bytes(write_wav(sound(seconds, rate, channels), rate, "PCM_16", container=format_))
-    theirs, _ = librosa.load(file, sr=16_000)
-    ours = load_waveform(file)
-    assert ours.samples.shape == theirs.shape
-    np.testing.assert_allclose(ours.samples, theirs, atol=1e-4, rtol=0)
-    assert ours.source_rate_hz == rate
+    expected_samples, _ = librosa.load(file, sr=16_000)
+    actual = load_waveform(file)
+    assert actual.samples.shape == expected_samples.shape
+    np.testing.assert_allclose(actual.samples, expected_samples, atol=1e-4, rtol=0)
+    assert actual.source_rate_hz == rate
 
 
 def test_chunked_resampling_is_continuous(tmp_path: Path) -> None:
     """The resampler carries its state from chunk to chunk; without it there would be clicks."""
     file = tmp_path / "long.wav"
     file.write_bytes(write_wav(sound(20, 44_100), 44_100))
-    theirs, _ = librosa.load(file, sr=16_000)
-    ours = load_waveform(file)
+    expected_samples, _ = librosa.load(file, sr=16_000)
+    actual = load_waveform(file)
     assert len(list(AudioDecoder.from_path(file).chunks())) > 100
-    assert ours.samples.shape == theirs.shape
-    np.testing.assert_allclose(ours.samples, theirs, atol=1e-4, rtol=0)
+    assert actual.samples.shape == expected_samples.shape
+    np.testing.assert_allclose(actual.samples, expected_samples, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -114,37 +114,37 @@ def test_compressed_formats_are_close_to_the_original(name: str, channels: int) 
         data = write_wav(sound(2, 48_000, channels), 48_000, "VORBIS", container="OGG")
     else:
         data = encode(sound(2, 48_000, channels), 48_000, name)
-    heard = load_waveform(data)
-    wanted = expected(sound(2, 48_000, channels), 48_000)
-    assert_sounds_like(heard.samples, wanted)
-    assert (heard.source_rate_hz, heard.source_channels) == (48_000, channels)
+    decoded = load_waveform(data)
+    expected_samples = expected(sound(2, 48_000, channels), 48_000)
+    assert_close_after_codec(decoded.samples, expected_samples)
+    assert (decoded.source_rate_hz, decoded.source_channels) == (48_000, channels)
 
 
 @pytest.mark.parametrize("format_", ["mp4", "webm"])
 def test_audio_of_a_video(format_: str) -> None:
     samples = sound(2, 48_000, 2)
-    heard = load_waveform(encode_video(samples, container=format_))
-    assert_sounds_like(heard.samples, expected(samples, 48_000))
+    decoded = load_waveform(encode_video(samples, container=format_))
+    assert_close_after_codec(decoded.samples, expected(samples, 48_000))
 
 
-def assert_sounds_like(heard: Samples, wanted: Samples) -> None:
+def assert_close_after_codec(decoded: Samples, expected_samples: Samples) -> None:
     """Aligned, 20 dB above the encoder's noise, and padded by less than an audio token."""
-    assert 0 <= heard.size - wanted.size < 640
-    error = heard[: wanted.size] - wanted
-    assert np.square(error).mean() < 0.01 * np.square(wanted).mean()
+    assert 0 <= decoded.size - expected_samples.size < 640
+    error = decoded[: expected_samples.size] - expected_samples
+    assert np.square(error).mean() < 0.01 * np.square(expected_samples).mean()
 
 
 def test_six_channels_are_mixed_by_their_mean() -> None:
     samples = sound(0.5, 48_000, 6)
-    heard = load_waveform(encode(samples, 48_000, "flac"))
-    np.testing.assert_allclose(heard.samples, expected(samples, 48_000), atol=1e-4, rtol=0)
-    assert heard.source_channels == 6
+    decoded = load_waveform(encode(samples, 48_000, "flac"))
+    np.testing.assert_allclose(decoded.samples, expected(samples, 48_000), atol=1e-4, rtol=0)
+    assert decoded.source_channels == 6
 
 
 def test_channels_that_cancel_are_silence() -> None:
     one = sound(0.5, 16_000)
-    heard = load_waveform(write_wav(np.concatenate([one, -one]), 16_000, "FLOAT"))
-    np.testing.assert_allclose(heard.samples, 0, atol=1e-7)
+    decoded = load_waveform(write_wav(np.concatenate([one, -one]), 16_000, "FLOAT"))
+    np.testing.assert_allclose(decoded.samples, 0, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_channels_that_cancel_are_silence() -> None:
 def test_full_scale_is_one(subtype: str, bits: int) -> None:
     """The loudest negative integer is −1, the loudest positive one just below 1, silence 0."""
     samples = np.tile(np.array([-1, 0, 1], np.float32), 400)[None]
-    heard = load_waveform(write_wav(samples, 16_000, subtype)).samples
-    assert heard.min() == -1
-    assert heard.max() == pytest.approx(1 - 2.0 ** (1 - bits), abs=1e-7)
-    np.testing.assert_array_equal(heard[1::3], 0)
+    decoded = load_waveform(write_wav(samples, 16_000, subtype)).samples
+    assert decoded.min() == -1
+    assert decoded.max() == pytest.approx(1 - 2.0 ** (1 - bits), abs=1e-7)
+    np.testing.assert_array_equal(decoded[1::3], 0)
 
 
-# The same sound from anywhere.
+# Kinds of input.
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ class Streamed(io.RawIOBase):
 
 def test_every_kind_of_input_gives_the_same_samples(flac: Path) -> None:
     data = flac.read_bytes()
-    wanted = load_waveform(flac)
+    reference = load_waveform(flac)
     with flac.open("rb") as opened:
         given_as = {
             "str": load_waveform(str(flac)),
@@ -193,7 +193,7 @@ def test_every_kind_of_input_gives_the_same_samples(flac: Path) -> None:
             "stream": load_waveform(Streamed(data)),
         }
     for kind, waveform in given_as.items():
-        np.testing.assert_array_equal(waveform.samples, wanted.samples, err_msg=kind)
+        np.testing.assert_array_equal(waveform.samples, reference.samples, err_msg=kind)
         assert waveform.source_format == "flac"
     assert given_as["str"].name == given_as["file"].name == str(flac)
     assert given_as["bytes"].name == f"bytes ({len(data)})"
@@ -207,16 +207,16 @@ def test_a_waveform_is_returned_unchanged(flac: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mp3", "flac", "ogg", "m4a"])
 def test_a_pipe_is_read_to_its_end(name: str, tmp_path: Path) -> None:
-    """As in `qwen-audio describe <(ffmpeg …)`; twice opened, a pipe would wait for ever."""
+    """As in `qwen-audio describe <(ffmpeg …)`; opening a pipe twice would block."""
     data = encode(sound(0.5, 48_000, 2), 48_000, name)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
     writer.start()
-    heard = load_waveform(pipe)
+    decoded = load_waveform(pipe)
     writer.join(timeout=10)
-    np.testing.assert_array_equal(heard.samples, load_waveform(data).samples)
-    assert heard.name == str(pipe)
+    np.testing.assert_array_equal(decoded.samples, load_waveform(data).samples)
+    assert decoded.name == str(pipe)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_trailing_data_is_ignored() -> None:
     assert load_waveform(tagged).duration_seconds == pytest.approx(0.5, abs=0.001)
 
 
-# What is no sound.
+# Inputs that are not audio.
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_device_is_an_error() -> None:
 
 @pytest.fixture
 def unprivileged_user() -> Iterator[None]:
-    """Root may read everything: for a while, be somebody else."""
+    """Root may read everything, so switch to another user."""
     if os.geteuid() != 0:
         yield
         return
@@ -339,7 +339,7 @@ def test_files_that_are_not_audio(name: str, content: bytes, tmp_path: Path) -> 
 
 
 def test_a_playlist_opens_no_other_file(flac: Path, tmp_path: Path) -> None:
-    """A file that names others is not a recording, and must not make this one read them."""
+    """A file that names others is not a recording, and its names are not opened."""
     playlist = tmp_path / "list.m3u8"
     playlist.write_text(f"#EXTM3U\n#EXTINF:1,\n{flac}\n#EXT-X-ENDLIST\n")
     assert message_of(playlist).startswith(f"{playlist} ")
@@ -402,8 +402,8 @@ def test_implausible_channel_counts(channels: int, tmp_path: Path) -> None:
 
 def test_64_channels() -> None:
     samples = sound(0.5, 16_000, 64)
-    heard = load_waveform(write_wav(samples, 16_000, "FLOAT"))
-    np.testing.assert_allclose(heard.samples, samples.mean(axis=0), atol=1e-6, rtol=0)
+    decoded = load_waveform(write_wav(samples, 16_000, "FLOAT"))
+    np.testing.assert_allclose(decoded.samples, samples.mean(axis=0), atol=1e-6, rtol=0)
 
 
 def test_unknown_codec(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_limits_of_rates(rate: int) -> None:
 
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1)])
 def test_rate_or_channels_that_change_midway(rate: int, channels: int) -> None:
-    """MP3s laid end to end: at the wrong rate the second would be heard too high or too low."""
+    """Concatenated MP3s: at the wrong rate the second would be shifted in pitch."""
     first = encode(sound(0.5, 48_000, 1), 48_000, "mp3")
     second = encode(sound(0.5, rate, channels), rate, "mp3")
     message = message_of(first + second)
@@ -465,19 +465,19 @@ def test_float_samples_beyond_the_limit(subtype: str, value: float) -> None:
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    """Two seconds in every format, with noise in it, so that no part of a file is of no account."""
+    """Two seconds in every format, with noise, so that every part of a file matters."""
     samples = sound(2, 48_000, 2) + np.float32(0.1) * np.random.default_rng(0).standard_normal(
         (2, 96_000), np.float32
     )
-    made = {name: encode(samples, 48_000, name) for name in CONTAINERS}
-    made["film.mp4"] = encode_video(samples, container="mp4")
-    made["film.webm"] = encode_video(samples, container="webm")
+    files_by_name = {name: encode(samples, 48_000, name) for name in CONTAINERS}
+    files_by_name["film.mp4"] = encode_video(samples, container="mp4")
+    files_by_name["film.webm"] = encode_video(samples, container="webm")
     for name, (format_, subtype, endian) in LOSSLESS.items():
-        made[name] = write_wav(samples, 48_000, subtype, endian, format_)
-    made["sndfile.mp3"] = write_wav(samples, 48_000, "MPEG_LAYER_III", container="MP3")
-    made["sndfile.ogg"] = write_wav(samples, 48_000, "VORBIS", container="OGG")
-    made["sndfile.opus"] = write_wav(samples, 48_000, "OPUS", container="OGG")
-    return made
+        files_by_name[name] = write_wav(samples, 48_000, subtype, endian, format_)
+    files_by_name["sndfile.mp3"] = write_wav(samples, 48_000, "MPEG_LAYER_III", container="MP3")
+    files_by_name["sndfile.ogg"] = write_wav(samples, 48_000, "VORBIS", container="OGG")
+    files_by_name["sndfile.opus"] = write_wav(samples, 48_000, "OPUS", container="OGG")
+    return files_by_name
 
 
 ALL_FILES = [
@@ -486,7 +486,7 @@ ALL_FILES = [
     *("film.mp4", "film.webm", "sndfile.mp3", "sndfile.ogg", "sndfile.opus"),
 ]
 UNCHECKED = {"mp3", "sndfile.mp3", "webm", "mkv", "film.webm"}
-"""Formats without checksums, whose decoders may take forty zero bytes for sound."""
+"""Formats without checksums, whose decoders may accept forty zero bytes."""
 
 
 def test_list_of_files_matches_the_fixture(files: dict[str, bytes]) -> None:
@@ -567,8 +567,8 @@ def test_random_bytes_after_a_valid_magic_number(magic: bytes, data: bytes) -> N
 @functools.cache
 def short_files() -> dict[str, bytes]:
     samples = sound(0.1, 16_000, 2)
-    made = {n: encode(sound(0.1, 48_000, 2), 48_000, n) for n in CONTAINERS}
-    return made | {
+    files_by_name = {n: encode(sound(0.1, 48_000, 2), 48_000, n) for n in CONTAINERS}
+    return files_by_name | {
         n: write_wav(samples, 16_000, subtype, endian, f)
         for n, (f, subtype, endian) in LOSSLESS.items()
     }
@@ -590,8 +590,8 @@ def test_valid_files_with_bytes_changed(
 ) -> None:
     data = bytearray(short_files()[name])
     reach = min(len(data), 128) if in_header else len(data)
-    for place, new in changes:
-        start = int(place * (reach - 1))
+    for position, new in changes:
+        start = int(position * (reach - 1))
         data[start : start + len(new)] = new
     load_or_audio_error(bytes(data))
     load_or_audio_error(bytes(data[: int(cut * len(data))]))

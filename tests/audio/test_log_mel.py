@@ -34,20 +34,20 @@ def extractor(bins: int) -> WhisperFeatureExtractor:
 def check(samples: np.ndarray[Any, Any], bins: int) -> LogMel:
     """Equal to the padded spectrogram, and enough of it."""
     samples = samples.astype(np.float32)
-    ours = compute_log_mel(samples, extractor(bins))
-    theirs = extractor(bins)(
+    actual = compute_log_mel(samples, extractor(bins))
+    expected = extractor(bins)(
         samples, sampling_rate=16_000, return_tensors="np", return_attention_mask=True
     )
-    padded = theirs["input_features"][0]
+    padded = expected["input_features"][0]
     assert padded.shape == (bins, 3000)
-    frames = ours.input_features.shape[1]
-    assert ours.valid_frames == theirs["attention_mask"].sum()
-    assert min(ours.valid_frames + 1, 3000) <= frames <= ours.valid_frames + 2
+    frames = actual.input_features.shape[1]
+    assert actual.valid_frames == expected["attention_mask"].sum()
+    assert min(actual.valid_frames + 1, 3000) <= frames <= actual.valid_frames + 2
     # The last encoder frame is made of mel frames 2j−2 … 2j+2.
-    last = 2 * (ours.encoder_frames - 1)
+    last = 2 * (actual.encoder_frames - 1)
     assert frames == min(last + 2, 2999) + 1
-    np.testing.assert_allclose(ours.input_features, padded[:, :frames], atol=1e-5, rtol=0)
-    return ours
+    np.testing.assert_allclose(actual.input_features, padded[:, :frames], atol=1e-5, rtol=0)
+    return actual
 
 
 lengths = st.one_of(
@@ -90,14 +90,14 @@ def test_a_peak_at_the_very_end_sets_the_maximum(length: int, loud: int, bins: i
 @pytest.mark.parametrize("length", [640, 800, 5_000, 16_000, 479_999, 480_000])
 @pytest.mark.parametrize("bins", BINS)
 def test_silence(length: int, bins: int) -> None:
-    ours = check(np.zeros(length), bins)
-    np.testing.assert_allclose(ours.input_features, -1.5)
+    actual = check(np.zeros(length), bins)
+    np.testing.assert_allclose(actual.input_features, -1.5)
 
 
 def test_a_click_in_silence() -> None:
-    for place in (0, 1, 159, 160, 8_000, 15_999):
+    for position in (0, 1, 159, 160, 8_000, 15_999):
         samples = np.zeros(16_000)
-        samples[place] = 1
+        samples[position] = 1
         check(samples, 80)
 
 
@@ -124,8 +124,8 @@ def test_counts(samples: int, counts: tuple[int, int, int]) -> None:
 def test_counts_equal_transformers() -> None:
     encoder = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(d_model=8, encoder_layers=0))
     lengths: Any = torch.arange(1, 3001)
-    theirs = encoder._get_feat_extract_output_lengths(lengths)
-    for mel, frames, tokens in zip(range(1, 3001), *(t.tolist() for t in theirs), strict=True):
+    expected = encoder._get_feat_extract_output_lengths(lengths)
+    for mel, frames, tokens in zip(range(1, 3001), *(t.tolist() for t in expected), strict=True):
         assert (encoder_frame_count(mel), audio_token_count(mel)) == (frames, tokens)
 
 
@@ -136,9 +136,9 @@ def test_log_mel_validates_its_frames(frames: int, valid: int) -> None:
 
 
 def test_repr_shows_shapes() -> None:
-    held = LogMel(np.zeros((80, 101), np.float32), 100)
-    assert repr(held) == "LogMel(80 bins × 101 frames, 100 of them audio)"
-    assert (held.encoder_frames, held.audio_tokens) == (50, 25)
+    log_mel = LogMel(np.zeros((80, 101), np.float32), 100)
+    assert repr(log_mel) == "LogMel(80 bins × 101 frames, 100 of them audio)"
+    assert (log_mel.encoder_frames, log_mel.audio_tokens) == (50, 25)
 
 
 def test_equivalent_extractor_is_accepted() -> None:

@@ -1,4 +1,4 @@
-"""What is meant by "these recordings": each named once, nothing dropped without a word."""
+"""Source listings: every recording once, nothing dropped silently."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_globs_and_explicit_names(folder: Path) -> None:
     assert names([str(folder / "*.wav")], folder) == [".hidden.wav", "a.wav"]
     assert names([str(folder / "**/*.mp3")], folder) == ["deep/er/c.mp3"]
     assert names([str(folder / "dee*")], folder) == ["deep/er/c.mp3"]
-    # What is named is taken whatever it ends in, and whether it is there or not.
+    # Explicit names are accepted with any suffix, even if the file doesn't exist.
     assert names([folder / "notes.txt", folder / "gone.wav"], folder) == ["notes.txt", "gone.wav"]
     (folder / "[1] take?.wav").write_bytes(b"")
     assert names([str(folder / "[1] take?.wav")], folder) == ["[1] take?.wav"]
@@ -150,6 +150,6 @@ def test_stat_and_hash_of_a_local_file(folder: Path) -> None:
 
 
 def test_extra_columns_are_json(folder: Path) -> None:
-    """What a manifest said can be written down again."""
+    """Values of manifest columns can be written as JSON."""
     (source,) = find_sources([{"source": str(folder / "a.wav"), "n": 1, "t": "é"}]).sources
     assert json.loads(json.dumps(dict(source.extra))) == {"n": 1, "t": "é"}

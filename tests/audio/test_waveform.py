@@ -1,4 +1,4 @@
-"""Waveforms from arrays, and the windows they are heard in. Files are in test_decode.py."""
+"""Waveforms from arrays, and their windows. Files are in test_decode.py."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def message_of(audio: Any, **options: Any) -> str:
 def test_arrays_match_librosa(rate: int, channels: int) -> None:
     samples = sound(0.777, rate, channels)
     mono = samples.mean(axis=0)
-    theirs = librosa.resample(mono, orig_sr=rate, target_sr=16_000, res_type="soxr_hq")
-    ours = load_waveform(samples, sampling_rate=rate)
-    assert ours.samples.shape == theirs.shape
-    np.testing.assert_allclose(ours.samples, theirs, atol=1e-4, rtol=0)
-    assert (ours.source_rate_hz, ours.source_channels) == (rate, channels)
-    assert (ours.source_format, ours.name) == ("array", f"array {samples.shape}")
+    expected = librosa.resample(mono, orig_sr=rate, target_sr=16_000, res_type="soxr_hq")
+    actual = load_waveform(samples, sampling_rate=rate)
+    assert actual.samples.shape == expected.shape
+    np.testing.assert_allclose(actual.samples, expected, atol=1e-4, rtol=0)
+    assert (actual.source_rate_hz, actual.source_channels) == (rate, channels)
+    assert (actual.source_format, actual.name) == ("array", f"array {samples.shape}")
 
 
 @given(st.integers(700, 50_000), st.sampled_from(RATES))
@@ -79,7 +79,7 @@ def test_integers_are_divided_by_full_scale(dtype: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "scale"), [("int64", 2**62), ("uint64", 2**62), ("int32", 9000)])
 def test_integers_of_unknown_full_scale(dtype: str, scale: int) -> None:
-    """16-bit samples in a wider type would be heard as silence."""
+    """16-bit samples in a wider type would be nearly silent."""
     array = (scale * (1 + HALF)).astype(dtype)
     if dtype == "int32":
         array -= scale
@@ -192,7 +192,7 @@ def test_arrays_of_wrong_shape_or_dtype(array: Any) -> None:
 
 
 def test_transposed_arrays() -> None:
-    """soundfile's layout: 8000 channels of 2 samples, were it taken as it is."""
+    """soundfile's layout; taken as it is, 8000 channels of 2 samples."""
     message = message_of(np.zeros((8000, 2), np.float32), sampling_rate=16_000)
     assert "8000 rows" in message
     assert "transpose it" in message
@@ -437,17 +437,17 @@ def test_max_seconds_stops_decoding_early(tmp_path: Path, monkeypatch: pytest.Mo
     clip = tmp_path / "long.wav"
     clip.write_bytes(write_wav(sound(3.0, 16_000), 16_000))
     assert load_waveform(clip, max_seconds=3.0).duration_seconds == 3.0
-    heard: list[int] = []
+    chunk_sizes: list[int] = []
     chunks = AudioDecoder.chunks
 
     def counted(self: AudioDecoder) -> Any:
         for chunk in chunks(self):
-            heard.append(chunk.size)
+            chunk_sizes.append(chunk.size)
             yield chunk
 
     monkeypatch.setattr(AudioDecoder, "chunks", counted)
     with pytest.raises(AudioError, match=r"long\.wav is longer than the limit of 1 s"):
         load_waveform(clip, max_seconds=1.0)
-    assert sum(heard) < 2 * 16_000
+    assert sum(chunk_sizes) < 2 * 16_000
     with pytest.raises(AudioError, match="is longer than the limit of 1 s"):
         load_waveform(np.zeros(17_000, np.float32), sampling_rate=16_000, max_seconds=1.0)

@@ -1,4 +1,4 @@
-"""A plan, against what then happens: bytes, arithmetic, memory."""
+"""Cost estimates compared with measured bytes, arithmetic and memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 @pytest.fixture(scope="module")
 def in_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as released: two bytes a number."""
+    """A checkpoint in bfloat16, as released."""
     folder = random_checkpoint(tmp_path_factory.mktemp("bfloat16"), seed=5)
     for file in folder.glob("*.safetensors"):
         save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)
@@ -56,10 +56,10 @@ def bytes_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
-def test_the_bytes_planned_are_the_bytes_read(
+def test_estimated_bytes_are_read(
     stored: str, dtype: str, checkpoint: Path, in_bfloat16: Path, bytes_read: dict[str, int]
 ) -> None:
-    """Whatever the arithmetic is done in: what counts is how they are stored."""
+    """For any compute dtype: the dtype of storage decides."""
     folder = checkpoint if stored == "float32" else in_bfloat16
     size = 4 if stored == "float32" else 2
     for tap in qa.load(folder).taps:
@@ -79,7 +79,7 @@ def test_the_bytes_planned_are_the_bytes_read(
     assert model.cost(None).tap is None
 
 
-def test_plans_grow_from_left_to_right(checkpoint: Path) -> None:
+def test_estimates_grow_with_depth(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     plans = [model.cost(tap) for tap in (*model.taps, None)]
     for field in ("tensors", "parameters", "read_bytes", "peak_memory_bytes", "gflop_per_second"):
@@ -89,7 +89,7 @@ def test_plans_grow_from_left_to_right(checkpoint: Path) -> None:
     assert model.cost("lm.-1") == model.cost("lm.3")
 
 
-def test_bfloat16_halves_the_memory_of_weights_and_not_what_is_read(checkpoint: Path) -> None:
+def test_bfloat16_halves_memory_but_not_bytes_read(checkpoint: Path) -> None:
     opened = Checkpoint(checkpoint)
     for tap in (*opened.dimensions.taps(), None):
         single = estimate_cost(opened, tap, torch.float32)
@@ -103,7 +103,7 @@ def test_bfloat16_halves_the_memory_of_weights_and_not_what_is_read(checkpoint: 
         assert dataclasses.replace(single, **memory) == half
 
 
-def test_a_limit_of_memory_is_a_limit_of_the_plan(checkpoint: Path) -> None:
+def test_a_memory_limit_limits_the_estimate(checkpoint: Path) -> None:
     free = qa.load(checkpoint, max_memory="64GB")
     limit = free.cost("lm.norm").peak_memory_bytes - 1_000_000
     limited = qa.load(checkpoint, max_memory=limit)
@@ -113,13 +113,13 @@ def test_a_limit_of_memory_is_a_limit_of_the_plan(checkpoint: Path) -> None:
     assert none.peak_memory_bytes == none.min_memory_bytes > 1_000_000
 
 
-def test_text_is_the_whole_line(checkpoint: Path) -> None:
+def test_text_needs_the_whole_model(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     assert model.cost() == model.cost("text") == model.cost(None)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_least_memory_will_do_and_less_will_not(
+def test_minimum_memory_is_sufficient_and_necessary(
     checkpoint: Path, dtype: str, bytes_read: dict[str, int]
 ) -> None:
     free = qa.load(checkpoint, dtype=dtype)
@@ -140,7 +140,7 @@ def test_the_least_memory_will_do_and_less_will_not(
         assert bytes_read == {}  # refused before anything is read
 
 
-def test_taps_of_any_depth_in_any_order_share_little_memory(checkpoint: Path) -> None:
+def test_taps_in_any_order_with_little_memory(checkpoint: Path) -> None:
     """Shallow taps leave more for weights than deep ones do."""
     free = qa.load(checkpoint, dtype="float32")
     tight = qa.load(checkpoint, dtype="float32", max_memory=free.cost("lm.norm").min_memory_bytes)
@@ -155,19 +155,19 @@ def test_taps_of_any_depth_in_any_order_share_little_memory(checkpoint: Path) ->
 GEOMETRIES: dict[str, dict[str, int]] = {
     "grouped-query": {},
     "wide": {"width": 128, "lm_width": 256, "heads": 8, "kv_heads": 8, "mel_bins": 128},
-    "narrow ear": {"width": 32, "encoder_heads": 2, "lm_width": 192, "kv_heads": 1},
+    "narrow encoder": {"width": 32, "encoder_heads": 2, "lm_width": 192, "kv_heads": 1},
 }
 
 
 def gflop(work: Any) -> float:
-    """What torch counts while some work is done."""
+    """GFLOP that torch counts during a call."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops() / 1e9
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_the_arithmetic_planned_is_what_torch_counts(name: str, tmp_path: Path) -> None:
+def test_estimated_flops_equal_torchs_count(name: str, tmp_path: Path) -> None:
     """30 s of audio through transformers' own modules, whose eager attention is two products.
     Torch counts the half of a causal one that is masked, too; plans have three decimals."""
     folder = random_checkpoint(tmp_path / "c", **GEOMETRIES[name])
@@ -178,11 +178,13 @@ def test_the_arithmetic_planned_is_what_torch_counts(name: str, tmp_path: Path) 
     frames = torch.randn(1, model.dimensions.mel_bins, 3000)
     rows = torch.randn(1, 750, config.hidden_size)
     with torch.no_grad():
-        ear = gflop(lambda: tower(frames)) / 30
+        encoder_gflop = gflop(lambda: tower(frames)) / 30
         projector = gflop(lambda: reference.model.model.multi_modal_projector(tower(frames)[0]))
         decoder = gflop(lambda: lm(inputs_embeds=rows)) / 30
     masked = config.num_hidden_layers * 2 * 750 * 750 * config.hidden_size / 1e9 / 30
-    assert model.cost("audio_tower").gflop_per_second == pytest.approx(ear, rel=0.02, abs=1e-3)
+    assert model.cost("audio_tower").gflop_per_second == pytest.approx(
+        encoder_gflop, rel=0.02, abs=1e-3
+    )
     assert model.cost("projector").gflop_per_second == pytest.approx(
         projector / 30, rel=0.02, abs=1e-3
     )
@@ -194,9 +196,7 @@ def test_the_arithmetic_planned_is_what_torch_counts(name: str, tmp_path: Path) 
     assert model.cost("lm.0").gflop_per_second == model.cost("projector").gflop_per_second
 
 
-def test_the_arithmetic_planned_is_what_is_done(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_estimated_flops_are_computed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same count over this package's own pass, in bfloat16, where attention is two products.
     Torch can't count products whose weights are packed."""
     monkeypatch.setattr("qwen_audio.weights.module_store.prepack_linears", lambda module: module)
@@ -211,7 +211,7 @@ def test_the_arithmetic_planned_is_what_is_done(
 
 
 @pytest.mark.parametrize(("tap", "dtype"), [("audio_tower", "float32"), ("lm.norm", "bfloat16")])
-def test_the_memory_planned_is_near_what_is_taken(
+def test_estimated_memory_is_near_the_peak(
     tap: str, dtype: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """What a full batch adds to a process of its own, by the kernel's count of its peak.

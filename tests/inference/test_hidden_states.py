@@ -40,19 +40,22 @@ runs = st.lists(st.tuples(kinds, st.integers(0, 7)), min_size=1, max_size=6)
 def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name: str) -> None:
     tap = Tap.parse(name)
     random = np.random.default_rng(0)
-    held: list[tuple[Window, dict[Tap, WindowRows]]] = []
+    hidden_states: list[tuple[Window, dict[Tap, WindowRows]]] = []
     for number, window_runs in enumerate(layout):
         rows = random.normal(size=(sum(n for _, n in window_runs), 3)).astype(np.float32)
         window = Window(2.5 * number, 2.5 * number + 3)
-        held.append((window, {tap: (rows, tuple(window_runs))}))
+        hidden_states.append((window, {tap: (rows, tuple(window_runs))}))
 
-    windows, states = tuple(window for window, _ in held), [state for _, state in held]
+    windows, states = (
+        tuple(window for window, _ in hidden_states),
+        [state for _, state in hidden_states],
+    )
     assembled = concatenate_windows(windows, states, [tap], "bfloat16")[tap]
     assert assembled.tap == tap
     assert assembled.dtype == "bfloat16"
-    assert assembled.windows == tuple(window for window, _ in held)
+    assert assembled.windows == tuple(window for window, _ in hidden_states)
     np.testing.assert_array_equal(
-        assembled.data, np.concatenate([state[tap][0] for _, state in held])
+        assembled.data, np.concatenate([state[tap][0] for _, state in hidden_states])
     )
     flat = [(kind, n, w) for w, window_runs in enumerate(layout) for kind, n in window_runs]
     assert [(span.kind, len(span), span.window) for span in assembled.spans] == flat
@@ -64,7 +67,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
     for span in assembled.spans:
         seconds = assembled.seconds[span.start : span.stop]
         if span.kind == "audio":
-            first = held[span.window][0].start_seconds
+            first = hidden_states[span.window][0].start_seconds
             expected = [first + k * tap.hop_seconds for k in range(len(span))]
             np.testing.assert_allclose(seconds, expected, rtol=0, atol=1e-9)
         else:
@@ -80,7 +83,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         assert indices.tolist() == expected_rows
 
 
-def test_several_taps_are_assembled_apart() -> None:
+def test_several_taps_are_assembled_separately() -> None:
     mel, tower = Tap.parse("mel"), Tap.parse("audio_tower")
     state: dict[Tap, WindowRows] = {
         mel: (np.zeros((8, 2), np.float32), (("audio", 8),)),
@@ -126,8 +129,8 @@ def test_the_last_row_before_the_answer_of_each_window() -> None:
         Span("audio", 10, 12, 1),
         Span("prompt", 12, 13, 1),
     )
-    held = frames(spans, rows=13, windows=WINDOWS)
-    assert last_rows(held) == [5, 12]
+    hidden_states = frames(spans, rows=13, windows=WINDOWS)
+    assert last_rows(hidden_states) == [5, 12]
 
 
 def test_printing_shows_shapes_and_seconds_not_data() -> None:
@@ -141,11 +144,11 @@ def test_printing_shows_shapes_and_seconds_not_data() -> None:
     )
 
 
-def test_frames_know_their_hop() -> None:
+def test_hop_seconds() -> None:
     assert frames((Span("audio", 0, 6),), tap="encoder.3").hop_seconds == 0.02
 
 
-def test_frames_do_not_change() -> None:
-    held = frames((Span("audio", 0, 6),))
+def test_hidden_states_are_immutable() -> None:
+    hidden_states = frames((Span("audio", 0, 6),))
     with pytest.raises(AttributeError):
-        held.tap = Tap.parse("mel")  # type: ignore[misc]
+        hidden_states.tap = Tap.parse("mel")  # type: ignore[misc]

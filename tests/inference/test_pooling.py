@@ -51,7 +51,7 @@ def test_other_spans_are_errors(name: str) -> None:
 
 
 @pytest.mark.parametrize("tap", ["mel", "encoder.1", "audio_tower", "projector"])
-def test_the_ear_sees_no_prompt(tap: str) -> None:
+def test_encoder_taps_have_no_prompt(tap: str) -> None:
     for span in ("prompt", "last"):
         with pytest.raises(OptionError, match=f"at tap {tap}: only the language model"):
             check_span(span, Tap.parse(tap))

@@ -1,4 +1,4 @@
-"""Work done ahead: in order, never too far, and ended when nobody waits for it."""
+"""Prefetching: results in order, bounded lookahead, threads that end with their consumer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def threads() -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def none_left() -> Iterator[None]:
+def no_threads_left() -> Iterator[None]:
     """Every test begins and ends without threads."""
     assert not threads()
     yield
     assert not threads()
 
 
-def settled(condition: Callable[[], bool]) -> bool:
-    """Whether something comes true soon."""
+def becomes_true(condition: Callable[[], bool]) -> bool:
+    """Whether a condition becomes true soon."""
     deadline = time.monotonic() + 5
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -36,15 +36,15 @@ def settled(condition: Callable[[], bool]) -> bool:
 
 
 class BrokenError(Exception):
-    """What goes wrong in these tests."""
+    """The error that these tests raise."""
 
 
-def numbers(count: int, taken: list[int], broken_at: int | None = None) -> Iterator[int]:
-    """0, 1, 2, …, writing down which were asked for."""
+def numbers(count: int, requested: list[int], broken_at: int | None = None) -> Iterator[int]:
+    """0, 1, 2, …; `requested` lists those that were requested."""
     for number in range(count):
         if number == broken_at:
             raise BrokenError(number)
-        taken.append(number)
+        requested.append(number)
         yield number
 
 
@@ -55,8 +55,10 @@ def numbers(count: int, taken: list[int], broken_at: int | None = None) -> Itera
     st.integers(1, 4),
     st.one_of(st.none(), st.integers(0, 30)),
 )
-def test_mapped_is_map(count: int, lookahead: int, workers: int, broken_at: int | None) -> None:
-    """In the items' order, whichever is done first; an error comes after what is before it."""
+def test_prefetch_map_equals_map(
+    count: int, lookahead: int, workers: int, broken_at: int | None
+) -> None:
+    """In the items' order, whichever finishes first; an error after the results before it."""
 
     def work(number: int) -> int:
         time.sleep((number * 7 % 5) / 10_000)
@@ -64,22 +66,22 @@ def test_mapped_is_map(count: int, lookahead: int, workers: int, broken_at: int 
             raise BrokenError(number)
         return number * number
 
-    taken: list[int] = []
+    requested: list[int] = []
     given_out: list[int] = []
     with ThreadPoolExecutor(workers, "work") as pool:
-        results = prefetch_map(work, numbers(count, taken), pool, lookahead)
+        results = prefetch_map(work, numbers(count, requested), pool, lookahead)
         try:
             for result in results:
                 given_out.append(result)
-                assert len(taken) <= len(given_out) + lookahead
+                assert len(requested) <= len(given_out) + lookahead
         except BrokenError:
             assert len(given_out) == broken_at
     expected = count if broken_at is None else min(count, broken_at)
     assert given_out == [number * number for number in range(expected)]
 
 
-def test_mapped_goes_ahead() -> None:
-    """While the first result is used, the next ones are worked on."""
+def test_prefetch_map_runs_ahead() -> None:
+    """While the first result is used, the next ones are computed."""
     begun: list[int] = []
 
     def work(number: int) -> int:
@@ -89,10 +91,10 @@ def test_mapped_goes_ahead() -> None:
     with ThreadPoolExecutor(2, "work") as pool:
         results = prefetch_map(work, range(100), pool, 3)
         assert next(results) == 0
-        assert settled(lambda: sorted(begun) == [0, 1, 2, 3])
+        assert becomes_true(lambda: sorted(begun) == [0, 1, 2, 3])
 
 
-def test_closing_mapped_cancels_what_has_not_begun() -> None:
+def test_closing_prefetch_map_cancels_pending_items() -> None:
     gate, done = threading.Event(), []
 
     def work(number: int) -> int:
@@ -106,16 +108,14 @@ def test_closing_mapped_cancels_what_has_not_begun() -> None:
         assert next(results) == 0
         results.close()
         gate.set()
-    assert done in ([0], [0, 1])  # 1 may have been under way
+    assert done in ([0], [0, 1])  # 1 may have been running
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 20), st.integers(1, 5), st.one_of(st.none(), st.integers(0, 20)))
-def test_in_background_gives_the_same_items(
-    count: int, lookahead: int, broken_at: int | None
-) -> None:
-    taken: list[int] = []
-    items = prefetch(numbers(count, taken, broken_at), lookahead)
+def test_prefetch_gives_the_same_items(count: int, lookahead: int, broken_at: int | None) -> None:
+    requested: list[int] = []
+    items = prefetch(numbers(count, requested, broken_at), lookahead)
     if broken_at is None or broken_at >= count:
         assert list(items) == list(range(count))
     else:
@@ -127,20 +127,20 @@ def test_in_background_gives_the_same_items(
 
 
 @pytest.mark.parametrize("lookahead", [1, 2, 5])
-def test_in_background_goes_ahead_and_no_further(lookahead: int) -> None:
-    taken: list[int] = []
-    items: Any = prefetch(numbers(10**9, taken), lookahead)
-    assert not threads()  # not before the first is asked for
+def test_prefetch_is_bounded(lookahead: int) -> None:
+    requested: list[int] = []
+    items: Any = prefetch(numbers(10**9, requested), lookahead)
+    assert not threads()  # not before the first request
     for used in range(1, 4):
         assert next(items) == used - 1
-        assert settled(lambda: len(taken) >= used + lookahead)
+        assert becomes_true(lambda: len(requested) >= used + lookahead)
         time.sleep(0.02)
-        assert len(taken) <= used + lookahead
+        assert len(requested) <= used + lookahead
     items.close()
     assert not threads()
 
 
-def test_letting_go_ends_the_thread_and_closes_the_items() -> None:
+def test_dropping_the_iterator_ends_the_thread() -> None:
     closed = threading.Event()
 
     def items() -> Iterator[int]:
@@ -157,18 +157,18 @@ def test_letting_go_ends_the_thread_and_closes_the_items() -> None:
     assert not threads()
 
 
-def test_an_iterator_that_cannot_be_closed_is_fine_too() -> None:
+def test_an_iterator_without_close() -> None:
     assert list(prefetch(iter([1, 2, 3]), 1)) == [1, 2, 3]
     assert list(prefetch([], 1)) == []
     assert not threads()
 
 
-def test_items_of_none_and_errors_as_items_are_items() -> None:
+def test_none_and_exceptions_can_be_items() -> None:
     items = [None, ValueError("an item"), StopIteration()]
     assert list(prefetch(items, 1)) == items
 
 
-def test_an_interrupt_in_the_thread_is_raised_here() -> None:
+def test_an_interrupt_in_the_thread_is_raised_in_the_caller() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise KeyboardInterrupt

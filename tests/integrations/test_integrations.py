@@ -1,4 +1,4 @@
-"""The adapters: what HEAR, X-ARES and mteb ask of a model; their own checks where they are here."""
+"""Adapters for HEAR, X-ARES and mteb, with these packages' own checks if they are installed."""
 
 from __future__ import annotations
 

@@ -81,14 +81,14 @@ JOIN = "/gradio_api/queue/join"
         ("POST", "/", False),
     ],
 )
-def test_only_what_the_page_asks_for_passes(method: str, path: str, passes: bool) -> None:
+def test_only_the_pages_own_routes_pass(method: str, path: str, passes: bool) -> None:
     answer, app, _ = send_request(method, path, content=b"{}" if method == "POST" else b"")
     assert (answer.status_code, len(app.bodies)) == ((200, 1) if passes else (404, 0))
     assert "default-src 'self'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize(
-    "named",
+    "file_reference",
     [
         {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
         {"path": "http://example.org/a.wav"},
@@ -96,32 +96,32 @@ def test_only_what_the_page_asks_for_passes(method: str, path: str, passes: bool
         {"deep": [[{"path": "x"}]]},
     ],
 )
-def test_no_request_names_a_file_or_an_address(named: dict[str, Any]) -> None:
+def test_requests_with_paths_or_urls_are_rejected(file_reference: dict[str, Any]) -> None:
     fine = {"data": [{"tap": "mel", "n": 1}], "fn_index": 1, "session_hash": "x"}
     answer, app, _ = send_request("POST", JOIN, json=fine)
     assert answer.text == "passed"
     assert json.loads(app.bodies[0]) == fine
-    answer, app, _ = send_request("POST", JOIN, json={**fine, "data": [named]})
+    answer, app, _ = send_request("POST", JOIN, json={**fine, "data": [file_reference]})
     assert (answer.status_code, app.bodies) == (400, [])
-    escaped = json.dumps({**fine, "data": [named]}).replace("a", "\\u0061")
+    escaped = json.dumps({**fine, "data": [file_reference]}).replace("a", "\\u0061")
     answer, app, _ = send_request("POST", JOIN, content=escaped)
     assert (answer.status_code, app.bodies) == (400, [])
 
 
 @pytest.mark.parametrize("body", [b"{", b"[" * 50_000, b'"' + b"x" * 70_000 + b'"'])
-def test_what_is_no_request_of_the_page_is_refused(body: bytes) -> None:
+def test_malformed_requests_are_rejected(body: bytes) -> None:
     answer, app, _ = send_request("POST", JOIN, content=body)
     assert (answer.status_code, app.bodies) == (400, [])
 
 
-def test_another_sites_page_can_ask_nothing() -> None:
+def test_requests_from_other_origins_are_rejected() -> None:
     answer, app, _ = send_request("POST", JOIN, json={}, headers={"origin": "http://elsewhere"})
     assert (answer.status_code, app.bodies) == (403, [])
     answer, _, _ = send_request("POST", JOIN, json={}, headers={"origin": "http://here"})
     assert answer.status_code == 200
 
 
-def test_an_upload_is_kept_for_one_ticket() -> None:
+def test_an_upload_can_be_used_once() -> None:
     answer, app, sessions = send_request("POST", "/clip?name=..%2Fa%5Cb%00.wav", content=b"sound")
     ticket = answer.json()["ticket"]
     upload = sessions.pop_upload(ticket)
@@ -130,7 +130,7 @@ def test_an_upload_is_kept_for_one_ticket() -> None:
         sessions.pop_upload(ticket)
 
 
-def test_an_upload_that_is_too_large_is_refused_however_it_comes() -> None:
+def test_too_large_uploads_are_rejected() -> None:
     async def unstated() -> Any:
         for _ in range(1000):
             yield b"x" * 100
@@ -154,7 +154,7 @@ def clip(seconds: float) -> Clip:
     return Clip(qa.Waveform(np.full(round(seconds * 16_000), 0.1, np.float32), "a.wav"))
 
 
-def test_memory_is_bounded_and_the_quiet_are_forgotten_first() -> None:
+def test_the_least_recently_used_session_is_removed() -> None:
     sessions = SessionStore(LIMITS)  # of a megabyte: 15 s of sound
     first, second = sessions.get("first"), sessions.get("second")
     first.clip, second.clip = clip(6), clip(6)
@@ -166,7 +166,7 @@ def test_memory_is_bounded_and_the_quiet_are_forgotten_first() -> None:
     assert sessions.get("second") is not second
 
 
-def test_who_is_idle_or_leaves_is_forgotten() -> None:
+def test_idle_and_closed_sessions_are_removed() -> None:
     sessions = SessionStore(dataclasses.replace(LIMITS, idle_seconds=1e-9))
     sessions.get("idle").clip = clip(1)
     sessions.get("new")
@@ -177,7 +177,7 @@ def test_who_is_idle_or_leaves_is_forgotten() -> None:
         _ = sessions.get("idle").open_clip
 
 
-def test_uploads_that_wait_are_bounded() -> None:
+def test_pending_uploads_are_bounded() -> None:
     sessions = SessionStore(LIMITS)
     tickets = [sessions.add_upload("a.wav", bytes(100_000)) for _ in range(4)]
     with pytest.raises(qa.AudioError):
@@ -185,7 +185,7 @@ def test_uploads_that_wait_are_bounded() -> None:
     assert len(sessions.pop_upload(tickets[3]).data) == 100_000
 
 
-def test_a_window_is_looked_at_alone() -> None:
+def test_selecting_a_window() -> None:
     long = clip(65)
     assert [str(window) for window in long.windows] == ["0:00–0:30", "0:30–1:00", "1:00–1:05"]
     long.tap_seconds["mel"] = 1.0
@@ -196,7 +196,7 @@ def test_a_window_is_looked_at_alone() -> None:
         long.select_window(3)
 
 
-def test_limits_are_numbers_above_zero() -> None:
+def test_limits_are_positive() -> None:
     assert (LIMITS.recording_text, Limits().upload_text) == ("10 minutes", "64 MB")
     assert Limits(recording_seconds=45).recording_text == "45 seconds"
     with pytest.raises(qa.OptionError, match="queue_size=0"):
@@ -210,7 +210,7 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def twenty(tmp_path_factory: pytest.TempPathFactory) -> qa.Collection:
+def collection(tmp_path_factory: pytest.TempPathFactory) -> qa.Collection:
     """A collection of twenty short windows, with a column that holds numbers that are none."""
     folder = tmp_path_factory.mktemp("twenty")
     sounds = [wave(seed) for seed in range(20)]
@@ -229,18 +229,22 @@ def wave(seed: int) -> Any:
     return (0.1 * random.standard_normal(3200) * random.uniform(0.1, 1)).astype(np.float32)
 
 
-def test_the_map_is_laid_out_once_and_names_no_folder(twenty: qa.Collection) -> None:
-    search_tab = SearchTab(AppContext(twenty.model, LIMITS, twenty))
+def test_the_map_is_computed_once_and_names_no_folder(collection: qa.Collection) -> None:
+    search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
     answer = search_tab.map({"n": 3}, Page())
-    made = twenty.map()
+    made = collection.map()
     assert (answer["n"], answer["method"], answer["results"]) == (3, "UMAP", [])
     np.testing.assert_allclose([answer["x"], answer["y"]], made.points.T, atol=1e-4)
-    assert answer["columns"]["level"][made.values("source").index(twenty_source(twenty, 0))] is None
+    assert (
+        answer["columns"]["level"][made.values("source").index(source_path(collection, 0))] is None
+    )
     assert json.dumps(answer, allow_nan=False)
-    assert str(twenty.path.parent) not in str({k: v for k, v in answer.items() if k != "columns"})
+    assert str(collection.path.parent) not in str(
+        {k: v for k, v in answer.items() if k != "columns"}
+    )
     assert search_tab.projection()[0] is search_tab.projection()[0]
-    heard = search_tab.play({"point": 7, "version": answer["version"]}, Page())
-    assert heard["name"] == answer["names"][7]
+    clip_info = search_tab.play({"point": 7, "version": answer["version"]}, Page())
+    assert clip_info["name"] == answer["names"][7]
 
     context = search_tab.context
     context.session(Page()).clip = Clip(qa.load_waveform(made.rows[5]["source"]))
@@ -250,12 +254,12 @@ def test_the_map_is_laid_out_once_and_names_no_folder(twenty: qa.Collection) -> 
     assert search_tab.map({}, Page())["results"] == found["points"]
 
 
-def twenty_source(twenty: qa.Collection, number: int) -> str:
-    return str(twenty.path.parent / f"{number}.wav")
+def source_path(collection: qa.Collection, number: int) -> str:
+    return str(collection.path.parent / f"{number}.wav")
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("payload", "message"),
     [
         ({"point": 20}, "The map has 20 points"),
         ({"point": -1}, "The map has 20 points"),
@@ -267,48 +271,52 @@ def twenty_source(twenty: qa.Collection, number: int) -> str:
         ({}, "has changed: reload"),
     ],
 )
-def test_only_points_and_hits_are_played(
-    twenty: qa.Collection, asked: dict[str, Any], words: str
+def test_only_points_and_results_are_played(
+    collection: qa.Collection, payload: dict[str, Any], message: str
 ) -> None:
-    search_tab = SearchTab(AppContext(twenty.model, LIMITS, twenty))
+    search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
     assert "search again" in search_tab.play({"point": 0}, Page())["problem"]  # there is no map yet
     version = search_tab.map({}, Page())["version"]
-    assert words in search_tab.play({"version": version, **asked}, Page())["problem"]
+    assert message in search_tab.play({"version": version, **payload}, Page())["problem"]
 
 
-def test_what_is_gone_is_said_without_its_folder(twenty: qa.Collection, tmp_path: Path) -> None:
-    search_tab = SearchTab(AppContext(twenty.model, LIMITS, twenty))
+def test_a_missing_file_is_named_without_its_folder(
+    collection: qa.Collection, tmp_path: Path
+) -> None:
+    search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
     version = search_tab.map({}, Page())["version"]
-    gone = Path(twenty.map().rows[0]["source"])
+    gone = Path(collection.map().rows[0]["source"])
     gone.rename(tmp_path / gone.name)
     try:
-        said = search_tab.play({"point": 0, "version": version}, Page())["problem"]
+        message = search_tab.play({"point": 0, "version": version}, Page())["problem"]
     finally:
         (tmp_path / gone.name).rename(gone)
-    assert said == f"{gone.name} can't be played: it was changed or deleted after it was indexed."
+    assert (
+        message == f"{gone.name} can't be played: it was changed or deleted after it was indexed."
+    )
 
 
 def test_without_umap_the_map_names_the_extra(
-    twenty: qa.Collection, monkeypatch: pytest.MonkeyPatch
+    collection: qa.Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
-    said = SearchTab(AppContext(twenty.model, LIMITS, twenty)).map({}, Page())["problem"]
-    assert said.endswith("pip install 'qwen-audio-playground[map]'.")
+    message = SearchTab(AppContext(collection.model, LIMITS, collection)).map({}, Page())["problem"]
+    assert message.endswith("pip install 'qwen-audio-playground[map]'.")
     assert (
-        SearchTab(AppContext(twenty.model, LIMITS))
+        SearchTab(AppContext(collection.model, LIMITS))
         .map({}, Page())["problem"]
         .startswith("This playground has no collection")
     )
 
 
-def test_what_was_found_stays_and_what_was_compared_goes_with_its_recording(
-    twenty: qa.Collection,
+def test_search_results_stay_and_comparisons_are_cleared(
+    collection: qa.Collection,
 ) -> None:
-    context = AppContext(twenty.model, Limits(), twenty)
+    context = AppContext(collection.model, Limits(), collection)
     audio_tab, downloads, snippets = AudioTab(context), Downloads(context), Snippets(context)
     audio_tab.open({"example": "guitar.flac"}, Page())
     SearchTab(context).search({}, Page())
-    context.session(Page()).results |= {"map": twenty, "lens": None, "ask": None}
+    context.session(Page()).results |= {"map": collection, "lens": None, "ask": None}
     CompareTab(context).compare({"example": "speech.flac"}, Page())
     assert "speech.flac" in snippets.snippets({"view": "compare"}, Page())["python"]
 
@@ -319,11 +327,11 @@ def test_what_was_found_stays_and_what_was_compared_goes_with_its_recording(
     )
     assert "problem" not in snippets.snippets({"view": "map"}, Page())
     for view in ("compare", "lens", "ask"):
-        asked = {"view": view, "format": "csv"}
-        assert "shows nothing to download yet" in downloads.file(asked, Page())["problem"], view
+        payload = {"view": view, "format": "csv"}
+        assert "shows nothing to download yet" in downloads.file(payload, Page())["problem"], view
 
 
-def test_a_follow_up_is_taken_away_with_what_it_follows(
+def test_a_follow_up_snippet_includes_earlier_questions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     context = AppContext(qa.load(), Limits())
@@ -339,8 +347,8 @@ def test_a_follow_up_is_taken_away_with_what_it_follows(
     ]
     monkeypatch.chdir(Path(__file__).parents[2] / "examples")
     exec(compile(lines["python"], "lines", "exec"), {})
-    said = context.session(Page()).answers[0]["text"]
-    assert capsys.readouterr().out.strip() == said
+    message = context.session(Page()).answers[0]["text"]
+    assert capsys.readouterr().out.strip() == message
 
     list(ask_tab.ask("Are there drums?", CHAT, False, WHOLE, Page()))  # another conversation
     assert "music?" not in snippets.snippets({"view": "ask"}, Page())["python"]
@@ -349,7 +357,7 @@ def test_a_follow_up_is_taken_away_with_what_it_follows(
     assert len(context.session(Page()).answers) == 3
 
 
-def test_a_models_folder_is_named_but_not_where_it_lies(tmp_path: Path) -> None:
+def test_a_models_folder_is_named_without_its_path(tmp_path: Path) -> None:
     folder = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
     context = AppContext(qa.load(folder), Limits())
     AudioTab(context).open({"example": "guitar.flac"}, Page())
@@ -359,14 +367,14 @@ def test_a_models_folder_is_named_but_not_where_it_lies(tmp_path: Path) -> None:
     assert AppContext(qa.load(), Limits()).model_name == "embedded"
 
 
-INSIDE = {
+ALLOWED_INTERNALS = {
     "qwen_audio.analysis.files": {"json_value"},
     "qwen_audio.audio.waveform": {"SAMPLE_RATE_HZ"},  # a constant of WAV files
     "qwen_audio.weights.device": {"trim_heap"},  # a server's concern only
 }
 
 
-def test_the_page_calls_the_public_api_alone() -> None:
+def test_the_playground_uses_only_the_public_api() -> None:
     folder = Path(qa.__file__).parent / "playground"
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -383,7 +391,7 @@ def test_the_page_calls_the_public_api_alone() -> None:
                 elif module.startswith("qwen_audio.") and not module.startswith(
                     "qwen_audio.playground."
                 ):
-                    assert names <= INSIDE.get(module, set()), (path.name, module, names)
+                    assert names <= ALLOWED_INTERNALS.get(module, set()), (path.name, module, names)
                 assert node.level < 2, path
             elif isinstance(node, ast.Attribute):
                 owner = ast.unparse(node.value)

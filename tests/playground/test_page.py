@@ -1,4 +1,4 @@
-"""The playground as its visitors meet it: in a browser, with real recordings."""
+"""The playground in a browser, with real recordings."""
 
 from __future__ import annotations
 
@@ -77,19 +77,19 @@ def status(page: Any) -> str:
     return str(page.locator("[data-drop] + [data-status]").inner_text())
 
 
-def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.AudioModel) -> None:
+def test_describe_and_ask(page: Any, model: qa.AudioModel) -> None:
     choose_file(page, GUITAR)
-    story = model.inspect(GUITAR)
+    trace = model.inspect(GUITAR)
     facts = page.locator("[data-clip] [data-facts]").inner_text()
-    assert f"{story.seconds:.2f} s" in facts
-    assert f"{story.windows[0].audio_tokens}, one per 40 ms" in facts
+    assert f"{trace.seconds:.2f} s" in facts
+    assert f"{trace.windows[0].audio_tokens}, one per 40 ms" in facts
 
-    said = model.describe(GUITAR)
-    assert ask(page) == str(said)
+    answer_text = model.describe(GUITAR)
+    assert ask(page) == str(answer_text)
     given = page.locator(".pg-answer .pg-facts").first.inner_text()
-    assert f"{story.seconds:.2f} s, encoded now" in given
-    assert f"audio tokens\n{said.answers[0].audio_tokens}\n" in given
-    assert f"prompt tokens\n{said.answers[0].prompt_tokens}\n" in given
+    assert f"{trace.seconds:.2f} s, encoded now" in given
+    assert f"audio tokens\n{answer_text.answers[0].audio_tokens}\n" in given
+    assert f"prompt tokens\n{answer_text.answers[0].prompt_tokens}\n" in given
 
     question = "Is anyone speaking?"
     assert ask(page, question) == model.describe(GUITAR, prompt=question)
@@ -100,23 +100,23 @@ def test_a_recording_is_heard_described_and_asked_again(page: Any, model: qa.Aud
     assert ask(page, question) == model.session(GUITAR).ask(question, chat=True)
 
 
-def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.AudioModel) -> None:
+def test_every_tap_shows_the_numbers_of_inspect(page: Any, model: qa.AudioModel) -> None:
     page.click("[data-example='guitar.flac']")
     page.wait_for_selector("[data-clip]:not([hidden])")
     select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     slider = page.locator("[data-depth]")
-    for story in model.inspect(GUITAR).taps:
-        page.wait_for_selector(f"[data-shown='{story.tap}']")
-        assert slider.get_attribute("aria-valuetext") == story.tap
+    for trace in model.inspect(GUITAR).taps:
+        page.wait_for_selector(f"[data-shown='{trace.tap}']")
+        assert slider.get_attribute("aria-valuetext") == trace.tap
         facts = page.locator(".pg-tap .pg-facts").inner_text().splitlines()
         shown = dict(zip(facts[::2], facts[1::2], strict=True))
-        assert shown["shape"] == f"{story.rows} × {story.width}"
-        assert shown["width"] == str(story.width)
-        rate = "one per position" if story.tap.startswith("lm") else f"{story.rate_hz:g} per second"
+        assert shown["shape"] == f"{trace.rows} × {trace.width}"
+        assert shown["width"] == str(trace.width)
+        rate = "one per position" if trace.tap.startswith("lm") else f"{trace.rate_hz:g} per second"
         assert shown["rate"] == rate
-        if story.read_bytes:
-            assert shown["weights up to here"] == f"{story.read_bytes / 1e6:.1f} MB"
+        if trace.read_bytes:
+            assert shown["weights up to here"] == f"{trace.read_bytes / 1e6:.1f} MB"
         slider.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('.pg-tap').innerText.includes(' ms')")
 
@@ -130,7 +130,7 @@ def test_every_stop_of_the_line_shows_what_inspect_says(page: Any, model: qa.Aud
         assert words == [step.words[level].strip() or "␣" for step in steps]
 
 
-def test_a_tap_changes_while_the_hand_moves(page: Any) -> None:
+def test_changing_the_tap_is_fast(page: Any) -> None:
     choose_file(page, file("ten seconds.wav", wav(sound(10.0, 16_000)[0])))
     select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
@@ -155,7 +155,7 @@ def test_a_tap_changes_while_the_hand_moves(page: Any) -> None:
     assert statistics.median(spent) < 600
 
 
-def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.AudioModel) -> None:
+def test_frames_can_be_played_by_mouse_and_keyboard(page: Any, model: qa.AudioModel) -> None:
     choose_file(page, GUITAR)
     strip = page.locator("[data-clip] [data-strip]")
     box = strip.bounding_box()
@@ -192,7 +192,7 @@ def test_frames_can_be_heard_and_moved_through_by_keys(page: Any, model: qa.Audi
     page.wait_for_function(f"() => playground.player.audio.currentTime >= {third - 0.02}")
 
 
-def test_the_keyboard_reaches_everything_that_can_be_done(page: Any) -> None:
+def test_every_control_is_reachable_by_keyboard(page: Any) -> None:
     page.locator("body").press("Tab")
     reached = []
     for _ in range(12):
@@ -209,7 +209,7 @@ def test_the_keyboard_reaches_everything_that_can_be_done(page: Any) -> None:
     assert page.input_value("#question textarea") == "Is anyone speaking?"
 
 
-def test_what_comes_from_the_microphone_is_heard(page: Any) -> None:
+def test_record_from_the_microphone(page: Any) -> None:
     page.click("[data-record]")
     page.wait_for_timeout(1500)
     page.click("[data-record]")
@@ -217,7 +217,7 @@ def test_what_comes_from_the_microphone_is_heard(page: Any) -> None:
     assert page.inner_text("[data-clip] [data-name]") == "recording.webm"
 
 
-def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.AudioModel) -> None:
+def test_a_long_recording_window_by_window(page: Any, model: qa.AudioModel) -> None:
     long = wav(np.concatenate([sound(30.0, 16_000)[0], sound(4.0, 16_000, seed=2)[0]]))
     choose_file(page, file("long.wav", long))
     assert page.inner_text("[data-window-label]") == "Window 1 of 2, 0:00–0:30"
@@ -243,20 +243,18 @@ def test_a_long_recording_is_looked_at_window_by_window(page: Any, model: qa.Aud
         ("eleven minutes.wav", wav(np.zeros(660 * 8000), 8000), "is longer than 10 minutes"),
     ],
 )
-def test_what_cannot_be_heard_gets_a_sentence(
-    page: Any, name: str, data: bytes, words: str
-) -> None:
+def test_undecodable_files_show_a_message(page: Any, name: str, data: bytes, words: str) -> None:
     choose_file(page, file(name, data))
-    said = status(page)
-    assert words in said
-    assert said.endswith((".", "again"))
-    assert "\n" not in said
+    answer_text = status(page)
+    assert words in answer_text
+    assert answer_text.endswith((".", "again"))
+    assert "\n" not in answer_text
     assert "Traceback" not in page.inner_text("body")
-    choose_file(page, SPEECH)  # and the next one is heard
+    choose_file(page, SPEECH)  # and the next file works
     assert page.inner_text("[data-clip] [data-name]") == SPEECH.name
 
 
-def test_a_file_that_is_too_large_gets_a_sentence(page: Any, tmp_path: Path) -> None:
+def test_a_too_large_file_shows_a_message(page: Any, tmp_path: Path) -> None:
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as opened:
         opened.truncate(65 * 2**20)
@@ -264,10 +262,10 @@ def test_a_file_that_is_too_large_gets_a_sentence(page: Any, tmp_path: Path) -> 
     page.on("request", lambda request: sent.append(request.url))
     choose_file(page, huge)
     assert status(page) == "huge.wav is larger than 64 MB: choose a shorter one."
-    assert not [url for url in sent if "/clip" in url]  # nobody waits for what will be refused
+    assert not [url for url in sent if "/clip" in url]  # rejected before it is sent
 
 
-def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.AudioModel) -> None:
+def test_another_recording_replaces_the_last(page: Any, model: qa.AudioModel) -> None:
     choose_file(page, GUITAR)
     assert page.inner_text("[data-open-name]") == GUITAR.name
     page.evaluate("() => playground.player.seek('clip', 2)")
@@ -290,22 +288,22 @@ def test_another_recording_takes_the_place_of_the_last(page: Any, model: qa.Audi
     assert not page.locator(".pg-no-recording:visible").count()
 
 
-def test_times_are_those_of_a_clock(page: Any) -> None:
-    told = page.evaluate(
+def test_times_and_spans(page: Any) -> None:
+    times = page.evaluate(
         "() => [[59.97, 1], [59.6, 0], [0, 2], [61.5, 1]].map((time) => playground.clock(...time))"
     )
-    assert told == ["1:00.0", "1:00", "0:00.00", "1:01.5"]
+    assert times == ["1:00.0", "1:00", "0:00.00", "1:01.5"]
     spans = page.evaluate("() => [playground.span(0, 30), playground.span(2.5, 5.5)]")
     assert spans == ["0:00–0:30", "0:02.5–0:05.5"]
 
 
-def test_silence_is_said_to_be_silent(page: Any) -> None:
+def test_silence_is_reported(page: Any) -> None:
     choose_file(page, file("silence.wav", wav(np.zeros(16_000))))
     page.wait_for_selector("[data-clip]:not([hidden])")
     assert "silent" in status(page)
 
 
-def test_without_a_recording_the_page_says_what_to_do(page: Any) -> None:
+def test_without_a_recording_the_page_shows_what_to_do(page: Any) -> None:
     for name in ("Ask", "Hidden states", "Compare"):
         select_tab(page, name)
         needed = page.locator(".pg-no-recording:visible")
@@ -320,7 +318,7 @@ def test_without_a_recording_the_page_says_what_to_do(page: Any) -> None:
     assert "choose one in the Audio tab first" in page.inner_text("#answers")
 
 
-def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> None:
+def test_a_second_click_while_busy_gives_one_answer(page: Any) -> None:
     choose_file(page, GUITAR)
     select_tab(page, "Ask")
     page.evaluate("() => { const ask = document.querySelector('#ask'); ask.click(); ask.click(); }")
@@ -330,7 +328,7 @@ def test_a_second_click_while_busy_gets_a_sentence_and_one_answer(page: Any) -> 
     assert page.locator(".pg-answer").count() == 1
 
 
-def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Collection) -> None:
+def test_search_results_can_be_played(page: Any, music: qa.Collection) -> None:
     choose_file(page, SPEECH)
     select_tab(page, "Search")
     page.click("[data-by-clip]")
@@ -340,7 +338,7 @@ def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Co
     assert names == [Path(hit.source).name for hit in hits]
     scores = page.locator("[data-results] .pg-score").all_inner_texts()
     assert scores == [f"{hit.score:.3f}" for hit in hits]
-    assert str(ROOT) not in page.content()  # names of files, not where they lie
+    assert str(ROOT) not in page.content()  # names of files without folders
     page.get_by_label(f"Play {names[1]}").click()
     page.wait_for_function("() => playground.player.source === 'result'")
     assert page.inner_text("[data-bar] [data-name]") == names[1]
@@ -350,7 +348,7 @@ def test_what_is_near_in_a_collection_is_found_and_heard(page: Any, music: qa.Co
     assert page.inner_text("[data-results] b") == Path(music.search(text="drums")[0].source).name
 
 
-def test_two_recordings_are_compared_by_depth_and_time(page: Any, model: qa.AudioModel) -> None:
+def test_compare_by_layer_and_time(page: Any, model: qa.AudioModel) -> None:
     choose_file(page, GUITAR)
     select_tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
@@ -363,16 +361,16 @@ def test_two_recordings_are_compared_by_depth_and_time(page: Any, model: qa.Audi
     assert shown == [f"{cosine:.3f}" for cosine in reversed(compared.cosines.tolist())]
 
 
-def open_away(page: Any, name: str) -> Any:
-    """The part of a tab from which it is taken away, opened."""
+def open_download(page: Any, name: str) -> Any:
+    """The download section of a tab, opened."""
     part = page.locator("details:visible").filter(has_text=name)
     part.locator("summary").click()
     part.locator("[data-snippet=python]").wait_for()
     return part
 
 
-def take(page: Any, part: Any, suffix: str, folder: Path) -> Path:
-    """A file of what a tab shows."""
+def download(page: Any, part: Any, suffix: str, folder: Path) -> Path:
+    """Download a file of what a tab shows."""
     with page.expect_download() as awaited:
         part.locator(f"[data-format={suffix}]").click()
     saved = folder / str(awaited.value.suggested_filename)
@@ -381,94 +379,94 @@ def take(page: Any, part: Any, suffix: str, folder: Path) -> Path:
 
 
 def run_python(part: Any) -> dict[str, Any]:
-    """Python's lines, as they stand there; returns the names that they leave."""
+    """Run the Python snippet; returns its global names."""
     names: dict[str, Any] = {}
     exec(compile(part.locator("[data-snippet=python]").inner_text(), "lines", "exec"), names)
     return names
 
 
 def run_command(part: Any) -> str:
-    """The command as it stands there; returns what it says."""
+    """Run the command of the snippet; returns its output."""
     program, *arguments = shlex.split(part.locator("[data-snippet=command]").inner_text())
     done = run(*arguments)
     assert (program, done.returncode) == ("qwen-audio", 0), done.stderr
     return done.stdout.strip()
 
 
-def same_numbers(one: Path, other: Path) -> None:
-    """Of two .npz files, all arrays."""
-    with np.load(one) as mine, np.load(other) as theirs:
-        assert mine.files == theirs.files
-        for name in mine.files:
+def assert_equal_arrays(one: Path, other: Path) -> None:
+    """Compare all arrays of two .npz files."""
+    with np.load(one) as actual, np.load(other) as reference:
+        assert actual.files == reference.files
+        for name in actual.files:
             if name != "facts":
-                np.testing.assert_allclose(mine[name], theirs[name], atol=2e-4, err_msg=name)
+                np.testing.assert_allclose(actual[name], reference[name], atol=2e-4, err_msg=name)
 
 
 # Of a cosine: some processors multiply bfloat16 in another order for two clips than for one.
-ROUNDED = 2.0**-8  # what bfloat16 rounds away of one
+COSINE_TOLERANCE = 2.0**-8  # what bfloat16 rounds away of one
 
 
-def same_table(one: str, other: str) -> None:
-    """Of two CSV files, all cells, numbers as far as they are not rounded."""
-    mine, theirs = (list(csv.reader(io.StringIO(text))) for text in (one, other))
-    assert len(mine) == len(theirs) > 1
-    for ours, others in zip(mine, theirs, strict=True):
+def assert_equal_tables(one: str, other: str) -> None:
+    """Compare all cells of two CSV files, numbers within rounding."""
+    actual, reference = (list(csv.reader(io.StringIO(text))) for text in (one, other))
+    assert len(actual) == len(reference) > 1
+    for ours, others in zip(actual, reference, strict=True):
         for cell, expected in zip(ours, others, strict=True):
             if cell != expected:
-                assert float(cell) == pytest.approx(float(expected), abs=ROUNDED)
+                assert float(cell) == pytest.approx(float(expected), abs=COSINE_TOLERANCE)
 
 
-def table_of(path: Path) -> list[dict[str, str]]:
-    """A CSV file's rows."""
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
 PNG = b"\x89PNG"
 
 
-def test_what_is_heard_said_and_seen_is_taken_away(
+def test_downloads_of_audio_answers_and_hidden_states(
     page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(GUITAR, tmp_path)
     choose_file(page, GUITAR)
 
-    part = open_away(page, "Download")
-    assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
+    part = open_download(page, "Download")
+    assert download(page, part, "png", tmp_path).read_bytes().startswith(PNG)
     run_python(part)
-    same_numbers(take(page, part, "npz", tmp_path), tmp_path / "audio.npz")
+    assert_equal_arrays(download(page, part, "npz", tmp_path), tmp_path / "audio.npz")
     run_command(part)
     assert (tmp_path / "audio.png").is_file()
 
-    said = ask(page, "Are there drums?")
-    part = open_away(page, "Download")
-    assert said in take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
-    assert run_command(part) == said
+    answer_text = ask(page, "Are there drums?")
+    part = open_download(page, "Download")
+    assert answer_text in download(page, part, "csv", tmp_path).read_text(encoding="utf-8")
+    assert run_command(part) == answer_text
 
     select_tab(page, "Hidden states")
     page.wait_for_selector("[data-shown='mel']")
     page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.0']")
-    part = open_away(page, "Download this tap")
+    part = open_download(page, "Download this tap")
     rows = run_python(part)["rows"]
-    same_numbers(taken := take(page, part, "npz", tmp_path), tmp_path / "view.npz")
+    assert_equal_arrays(taken := download(page, part, "npz", tmp_path), tmp_path / "view.npz")
     with np.load(taken) as numbers:
         np.testing.assert_allclose(numbers["rows"], rows, atol=1e-4)
     run_command(part)
     assert (tmp_path / "view.png").read_bytes().startswith(PNG)
 
     page.wait_for_selector("[data-lens-table] tr")
-    part = open_away(page, "Download the logit lens")
-    table = take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
+    part = open_download(page, "Download the logit lens")
+    table = download(page, part, "csv", tmp_path).read_text(encoding="utf-8")
     run_python(part)
     assert (tmp_path / "lens.png").is_file()
-    same_table(table, (tmp_path / "lens.csv").read_text(encoding="utf-8"))
+    assert_equal_tables(table, (tmp_path / "lens.csv").read_text(encoding="utf-8"))
     (tmp_path / "lens.csv").unlink()
     run_command(part)
-    same_table(table, (tmp_path / "lens.csv").read_text(encoding="utf-8"))
+    assert_equal_tables(table, (tmp_path / "lens.csv").read_text(encoding="utf-8"))
 
 
-def test_what_is_compared_and_found_is_taken_away(
+def test_downloads_of_comparisons_search_and_map(
     page: Any, music: qa.Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -480,26 +478,26 @@ def test_what_is_compared_and_found_is_taken_away(
     select_tab(page, "Compare")
     page.locator("[data-example='speech.flac']").last.click()
     page.wait_for_selector("[data-pair]:not([hidden])")
-    part = open_away(page, "Download")
+    part = open_download(page, "Download")
     compared = run_python(part)["comparison"]
-    with np.load(take(page, part, "npz", tmp_path)) as numbers:
-        np.testing.assert_allclose(numbers["cosines"], compared.cosines, atol=ROUNDED)
-        np.testing.assert_allclose(numbers["by_time"], compared.by_time, atol=ROUNDED)
-    table = take(page, part, "csv", tmp_path).read_text(encoding="utf-8")
-    same_table(table, (tmp_path / "comparison.csv").read_text(encoding="utf-8"))
-    assert take(page, part, "png", tmp_path).read_bytes().startswith(PNG)
+    with np.load(download(page, part, "npz", tmp_path)) as numbers:
+        np.testing.assert_allclose(numbers["cosines"], compared.cosines, atol=COSINE_TOLERANCE)
+        np.testing.assert_allclose(numbers["by_time"], compared.by_time, atol=COSINE_TOLERANCE)
+    table = download(page, part, "csv", tmp_path).read_text(encoding="utf-8")
+    assert_equal_tables(table, (tmp_path / "comparison.csv").read_text(encoding="utf-8"))
+    assert download(page, part, "png", tmp_path).read_bytes().startswith(PNG)
 
     select_tab(page, "Search")
     page.click("[data-by-clip]")
     page.wait_for_selector("[data-results] li")
-    part = open_away(page, "Download the results")
-    found = table_of(take(page, part, "csv", tmp_path))
+    part = open_download(page, "Download the results")
+    found = csv_rows(download(page, part, "csv", tmp_path))
     hits = music.search(GUITAR, limit=12)
     assert [row["file"] for row in found] == [Path(hit.source).name for hit in hits]
     scores = [hit.score for hit in hits]
-    assert [float(row["score"]) for row in found] == pytest.approx(scores, abs=ROUNDED)
+    assert [float(row["score"]) for row in found] == pytest.approx(scores, abs=COSINE_TOLERANCE)
     lines = run_command(part).splitlines()
-    assert [float(line.split()[0]) for line in lines] == pytest.approx(scores, abs=ROUNDED)
+    assert [float(line.split()[0]) for line in lines] == pytest.approx(scores, abs=COSINE_TOLERANCE)
     assert run_python(part)["result"].id == hits[-1].id
 
     page.fill("[data-text]", "guitar.flac's drums")  # words, though they hold a file's name
@@ -511,8 +509,8 @@ def test_what_is_compared_and_found_is_taken_away(
     run_python(part)
 
     page.wait_for_selector("[data-chart][data-points]")
-    part = open_away(page, "Download the map")
-    points = table_of(take(page, part, "csv", tmp_path))
+    part = open_download(page, "Download the map")
+    points = csv_rows(download(page, part, "csv", tmp_path))
     laid_out = run_python(part)["projection"]
     shown = [[float(row["x"]), float(row["y"])] for row in points]
     np.testing.assert_allclose(shown, laid_out.points, atol=1e-4)
@@ -527,13 +525,13 @@ def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collect
     canvas = page.locator("[data-map]")
     page.wait_for_selector("[data-chart][data-points]")
     canvas.scroll_into_view_if_needed()
-    made = music.map()
-    assert page.get_attribute("[data-chart]", "data-points") == str(len(made))
-    assert page.locator("[data-colour] option").all_inner_texts() == list(made.columns)
+    projection = music.map()
+    assert page.get_attribute("[data-chart]", "data-points") == str(len(projection))
+    assert page.locator("[data-colour] option").all_inner_texts() == list(projection.columns)
 
     box = canvas.bounding_box()
-    for number, row in enumerate(made.rows):
-        x, y = place_on(made, number, box["width"], box["height"])
+    for number, row in enumerate(projection.rows):
+        x, y = canvas_position(projection, number, box["width"], box["height"])
         canvas.hover(position={"x": x, "y": y})
         name = Path(row["source"]).name
         assert page.inner_text("[data-map-hint]").startswith(f"{name} 0:")
@@ -542,38 +540,41 @@ def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collect
             "(name) => playground.player.sources.result?.name === name", arg=name
         )
         assert page.inner_text("[data-map-caption] b").startswith(name)
-        heard = page.evaluate("() => playground.player.sources.result")
-        assert heard["start"] == row["start_seconds"]
+        source = page.evaluate("() => playground.player.sources.result")
+        assert source["start"] == row["start_seconds"]
         length = row["end_seconds"] - row["start_seconds"]
-        assert heard["duration"] == pytest.approx(length, abs=0.01)
+        assert source["duration"] == pytest.approx(length, abs=0.01)
     page.wait_for_function("() => playground.player.source === 'result'")
 
     kinds = page.locator("[data-legend] span").all_inner_texts()
-    assert kinds == sorted({str(value) for value in made.values(made.columns[0])})
+    assert kinds == sorted({str(value) for value in projection.values(projection.columns[0])})
     page.select_option("[data-colour]", "duration_seconds")
     ends = page.locator("[data-legend] b").all_inner_texts()
     assert [float(text.removesuffix(" s")) for text in ends] == pytest.approx(
-        [min(made.values("duration_seconds")), max(made.values("duration_seconds"))], rel=0.01
+        [min(projection.values("duration_seconds")), max(projection.values("duration_seconds"))],
+        rel=0.01,
     )
     canvas.focus()
     canvas.press("Home")
     canvas.press("ArrowRight")
     assert page.get_attribute("[data-chart]", "data-point") == "1"
     canvas.press("Enter")
-    second = Path(made.rows[1]["source"]).name
+    second = Path(projection.rows[1]["source"]).name
     page.wait_for_function("(name) => playground.player.sources.result?.name === name", arg=second)
     assert str(ROOT) not in page.content()
 
 
-def place_on(made: qa.Projection, number: int, width: float, height: float) -> tuple[float, float]:
-    """Where a point lies on a canvas: one scale for both axes, the middle in the middle."""
-    low, high = made.points.min(0), made.points.max(0)
+def canvas_position(
+    projection: qa.Projection, number: int, width: float, height: float
+) -> tuple[float, float]:
+    """Pixel position of a point on the canvas: one scale for both axes, centred."""
+    low, high = projection.points.min(0), projection.points.max(0)
     scale = min((width - 32) / (high[0] - low[0]), (height - 32) / (high[1] - low[1]))
-    x, y = (made.points[number] - (low + high) / 2) * scale
+    x, y = (projection.points[number] - (low + high) / 2) * scale
     return width / 2 + float(x), height / 2 - float(y)
 
 
-def test_two_visitors_keep_apart(
+def test_visitors_have_separate_sessions(
     chromium: Any, playground: PlaygroundProcess, model: qa.AudioModel
 ) -> None:
     with (
@@ -592,13 +593,13 @@ def test_two_visitors_keep_apart(
         assert second.locator(".pg-answer").count() == 0
 
 
-def test_who_leaves_leaves_nothing(chromium: Any, playground: PlaygroundProcess) -> None:
+def test_closing_the_page_frees_its_memory(chromium: Any, playground: PlaygroundProcess) -> None:
     minutes = wav(sound(9 * 60.0, 16_000)[0])
     with open_page(chromium, playground.url) as page:
         choose_file(page, file("nine minutes.wav", minutes))
-        held = playground.resident_bytes
+        resident_bytes = playground.resident_bytes
     end = time.monotonic() + 30
-    while playground.resident_bytes > held - 0.8 * 4 * 540 * 16_000:
+    while playground.resident_bytes > resident_bytes - 0.8 * 4 * 540 * 16_000:
         assert time.monotonic() < end
         time.sleep(0.2)
 

@@ -1,4 +1,4 @@
-"""The playground with several visitors, with another model, without a mouse, without a network."""
+"""The playground with several visitors, another model, a keyboard alone, no network."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def chromium() -> Iterator[Any]:
         yield started
 
 
-def test_visitors_at_once_are_told_of_their_own_recording() -> None:
+def test_concurrent_visitors_get_their_own_answers() -> None:
     clips = visitors_clips(4, 1)
-    assert len({clip.answers[QUESTIONS[0]] for clip in clips}) > 1  # or nothing could be mixed up
+    assert len({clip.answers[QUESTIONS[0]] for clip in clips}) > 1  # or a mix-up would go unnoticed
     with playground_process() as playground:
 
-        async def everybody() -> list[Any]:
+        async def visit_all() -> list[Any]:
             return await asyncio.gather(*(stay(playground.url, clip, 4.0) for clip in clips))
 
-        stays = asyncio.run(everybody())
-    assert [one.problems + one.mistaken for one in stays] == [[]] * 4
-    assert all(one.answers >= 2 and one.taps >= 4 and not one.turned_away for one in stays)
+        visits = asyncio.run(visit_all())
+    assert [visit.problems + visit.mistaken for visit in visits] == [[]] * 4
+    assert all(visit.answers >= 2 and visit.taps >= 4 and not visit.turned_away for visit in visits)
 
 
-BUSY = """
+BUSY_SERVER = """
 import sys
 import threading
 import qwen_audio as qa
@@ -70,8 +70,8 @@ sys.stdin.readline()
 """In a process of its own: Gradio must see handlers without the type checks that pytest adds."""
 
 
-def test_where_too_many_wait_the_next_is_told_so(chromium: Any) -> None:
-    command = [sys.executable, "-c", BUSY]
+def test_a_full_queue_rejects_the_next_request(chromium: Any) -> None:
+    command = [sys.executable, "-c", BUSY_SERVER]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -108,7 +108,7 @@ def test_where_too_many_wait_the_next_is_told_so(chromium: Any) -> None:
             process.kill()
 
 
-def test_another_models_line_is_on_every_tab(chromium: Any, tmp_path: Path) -> None:
+def test_every_tab_works_with_another_model(chromium: Any, tmp_path: Path) -> None:
     folder = random_checkpoint(
         tmp_path / "other", mel_bins=128, width=32, encoder_layers=2, lm_layers=2
     )
@@ -139,20 +139,20 @@ def test_another_models_line_is_on_every_tab(chromium: Any, tmp_path: Path) -> N
         assert found == [Path(hit.source).name for hit in collection.search(GUITAR)]
 
 
-def test_a_caption_and_a_tap_without_a_mouse(chromium: Any) -> None:
+def test_a_caption_and_a_tap_by_keyboard(chromium: Any) -> None:
     with playground_process() as playground, open_page(chromium, playground.url) as page:
 
         def reach(selector: str, key: str = "Tab") -> None:
             """Press a key until that has the focus, and shows it."""
             for _ in range(60):
                 page.keyboard.press(key)
-                there, shows = page.evaluate(
+                focused, outline = page.evaluate(
                     """(selector) => { const it = document.activeElement;
                        return [it.matches(selector), getComputedStyle(it).outlineStyle]; }""",
                     selector,
                 )
-                if there:
-                    assert shows == "solid", f"{selector}: the focus can't be seen"
+                if focused:
+                    assert outline == "solid", f"{selector}: the focus can't be seen"
                     return
             raise AssertionError(f"{selector} can't be reached")
 
@@ -165,8 +165,8 @@ def test_a_caption_and_a_tap_without_a_mouse(chromium: Any) -> None:
         reach("#ask")
         page.keyboard.press("Enter")
         page.wait_for_selector(".pg-answer dl")
-        said = page.locator(".pg-answer .pg-text").first.inner_text()
-        assert said == qa.load().describe(GUITAR)
+        answer = page.locator(".pg-answer .pg-text").first.inner_text()
+        assert answer == qa.load().describe(GUITAR)
         reach(f"[role=tab]:nth-of-type({names.index('Hidden states') + 1})", "Shift+Tab")
         page.keyboard.press("Enter")
         page.wait_for_selector("[data-shown='mel']")
@@ -175,9 +175,7 @@ def test_a_caption_and_a_tap_without_a_mouse(chromium: Any) -> None:
         page.wait_for_selector("[data-shown='encoder.0']")
 
 
-def test_no_file_is_left_behind(
-    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_files_are_left(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TMPDIR", "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     with playground_process() as playground, open_page(chromium, playground.url) as page:
@@ -195,12 +193,12 @@ def test_no_file_is_left_behind(
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_where_it_cannot_be_shared_a_line_says_so(
+def test_share_without_a_connection_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chromium_path()
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # whatever the network: nobody there
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # a proxy that doesn't exist
     done = run_process("play", "--share")
     assert done.returncode == 1
     assert not done.stdout
