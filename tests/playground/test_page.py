@@ -611,6 +611,8 @@ def test_a_phone_scrolls_in_one_direction(
     view = {"width": 390, "height": 844}
     with open_page(chromium, playground.url, viewport=view, color_scheme=scheme) as page:
         choose_file(page, GUITAR)
+        visible = [tab.inner_text() for tab in page.get_by_role("tab").all() if tab.is_visible()]
+        assert visible == ["Audio", "Ask", "Hidden states", "Compare", "Search"]
         for name in page.get_by_role("tab").all_inner_texts():
             select_tab(page, name)
             page.wait_for_timeout(300)

@@ -26,6 +26,8 @@ __all__ = ["RunningPlayground", "check_installed", "find_free_port", "launch_pla
 
 _PORTS = range(7860, 7960)
 """Tried in order if no port is given."""
+_LAUNCH_ATTEMPTS = 5
+"""Two playgrounds started at the same time may find the same free port."""
 
 
 class RunningPlayground:
@@ -83,10 +85,10 @@ def launch_playground(
         CollectionError: if there is no such collection.
     """
     check_installed()
-    port = find_free_port(host, port)
+    find_free_port(host, port)  # raises if there is none
     from fastapi.middleware import Middleware
 
-    from .app import build_page, theme_options
+    from .app import build_page
 
     limits = limits or Limits()
     opened_collection = None
@@ -105,11 +107,35 @@ def launch_playground(
     for name in ("httpx", "gradio"):  # their warnings aren't meant for users of the command
         logging.getLogger(name).setLevel(logging.ERROR)
     gradio_output = io.StringIO()  # why sharing failed is only printed
-    try:
-        with contextlib.redirect_stdout(gradio_output):
+    with contextlib.redirect_stdout(gradio_output):
+        url, share_url = _launch_page(page, host, port, share, request_filter)
+    if share and share_url is None:
+        page.close(verbose=False)
+        message = gradio_output.getvalue().strip().partition("\n")[0]
+        reason = message.removeprefix("Could not create share link.").strip(" .")
+        raise OptionError(
+            f"share=True: no public address could be created ({reason or 'Gradio gave none'}): "
+            "check the connection, or leave it out"
+        )
+    return RunningPlayground(page, context, url, share_url)
+
+
+def _launch_page(
+    page: Any, host: str, port: int | None, share: bool, request_filter: Any
+) -> tuple[str, str | None]:
+    """Start Gradio's server. Returns the local and the public address.
+
+    Raises:
+        OptionError: if the port can't be used.
+    """
+    from .app import theme_options
+
+    for _ in range(_LAUNCH_ATTEMPTS):
+        free_port = find_free_port(host, port)
+        try:
             _, url, share_url = page.launch(
                 server_name=host,
-                server_port=port,
+                server_port=free_port,
                 share=share,
                 prevent_thread_lock=True,
                 quiet=True,
@@ -130,17 +156,11 @@ def launch_playground(
                 },
                 **theme_options(),
             )
-    except OSError as error:
-        raise OptionError(f"port={port} can't be used on {host}: choose another") from error
-    if share and share_url is None:
-        page.close(verbose=False)
-        message = gradio_output.getvalue().strip().partition("\n")[0]
-        reason = message.removeprefix("Could not create share link.").strip(" .")
-        raise OptionError(
-            f"share=True: no public address could be created ({reason or 'Gradio gave none'}): "
-            "check the connection, or leave it out"
-        )
-    return RunningPlayground(page, context, url, share_url)
+        except OSError as error:  # another process has taken the port in the meantime
+            refused = error
+        else:
+            return url, share_url
+    raise OptionError(f"port={free_port} can't be used on {host}: choose another") from refused
 
 
 def find_free_port(host: str, port: int | None) -> int:
