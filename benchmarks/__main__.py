@@ -10,49 +10,49 @@ import time
 from pathlib import Path
 
 from . import (
-    cost,
-    ear,
+    all_taps,
+    disk_and_memory,
+    encoder,
     folder,
+    indexing,
     int8,
     language_model,
-    layers,
-    library,
-    page,
+    matmul_throughput,
     parity,
+    playground,
     probing,
-    rate,
     start,
 )
+from .benchmark import Benchmark, Missing, Settings, say
 from .report import show, write, write_overview
-from .settings import Benchmark, Missing, Settings, say
-from .turns import ROOT
+from .rounds import ROOT
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "five_seconds": ear.five_seconds,
-    "thirty_seconds": ear.thirty_seconds,
-    "ctranslate2": ear.ctranslate2,
-    "openvino": ear.openvino,
+    "five_seconds": encoder.five_seconds,
+    "thirty_seconds": encoder.thirty_seconds,
+    "ctranslate2": encoder.ctranslate2,
+    "openvino": encoder.openvino,
     "folder": folder.folder,
-    "bytes": cost.bytes_read,
-    "memory": cost.memory,
+    "bytes": disk_and_memory.bytes_read,
+    "memory": disk_and_memory.memory,
     "streamed_lm": language_model.streamed_lm,
     "lm_depth": language_model.lm_depth,
-    "matrix_rate": rate.matrix_rate,
+    "matrix_rate": matmul_throughput.matrix_rate,
     "full_width": parity.full_width,
     "int8": int8.int8,
     "start": start.start,
     "start_collection": start.start_collection,
     "start_index": start.start_index,
-    "all_taps": layers.all_taps,
+    "all_taps": all_taps.all_taps,
     "probing": probing.probing,
-    "index_cost": library.index_cost,
-    "index_memory": library.index_memory,
-    "rerun": library.rerun,
-    "ann_search": library.ann_search,
-    "kills": library.kills,
-    "first_caption": page.first_caption,
-    "tap_change": page.tap_change,
-    "visitors": page.visitors,
+    "index_cost": indexing.index_cost,
+    "index_memory": indexing.index_memory,
+    "rerun": indexing.rerun,
+    "ann_search": indexing.ann_search,
+    "kills": indexing.kills,
+    "first_caption": playground.first_caption,
+    "tap_change": playground.tap_change,
+    "visitors": playground.visitors,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 import qwen_audio
 
-from .settings import say
+from .benchmark import say
 
 __all__ = ["EAR", "SEVEN_B", "SMALL", "Shape", "checkpoint", "tower_bytes"]
 

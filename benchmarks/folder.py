@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from .benchmark import Result, Settings, Target
 from .checkpoints import EAR, SMALL, Shape, checkpoint
-from .clips import files, lengths
-from .ear import DTYPE
+from .encoder import DTYPE
 from .machine import need
-from .settings import Result, Settings, Target
-from .turns import Rounds, in_turns
+from .rounds import Rounds, in_turns
+from .synthetic_audio import files, lengths
 
 __all__ = ["folder"]
 
@@ -57,7 +57,7 @@ def _measure(settings: Settings, seconds: tuple[float, ...]) -> tuple[Rounds, fl
     }
     jobs = {
         "transformers": ("peers:composite_folder", {**options, "batch": BATCH}),
-        "ours": ("ours:folder", options),
+        "ours": ("this_package:folder", options),
     }
     edges = [len(seconds) * turn // TURNS for turn in range(TURNS + 1)]
     parts = [{"start": start, "stop": stop} for start, stop in pairwise(edges)]

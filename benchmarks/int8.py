@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from qwen_audio.models.packed_attention import ATTENTION, Packing
 
+from .benchmark import Result, Settings, Target
 from .checkpoints import EAR, SMALL, checkpoint
-from .contender import Turn
-from .ear import DTYPE
-from .settings import Result, Settings, Target
-from .turns import ROOT, in_turns, median, once
+from .encoder import DTYPE
+from .rounds import ROOT, in_turns, median, once
+from .worker import Turn
 
 __all__ = ["int8", "layers", "trained"]
 

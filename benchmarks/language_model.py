@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .benchmark import Result, Settings, Target
 from .checkpoints import SEVEN_B, SMALL, checkpoint
-from .ear import DTYPE
+from .encoder import DTYPE
 from .machine import available_bytes
-from .settings import Result, Settings, Target
-from .turns import in_turns, median
+from .rounds import in_turns, median
 
 __all__ = ["lm_depth", "streamed_lm"]
 
@@ -29,7 +29,7 @@ def streamed_lm(settings: Settings) -> Result:
                 "resources:streamed",
                 {**options, "tap": f"lm.{deep}", "max_memory": limit},
             ),
-            "resident": ("ours:depths", {**options, "taps": resident, "max_memory": ROOMY}),
+            "resident": ("this_package:depths", {**options, "taps": resident, "max_memory": ROOMY}),
         },
         [{"cold": True}, {"cold": False}, {"cold": True}],
     )
@@ -65,7 +65,9 @@ def lm_depth(settings: Settings) -> Result:
     fits = available_bytes() >= needed
     memory = {"max_memory": ROOMY} if fits else {}
     taps = ["projector", "lm.0", f"lm.{shallow}", f"lm.{deep}"]
-    rounds = in_turns(settings, {"ours": ("ours:depths", {**options, "taps": taps, **memory})})
+    rounds = in_turns(
+        settings, {"ours": ("this_package:depths", {**options, "taps": taps, **memory})}
+    )
     took = [facts["seconds_of"] for facts in rounds.facts("ours")]
     first, last = taps[2], taps[3]
     return Result(

@@ -7,7 +7,7 @@ import platform
 from importlib import metadata, util
 from pathlib import Path
 
-from .settings import Missing
+from .benchmark import Missing
 
 __all__ = ["available_bytes", "machine", "need", "versions"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from .benchmark import Result, Settings, Target
 from .checkpoints import EAR, SMALL, checkpoint
-from .clips import RATE, sound
-from .contender import Turn
-from .ours import opened
-from .settings import Result, Settings, Target
-from .turns import ROOT, once
+from .rounds import ROOT, once
+from .synthetic_audio import RATE, sound
+from .this_package import opened
+from .worker import Turn
 
 __all__ = ["compare", "full_width"]
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clips import RATE, files, sounds
-from .contender import Turn
+from .synthetic_audio import RATE, files, sounds
+from .worker import Turn
 
 __all__ = [
     "Composite",

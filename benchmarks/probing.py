@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .clips import RATE, sound
-from .contender import Turn
+from .benchmark import Missing, Result, Settings, Target
 from .machine import need
-from .ours import opened
 from .resources import peak_bytes
-from .settings import Missing, Result, Settings, Target
-from .turns import fresh
+from .rounds import fresh
+from .synthetic_audio import RATE, sound
+from .this_package import opened
+from .worker import Turn
 
 __all__ = ["probing"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .benchmark import Result, Settings
 from .chart import chart
 from .machine import machine, versions
-from .settings import Result, Settings
 
 __all__ = ["show", "write", "write_overview"]
 

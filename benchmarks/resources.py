@@ -9,9 +9,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from .clips import RATE, sound, sounds
-from .contender import Turn
-from .ours import opened
+from .synthetic_audio import RATE, sound, sounds
+from .this_package import opened
+from .worker import Turn
 
 __all__ = ["command_bytes", "memory", "python_bytes", "streamed"]
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .benchmark import Result, Settings, Target, say
 from .machine import need
-from .settings import Result, Settings, Target, say
-from .turns import ROOT, median
+from .rounds import ROOT, median
 
 __all__ = ["start", "start_collection", "start_index"]
 

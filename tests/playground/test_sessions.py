@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.page import QUESTIONS, visitors_clips
-from benchmarks.visitor import stay
+from benchmarks.playground import QUESTIONS, visitors_clips
+from benchmarks.playground_client import stay
 
 import qwen_audio as qa
 from browser import (

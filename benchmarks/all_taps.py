@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .clips import RATE, sounds
-from .contender import Turn
-from .ours import opened
-from .settings import Result, Settings, Target
-from .turns import in_turns
+from .benchmark import Result, Settings, Target
+from .rounds import in_turns
+from .synthetic_audio import RATE, sounds
+from .this_package import opened
+from .worker import Turn
 
 __all__ = ["all_taps"]
 
@@ -19,7 +19,7 @@ DTYPE = "float32"
 def all_taps(settings: Settings) -> Result:
     count = 4 if settings.quick else 96
     options = {"count": count, "dtype": DTYPE, "threads": settings.threads}
-    rounds = in_turns(settings, {"both": ("layers:both", options)})
+    rounds = in_turns(settings, {"both": ("all_taps:both", options)})
     pairs = zip(rounds.every("both", "all"), rounds.every("both", "deepest"), strict=True)
     ratios = sorted(a / b for a, b in pairs)
     return Result(

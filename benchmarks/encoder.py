@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .benchmark import Result, Settings, Target, say
 from .checkpoints import EAR, SMALL, checkpoint
 from .machine import need
-from .settings import Result, Settings, Target, say
-from .turns import Rounds, in_turns, once
+from .rounds import Rounds, in_turns, once
 
 __all__ = ["ctranslate2", "five_seconds", "openvino", "thirty_seconds"]
 
@@ -65,7 +65,7 @@ def ctranslate2(settings: Settings) -> Result:
                 "peers:ctranslate2_int8",
                 {**common, "model": str(model), "threads": settings.threads},
             ),
-            "ours": ("ours:tower", {**common, "dtype": DTYPE, "threads": settings.threads}),
+            "ours": ("this_package:tower", {**common, "dtype": DTYPE, "threads": settings.threads}),
         },
     )
     return Result(
@@ -97,7 +97,7 @@ def openvino(settings: Settings) -> Result:
         settings,
         {
             "openvino": ("peers:openvino_tower", {**common, "model": str(model)}),
-            "ours": ("ours:tower", common),
+            "ours": ("this_package:tower", common),
         },
     )
     return Result(
@@ -141,7 +141,10 @@ def _against_composite(settings: Settings, seconds: float, count: int) -> Rounds
     }
     return in_turns(
         settings,
-        {"transformers": ("peers:composite_tower", options), "ours": ("ours:tower", options)},
+        {
+            "transformers": ("peers:composite_tower", options),
+            "ours": ("this_package:tower", options),
+        },
     )
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from .clips import RATE
+from .benchmark import Missing, Result, Settings, Target, say
 from .machine import need
-from .ours import opened
-from .settings import Missing, Result, Settings, Target, say
-from .turns import ROOT, environment, median
+from .rounds import ROOT, environment, median
+from .synthetic_audio import RATE
+from .this_package import opened
 
 __all__ = ["first_caption", "tap_change", "visitors", "visitors_clips"]
 
@@ -46,7 +46,7 @@ _CHANGE = """() => new Promise((done) => {
 def visitors(settings: Settings) -> Result:
     """Everybody sends a recording of their own, asks two questions and looks at four taps, over
     and over; what they must be told has been computed beforehand, in this process."""
-    from .visitor import stay
+    from .playground_client import stay
 
     need("gradio", "soundfile")
     count, seconds = (3, 2.0) if settings.quick else (20, 60.0)
@@ -104,7 +104,7 @@ def visitors_clips(count: int, threads: int) -> list[Any]:
     """A recording each: pieces of the examples, no two of one length, with their answers."""
     import soundfile
 
-    from .visitor import Clip
+    from .playground_client import Clip
 
     model = opened("embedded", DTYPE, threads)
     names = sorted((ROOT / "examples").glob("*.flac"))
@@ -276,7 +276,7 @@ def _served(settings: Settings, folder: str) -> Iterator[tuple[str, subprocess.P
 
 
 async def _all(url: str, clips: list[Any], seconds: float) -> list[Any]:
-    from .visitor import stay
+    from .playground_client import stay
 
     return await asyncio.gather(*(stay(url, clip, seconds) for clip in clips))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .benchmark import Result, Settings, Target
 from .checkpoints import EAR, SMALL, checkpoint
-from .contender import Turn
-from .ear import DTYPE
-from .settings import Result, Settings, Target
-from .turns import in_turns, median
+from .encoder import DTYPE
+from .rounds import in_turns, median
+from .worker import Turn
 
 __all__ = ["bare", "matrix_rate"]
 
@@ -26,8 +26,8 @@ def matrix_rate(settings: Settings) -> Result:
     rounds = in_turns(
         settings,
         {
-            "bare": ("rate:bare", {**common, **size}),
-            "ours": ("ours:depths", {**common, **clip, "taps": taps}),
+            "bare": ("matmul_throughput:bare", {**common, **size}),
+            "ours": ("this_package:depths", {**common, **clip, "taps": taps}),
         },
     )
     linear, attention = _linear_flop(shape.width), _attention_flop(shape.width)

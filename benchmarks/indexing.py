@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .clips import RATE, sound
-from .contender import Turn
+from .benchmark import Missing, Result, Settings, Target, say
 from .machine import need
-from .settings import Missing, Result, Settings, Target, say
-from .turns import ROOT, environment, fresh, in_turns, median
+from .rounds import ROOT, environment, fresh, in_turns, median
+from .synthetic_audio import RATE, sound
+from .worker import Turn
 
 __all__ = ["ann_search", "index_cost", "index_memory", "kills", "rerun"]
 
@@ -32,7 +32,7 @@ def index_cost(settings: Settings) -> Result:
     paths = _short_files(settings, 8 if settings.quick else 300, 5.0)
     options = {"files": _given(paths), "threads": settings.threads}
     rounds = in_turns(
-        settings, {"alone": ("library:alone", options), "indexed": ("library:indexed", options)}
+        settings, {"alone": ("indexing:alone", options), "indexed": ("indexing:indexed", options)}
     )
     pairs = zip(rounds.every("indexed"), rounds.every("alone"), strict=True)
     return Result(
@@ -56,7 +56,7 @@ def index_memory(settings: Settings) -> Result:
     paths = _short_files(settings, many, 1.0)
     options: dict[str, Any] = {"threads": settings.threads}
     peaks = [
-        fresh(settings, ("library:filled", {**options, "files": _given(paths[:count])}))
+        fresh(settings, ("indexing:filled", {**options, "files": _given(paths[:count])}))
         for count in (few, many)
     ]
     return Result(
@@ -78,7 +78,7 @@ def rerun(settings: Settings) -> Result:
     need("lancedb", "soundfile")
     paths = _short_files(settings, 8 if settings.quick else MANY, 1.0)
     facts = fresh(
-        settings, ("library:twice", {"files": _given(paths), "threads": settings.threads})
+        settings, ("indexing:twice", {"files": _given(paths), "threads": settings.threads})
     )
     return Result(
         what=f"a second run over {len(paths)} unchanged files, a file",
@@ -95,7 +95,7 @@ def ann_search(settings: Settings) -> Result:
     need("lancedb")
     rows = 2_000 if settings.quick else 100_000
     facts = {
-        kind: fresh(settings, ("library:searched", {"rows": rows, "kind": kind}))
+        kind: fresh(settings, ("indexing:searched", {"rows": rows, "kind": kind}))
         for kind in ("clustered", "unstructured")
     }
     clustered = facts["clustered"]
@@ -304,7 +304,7 @@ def _fill(model: Any, path: Path, paths: list[str]) -> Any:
 _INDEXER = """
 import sys
 from pathlib import Path
-from benchmarks.library import _fill, _model
+from benchmarks.indexing import _fill, _model
 model = _model(int(sys.argv[2]))
 print("ready", flush=True)
 _fill(model, Path(sys.argv[1]), sys.stdin.read().splitlines())

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .clips import RATE, files, sounds
-from .contender import Turn
+from .synthetic_audio import RATE, files, sounds
+from .worker import Turn
 
 __all__ = ["depths", "folder", "tower"]
 

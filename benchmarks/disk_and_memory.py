@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .benchmark import Missing, Result, Settings, Target
 from .checkpoints import SEVEN_B, SMALL, Shape, checkpoint, tower_bytes
-from .clips import lengths
-from .ear import DTYPE
+from .encoder import DTYPE
 from .machine import need
-from .settings import Missing, Result, Settings, Target
-from .turns import fresh, once
+from .rounds import fresh, once
+from .synthetic_audio import lengths
 
 __all__ = ["bytes_read", "memory"]
 

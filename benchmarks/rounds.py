@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .contender import prepared, timed
-from .settings import Settings, say
+from .benchmark import Settings, say
+from .worker import prepared, timed
 
 __all__ = ["Job", "Rounds", "fresh", "in_turns", "median", "once"]
 
@@ -68,7 +68,7 @@ class _Process:
 
     def __init__(self, job: Job, threads: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.contender", job[0], json.dumps(job[1])],
+            [sys.executable, "-m", "benchmarks.worker", job[0], json.dumps(job[1])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
