@@ -1,1 +1,1 @@
-"""Ours against its peers, turn by turn in one run: `python -m benchmarks`."""
+"""Benchmarks of this package against its peers: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: build the checkpoints, run ours and the peers, write the results."""
+"""`python -m benchmarks`: build checkpoints, run this package and its peers, write results."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from . import (
     disk_and_memory,
     encoder,
     folder,
+    index_kills,
     indexing,
     int8,
     language_model,
     matmul_throughput,
     parity,
-    playground,
+    playground_latency,
+    playground_load,
     probing,
     start,
+    vector_search,
 )
-from .benchmark import Benchmark, Missing, Settings, say
-from .report import show, write, write_overview
+from .benchmark import Benchmark, Settings, SkipBenchmark, log_progress
+from .report import summary_line, write_overview, write_result
 from .rounds import ROOT
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -46,54 +49,55 @@ BENCHMARKS: dict[str, Benchmark] = {
     "all_taps": all_taps.all_taps,
     "probing": probing.probing,
     "index_cost": indexing.index_cost,
+    "index_describe": indexing.index_describe,
     "index_memory": indexing.index_memory,
     "rerun": indexing.rerun,
-    "ann_search": indexing.ann_search,
-    "kills": indexing.kills,
-    "first_caption": playground.first_caption,
-    "tap_change": playground.tap_change,
-    "visitors": playground.visitors,
+    "ann_search": vector_search.ann_search,
+    "kills": index_kills.kills,
+    "first_caption": playground_latency.first_caption,
+    "tap_change": playground_latency.tap_change,
+    "visitors": playground_load.visitors,
 }
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
     options = _options()
-    with tempfile.TemporaryDirectory() as scratch:
-        default = Path(scratch) if options.quick else _cache()
+    with tempfile.TemporaryDirectory() as temporary:
+        default = Path(temporary) if options.quick else _cache()
         work = (options.work or default).resolve()
         settings = Settings(
             work=work,
             threads=options.threads,
             quick=options.quick,
-            turns=1 if options.quick else options.turns,
+            rounds=1 if options.quick else options.rounds,
             files=options.files,
         )
         results = options.results or (work / "results" if options.quick else RESULTS)
         results.mkdir(parents=True, exist_ok=True)
         failed = _run(options.only or list(BENCHMARKS), settings, results)
         if options.quick:
-            print("A dry run: these numbers mean nothing.\n")
+            print("Dry run: these numbers mean nothing.\n")
         print(write_overview(results))
     return 1 if failed else 0
 
 
 def _run(names: list[str], settings: Settings, results: Path) -> list[str]:
-    """Run benchmarks by name, and write each result as it comes. Returns those that failed."""
+    """Run benchmarks and write each result when it is complete. Returns those that failed."""
     failed = []
     for name in names:
-        begun = time.perf_counter()
-        say(name)
+        start_time = time.perf_counter()
+        log_progress(name)
         try:
             result = BENCHMARKS[name](settings)
-        except Missing as reason:
-            say(f"  left out: {reason}")
-        except Exception as error:  # noqa: BLE001 (the others are still worth having)
+        except SkipBenchmark as reason:
+            log_progress(f"  skipped: {reason}")
+        except Exception as error:  # noqa: BLE001 (the others are still run)
             failed.append(name)
-            say(f"  failed: {type(error).__name__}: {error}")
+            log_progress(f"  failed: {type(error).__name__}: {error}")
         else:
-            write(results / f"{name}.json", result, settings)
-            say(f"  {show(result)}  ({time.perf_counter() - begun:.0f} s)")
+            write_result(results / f"{name}.json", result, settings)
+            log_progress(f"  {summary_line(result)}  ({time.perf_counter() - start_time:.0f} s)")
     return failed
 
 
@@ -105,30 +109,32 @@ def _cache() -> Path:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Run ours and its peers turn by turn on random checkpoints of the 7B's "
-        "dimensions; write JSON, a table and a chart to benchmarks/results.",
-        epilog="Everything takes about 22 GB of disk, 18 GB of memory, and on two cores one and a "
-        "half to two hours, half an hour of it `folder` (a quarter of that with --files 16). "
+        description="Run this package and its peers in interleaved rounds on random checkpoints of "
+        "the 7B's dimensions; write JSON, a table and a chart to benchmarks/results.",
+        epilog="All benchmarks need about 22 GB of disk, 18 GB of memory, and on two cores one and "
+        "a half to two hours, half an hour of it for `folder` (a quarter of that with --files 16). "
         f"Benchmarks: {', '.join(BENCHMARKS)}.",
     )
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help="run these")
     parser.add_argument(
-        "--quick", action="store_true", help="a dry run with small models, in less than a minute"
+        "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help="run only these"
     )
     parser.add_argument(
-        "--work", type=Path, help=f"where checkpoints are kept between runs ({_cache()})"
+        "--quick", action="store_true", help="dry run with small models, in less than a minute"
     )
     parser.add_argument(
-        "--results", type=Path, help=f"where to write ({RESULTS.relative_to(ROOT)})"
+        "--work", type=Path, help=f"folder of checkpoints, kept for later runs ({_cache()})"
     )
-    parser.add_argument("--threads", type=int, default=_cores(), help="for everyone alike")
-    parser.add_argument("--turns", type=int, default=3, help="how often each is timed (3)")
-    parser.add_argument("--files", type=int, default=64, help="in the folder (64)")
+    parser.add_argument(
+        "--results", type=Path, help=f"folder of results ({RESULTS.relative_to(ROOT)})"
+    )
+    parser.add_argument("--threads", type=int, default=_cores(), help="of every workload")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
+    parser.add_argument("--files", type=int, default=64, help="number in `folder` (64)")
     return parser.parse_args()
 
 
 def _cores() -> int:
-    """Those this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a run of the suite is asked for, and what a benchmark answers."""
+"""Settings of a run of the suite, and the result of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Benchmark", "Missing", "Result", "Settings", "Target", "say"]
+__all__ = ["Benchmark", "Result", "Settings", "SkipBenchmark", "Target", "log_progress"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run.
+    """Settings of a run.
 
     Attributes:
-        work: where checkpoints and converted models are kept from one run to the next.
-        threads: for everyone alike.
-        quick: small models and one process: a dry run, whose numbers mean nothing.
-        turns: how often each is timed, after a warm-up that isn't counted.
-        files: how many the folder holds.
+        work: folder of checkpoints, converted models and audio that later runs use again.
+        threads: number of threads of every workload.
+        quick: dry run with small models in one process; its numbers mean nothing.
+        rounds: how often each workload is timed, after an untimed warm-up.
+        files: number of files in benchmark `folder`.
     """
 
     work: Path
     threads: int
     quick: bool = False
-    turns: int = 3
+    rounds: int = 3
     files: int = 64
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio, and which side of it is good."""
+    """Bound of a benchmark's number, and whether it is an upper or a lower one."""
 
     bound: float
     at_most: bool = False
@@ -48,7 +48,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out. `ratio` is the number that `target` bounds."""
+    """Result of a benchmark.
+
+    Attributes:
+        what: what was measured, in words.
+        dtype: of the computation.
+        figures: all numbers measured.
+        ratio: the number that `target` bounds.
+        conditions: further conditions for meeting the target.
+        packages: peers, whose versions are recorded.
+    """
 
     what: str
     dtype: str
@@ -56,18 +65,16 @@ class Result:
     ratio: float
     target: Target
     conditions: Mapping[str, bool] = field(default_factory=dict)
-    """What must be true besides."""
     packages: tuple[str, ...] = ()
-    """Peers whose versions belong to the result."""
 
 
 Benchmark = Callable[[Settings], Result]
 
 
-class Missing(Exception):  # noqa: N818 (it is no error to lack a peer)
-    """A benchmark can't be run here, and why."""
+class SkipBenchmark(Exception):  # noqa: N818 (a missing peer is no error)
+    """The reason why a benchmark can't be run on this machine."""
 
 
-def say(text: str) -> None:
-    """Progress, apart from the results on standard output."""
+def log_progress(text: str) -> None:
+    """Print to standard error: standard output has the results."""
     print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""One chart of the suite: how many times as fast as each peer, and what was aimed for.
+"""Bar chart of the suite: speed relative to each peer, and targets.
 
-Drawn by hand as SVG: its text stays text, its colours follow the reader's light or dark theme, and
-the same results draw the same file.
+Written as SVG directly: text stays text, colours follow the light or dark theme of the reader, and
+equal results give equal files.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ _LEFT, _WIDTH, _RIGHT, _TOP, _ROW = 250, 400, 70, 44, 44
 
 
 def chart(records: Mapping[str, dict[str, Any]]) -> str:
-    """A bar for each result against a peer, a mark at its target, a line where the peer stands."""
+    """SVG with a bar for each result against a peer, a mark at its target, and a line at 1×."""
     bars = [
         (*labels, records[name]["ratio"], records[name]["bound"], records[name]["met"])
         for name, labels in _BARS.items()
         if name in records and records[name]["ratio"] is not None
     ]
-    longest = max([1.0, *(max(ratio, bound) for *_, ratio, bound, _ in bars)])
+    largest = max([1.0, *(max(ratio, bound) for *_, ratio, bound, _ in bars)])
     height = _TOP + _ROW * len(bars) + 34
 
     def x(ratio: float) -> float:
-        return round(_LEFT + _WIDTH * ratio / longest, 1)
+        return round(_LEFT + _WIDTH * ratio / largest, 1)
 
-    drawn = [
+    elements = [
         '<text x="0" y="16">How many times as fast as the peer, at audio_tower</text>',
         f'<line class="rule" x1="{x(1)}" x2="{x(1)}" y1="{_TOP - 10}" y2="{height - 30}"/>',
         f'<text class="faint" x="{x(1)}" y="{height - 14}" text-anchor="middle">1×</text>',
     ]
-    for place, (work, peer, ratio, bound, met) in enumerate(bars):
-        top = _TOP + _ROW * place
-        drawn += [
-            f'<text x="0" y="{top + 9}">{escape(work)}</text>',
+    for index, (input_label, peer, ratio, bound, met) in enumerate(bars):
+        top = _TOP + _ROW * index
+        elements += [
+            f'<text x="0" y="{top + 9}">{escape(input_label)}</text>',
             f'<text class="faint" x="0" y="{top + 26}">{escape(peer)}</text>',
             f'<rect class="{"bar" if met else "missed"}" x="{_LEFT}" y="{top}" '
             f'width="{round(x(ratio) - _LEFT, 1)}" height="24" rx="2"/>',
@@ -67,7 +67,7 @@ def chart(records: Mapping[str, dict[str, Any]]) -> str:
             f'<text x="{max(x(ratio), x(bound)) + 8}" y="{top + 17}">{ratio:.2f}×</text>',
         ]
     if bars:
-        drawn.append(
+        elements.append(
             f'<text class="faint" x="{_LEFT + _WIDTH}" y="{height - 14}" text-anchor="end">'
             "upright marks: targets</text>"
         )
@@ -78,7 +78,7 @@ def chart(records: Mapping[str, dict[str, Any]]) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} {view} role="img" '
             'aria-label="How many times as fast as each peer, with targets">',
             f"<style>{_STYLE}</style>",
-            *drawn,
+            *elements,
             "</svg>\n",
         ]
     )

@@ -1,9 +1,9 @@
-"""Random checkpoints at full dimensions in the real shard layout, written tensor by tensor.
+"""Random checkpoints with the 7B's dimensions and shard layout, written tensor by tensor.
 
-The 7B takes 17 GB on disk, so no more than a slice of one tensor is ever in memory. Values come out
-of one pool of normal numbers, read from random places: drawing eight billion afresh would take
-longer than all that is measured with them. They are scaled as the tests scale theirs, so that what
-passes 32 layers keeps its size, and attention is neither uniform nor one-hot.
+The 7B takes 17 GB on disk, so only a slice of one tensor is in memory at a time. Values are slices
+of one pool of normally distributed numbers: generating eight billion would take longer than the
+benchmarks. They are scaled as in `tests/checkpoints.py`, so that activations keep their size over
+32 layers, and attention is neither uniform nor one-hot.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 import qwen_audio
 
-from .benchmark import say
+from .benchmark import log_progress
 
-__all__ = ["EAR", "SEVEN_B", "SMALL", "Shape", "checkpoint", "tower_bytes"]
+__all__ = ["FULL_ENCODER", "SEVEN_B", "SMALL", "Shape", "audio_tower_bytes", "random_checkpoint"]
 
 EMBEDDED = Path(qwen_audio.__file__).parent / "models" / "embedded"
 AUDIO_ID, END_OF_TEXT_ID, EMBEDDED_VOCABULARY = 1096, 1093, 1104
@@ -36,13 +36,12 @@ _COPIED = (
 )
 _GAINS = {"q_proj": 1.5, "k_proj": 1.5, "conv1": 4.0, "conv2": 3.0}
 _POOL, _SLICE = 16_777_213, 8_000_000
-"""Numbers in the pool (a prime, so that no row of a weight meets the same numbers again soon), and
-in what is written at once."""
+"""Numbers in the pool (a prime, so that rows of a weight don't repeat soon), and in one write."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The geometry of one checkpoint, and how large its files are."""
+    """Dimensions of a checkpoint, and the largest size of its files."""
 
     name: str
     mel_bins: int = 128
@@ -55,7 +54,7 @@ class Shape:
     heads: int = 32
     vocabulary: int = 156_032
     shard_bytes: int = 4_000_000_000
-    """Qwen2-Audio-7B-Instruct's own limit: four files of the model, and a fifth for the head."""
+    """As Qwen2-Audio-7B-Instruct: four files of the model, and a fifth for the LM head."""
 
     def config(self) -> Qwen2AudioConfig:
         return Qwen2AudioConfig(
@@ -87,8 +86,8 @@ class Shape:
         )
 
 
-EAR = Shape("ear", lm_layers=2, vocabulary=EMBEDDED_VOCABULARY)
-"""The 7B's whole ear and its projector; of its language model two layers, and few words."""
+FULL_ENCODER = Shape("full_encoder", lm_layers=2, vocabulary=EMBEDDED_VOCABULARY)
+"""The 7B's whole encoder and projector, two decoder layers and a small vocabulary."""
 
 SEVEN_B = Shape("7B")
 
@@ -105,43 +104,50 @@ SMALL = Shape(
     vocabulary=EMBEDDED_VOCABULARY,
     shard_bytes=400_000,
 )
-"""For a dry run: says whether the suite works, and nothing about speed."""
+"""For dry runs, which show whether the suite works."""
 
 
-def checkpoint(work: Path, shape: Shape) -> Path:
-    """The folder of such a checkpoint under `work`, written unless it is there already."""
+def random_checkpoint(work: Path, shape: Shape) -> Path:
+    """Folder of a checkpoint under `work`, written unless a complete one exists.
+
+    Raises:
+        OSError: without enough space on the disk.
+    """
     folder = work / shape.name
-    stamp = folder / "shape.json"
-    wanted = json.dumps(asdict(shape))
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+    stamp = folder / "shape.json"  # written last
+    shape_json = json.dumps(asdict(shape))
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == shape_json:
         return folder
     tensors = dict(_tensors(shape))
-    needed = 2 * sum(math.prod(size) for size in tensors.values())
+    needed_bytes = 2 * sum(math.prod(size) for size in tensors.values())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed + 1_000_000_000:
-        raise OSError(f"{folder} has {free / 1e9:.1f} GB free, but takes {needed / 1e9:.1f} GB")
-    say(f"writing {folder}, {needed / 1e9:.1f} GB")
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes + 1_000_000_000:
+        raise OSError(
+            f"{folder} needs {needed_bytes / 1e9:.1f} GB, but {free_bytes / 1e9:.1f} GB are free: "
+            "use --work with a folder on another disk"
+        )
+    log_progress(f"writing {folder}, {needed_bytes / 1e9:.1f} GB")
     shape.config().save_pretrained(folder)
     for name in _COPIED:
         shutil.copy(EMBEDDED / name, folder / name)
-    settings = json.loads((EMBEDDED / "preprocessor_config.json").read_text(encoding="utf-8"))
-    settings["feature_size"] = shape.mel_bins
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2))
+    preprocessor = json.loads((EMBEDDED / "preprocessor_config.json").read_text(encoding="utf-8"))
+    preprocessor["feature_size"] = shape.mel_bins
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
     _write_shards(folder, tensors, shape.shard_bytes)
-    stamp.write_text(wanted, encoding="utf-8")
+    stamp.write_text(shape_json, encoding="utf-8")
     return folder
 
 
-def tower_bytes(shape: Shape) -> int:
-    """Of the tensors that audio_tower needs: every one in the encoder, and no other."""
-    tower = (size for name, size in _tensors(shape) if name.startswith("audio_tower."))
-    return 2 * sum(map(math.prod, tower))
+def audio_tower_bytes(shape: Shape) -> int:
+    """Bytes of the tensors that audio_tower needs: those of the encoder."""
+    sizes = (size for name, size in _tensors(shape) if name.startswith("audio_tower."))
+    return 2 * sum(map(math.prod, sizes))
 
 
 def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names as Qwen2-Audio's files have them, and sizes, in the order of the modules."""
+    """Tensor names as in Qwen2-Audio's files, with their sizes, in the order of the modules."""
     with torch.device("meta"):
         model = Qwen2AudioForConditionalGeneration(shape.config())
     for name, parameter in model.state_dict().items():
@@ -154,16 +160,16 @@ def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _write_shards(folder: Path, tensors: dict[str, tuple[int, ...]], limit: int) -> None:
-    """Files filled one after another, and the index that says which holds what."""
+    """Write shards of at most `limit` bytes, and the index from tensor names to shards."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
-    filled = 0
+    filled_bytes = 0
     for name, size in tensors.items():
-        stored = 2 * math.prod(size)
-        if shards[-1] and filled + stored > limit:
+        tensor_bytes = 2 * math.prod(size)
+        if shards[-1] and filled_bytes + tensor_bytes > limit:
             shards.append({})
-            filled = 0
+            filled_bytes = 0
         shards[-1][name] = size
-        filled += stored
+        filled_bytes += tensor_bytes
     generator = torch.Generator().manual_seed(0)
     pool = torch.randn(_POOL, generator=generator)
     weight_map: dict[str, str] = {}
@@ -179,30 +185,30 @@ def _write_shards(folder: Path, tensors: dict[str, tuple[int, ...]], limit: int)
 def _write_shard(
     path: Path, tensors: dict[str, tuple[int, ...]], pool: torch.Tensor, generator: torch.Generator
 ) -> None:
-    """safetensors' format: the header's length, the header, the tensors in the header's order."""
+    """Write a safetensors file: the header's length, the header, the tensors in its order."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    place = 0
+    offset = 0
     for name, size in tensors.items():
-        end = place + 2 * math.prod(size)
-        header[name] = {"dtype": "BF16", "shape": size, "data_offsets": (place, end)}
-        place = end
+        end = offset + 2 * math.prod(size)
+        header[name] = {"dtype": "BF16", "shape": size, "data_offsets": (offset, end)}
+        offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, size in tensors.items():
             mean, deviation = _scale(name, size)
-            left = math.prod(size)
-            while left:
-                count = min(left, _SLICE)
+            remaining = math.prod(size)
+            while remaining:
+                count = min(remaining, _SLICE)
                 start = int(torch.randint(_POOL - count + 1, (), generator=generator))
                 values = pool[start : start + count] * deviation + mean
                 file.write(values.bfloat16().view(torch.uint8).numpy().data)
-                left -= count
+                remaining -= count
 
 
 def _scale(name: str, size: tuple[int, ...]) -> tuple[float, float]:
-    """Mean and deviation of a tensor's numbers: see `tests/checkpoints.py`."""
+    """Mean and standard deviation of a tensor's values: see `tests/checkpoints.py`."""
     if "embed_tokens" in name or "embed_positions" in name:
         return 0.0, 1.0
     if len(size) == 1:

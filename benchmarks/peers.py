@@ -1,7 +1,7 @@
-"""Turns of the peers: transformers' composite model, CTranslate2, OpenVINO.
+"""Workloads of the peers: transformers' composite model, CTranslate2, OpenVINO.
 
-All get the same clips, the same weights and as many threads. Everyone's turn begins with samples
-(or, for the folder, with files) and so includes the log-mel spectrogram.
+All have the same clips, weights and number of threads. A run starts from samples (in benchmark
+`folder`, from files), so it includes the log-mel spectrogram.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .synthetic_audio import RATE, files, sounds
-from .worker import Turn
+from .synthetic_audio import SAMPLING_RATE, recording_files, synthetic_clips
+from .worker import Workload
 
 __all__ = [
     "Composite",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Composite:
-    """The audio tower as `Qwen2AudioForConditionalGeneration` runs it: padded to 30 s, masked."""
+    """transformers' audio tower in the composite model: padded to 30 s, with attention mask."""
 
     def __init__(self, checkpoint: str, dtype: str, threads: int) -> None:
         from transformers import Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor
@@ -46,74 +46,79 @@ class Composite:
         self.feature_extractor = WhisperFeatureExtractor.from_pretrained(checkpoint)
 
     def features(self, clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """What the processor makes of clips: 3000 mel frames each, and which of them are audio."""
-        made = self.feature_extractor(
+        """Log-mel [clips, bins, 3000] as the processor returns it, and the mask of audio frames."""
+        processed = self.feature_extractor(
             clips,
-            sampling_rate=RATE,
+            sampling_rate=SAMPLING_RATE,
             padding="max_length",
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return made["input_features"], made["attention_mask"]
+        return processed["input_features"], processed["attention_mask"]
 
     @torch.inference_mode()
     def means(self, clips: list[np.ndarray]) -> np.ndarray:
-        """The mean of each clip's own rows. The steps are those of `Qwen2AudioModel.forward`."""
+        """Mean of each clip's rows [clips, width], with the steps of `Qwen2AudioModel.forward`."""
         from transformers.masking_utils import create_bidirectional_mask
 
         features, feature_mask = self.features(clips)
         lengths, tokens = self.tower._get_feat_extract_output_lengths(feature_mask.sum(-1))
-        rows = (features.shape[-1] - 2) // 2 + 1
+        frames = (features.shape[-1] - 2) // 2 + 1
         mask = create_bidirectional_mask(
             config=self.tower.config,
-            inputs_embeds=torch.zeros(len(clips), rows, 1, dtype=self._dtype),
-            attention_mask=(torch.arange(rows) < lengths[:, None]).long(),
+            inputs_embeds=torch.zeros(len(clips), frames, 1, dtype=self._dtype),
+            attention_mask=(torch.arange(frames) < lengths[:, None]).long(),
         )
-        out = self.tower(features, attention_mask=mask).last_hidden_state.float()
-        means = [clip[:count].mean(0) for clip, count in zip(out, tokens.tolist(), strict=True)]
+        output = self.tower(features, attention_mask=mask).last_hidden_state.float()
+        means = [rows[:count].mean(0) for rows, count in zip(output, tokens.tolist(), strict=True)]
         return torch.stack(means).numpy()
 
 
-def composite_tower(checkpoint: str, seconds: float, count: int, dtype: str, threads: int) -> Turn:
-    """All clips in one padded batch."""
+def composite_tower(
+    checkpoint: str, seconds: float, count: int, dtype: str, threads: int
+) -> Workload:
+    """Mean of `audio_tower` of clips in memory, in one padded batch."""
     model = Composite(checkpoint, dtype, threads)
-    clips = sounds(seconds, count)
+    clips = synthetic_clips(seconds, count)
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         return {"first": model.means(clips)[0].tolist()}
 
     model.means(clips[:1])
-    return turn
+    return run
 
 
 def composite_folder(
     checkpoint: str, work: str, lengths: list[float], dtype: str, threads: int, batch: int = 8
-) -> Turn:
-    """The loop that the model's card suggests: librosa, the processor, padded batches."""
+) -> Workload:
+    """The loop of the model card: librosa, the processor, padded batches.
+
+    Each run takes the files from `start` to `stop`.
+    """
     import librosa
 
     model = Composite(checkpoint, dtype, threads)
-    paths = files(Path(work), tuple(lengths))
+    paths = recording_files(Path(work), tuple(lengths))
 
     def load(path: Path) -> np.ndarray:
-        return librosa.load(path, sr=RATE, mono=True)[0][: 30 * RATE]
+        return librosa.load(path, sr=SAMPLING_RATE, mono=True)[0][: 30 * SAMPLING_RATE]
 
-    def turn(start: int, stop: int) -> dict[str, Any]:
-        made = [
-            model.means([load(path) for path in paths[place : min(place + batch, stop)]])
-            for place in range(start, stop, batch)
+    def run(start: int, stop: int) -> dict[str, Any]:
+        batches = [
+            model.means([load(path) for path in paths[first : min(first + batch, stop)]])
+            for first in range(start, stop, batch)
         ]
-        return {"first": made[0][0].tolist(), "vectors": sum(map(len, made))}
+        return {"first": batches[0][0].tolist(), "vectors": sum(map(len, batches))}
 
     model.means([load(paths[0])])
-    return turn
+    return run
 
 
-def write_ctranslate2(checkpoint: str, target: str) -> Turn:
-    """A Whisper of the ear's geometry and weights, int8, with a decoder of one small vocabulary.
+def write_ctranslate2(checkpoint: str, target: str) -> Workload:
+    """A Whisper model in int8 with the checkpoint's encoder and a minimal decoder.
 
-    Whisper large-v3's encoder has the layers of Qwen2-Audio's, so CTranslate2's own converter reads
-    them; only its encoder is run.
+    Whisper large-v3's encoder has the same layers as Qwen2-Audio's, so CTranslate2's converter
+    accepts them. Only the encoder is run.
     """
     from ctranslate2.converters.transformers import WhisperLoader
     from ctranslate2.specs.whisper_spec import WhisperSpec
@@ -121,7 +126,7 @@ def write_ctranslate2(checkpoint: str, target: str) -> Turn:
 
     encoder = Composite(checkpoint, "float32", 1).tower
     audio = encoder.config
-    words = ["<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"]
+    vocabulary = ["<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"]
     config = WhisperConfig(
         d_model=audio.d_model,
         num_mel_bins=audio.num_mel_bins,
@@ -129,7 +134,7 @@ def write_ctranslate2(checkpoint: str, target: str) -> Turn:
         decoder_layers=1,
         encoder_attention_heads=audio.encoder_attention_heads,
         decoder_attention_heads=audio.encoder_attention_heads,
-        vocab_size=len(words),
+        vocab_size=len(vocabulary),
         pad_token_id=0,
         bos_token_id=0,
         eos_token_id=0,
@@ -143,21 +148,23 @@ def write_ctranslate2(checkpoint: str, target: str) -> Turn:
         loader.set_encoder(spec.encoder, encoder)
         loader.set_decoder(spec.decoder, decoder.model.decoder)
         loader.set_linear(spec.decoder.projection, decoder.proj_out)
-    spec.register_vocabulary(words)
+    spec.register_vocabulary(vocabulary)
     spec.config.alignment_heads = [(0, 0)]
     spec.config.suppress_ids, spec.config.suppress_ids_begin, spec.config.lang_ids = [], [], []
 
-    def turn() -> None:
+    def run() -> None:
         spec.validate()
         spec.optimize(quantization="int8")
         Path(target).mkdir(parents=True, exist_ok=True)
         spec.save(target)
 
-    return turn
+    return run
 
 
-def ctranslate2_int8(model: str, checkpoint: str, seconds: float, count: int, threads: int) -> Turn:
-    """The encoder over 30 s windows, as Whisper takes them."""
+def ctranslate2_int8(
+    model: str, checkpoint: str, seconds: float, count: int, threads: int
+) -> Workload:
+    """The encoder over clips padded to 30 s, as Whisper requires, in one batch."""
     import ctranslate2
     from transformers import WhisperFeatureExtractor
 
@@ -165,22 +172,25 @@ def ctranslate2_int8(model: str, checkpoint: str, seconds: float, count: int, th
         model, device="cpu", compute_type="int8", inter_threads=1, intra_threads=threads
     )
     extractor = WhisperFeatureExtractor.from_pretrained(checkpoint)
-    clips = sounds(seconds, count)
+    clips = synthetic_clips(seconds, count)
 
-    def turn(of: int = count) -> dict[str, Any]:
-        made = extractor(clips[:of], sampling_rate=RATE, padding="max_length", return_tensors="np")[
-            "input_features"
-        ]
-        features = ctranslate2.StorageView.from_array(np.ascontiguousarray(made, np.float32))
-        out = np.asarray(whisper.encode(features, to_cpu=True))
-        return {"shape": list(out.shape), "compute_type": whisper.compute_type}
+    def run(clip_count: int = count) -> dict[str, Any]:
+        log_mel = extractor(
+            clips[:clip_count],
+            sampling_rate=SAMPLING_RATE,
+            padding="max_length",
+            return_tensors="np",
+        )["input_features"]
+        features = ctranslate2.StorageView.from_array(np.ascontiguousarray(log_mel, np.float32))
+        output = np.asarray(whisper.encode(features, to_cpu=True))
+        return {"shape": list(output.shape), "compute_type": whisper.compute_type}
 
-    turn(1)
-    return turn
+    run(1)
+    return run
 
 
 class _Tower(torch.nn.Module):
-    """transformers' encoder without what its decorators do around it, to be traced."""
+    """transformers' encoder without its decorators, which can't be traced."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -196,30 +206,30 @@ class _Tower(torch.nn.Module):
         return tower.layer_norm(pooled)
 
 
-def write_openvino(checkpoint: str, target: str) -> Turn:
-    """The encoder for one window of 30 s, in float32: the precision is chosen on loading it."""
+def write_openvino(checkpoint: str, target: str) -> Workload:
+    """The encoder for one window of 30 s, in float32: the precision is chosen when loading."""
     import openvino
 
     composite = Composite(checkpoint, "float32", torch.get_num_threads())
     bins = composite.tower.config.num_mel_bins
 
-    def turn() -> None:
+    def run() -> None:
         shape = (1, bins, 3000)
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing keeps lengths as they are: that is meant
+            warnings.simplefilter("ignore")  # tracing fixes the length: intended
             model = openvino.convert_model(
                 _Tower(composite.tower), example_input=torch.zeros(shape), input=[shape]
             )
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         openvino.save_model(model, target, compress_to_fp16=False)
 
-    return turn
+    return run
 
 
 def openvino_tower(
     model: str, checkpoint: str, seconds: float, count: int, dtype: str, threads: int
-) -> Turn:
-    """One window after another: one request with all threads, the fastest way of a CPU plugin."""
+) -> Workload:
+    """One window after another: one request with all threads, the fastest mode on a CPU."""
     import openvino
     from transformers import WhisperFeatureExtractor
 
@@ -234,16 +244,18 @@ def openvino_tower(
     )
     request = compiled.create_infer_request()
     extractor = WhisperFeatureExtractor.from_pretrained(checkpoint)
-    clips = sounds(seconds, count)
+    clips = synthetic_clips(seconds, count)
     precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         means = []
         for clip in clips:
-            made = extractor(clip, sampling_rate=RATE, padding="max_length", return_tensors="np")
-            out = request.infer({0: made["input_features"]})[0][0]
-            means.append(out.mean(0))
+            log_mel = extractor(
+                clip, sampling_rate=SAMPLING_RATE, padding="max_length", return_tensors="np"
+            )["input_features"]
+            output = request.infer({0: log_mel})[0][0]
+            means.append(output.mean(0))
         return {"first": means[0].tolist(), "precision": precision}
 
-    turn()
-    return turn
+    run()
+    return run

@@ -1,4 +1,4 @@
-"""A visitor of the playground who has no browser, but asks for all that a page asks for."""
+"""HTTP client that sends what the playground's page sends, without a browser."""
 
 from __future__ import annotations
 
@@ -14,158 +14,187 @@ from typing import Any
 
 import httpx2
 
-__all__ = ["Clip", "TurnedAwayError", "Visitor", "stay"]
+__all__ = ["ClientRecording", "ClientReport", "PlaygroundClient", "QueueFullError", "run_client"]
 
 _API = "gradio_api"
-_PATIENCE = httpx2.Timeout(300.0)
+_TIMEOUT = httpx2.Timeout(300.0)
 
 
-class TurnedAwayError(Exception):
-    """Too many were waiting already."""
+class QueueFullError(Exception):
+    """The server rejected a request because too many are waiting."""
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A recording, and what its visitor must be told of it."""
+class ClientRecording:
+    """A recording that a client uploads, with the expected results.
+
+    Attributes:
+        data: a media file.
+        answers: by question; "" is the default prompt.
+        shapes: of hidden states, by tap.
+    """
 
     name: str
     data: bytes
     answers: Mapping[str, str]
-    """Question → answer; "" is the usual question."""
     shapes: Mapping[str, tuple[int, int]]
-    """Tap → shape."""
 
 
 @dataclass
-class Stay:
-    """What one visitor met with.
+class ClientReport:
+    """Counts and errors of one client.
 
     Attributes:
-        mistaken: what was said that belongs to somebody else's recording, or to none.
+        answers, taps: how many were received.
+        rejected: requests rejected because the queue was full.
+        wrong_answers: results that differ from the expected ones of this client's recording.
+        problems: other errors.
+        answer_seconds: time of each answer.
     """
 
     answers: int = 0
     taps: int = 0
-    turned_away: int = 0
-    mistaken: list[str] = field(default_factory=list)
+    rejected: int = 0
+    wrong_answers: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
+    answer_seconds: list[float] = field(default_factory=list)
 
 
-class Visitor:
-    """One open page. Made by `Visitor.at`."""
+class PlaygroundClient:
+    """One open page. Made by `connect`.
+
+    Args:
+        config: Gradio's configuration of the page.
+    """
 
     def __init__(self, client: httpx2.AsyncClient, config: dict[str, Any]) -> None:
-        self.client, self.page, self._count = client, secrets.token_hex(6), 0
-        parts = {part["id"]: part["props"] for part in config["components"]}
-        self._defaults: dict[str, list[Any]] = {}
-        self._calls: dict[str, int] = {}
-        for call in config["dependencies"]:
-            name = call.get("api_name")
-            if call["inputs"]:
-                script = str(parts[call["inputs"][0]].get("js_on_load") or "")
+        self._client, self._session_hash, self._requests = client, secrets.token_hex(6), 0
+        components = {item["id"]: item["props"] for item in config["components"]}
+        self._default_inputs: dict[str, list[Any]] = {}
+        self._function_ids: dict[str, int] = {}
+        for function in config["dependencies"]:
+            name = function.get("api_name")
+            if function["inputs"]:
+                script = str(components[function["inputs"][0]].get("js_on_load") or "")
                 if channel := re.match(r"playground.connect\('(\w+)'", script):
                     name = channel[1]
-                self._defaults[name] = [parts[given].get("value") for given in call["inputs"]]
-            self._calls[name] = call["id"]
+                self._default_inputs[name] = [
+                    components[component].get("value") for component in function["inputs"]
+                ]
+            self._function_ids[name] = function["id"]
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, url: str) -> AsyncIterator[Visitor]:
-        """Come, and leave again."""
-        async with httpx2.AsyncClient(base_url=url, timeout=_PATIENCE) as client:
-            visitor = cls(client, (await client.get("/config")).json())
-            beating = asyncio.create_task(visitor._beat())
+    async def connect(cls, url: str) -> AsyncIterator[PlaygroundClient]:
+        """Open a page, and close it at the end."""
+        async with httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT) as http:
+            client = cls(http, (await http.get("/config")).json())
+            heartbeat = asyncio.create_task(client._heartbeat())
             try:
-                yield visitor
+                yield client
             finally:
-                beating.cancel()
+                heartbeat.cancel()
                 with suppress(asyncio.CancelledError):
-                    await beating
+                    await heartbeat
 
-    async def open(self, clip: Clip) -> dict[str, Any]:
-        """Send a recording, and have it shown."""
-        sent = await self.client.post("/clip", params={"name": clip.name}, content=clip.data)
-        return await self.call("open", {"ticket": sent.json()["ticket"]})
+    async def open(self, recording: ClientRecording) -> dict[str, Any]:
+        """Upload a recording and open it."""
+        response = await self._client.post(
+            "/clip", params={"name": recording.name}, content=recording.data
+        )
+        return await self.call("open", {"ticket": response.json()["ticket"]})
 
     async def ask(self, question: str) -> str:
-        """The text of the newest answer; a problem as it is said."""
-        shown = str(await self._run("ask", [question, *self._defaults["ask"][1:]]))
-        if told := re.search(r'role="alert">(.*?)</p>', shown):
-            return html.unescape(told[1])
-        text = re.search(r'<div class="pg-text">(.*?)</div>', shown)
-        return html.unescape(re.sub("<[^>]+>", "", text[1] if text else shown))
+        """Text of the newest answer, or the error message that is shown instead."""
+        page_html = str(await self._run("ask", [question, *self._default_inputs["ask"][1:]]))
+        if alert := re.search(r'role="alert">(.*?)</p>', page_html):
+            return html.unescape(alert[1])
+        text = re.search(r'<div class="pg-text">(.*?)</div>', page_html)
+        return html.unescape(re.sub("<[^>]+>", "", text[1] if text else page_html))
 
-    async def call(self, channel: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """What a script of the page asks for."""
-        self._count += 1
-        answer = await self._run(channel, [{**asked, "n": self._count}])
-        if answer["n"] != self._count:
-            raise RuntimeError(f"asked {self._count} and was told {answer['n']}")
-        return dict(answer)
+    async def call(self, channel: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request of the page's scripts. Returns the reply to it."""
+        self._requests += 1
+        reply = await self._run(channel, [{**request, "n": self._requests}])
+        if reply["n"] != self._requests:
+            raise RuntimeError(f"request {self._requests} got the reply to {reply['n']}")
+        return dict(reply)
 
     async def _run(self, name: str, data: list[Any]) -> Any:
-        body = {"data": data, "fn_index": self._calls[name], "session_hash": self.page}
-        joined = await self.client.post(f"/{_API}/queue/join", json=body)
-        if joined.status_code == 503:
-            raise TurnedAwayError
-        event = joined.raise_for_status().json()["event_id"]
-        stream = f"/{_API}/queue/data"
-        async with self.client.stream("GET", stream, params={"session_hash": self.page}) as lines:
-            async for line in lines.aiter_lines():
+        """Call a Gradio function through its queue. Returns its first output."""
+        body = {
+            "data": data,
+            "fn_index": self._function_ids[name],
+            "session_hash": self._session_hash,
+        }
+        response = await self._client.post(f"/{_API}/queue/join", json=body)
+        if response.status_code == 503:
+            raise QueueFullError
+        event_id = response.raise_for_status().json()["event_id"]
+        params = {"session_hash": self._session_hash}
+        async with self._client.stream("GET", f"/{_API}/queue/data", params=params) as stream:
+            async for line in stream.aiter_lines():
                 if not line.startswith("data:"):
                     continue
-                told = json.loads(line[5:])
-                if told["msg"] == "process_completed" and told["event_id"] == event:
-                    if not told["success"]:
-                        raise RuntimeError(str(told["output"]))
-                    return told["output"]["data"][0]
-        raise RuntimeError(f"{name} was never answered")
+                message = json.loads(line[5:])
+                if message["msg"] == "process_completed" and message["event_id"] == event_id:
+                    if not message["success"]:
+                        raise RuntimeError(str(message["output"]))
+                    return message["output"]["data"][0]
+        raise RuntimeError(f"no reply to {name}")
 
-    async def _beat(self) -> None:
-        """By this the playground knows that the page is open, and when it is left."""
-        async with self.client.stream("GET", f"/{_API}/heartbeat/{self.page}") as beats:
-            async for _ in beats.aiter_lines():
+    async def _heartbeat(self) -> None:
+        """Keep the connection by which the playground knows that the page is open."""
+        async with self._client.stream("GET", f"/{_API}/heartbeat/{self._session_hash}") as stream:
+            async for _ in stream.aiter_lines():
                 pass
 
 
-async def stay(url: str, clip: Clip, seconds: float) -> Stay:
-    """Open a recording, ask about it and change taps, again and again until time is up."""
-    met, loop = Stay(), asyncio.get_running_loop()
+async def run_client(url: str, recording: ClientRecording, seconds: float) -> ClientReport:
+    """Open a recording, ask questions and view taps, again and again until time is up."""
+    report, loop = ClientReport(), asyncio.get_running_loop()
     end = loop.time() + seconds
-    async with Visitor.at(url) as visitor:
-        while not met.answers or loop.time() < end:
+    async with PlaygroundClient.connect(url) as client:
+        while not report.answers or loop.time() < end:
             try:
-                await _once(visitor, clip, met)
-            except TurnedAwayError:
-                met.turned_away += 1
+                await _run_cycle(client, recording, report)
+            except QueueFullError:
+                report.rejected += 1
                 await asyncio.sleep(0.5)
-            except Exception as error:  # noqa: BLE001 (counted, and told at the end)
-                met.problems.append(f"{clip.name}: {type(error).__name__}: {error}")
+            except Exception as error:  # noqa: BLE001 (counted, and reported at the end)
+                report.problems.append(f"{recording.name}: {type(error).__name__}: {error}")
                 await asyncio.sleep(0.5)
                 if loop.time() > end:
                     break
-    return met
+    return report
 
 
-async def _once(visitor: Visitor, clip: Clip, met: Stay) -> None:
-    shown = await visitor.open(clip)
-    if "problem" in shown:
-        raise RuntimeError(shown["problem"])
-    _expect(met, clip, "name", shown["name"], clip.name)
-    for question, answer in clip.answers.items():
-        begun = asyncio.get_running_loop().time()
-        _expect(met, clip, question, await visitor.ask(question), answer)
-        met.waits.append(asyncio.get_running_loop().time() - begun)
-        met.answers += 1
-    for tap, shape in clip.shapes.items():
-        view = await visitor.call("hidden_states", {"tap": tap})
+async def _run_cycle(
+    client: PlaygroundClient, recording: ClientRecording, report: ClientReport
+) -> None:
+    """Open the recording, ask every question and view every tap once."""
+    opened = await client.open(recording)
+    if "problem" in opened:
+        raise RuntimeError(opened["problem"])
+    _check(report, recording, "name", opened["name"], recording.name)
+    for question, answer in recording.answers.items():
+        start = asyncio.get_running_loop().time()
+        _check(report, recording, question, await client.ask(question), answer)
+        report.answer_seconds.append(asyncio.get_running_loop().time() - start)
+        report.answers += 1
+    for tap, shape in recording.shapes.items():
+        view = await client.call("hidden_states", {"tap": tap})
         if "problem" in view:
             raise RuntimeError(view["problem"])
-        _expect(met, clip, tap, (view["tap"], *view["shape"]), (tap, *shape))
-        met.taps += 1
+        _check(report, recording, tap, (view["tap"], *view["shape"]), (tap, *shape))
+        report.taps += 1
 
 
-def _expect(met: Stay, clip: Clip, what: str, told: Any, true: Any) -> None:
-    if told != true:
-        met.mistaken.append(f"{clip.name}, {what!r}: {told!r} instead of {true!r}")
+def _check(
+    report: ClientReport, recording: ClientRecording, name: str, actual: Any, expected: Any
+) -> None:
+    """Record a result that is not the expected one."""
+    if actual != expected:
+        report.wrong_answers.append(
+            f"{recording.name}, {name!r}: {actual!r} instead of {expected!r}"
+        )

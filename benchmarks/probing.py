@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .benchmark import Missing, Result, Settings, Target
-from .machine import need
+from .benchmark import Result, Settings, Target
+from .machine import require_linux, require_packages
 from .resources import peak_bytes
-from .rounds import fresh
-from .synthetic_audio import RATE, sound
-from .this_package import opened
-from .worker import Turn
+from .rounds import run_in_new_process
+from .synthetic_audio import SAMPLING_RATE, synthetic_clip
+from .this_package import load_model
+from .worker import Workload
 
 __all__ = ["probing"]
 
@@ -24,14 +24,13 @@ CLIPS, CLASSES = 2000, 10
 
 def probing(settings: Settings) -> Result:
     """Probe amplitude modulation frequencies, then random labels of the same clips."""
-    need("sklearn", "soundfile")
-    if not Path("/proc/self/status").exists():
-        raise Missing("peak memory is read from Linux's /proc")
+    require_packages("sklearn", "soundfile")
+    require_linux()
     count = 60 if settings.quick else CLIPS
     with tempfile.TemporaryDirectory() as folder:
         options = {"folder": folder, "count": count, "threads": settings.threads}
         first, again = (
-            fresh(settings, ("probing:probe_clips", {**options, "target": target}))
+            run_in_new_process(settings, ("probing:probe_clips", {**options, "target": target}))
             for target in ("beat", "other")
         )
     return Result(
@@ -55,19 +54,19 @@ def probing(settings: Settings) -> Result:
     )
 
 
-def probe_clips(folder: str, count: int, threads: int, target: str) -> Turn:
+def probe_clips(folder: str, count: int, threads: int, target: str) -> Workload:
     """Seconds and peak memory of probing one target, with a cache."""
     import qwen_audio as qa
 
     rows = _write_clips(Path(folder), count)
-    model = opened("embedded", DTYPE, threads)
+    model = load_model("embedded", DTYPE, threads)
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         scores = qa.probe(rows, model, targets=[target], cache=Path(folder) / "cache")
         assert (scores.recordings == count).all()
         return {"peak": peak_bytes()}
 
-    return turn
+    return run
 
 
 def _write_clips(folder: Path, count: int) -> list[dict[str, Any]]:
@@ -83,10 +82,10 @@ def _write_clips(folder: Path, count: int) -> list[dict[str, Any]]:
     for number in range(count):
         path = folder / f"{number:05d}.flac"
         if not path.is_file():
-            clip = sound(5.0, number)
-            time = np.arange(len(clip)) / RATE
+            clip = synthetic_clip(5.0, number)
+            time = np.arange(len(clip)) / SAMPLING_RATE
             envelope = 0.5 + 0.5 * np.sin(2 * np.pi * (1 + beat_classes[number]) * time)
-            soundfile.write(path, (clip * envelope).astype(np.float32), RATE)
+            soundfile.write(path, (clip * envelope).astype(np.float32), SAMPLING_RATE)
         labels = {
             "beat": f"{beat_classes[number] + 1} Hz",
             "other": f"other {other_classes[number]}",

@@ -1,4 +1,4 @@
-"""Results as JSON, as one table, and as a chart."""
+"""Results as JSON files, a table and a chart."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from .benchmark import Result, Settings
 from .chart import chart
-from .machine import machine, versions
+from .machine import machine as this_machine
+from .machine import versions
 
-__all__ = ["show", "write", "write_overview"]
+__all__ = ["summary_line", "write_overview", "write_result"]
 
 
-def write(path: Path, result: Result, settings: Settings) -> None:
-    """One benchmark's result. It holds no date: the same machine should write the same file."""
+def write_result(path: Path, result: Result, settings: Settings) -> None:
+    """Write a benchmark's result as JSON, without a date: equal results give equal files."""
     ratio, target = result.ratio, result.target
     record = {
         "what": result.what,
@@ -27,8 +28,8 @@ def write(path: Path, result: Result, settings: Settings) -> None:
         "met": target.met(ratio) and all(result.conditions.values()),
         "figures": result.figures,
         "dtype": result.dtype,
-        "turns": settings.turns,
-        "machine": machine(settings.threads),
+        "turns": settings.rounds,
+        "machine": this_machine(settings.threads),
         "versions": versions(*result.packages),
         **({"dry_run": True} if settings.quick else {}),
     }
@@ -37,22 +38,22 @@ def write(path: Path, result: Result, settings: Settings) -> None:
     )
 
 
-def show(result: Result) -> str:
-    """On one line."""
+def summary_line(result: Result) -> str:
+    """The number and its target."""
     return f"{result.ratio:.3g}{result.target.unit}, target {result.target}"
 
 
 def write_overview(folder: Path) -> str:
-    """README.md and chart.svg of a folder of results. Returns the table."""
-    read = {
+    """Write README.md and chart.svg of a folder of results. Returns the table."""
+    contents = {
         path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))
     }
-    records = {name: record for name, record in read.items() if "bound" in record}
+    records = {name: record for name, record in contents.items() if "bound" in record}
     table = _table(records)
     (folder / "chart.svg").write_text(chart(records), encoding="utf-8")
     text = (
-        "# Results\n\nWritten by `python -m benchmarks`; each row's file says what it measured, "
-        "with all figures.\n\n![Speed against the peers](chart.svg)\n\n" + table
+        "# Results\n\nWritten by `python -m benchmarks`. The file of each row has all its "
+        "figures.\n\n![Speed against the peers](chart.svg)\n\n" + table
     )
     (folder / "README.md").write_text(text + "\n", encoding="utf-8")
     return table
@@ -66,25 +67,28 @@ def _table(records: Mapping[str, dict[str, Any]]) -> str:
             f"| {'yes' if record['met'] else '**no**'} | {record['what']} ({record['dtype']}) |"
         )
     machines = {
-        f"{of['processor']} ({', '.join(of['instructions'])}), {of['cores']} cores, "
-        f"{of['threads']} threads, {of['memory_gb']:g} GB of memory"
-        for of in (record["machine"] for record in records.values())
+        f"{machine['processor']} ({', '.join(machine['instructions'])}), "
+        f"{machine['cores']} cores, {machine['threads']} threads, "
+        f"{machine['memory_gb']:g} GB of memory"
+        for machine in (record["machine"] for record in records.values())
     }
-    used = {
+    package_versions = {
         f"{package} {version}"
         for record in records.values()
         for package, version in record["versions"].items()
     }
-    about = [f"- machine: {text}" for text in sorted(machines)]
-    return "\n".join([*rows, "", *about, f"- versions: {', '.join(sorted(used))}"])
+    machine_lines = [f"- machine: {text}" for text in sorted(machines)]
+    return "\n".join(
+        [*rows, "", *machine_lines, f"- versions: {', '.join(sorted(package_versions))}"]
+    )
 
 
 def _rounded(value: Any) -> Any:
-    """To four figures: more would be noise."""
+    """A copy with four significant digits: more would be noise."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(inner) for inner in value]
+        return [_rounded(item) for item in value]
     return value

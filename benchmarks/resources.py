@@ -1,4 +1,4 @@
-"""Turns that measure their own process: bytes read from disk, and peak memory. Linux only."""
+"""Workloads that measure their own process: bytes read from disk, and peak memory. Linux only."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from .synthetic_audio import RATE, sound, sounds
-from .this_package import opened
-from .worker import Turn
+from .synthetic_audio import SAMPLING_RATE, synthetic_clip, synthetic_clips
+from .this_package import load_model
+from .worker import Workload
 
 __all__ = ["command_bytes", "memory", "python_bytes", "streamed"]
 
 EMBEDDED = "embedded"
 
 
-def python_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
+def python_bytes(checkpoint: str, dtype: str, threads: int) -> Workload:
     """Bytes read to load the checkpoint and encode one clip."""
-    clip = sound(5.0)
-    opened(EMBEDDED, dtype, threads).encode(clip, tap="audio_tower", sampling_rate=RATE)
+    clip = synthetic_clip(5.0)
+    load_model(EMBEDDED, dtype, threads).encode(
+        clip, tap="audio_tower", sampling_rate=SAMPLING_RATE
+    )
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         drop_page_cache(Path(checkpoint))
         before = _io_counters()
-        model = opened(checkpoint, dtype, threads)
-        model.encode(clip, tap="audio_tower", sampling_rate=RATE)
+        model = load_model(checkpoint, dtype, threads)
+        model.encode(clip, tap="audio_tower", sampling_rate=SAMPLING_RATE)
         return _bytes_read_since(before)
 
-    return turn
+    return run
 
 
-def command_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
+def command_bytes(checkpoint: str, dtype: str, threads: int) -> Workload:
     """Bytes read by the command `qwen-audio encode`.
 
     Its embedding spec identifies the checkpoint by a few bytes of every tensor.
@@ -46,7 +48,7 @@ def command_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
     torch.set_num_threads(threads)
     folder = Path(tempfile.mkdtemp())
     clip = folder / "clip.flac"
-    soundfile.write(clip, sound(5.0), RATE)
+    soundfile.write(clip, synthetic_clip(5.0), SAMPLING_RATE)
 
     def encode(model: str) -> None:
         with contextlib.redirect_stdout(None):
@@ -56,29 +58,29 @@ def command_bytes(checkpoint: str, dtype: str, threads: int) -> Turn:
 
     encode(EMBEDDED)  # so that imports are not counted
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         drop_page_cache(Path(checkpoint))
         before = _io_counters()
         encode(checkpoint)
         return _bytes_read_since(before)
 
-    return turn
+    return run
 
 
-def memory(checkpoint: str, lengths: list[float], dtype: str, threads: int) -> Turn:
+def memory(checkpoint: str, lengths: list[float], dtype: str, threads: int) -> Workload:
     """Peak memory of the process: Python, its libraries, weights and computation."""
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
     imports = peak_bytes()
 
-    def turn() -> dict[str, Any]:
-        model = opened(checkpoint, dtype, threads)
-        clips = [sound(seconds, seed) for seed, seconds in enumerate(lengths)]
-        model.encode(clips, tap="audio_tower", sampling_rate=RATE)
+    def run() -> dict[str, Any]:
+        model = load_model(checkpoint, dtype, threads)
+        clips = [synthetic_clip(seconds, seed) for seed, seconds in enumerate(lengths)]
+        model.encode(clips, tap="audio_tower", sampling_rate=SAMPLING_RATE)
         return {"peak": peak_bytes(), "imports": imports}
 
-    return turn
+    return run
 
 
 def streamed(
@@ -89,20 +91,20 @@ def streamed(
     max_memory: str,
     dtype: str,
     threads: int,
-) -> Turn:
+) -> Workload:
     """A deep tap with a memory limit; `cold` drops the weights from the page cache first."""
-    model = opened(checkpoint, dtype, threads, max_memory)
-    clips = sounds(seconds, count)
-    model.encode(clips[:1], tap="lm.0", sampling_rate=RATE)
+    model = load_model(checkpoint, dtype, threads, max_memory)
+    clips = synthetic_clips(seconds, count)
+    model.encode(clips[:1], tap="lm.0", sampling_rate=SAMPLING_RATE)
 
-    def turn(cold: bool) -> dict[str, Any]:
+    def run(cold: bool) -> dict[str, Any]:
         if cold:
             drop_page_cache(Path(checkpoint))
         start = perf_counter()
-        model.encode(clips, tap=tap, sampling_rate=RATE)
+        model.encode(clips, tap=tap, sampling_rate=SAMPLING_RATE)
         return {"encode_seconds": perf_counter() - start, "peak": peak_bytes()}
 
-    return turn
+    return run
 
 
 def peak_bytes() -> int:

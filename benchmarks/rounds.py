@@ -1,7 +1,7 @@
-"""Turn by turn: contenders run one after another in rounds, A B A B …, in one run.
+"""Interleaved rounds: the workloads of a benchmark run one after another, A B A B …
 
-What changes in the machine meanwhile (its clock, its neighbours, its temperature) then falls on all
-of them alike, and each round has a ratio of its own. Reported is the median.
+Changes of the machine during the run (clock, other load, temperature) then affect all of them, and
+each round has a ratio of its own. Reported is the median of these ratios.
 """
 
 from __future__ import annotations
@@ -16,55 +16,65 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .benchmark import Settings, say
-from .worker import prepared, timed
+from .benchmark import Settings, log_progress
+from .worker import prepare_workload, run_timed
 
-__all__ = ["Job", "Rounds", "fresh", "in_turns", "median", "once"]
+__all__ = [
+    "ROOT",
+    "Job",
+    "Rounds",
+    "median",
+    "run_in_new_process",
+    "run_interleaved",
+    "run_once",
+    "worker_environment",
+]
 
 ROOT = Path(__file__).parent.parent
 Job = tuple[str, dict[str, Any]]
-"""`module:function` of this package, which prepares a turn, and its options."""
+"""`module:function` of this package, which prepares a workload, and its options."""
 
 
 class Rounds:
-    """Seconds and facts of every contender in every round."""
+    """Seconds and outputs of every workload in every round."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._of: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        self._outputs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
 
-    def add(self, name: str, answer: dict[str, Any]) -> None:
-        self._of[name].append(answer)
+    def add(self, name: str, output: dict[str, Any]) -> None:
+        self._outputs[name].append(output)
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._of)
+        return tuple(self._outputs)
 
-    def total(self, name: str) -> float:
+    def outputs(self, name: str) -> list[dict[str, Any]]:
+        """What a workload reported, one dict a round."""
+        return self._outputs[name]
+
+    def values(self, name: str, key: str = "seconds") -> list[float]:
+        """One reported number in every round."""
+        return [float(output[key]) for output in self._outputs[name]]
+
+    def median_seconds(self, name: str, key: str = "seconds") -> float:
+        return statistics.median(self.values(name, key))
+
+    def total_seconds(self, name: str) -> float:
         """Seconds of all rounds together."""
-        return sum(self.every(name))
+        return sum(self.values(name))
 
-    def facts(self, name: str) -> list[dict[str, Any]]:
-        return self._of[name]
-
-    def every(self, name: str, key: str = "seconds") -> list[float]:
-        return [float(answer[key]) for answer in self._of[name]]
-
-    def seconds(self, name: str, key: str = "seconds") -> float:
-        """The median over the rounds."""
-        return statistics.median(self.every(name, key))
-
-    def ratio(self, slower: str, faster: str) -> float:
-        """How many times as long the one took as the other: the median of the rounds' ratios."""
-        pairs = zip(self.every(slower), self.every(faster), strict=True)
+    def median_ratio(self, numerator: str, denominator: str) -> float:
+        """Time of one workload divided by that of another: the median over the rounds."""
+        pairs = zip(self.values(numerator), self.values(denominator), strict=True)
         return statistics.median(a / b for a, b in pairs)
 
-    def total_ratio(self, slower: str, faster: str) -> float:
-        """The same over all rounds together, where each round is other work."""
-        return self.total(slower) / self.total(faster)
+    def total_ratio(self, numerator: str, denominator: str) -> float:
+        """The same over all rounds together, for rounds with different inputs."""
+        return self.total_seconds(numerator) / self.total_seconds(denominator)
 
 
-class _Process:
-    """A contender in a process of its own."""
+class _WorkerProcess:
+    """A workload in a process of its own."""
 
     def __init__(self, job: Job, threads: int) -> None:
         self._process = subprocess.Popen(
@@ -73,89 +83,92 @@ class _Process:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=environment(threads),
+            env=worker_environment(threads),
         )
-        self._read()
+        self._read_reply()
 
     def run(self, options: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(dict(options)) + "\n")
         self._process.stdin.flush()
-        return self._read()
+        return self._read_reply()
 
-    def _read(self) -> dict[str, Any]:
+    def _read_reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a contender ended with status {self._process.wait()}; see above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            raise RuntimeError(f"a worker exited with status {self._process.wait()}; see above")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
 
-class _Here:
-    """A contender in this process: a dry run has no time for more."""
+class _InProcess:
+    """A workload in this process: starting others would take a dry run too long."""
 
     def __init__(self, job: Job) -> None:
-        self._turn = prepared(*job)
+        self._workload = prepare_workload(*job)
 
     def run(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return timed(self._turn, dict(options))
+        return run_timed(self._workload, dict(options))
 
     def close(self) -> None:
         pass
 
 
-def in_turns(
+def run_interleaved(
     settings: Settings,
     jobs: Mapping[str, Job],
     rounds: Iterable[Mapping[str, Any]] | None = None,
 ) -> Rounds:
-    """Run all contenders in every round.
+    """Run all workloads in every round, in the order of `jobs`.
 
     Args:
-        rounds: the options of each round's turns, where the rounds differ; by default as many
-            rounds as the settings ask for, all alike.
+        rounds: options of the runs of each round, where rounds differ; by default
+            `settings.rounds` equal rounds.
     """
-    rounds = [{}] * settings.turns if rounds is None else list(rounds)
+    rounds = [{}] * settings.rounds if rounds is None else list(rounds)
     result = Rounds(jobs)
     with ExitStack() as stack:
-        contenders: dict[str, _Process | _Here] = {}
+        workers: dict[str, _WorkerProcess | _InProcess] = {}
         for name, job in jobs.items():
-            say(f"  preparing {name}")
-            contender = _Here(job) if settings.quick else _Process(job, settings.threads)
-            stack.callback(contender.close)
-            contenders[name] = contender
+            log_progress(f"  preparing {name}")
+            worker = _InProcess(job) if settings.quick else _WorkerProcess(job, settings.threads)
+            stack.callback(worker.close)
+            workers[name] = worker
         for number, options in enumerate(rounds, start=1):
-            for name, contender in contenders.items():
-                answer = contender.run(options)
-                result.add(name, answer)
-                say(f"  {number}/{len(rounds)} {name} {answer['seconds']:.2f} s")
+            for name, worker in workers.items():
+                output = worker.run(options)
+                result.add(name, output)
+                log_progress(f"  {number}/{len(rounds)} {name} {output['seconds']:.2f} s")
     return result
 
 
-def fresh(settings: Settings, job: Job, **options: Any) -> dict[str, Any]:
-    """One turn in a process that has done nothing else, even in a dry run: for bytes."""
-    return _once(_Process(job, settings.threads), options)
+def run_in_new_process(settings: Settings, job: Job, **options: Any) -> dict[str, Any]:
+    """One run in a new process, even in a dry run: for bytes and peak memory."""
+    return _run_and_close(_WorkerProcess(job, settings.threads), options)
 
 
-def once(settings: Settings, job: Job, **options: Any) -> dict[str, Any]:
-    """One turn in a process of its own, but in this one in a dry run."""
-    return _once(_Here(job) if settings.quick else _Process(job, settings.threads), options)
+def run_once(settings: Settings, job: Job, **options: Any) -> dict[str, Any]:
+    """One run in a new process; in a dry run, in this process."""
+    worker = _InProcess(job) if settings.quick else _WorkerProcess(job, settings.threads)
+    return _run_and_close(worker, options)
 
 
-def _once(contender: _Process | _Here, options: Mapping[str, Any]) -> dict[str, Any]:
+def _run_and_close(
+    worker: _WorkerProcess | _InProcess, options: Mapping[str, Any]
+) -> dict[str, Any]:
     try:
-        return contender.run(options)
+        return worker.run(options)
     finally:
-        contender.close()
+        worker.close()
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The same number of threads for every library that asks its environment."""
+def worker_environment(threads: int) -> dict[str, str]:
+    """This process's environment, with the number of threads for every library that reads one."""
     count = str(threads)
     return os.environ | {
         "OMP_NUM_THREADS": count,

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .benchmark import Result, Settings, Target, say
-from .machine import need
+from .benchmark import Result, Settings, Target, log_progress
+from .machine import require_packages
 from .rounds import ROOT, median
 
 __all__ = ["start", "start_collection", "start_index"]
@@ -36,7 +36,7 @@ class _Seconds(NamedTuple):
 
 def start(settings: Settings) -> Result:
     """`describe` of one clip, against importing torch and transformers."""
-    need("soundfile")
+    require_packages("soundfile")
     with tempfile.TemporaryDirectory() as folder:
         clip = _clip(Path(folder))
         return _measure(
@@ -50,7 +50,7 @@ def start(settings: Settings) -> Result:
 
 def start_collection(settings: Settings) -> Result:
     """Commands that read a collection without a model, against importing lancedb."""
-    need("lancedb", "soundfile")
+    require_packages("lancedb", "soundfile")
     with tempfile.TemporaryDirectory() as folder:
         collection = str(Path(folder) / "c.lance")
         clip = _clip(Path(folder))
@@ -72,7 +72,7 @@ def start_collection(settings: Settings) -> Result:
 
 def start_index(settings: Settings) -> Result:
     """Commands that encode one clip, against importing lancedb, torch and transformers."""
-    need("lancedb", "soundfile")
+    require_packages("lancedb", "soundfile")
     with tempfile.TemporaryDirectory() as folder:
         clip = str(_clip(Path(folder)))
         existing, new = (str(Path(folder) / name) for name in ("existing.lance", "new.lance"))
@@ -98,16 +98,17 @@ def _measure(
     target: Target,
     before: Mapping[str, Callable[[], None]] | None = None,
 ) -> Result:
-    """Time the imports and every command in turn; the ratio is that of the slowest command."""
+    """Time the imports and every command in interleaved rounds; the largest ratio is reported."""
     timed = {"imports": [sys.executable, "-c", f"import {imports}"], **commands}
     seconds: dict[str, list[_Seconds]] = {name: [] for name in timed}
-    for turn in range(1 if settings.quick else 1 + max(settings.turns, 5)):
+    for number in range(1 if settings.quick else 1 + max(settings.rounds, 5)):
         for name, command in timed.items():
             (before or {}).get(name, lambda: None)()
-            took = _run(command)
-            if turn or settings.quick:  # the first turn warms up
-                seconds[name].append(took)
-        say(f"  {turn}: " + ", ".join(f"{n} {took[-1]}" for n, took in seconds.items() if took))
+            measured = _run(command)
+            if number or settings.quick:  # the first round is a warm-up
+                seconds[name].append(measured)
+        latest = (f"{name} {values[-1]}" for name, values in seconds.items() if values)
+        log_progress(f"  {number}: {', '.join(latest)}")
     ratios = {
         name: median(
             a.processor / b.processor
@@ -116,9 +117,9 @@ def _measure(
         for name in commands
     }
     figures = {f"{name}_ratio": ratio for name, ratio in ratios.items()}
-    for name, took in seconds.items():
-        figures[f"{name}_processor_seconds"] = median(item.processor for item in took)
-        figures[f"{name}_wall_seconds"] = median(item.wall for item in took)
+    for name, values in seconds.items():
+        figures[f"{name}_processor_seconds"] = median(item.processor for item in values)
+        figures[f"{name}_wall_seconds"] = median(item.wall for item in values)
     return Result(
         what=f"{what}, warm, a process from start to end, against `import {imports}`, in processor "
         "seconds",
@@ -134,9 +135,9 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _run(command: Sequence[str]) -> _Seconds:
-    before, begun = os.times(), time.perf_counter()
+    before, start_time = os.times(), time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
-    after, wall = os.times(), time.perf_counter() - begun
+    after, wall = os.times(), time.perf_counter() - start_time
     return _Seconds(
         after.children_user + after.children_system - before.children_user - before.children_system,
         wall,

@@ -1,45 +1,50 @@
-"""Turns of this package, through its public face alone."""
+"""Workloads of this package, by its public API only."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from .synthetic_audio import RATE, files, sounds
-from .worker import Turn
+from .synthetic_audio import SAMPLING_RATE, recording_files, synthetic_clips
+from .worker import Workload
 
-__all__ = ["depths", "folder", "tower"]
-
-
-def tower(checkpoint: str, seconds: float, count: int, dtype: str, threads: int) -> Turn:
-    """`audio_tower` of clips in memory."""
-    model = opened(checkpoint, dtype, threads)
-    clips = sounds(seconds, count)
-
-    def turn() -> dict[str, Any]:
-        rows = model.encode(clips, tap="audio_tower", pooling="mean", sampling_rate=RATE)
-        return {"first": np.round(rows[0], 5).tolist()}
-
-    turn()  # reads the weights
-    return turn
+__all__ = ["encode_clips", "encode_folder", "encode_taps", "load_model"]
 
 
-def folder(checkpoint: str, work: str, lengths: list[float], dtype: str, threads: int) -> Turn:
-    """`audio_tower` of files, from `start` to `stop` of them in a turn."""
-    model = opened(checkpoint, dtype, threads)
-    paths = [str(path) for path in files(Path(work), tuple(lengths))]
+def encode_clips(checkpoint: str, seconds: float, count: int, dtype: str, threads: int) -> Workload:
+    """Mean of `audio_tower` of clips in memory."""
+    model = load_model(checkpoint, dtype, threads)
+    clips = synthetic_clips(seconds, count)
+
+    def run() -> dict[str, Any]:
+        vectors = model.encode(
+            clips, tap="audio_tower", pooling="mean", sampling_rate=SAMPLING_RATE
+        )
+        return {"first": np.round(vectors[0], 5).tolist()}
+
+    run()  # reads the weights
+    return run
+
+
+def encode_folder(
+    checkpoint: str, work: str, lengths: list[float], dtype: str, threads: int
+) -> Workload:
+    """Mean of `audio_tower` of files; each run takes those from `start` to `stop`."""
+    model = load_model(checkpoint, dtype, threads)
+    paths = [str(path) for path in recording_files(Path(work), tuple(lengths))]
     model.encode(paths[:1], tap="audio_tower")
 
-    def turn(start: int, stop: int) -> dict[str, Any]:
+    def run(start: int, stop: int) -> dict[str, Any]:
         vectors = model.encode(paths[start:stop], tap="audio_tower", pooling="mean")
         return {"first": np.round(vectors[0], 5).tolist(), "vectors": len(vectors)}
 
-    return turn
+    return run
 
 
-def depths(
+def encode_taps(
     checkpoint: str,
     seconds: float,
     count: int,
@@ -47,27 +52,25 @@ def depths(
     dtype: str,
     threads: int,
     max_memory: str | None = None,
-) -> Turn:
-    """Several taps of the same clips, each on its own: `seconds_of` says how long each took."""
-    from time import perf_counter
+) -> Workload:
+    """Several taps of the same clips, each in a pass of its own, timed in `seconds_of`."""
+    model = load_model(checkpoint, dtype, threads, max_memory)
+    clips = synthetic_clips(seconds, count)
 
-    model = opened(checkpoint, dtype, threads, max_memory)
-    clips = sounds(seconds, count)
-
-    def turn(**_others: Any) -> dict[str, Any]:
-        took = {}
+    def run(**_options: Any) -> dict[str, Any]:
+        seconds_of = {}
         for tap in taps:
             start = perf_counter()
-            model.encode(clips, tap=tap, pooling="mean", sampling_rate=RATE)
-            took[tap] = perf_counter() - start
-        return {"seconds_of": took}
+            model.encode(clips, tap=tap, pooling="mean", sampling_rate=SAMPLING_RATE)
+            seconds_of[tap] = perf_counter() - start
+        return {"seconds_of": seconds_of}
 
-    turn()
-    return turn
+    run()
+    return run
 
 
-def opened(checkpoint: str, dtype: str, threads: int, max_memory: str | None = None) -> Any:
-    """The checkpoint on the CPU, with so many threads."""
+def load_model(checkpoint: str, dtype: str, threads: int, max_memory: str | None = None) -> Any:
+    """The checkpoint's `AudioModel` on the CPU, with this number of torch threads."""
     import torch
 
     import qwen_audio as qa

@@ -1,8 +1,8 @@
-"""One contender in a process of its own: prepares, then waits to be told to run.
+"""Worker process of one workload: prepare once, then run on request and report the time.
 
-Each has its own libraries, threads and memory, so nobody's work is measured in anybody else's
-state; while one runs, the others wait for a line on standard input and take no time. Prints one
-JSON object a line: first what preparing brought to light, then the seconds of each turn.
+Every workload runs in a process of its own, so that its libraries, threads and memory affect no
+other. While one runs, the others block on standard input. Prints one JSON object per line: first
+that it is ready, then seconds and outputs of each run.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Turn", "prepared", "timed"]
+__all__ = ["Workload", "prepare_workload", "run_timed"]
 
-Turn = Callable[..., dict[str, Any] | None]
-"""What is timed; called with a turn's own options, and may tell facts."""
+Workload = Callable[..., dict[str, Any] | None]
+"""The function that is timed. Takes the options of one run; may return values to report."""
 
 
-def prepared(job: str, options: dict[str, Any]) -> Turn:
-    """Call `module:function` of this package: it prepares and returns the turn."""
+def prepare_workload(job: str, options: dict[str, Any]) -> Workload:
+    """Call `module:function` of this package, which loads what it needs and returns a workload."""
     module, _, function = job.partition(":")
     prepare = getattr(importlib.import_module(f"benchmarks.{module}"), function)
-    turn: Turn = prepare(**options)
-    return turn
+    workload: Workload = prepare(**options)
+    return workload
 
 
-def timed(turn: Turn, options: dict[str, Any]) -> dict[str, Any]:
+def run_timed(workload: Workload, options: dict[str, Any]) -> dict[str, Any]:
+    """Run once. Returns `seconds` and what the workload returned, which may replace it."""
     start = time.perf_counter()
-    facts = turn(**options)
-    return {"seconds": time.perf_counter() - start} | (facts or {})
+    output = workload(**options)
+    return {"seconds": time.perf_counter() - start} | (output or {})
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not pass for an answer
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print goes to standard error, not among the replies
 
-    def answer(facts: dict[str, Any]) -> None:
-        print(json.dumps(facts), file=answers, flush=True)
+    def reply(values: dict[str, Any]) -> None:
+        print(json.dumps(values), file=replies, flush=True)
 
-    turn = prepared(sys.argv[1], json.loads(sys.argv[2]))
-    answer({"ready": True})
+    workload = prepare_workload(sys.argv[1], json.loads(sys.argv[2]))
+    reply({"ready": True})
     for line in sys.stdin:
-        answer(timed(turn, json.loads(line)))
+        reply(run_timed(workload, json.loads(line)))
 
 
 if __name__ == "__main__":

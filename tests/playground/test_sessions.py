@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.playground import QUESTIONS, visitors_clips
-from benchmarks.playground_client import stay
+from benchmarks.playground_client import run_client
+from benchmarks.playground_load import QUESTIONS, client_recordings
 
 import qwen_audio as qa
 from browser import (
@@ -38,16 +38,21 @@ def chromium() -> Iterator[Any]:
 
 
 def test_concurrent_visitors_get_their_own_answers() -> None:
-    clips = visitors_clips(4, 1)
-    assert len({clip.answers[QUESTIONS[0]] for clip in clips}) > 1  # or a mix-up would go unnoticed
+    recordings = client_recordings(4, 1)
+    # With equal answers, mixed up sessions would not be noticed.
+    assert len({item.answers[QUESTIONS[0]] for item in recordings}) > 1
     with playground_process() as playground:
 
-        async def visit_all() -> list[Any]:
-            return await asyncio.gather(*(stay(playground.url, clip, 4.0) for clip in clips))
+        async def run_all() -> list[Any]:
+            return await asyncio.gather(
+                *(run_client(playground.url, item, 4.0) for item in recordings)
+            )
 
-        visits = asyncio.run(visit_all())
-    assert [visit.problems + visit.mistaken for visit in visits] == [[]] * 4
-    assert all(visit.answers >= 2 and visit.taps >= 4 and not visit.turned_away for visit in visits)
+        reports = asyncio.run(run_all())
+    assert [report.problems + report.wrong_answers for report in reports] == [[]] * 4
+    assert all(
+        report.answers >= 2 and report.taps >= 4 and not report.rejected for report in reports
+    )
 
 
 BUSY_SERVER = """

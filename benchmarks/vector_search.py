@@ -1,0 +1,127 @@
+"""Similarity search in a collection with an approximate index: latency and recall."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .benchmark import Result, Settings, Target
+from .machine import require_packages
+from .rounds import median, run_in_new_process
+from .worker import Workload
+
+__all__ = ["ann_search"]
+
+WIDTH, QUERIES, LIMIT = 1280, 100, 10
+_ROWS_PER_ADD = 10_000
+_SPEC: dict[str, Any] = {
+    "model": "random",
+    "revision": "0",
+    "dtype": "bfloat16",
+    "tap": "audio_tower",
+    "pooling": "mean",
+    "span": "audio",
+    "prompt": None,
+    "window_seconds": 10.0,
+    "hop_seconds": 10.0,
+}
+
+
+def ann_search(settings: Settings) -> Result:
+    require_packages("lancedb")
+    rows = 2_000 if settings.quick else 100_000
+    outputs = {
+        distribution: run_in_new_process(
+            settings, ("vector_search:search_rows", {"rows": rows, "distribution": distribution})
+        )
+        for distribution in ("clustered", "unstructured")
+    }
+    clustered = outputs["clustered"]
+    return Result(
+        what=f"search in {rows} vectors of {WIDTH} float16 numbers, {LIMIT} results, the median of "
+        f"{QUERIES} queries that are not among them; recall against exact search. Clustered: 2,000 "
+        "centres in 64 dimensions, and noise in all, similar to embeddings of recordings. "
+        "Unstructured: normally distributed, without near neighbours",
+        dtype="float16",
+        figures={
+            f"{distribution}_{key}": output[key]
+            for distribution, output in outputs.items()
+            for key in output
+        },
+        ratio=1000 * clustered["median_seconds"],
+        target=Target(20, at_most=True, unit=" ms"),
+        conditions={"recall@10 at least .95": clustered["recall"] >= 0.95},
+        packages=("lancedb",),
+    )
+
+
+def search_rows(rows: int, distribution: str) -> Workload:
+    """Build a table and search it as `Collection.search` does, without encoding queries."""
+    from qwen_audio.api.spec import EmbeddingSpec
+    from qwen_audio.collection.search import update_indices, vector_search
+    from qwen_audio.collection.table import WindowTable
+
+    vectors = _random_vectors(rows + QUERIES, distribution)
+    folder = Path(tempfile.mkdtemp())
+
+    def run() -> dict[str, Any]:
+        window_table = WindowTable.create(
+            folder / "rows.lance", EmbeddingSpec.from_settings(**_SPEC), WIDTH, has_captions=False
+        )
+        _add_vectors(window_table.table, vectors[:rows])
+        start = time.perf_counter()
+        update_indices(window_table)
+        build_seconds = time.perf_counter() - start
+        query_seconds, recalls = [], []
+        for query in vectors[rows:].astype(np.float32):
+            start = time.perf_counter()
+            results = vector_search(window_table, query, None, LIMIT, exact=False)
+            query_seconds.append(time.perf_counter() - start)
+            exact_results = vector_search(window_table, query, None, LIMIT, exact=True)
+            common = {r.source for r in results} & {r.source for r in exact_results}
+            recalls.append(len(common) / LIMIT)
+        return {
+            "median_seconds": median(query_seconds[5:]),  # the first ones are a warm-up
+            "recall": float(np.mean(recalls)),
+            "build_seconds": build_seconds,
+        }
+
+    return run
+
+
+def _add_vectors(table: Any, vectors: np.ndarray) -> None:
+    """Add rows with these vectors, each a source of one window, other columns null."""
+    import pyarrow as pa
+
+    for start in range(0, len(vectors), _ROWS_PER_ADD):
+        batch = vectors[start : start + _ROWS_PER_ADD]
+        values: dict[str, list[Any]] = {
+            "source": [f"{start + index}" for index in range(len(batch))],
+            "window": [0] * len(batch),
+            "start_seconds": [0.0] * len(batch),
+            "end_seconds": [10.0] * len(batch),
+        }
+        columns = [
+            pa.FixedSizeListArray.from_arrays(pa.array(batch.ravel()), WIDTH)
+            if field.name == "vector"
+            else pa.array(values.get(field.name, [None] * len(batch)), field.type)
+            for field in table.schema
+        ]
+        table.add(pa.Table.from_arrays(columns, schema=table.schema))
+
+
+def _random_vectors(count: int, distribution: str) -> np.ndarray:
+    """Unit vectors [count, WIDTH] in float16; `distribution` as in `ann_search`."""
+    random = np.random.default_rng(0)
+    if distribution == "clustered":
+        centres = random.standard_normal((2000, 64)) @ random.standard_normal((64, WIDTH)) / 8
+        vectors = centres[random.integers(0, len(centres), count)].astype(np.float32)
+        vectors += 0.5 * random.standard_normal((count, WIDTH), dtype=np.float32)
+    else:
+        vectors = random.standard_normal((count, WIDTH), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float16)
