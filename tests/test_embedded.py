@@ -48,6 +48,7 @@ def test_transformers_loads_it_without_warnings() -> None:
     assert type(processor).__name__ == "Qwen2AudioProcessor"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.flac")), ids=lambda path: path.stem)
 def test_transformers_generates_the_same(model: qa.AudioModel, example: Path) -> None:
     clip = qa.load_waveform(example).samples
@@ -82,6 +83,7 @@ def test_the_default_prompt_is_four_tokens(model: qa.AudioModel) -> None:
     assert len(prompts.encode(prompts.render(None))) == 7
 
 
+@pytest.mark.slow
 def test_chat_answers_end_with_a_stop_token(model: qa.AudioModel) -> None:
     chat = qa.load(chat=True)
     clip = EXAMPLES / "speech.flac"

@@ -131,6 +131,7 @@ def test_every_package_is_on_the_architecture_page() -> None:
     assert len(packages()) <= 13
 
 
+@pytest.mark.slow
 def test_a_package_imports_only_from_packages_above_it() -> None:
     order = {name: position for position, name in enumerate(packages())}
     for name, path in modules().items():
@@ -140,6 +141,7 @@ def test_a_package_imports_only_from_packages_above_it() -> None:
                 assert order[other_package] <= order[package], f"{name} imports {other}"
 
 
+@pytest.mark.slow
 def test_no_import_cycles() -> None:
     graph = {name: set(imported(name, path)) - {name} for name, path in modules().items() if name}
     TopologicalSorter(graph).prepare()  # raises CycleError, naming the modules

@@ -69,6 +69,7 @@ def check(
             record[tap.split(".")[0]] = max(record.get(tap.split(".")[0], 0.0), error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.04, 0.33, 4.99, 29.98, 30.0])
 def test_every_tap_equals_transformers(
     pair: tuple[qa.AudioModel, Reference], seconds: float, parity_errors: dict[str, float]
@@ -76,6 +77,7 @@ def test_every_tap_equals_transformers(
     check(*pair, [sound(seconds)], parity_errors)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(lengths=st.lists(samples, min_size=1, max_size=3), seed=st.integers(0, 1000))
 def test_packed_batches_equal_transformers(
@@ -88,6 +90,7 @@ def test_packed_batches_equal_transformers(
     check(*pair, clips, parity_errors)
 
 
+@pytest.mark.slow
 def test_silence_and_a_loud_end(
     pair: tuple[qa.AudioModel, Reference], parity_errors: dict[str, float]
 ) -> None:
@@ -98,6 +101,7 @@ def test_silence_and_a_loud_end(
     check(*pair, [np.zeros(8_000, np.float32), quiet, loud_end], parity_errors)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(lengths=st.lists(samples, min_size=2, max_size=5), seed=st.integers(0, 1000))
 def test_batch_equals_single(checkpoint: Path, lengths: list[int], seed: int) -> None:
@@ -117,6 +121,7 @@ def lowest_cosine(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(((actual * expected).sum(1) / lengths).min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grouped-query", "as many key heads as heads"])
 def test_bfloat16_error_is_that_of_transformers(name: str, tmp_path: Path) -> None:
     """Both sides round every product to 8 bits: they differ from each other no more than twice as
@@ -157,6 +162,7 @@ def test_a_chat_prompt_equals_transformers(checkpoint: Path) -> None:
 
 
 # Two audio tokens at least: with one, transformers takes a legacy path that can not generate.
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.09, 1.3, 30.0])
 def test_generated_tokens_equal_transformers(
     pair: tuple[qa.AudioModel, Reference], seconds: float
@@ -169,6 +175,7 @@ def test_generated_tokens_equal_transformers(
     assert description.answers[0].token_ids == expected
 
 
+@pytest.mark.slow
 def test_generated_tokens_of_a_batch_equal_transformers(checkpoint: Path) -> None:
     model, reference = qa.load(checkpoint), Reference(checkpoint)
     clips = [sound(seconds, seed) for seed, seconds in enumerate([0.5, 7.0, 2.0])]

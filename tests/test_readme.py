@@ -35,6 +35,7 @@ def test_the_quick_start_is_two_commands() -> None:
     assert test == "pip install uv && uv run pytest"
 
 
+@pytest.mark.slow
 def test_the_first_command_describes(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = blocks("sh")[0].split("qwen-audio ")[1].split()
     arguments[-1] = str(ROOT / arguments[-1])
@@ -42,6 +43,7 @@ def test_the_first_command_describes(capsys: pytest.CaptureFixture[str]) -> None
     assert len(capsys.readouterr().out.split()) > 3
 
 
+@pytest.mark.slow
 def test_the_python_blocks_run(folder: Path) -> None:
     *local_blocks, hub_block = blocks("python")
     assert len(local_blocks) == 3
@@ -50,6 +52,7 @@ def test_the_python_blocks_run(folder: Path) -> None:
     assert 'load("Qwen/Qwen2-Audio-7B-Instruct"' in hub_block  # not reachable from a test
 
 
+@pytest.mark.slow
 def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     block_lines = [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")]
     assert len(block_lines) == 5

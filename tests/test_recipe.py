@@ -63,6 +63,7 @@ def all_attributes() -> list[Attributes]:
     return attribute_sets
 
 
+@pytest.mark.slow
 def test_parsing_a_caption_gives_its_attributes() -> None:
     for attributes in all_attributes():
         assert parse(caption(attributes)) == attributes, caption(attributes)

@@ -57,6 +57,7 @@ def test_colours_are_colours(rows: np.ndarray) -> None:
     assert colours.max() <= 1
 
 
+@pytest.mark.slow
 @given(seeds, st.sampled_from([(40, 6), (10, 60)]))
 def test_colours_are_the_principal_components(seed: int, shape: tuple[int, int]) -> None:
     from sklearn.decomposition import PCA

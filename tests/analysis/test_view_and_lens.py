@@ -49,6 +49,7 @@ def by_hand(reference: Reference, clip: np.ndarray) -> tuple[list[np.ndarray], n
     return levels, reference.model(**inputs).logits[0].softmax(-1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.04, 3.3])
 def test_the_lens_equals_transformers_norm_and_head(
     pair: tuple[qa.AudioModel, Reference], seconds: float
@@ -85,6 +86,7 @@ def test_the_last_position_says_what_the_model_says(embedded: qa.AudioModel) -> 
     assert len(lens.read) == 1
 
 
+@pytest.mark.slow
 def test_the_nearest_tokens_are_those_of_the_whole_table(
     pair: tuple[qa.AudioModel, Reference],
 ) -> None:
@@ -130,6 +132,7 @@ print(peak() - before, lens.top_ids.max())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is Linux's to tell")
 def test_scores_of_a_large_vocabulary_are_never_there_at_once(tmp_path: Path) -> None:
     vocabulary = 152_000
@@ -252,6 +255,7 @@ def test_a_lens_of_what_makes_no_sense(
         embedded.lens(sound(1.0), **options, **RATE)
 
 
+@pytest.mark.slow
 def test_a_view_is_the_rows_of_the_tap(embedded: qa.AudioModel) -> None:
     clip = sound(6.0)
     for tap in ("mel", "encoder.2", "audio_tower", "lm.2"):
@@ -271,6 +275,7 @@ def test_a_view_is_the_rows_of_the_tap(embedded: qa.AudioModel) -> None:
     assert view.envelope[1].max() == clip.max()
 
 
+@pytest.mark.slow
 def test_a_long_recording_becomes_a_thousand_columns_at_most(embedded: qa.AudioModel) -> None:
     clip = sound(65.0)
     frames = embedded.activations(clip, taps=["encoder.1"], **RATE)["encoder.1"]
@@ -285,6 +290,7 @@ def test_a_long_recording_becomes_a_thousand_columns_at_most(embedded: qa.AudioM
     assert coarse.seconds[-1] == pytest.approx(60)
 
 
+@pytest.mark.slow
 def test_sections_are_found_in_seconds(embedded: qa.AudioModel) -> None:
     time = np.arange(8 * 16_000) / 16_000
     tone = np.sin(2 * np.pi * 440 * time) * (1 + np.sin(2 * np.pi * 4 * time)) / 4
@@ -296,6 +302,7 @@ def test_sections_are_found_in_seconds(embedded: qa.AudioModel) -> None:
         assert len(view.boundaries) <= 3
 
 
+@pytest.mark.slow
 def test_depth_shows_every_tap(pair: tuple[qa.AudioModel, Reference]) -> None:
     model, reference = pair
     clip = sound(2.0)
@@ -310,6 +317,7 @@ def test_depth_shows_every_tap(pair: tuple[qa.AudioModel, Reference]) -> None:
         np.testing.assert_allclose(quartiles, np.percentile(theirs, [25, 50, 75]), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_layers_compare_the_same_stretches(embedded: qa.AudioModel) -> None:
     from qwen_audio.analysis.similarity import cka_matrix
 

@@ -58,6 +58,7 @@ CLIP = sound(3.3)
 windowings = st.sampled_from([(30.0, None), (2.0, None), (1.0, 0.5), (0.04, None)])
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     taps=st.lists(st.sampled_from(TAPS + LM_TAPS), min_size=1, max_size=5),
@@ -206,6 +207,7 @@ def test_an_endless_stream_gives_vectors_in_order(model: qa.AudioModel) -> None:
     assert threads_ended()
 
 
+@pytest.mark.slow
 def test_prefetch_is_bounded(model: qa.AudioModel) -> None:
     """One batch in use, one ready, one begun, and some recordings being decoded."""
     made: list[int] = []
@@ -261,6 +263,7 @@ BROKEN: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(st.one_of(st.integers(0, 4), st.integers(-5, -1)), max_size=8), windowings)
 def test_errors_are_yielded_in_order(
@@ -310,6 +313,7 @@ INVALID_OPTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_invalid_options_fail_at_the_call() -> None:
     """Not at the first vector. In a process of its own, without the type checks of tests."""
     program = """
@@ -343,6 +347,7 @@ def test_mixed_files_and_arrays_keep_their_order(model: qa.AudioModel, tmp_path:
     assert np.abs(np.diff(expected, axis=0)).max(1).min() > 1e-2  # they differ
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_recordings(checkpoint: Path) -> None:
     """In a process of its own: MB that 340 more clips add to its peak."""
     program = f"""

@@ -178,6 +178,7 @@ def test_round_trip(
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("pooled", [True, False])
 def test_more_rows_than_are_written_at_once(suffix: str, pooled: bool, tmp_path: Path) -> None:
@@ -214,6 +215,7 @@ def test_two_formats_of_one_name_can_be_written_at_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(second)[1], [POOLED[1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_vectors_are_buffered_on_disk(suffix: str, tmp_path: Path) -> None:
     """In a process of its own: growth of its memory while 200 MB of rows are added."""

@@ -27,6 +27,7 @@ from reference import Reference, sound
 SHORT = qa.load_waveform(sound(1.3), sampling_rate=16_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parity_holds_at_every_tap(dtype: str, checkpoint: Path) -> None:
     model = qa.load(checkpoint, dtype=dtype)
@@ -100,6 +101,7 @@ def attention_restored() -> Iterator[None]:
     AttentionInterface.register(ATTENTION, packed_attention)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_failing", BROKEN)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parity_fails_at_the_first_wrong_tap(
@@ -133,6 +135,7 @@ def test_nan_fails(checkpoint: Path) -> None:
         assert not dataclasses.replace(report, taps=(wrong, *report.taps[1:])).holds
 
 
+@pytest.mark.slow
 def test_taps_beyond_memory_are_skipped_and_named(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

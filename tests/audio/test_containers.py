@@ -130,6 +130,7 @@ def test_mp4_box_with_a_64_bit_length() -> None:
     assert bytes_missing(io.BytesIO(whole[:-9])) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head",
     [b"RIFF\0\0\0\0WAVE", b"caff\0\1\0\0", b"\0\0\0\x08ftyp" + 3 * b"\0\0\0\x08free"],

@@ -67,6 +67,7 @@ def message_of(audio: object) -> str:
 # Complete files.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSLESS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_lossless_formats_match_librosa(name: str, channels: int, tmp_path: Path) -> None:
@@ -544,6 +545,7 @@ def load_or_audio_error(data: bytes) -> None:
         assert waveform.samples.size >= 640
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=400))
 def test_random_bytes(data: bytes) -> None:
     load_or_audio_error(data)
@@ -574,6 +576,7 @@ def short_files() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.sampled_from([*CONTAINERS, *LOSSLESS]),

@@ -40,6 +40,7 @@ def message_of(audio: Any, **options: Any) -> str:
 # Arrays.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_arrays_match_librosa(rate: int, channels: int) -> None:
@@ -53,6 +54,7 @@ def test_arrays_match_librosa(rate: int, channels: int) -> None:
     assert (actual.source_format, actual.name) == ("array", f"array {samples.shape}")
 
 
+@pytest.mark.slow
 @given(st.integers(700, 50_000), st.sampled_from(RATES))
 @example(640 * 44_100 // 16_000 + 1, 44_100)
 def test_resampled_length(samples: int, rate: int) -> None:

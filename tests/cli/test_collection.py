@@ -46,6 +46,7 @@ def test_prune_and_verify_after_changes(indexed: Path, music: Path) -> None:
     assert f"{music / '1.wav'} has changed since it was indexed" in done.stderr
 
 
+@pytest.mark.slow
 def test_captions_are_listed_window_by_window(tmp_path: Path, music: Path) -> None:
     into = tmp_path / "captions.lance"
     done = run("index", music / "1.wav", music / "2.wav", "--into", into, "--describe")

@@ -12,6 +12,7 @@ import qwen_audio as qa
 from commands import run, run_process
 
 
+@pytest.mark.slow
 def test_output_is_that_of_the_api(clips: list[Path], checkpoint: Path) -> None:
     done = run_process("describe", clips[0], "--model", checkpoint, "--max-new-tokens", "5")
     expected = qa.load(checkpoint).describe(clips[0], max_new_tokens=5)

@@ -29,6 +29,7 @@ def test_index_prints_a_summary_and_resumes(tmp_path: Path, music: Path, checkpo
     assert "without captions" in run("index", music, "--into", into, "--describe").stderr
 
 
+@pytest.mark.slow
 def test_every_failed_file_is_named(tmp_path: Path, music: Path, checkpoint: Path) -> None:
     bad = write_broken_files(music)
     done = run("index", music, *bad, "--into", tmp_path / "m.lance", "--model", checkpoint)
@@ -58,6 +59,7 @@ def test_skipped_files_are_named(tmp_path: Path, music: Path, checkpoint: Path) 
     assert json.loads(again.stdout)["skipped"] == [str(path) for path in others]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_collections_dtype_is_the_default(
     tmp_path: Path, music: Path, checkpoint: Path, dtype: str
@@ -134,6 +136,7 @@ def test_an_invalid_manifest_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [manifest]
 
 
+@pytest.mark.slow
 def test_two_processes_may_create_a_collection_at_once(
     tmp_path: Path, music: Path, checkpoint: Path
 ) -> None:

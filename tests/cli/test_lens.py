@@ -25,6 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_tables_and_plots(folder: Path) -> None:
     done = run("lens", "0.wav", "--tokens", "piano,qzwv", "--nearest", "-o", "a.png")
     assert done.returncode == 0

@@ -72,6 +72,7 @@ def test_characters_missing_from_the_encoding_become_question_marks(
     assert b"80 ? 100" in output.getvalue()
 
 
+@pytest.mark.slow
 def test_help_is_fast_and_names_every_command() -> None:
     seconds = []
     for _ in range(5):  # the best of five: other processes may be busy
@@ -113,6 +114,7 @@ def test_every_command_is_tested() -> None:
     assert {f"test_{name.split()[0]}" for name in COMMANDS} <= files
 
 
+@pytest.mark.slow
 def test_a_fast_start_gives_the_same_numbers_and_leaves_nothing_behind() -> None:
     """With and without the placeholders of `fast_start`, in processes of their own."""
     program = """

@@ -17,6 +17,7 @@ from qwen_audio.models.qwen2_audio.stem import stem
 from reference import sound
 
 
+@pytest.mark.slow
 def test_a_table_is_shown_and_saved(checkpoint: Path, tmp_path: Path) -> None:
     clip, output = tmp_path / "clip.wav", tmp_path / "out.json"
     soundfile.write(clip, sound(0.8), 16_000)
@@ -36,6 +37,7 @@ def test_a_table_is_shown_and_saved(checkpoint: Path, tmp_path: Path) -> None:
     assert set(json.loads(line)) == fields | {"holds"}
 
 
+@pytest.mark.slow
 def test_what_does_not_hold_is_a_status(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ with socket.create_server(("127.0.0.1", 0)) as other:
 """
 
 
+@pytest.mark.slow
 def test_a_port_taken_while_starting_is_not_used() -> None:
     """As when another playground starts at the same time and finds the same port free."""
     done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, check=False)

@@ -31,6 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_plots_by_options(folder: Path) -> None:
     done = run("plot", "0.wav", "gone.wav", "1.wav", "--panels", "waveform,novelty")
     assert done.returncode == 1
@@ -84,6 +85,7 @@ def test_errors_are_one_line_and_write_nothing(
     assert not list(folder.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_docs_plots_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)

@@ -19,6 +19,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_manifest(folder / "labels.csv", write_tones(folder))
 
 
+@pytest.mark.slow
 def test_table_plot_page_and_numbers(tones: Path, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     options = ("--tap", "mel", "encoder.1", "lm.1", "--folds", "3", "-o", out, "--cache", cache)

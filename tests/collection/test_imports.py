@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import qwen_audio as qa
 from qwen_audio.collection.collection import Collection
 from recordings import sound, write_wav
@@ -25,6 +27,7 @@ print(sorted(sys.modules.keys() & {"torch", "transformers"}))
 """
 
 
+@pytest.mark.slow
 def test_operations_without_a_model_import_no_torch(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(write_wav(sound(1.0, 16_000, seed=1), 16_000))
     (tmp_path / "b.wav").write_bytes(write_wav(sound(1.5, 16_000, seed=2), 16_000))

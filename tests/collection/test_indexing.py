@@ -107,6 +107,7 @@ def test_tags_and_manifest_columns_are_stored(tmp_path: Path, model: qa.AudioMod
         collection.index([{"source": str(path), "vector": 1}])
 
 
+@pytest.mark.slow
 def test_manifest_columns_of_indexed_recordings_are_updated(
     tmp_path: Path, collection: Collection, folder: Path
 ) -> None:

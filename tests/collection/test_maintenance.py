@@ -36,6 +36,7 @@ def test_prune_deletes_rows_of_missing_files(collection: Collection, folder: Pat
     assert collection.prune() == []
 
 
+@pytest.mark.slow
 def test_verify_reports_problems(collection: Collection, folder: Path) -> None:
     with pytest.raises(OptionError, match="sample=0: use a whole number from 1 on"):
         collection.verify(sample=0)

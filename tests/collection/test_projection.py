@@ -66,6 +66,7 @@ def test_a_projection_and_its_page(collection: qa.Collection, tmp_path: Path) ->
     assert projection.to_html(audio="none")[1] == "none"
 
 
+@pytest.mark.slow
 def test_umap_is_reproducible(collection: qa.Collection) -> None:
     first, second = collection.map(seed=3), collection.map(seed=3)
     assert first.method == "umap"

@@ -68,6 +68,7 @@ def test_conditions_and_limits(collection: Collection, folder: Path) -> None:
         collection.search(folder / "none.wav")
 
 
+@pytest.mark.slow
 def test_full_text_search(tmp_path: Path, folder: Path) -> None:
     embedded = qa.load(dtype="float32")
     collection = Collection.create(
@@ -90,6 +91,7 @@ def test_full_text_search(tmp_path: Path, folder: Path) -> None:
         collection.search(text=" ")
 
 
+@pytest.mark.slow
 def test_the_index_finds_what_exact_search_finds(
     tmp_path: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

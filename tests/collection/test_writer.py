@@ -78,6 +78,7 @@ def start_indexing(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_the_next_run_completes_a_killed_one(
     tmp_path: Path,
     forty_files: Path,
@@ -105,6 +106,7 @@ def test_the_next_run_completes_a_killed_one(
     assert broken.verify(sample=5).problems == ()
 
 
+@pytest.mark.slow
 def test_two_processes_write_each_row_once(
     tmp_path: Path,
     forty_files: Path,

@@ -54,6 +54,7 @@ def bytes_read(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_estimated_bytes_are_read(
@@ -118,6 +119,7 @@ def test_text_needs_the_whole_model(checkpoint: Path) -> None:
     assert model.cost() == model.cost("text") == model.cost(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_minimum_memory_is_sufficient_and_necessary(
     checkpoint: Path, dtype: str, bytes_read: dict[str, int]
@@ -166,6 +168,7 @@ def gflop(work: Any) -> float:
     return counter.get_total_flops() / 1e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_estimated_flops_equal_torchs_count(name: str, tmp_path: Path) -> None:
     """30 s of audio through transformers' own modules, whose eager attention is two products.
@@ -210,6 +213,7 @@ def test_estimated_flops_are_computed(checkpoint: Path, monkeypatch: pytest.Monk
 # Memory.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tap", "dtype"), [("audio_tower", "float32"), ("lm.norm", "bfloat16")])
 def test_estimated_memory_is_near_the_peak(
     tap: str, dtype: str, tmp_path_factory: pytest.TempPathFactory

@@ -48,6 +48,7 @@ def numbers(count: int, requested: list[int], broken_at: int | None = None) -> I
         yield number
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.integers(0, 30),

@@ -18,6 +18,7 @@ from reference import sound
 CLIPS = [qa.load_waveform(sound(seconds, 1), sampling_rate=16_000) for seconds in (5.0, 3.3, 0.7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", ["mel", "encoder.1", "audio_tower", "projector", "lm.2"])
 def test_captions_do_not_encode_a_window_twice(
     tap: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch

@@ -229,6 +229,7 @@ def wave(seed: int) -> Any:
     return (0.1 * random.standard_normal(3200) * random.uniform(0.1, 1)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_map_is_computed_once_and_names_no_folder(collection: qa.Collection) -> None:
     search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
     answer = search_tab.map({"n": 3}, Page())
@@ -309,6 +310,7 @@ def test_without_umap_the_map_names_the_extra(
     )
 
 
+@pytest.mark.slow
 def test_search_results_stay_and_comparisons_are_cleared(
     collection: qa.Collection,
 ) -> None:
@@ -331,6 +333,7 @@ def test_search_results_stay_and_comparisons_are_cleared(
         assert "shows nothing to download yet" in downloads.file(payload, Page())["problem"], view
 
 
+@pytest.mark.slow
 def test_a_follow_up_snippet_includes_earlier_questions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,8 @@ from browser import (
 from commands import run
 from recordings import sound, write_wav
 
+pytestmark = pytest.mark.slow
+
 GUITAR, SPEECH = ROOT / "examples" / "guitar.flac", ROOT / "examples" / "speech.flac"
 
 

@@ -28,6 +28,8 @@ from browser import (
 from checkpoints import random_checkpoint
 from commands import run_process
 
+pytestmark = pytest.mark.slow
+
 GUITAR = ROOT / "examples" / "guitar.flac"
 
 

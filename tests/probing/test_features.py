@@ -17,6 +17,7 @@ def model(checkpoint: Path) -> qa.AudioModel:
     return qa.load(checkpoint, dtype="float32", device="cpu")
 
 
+@pytest.mark.slow
 def test_one_pass_equals_encode(model: qa.AudioModel) -> None:
     clips = [qa.Waveform(sound(seconds, 16_000, seed=7)[0]) for seconds in (0.7, 2.6)]
     features = plan_features(

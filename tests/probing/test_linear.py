@@ -75,6 +75,7 @@ def gradient_of_objective(model: LogisticModel, x: Any, y: Any, strength: float)
     return np.c_[error.T @ x + model.coef / (strength * len(x)), error.sum(0)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(
     width=st.integers(1, 12),

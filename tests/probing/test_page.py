@@ -14,6 +14,7 @@ from qwen_audio.cli.main import main
 PAGE = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_its_commands_and_its_python_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

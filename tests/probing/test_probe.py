@@ -36,6 +36,7 @@ def model() -> qa.AudioModel:
     return qa.load(dtype="float32", device="cpu")
 
 
+@pytest.mark.slow
 def test_a_row_for_each_target_tap_pooling_span_and_probe(
     tones: Path, model: qa.AudioModel, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_row_for_each_target_tap_pooling_span_and_probe(
     assert new.stat().st_size < 24 * 384 * 4 + 20_000  # of encoder.2 only
 
 
+@pytest.mark.slow
 def test_scores_from_transformers_hidden_states_are_equal(tones: Path, checkpoint: Path) -> None:
     labels = read_labels(tones / "labels.csv", targets=["pitch", "level"])
     model, reference = qa.load(checkpoint, dtype="float32", device="cpu"), Reference(checkpoint)

@@ -173,6 +173,7 @@ passes = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(passes=passes, layers=st.floats(2, 10))
 def test_any_sequence_of_passes_stays_within_the_budget(
@@ -314,6 +315,7 @@ def layer_calls(monkeypatch: pytest.MonkeyPatch, monitor: WeightMonitor) -> list
 CLIPS = [sound(seconds, seed) for seed, seconds in enumerate((0.7, 2.0, 0.04))]
 
 
+@pytest.mark.slow
 def test_streamed_results_equal_resident_ones_bit_for_bit(
     folder: Path,
     checkpoint: Checkpoint,
@@ -359,6 +361,7 @@ def test_streamed_bfloat16_results_equal_resident_ones(
             np.testing.assert_array_equal(actual[tap].data, reference[tap].data)
 
 
+@pytest.mark.slow
 def test_a_streamed_pass_equals_transformers(folder: Path, checkpoint: Checkpoint) -> None:
     model = limited_model(folder, checkpoint, 2 * byte_count(checkpoint, f"{DECODER}0."))
     reference = Reference(folder)
@@ -403,6 +406,7 @@ def test_the_encoder_is_evicted_for_the_language_model(
     assert not all(f"{ENCODER}{k}." in resident for k in range(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["1MB", "450MB"])
 def test_too_little_memory_is_an_error_that_names_enough(folder: Path, memory: str) -> None:
     model = qa.load(folder, max_memory=memory)

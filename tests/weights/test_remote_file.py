@@ -577,6 +577,7 @@ def test_without_working_locks_only_extra_bytes_are_downloaded(
     assert cached_files(tmp_path, "*.incomplete") == []
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_incomplete_range_as_complete(
     hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
@@ -878,6 +879,7 @@ def test_many_rows_download_the_whole_matrix(hub: Hub, folder: Path) -> None:
     assert len(hub.ranges) == 3
 
 
+@pytest.mark.slow
 def test_many_cached_rows(hub: Hub, folder: Path) -> None:
     """Downloaded a few at a time: nothing is missing now."""
     model, rows = open_model(), list(range(0, 16000, 500))

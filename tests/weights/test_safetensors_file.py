@@ -187,6 +187,7 @@ DATA = build_file(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(damaged_files())
 def test_a_damaged_header_is_an_error_or_parsed_as_safetensors_does(data: bytes) -> None:

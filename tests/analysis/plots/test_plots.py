@@ -81,6 +81,7 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in shown if text not in hidden]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_text_is_cut_off(things: dict[str, Any], name: str, theme: Any) -> None:
@@ -94,6 +95,7 @@ def test_no_text_is_cut_off(things: dict[str, Any], name: str, theme: Any) -> No
         assert inside, (text.get_text(), extent.bounds, box.bounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_axes_are_named_with_their_units(things: dict[str, Any], name: str) -> None:
     figure = qa.plot(things[name])
@@ -115,6 +117,7 @@ def test_axes_are_named_with_their_units(things: dict[str, Any], name: str) -> N
         assert "Time of the audio (" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", THEMES)
 def test_text_can_be_read_against_the_paper(things: dict[str, Any], theme: Any) -> None:
     figure = qa.plot(things["view"], theme=theme)
@@ -149,6 +152,7 @@ def test_words_that_are_followed_fill_the_scale_and_say_how_far(things: dict[str
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lens", "long lens", "tenths"])
 def test_times_under_the_words_are_apart(things: dict[str, Any], name: str) -> None:
     lens = things["long lens"] if name == "tenths" else things[name]
@@ -226,6 +230,7 @@ def test_panels_that_are_not_there(
             how(things[name], panels)
 
 
+@pytest.mark.slow
 def test_letters_that_the_font_lacks_are_boxes(things: dict[str, Any]) -> None:
     assert drawable("a$b_琴\n") == "a$b_□⏎"
     lens = things["lens"]
@@ -241,6 +246,7 @@ def test_letters_that_the_font_lacks_are_boxes(things: dict[str, Any]) -> None:
     assert "&lt;b&gt;.wav" in title
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("theme", THEMES)
 def test_charts_show_the_same_numbers(things: dict[str, Any], name: str, theme: Any) -> None:
@@ -256,6 +262,7 @@ def test_charts_show_the_same_numbers(things: dict[str, Any], name: str, theme: 
         np.testing.assert_array_equal(novelty.y, thing.novelty)
 
 
+@pytest.mark.slow
 def test_pages_need_nothing_beside_them(things: dict[str, Any], tmp_path: Path) -> None:
     for name in ("view", "lens", "layers", "comparison"):
         page = qa.save_plot(things[name], tmp_path / f"{name}.html").read_text(encoding="utf-8")
@@ -264,6 +271,7 @@ def test_pages_need_nothing_beside_them(things: dict[str, Any], tmp_path: Path) 
         assert len(page) < 8e6
 
 
+@pytest.mark.slow
 def test_images_are_written_whole(things: dict[str, Any], tmp_path: Path) -> None:
     for suffix, start in {
         ".png": b"\x89PNG",
@@ -282,6 +290,7 @@ def test_images_are_written_whole(things: dict[str, Any], tmp_path: Path) -> Non
     assert not (tmp_path / "none.png").exists()
 
 
+@pytest.mark.slow
 def test_threads_may_draw_in_different_themes(things: dict[str, Any]) -> None:
     drawn: dict[int, Figure] = {}
 

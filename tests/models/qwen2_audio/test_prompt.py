@@ -71,6 +71,7 @@ def processor() -> Any:
 # Text to ids and back.
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(texts)
 @example("")
@@ -143,6 +144,7 @@ def test_a_prompt_for_one_clip_has_one_placeholder(chat: bool) -> None:
 # Chat.
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(texts)
 def test_a_chat_prompt_equals_the_processors(text: str) -> None:
