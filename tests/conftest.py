@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -20,8 +21,6 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 jaxtyping.install_import_hook("qwen_audio", "type_checker.typechecked")
 
-from checkpoints import random_checkpoint  # noqa: E402
-
 # The same examples in every run; random ones with --hypothesis-profile=explore.
 settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("explore", deadline=None, max_examples=1000)
@@ -31,6 +30,8 @@ settings.load_profile("fixed")
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small checkpoint with grouped-query attention, in several shards."""
+    from checkpoints import random_checkpoint  # here, as the controller needs no torch
+
     return random_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
@@ -50,6 +51,19 @@ _PARITY_ERRORS: dict[str, float] = {}
 def parity_errors() -> dict[str, float]:
     """The largest relative error seen at each stage, printed at the end of the run."""
     return _PARITY_ERRORS
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the errors of a worker process of pytest-xdist to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["parity_errors"] = _PARITY_ERRORS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the errors of a worker process that has ended."""
+    for stage, error in getattr(node, "workeroutput", {}).get("parity_errors", {}).items():
+        _PARITY_ERRORS[stage] = max(error, _PARITY_ERRORS.get(stage, 0.0))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -67,6 +67,7 @@ def test_public_names() -> None:
         _ = qa.no_such_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

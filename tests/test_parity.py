@@ -185,6 +185,7 @@ def test_generated_tokens_of_a_batch_equal_transformers(checkpoint: Path) -> Non
         assert description.answers[0].token_ids == expected
 
 
+@pytest.mark.slow
 def test_the_checkpoints_repetition_penalty_is_applied(tmp_path: Path) -> None:
     from checkpoints import edit_json
 

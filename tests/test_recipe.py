@@ -171,6 +171,7 @@ def predictions(clips: list[Clip]) -> list[Attributes | None]:
     return [parse(caption) for caption in text]
 
 
+@pytest.mark.slow
 def test_captions_follow_the_grammar(predictions: list[Attributes | None]) -> None:
     assert len(predictions) == 50
     assert sum(predicted is None for predicted in predictions) <= 2

@@ -14,6 +14,7 @@ from recordings import sound
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
+@pytest.mark.slow
 def test_it_is_the_cosine_of_what_encode_gives(checkpoint: Path, tmp_path: Path) -> None:
     model = qa.load(checkpoint)
     clips = [sound(2.0, 16_000, seed=1)[0], sound(3.0, 16_000, seed=2)[0]]

@@ -333,6 +333,7 @@ for options in sys.argv[1:]:
         assert message in error
 
 
+@pytest.mark.slow
 def test_mixed_files_and_arrays_keep_their_order(model: qa.AudioModel, tmp_path: Path) -> None:
     """Files that take long to decode beside arrays that need no decoding."""
     inputs: list[Any] = []

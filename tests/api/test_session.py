@@ -16,6 +16,7 @@ from reference import Reference, sound
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
+@pytest.mark.slow
 def test_each_question_is_independent_and_equals_describe(checkpoint: Path) -> None:
     model, clip = qa.load(checkpoint), sound(2.0)
     session = model.session(clip, **RATE)
@@ -55,6 +56,7 @@ def test_the_encoder_runs_once_and_the_cache_is_reused(
     assert token_counts[1] == 1
 
 
+@pytest.mark.slow
 def test_each_window_is_asked(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     clip = np.concatenate([sound(30.0, 1), sound(1.0, 2)])

@@ -83,6 +83,7 @@ def test_lossless_formats_match_librosa(name: str, channels: int, tmp_path: Path
     assert actual.name == str(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("format_", ["WAV", "FLAC"])

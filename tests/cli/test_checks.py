@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -147,8 +148,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], A
 
 @pytest.mark.parametrize("call", MISTAKES, ids=" ".join)
 def test_mistakes(call: tuple[str, ...], results: dict[tuple[str, ...], Any]) -> None:
-    if call[0] == "play":
-        pytest.importorskip("gradio")
+    if call[0] == "play" and find_spec("gradio") is None:
+        pytest.skip("needs Gradio")
     result = results[call]
     assert not result["torch"]
     assert (result["status"], result["out"]) == (1, "")

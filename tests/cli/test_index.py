@@ -13,6 +13,7 @@ from qwen_audio.cli.index import _rate_text
 from recordings import write_broken_files
 
 
+@pytest.mark.slow
 def test_index_prints_a_summary_and_resumes(tmp_path: Path, music: Path, checkpoint: Path) -> None:
     into = tmp_path / "music.lance"
     done = run("index", music, "--into", into, "--tap", "lm.1", "--model", checkpoint)

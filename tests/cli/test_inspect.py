@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import soundfile
 
 from commands import run
 from reference import sound
 
 
+@pytest.mark.slow
 def test_inspect_of_30_seconds(tmp_path: Path) -> None:
     clip = tmp_path / "half a minute.wav"
     soundfile.write(clip, sound(30.0), 16_000)

@@ -14,6 +14,7 @@ from recordings import sound
 RATE = 16_000
 
 
+@pytest.mark.slow
 def test_missing_recordings_are_named(tmp_path: Path) -> None:
     for seed in range(2):
         soundfile.write(tmp_path / f"{seed}.wav", sound(2.0, RATE, seed=seed)[0], RATE)

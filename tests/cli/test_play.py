@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 import qwen_audio as qa
 from checkpoints import random_checkpoint
 from commands import CommandResult, run
-
-pytest.importorskip("gradio")
 from qwen_audio.playground import launch
+
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs Gradio")
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def test_table_plot_page_and_numbers(tones: Path, tmp_path: Path) -> None:
     assert len(list(cache.iterdir())) == 1  # other labels: nothing is encoded
 
 
+@pytest.mark.slow
 def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     rows = write_tones(tmp_path, 12)
     rows.append({"source": "gone.wav", "pitch": "low", "level": -3.0, "bright": 1})

@@ -199,6 +199,7 @@ def test_estimated_flops_equal_torchs_count(name: str, tmp_path: Path) -> None:
     assert model.cost("lm.0").gflop_per_second == model.cost("projector").gflop_per_second
 
 
+@pytest.mark.slow
 def test_estimated_flops_are_computed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same count over this package's own pass, in bfloat16, where attention is two products.
     Torch can't count products whose weights are packed."""
@@ -244,6 +245,7 @@ print(int(peak.split()[1]) * 1024, cost.peak_memory_bytes, model.pipeline.base_b
     assert taken / 3 <= estimated <= 3 * taken + 100_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is the peak")
 def test_the_process_is_measured(process_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory in use counts, as much of it as is touched."""

@@ -259,6 +259,7 @@ def source_path(collection: qa.Collection, number: int) -> str:
     return str(collection.path.parent / f"{number}.wav")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("payload", "message"),
     [

@@ -21,6 +21,7 @@ def correlated_rows(count: int, width: int, seed: int = 0) -> Any:
     return ((rows - rows.mean(0)) / rows.std(0)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3, 12])
 @pytest.mark.parametrize("strength", [1e-3, 1e-1, 1.0])
 @pytest.mark.parametrize("count", [150, 24])

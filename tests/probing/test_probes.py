@@ -139,6 +139,7 @@ def test_the_sum_of_one_layer_is_that_layer(numeric: bool) -> None:
         np.testing.assert_array_equal(layer_sum.predict([x]), expected)
 
 
+@pytest.mark.slow
 def test_the_informative_layer_gets_the_weight() -> None:
     x, y = clusters(separation=3)
     noise = np.random.default_rng(0).standard_normal((2, *x.shape)).astype(np.float32)
@@ -169,6 +170,7 @@ def test_layer_weights_are_optimal() -> None:
             assert loss(other) > loss(best)
 
 
+@pytest.mark.slow
 def test_layers_wider_than_their_number_of_rows() -> None:
     random = np.random.default_rng(0)
     y = np.arange(30) % 2

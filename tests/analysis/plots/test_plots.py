@@ -138,6 +138,7 @@ def contrast(one: np.ndarray, other: np.ndarray) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.slow
 def test_words_that_are_followed_fill_the_scale_and_say_how_far(things: dict[str, Any]) -> None:
     lens = things["lens"]
     shares = lens.followed_probabilities[:, lens.rows("audio")]
