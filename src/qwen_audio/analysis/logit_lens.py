@@ -117,6 +117,11 @@ class LogitLens:
         """Indices of the positions of one kind, in order."""
         return rows_of_kind(self.spans, kind)
 
+    @property
+    def end_seconds(self) -> float:
+        """When the last audio position ends."""
+        return float(self.seconds[self.rows("audio")].max()) + self.taps[0].hop_seconds
+
     def level(self, tap: str | Tap) -> int:
         """The index of a tap among the levels. Raises OptionError if it isn't one of them."""
         names = [str(known) for known in self.taps]
@@ -138,7 +143,7 @@ class LogitLens:
         if not len(audio):
             return []
         hop = self.taps[0].hop_seconds
-        end = float(self.seconds[audio].max()) + hop
+        end = self.end_seconds
         start = float(self.seconds[audio].min())
         count = max(1, min(most, round((end - start) / hop)))
         length = (end - start) / count

@@ -1,8 +1,9 @@
-"""The figure of any plottable result: which panels there are, and what they show."""
+"""The figure of any plottable result: its titles, and the panels that were chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeAlias
 
 from qwen_audio.analysis.comparison import Comparison
@@ -12,9 +13,18 @@ from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import OptionError
 
-from .lens_panels import LENS_PANELS, lens_figure, missing_lens_panels
-from .panels import WIDTH_INCHES, FigureSpec, Heatmap, Panel, evenly_spaced, named_axis, time_axis
-from .view_panels import VIEW_PANELS, missing_view_panels, view_figure
+from .lens_panels import lens_heading, lens_panels
+from .panels import (
+    WIDTH_INCHES,
+    FigureSpec,
+    Image,
+    Panel,
+    PanelBuilders,
+    evenly_spaced,
+    named_axis,
+    time_axis,
+)
+from .view_panels import view_heading, view_panels
 
 __all__ = ["Plottable", "chosen_panels", "figure_spec"]
 
@@ -29,76 +39,89 @@ def figure_spec(result: Plottable, panels: Sequence[str] | None = None) -> Figur
     Raises:
         OptionError: for an unknown panel, or one without data.
     """
-    names = chosen_panels(result, panels)
-    if isinstance(result, View):
-        return view_figure(result, names)
-    if isinstance(result, LogitLens):
-        return lens_figure(result, names)
-    return _layers(result) if isinstance(result, LayerSimilarity) else _comparison(result)
+    builders, rows = _panel_builders(result), list[tuple[Panel, ...]]()
+    for name in chosen_panels(result, panels):
+        builder = builders[name]
+        for panel in [] if isinstance(builder, str) else builder():
+            if panel.beside_square and rows and rows[-1][0].is_square:
+                rows[-1] += (panel,)
+            else:
+                rows.append((panel,))
+    width = _side_inches(result) if isinstance(result, LayerSimilarity) else WIDTH_INCHES
+    return FigureSpec(*_heading(result), tuple(rows), width)
 
 
 def chosen_panels(result: Plottable, panels: Sequence[str] | None) -> tuple[str, ...]:
-    """The panels to draw, from top to bottom; None: all that have data.
+    """The names of the panels to draw, from top to bottom; None: all that have data.
 
     Raises:
         OptionError: for an unknown panel, or one without data.
     """
-    names: Sequence[str] = ("layers",) if isinstance(result, LayerSimilarity) else ("times",)
-    missing: dict[str, str] = {}
-    if isinstance(result, View):
-        names, missing = tuple(VIEW_PANELS), missing_view_panels(result)
-    elif isinstance(result, LogitLens):
-        names, missing = LENS_PANELS, missing_lens_panels(result)
+    builders = _panel_builders(result)
     if panels is None:
-        return tuple(name for name in names if name not in missing)
+        return tuple(name for name, builder in builders.items() if not isinstance(builder, str))
     if isinstance(panels, str):
         raise OptionError(f"panels={panels!r} is one text: give a list, such as [{panels!r}]")
     for name in panels:
-        if name not in names:
+        if name not in builders:
             kind = type(result).__name__
-            raise OptionError(f"panel {name!r}: a {kind} has {', '.join(names)}")
-        if name in missing:
-            raise OptionError(f"panel {name!r} has no data: {missing[name]}")
+            raise OptionError(f"panel {name!r}: a {kind} has {', '.join(builders)}")
+        if isinstance(builder := builders[name], str):
+            raise OptionError(f"panel {name!r} has no data: {builder}")
     if not panels:
-        raise OptionError(f"panels is empty: name at least one of {', '.join(names)}")
-    return tuple(name for name in names if name in panels)
+        raise OptionError(f"panels is empty: name at least one of {', '.join(builders)}")
+    return tuple(name for name in builders if name in panels)
 
 
-def _layers(layers: LayerSimilarity) -> FigureSpec:
-    count = len(layers.taps)
-    side = max(5.5, min(WIDTH_INCHES, 2.6 + 0.5 * count))
-    image = Heatmap(
-        layers.similarity,
-        "Linear CKA (debiased); 1: equal up to rotation and scale",
-        limits=(0, 1),
-        cell_format=".2f" if count <= _MAX_CELLS_WITH_TEXT else None,
+def _panel_builders(result: Plottable) -> PanelBuilders:
+    if isinstance(result, View):
+        return view_panels(result)
+    if isinstance(result, LogitLens):
+        return lens_panels(result)
+    if isinstance(result, LayerSimilarity):
+        return {"layers": partial(_layers, result)}
+    return {"times": partial(_times, result)}
+
+
+def _heading(result: Plottable) -> tuple[str, str]:
+    """Title and subtitle."""
+    if isinstance(result, View):
+        return view_heading(result)
+    if isinstance(result, LogitLens):
+        return lens_heading(result)
+    if isinstance(result, LayerSimilarity):
+        recordings = f"{len(result.names)} recording{'s' * (len(result.names) != 1)}"
+        subtitle = f"{recordings}, {result.examples} examples, {result.dtype}"
+        return "Similarity of the taps", subtitle
+    column, columns = result.column_seconds, result.by_time.shape[1]
+    subtitle = (
+        f"{format_duration(columns * column)} · {columns} columns of {format_duration(column)}"
     )
-    panel = Panel(
-        "layers",
-        "",
-        0.92 * side - 1.15,
-        named_axis(layers.taps, "Tap", 30, rotate=True),
-        named_axis(layers.taps, "Tap", 30, reverse=True),
-        image,
-    )
-    recordings = f"{len(layers.names)} recording{'s' * (len(layers.names) != 1)}"
-    subtitle = f"{recordings}, {layers.examples} examples, {layers.dtype}"
-    return FigureSpec("Similarity of the taps", subtitle, (panel,), side)
+    return "Similarity of two recordings, by tap and time", subtitle
 
 
-def _comparison(comparison: Comparison) -> FigureSpec:
+def _side_inches(layers: LayerSimilarity) -> float:
+    return max(5.5, min(WIDTH_INCHES, 2.6 + 0.5 * len(layers.taps)))
+
+
+def _layers(layers: LayerSimilarity) -> list[Panel]:
+    x, y = (named_axis(layers.taps, "Tap", 30, is_reversed=flip) for flip in (False, True))
+    texts = [[f"{v:.2f}".replace("0.", ".", 1) for v in row] for row in layers.similarity]
+    shown = texts if len(layers.taps) <= _MAX_CELLS_WITH_TEXT else None
+    image = Image(layers.similarity, "CKA", limits=(0, 1), texts=shown)
+    title = "Linear CKA (debiased); 1: equal up to rotation and scale"
+    return [Panel(title, 0.92 * _side_inches(layers) - 1.15, x, y, (image,), is_square=True)]
+
+
+def _times(comparison: Comparison) -> list[Panel]:
     count, columns = comparison.by_time.shape
-    end = columns * comparison.column_seconds
     means = [(float(k), f"{comparison.cosines[k]:.3f}") for k in evenly_spaced(count, 40)]
     panel = Panel(
-        "times",
-        "",
+        "Cosine at each moment",
         0.26 * max(count, 6) + 0.5,
-        time_axis(end),
+        time_axis(columns * comparison.column_seconds),
         named_axis(comparison.taps, "Tap", 40),
-        Heatmap(comparison.by_time, "Cosine at each moment"),
+        (Image(comparison.by_time, "Cosine"),),
         right_ticks=(means, "Cosine of the means over time"),
     )
-    column = format_duration(comparison.column_seconds)
-    subtitle = f"{format_duration(end)} · {columns} columns of {column}"
-    return FigureSpec("Similarity of two recordings, by tap and time", subtitle, (panel,))
+    return [panel]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from functools import partial
 
 import numpy as np
 
@@ -10,44 +12,47 @@ from qwen_audio.analysis.logit_lens import LensSegment, LogitLens
 from qwen_audio.analysis.structure import even_columns
 from qwen_audio.audio.timecode import format_time
 
-from .panels import Axis, Cells, FigureSpec, Heatmap, Panel, named_axis, short_name, time_axis
+from .panels import (
+    Axis,
+    Image,
+    Panel,
+    PanelBuilders,
+    evenly_spaced,
+    named_axis,
+    short_name,
+    time_axis,
+)
 
-__all__ = ["LENS_PANELS", "lens_figure", "missing_lens_panels", "short_word", "shown_words"]
+__all__ = ["lens_heading", "lens_panels", "short_word", "shown_words"]
 
-LENS_PANELS = ("words", "entropy", "followed", "nearest")
-
-_SEGMENTS, _TEXT_POSITIONS, _TIME_COLUMNS, _MAX_LEVELS = 10, 6, 1000, 34
+_SEGMENTS, _TEXT_POSITIONS, _TIME_COLUMNS, _MAX_TAPS = 10, 6, 1000, 34
 _GAP = 0.35
 """Between the audio's columns and the text's, in columns."""
 
 
-def missing_lens_panels(lens: LogitLens) -> dict[str, str]:
-    """The panels without data, and how to provide it."""
-    missing = {}
-    if not lens.followed:
-        missing["followed"] = "name words to track (tokens)"
-    if not len(lens.rows("audio")):
-        missing |= dict.fromkeys(("entropy", "followed"), "the span holds no audio: use 'all'")
-    if lens.nearest_ids is None:
-        missing["nearest"] = "ask for it (nearest)"
-    return missing
+def lens_heading(lens: LogitLens) -> tuple[str, str]:
+    """Title, and a subtitle with the last line of the prompt that is no chat template marker."""
+    lines = [line.strip() for line in re.split(r"<\|[^|]*\|>|\n", lens.prompt)]
+    texts = [line for line in lines if line and line not in ("user", "assistant", "system")]
+    prompt = texts[-1] if texts else lens.prompt
+    prompt = prompt if len(prompt) <= 100 else f"{prompt[:99]}…"
+    return f"{short_name(lens.name)}: logit lens", f"prompt: {prompt} · {lens.dtype}"
 
 
-def lens_figure(lens: LogitLens, names: tuple[str, ...]) -> FigureSpec:
-    """The panels named, which must have data."""
-    panels: list[Panel] = []
-    for name in names:
-        if name == "words":
-            panels.append(_words(lens))
-        elif name == "entropy":
-            title = "Entropy over the whole vocabulary"
-            panels.append(_by_level(lens, name, title, 0.45, lens.entropy_bits, "Bits", None))
-        elif name == "followed":
-            panels += _tracked(lens)
-        else:
-            panels.append(_nearest(lens))
-    title = f"{short_name(lens.name)}: logit lens"
-    return FigureSpec(title, f"prompt: {_question(lens)} · {lens.dtype}", tuple(panels))
+def lens_panels(lens: LogitLens) -> PanelBuilders:
+    """Builders of the panels, or how to provide their data."""
+    no_audio = "" if len(lens.rows("audio")) else "the span holds no audio: use 'all'"
+    no_tokens = "" if lens.followed else "name words to track (tokens)"
+    ids, cosines = lens.nearest_ids, lens.nearest_cosines
+    title = "Entropy over the whole vocabulary"
+    return {
+        "words": partial(_words, lens),
+        "entropy": no_audio or partial(_by_tap, lens, title, 0.45, lens.entropy_bits, "Bits"),
+        "followed": no_audio or no_tokens or partial(_tracked, lens),
+        "nearest": "ask for it (nearest)"
+        if ids is None or cosines is None
+        else partial(_nearest, lens, ids, cosines),
+    }
 
 
 def shown_words(lens: LogitLens, segments: int, texts: int) -> tuple[list[LensSegment], list[int]]:
@@ -78,134 +83,123 @@ def _visible(token: str) -> str:
     return token.strip() or repr(token)[1:-1]
 
 
-def _question(lens: LogitLens) -> str:
-    """The last line of the prompt that isn't a marker of the chat template."""
-    lines = [line.strip() for line in re.split(r"<\|[^|]*\|>|\n", lens.prompt)]
-    texts = [line for line in lines if line and line not in ("user", "assistant", "system")]
-    last = texts[-1] if texts else lens.prompt
-    return last if len(last) <= 100 else f"{last[:99]}…"
-
-
-def _end_seconds(lens: LogitLens) -> float:
-    return float(lens.seconds[lens.rows("audio")].max()) + lens.taps[0].hop_seconds
-
-
-def _words(lens: LogitLens) -> Panel:
-    """The likeliest token, by segment of audio or position of text, and by level."""
-    levels = list(range(len(lens.taps)))
-    step = -(-len(levels) // _MAX_LEVELS)
-    levels = levels[::-1][::step][::-1]
+def _words(lens: LogitLens) -> list[Panel]:
+    """The likeliest token, by segment of audio or position of text, and by tap."""
+    levels = evenly_spaced(len(lens.taps), _MAX_TAPS)
     segments, texts = shown_words(lens, _SEGMENTS, _TEXT_POSITIONS)
-    gap = _GAP if segments and texts else 0.0
+    count, gap = len(segments), _GAP if segments and texts else 0.0
     best = [
         [(s.words[level], s.probabilities[level]) for s in segments]
+        + [("", np.nan)] * bool(gap)
         + [lens.words(level, position)[0] for position in texts]
         for level in levels
     ]
-    count = len(segments)
-    lefts = np.arange(count + len(texts)) + gap * (np.arange(count + len(texts)) >= count)
-    edges = [s.start_seconds for s in segments] + [s.end_seconds for s in segments[-1:]]
-    long = bool(edges) and edges[-1] > 120
-    times = [format_time(edge, edges[1] - edges[0], as_timecode=long) for edge in edges]
+    bounds = [s.start_seconds for s in segments] + [s.end_seconds for s in segments[-1:]]
+    long = bool(bounds) and bounds[-1] > 120
+    times = [format_time(bound, bounds[1] - bounds[0], as_timecode=long) for bound in bounds]
     read = [short_word(lens.read[position]) for position in texts]
+    after = count + gap
+    columns = [time if long else f"{time} s" for time in times[:-1]] + [""] * bool(gap) + read
+    captions = [
+        (count / 2, f"Time of the audio ({'min:s' if long else 's'})"),
+        (after + len(texts) / 2, "Text after the audio"),
+    ]
     ticks = [(float(k), time) for k, time in enumerate(times)]
-    ticks += [(count + gap + k + 0.5, word) for k, word in enumerate(read)]
-    captions = []
-    if segments:
-        captions.append((count / 2, f"Time of the audio ({'min:s' if long else 's'})"))
-    if texts:
-        captions.append((count + gap + len(texts) / 2, "Text after the audio"))
-    cells = Cells(
-        lefts,
-        np.ones(len(lefts)),
-        np.array([[share for _, share in row] for row in best]).reshape(len(levels), len(lefts)),
-        [[short_word(word) for word, _ in row] for row in best],
-        [[_visible(word) for word, _ in row] for row in best],
-        [*([f"{t} s" for t in times[:-1]] if not long else times[:-1]), *read],
+    ticks += [(after + k + 0.5, word) for k, word in enumerate(read)]
+    image = Image(
+        np.array([[probability for _, probability in row] for row in best], float),
         "Probability",
-        (0.0, 1.0),
+        limits=(0.0, 1.0),
+        x_edges=np.array([*range(count + 1), *(after + np.arange(not gap, len(texts) + 1))]),
+        texts=[[short_word(word) if word else "" for word, _ in row] for row in best],
+        hover=[
+            [
+                f"{column}: “{_visible(word)}”"
+                for column, (word, _) in zip(columns, row, strict=True)
+            ]
+            for row in best
+        ],
     )
-    return Panel(
-        "words",
+    panel = Panel(
         "Likeliest next token, by time and tap; the top row is the model's output",
         0.27 * len(levels) + 0.8,
-        Axis(limits=(0, len(lefts) + gap), ticks=tuple(ticks)),
+        Axis(limits=(0, after + len(texts)), ticks=tuple(ticks)),
         named_axis([str(lens.taps[level]) for level in levels], "Tap", len(levels)),
-        cells,
-        captions=captions,
+        (image,),
+        captions=[captions[k] for k in range(2) if (segments, texts)[k]],
     )
+    return [panel]
 
 
-def _by_level(
+def _by_tap(
     lens: LogitLens,
-    name: str,
     title: str,
-    margin: float,
+    margin_inches: float,
     values: np.ndarray,
     unit: str,
-    limits: tuple[float, float] | None,
-) -> Panel:
-    """Values of the audio positions by time and level, averaged onto at most 1,000 columns."""
-    audio, hop, end = lens.rows("audio"), lens.taps[0].hop_seconds, _end_seconds(lens)
+    limits: tuple[float, float] | None = None,
+) -> list[Panel]:
+    """Values of the audio positions by time and tap, averaged onto at most 1,000 columns."""
+    audio, hop, end, count = (
+        lens.rows("audio"),
+        lens.taps[0].hop_seconds,
+        lens.end_seconds,
+        len(lens.taps),
+    )
     columns = max(1, min(_TIME_COLUMNS, round(end / hop)))
     middles = lens.seconds[audio] + hop / 2
     rows = even_columns(values[:, audio].T, middles, np.ones(len(audio)), end, columns).T
-    chosen = audio[((np.arange(columns) + 0.5) / columns * len(audio)).astype(int)]
-    count = len(lens.taps)
+    shown = audio[((np.arange(columns) + 0.5) / columns * len(audio)).astype(int)]
     hover = [
-        [" · ".join(f"{_visible(w)} {p:.0%}" for w, p in lens.words(k, int(i))) for i in chosen]
+        [" · ".join(f"{_visible(w)} {p:.0%}" for w, p in lens.words(k, int(i))) for i in shown]
         for k in range(count)
     ]
     y = named_axis([str(tap) for tap in lens.taps], "Tap", max(5, count // 3))
-    height = max(0.9, 0.12 * count) + margin
-    image = Heatmap(rows, unit, limits=limits, hover=hover)
-    return Panel(name, title, height, time_axis(end), y, image)
+    image = Image(rows, unit, limits=limits, hover=hover)
+    return [Panel(title, max(0.9, 0.12 * count) + margin_inches, time_axis(end), y, (image,))]
 
 
 def _tracked(lens: LogitLens) -> list[Panel]:
-    shares = lens.followed_probabilities[:, lens.rows("audio")]
-    highest = float(shares.max(initial=0.0)) or 1.0
+    probabilities = lens.followed_probabilities
+    audio = probabilities[:, lens.rows("audio")]
     panels = []
     for number, token in enumerate(lens.followed):
-        word = token.word.strip()
-        more = "" if token.label == word else f" (first token of {token.word!r})"
-        most = f"at most {shares[..., number].max(initial=0.0):.1%}"
+        more = f" (first token of {token.word!r})" * (token.label != token.word.strip())
+        most = f"at most {audio[..., number].max(initial=0.0):.1%}"
         title = f"Probability of “{token.label}”{more}, {most}"
-        values = lens.followed_probabilities[:, :, number]
-        limits = (0.0, highest)
-        panels.append(_by_level(lens, "followed", title, 0.2, values, "Probability", limits))
+        limits = (0.0, float(audio.max(initial=0.0)) or 1.0)
+        panels += _by_tap(lens, title, 0.2, probabilities[:, :, number], "Probability", limits)
     return panels
 
 
-def _nearest(lens: LogitLens) -> Panel:
+def _nearest(lens: LogitLens, ids: np.ndarray, cosines: np.ndarray) -> list[Panel]:
     """The token embedding nearest to the projector's rows: the most frequent one of a segment."""
-    ids = np.zeros((1, 1), int) if lens.nearest_ids is None else lens.nearest_ids
-    cosines = np.zeros((1, 1)) if lens.nearest_cosines is None else lens.nearest_cosines
-    seconds, end = lens.seconds[lens.rows("audio")], _end_seconds(lens)
+    seconds, end = lens.seconds[lens.rows("audio")], lens.end_seconds
     count = min(_SEGMENTS, len(seconds))
     segment = np.minimum((seconds / end * count).astype(int), count - 1)
-    filled = sorted(set(segment.tolist()))
-    words, hover, means = [], [], []
-    for number in filled:
+    means, texts, hover = np.full((1, count), np.nan), [""] * count, [""] * count
+    for number in np.unique(segment):
         inside = segment == number
-        known, counts = np.unique(ids[inside, 0], return_counts=True)
-        order = counts.argsort(kind="stable")[::-1][:5]
-        names = [_visible(lens.vocabulary[int(known[k])]) for k in order]
-        words.append(short_word(lens.vocabulary[int(known[counts.argmax()])]))
-        hover.append(" · ".join(f"{n} ×{counts[k]}" for n, k in zip(names, order, strict=True)))
-        means.append(float(cosines[inside, 0].mean()))
-    width = end / count
-    lefts = np.array(filled) * width
-    cells = Cells(
-        lefts,
-        np.full(len(lefts), width),
-        np.array([means]),
-        [words],
-        [hover],
-        [f"{format_time(left, width)} s" for left in lefts],
+        nearest, others = (
+            Counter(ids[inside, 0].tolist()),
+            Counter(ids[inside, 1:].ravel().tolist()),
+        )
+        means[0, number] = cosines[inside, 0].mean()
+        texts[number] = short_word(lens.vocabulary[nearest.most_common(1)[0][0]])
+        counted = [
+            " · ".join(f"{_visible(lens.vocabulary[i])} ×{n}" for i, n in tokens.most_common(5))
+            for tokens in (nearest, others)
+        ]
+        start = number * end / count
+        hover[number] = f"{format_time(start, end / count)} s: “{counted[0]}”, then {counted[1]}"
+    x = time_axis(end)
+    image = Image(
+        means,
         "Cosine",
-        (0.0, max(float(cosines.max()), 1e-6)),
+        limits=(0.0, max(float(cosines.max()), 1e-6)),
+        x_edges=x.cell_edges(count),
+        texts=[texts],
+        hover=[hover],
     )
     title = "Nearest token embeddings of the audio at projector, before any layer"
-    y = Axis(limits=(-0.5, 0.5), names=("projector",), ticks=())
-    return Panel("nearest", title, 0.8, time_axis(end), y, cells)
+    return [Panel(title, 0.8, x, Axis("", (-0.5, 0.5), ("projector",), ()), (image,))]

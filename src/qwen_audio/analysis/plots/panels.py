@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal, TypeAlias
 
@@ -12,24 +12,19 @@ import numpy as np
 
 __all__ = [
     "Axis",
-    "Cells",
-    "ColourStrip",
-    "Envelope",
     "FigureSpec",
-    "Heatmap",
+    "Image",
     "Line",
-    "Mark",
     "Panel",
+    "PanelBuilders",
     "evenly_spaced",
     "named_axis",
     "short_name",
     "time_axis",
 ]
 
-ColourScale: TypeAlias = Literal["amounts", "signed", "magma"]
-
 WIDTH_INCHES = 10.0
-_NAME_LENGTH = 60
+_MAX_NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -38,96 +33,71 @@ class Axis:
 
     Attributes:
         label: with its unit. A time axis is labelled by the renderer.
-        limits: None: those of the data.
-        is_time: whether it counts seconds.
-        names: of a categorical axis: item k lies at k.
+        names: of a categorical axis: item k is at k.
         ticks: (position, text); None: chosen by the renderer; empty: none.
     """
 
     label: str = ""
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float] = (0.0, 1.0)
+    names: tuple[str, ...] = ()
+    ticks: tuple[tuple[float, str], ...] | None = None
     is_time: bool = False
     is_log: bool = False
     is_reversed: bool = False
-    names: tuple[str, ...] = ()
-    ticks: tuple[tuple[float, str], ...] | None = None
-    rotate_ticks: bool = False
+
+    def cell_edges(self, count: int) -> np.ndarray:
+        """The edges of so many equal cells between the limits."""
+        return np.linspace(*self.limits, count + 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Heatmap:
-    """Values on a grid that fills the panel's axes.
+class Image:
+    """Values on a grid, as colours.
 
     Attributes:
-        values: shape (rows, columns), the first row at the bottom (at the top if y is reversed).
+        values: shape (rows, columns), the first row at the bottom (at the top if y is reversed);
+            or (rows, columns, 3): colours themselves, RGB from 0 to 1.
         unit: the colour bar's label.
         limits: the ends of the colour scale; None: those of the values.
-        cell_format: such as ".2f", to write the values into the cells.
-        hover: shape (rows, columns): more text to show for a cell.
+        x_edges: shape (columns + 1,), to draw separate cells; NaN values leave gaps. None: equal
+            columns without gaps.
+        texts, hover: shape (rows, columns): written in the cells; shown for them.
     """
 
     values: np.ndarray
-    unit: str
-    scale: ColourScale = "amounts"
+    unit: str = ""
+    scale: Literal["sequential", "signed", "magma"] = "sequential"
     limits: tuple[float, float] | None = None
-    cell_format: str | None = None
+    x_edges: np.ndarray | None = None
+    texts: Sequence[Sequence[str]] | None = None
     hover: Sequence[Sequence[str]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """Labelled cells in rows, coloured by a value.
-
-    Attributes:
-        lefts: shape (columns,): their left edges.
-        widths: shape (columns,).
-        values: shape (rows, columns).
-        texts, hover: (rows, columns): shown in the cells; shown for them.
-        column_names: of the columns, shown with `hover`.
-    """
-
-    lefts: np.ndarray
-    widths: np.ndarray
-    values: np.ndarray
-    texts: Sequence[Sequence[str]]
-    hover: Sequence[Sequence[str]]
-    column_names: Sequence[str]
-    unit: str
-    limits: tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False)
-class ColourStrip:
-    """One RGB colour (0 to 1) for each of equal columns. Shape (columns, 3)."""
-
-    colours: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class Line:
-    """A curve, with a band around it where `low` and `high` are given.
+    """A curve.
 
     Attributes:
-        highlight: the index of a point to emphasise.
+        low, high: of an interval around y: a band, or error bars where only markers are drawn.
+        colour: None: the theme's accent.
+        marker: as matplotlib names it: "o", "s", "^", "*".
+        style: of the line between the points.
+        name: of the group of lines that the legend shows or hides together.
+        hover: a text for each point.
     """
 
     x: np.ndarray
     y: np.ndarray
     low: np.ndarray | None = None
     high: np.ndarray | None = None
-    markers: bool = False
-    highlight: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Envelope:
-    """The area between the lowest and highest sample of equal columns."""
-
-    low: np.ndarray
-    high: np.ndarray
-
-
-Mark: TypeAlias = Heatmap | Cells | ColourStrip | Line | Envelope
+    colour: str | None = None
+    marker: Literal["", "o", "s", "^", "*"] = ""
+    marker_size: float = 3.0
+    width: float = 1.2
+    style: Literal["solid", "dotted", "none"] = "solid"
+    name: str = ""
+    in_legend: bool = False
+    hover: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,47 +105,52 @@ class Panel:
     """One set of axes and what is drawn in them.
 
     Attributes:
-        height_inches: of the axes; the renderers add room for titles and tick labels.
-        placement: "stack": as wide as the figure; "square": equal scales on both axes; "side":
-            beside a square panel where there is one.
-        sections, windows: positions on the x axis (square panels: on both) marked by dashed and
-            dotted lines: where sections begin, and where the model's windows do.
+        height_inches: of the axes; the renderers add space for titles and tick labels.
+        is_square: whether both axes have the same scale.
+        beside_square: whether to draw it to the right of a square panel that comes before it.
+        sections, windows: positions on the x axis (square panels: sections on both) marked by
+            dashed and dotted lines: where sections begin, and where the model's windows do.
         labels: (x, text): written at the top of the panel.
         captions: (x, text): written below the x axis, centred at x.
+        baseline: y of a dashed horizontal line.
         right_ticks: (y, text) on the right side, and their label.
     """
 
-    name: str
     title: str
     height_inches: float
     x: Axis
     y: Axis
-    mark: Mark
-    placement: Literal["stack", "square", "side"] = "stack"
+    marks: tuple[Image | Line, ...]
+    is_square: bool = False
+    beside_square: bool = False
     sections: Sequence[float] = ()
     windows: Sequence[float] = ()
     labels: Sequence[tuple[float, str]] = ()
     captions: Sequence[tuple[float, str]] = ()
+    baseline: float | None = None
     right_ticks: tuple[Sequence[tuple[float, str]], str] | None = None
+
+
+PanelBuilders: TypeAlias = Mapping[str, Callable[[], list[Panel]] | str]
+"""By name, from top to bottom; a string instead: how to provide the data that is missing."""
 
 
 @dataclass(frozen=True, eq=False)
 class FigureSpec:
-    """A title, a subtitle and panels from top to bottom."""
+    """Titles, and rows of panels from top to bottom."""
 
     title: str
     subtitle: str
-    panels: tuple[Panel, ...]
-    width_inches: float = field(default=WIDTH_INCHES)
+    rows: tuple[tuple[Panel, ...], ...]
+    width_inches: float = WIDTH_INCHES
 
 
 def named_axis(
-    names: Sequence[str], label: str, ticks: int, *, reverse: bool = False, rotate: bool = False
+    names: Sequence[str], label: str, max_ticks: int, *, is_reversed: bool = False
 ) -> Axis:
-    """A categorical axis with at most so many tick labels, evenly spaced."""
-    shown = tuple((float(k), names[k]) for k in evenly_spaced(len(names), ticks))
-    limits = (-0.5, len(names) - 0.5)
-    return Axis(label, limits, False, False, reverse, tuple(names), shown, rotate)
+    """A categorical axis with at most `max_ticks` tick labels, evenly spaced."""
+    ticks = tuple((float(k), names[k]) for k in evenly_spaced(len(names), max_ticks))
+    return Axis(label, (-0.5, len(names) - 0.5), tuple(names), ticks, is_reversed=is_reversed)
 
 
 def time_axis(stop_seconds: float) -> Axis:
@@ -185,14 +160,11 @@ def time_axis(stop_seconds: float) -> Axis:
 
 def evenly_spaced(count: int, most: int) -> list[int]:
     """At most `most` of `count` indices, evenly spaced, the last one included."""
-    step = max(1, math.ceil(count / most))
-    return list(range(count - 1, -1, -step))[::-1]
+    return list(range(count - 1, -1, -max(1, math.ceil(count / most))))[::-1]
 
 
 def short_name(name: str) -> str:
     """A recording's name without its folder, shortened in the middle for a title."""
     short = PurePath(name).name or name
-    if len(short) <= _NAME_LENGTH:
-        return short
-    half = _NAME_LENGTH // 2 - 1
-    return f"{short[:half]}…{short[-half:]}"
+    half = _MAX_NAME_LENGTH // 2 - 1
+    return short if len(short) <= _MAX_NAME_LENGTH else f"{short[:half]}…{short[-half:]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from qwen_audio.errors import MissingExtraError
 
 from .figure_spec import Plottable, figure_spec
-from .panels import Axis, Cells, ColourStrip, Envelope, FigureSpec, Heatmap, Line, Panel
+from .panels import Axis, FigureSpec, Image, Line, Panel
 from .theme import Theme, ThemeName, theme_of
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ __all__ = ["plot_interactive", "render"]
 _PIXELS_PER_INCH = 115
 _BETWEEN_PIXELS = 84
 """From one panel to the next: tick labels, an axis label and a title."""
-_HEATMAP_COLUMNS, _HEATMAP_ROWS = 1000, 512
+_MAX_COLUMNS, _MAX_ROWS, _MAX_SQUARE = 1000, 512, 500
 """More make a page large and no clearer: of more every second, third, … is shown."""
-_SQUARE_COLUMNS = 500
+_SYMBOLS = {"": None, "o": "circle", "s": "square", "^": "triangle-up", "*": "star"}
 
 
 def plot_interactive(
@@ -31,7 +31,7 @@ def plot_interactive(
 ) -> go.Figure:
     """The same panels as `plot` draws, to hover over and zoom into.
 
-    Heat maps show at most 1,000 columns and 512 rows, squares 500 × 500: of more every second,
+    Images show at most 1,000 columns and 512 rows, squares 500 × 500: of more every second,
     third, ….
 
     Raises:
@@ -41,13 +41,13 @@ def plot_interactive(
     return render(figure_spec(result, panels), theme_of(theme))
 
 
-def render(spec: FigureSpec, theme: Theme) -> go.Figure:
-    """Draw panels one below another."""
+def render(spec: FigureSpec, theme: Theme, *, extra: str = "look") -> go.Figure:
+    """Draw panels one below another. `extra` is the one that MissingExtraError names."""
     try:
         from plotly.subplots import make_subplots
     except ImportError as error:
-        raise MissingExtraError("an interactive plot", "look") from error
-    panels = spec.panels
+        raise MissingExtraError("an interactive plot", extra) from error
+    panels = [panel for row in spec.rows for panel in row]
     heights = [_PIXELS_PER_INCH * panel.height_inches for panel in panels]
     total = sum(heights) + _BETWEEN_PIXELS * len(panels) + 60
     figure = make_subplots(
@@ -58,31 +58,36 @@ def render(spec: FigureSpec, theme: Theme) -> go.Figure:
         vertical_spacing=min(_BETWEEN_PIXELS / total, 0.9 / max(1, len(panels) - 1)),
     )
     figure.update_annotations(x=0, xanchor="left", font={"size": 13})
-    timed = [row for row, panel in enumerate(panels, start=1) if panel.x.is_time]
+    grid = {"gridcolor": f"{theme.faint}55", "zerolinecolor": theme.faint}
+    figure.update_xaxes(**grid)
+    figure.update_yaxes(**grid)
+    timed = next((row for row, panel in enumerate(panels, start=1) if panel.x.is_time), 1)
     for row, panel in enumerate(panels, start=1):
-        figure.add_trace(_trace(panel, theme), row=row, col=1)
+        domain = figure.get_subplot(row, 1).yaxis.domain
+        legend = f"legend{row}" if row > 1 else "legend"  # each panel has one of its own
+        for mark in panel.marks:
+            if isinstance(mark, Image):
+                traces = iter([_image(panel, mark, theme, domain)])
+            else:
+                traces = (trace.update(legend=legend) for trace in _lines(panel, mark, theme))
+            for trace in traces:
+                figure.add_trace(trace, row=row, col=1)
+        figure.update_layout({legend: {"y": domain[1], "yanchor": "top", "x": 1.01}})
+        figure.update_xaxes(**_axis(panel.x), row=row)
+        figure.update_yaxes(**_axis(panel.y), row=row)
         _decorate(figure, panel, row, theme)
         if panel.x.is_time:  # one time axis: zooming one panel zooms all
-            figure.update_xaxes(matches=f"x{timed[0]}" if timed[0] > 1 else "x", row=row)
-    _place_colour_bars(figure)
+            figure.update_xaxes(matches=f"x{timed}" if timed > 1 else "x", row=row)
+    subtitle = {"text": escaped(spec.subtitle)}
     figure.update_layout(
-        title={
-            "text": escaped(spec.title),
-            "subtitle": {"text": escaped(spec.subtitle)},
-            "x": 0.01,
-            "xanchor": "left",
-        },
+        title={"text": escaped(spec.title), "subtitle": subtitle, "x": 0.01, "xanchor": "left"},
         height=total,
         margin={"l": 90, "r": 30, "t": 100, "b": 60},
         paper_bgcolor=theme.paper,
         plot_bgcolor=theme.paper,
         font={"color": theme.ink, "family": "system-ui, sans-serif", "size": 12},
-        showlegend=False,
         bargap=0,
     )
-    grid = {"gridcolor": f"{theme.faint}55", "zerolinecolor": theme.faint}
-    figure.update_xaxes(**grid)
-    figure.update_yaxes(**grid)
     return figure
 
 
@@ -92,162 +97,140 @@ def escaped(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def _trace(panel: Panel, theme: Theme) -> Any:
+def _hover(axis: Axis, name: str, spec: str = "") -> str:
+    """The part of a hover template for one axis."""
+    if axis.is_time:
+        return f"%{{{name}:.2f}} s"
+    return f"{escaped(axis.label)} %{{{name}{spec}}}" if axis.label else ""
+
+
+def _lines(panel: Panel, mark: Line, theme: Theme) -> Iterator[Any]:
     import plotly.graph_objects as go
 
-    mark = panel.mark
-    x_text = "%{x:.2f} s" if panel.x.is_time else "%{x}"
-    start, stop = panel.x.limits or (0.0, 1.0)
-    if isinstance(mark, Heatmap):
-        return _heatmap(panel, mark, theme, x_text)
-    if isinstance(mark, Cells):
-        return _cells(panel, mark, theme)
-    if isinstance(mark, ColourStrip):
-        count = len(mark.colours)
-        width = (stop - start) / count
-        shades = [f"rgb({r},{g},{b})" for r, g, b in (255 * mark.colours).astype(int)]
-        return go.Bar(
-            x=start + (np.arange(count) + 0.5) * width,
-            y=np.ones(count),
-            width=width,
-            marker={"color": shades, "line": {"width": 0}},
-            hovertemplate=f"{x_text}<extra></extra>",
-        )
-    if isinstance(mark, Envelope):
-        x = np.repeat(np.linspace(start, stop, len(mark.low), endpoint=False), 2)
-        y = np.stack([mark.low, mark.high], axis=1).ravel()
-        style: dict[str, Any] = {"line": {"color": theme.accent, "width": 1.3}}
-        return go.Scatter(x=x, y=y, hovertemplate=f"{x_text}<br>%{{y:.3f}}<extra></extra>", **style)
-    return _line(panel, mark, theme, x_text)
-
-
-def _line(panel: Panel, mark: Line, theme: Theme, x_text: str) -> Any:
-    import plotly.graph_objects as go
-
-    style: dict[str, Any] = {"line": {"color": theme.accent, "width": 1.3}}
+    colour = theme.line_colour(mark.colour)
+    x = np.array(panel.x.names)[mark.x] if panel.x.names else mark.x
+    shared = {"legendgroup": mark.name, "name": mark.name}
+    options: dict[str, Any] = {}
     if mark.low is not None and mark.high is not None:
-        below, above = mark.y - mark.low, mark.high - mark.y
-        style["error_y"] = {"array": above, "arrayminus": below, "color": theme.faint}
-    if mark.markers:
-        colours = [theme.accent] * len(mark.y)
-        if mark.highlight is not None:
-            colours[mark.highlight] = theme.mark
-        style |= {"mode": "lines+markers", "marker": {"color": colours}}
-    return go.Scatter(
-        x=list(panel.x.names) if panel.x.names else mark.x,
+        if mark.style == "none":
+            above, below = mark.high - mark.y, mark.y - mark.low
+            options["error_y"] = {"array": above, "arrayminus": below}
+        else:
+            yield go.Scatter(
+                x=[*x, *x[::-1]],
+                y=[*mark.high, *mark.low[::-1]],
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.2,
+                line={"width": 0},
+                mode="lines",
+                hoverinfo="skip",
+                showlegend=False,
+                **shared,
+            )
+    if mark.hover is not None:
+        options["hovertext"] = [escaped(text) for text in mark.hover]
+    y_text = "%{hovertext}" if mark.hover is not None else _hover(panel.y, "y", ":.3f")
+    yield go.Scatter(
+        x=x,
         y=mark.y,
-        hovertemplate=f"{x_text}<br>{escaped(panel.y.label)} %{{y:.3f}}<extra></extra>",
-        **style,
+        mode="+".join(["lines"] * (mark.style != "none") + ["markers"] * bool(mark.marker)),
+        line={
+            "color": colour,
+            "width": mark.width,
+            "dash": "dot" if mark.style == "dotted" else "solid",
+        },
+        marker={"symbol": _SYMBOLS[mark.marker], "size": 2 * mark.marker_size, "color": colour},
+        hovertemplate=f"{_hover(panel.x, 'x')}<br>{y_text}<extra>{escaped(mark.name)}</extra>",
+        showlegend=mark.in_legend,
+        **shared,
+        **options,
     )
 
 
-def _heatmap(panel: Panel, mark: Heatmap, theme: Theme, x_text: str) -> Any:
+def _image(panel: Panel, mark: Image, theme: Theme, domain: Sequence[float]) -> Any:
     import plotly.graph_objects as go
 
-    most = _SQUARE_COLUMNS if panel.placement == "square" else _HEATMAP_COLUMNS
-    across = max(1, -(-mark.values.shape[1] // most))
-    down = max(1, -(-mark.values.shape[0] // min(most, _HEATMAP_ROWS)))
+    rows, columns = mark.values.shape[:2]
+    edges = panel.x.cell_edges(columns)
+    middles = (edges[1:] + edges[:-1]) / 2
+    if mark.values.ndim == 3:
+        shades = [f"rgb({r},{g},{b})" for r, g, b in (255 * mark.values[0]).astype(int)]
+        return go.Bar(
+            x=middles,
+            y=np.ones(columns),
+            width=edges[1] - edges[0],
+            marker={"color": shades, "line": {"width": 0}},
+            hovertemplate=f"{_hover(panel.x, 'x')}<extra></extra>",
+            showlegend=False,
+        )
+    y_edges = panel.y.cell_edges(rows)
+    y = panel.y.names or (y_edges[1:] + y_edges[:-1]) / 2
+    x = panel.x.names or (middles if mark.x_edges is None else mark.x_edges)
+    across = -(-columns // (_MAX_SQUARE if panel.is_square else _MAX_COLUMNS))
+    down = -(-rows // (_MAX_SQUARE if panel.is_square else _MAX_ROWS))
     low, high = mark.limits or (None, None)
-    hover = f"{x_text}<br>{escaped(panel.y.label)} %{{y}}<br>%{{z:.3f}} {escaped(mark.unit)}"
-    texts = {}
-    if mark.hover is not None:
-        texts["text"] = [[escaped(text) for text in row[::across]] for row in mark.hover[::down]]
-        hover += "<br>%{text}"
+    parts = [_hover(panel.x, "x"), _hover(panel.y, "y"), f"{escaped(mark.unit)} %{{z:.3f}}"]
+    options: dict[str, Any] = {}
+    for name, texts in (("hovertext", mark.hover), ("text", mark.texts)):
+        if texts is not None:
+            options[name] = [[escaped(text) for text in row[::across]] for row in texts[::down]]
+    if mark.texts is not None:  # with a size, or the longest text would make all of them small
+        options |= {"texttemplate": "%{text}", "textfont": {"size": 11}}
+    if mark.x_edges is not None:
+        options |= {"xgap": 2, "ygap": 2}
     return go.Heatmap(
         z=mark.values[::down, ::across],
-        x=_coordinates(panel.x, mark.values.shape[1])[::across],
-        y=_coordinates(panel.y, mark.values.shape[0])[::down],
+        x=list(x[::across]) if mark.x_edges is None else x,
+        y=list(y[::down]),
         zmin=low,
         zmax=high,
-        colorscale=theme.plotly_scale(mark.scale),
-        colorbar={"title": {"text": escaped(mark.unit), "side": "right"}},
-        hovertemplate=f"{hover}<extra></extra>",
-        **texts,
-    )
-
-
-def _coordinates(axis: Axis, count: int) -> Any:
-    """The names, or the middles, of the rows or columns of a heat map."""
-    if axis.names:
-        return list(axis.names)
-    start, stop = axis.limits or (0, count)
-    return start + (np.arange(count) + 0.5) / count * (stop - start)
-
-
-def _cells(panel: Panel, mark: Cells, theme: Theme) -> Any:
-    import plotly.graph_objects as go
-
-    # Columns between the cells, without values, where there are gaps.
-    edges = np.unique(np.concatenate([mark.lefts, mark.lefts + mark.widths]).round(6))
-    columns = np.searchsorted(edges, mark.lefts.round(6))
-    shape = (len(mark.values), len(edges) - 1)
-    values = np.full(shape, np.nan)
-    values[:, columns] = mark.values
-    texts, hover = np.full(shape, "", object), np.full(shape, "", object)
-    for row, column in np.ndindex(*mark.values.shape):
-        name = escaped(mark.column_names[column])
-        texts[row, columns[column]] = escaped(mark.texts[row][column])
-        hover[row, columns[column]] = f"{name}: “{escaped(mark.hover[row][column])}”"
-    low, high = mark.limits
-    return go.Heatmap(
-        z=values,
-        x=edges,
-        y=list(panel.y.names),
-        text=texts,
-        texttemplate="%{text}",
-        textfont={"size": 11},  # or the longest word would make all of them small
-        hovertext=hover,
+        colorscale=theme.plotly_scales[mark.scale],
+        colorbar={
+            "title": {"text": escaped(mark.unit), "side": "right"},
+            "y": sum(domain) / 2,
+            "len": max(domain[1] - domain[0], 0.06),
+            "thickness": 12,
+        },
         hoverongaps=False,
-        zmin=low,
-        zmax=high,
-        colorscale=theme.plotly_scale("amounts"),
-        colorbar={"title": {"text": mark.unit, "side": "right"}},
-        hovertemplate="%{y}, %{hovertext} %{z:.3f}<extra></extra>",
-        xgap=2,
-        ygap=2,
+        hovertemplate="<br>".join(filter(None, [*parts, "%{hovertext}" * bool(mark.hover)]))
+        + "<extra></extra>",
+        **options,
     )
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    options: dict[str, Any] = {"title_text": "Time (s)" if axis.is_time else escaped(axis.label)}
+    if axis.names:
+        options |= {"type": "category", "categoryarray": axis.names, "range": axis.limits}
+    elif axis.is_log:
+        options |= {"type": "log", "dtick": "D2"}
+    else:
+        options["range"] = axis.limits
+    if axis.is_reversed:
+        options["range"] = axis.limits[::-1]
+    if axis.ticks is not None:
+        options["tickvals"] = [position for position, _ in axis.ticks]
+        options["ticktext"] = [escaped(text) for _, text in axis.ticks]
+    return options
 
 
 def _decorate(figure: Any, panel: Panel, row: int, theme: Theme) -> None:
-    """Axes, marked positions and labels."""
-    for axis, update in ((panel.x, figure.update_xaxes), (panel.y, figure.update_yaxes)):
-        options: dict[str, Any] = {
-            "title_text": "Time (s)" if axis.is_time else escaped(axis.label)
-        }
-        if axis.names:
-            options["type"] = "category"
-        elif axis.is_log:
-            options |= {"type": "log", "dtick": "D2"}
-        elif axis.limits:
-            options["range"] = axis.limits
-        if axis.is_reversed:
-            options["autorange"] = "reversed"
-        if axis.ticks is not None:
-            shown = list(axis.ticks)
-            options["tickvals"] = [position for position, _ in shown]
-            options["ticktext"] = [escaped(text) for _, text in shown]
-        update(row=row, **options)
-    if isinstance(panel.mark, Cells):
-        figure.update_xaxes(tickangle=0, tickfont={"size": 10}, showgrid=False, row=row)
-        if panel.captions:
-            title = ", then ".join(text for _, text in panel.captions)
-            figure.update_xaxes(title_text=title, zeroline=False, row=row)
-    if isinstance(panel.mark, ColourStrip):
-        return
+    """Marked positions and labels."""
+    if panel.captions:
+        title = ", then ".join(text for _, text in panel.captions)
+        options = {"tickangle": 0, "tickfont": {"size": 10}, "showgrid": False, "zeroline": False}
+        figure.update_xaxes(title_text=title, **options, row=row)
     for x in panel.windows:
         figure.add_vline(x, line={"color": theme.faint, "width": 1, "dash": "dot"}, row=row)
+    dashed = {"color": theme.mark, "width": 1, "dash": "dash"}
     for x in panel.sections:
-        figure.add_vline(x, line={"color": theme.mark, "width": 1, "dash": "dash"}, row=row)
-    top = (panel.y.limits or (0, 1))[1]
+        figure.add_vline(x, line=dashed, row=row)
+        if panel.is_square:
+            figure.add_hline(x, line=dashed, row=row)
+    if panel.baseline is not None:
+        figure.add_hline(panel.baseline, line={**dashed, "color": theme.faint}, row=row)
     for x, text in panel.labels:
-        font = {"color": theme.mark, "size": 11}
+        font, top = {"color": theme.mark, "size": 11}, panel.y.limits[1]
         place = {"xanchor": "left", "yanchor": "top", "showarrow": False}
         figure.add_annotation(x=x, y=top, text=text, font=font, row=row, col=1, **place)
-
-
-def _place_colour_bars(figure: Any) -> None:
-    """Each heat map's colour bar beside it."""
-    for trace in figure.data:
-        if trace.type == "heatmap":
-            low, high = figure.layout[(trace.yaxis or "y").replace("y", "yaxis")].domain
-            trace.colorbar.update(y=(low + high) / 2, len=max(high - low, 0.06), thickness=12)

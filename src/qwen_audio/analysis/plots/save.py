@@ -7,12 +7,12 @@ from pathlib import Path
 
 from qwen_audio.analysis.files import PLOT_SUFFIXES, atomic_write, check_output_path
 
-from .figure_spec import Plottable
-from .matplotlib_renderer import plot
-from .plotly_renderer import plot_interactive
+from . import matplotlib_renderer, plotly_renderer
+from .figure_spec import Plottable, figure_spec
+from .panels import FigureSpec
 from .theme import ThemeName, theme_of
 
-__all__ = ["html_page", "save_plot"]
+__all__ = ["save_figure", "save_plot"]
 
 
 def save_plot(
@@ -31,29 +31,30 @@ def save_plot(
         OptionError: for another suffix, a path that can't be written to, or as `plot` does.
         MissingExtraError: without matplotlib, or plotly for a page.
     """
-    target = check_output_path(path, PLOT_SUFFIXES)
-    if target.suffix.lower() == ".html":
-        text = html_page(result, panels, theme=theme)
-        return atomic_write(target, lambda path: path.write_text(text, encoding="utf-8"))
-    figure = plot(result, panels, theme=theme)
-    return atomic_write(target, lambda path: figure.savefig(path, format=path.suffix[1:].lower()))
+    return save_figure(figure_spec(result, panels), path, theme=theme)
 
 
-def html_page(
-    result: Plottable, panels: Sequence[str] | None = None, *, theme: ThemeName = "light"
-) -> str:
-    """A page with the interactive plot and plotly's own code (4.5 MB)."""
-    figure = plot_interactive(result, panels, theme=theme)
+def save_figure(
+    spec: FigureSpec, path: str | Path, *, theme: ThemeName, extra: str = "look"
+) -> Path:
+    """Write a figure as its path's suffix says. Raises as `save_plot` does."""
+    target, colours = check_output_path(path, PLOT_SUFFIXES), theme_of(theme)
+    if target.suffix.lower() != ".html":
+        image = matplotlib_renderer.render(spec, colours, extra=extra)
+        return atomic_write(
+            target, lambda path: image.savefig(path, format=path.suffix[1:].lower())
+        )
+    figure = plotly_renderer.render(spec, colours, extra=extra)
     body = figure.to_html(
         full_html=False,
-        include_plotlyjs=True,
+        include_plotlyjs=True,  # 4.5 MB
         config={"responsive": True, "displaylogo": False},
         default_height=f"{figure.layout.height}px",
     )
-    return (
+    text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{figure.layout.title.text}</title>\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>body {{ margin: 0; background: {theme_of(theme).paper}; }}</style></head>\n"
-        f"<body>{body}</body></html>\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1"></head>\n'
+        f'<body style="margin: 0; background: {colours.paper}">{body}</body></html>\n'
     )
+    return atomic_write(target, lambda path: path.write_text(text, encoding="utf-8"))

@@ -10,14 +10,11 @@ from qwen_audio.errors import OptionError
 __all__ = ["Theme", "ThemeName", "matplotlib_settings", "theme_of"]
 
 ThemeName: TypeAlias = Literal["light", "dark"]
-Scale: TypeAlias = str | tuple[tuple[float, str], ...]
+PlotlyScale: TypeAlias = str | tuple[tuple[float, str], ...]
 
-_BERLIN: Scale = (
-    (0.0, "#9eb0ff"),
-    (0.25, "#2f6e8a"),
-    (0.5, "#11191e"),
-    (0.75, "#7a2d10"),
-    (1.0, "#ffacac"),
+_BERLIN: PlotlyScale = (
+    *((0.0, "#9eb0ff"), (0.25, "#2f6e8a"), (0.5, "#11191e")),
+    *((0.75, "#7a2d10"), (1.0, "#ffacac")),
 )
 """matplotlib's colour map of that name, which plotly lacks."""
 
@@ -29,8 +26,8 @@ class Theme:
     Attributes:
         paper, ink, faint: background, text, and grids and frames.
         accent, mark: curves; what is emphasised.
-        amounts, signed: matplotlib's names of a sequential and a diverging colour map.
-        amounts_scale, signed_scale: the same, or nearly, for plotly.
+        matplotlib_scales: names of the sequential, the signed and the spectrogram's colour map.
+        plotly_scales: the same, or nearly, for plotly.
     """
 
     paper: str
@@ -38,29 +35,24 @@ class Theme:
     faint: str
     accent: str
     mark: str
-    amounts: str
-    signed: str
-    amounts_scale: Scale
-    signed_scale: Scale
+    matplotlib_scales: dict[str, str]
+    plotly_scales: dict[str, PlotlyScale]
 
-    def matplotlib_scale(self, scale: str) -> str:
-        """The colour map of a scale: "amounts", "signed", or a map's name in lower case."""
-        return {"amounts": self.amounts, "signed": self.signed}.get(scale, scale)
-
-    def plotly_scale(self, scale: str) -> Scale:
-        """The colour scale of the same name in plotly."""
-        scales = {"amounts": self.amounts_scale, "signed": self.signed_scale}
-        return scales.get(scale, scale.capitalize())
+    def line_colour(self, colour: str | None) -> str:
+        """Of a Line: None is the accent, "mark" what is emphasised; else a colour itself."""
+        return {None: self.accent, "mark": self.mark}.get(colour, colour or "")
 
 
 _THEMES: dict[str, Theme] = {
     "light": Theme(
         *("#ffffff", "#1b1f24", "#8a929c", "#2f6fdb", "#c2410c"),
-        *("YlGnBu", "RdBu_r", "YlGnBu", "RdBu_r"),
+        {"sequential": "YlGnBu", "signed": "RdBu_r", "magma": "magma"},
+        {"sequential": "YlGnBu", "signed": "RdBu_r", "magma": "Magma"},
     ),
     "dark": Theme(
         *("#14171c", "#e6e9ee", "#7d8794", "#7fb2ff", "#ffb35c"),
-        *("magma", "berlin", "Magma", _BERLIN),
+        {"sequential": "magma", "signed": "berlin", "magma": "magma"},
+        {"sequential": "Magma", "signed": _BERLIN, "magma": "Magma"},
     ),
 }
 
@@ -74,26 +66,20 @@ def theme_of(name: str) -> Theme:
 
 def matplotlib_settings(theme: Theme) -> Any:
     """matplotlib's rc settings in a theme."""
+    names = ("text.color", "xtick.color", "ytick.color", "axes.titlecolor", "axes.labelcolor")
     return {
-        "text.parse_math": False,
+        **dict.fromkeys(names, theme.ink),
+        **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), theme.paper),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "text.parse_math"), False),
+        "axes.edgecolor": theme.faint,
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "axes.titlesize": 9.5,
         "axes.titlelocation": "left",
-        "axes.titlecolor": theme.ink,
-        "axes.labelcolor": theme.ink,
         "axes.labelsize": 8.5,
-        "axes.edgecolor": theme.faint,
-        "axes.facecolor": theme.paper,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "figure.facecolor": theme.paper,
-        "savefig.facecolor": theme.paper,
-        "text.color": theme.ink,
-        "xtick.color": theme.ink,
-        "ytick.color": theme.ink,
         "xtick.labelsize": 8,
         "ytick.labelsize": 8,
-        "image.interpolation": "auto",
+        "legend.fontsize": 8.5,
+        "legend.frameon": False,
         "image.aspect": "auto",
     }
