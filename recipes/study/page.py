@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_audio.probing.plots import depth_picture
+from qwen_audio.probing.plots import save_depth_plot
 
 _LINEAR_PROBES = ("logistic", "ridge")
 _DEPTH_TAPS = (
@@ -24,7 +24,8 @@ def save_figure(runs: ProbeRuns, folder: Path) -> None:
     import pandas as pd
 
     scores = pd.DataFrame(runs["mean"]["scores"])
-    depth_picture(scores, folder / "depth.png", "What each tap of the embedded checkpoint encodes")
+    title = "What each tap of the embedded checkpoint encodes"
+    save_depth_plot(scores, folder / "depth.png", title)
 
 
 def fill_page(page: str, runs: ProbeRuns) -> str:

@@ -195,7 +195,7 @@ def _write_results(
 ) -> None:
     """Write scores.csv, scores.json, depth.png and depth.html, each atomically."""
     from qwen_audio.analysis.files import atomic_write
-    from qwen_audio.probing.plots import depth_page, depth_picture
+    from qwen_audio.probing.plots import save_depth_plot
 
     title = f"What each tap of {Path(about['model']).name} holds"
     data = {
@@ -209,5 +209,5 @@ def _write_results(
     table = scores.drop(columns="weights")
     atomic_write(folder / "scores.json", lambda path: path.write_text(text, encoding="utf-8"))
     atomic_write(folder / "scores.csv", lambda path: table.to_csv(path, index=False))
-    atomic_write(folder / "depth.png", lambda path: depth_picture(scores, path, title, theme=theme))
-    atomic_write(folder / "depth.html", lambda path: depth_page(scores, path, title, theme=theme))
+    save_depth_plot(scores, folder / "depth.png", title, theme=theme)
+    save_depth_plot(scores, folder / "depth.html", title, theme=theme)
