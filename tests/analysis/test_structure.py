@@ -201,7 +201,7 @@ def test_cka_is_the_definition() -> None:
 
 @pytest.mark.parametrize(("left", "right"), [(3, 3), (10, 11)])
 def test_cka_needs_the_same_examples(left: int, right: int) -> None:
-    with pytest.raises(OptionError, match="the same 4 or more"):
+    with pytest.raises(OptionError, match="the same number for all, 4 or more"):
         linear_cka(rows_of(0, left), rows_of(0, right))
 
 

@@ -15,7 +15,7 @@ import torch
 
 import qwen_audio as qa
 from checkpoints import EMBEDDED, random_checkpoint
-from qwen_audio.analysis.logit_lens import follow
+from qwen_audio.analysis.logit_lens import track_tokens
 from reference import Reference, relative_error, sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -219,14 +219,14 @@ def test_a_lens_is_saved(embedded: qa.AudioModel, tmp_path: Path) -> None:
 
 def test_words_are_followed_by_their_own_token_or_their_first(embedded: qa.AudioModel) -> None:
     prompts = embedded.pipeline.tokenizer
-    piano, unusual = follow(prompts, ["piano", "qzwv"])
+    piano, unusual = track_tokens(prompts, ["piano", "qzwv"])
     assert piano.label == "piano"
     assert {prompts.decode_token(i).strip() for i in piano.ids} == {"piano"}
     assert unusual.label.endswith("…")
     assert len(unusual.label) < len("qzwv")
     for i in unusual.ids:
         assert "qzwv".startswith(prompts.decode_token(i).strip())
-    special = follow(prompts, ["<|endoftext|>"])
+    special = track_tokens(prompts, ["<|endoftext|>"])
     assert prompts.decode_token(special[0].ids[0]) == "<|endoftext|>"
 
 

@@ -1,1 +1,1 @@
-"""Views, logit lens, similarity and comparison of what stands at taps."""
+"""Views, logit lens, similarity and comparison of hidden states."""

@@ -1,4 +1,4 @@
-"""Comparison: how alike two recordings are, at every tap of the line and at every moment."""
+"""Comparison of two recordings: cosine similarity at every tap, overall and over time."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _COLUMNS = 60
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """Cosines of two recordings' audio rows, tap by tap; made by `Comparison.of`.
+    """Cosines of the audio rows of two recordings, tap by tap; created by `Comparison.of`.
 
-    Hidden states of one tap share a large common part, so their cosines lie high: what differs
-    from tap to tap, and from moment to moment, says more than how high they are.
+    Hidden states of one tap share a large common component, so that cosines are high: differences
+    between taps and over time are more informative than the values themselves.
 
     Attributes:
         taps: from shallow to deep.
         cosines: shape (taps,): of the means over all rows, as `encode` gives them.
-        by_time: shape (taps, columns): of the rows at the same second, averaged over a column.
-        column_seconds: a column's length; they end with the shorter recording.
+        by_time: shape (taps, columns): of rows at the same time, averaged over a column.
+        column_seconds: length of a column; columns end with the shorter recording.
     """
 
     taps: tuple[str, ...]
@@ -47,10 +47,10 @@ class Comparison:
     def of(
         cls, pairs: Iterable[tuple[HiddenStates, HiddenStates]], columns: int = _COLUMNS
     ) -> Comparison:
-        """Of what `activations` gave for both, tap by tap; pairs may be made as they are needed.
+        """Compare results of `activations` for both, a pair per tap; pairs may be a generator.
 
         Raises:
-            OptionError: for no pairs, for frames of different taps, and for fewer than one column.
+            OptionError: for no pairs, hidden states of different taps, and fewer than one column.
         """
         if not isinstance(columns, int) or columns < 1:
             raise OptionError(f"columns={columns!r}: use a whole number from 1 on")
@@ -59,20 +59,20 @@ class Comparison:
         for one, other in pairs:
             if one.tap != other.tap:
                 raise OptionError(f"{one.tap} can't be compared with {other.tap}: pair equal taps")
-            mine, theirs = one.data[one.rows("audio")], other.data[other.rows("audio")]
+            rows, other_rows = one.data[one.rows("audio")], other.data[other.rows("audio")]
             if not taps:
-                shared = min(len(mine), len(theirs))
+                shared = min(len(rows), len(other_rows))
                 seconds = shared * one.hop_seconds
                 columns = min(columns, max(1, shared // 4))  # no more than the coarsest tap has
             taps.append(str(one.tap))
-            cosines.append(_cosines(mine.mean(0)[None], theirs.mean(0)[None])[0])
-            shared = min(len(mine), len(theirs))
-            alike = _cosines(mine[:shared], theirs[:shared])
+            cosines.append(_cosines(rows.mean(0)[None], other_rows.mean(0)[None])[0])
+            shared = min(len(rows), len(other_rows))
+            row_cosines = _cosines(rows[:shared], other_rows[:shared])
             edges = np.linspace(0, shared, columns + 1).astype(int)[:-1]
             counts = np.diff([*edges, shared])
-            by_time.append(np.add.reduceat(alike, edges) / counts)
+            by_time.append(np.add.reduceat(row_cosines, edges) / counts)
         if not taps:
-            raise OptionError("there is nothing to compare: give a pair of Frames a tap")
+            raise OptionError("there is nothing to compare: give a pair of HiddenStates per tap")
         return cls(
             tuple(taps),
             np.array(cosines, np.float32),
@@ -81,7 +81,7 @@ class Comparison:
         )
 
     def save(self, path: str | Path) -> Path:
-        """.npz: the arrays; .csv and .json: a row a tap and column.
+        """Write the arrays (.npz), or a table with a row per tap and column (.csv, .json).
 
         Raises:
             OptionError: for another suffix, or a path that can't be written to.
@@ -91,7 +91,7 @@ class Comparison:
         return save_numbers(path, facts, arrays, self.table)
 
     def table(self) -> list[dict[str, Any]]:
-        """A row a tap and column."""
+        """One row per tap and column."""
         return [
             {
                 "tap": tap,

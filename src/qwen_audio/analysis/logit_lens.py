@@ -1,4 +1,4 @@
-"""Lens: what would be said at every position and level, had the language model ended there."""
+"""Logit lens: next-token distributions after every layer of the language model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from qwen_audio.models.tap import Tap
 from .files import save_numbers
 from .lens_options import check_words
 
-__all__ = ["LensSegment", "LogitLens", "TrackedToken", "follow"]
+__all__ = ["LensSegment", "LogitLens", "TrackedToken", "track_tokens"]
 
 
 @dataclass(frozen=True)
 class TrackedToken:
-    """A word whose probability is followed.
+    """A word whose probability is tracked.
 
     Attributes:
-        word: as it was asked for.
-        ids: the tokens whose probabilities are added up.
-        label: the word; or, where it is no single token, the first token followed by "…".
+        word: as given.
+        ids: the tokens whose probabilities are summed.
+        label: the word; its first token and "…" if it isn't a single token.
     """
 
     word: str
@@ -40,11 +40,11 @@ class TrackedToken:
 
 @dataclass(frozen=True)
 class LensSegment:
-    """A stretch of audio summed up: one word a level.
+    """A segment of audio with the most likely token of each layer.
 
     Attributes:
-        words: at each level the word that is likeliest on average over the step's positions.
-        probabilities: its mean, counted as 0 where it is not among the `top` likeliest.
+        words: for each layer the token with the highest mean probability over the segment.
+        probabilities: that mean, counting 0 where the token isn't among the `top` most likely.
     """
 
     start_seconds: float
@@ -57,26 +57,26 @@ class LensSegment:
 class LogitLens:
     """The logit lens: the final norm and head applied to the residual stream after every layer.
 
-    A position's distribution is over the token that would come after it. The deepest level is what
-    the model really says. Made by `AudioModel.lens`; after nostalgebraist, "interpreting GPT: the
+    The distribution at a position is over the next token. That of the last layer is the model's own
+    prediction. Created by `AudioModel.lens`; after nostalgebraist, "interpreting GPT: the
     logit lens", 2020.
 
     Attributes:
         name: of the recording.
-        prompt: the text that the model was given, as rendered.
-        taps: the levels, from shallow to deep.
-        seconds: shape (positions,): when in the recording an audio position starts; NaN for text.
-        read: the token that stands at each position; "" where it is audio.
+        prompt: the rendered prompt.
+        taps: the layers, from shallow to deep; their indices are called levels.
+        seconds: shape (positions,): start of an audio position in the recording; NaN for text.
+        read: the token at each position; "" for audio.
         spans, windows: as in `HiddenStates`.
         entropy_bits: shape (levels, positions): of the distribution over the whole vocabulary.
-        top_ids, top_probabilities: shape (levels, positions, top): the likeliest, in order.
-        vocabulary: the text of every token id that occurs.
-        followed, followed_probabilities, followed_ranks: the words that were asked for; shape
-            (levels, positions, words); rank 1 is the likeliest of all (of a word's several
-            tokens the likeliest one's).
-        nearest_ids, nearest_cosines: shape (audio positions, top): the token embeddings that the
-            audio's own rows at `projector` point to most nearly.
-        dtype: of the arithmetic; probabilities are float32 always.
+        top_ids, top_probabilities: shape (levels, positions, top): the most likely tokens.
+        vocabulary: token id → text, for the ids that occur.
+        followed, followed_probabilities, followed_ranks: the tracked words; shape (levels,
+            positions, words); rank 1 is the most likely token (a word of several tokens has the
+            rank of its most likely one).
+        nearest_ids, nearest_cosines: shape (audio positions, top): the token embeddings of highest
+            cosine similarity to the audio rows at `projector`.
+        dtype: of the computation; probabilities are always float32.
     """
 
     name: str
@@ -130,7 +130,7 @@ class LogitLens:
         return names.index(str(tap))
 
     def words(self, level: int, position: int) -> list[tuple[str, float]]:
-        """The likeliest tokens' texts at a level and position, with their probabilities."""
+        """The most likely tokens at a level and position: (text, probability)."""
         ids = self.top_ids[level, position]
         probabilities = self.top_probabilities[level, position]
         return [
@@ -138,7 +138,7 @@ class LogitLens:
         ]
 
     def steps(self, most: int = 16) -> list[LensSegment]:
-        """The audio, in at most so many steps of equal length, with one word a level."""
+        """The audio in at most so many segments of equal length, with one token per level."""
         audio = self.rows("audio")
         if not len(audio):
             return []
@@ -147,30 +147,30 @@ class LogitLens:
         start = float(self.seconds[audio].min())
         count = max(1, min(most, round((end - start) / hop)))
         length = (end - start) / count
-        place = ((self.seconds[audio] + hop / 2 - start) / length).astype(np.int64)
-        place = np.clip(place, 0, count - 1)
+        segment = ((self.seconds[audio] + hop / 2 - start) / length).astype(np.int64)
+        segment = np.clip(segment, 0, count - 1)
         steps = []
         for number in range(count):
-            mine = audio[place == number]
-            if len(mine):
-                best = [self._likeliest(level, mine) for level in range(len(self.taps))]
+            positions = audio[segment == number]
+            if len(positions):
+                best = [self._most_likely(level, positions) for level in range(len(self.taps))]
                 words, probabilities = zip(*best, strict=True)
                 begin = start + number * length
                 steps.append(LensSegment(begin, begin + length, words, probabilities))
         return steps
 
-    def _likeliest(self, level: int, positions: Int64[np.ndarray, "some"]) -> tuple[str, float]:
+    def _most_likely(self, level: int, positions: Int64[np.ndarray, "some"]) -> tuple[str, float]:
         ids, probabilities = (
             self.top_ids[level, positions],
             self.top_probabilities[level, positions],
         )
-        known, place = np.unique(ids, return_inverse=True)
-        sums = np.bincount(place.ravel(), probabilities.ravel())
+        known, index = np.unique(ids, return_inverse=True)
+        sums = np.bincount(index.ravel(), probabilities.ravel())
         best = int(sums.argmax())
         return self.vocabulary[int(known[best])], float(sums[best] / len(positions))
 
     def save(self, path: str | Path) -> Path:
-        """.npz: all arrays; .csv and .json: a row for each position and level.
+        """Write all arrays (.npz), or a table with a row per position and level (.csv, .json).
 
         Raises:
             OptionError: for another suffix, or a path that can't be written to.
@@ -189,7 +189,7 @@ class LogitLens:
             )
         }
         facts = self.facts()
-        if Path(path).suffix != ".json":  # whose rows say these
+        if Path(path).suffix != ".json":  # its rows contain these
             facts |= {
                 "spans": [dataclasses.asdict(span) for span in self.spans],
                 "read": self.read,
@@ -198,7 +198,7 @@ class LogitLens:
         return save_numbers(path, facts, arrays, self.table)
 
     def facts(self) -> dict[str, Any]:
-        """What is to be known of it beside its numbers."""
+        """Metadata: everything but the arrays."""
         return {
             "name": self.name,
             "prompt": self.prompt,
@@ -209,9 +209,9 @@ class LogitLens:
         }
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each position and level."""
+        """One row per position and level."""
         kinds = [span.kind for span in self.spans for _ in range(len(span))]
-        audio = {int(row): place for place, row in enumerate(self.rows("audio"))}
+        audio_index = {int(row): k for k, row in enumerate(self.rows("audio"))}
         table = []
         for position, (kind, read) in enumerate(zip(kinds, self.read, strict=True)):
             for level, tap in enumerate(self.taps):
@@ -223,19 +223,19 @@ class LogitLens:
                     "tap": str(tap),
                     "entropy_bits": self.entropy_bits[level, position],
                 }
-                for place, (word, probability) in enumerate(self.words(level, position), start=1):
-                    row |= {f"word_{place}": word, f"probability_{place}": probability}
+                for rank, (word, probability) in enumerate(self.words(level, position), start=1):
+                    row |= {f"word_{rank}": word, f"probability_{rank}": probability}
                 for number, followed in enumerate(self.followed):
                     at = (level, position, number)
                     row[f"probability of {followed.label}"] = self.followed_probabilities[at]
                     row[f"rank of {followed.label}"] = self.followed_ranks[at]
                 if self.nearest_ids is not None and self.nearest_cosines is not None:
-                    place = audio.get(position, -1)
-                    known = place >= 0
+                    index = audio_index.get(position, -1)
+                    is_audio = index >= 0
                     row["nearest"] = (
-                        self.vocabulary[int(self.nearest_ids[place, 0])] if known else ""
+                        self.vocabulary[int(self.nearest_ids[index, 0])] if is_audio else ""
                     )
-                    row["cosine"] = self.nearest_cosines[place, 0] if known else float("nan")
+                    row["cosine"] = self.nearest_cosines[index, 0] if is_audio else float("nan")
                 table.append(row)
         return table
 
@@ -249,47 +249,43 @@ class LogitLens:
         )
 
 
-def follow(prompts: PromptTokenizer, words: Sequence[str]) -> tuple[TrackedToken, ...]:
-    """Words → the tokens to follow for each.
+def track_tokens(tokenizer: PromptTokenizer, words: Sequence[str]) -> tuple[TrackedToken, ...]:
+    """The tokens to track for each word.
 
-    A text can say a word with a space before it or, at its beginning, without. Those of the two
-    that are a single token are followed, added up. Where neither is one, it is the first token of
-    each: other words may begin with it too, which the label says with a "…".
+    A word has a spelling with a space before it and one without. Those that are single tokens are
+    tracked together. If neither is, the first token of each is tracked; as other words may begin
+    with it, the label ends in "…".
 
     Raises:
-        OptionError: for what is no word; for one whose first token is no whole character; for two
-            that are followed by the same tokens.
+        OptionError: for anything but words, a word whose first token isn't a whole character, and
+            two words with the same tokens.
     """
     check_words(words)
-    followed: dict[int, TrackedToken] = {}
+    tracked: dict[int, TrackedToken] = {}
     for word in words:
-        found = _followed(prompts, word)
-        for token in found.ids:
-            if (other := followed.get(token)) is not None:
+        token = _tracked_token(tokenizer, word)
+        for token_id in token.ids:
+            if (other := tracked.get(token_id)) is not None:
                 raise OptionError(
                     f"tokens: {other.word!r} and {word!r} share their first token, "
-                    f"{prompts.decode_token(token)!r}, and can't be told apart: follow one of them"
+                    f"{tokenizer.decode_token(token_id)!r}: track one of them"
                 )
-        followed |= dict.fromkeys(found.ids, found)
-    return tuple(dict.fromkeys(followed.values()))
+        tracked |= dict.fromkeys(token.ids, token)
+    return tuple(dict.fromkeys(tracked.values()))
 
 
-def _followed(prompts: PromptTokenizer, word: Any) -> TrackedToken:
+def _tracked_token(tokenizer: PromptTokenizer, word: Any) -> TrackedToken:
     text = word.strip()
-    spellings = [prompts.encode(f" {text}"), prompts.encode(text)]
+    spellings = [tokenizer.encode(f" {text}"), tokenizer.encode(text)]
     whole = tuple(dict.fromkeys(ids[0] for ids in spellings if len(ids) == 1))
     if whole:
         return TrackedToken(word, whole, text)
     first = dict.fromkeys(ids[0] for ids in spellings)
-    pieces = {i: prompts.decode_token(i).strip() for i in first}
-    known = {
-        i: piece
-        for i, piece in pieces.items()
-        if piece and "\N{REPLACEMENT CHARACTER}" not in piece
-    }
+    texts = {i: tokenizer.decode_token(i).strip() for i in first}
+    known = {i: t for i, t in texts.items() if t and "\N{REPLACEMENT CHARACTER}" not in t}
     if not known:
         raise OptionError(
-            f"tokens: {word!r} can't be followed: this model's tokenizer begins it with a part of "
-            "a character, which says nothing of the word"
+            f"tokens: {word!r} can't be tracked: its first token is a part of a character: use "
+            "another word"
         )
     return TrackedToken(word, tuple(known), f"{max(known.values(), key=len)}…")

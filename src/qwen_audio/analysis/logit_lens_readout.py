@@ -1,7 +1,7 @@
-"""The final norm and head over rows of any level: captured in one pass, read out after it.
+"""Logit lens readout: final norm and LM head applied to the hidden states of every layer.
 
-The rows of a batch wait in memory (levels × positions × width); the scores of the whole vocabulary
-never do: they are made for a few positions at a time, and what is asked of them is kept.
+The hidden states of a batch are captured in one pass and stay in memory (levels × positions ×
+width). Logits over the vocabulary never do: they are computed for a few positions at a time.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .logit_lens import LogitLens, TrackedToken
 
 __all__ = ["LensReading", "read_windows"]
 
-_SCORES_AT_ONCE = 1 << 24
-"""64 MB of float32, of which a few are there at a time."""
-_EMBEDDINGS_AT_ONCE = 4096
+_LOGITS_PER_BLOCK = 1 << 24
+"""64 MB in float32; a few such tensors exist at a time."""
+_EMBEDDINGS_PER_BLOCK = 4096
 _PROJECTOR = Tap(Stage.PROJECTOR)
 
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """What was read out of one window, levels first."""
+    """Results of one window; the first dimension of arrays is the level."""
 
     window: Window
     segments: tuple[Segment, ...]
@@ -52,10 +52,10 @@ class _Window:
 
 
 class LensReading:
-    """What is asked of the levels.
+    """Settings of a lens on a pipeline.
 
     Raises:
-        OptionError: for values that make no sense.
+        OptionError: for invalid options.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class LensReading:
         self.followed, self.nearest, self.vocabulary = followed, nearest, vocabulary
 
     def lens(self, name: str, prompt: str, windows: Sequence[_Window]) -> LogitLens:
-        """The windows of one recording, laid one after another."""
-        prompts, audio_id = self.pipeline.tokenizer, self.pipeline.tokenizer.audio_token_id
+        """Concatenate the windows of one recording."""
+        tokenizer, audio_id = self.pipeline.tokenizer, self.pipeline.tokenizer.audio_token_id
         segments = ((window.window, window.segments) for window in windows)
         spans, seconds = spans_and_times(segments, _PROJECTOR.hop_seconds)
 
-        def joined(part: str) -> np.ndarray:
+        def concatenated(part: str) -> np.ndarray:
             return np.concatenate([getattr(window, part) for window in windows], axis=1)
 
-        top_ids = joined("top_ids")
-        known = [top_ids]
+        top_ids = concatenated("top_ids")
+        id_arrays = [top_ids]
         nearest_ids = nearest_cosines = None
         if self.nearest:
             nearest_ids = np.concatenate(
@@ -91,27 +91,27 @@ class LensReading:
             nearest_cosines = np.concatenate(
                 [w.nearest_cosines for w in windows if w.nearest_cosines is not None]
             )
-            known.append(nearest_ids)
-        occurring = np.unique(np.concatenate([ids.ravel() for ids in known]))
+            id_arrays.append(nearest_ids)
+        occurring = np.unique(np.concatenate([ids.ravel() for ids in id_arrays]))
         return LogitLens(
             name=name,
             prompt=prompt,
             taps=self.levels,
             seconds=seconds,
             read=tuple(
-                "" if i == audio_id else prompts.decode_token(i)
+                "" if i == audio_id else tokenizer.decode_token(i)
                 for window in windows
                 for i in window.ids
             ),
             spans=spans,
             windows=tuple(window.window for window in windows),
-            entropy_bits=joined("entropy_bits"),
+            entropy_bits=concatenated("entropy_bits"),
             top_ids=top_ids,
-            top_probabilities=joined("top_probabilities"),
-            vocabulary={int(i): prompts.decode_token(int(i)) for i in occurring},
+            top_probabilities=concatenated("top_probabilities"),
+            vocabulary={int(i): tokenizer.decode_token(int(i)) for i in occurring},
             followed=self.followed,
-            followed_probabilities=joined("followed_probabilities"),
-            followed_ranks=joined("followed_ranks"),
+            followed_probabilities=concatenated("followed_probabilities"),
+            followed_ranks=concatenated("followed_ranks"),
             nearest_ids=nearest_ids,
             nearest_cosines=nearest_cosines,
             dtype=self.pipeline.dtype_name,
@@ -119,31 +119,33 @@ class LensReading:
 
 
 def read_windows(
-    reading: LensReading, pieces: Sequence[AudioWindow], prompt_text: str
+    reading: LensReading, audio_windows: Sequence[AudioWindow], prompt_text: str
 ) -> list[_Window]:
-    """One batch of windows: a pass up to the deepest level, then the readout of every row kept."""
+    """Read one batch of windows: a pass up to the deepest layer, then the readout of its rows."""
     pipeline = reading.pipeline
     taps = {*reading.levels, *([_PROJECTOR] if reading.nearest else [])}
 
-    def keep(rows: torch.Tensor, segments: tuple[Segment, ...]) -> torch.Tensor:
+    def select(rows: torch.Tensor, segments: tuple[Segment, ...]) -> torch.Tensor:
         return rows[torch.from_numpy(_chosen(segments, reading.span)).to(rows.device)].cpu()
 
-    states = pipeline.capture(pieces, taps, keep, prompt_text)
+    states = pipeline.capture(audio_windows, taps, select, prompt_text)
     windows = []
-    for piece, captured in zip(pieces, states, strict=True):
-        merged, segments, of_piece = captured.token_ids, captured.segments, captured.outputs
+    for audio_window, captured in zip(audio_windows, states, strict=True):
+        token_ids, segments, outputs = captured.token_ids, captured.segments, captured.outputs
         chosen = _chosen(segments, reading.span)
         if not len(chosen):
             raise OptionError(
                 f"span={reading.span!r}: the prompt {prompt_text!r} has no such positions"
             )
-        kept = _kinds(segments)[chosen]
-        nearest = _nearest(reading, of_piece.pop(_PROJECTOR)) if reading.nearest else None
-        levels = [_read_out(reading, of_piece.pop(tap)) for tap in reading.levels]
+        kinds = _kinds(segments)[chosen]
+        nearest = _nearest(reading, outputs.pop(_PROJECTOR)) if reading.nearest else None
+        levels = [_read_out(reading, outputs.pop(tap)) for tap in reading.levels]
         stacked = [np.stack(parts) for parts in zip(*levels, strict=True)]
-        ids = tuple(merged[place] for place in chosen)
-        grouped = tuple((kind, len(list(same))) for kind, same in itertools.groupby(kept.tolist()))
-        windows.append(_Window(piece.window, grouped, ids, *stacked, *(nearest or (None, None))))
+        ids = tuple(token_ids[position] for position in chosen)
+        grouped = tuple((kind, len(list(same))) for kind, same in itertools.groupby(kinds.tolist()))
+        windows.append(
+            _Window(audio_window.window, grouped, ids, *stacked, *(nearest or (None, None)))
+        )
     return windows
 
 
@@ -152,7 +154,7 @@ def _kinds(segments: Sequence[Segment]) -> np.ndarray:
 
 
 def _chosen(segments: Sequence[Segment], span: SpanName) -> np.ndarray:
-    """Where the rows of a span lie among those of a window."""
+    """Indices of the rows of a span among those of a window."""
     kinds = _kinds(segments)
     if span == "last":
         return np.arange(len(kinds) - 1, len(kinds))
@@ -162,21 +164,26 @@ def _chosen(segments: Sequence[Segment], span: SpanName) -> np.ndarray:
 def _read_out(
     reading: LensReading, rows: Float[torch.Tensor, "rows width"]
 ) -> tuple[np.ndarray, ...]:
-    """Entropy, likeliest tokens and followed words of rows, a few at a time."""
+    """Entropy, most likely tokens and tracked words, computed for a few rows at a time."""
     pipeline = reading.pipeline
     blocks: list[tuple[torch.Tensor, ...]] = []
-    for block in rows.split(max(1, _SCORES_AT_ONCE // reading.vocabulary)):
-        scores = pipeline.lm.lens_logits(block.to(pipeline.device)).float().log_softmax(dim=-1)
-        shares = scores.exp()
-        entropy = -(shares * scores).sum(dim=-1) / math.log(2)
-        likeliest = shares.topk(reading.top, dim=-1)
-        followed, ranks = [shares.new_zeros(len(block), 0)], [shares.new_zeros(len(block), 0)]
+    for block in rows.split(max(1, _LOGITS_PER_BLOCK // reading.vocabulary)):
+        log_probabilities = (
+            pipeline.lm.lens_logits(block.to(pipeline.device)).float().log_softmax(dim=-1)
+        )
+        probabilities = log_probabilities.exp()
+        entropy = -(probabilities * log_probabilities).sum(dim=-1) / math.log(2)
+        best = probabilities.topk(reading.top, dim=-1)
+        followed, ranks = (
+            [probabilities.new_zeros(len(block), 0)],
+            [probabilities.new_zeros(len(block), 0)],
+        )
         for word in reading.followed:
-            of_word = shares[:, list(word.ids)]
-            followed.append(of_word.sum(dim=-1, keepdim=True))
-            above = shares > of_word.amax(dim=-1, keepdim=True)
+            word_probabilities = probabilities[:, list(word.ids)]
+            followed.append(word_probabilities.sum(dim=-1, keepdim=True))
+            above = probabilities > word_probabilities.amax(dim=-1, keepdim=True)
             ranks.append(above.sum(dim=-1, keepdim=True) + 1)
-        parts = (entropy, likeliest.indices, likeliest.values)
+        parts = (entropy, best.indices, best.values)
         blocks.append((*parts, torch.cat(followed, dim=1), torch.cat(ranks, dim=1)))
     joined = [torch.cat(parts).cpu().numpy() for parts in zip(*blocks, strict=True)]
     kinds = (np.float32, np.int32, np.float32, np.float32, np.int32)
@@ -186,19 +193,19 @@ def _read_out(
 def _nearest(
     reading: LensReading, rows: Float[torch.Tensor, "rows width"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The token embeddings that rows point to most nearly, and the cosines; read in blocks."""
+    """Ids and cosines of the token embeddings nearest to rows; the table is read in blocks."""
     checkpoint, device = reading.pipeline.checkpoint, reading.pipeline.device
     count = checkpoint.required_tensors(None)[EMBEDDINGS].shape[0]
     units = torch.nn.functional.normalize(rows.to(device).float(), dim=-1)
     cosines = units.new_zeros(len(rows), 0)
     ids = torch.zeros(len(rows), 0, dtype=torch.int64, device=device)
-    for start in range(0, count, _EMBEDDINGS_AT_ONCE):
-        block = range(start, min(count, start + _EMBEDDINGS_AT_ONCE))
+    for start in range(0, count, _EMBEDDINGS_PER_BLOCK):
+        block = range(start, min(count, start + _EMBEDDINGS_PER_BLOCK))
         table = torch.stack(checkpoint.embedding_rows(block)).to(device).float()
         products = units @ torch.nn.functional.normalize(table, dim=-1).T
         best = products.topk(min(reading.top, len(block)), dim=-1)
         cosines = torch.cat([cosines, best.values], dim=1)
         ids = torch.cat([ids, best.indices + start], dim=1)
-        kept = cosines.topk(min(reading.top, cosines.shape[1]), dim=-1)
-        cosines, ids = kept.values, ids.gather(1, kept.indices)
+        best = cosines.topk(min(reading.top, cosines.shape[1]), dim=-1)
+        cosines, ids = best.values, ids.gather(1, best.indices)
     return ids.cpu().numpy().astype(np.int32), cosines.cpu().numpy().astype(np.float32)

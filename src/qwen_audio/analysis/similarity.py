@@ -1,4 +1,4 @@
-"""Layers: how alike the taps of a line are."""
+"""Similarity of layers: linear CKA between all pairs of taps."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["LayerSimilarity", "cka_matrix"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerSimilarity:
-    """How alike the taps of a line are over some recordings; made by `AudioModel.layer_similarity`.
+    """Linear CKA of all pairs of taps over recordings; created by `AudioModel.layer_similarity`.
 
     Attributes:
         names: of the recordings.
         taps: from shallow to deep.
         similarity: shape (taps, taps): see `cka_matrix`.
-        examples: how many stretches of sound it was computed from, each of 40 ms or more.
-        dtype: of the arithmetic.
+        examples: number of audio segments, each of 40 ms or more, that it was computed from.
+        dtype: of the computation.
     """
 
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ class LayerSimilarity:
             raise ValueError(f"{self.similarity.shape} for {len(self.taps)} taps")
 
     def save(self, path: str | Path) -> Path:
-        """.npz: the matrix; .csv and .json: a row a tap.
+        """Write the matrix (.npz), or a table with a row per tap (.csv, .json).
 
         Raises:
             OptionError: for another suffix, or a path that can't be written to.
@@ -48,7 +48,7 @@ class LayerSimilarity:
         return save_numbers(path, self.facts(), {"similarity": self.similarity}, self.table)
 
     def facts(self) -> dict[str, Any]:
-        """What is to be known of it beside its numbers."""
+        """Metadata: everything but the matrix."""
         return {
             "names": self.names,
             "taps": self.taps,
@@ -57,7 +57,7 @@ class LayerSimilarity:
         }
 
     def table(self) -> list[dict[str, Any]]:
-        """A row a tap."""
+        """One row per tap."""
         return [
             {"tap": tap, **dict(zip(self.taps, row, strict=True))}
             for tap, row in zip(self.taps, self.similarity, strict=True)
@@ -75,10 +75,10 @@ def cka_matrix(
 ) -> Float64[np.ndarray, "views views"]:
     """Linear centred kernel alignment (CKA) of every pair of representations of the same examples.
 
-    1 where two are the same up to rotation and scale, 0 where they are unrelated (Kornblith et al.,
-    "Similarity of neural network representations revisited", 2019), with the estimate of HSIC that
-    is unbiased for few examples in many dimensions (Song et al., "Feature selection via dependence
-    maximization", 2012), which may come out slightly below 0. NaN where the examples don't differ.
+    1 if two are equal up to rotation and scale, 0 if unrelated (Kornblith et al., "Similarity of
+    neural network representations revisited", 2019). HSIC is estimated without bias (Song et al.,
+    "Feature selection via dependence maximization", 2012), as there are few examples in many
+    dimensions; the result may be slightly below 0. NaN if all examples are equal.
 
     Raises:
         OptionError: for fewer than 4 examples, or different numbers of them.
@@ -86,24 +86,24 @@ def cka_matrix(
     counts = {len(view) for view in views}
     if len(counts) != 1 or min(counts) < 4:
         raise OptionError(
-            f"CKA of {sorted(counts)} examples: it takes the same 4 or more on every side"
+            f"CKA of {sorted(counts)} examples: give the same number for all, 4 or more"
         )
-    grams = np.stack([_without_diagonal(view).ravel() for view in views])
+    grams = np.stack([_u_centred_gram(view).ravel() for view in views])
     products = grams.astype(np.float64) @ grams.T.astype(np.float64)
     lengths = np.sqrt(np.diag(products))
     scale = np.where(lengths > 0, lengths, np.nan)
     return products / np.outer(scale, scale)
 
 
-def _without_diagonal(
+def _u_centred_gram(
     view: Float[np.ndarray, "examples width"],
 ) -> Float32[np.ndarray, "examples examples"]:
-    """The products of all pairs of examples, U-centred (Székely & Rizzo, "Partial distance
-    correlation", 2014): sums over pairs of such are n(n−3) times the unbiased HSIC. Scaled to 1."""
+    """U-centred Gram matrix of the examples, of Frobenius norm 1 (Székely & Rizzo, "Partial
+    distance correlation", 2014): the product of two is n(n−3) times the unbiased HSIC."""
     centred = view.astype(np.float64) - view.mean(axis=0, dtype=np.float64)
     size = float(np.abs(centred).max(initial=0))
     least = 1e-6 * max(float(np.abs(view).max(initial=0)), 1e-30)
-    if size <= least:  # what rounding leaves of examples that are all the same
+    if size <= least:  # only rounding errors: all examples are equal
         return np.zeros((len(view), len(view)), np.float32)
     centred /= size
     gram = centred @ centred.T

@@ -1,4 +1,4 @@
-"""View: what stands at one tap for one recording, made small enough to be looked at."""
+"""View: the hidden states of one recording at one tap, averaged to a size that can be plotted."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
 
-__all__ = ["COLUMNS", "ENVELOPE_POINTS", "View", "decibels", "spread"]
+__all__ = ["COLUMNS", "ENVELOPE_POINTS", "View", "average_to_columns", "decibels"]
 
 COLUMNS = 1000
-"""A picture's columns at most: what a screen shows, and a square matrix of it is still cheap."""
+"""Maximum number of columns: about a screen's width, and a square matrix of them is cheap."""
 ENVELOPE_POINTS = 2000
-_MOST_KERNEL_SECONDS, _LEAST_KERNEL_COLUMNS = 16.0, 16
+_MAX_KERNEL_SECONDS, _MIN_KERNEL_COLUMNS = 16.0, 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class View:
-    """One recording at one tap; made by `AudioModel.view`, or by `View.of` of frames at hand.
+    """One recording at one tap; created by `AudioModel.view`, or by `View.of` from hidden states.
 
-    Long recordings are averaged down to `COLUMNS` columns of equal length. What is derived from the
-    rows is computed when first asked for.
+    Long recordings are averaged to `COLUMNS` columns of equal length. Norms, similarity, novelty
+    and the other properties are computed on first access.
 
     Attributes:
         name: of the recording.
-        rows: shape (columns, width): the audio's rows, or means of neighbours.
-        hop_seconds: a column's length.
-        frames_per_column: how many rows of the tap one column stands for (1: they are the rows).
-        windows: the seconds that the model heard at once.
-        dtype: of the arithmetic.
-        kernel_seconds: how far the novelty looks, half of it before and half after.
-        envelope: shape (2, points): lowest and highest sample of each stretch of the waveform.
-        log_mel: shape (mel columns, bins), in dB of the mel bands' power.
-        mel_hz: shape (bins,): where the mel bands lie.
-        depth_taps, depth_norms: shape (taps, 3): the quartiles of the rows' lengths at every tap.
+        rows: shape (columns, width): the audio rows, or means of neighbouring ones.
+        hop_seconds: length of a column.
+        frames_per_column: number of the tap's rows per column.
+        windows: the model's windows of the recording.
+        dtype: of the computation.
+        kernel_seconds: length of the novelty's kernel: half of it before a column, half after.
+        envelope: shape (2, points): lowest and highest sample of equal segments of the waveform.
+        log_mel: shape (mel columns, bins): power of the mel bands in dB.
+        mel_hz: shape (bins,): centre frequencies of the mel bands.
+        depth_taps, depth_norms: shape (taps, 3): quartiles of the rows' L2 norms at every tap.
     """
 
     name: str
@@ -68,10 +68,10 @@ class View:
         if not (len(self.rows) and self.hop_seconds > 0 and self.windows):
             raise ValueError(f"{self.rows.shape} rows of {self.hop_seconds} s, {self.windows}")
         if not self.hop_seconds < self.kernel_seconds <= self.seconds[-1] + 2 * self.hop_seconds:
-            least, most = 2 * self.hop_seconds, self.seconds[-1] + self.hop_seconds
+            shortest, longest = 2 * self.hop_seconds, self.seconds[-1] + self.hop_seconds
             raise OptionError(
                 f"kernel_seconds={self.kernel_seconds:g} for {self.name}, whose columns take "
-                f"{self.hop_seconds:g} s each: use {least:.3g} to {most:.3g} s"
+                f"{self.hop_seconds:g} s each: use {shortest:.3g} to {longest:.3g} s"
             )
 
     @classmethod
@@ -86,41 +86,45 @@ class View:
         columns: int = COLUMNS,
         kernel_seconds: float | None = None,
     ) -> View:
-        """Of rows that `activations` gave; no model runs.
+        """A view of the result of `activations`; nothing is computed by the model.
 
         Args:
-            waveform, log_mel, mel_hz: to be shown above; `log_mel` are the frames of the tap "mel",
-                `mel_hz` is the model's.
-            columns: at most so many; longer recordings are averaged.
-            kernel_seconds: how far the novelty looks; a quarter of the recording, at most 16 s (or
-                16 columns), unless given.
+            waveform, log_mel, mel_hz: for the panels above; `log_mel` are the hidden states of the
+                tap "mel", `mel_hz` is `AudioModel.mel_hz`.
+            columns: maximum number; longer recordings are averaged.
+            kernel_seconds: length of the novelty's kernel; by default a quarter of the recording,
+                at most 16 s, at least 16 columns.
 
         Raises:
-            OptionError: for frames without audio rows, and values that make no sense.
+            OptionError: for hidden states without audio rows, and values out of range.
         """
         chosen = frames.rows("audio")
         rows, seconds = frames.data[chosen], frames.seconds[chosen]
         ones = np.ones(len(rows))
-        more: dict[str, Any] = {}
+        panels: dict[str, Any] = {}
         if log_mel is not None:
             hop = log_mel.hop_seconds
             middles = log_mel.seconds + hop / 2
-            mel, _, _ = spread(log_mel.data, middles, np.ones(len(middles)), hop, columns)
-            more |= {"log_mel": decibels(mel), "mel_hz": mel_hz}
+            mel, _, _ = average_to_columns(
+                log_mel.data, middles, np.ones(len(middles)), hop, columns
+            )
+            panels |= {"log_mel": decibels(mel), "mel_hz": mel_hz}
         if waveform is not None:
-            more["envelope"] = views.envelope(waveform.samples, ENVELOPE_POINTS)
-        return cls.made(
+            panels["envelope"] = views.envelope(waveform.samples, ENVELOPE_POINTS)
+        return cls.from_columns(
             name,
             frames.tap,
-            spread(rows, seconds + frames.hop_seconds / 2, ones, frames.hop_seconds, columns),
+            average_to_columns(
+                rows, seconds + frames.hop_seconds / 2, ones, frames.hop_seconds, columns
+            ),
             frames.windows,
             frames.dtype,
             kernel_seconds,
-            **more,
+            **panels,
         )
 
     @classmethod
-    def made(
+    def from_columns(
         cls,
         name: str,
         tap: Tap,
@@ -128,13 +132,13 @@ class View:
         windows: tuple[Window, ...],
         dtype: str,
         kernel_seconds: float | None,
-        **more: Any,
+        **panels: Any,
     ) -> View:
-        """Of what `spread` gives, with the kernel that fits unless one is given."""
+        """A view of the columns that `average_to_columns` returns."""
         rows, hop_seconds, frames_per_column = columns
         if kernel_seconds is None:
-            fitting = min(_MOST_KERNEL_SECONDS, len(rows) * hop_seconds / 4)
-            kernel_seconds = max(fitting, min(len(rows), _LEAST_KERNEL_COLUMNS) * hop_seconds)
+            fitting = min(_MAX_KERNEL_SECONDS, len(rows) * hop_seconds / 4)
+            kernel_seconds = max(fitting, min(len(rows), _MIN_KERNEL_COLUMNS) * hop_seconds)
             kernel_seconds = max(kernel_seconds, 2 * hop_seconds)
         return cls(
             name,
@@ -145,22 +149,22 @@ class View:
             windows,
             dtype,
             float(kernel_seconds),
-            **more,
+            **panels,
         )
 
     @property
     def duration_seconds(self) -> float:
-        """Of the recording."""
+        """Length of the recording."""
         return max(window.end_seconds for window in self.windows)
 
     @property
     def seconds(self) -> Float64[np.ndarray, "columns"]:
-        """When each column starts."""
+        """Start of each column."""
         return np.arange(len(self.rows)) * self.hop_seconds
 
     @cached_property
     def norms(self) -> Float32[np.ndarray, "columns"]:
-        """The Euclidean length of each row."""
+        """L2 norm of each row."""
         return l2_norms(self.rows)
 
     @cached_property
@@ -185,12 +189,12 @@ class View:
 
     @cached_property
     def boundaries(self) -> Float64[np.ndarray, "found"]:
-        """Seconds at which a new section begins; see `views.section_starts`."""
-        apart = max(1, round(self.kernel_seconds / self.hop_seconds / 2))
-        return self.seconds[np.array(views.section_starts(self.novelty, apart), np.int64)]
+        """Starts of sections in seconds; see `views.section_starts`."""
+        min_distance = max(1, round(self.kernel_seconds / self.hop_seconds / 2))
+        return self.seconds[np.array(views.section_starts(self.novelty, min_distance), np.int64)]
 
     def save(self, path: str | Path) -> Path:
-        """.npz: all arrays; .csv and .json: a row a column, with its norm, novelty and colour.
+        """Write all arrays (.npz), or a table of norm, novelty and colour by column (.csv, .json).
 
         Raises:
             OptionError: for another suffix, or a path that can't be written to.
@@ -211,7 +215,7 @@ class View:
         return save_numbers(path, self.facts(), arrays, self.table)
 
     def facts(self) -> dict[str, Any]:
-        """What is to be known of it beside its numbers."""
+        """Metadata: everything but the arrays."""
         return {
             "name": self.name,
             "tap": str(self.tap),
@@ -225,7 +229,7 @@ class View:
         }
 
     def table(self) -> list[dict[str, Any]]:
-        """A row a column."""
+        """One row per column."""
         names = ("start_seconds", "norm", "novelty", "red", "green", "blue")
         columns = (self.seconds, self.norms, self.novelty, *self.colours.T)
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -238,41 +242,41 @@ class View:
         )
 
 
-def spread(
+def average_to_columns(
     rows: Float32[np.ndarray, "rows width"],
     middles: Float[np.ndarray, "rows"],
     counts: Float[np.ndarray, "rows"],
     hop_seconds: float,
     columns: int,
 ) -> tuple[Float32[np.ndarray, "columns width"], float, float]:
-    """Rows of a tap → at most `columns` columns of equal length.
+    """Average the rows of a tap to at most `columns` columns of equal length.
 
     Args:
         middles, counts: see `views.even_columns`.
-        hop_seconds: of the tap: seconds from one frame to the next.
+        hop_seconds: of the tap.
 
     Returns:
-        The columns, the seconds and the frames of each.
+        The columns, their length in seconds, and the number of rows per column.
 
     Raises:
-        OptionError: where there are no rows, or fewer than two columns are asked for.
+        OptionError: if there are no rows, or fewer than two columns are requested.
     """
     if not isinstance(columns, int) or columns < 2:
         raise OptionError(f"columns={columns!r}: use a whole number, 2 or more")
     if not len(rows):
-        raise OptionError("there is no audio to look at: give frames that hold rows of audio")
+        raise OptionError("there is no audio to show: give hidden states with audio rows")
     span_seconds = float((middles + counts * hop_seconds / 2).max())
-    most = max(1, round(span_seconds / hop_seconds))
-    made = min(columns, most)
+    row_count = max(1, round(span_seconds / hop_seconds))
+    column_count = min(columns, row_count)
     return (
-        views.even_columns(rows, middles, counts, span_seconds, made),
-        span_seconds / made,
-        most / made,
+        views.even_columns(rows, middles, counts, span_seconds, column_count),
+        span_seconds / column_count,
+        row_count / column_count,
     )
 
 
 def decibels(
     log_mel: Float32[np.ndarray, "mel_columns bins"],
 ) -> Float32[np.ndarray, "mel_columns bins"]:
-    """What Whisper's extractor gives, (log10(power) + 4) / 4 → 10 log10(power)."""
+    """Whisper's log-mel values, (log10(power) + 4) / 4, in dB: 10 log10(power)."""
     return (40 * log_mel - 40).astype(np.float32)

@@ -11,10 +11,16 @@ import numpy as np
 from jaxtyping import Float64
 
 from qwen_audio.analysis import structure as views
-from qwen_audio.analysis.logit_lens import LogitLens, follow
+from qwen_audio.analysis.logit_lens import LogitLens, track_tokens
 from qwen_audio.analysis.logit_lens_readout import LensReading, read_windows
 from qwen_audio.analysis.similarity import LayerSimilarity, cka_matrix
-from qwen_audio.analysis.view import COLUMNS, ENVELOPE_POINTS, View, decibels, spread
+from qwen_audio.analysis.view import (
+    COLUMNS,
+    ENVELOPE_POINTS,
+    View,
+    average_to_columns,
+    decibels,
+)
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.waveform import Waveform
@@ -126,7 +132,7 @@ class InterpretMixin(ModelBase):
         """
         levels = self._levels(taps)
         reading = LensReading(
-            self.pipeline, levels, span, top, follow(self.pipeline.tokenizer, tokens), nearest
+            self.pipeline, levels, span, top, track_tokens(self.pipeline.tokenizer, tokens), nearest
         )
         prompt_text = self.pipeline.tokenizer.render(prompt)
         window_config = WindowConfig(window_seconds, hop_seconds)
@@ -250,7 +256,7 @@ class InterpretMixin(ModelBase):
                 centre_rows = np.cumsum(group_sizes) - group_sizes / 2
                 centres.append(window.start_seconds + centre_rows * source_tap.hop_seconds)
                 counts.append(group_sizes)
-            columns_by_tap[source_tap] = spread(
+            columns_by_tap[source_tap] = average_to_columns(
                 np.concatenate([output[source_tap][0] for output in captured.outputs]),
                 np.concatenate(centres),
                 np.concatenate(counts),
@@ -258,7 +264,7 @@ class InterpretMixin(ModelBase):
                 columns,
             )
         norms = self._norms_by_tap(waveform, prompt_text, window_config) if depth else {}
-        return View.made(
+        return View.from_columns(
             waveform.name,
             tap,
             columns_by_tap[tap],
