@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from recipes.embedded import synth
-from recipes.embedded.blend import blend
+from recipes.embedded.accuracy import MUSIC
 from recipes.embedded.captions import (
     CHANGES,
     EFFECTS,
@@ -25,9 +25,9 @@ from recipes.embedded.captions import (
     cautious,
     parse,
 )
+from recipes.embedded.composition import Note
 from recipes.embedded.instruments import BACKINGS, BY_NAME, INSTRUMENTS, LEADS, VARIANTS
-from recipes.embedded.score import Note
-from recipes.embedded.tally import MUSIC
+from recipes.embedded.interpolate import blend
 from safetensors.torch import load_file, save_file
 
 import qwen_audio as qa

@@ -14,8 +14,8 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from .captions import QUESTIONS, Attributes, answer, cautious
-from .store import SPARE
-from .text import (
+from .dataset import SPARE
+from .tokenizer import (
     AUDIO,
     AUDIO_END,
     AUDIO_START,

@@ -17,7 +17,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from .text import AUDIO, CHAT_TEMPLATE, END, token_id
+from .tokenizer import AUDIO, CHAT_TEMPLATE, END, token_id
 from .whisper import encoder_weights
 
 VOCABULARY = 1104  # the tokenizer's 1099 entries, rounded up as Qwen2 rounds its own

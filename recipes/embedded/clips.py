@@ -7,10 +7,10 @@ from scipy import signal
 
 from . import sounds
 from .captions import Attributes
+from .composition import SHORTEST_PULSE, compose
 from .effects import noise
 from .instruments import INSTRUMENTS, OFTEN
 from .render import RATE, Player, UnplayableError, Wave, normalised, render, tilt
-from .score import SHORTEST_PULSE, compose
 
 # Levels in dBFS (RMS over the clip). The gaps between them keep the three words apart.
 LEVELS = {"quiet": (-46.0, -34.0), "moderate": (-29.0, -22.5), "loud": (-17.5, -10.0)}

@@ -14,16 +14,16 @@ import torch
 from transformers import AutoTokenizer, Qwen2AudioForConditionalGeneration
 
 from . import sounds
+from .accuracy import EFFECT, FAMILY, MUSIC, OTHER, RECORDED, Question, Tally
 from .batches import Dialogue
 from .captions import Attributes, answer, cautious, parse
 from .clips import draw
+from .dataset import log_mel
+from .downloads import Parts
+from .evaluation_sounds import qt_resource
 from .forward import greedy
-from .parts import Parts
 from .render import RATE, Wave
-from .store import log_mel
-from .tally import EFFECT, FAMILY, MUSIC, OTHER, RECORDED, Question, Tally
-from .testing import qt_resource
-from .text import END, token_id
+from .tokenizer import END, token_id
 
 Clip = tuple[Wave, Attributes]
 EMBEDDED = Path(__file__).parents[2] / "src/qwen_audio/models/embedded"

@@ -16,8 +16,8 @@ import soundfile
 from . import sounds
 from .captions import Attributes
 from .clips import draw
+from .downloads import Parts
 from .effects import GROUPS, synthetic_effect
-from .parts import Parts
 from .render import RATE, Wave, normalised
 
 DATA = Path(__file__).parents[2] / "tests/data"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from . import synth
+from .composition import Note, Part, Score
 from .instruments import VARIANTS, Instrument
-from .score import Note, Part, Score
 
 Wave = NDArray[np.float32]
 RATE = 16_000

@@ -14,9 +14,9 @@ import soundfile
 
 import qwen_audio as qa
 
+from .downloads import Parts
 from .evaluate import EMBEDDED, rendered
 from .instruments import family_of
-from .parts import Parts
 from .render import RATE
 
 NEAREST = 5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .score import Note
+from .composition import Note
 
 _RATE = 16_000
 _HIGHEST = 7600.0  # Hz; partials above are left out

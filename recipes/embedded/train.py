@@ -26,9 +26,9 @@ from qwen_audio.weights.device import resolve_dtype
 
 from . import checkpoint
 from .batches import Dialogue, Talk, audio_tokens, frames_of, varied
+from .dataset import Heard, read
+from .downloads import Parts
 from .forward import Ears, listen, telling, text_loss
-from .parts import Parts
-from .store import Heard, read
 
 log = logging.getLogger("train")
 ENCODER_RATE, EARS_RATE, TEXT_RATE = 3e-4, 1e-3, 1.5e-3

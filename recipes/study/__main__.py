@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from recipes.embedded import checkpoint
-from recipes.embedded.parts import Parts
+from recipes.embedded.downloads import Parts
 
 from .clips import write_dataset
 from .page import fill_page, save_figure

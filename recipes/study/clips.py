@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from recipes.embedded import score, sounds
+from recipes.embedded import composition, sounds
+from recipes.embedded.downloads import Parts
 from recipes.embedded.instruments import family_of
-from recipes.embedded.parts import Parts
 from recipes.embedded.render import RATE, Player, UnplayableError, Wave, normalised, render
 
 _SECONDS = 5.0
@@ -85,10 +85,10 @@ def _make_clip(
 
 def _render_music(
     rng: np.random.Generator, player: Player
-) -> tuple[Wave, float, "score.Attributes"]:
+) -> tuple[Wave, float, "composition.Attributes"]:
     while True:
         rng_before = copy.deepcopy(rng)
-        composition = score.compose(rng, _SECONDS)
+        composition = composition.compose(rng, _SECONDS)
         try:
             wave = render(rng, player, composition, _SECONDS, vary=False)
         except UnplayableError:
@@ -106,10 +106,10 @@ def _beats_per_minute(rng: np.random.Generator, tempo: str | None) -> float:
     Raises:
         RuntimeError: if `compose` draws in another order.
     """
-    tempo_class = str(rng.choice(tuple(score.BEATS_PER_MINUTE)))
+    tempo_class = str(rng.choice(tuple(composition.BEATS_PER_MINUTE)))
     if tempo not in (None, tempo_class):
         raise RuntimeError("compose no longer draws the tempo class first: adapt _beats_per_minute")
-    return float(rng.uniform(*score.BEATS_PER_MINUTE[tempo_class]))
+    return float(rng.uniform(*composition.BEATS_PER_MINUTE[tempo_class]))
 
 
 def _load_voices(parts_folder: Path) -> list[tuple[str, Wave]]:

@@ -1,4 +1,4 @@
-"""Draw clips ahead of training: `python -m recipes.embedded.store --parts DIR --store DIR`.
+"""Draw clips ahead of training: `python -m recipes.embedded.dataset --parts DIR --store DIR`.
 
 Playing and recording a clip takes a sixth of the time that learning from it does, and needs no
 step to wait for it. So clips are drawn into files, some 2 MB each, of log-mels of one length: a
@@ -18,7 +18,7 @@ from transformers import WhisperFeatureExtractor
 
 from .captions import Attributes
 from .clips import draw
-from .parts import Parts
+from .downloads import Parts
 from .render import Wave
 
 HOP = 160

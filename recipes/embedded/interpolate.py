@@ -1,4 +1,4 @@
-"""Average two checkpoints: `python -m recipes.embedded.blend --of A B --into DIR`.
+"""Average two checkpoints: `python -m recipes.embedded.interpolate --of A B --into DIR`.
 
 Weights that were trained on from others lie near them, and half-way between is often righter about
 what neither was trained on than both are (Wortsman et al. 2022, arXiv:2109.01903).

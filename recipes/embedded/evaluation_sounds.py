@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from .composition import Note
 from .render import RATE, Wave, fitted
-from .score import Note
 
 _TICKS = 960  # a second: one beat at 60 beats a minute
 _RENDER_RATE = 32_000

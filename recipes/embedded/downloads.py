@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transformers import Qwen2Tokenizer
 
+from .evaluation_sounds import FreePats
 from .render import Player, SoundFonts
 from .sounds import Bank, build_bank
-from .testing import FreePats
-from .text import train_tokenizer
+from .tokenizer import train_tokenizer
 
 _SOUNDS = "usr/share/sounds"
 FONTS = {
