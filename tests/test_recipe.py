@@ -22,12 +22,12 @@ from recipes.embedded.captions import (
     Attributes,
     answer,
     caption,
-    cautious,
     parse,
+    reliable_attributes,
 )
 from recipes.embedded.composition import Note
 from recipes.embedded.instruments import BACKINGS, BY_NAME, INSTRUMENTS, LEADS, VARIANTS
-from recipes.embedded.interpolate import blend
+from recipes.embedded.interpolate import interpolate_checkpoints
 from safetensors.torch import load_file, save_file
 
 import qwen_audio as qa
@@ -85,7 +85,7 @@ def test_text_outside_the_grammar_is_not_parsed(text: str) -> None:
 
 def test_cautious_only_removes_attributes() -> None:
     for attributes in all_attributes()[::37]:
-        cautious_attributes = cautious(attributes)
+        cautious_attributes = reliable_attributes(attributes)
         for name, value in vars(cautious_attributes).items():
             original = getattr(attributes, name)
             assert value == original or value is None or (name == "backing" and value and original)
@@ -217,10 +217,10 @@ def test_blend_interpolates_two_checkpoints(tmp_path: Path) -> None:
         save_file(tensors, tmp_path / name / "model-00001-of-00001.safetensors")
         (tmp_path / name / "model.safetensors.index.json").write_text("{}")
         (tmp_path / name / "config.json").write_text(name)
-    blend(tmp_path / "a", tmp_path / "b", 0.25, tmp_path / "mixed")
+    interpolate_checkpoints(tmp_path / "a", tmp_path / "b", 0.25, tmp_path / "mixed")
     mixed = load_file(tmp_path / "mixed/model-00001-of-00001.safetensors")
     assert torch.equal(mixed["x"], torch.full((2, 3), 1.5, dtype=torch.bfloat16))
     assert (tmp_path / "mixed/config.json").read_text() == "b"
     with pytest.raises(ValueError, match="are not of one model"):
-        blend(tmp_path / "a", tmp_path / "other", 0.5, tmp_path / "none")
+        interpolate_checkpoints(tmp_path / "a", tmp_path / "other", 0.5, tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -1,1 +1,1 @@
-"""How the embedded checkpoint is made: parts, data, training, evaluation."""
+"""Recipe of the embedded checkpoint: downloads, training data, training, evaluation."""

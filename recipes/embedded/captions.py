@@ -1,8 +1,8 @@
-"""The language of the embedded checkpoint: attributes to sentences, and sentences to attributes.
+"""Grammar of the captions: attributes to sentences, and sentences to attributes.
 
-Training writes captions with `caption`, evaluation reads generated ones with `parse`, and both
-agree because `parse(caption(a)) == a` for every attribute set (a test holds that). A sentence that
-the grammar does not know parses to None, so a garbled caption counts as wrong, never as skipped.
+Training writes captions with `caption`, evaluation reads generated ones with `parse`; a test checks
+that `parse(caption(a)) == a` for all attributes. A sentence outside the grammar parses to None, and
+counts as wrong in evaluation.
 """
 
 import re
@@ -66,12 +66,17 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Attributes:
-    """Everything a caption may say. A field is None where it does not apply or can't be heard.
+    """Everything a caption may state. A field is None where it does not apply or is inaudible.
 
-    `kind` is music, speech, effect or silence. `lead` is None for drums alone, `texture` is line,
-    chords or accompanied, `backing` lists what accompanies (drums apart), and `speech` marks a
-    voice over music (kind music) or alone (kind speech). Clips too short for a pulse have no
-    tempo, and too short for a trend no change.
+    Attributes:
+        kind: music, speech, effect or silence.
+        lead: leading instrument; None for drums alone.
+        texture: line, chords or accompanied.
+        backing: accompanying instruments, without drums.
+        speech: a voice over music (kind music) or alone (kind speech).
+        tempo: None in clips too short for a pulse.
+        change: of loudness; None in clips too short for a trend.
+        effect: group of `EFFECTS`.
     """
 
     kind: str
@@ -88,74 +93,78 @@ class Attributes:
 
     @property
     def mood(self) -> str | None:
-        """What tempo and loudness suggest together, where both are known."""
+        """Mood from tempo and loudness, where both are known."""
         if self.kind != "music" or self.tempo is None or self.loudness is None:
             return None
         return MOODS[self.tempo, self.loudness]
 
 
-UNNAMED = "other instruments"
+UNNAMED_BACKING = "other instruments"
 
 
-def cautious(a: Attributes) -> Attributes:
-    """What the present checkpoint states: no more than it hears reliably.
+def reliable_attributes(a: Attributes) -> Attributes:
+    """The attributes that the present checkpoint recognizes reliably, for its captions.
 
-    The names of what accompanies are learnt last. Until they are, it keeps quiet about them: a
-    wrong word is worse than none.
+    Accompanying instruments are not among them, so captions don't name them: a wrong name is worse
+    than none.
     """
-    return replace(a, backing=(UNNAMED,) if a.backing else ())
+    return replace(a, backing=(UNNAMED_BACKING,) if a.backing else ())
 
 
-def _listing(words: list[str]) -> str:
+def _join(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _loudness(a: Attributes) -> str:
+def _loudness_sentence(a: Attributes) -> str:
     if a.loudness is None:
         return ""
     change = f" and {_CHANGE_WORDS[a.change]}" if a.change else ""
     return f"It is {_LOUDNESS_WORDS[a.loudness]}{change}."
 
 
-def _playing(a: Attributes) -> str:
+def _music_sentence(a: Attributes) -> str:
     if a.lead is None:
         return "Drums play alone."
-    where = f"in a {a.register} register"
+    register = f"in a {a.register} register"
     if a.texture == "accompanied":
-        others = _listing([*a.backing, *(["drums"] if a.drums else [])])
+        others = _join([*a.backing, *(["drums"] if a.drums else [])])
         article = BY_NAME[a.lead].article
-        return f"{article} {a.lead} leads {where}, accompanied by {others}."
+        return f"{article} {a.lead} leads {register}, accompanied by {others}."
     what = "a melody" if a.texture == "line" else "chords"
-    return f"A solo {a.lead} plays {what} {where}."
+    return f"A solo {a.lead} plays {what} {register}."
 
 
 def caption(a: Attributes) -> str:
-    """The caption that states exactly these attributes."""
+    """Caption that states exactly these attributes."""
     if a.kind == "silence":
         return "Silence. Nothing is heard."
     if a.kind == "speech":
-        return f"Someone is speaking, without music. {_loudness(a)}".strip()
+        return f"Someone is speaking, without music. {_loudness_sentence(a)}".strip()
     if a.kind == "effect":
         group = f": {EFFECTS[a.effect]}" if a.effect else ""
-        return f"A sound that is neither music nor speech{group}. {_loudness(a)}".strip()
+        return f"A sound that is neither music nor speech{group}. {_loudness_sentence(a)}".strip()
     sentences = [
         "Someone is speaking over music." if a.speech else "",
-        _playing(a),
+        _music_sentence(a),
         f"The tempo is {a.tempo}." if a.tempo else "",
-        _loudness(a),
+        _loudness_sentence(a),
         f"The mood is {a.mood}." if a.mood else "",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def answer(a: Attributes, topic: str) -> str:
-    """The answer to a question of `QUESTIONS[topic]`."""
+    """Answer to a question of `QUESTIONS[topic]`.
+
+    Raises:
+        ValueError: for an unknown topic.
+    """
     if topic == "caption":
         return caption(a)
     if topic == "speech":
         return "Yes, someone is speaking." if a.speech else "No, nobody is speaking."
     if topic == "loudness":
-        return _loudness(a) or "Nothing is heard."
+        return _loudness_sentence(a) or "Nothing is heard."
     if topic == "drums":
         return "Yes, there are drums." if a.drums else "No, there are no drums."
     if a.kind != "music":
@@ -175,37 +184,37 @@ def answer(a: Attributes, topic: str) -> str:
     if topic == "lead":
         return f"{lead}."
     if topic == "instruments":
-        return f"{_listing([lead, *a.backing, *(['drums'] if a.drums else [])])}."
+        return f"{_join([lead, *a.backing, *(['drums'] if a.drums else [])])}."
     raise ValueError(f"no such topic: {topic!r}; topics are {', '.join(QUESTIONS)}")
 
 
-def _either(words: Iterable[str]) -> str:
+def _alternatives(words: Iterable[str]) -> str:
     return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
 
 
 _LOUD = (
-    rf"(?: ?It is (?P<loudness>{_either(_LOUDNESS_WORDS.values())})"
-    rf"(?: and (?P<change>{_either(_CHANGE_WORDS.values())}))?\.)?"
+    rf"(?: ?It is (?P<loudness>{_alternatives(_LOUDNESS_WORDS.values())})"
+    rf"(?: and (?P<change>{_alternatives(_CHANGE_WORDS.values())}))?\.)?"
 )
 _SPEECH = re.compile(rf"Someone is speaking, without music\.{_LOUD}")
 _EFFECT = re.compile(
     r"A sound that is neither music nor speech"
-    rf"(?:: (?P<effect>{_either(EFFECTS.values())}))?\.{_LOUD}"
+    rf"(?:: (?P<effect>{_alternatives(EFFECTS.values())}))?\.{_LOUD}"
 )
-_OTHERS = _either([*BACKINGS, UNNAMED, "drums"])
+_OTHERS = _alternatives([*BACKINGS, UNNAMED_BACKING, "drums"])
 _MUSIC = re.compile(
     r"(?P<speech>Someone is speaking over music\. )?"
     r"(?:Drums play alone\.|"
-    rf"(?:A solo (?P<solo>{_either(LEADS)}) plays (?P<what>a melody|chords)"
-    rf"|An? (?P<lead>{_either(LEADS)}) leads)"
-    rf" in a (?P<register>{_either(REGISTERS)}) register"
+    rf"(?:A solo (?P<solo>{_alternatives(LEADS)}) plays (?P<what>a melody|chords)"
+    rf"|An? (?P<lead>{_alternatives(LEADS)}) leads)"
+    rf" in a (?P<register>{_alternatives(REGISTERS)}) register"
     rf"(?:, accompanied by (?P<others>(?:{_OTHERS})(?:(?:, | and )(?:{_OTHERS}))*))?\.)"
-    rf"(?: The tempo is (?P<tempo>{_either(TEMPOS)})\.)?{_LOUD}"
-    rf"(?: The mood is (?P<mood>{_either(MOODS.values())})\.)?"
+    rf"(?: The tempo is (?P<tempo>{_alternatives(TEMPOS)})\.)?{_LOUD}"
+    rf"(?: The mood is (?P<mood>{_alternatives(MOODS.values())})\.)?"
 )
 
 
-def _level(match: re.Match[str]) -> tuple[str | None, str | None]:
+def _loudness_and_change(match: re.Match[str]) -> tuple[str | None, str | None]:
     words, change = match["loudness"], match["change"]
     return (
         next((k for k, v in _LOUDNESS_WORDS.items() if v == words), None),
@@ -214,21 +223,21 @@ def _level(match: re.Match[str]) -> tuple[str | None, str | None]:
 
 
 def parse(text: str) -> Attributes | None:
-    """The attributes that a caption states, or None where it is no sentence of this grammar."""
+    """Attributes that a caption states; None for a text outside the grammar."""
     text = text.strip()
     if text == "Silence. Nothing is heard.":
         return Attributes("silence")
     if match := _SPEECH.fullmatch(text):
-        loudness, change = _level(match)
+        loudness, change = _loudness_and_change(match)
         return Attributes("speech", speech=True, loudness=loudness, change=change)
     if match := _EFFECT.fullmatch(text):
-        loudness, change = _level(match)
+        loudness, change = _loudness_and_change(match)
         effect = next((k for k, v in EFFECTS.items() if v == match["effect"]), None)
         return Attributes("effect", effect=effect, loudness=loudness, change=change)
     match = _MUSIC.fullmatch(text)
     if match is None:
         return None
-    loudness, change = _level(match)
+    loudness, change = _loudness_and_change(match)
     lead = match["solo"] or match["lead"]
     others = re.split(r", | and ", match["others"]) if match["others"] else []
     texture = None

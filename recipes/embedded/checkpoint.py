@@ -1,4 +1,4 @@
-"""Build the model, and write it as Qwen2-Audio checkpoints are written."""
+"""Model of the embedded checkpoint, and writing it in the format of Qwen2-Audio's checkpoints."""
 
 import json
 import shutil
@@ -20,12 +20,12 @@ from transformers import (
 from .tokenizer import AUDIO, CHAT_TEMPLATE, END, token_id
 from .whisper import encoder_weights
 
-VOCABULARY = 1104  # the tokenizer's 1099 entries, rounded up as Qwen2 rounds its own
+VOCABULARY = 1104  # the tokenizer's 1099 entries, rounded up as in Qwen2
 SHARDS = {"audio_tower.": 1, "multi_modal_projector.": 2, "language_model.": 2}
 
 
 def config(tokenizer: Qwen2Tokenizer) -> Qwen2AudioConfig:
-    """Whisper tiny's encoder and four small Qwen2 layers with grouped-query attention."""
+    """Dimensions: Whisper tiny's encoder, four small Qwen2 layers with grouped-query attention."""
     end = token_id(tokenizer, END)
     audio = Qwen2AudioEncoderConfig(
         num_mel_bins=80,
@@ -57,31 +57,31 @@ def config(tokenizer: Qwen2Tokenizer) -> Qwen2AudioConfig:
 
 
 def build(tokenizer: Qwen2Tokenizer, whisper: Path) -> Qwen2AudioForConditionalGeneration:
-    """A model whose encoder is Whisper's and whose projector and text model are untrained."""
+    """A model with Whisper's encoder, and an untrained projector and text model."""
     model = Qwen2AudioForConditionalGeneration(config(tokenizer))
     tower = model.model.audio_tower
     tower.load_state_dict(encoder_weights(whisper), strict=True)
     return model
 
 
-def on_disk(name: str) -> str:
-    """The name that Qwen2-Audio checkpoints give a tensor of the model in memory."""
-    for memory, disk in (
+def stored_name(name: str) -> str:
+    """Name in Qwen2-Audio's checkpoint files of a tensor of the model in memory."""
+    for prefix, stored_prefix in (
         ("model.language_model.", "language_model.model."),
         ("lm_head.", "language_model.lm_head."),
         ("model.", ""),
     ):
-        if name.startswith(memory):
-            return disk + name.removeprefix(memory)
+        if name.startswith(prefix):
+            return stored_prefix + name.removeprefix(prefix)
     return name
 
 
 def _save_weights(model: Qwen2AudioForConditionalGeneration, folder: Path) -> None:
     shards: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict().items():
-        disk = on_disk(name)
-        shard = next(number for prefix, number in SHARDS.items() if disk.startswith(prefix))
-        shards.setdefault(shard, {})[disk] = tensor.detach().to(torch.bfloat16).contiguous()
+        stored = stored_name(name)
+        shard = next(number for prefix, number in SHARDS.items() if stored.startswith(prefix))
+        shards.setdefault(shard, {})[stored] = tensor.detach().to(torch.bfloat16).contiguous()
     index: dict[str, str] = {}
     for number, tensors in sorted(shards.items()):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -95,7 +95,7 @@ def _save_weights(model: Qwen2AudioForConditionalGeneration, folder: Path) -> No
 
 
 def _save_as_published(processor: Qwen2AudioProcessor, folder: Path) -> None:
-    """Files that the published checkpoints have and that transformers 5 has folded into others."""
+    """Write the files of the published checkpoints that transformers 5 merges into others."""
     (folder / "processor_config.json").unlink()
     extractor = processor.feature_extractor.to_dict() | {"processor_class": "Qwen2AudioProcessor"}
     (folder / "preprocessor_config.json").write_text(
@@ -110,7 +110,7 @@ def _save_as_published(processor: Qwen2AudioProcessor, folder: Path) -> None:
 def save(
     model: Qwen2AudioForConditionalGeneration, tokenizer: Qwen2Tokenizer, folder: Path
 ) -> None:
-    """Write everything a stock `from_pretrained` needs; each file appears whole or not at all."""
+    """Write everything that `from_pretrained` needs; each file is renamed when it is complete."""
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -118,10 +118,10 @@ def save(
     processor = Qwen2AudioProcessor(extractor, tokenizer, chat_template=CHAT_TEMPLATE)
     processor.save_pretrained(draft)
     _save_as_published(processor, draft)
-    written = config(tokenizer)
-    written.architectures = ["Qwen2AudioForConditionalGeneration"]
-    written.dtype = torch.bfloat16
-    written.save_pretrained(draft)
+    model_config = config(tokenizer)
+    model_config.architectures = ["Qwen2AudioForConditionalGeneration"]
+    model_config.dtype = torch.bfloat16
+    model_config.save_pretrained(draft)
     end = token_id(tokenizer, END)
     GenerationConfig(
         bos_token_id=end, eos_token_id=end, pad_token_id=end, do_sample=False, max_new_tokens=96

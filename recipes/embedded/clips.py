@@ -1,4 +1,4 @@
-"""One training clip: draw what it is, make the sound, put it in a room, record it, label it."""
+"""Training clips: random content, reverberation, recording conditions and loudness, with labels."""
 
 from dataclasses import replace
 
@@ -9,15 +9,15 @@ from . import sounds
 from .captions import Attributes
 from .composition import SHORTEST_PULSE, compose
 from .effects import noise
-from .instruments import INSTRUMENTS, OFTEN
-from .render import RATE, Player, UnplayableError, Wave, normalised, render, tilt
+from .instruments import INSTRUMENTS, LEAD_WEIGHTS
+from .render import RATE, Player, UnplayableError, Wave, normalized, render, tilt
 
-# Levels in dBFS (RMS over the clip). The gaps between them keep the three words apart.
+# Levels in dBFS (RMS over the clip), with gaps between the three classes.
 LEVELS = {"quiet": (-46.0, -34.0), "moderate": (-29.0, -22.5), "loud": (-17.5, -10.0)}
-RAMPS = (12.0, 26.0)  # decibels from one end to the other of a clip that grows louder or softer
+RAMP_DB = (12.0, 26.0)  # between the ends of a clip that grows louder or softer
 SHARES = {"music": 0.66, "speech over music": 0.06, "speech": 0.1, "effect": 0.15, "silence": 0.03}
-# What lasts a second is seldom a piece of music, even where it has a pitch.
-BRIEF = 1.5  # seconds
+# A second of audio is seldom music, even where it has a pitch.
+BRIEF_SECONDS = 1.5
 BRIEF_SHARES = {
     "music": 0.24,
     "speech over music": 0.03,
@@ -25,29 +25,29 @@ BRIEF_SHARES = {
     "effect": 0.6,
     "silence": 0.03,
 }
-# A single tone is no music: what rings for half a second may as well be a coin in a game.
-MOMENT = 0.8  # seconds
+# A single tone is not music: it could as well be a sound of a game.
+MOMENT_SECONDS = 0.8
 MOMENT_SHARES = {"speech": 0.12, "effect": 0.85, "silence": 0.03}
 
 
 def _shares(seconds: float) -> dict[str, float]:
-    """Of clips that long: how many are of each kind."""
-    if seconds < MOMENT:
+    """Shares of the kinds among clips of that length."""
+    if seconds < MOMENT_SECONDS:
         return MOMENT_SHARES
-    return BRIEF_SHARES if seconds < BRIEF else SHARES
+    return BRIEF_SHARES if seconds < BRIEF_SECONDS else SHARES
 
 
-def _room(rng: np.random.Generator, wave: Wave) -> Wave:
+def _add_reverb(rng: np.random.Generator, wave: Wave) -> Wave:
     decay = rng.uniform(0.1, 1.2)
     length = int(RATE * decay)
     tail = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
-    echo = normalised(tail.astype(np.float32))
-    wet = normalised(signal.oaconvolve(wave, echo)[: len(wave)].astype(np.float32))
-    return normalised(wave) + wet * rng.uniform(0.03, 0.5)
+    echo = normalized(tail.astype(np.float32))
+    wet = normalized(signal.oaconvolve(wave, echo)[: len(wave)].astype(np.float32))
+    return normalized(wave) + wet * rng.uniform(0.03, 0.5)
 
 
-def _recorded(rng: np.random.Generator, wave: Wave) -> Wave:
-    """What microphones and codecs do: bandwidth, colour, coarse steps."""
+def _degrade(rng: np.random.Generator, wave: Wave) -> Wave:
+    """Simulate microphones and codecs: spectral tilt, band limits, mu-law quantization."""
     if rng.random() < 0.5:
         wave = tilt(rng, wave, 8.0)
     if rng.random() < 0.3:
@@ -65,8 +65,8 @@ def _recorded(rng: np.random.Generator, wave: Wave) -> Wave:
     return wave.astype(np.float32)
 
 
-def _edges(rng: np.random.Generator, wave: Wave) -> Wave:
-    """Recordings seldom begin and end with the sound: now and then a pause before or after."""
+def _add_pauses(rng: np.random.Generator, wave: Wave) -> Wave:
+    """Silence the start and the end of some clips, as recordings have pauses there."""
     if rng.random() < 0.2:
         wave = wave.copy()
         before = int(len(wave) * rng.uniform(0, 0.15))
@@ -80,22 +80,22 @@ def _edges(rng: np.random.Generator, wave: Wave) -> Wave:
     return wave
 
 
-def _level(
+def _set_loudness(
     rng: np.random.Generator, wave: Wave, attributes: Attributes, seconds: float
 ) -> tuple[Wave, Attributes]:
-    """Give the clip its loudness and its trend, and say so."""
+    """Scale a clip to a random loudness and trend. Returns it and attributes that state them."""
     loudness = str(rng.choice(tuple(LEVELS)))
     change = None
     if attributes.kind == "music" and seconds >= SHORTEST_PULSE:
         change = str(rng.choice(("steady", "louder", "softer"), p=(0.5, 0.25, 0.25)))
         if change != "steady":
-            ends = (-float(rng.uniform(*RAMPS)), 0.0)
+            ends = (-float(rng.uniform(*RAMP_DB)), 0.0)
             ramp = np.linspace(*(ends if change == "louder" else ends[::-1]), len(wave))
             wave = (wave * 10 ** (ramp / 20)).astype(np.float32)
     target = 10 ** (float(rng.uniform(*LEVELS[loudness])) / 20)
-    wave = normalised(wave) * np.float32(target / 0.1)
-    hard = np.abs(wave) > 0.9  # a soft limiter, as loud recordings have
-    wave[hard] = np.sign(wave[hard]) * (0.9 + 0.1 * np.tanh((np.abs(wave[hard]) - 0.9) / 0.1))
+    wave = normalized(wave) * np.float32(target / 0.1)
+    peaks = np.abs(wave) > 0.9  # a soft limiter, as in loud recordings
+    wave[peaks] = np.sign(wave[peaks]) * (0.9 + 0.1 * np.tanh((np.abs(wave[peaks]) - 0.9) / 0.1))
     return wave, replace(attributes, loudness=loudness, change=change)
 
 
@@ -110,13 +110,13 @@ def _silence(rng: np.random.Generator, seconds: float) -> Wave:
 def _music(
     rng: np.random.Generator, player: Player, seconds: float, vary: bool, held_out: bool
 ) -> tuple[Wave, Attributes]:
-    # Begin in the middle of the music now and then, as cut recordings do.
+    # Half of the clips start in the middle of the music.
     skip = float(rng.uniform(0.2, 2.0)) if rng.random() < 0.5 else 0.0
     lead = None
     if held_out:
         candidates = [instrument for instrument in INSTRUMENTS if instrument.held_out]
         lead = candidates[rng.integers(len(candidates))]
-    score = compose(rng, seconds + skip, lead, often=OFTEN if vary else {})
+    score = compose(rng, seconds + skip, lead, lead_weights=LEAD_WEIGHTS if vary else {})
     try:
         wave = render(rng, player, score, seconds + skip, vary, held_out)[round(skip * RATE) :]
     except UnplayableError:
@@ -136,10 +136,12 @@ def draw(
     vary: bool = True,
     held_out: bool = False,
 ) -> tuple[Wave, Attributes]:
-    """A clip of exactly `seconds` and everything that is true of it.
+    """A random clip of exactly `seconds` at 16 kHz, and its attributes.
 
-    Without a `kind` of `SHARES` it may be any. `vary` changes timbres; `held_out` has a program
-    lead that is kept from training.
+    Args:
+        kind: a key of `SHARES`; random if None.
+        vary: vary timbres.
+        held_out: let a program lead that training does not use.
     """
     shares = _shares(seconds)
     kind = kind or str(rng.choice(tuple(shares), p=tuple(shares.values())))
@@ -154,13 +156,13 @@ def draw(
         wave, attributes = _music(rng, player, seconds, vary, held_out)
     if kind == "speech over music":
         voice = sounds.speech(rng, bank, seconds)
-        wave = normalised(wave) + normalised(voice) * 10 ** (rng.uniform(-3, 9) / 20)
+        wave = normalized(wave) + normalized(voice) * 10 ** (rng.uniform(-3, 9) / 20)
         attributes = replace(attributes, speech=True)
-    if float(np.abs(wave).max()) < 1e-5:  # a note out of a program's reach, say
+    if float(np.abs(wave).max()) < 1e-5:  # such as a note outside a program's range
         return draw(rng, player, bank, seconds, kind, vary, held_out)
-    wave = _room(rng, wave) if rng.random() < 0.5 else wave
-    wave = _edges(rng, _recorded(rng, wave))
+    wave = _add_reverb(rng, wave) if rng.random() < 0.5 else wave
+    wave = _add_pauses(rng, _degrade(rng, wave))
     if rng.random() < 0.5 and attributes.effect != "nature":
         hiss = noise(rng, len(wave), float(rng.uniform(0, 2)))
-        wave = normalised(wave) + hiss * np.float32(10 ** (rng.uniform(-60, -16) / 20))
-    return _level(rng, wave, attributes, seconds)
+        wave = normalized(wave) + hiss * np.float32(10 ** (rng.uniform(-60, -16) / 20))
+    return _set_loudness(rng, wave, attributes, seconds)

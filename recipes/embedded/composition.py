@@ -1,4 +1,4 @@
-"""Scores: random but playable music whose attributes are known because they were chosen first."""
+"""Random musical scores and their attributes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +10,13 @@ from .captions import Attributes
 from .instruments import BACKINGS, BY_NAME, INSTRUMENTS, Instrument
 
 BEATS_PER_MINUTE = {"slow": (50.0, 74.0), "moderate": (94.0, 116.0), "fast": (142.0, 184.0)}
-FREE = 0.2  # of what is played alone has no pulse
-SHORTEST_PULSE = 2.5  # seconds; in less, neither a tempo nor a trend is stated
+FREE_RHYTHM = 0.2  # share of solos without a pulse
+SHORTEST_PULSE = 2.5  # seconds; shorter clips have neither tempo nor trend
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9), (0, 3, 5, 7, 10))
 _PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (5, 3, 0, 4), (0, 4, 5, 3), (1, 4, 0, 0), (0, 3, 0, 4))
-# Note lengths in beats. Cells hold half beats and about three notes in two beats: how quick the
-# quickest notes are, and how dense they lie, tells a tempo from its half and its double.
+# Rhythmic cells: note lengths in beats. All have half beats and about three notes in two beats, so
+# that the shortest notes and their density tell a tempo from its half and its double.
 _CELLS = (
     (0.5, 0.5, 1.0),
     (1.0, 0.5, 0.5),
@@ -32,7 +32,7 @@ _HAND = (54, 56, 60, 61, 62, 63, 64, 69, 70, 75, 76, 77)
 
 @dataclass(frozen=True)
 class Note:
-    """One note: when and for how long, in seconds, its key and its velocity (0 to 1)."""
+    """A note: start and length in seconds, MIDI key, velocity from 0 to 1."""
 
     start: float
     length: float
@@ -42,7 +42,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """What one instrument plays. `instrument` is None for the drums; `gain` is in decibels."""
+    """Notes of one instrument. `instrument` is None for drums; `gain` is in decibels."""
 
     instrument: Instrument | None
     notes: tuple[Note, ...]
@@ -51,15 +51,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Score:
-    """The parts, the lead (or the drums) first, and what they make true."""
+    """Parts, with the lead (or the drums) first, and the attributes of the music."""
 
     parts: tuple[Part, ...]
     attributes: Attributes
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """What the parts of one score share."""
+class _Style:
+    """What the parts of a score share: tempo, key, harmony and dynamics.
+
+    Attributes:
+        beat: seconds per beat.
+        bar: beats per bar.
+        touch: mean velocity.
+        free: without a pulse.
+    """
 
     beat: float
     seconds: float
@@ -70,34 +77,36 @@ class _Frame:
     touch: float
     free: bool
 
-    def degree(self, step: int) -> int:
+    def key_of(self, step: int) -> int:
+        """MIDI key of a scale step."""
         octave, index = divmod(step, len(self.scale))
         return self.tonic + 12 * octave + self.scale[index]
 
     def root(self, beat: float) -> int:
+        """Scale step of the chord's root."""
         return self.progression[int(beat // self.bar) % len(self.progression)]
 
 
 def _register(rng: np.random.Generator, instrument: Instrument) -> tuple[str, int]:
-    """A register that the instrument can reach, and a key at its centre."""
-    zones = {"low": (0, 49), "middle": (56, 68), "high": (75, 127)}
+    """Random register within the instrument's range, and a key at its centre."""
+    keys = {"low": (0, 49), "middle": (56, 68), "high": (75, 127)}
     margin = min(5, (instrument.high - instrument.low) // 4)
-    reach = {
+    reachable = {
         name: (max(low, instrument.low + margin), min(high, instrument.high - margin))
-        for name, (low, high) in zones.items()
+        for name, (low, high) in keys.items()
     }
-    names = [name for name, (low, high) in reach.items() if low <= high]
-    weights = np.array([reach[name][1] - reach[name][0] + 3.0 for name in names])
+    names = [name for name, (low, high) in reachable.items() if low <= high]
+    weights = np.array([reachable[name][1] - reachable[name][0] + 3.0 for name in names])
     name = str(rng.choice(names, p=weights / weights.sum()))
-    return name, int(rng.integers(reach[name][0], reach[name][1] + 1))
+    return name, int(rng.integers(reachable[name][0], reachable[name][1] + 1))
 
 
-def _rhythm(rng: np.random.Generator, frame: _Frame) -> list[tuple[float, float]]:
-    if frame.free:
-        return _unmeasured(rng, frame)
+def _rhythm(rng: np.random.Generator, style: _Style) -> list[tuple[float, float]]:
+    if style.free:
+        return _free_rhythm(rng, style)
     motif = [length for _ in range(2) for length in _CELLS[rng.integers(len(_CELLS))]]
     at, spans = 0.0, []
-    while at * frame.beat < frame.seconds:
+    while at * style.beat < style.seconds:
         if rng.random() < 0.3:
             motif = [length for _ in range(2) for length in _CELLS[rng.integers(len(_CELLS))]]
         for length in motif:
@@ -106,11 +115,11 @@ def _rhythm(rng: np.random.Generator, frame: _Frame) -> list[tuple[float, float]
     return spans
 
 
-def _unmeasured(rng: np.random.Generator, frame: _Frame) -> list[tuple[float, float]]:
-    """Notes without a pulse: what has no tempo to be heard must teach none."""
+def _free_rhythm(rng: np.random.Generator, style: _Style) -> list[tuple[float, float]]:
+    """Starts and lengths in beats without a pulse, for music without a tempo."""
     at, spans = 0.0, []
-    typical = float(rng.uniform(0.3, 4.0)) / frame.beat
-    while at * frame.beat < frame.seconds:
+    typical = float(rng.uniform(0.3, 4.0)) / style.beat
+    while at * style.beat < style.seconds:
         length = typical * float(np.exp(rng.normal(0, 0.6)))
         spans.append((at, length))
         at += length
@@ -118,15 +127,15 @@ def _unmeasured(rng: np.random.Generator, frame: _Frame) -> list[tuple[float, fl
 
 
 def _note(
-    rng: np.random.Generator, frame: _Frame, at: float, beats: float, key: int, hold: float
+    rng: np.random.Generator, style: _Style, at: float, beats: float, key: int, length_factor: float
 ) -> Note:
-    accent = 0.12 if at % frame.bar == 0 else 0.0
-    velocity = float(np.clip(frame.touch + accent + rng.normal(0, 0.1), 0.25, 1.0))
-    start = max(0.0, at * frame.beat + rng.normal(0, 0.006))
-    return Note(start, max(0.06, beats * frame.beat * hold), key, velocity)
+    accent = 0.12 if at % style.bar == 0 else 0.0
+    velocity = float(np.clip(style.touch + accent + rng.normal(0, 0.1), 0.25, 1.0))
+    start = max(0.0, at * style.beat + rng.normal(0, 0.006))
+    return Note(start, max(0.06, beats * style.beat * length_factor), key, velocity)
 
 
-def _fold(key: int, low: int, high: int) -> int:
+def _octave_within(key: int, low: int, high: int) -> int:
     while key < low:
         key += 12
     while key > high:
@@ -135,89 +144,89 @@ def _fold(key: int, low: int, high: int) -> int:
 
 
 def _melody(
-    rng: np.random.Generator, frame: _Frame, instrument: Instrument, centre: int
+    rng: np.random.Generator, style: _Style, instrument: Instrument, centre: int
 ) -> tuple[Note, ...]:
     low, high = max(instrument.low, centre - 7), min(instrument.high, centre + 7)
-    hold = float(rng.uniform(0.5, 1.15))
+    length_factor = float(rng.uniform(0.5, 1.15))
     step, notes = 0, []
-    for at, beats in _rhythm(rng, frame):
+    for at, beats in _rhythm(rng, style):
         step += int(rng.choice((-3, -2, -1, -1, 0, 1, 1, 2, 3)))
         step = int(np.clip(step, -6, 8))
         if rng.random() < 0.06:
             continue
-        key = _fold(frame.degree(step + frame.root(at)), low, high)
-        notes.append(_note(rng, frame, at, beats, key, hold))
+        key = _octave_within(style.key_of(step + style.root(at)), low, high)
+        notes.append(_note(rng, style, at, beats, key, length_factor))
     return tuple(notes)
 
 
 def _chords(
     rng: np.random.Generator,
-    frame: _Frame,
+    style: _Style,
     instrument: Instrument,
     centre: int,
     spans: list[tuple[float, float]],
 ) -> tuple[Note, ...]:
     low, high = max(instrument.low, centre - 8), min(instrument.high, centre + 8)
-    hold = float(rng.uniform(0.6, 1.0))
+    length_factor = float(rng.uniform(0.6, 1.0))
     shape = (0, 2, 4) if rng.random() < 0.6 else (0, 2, 4, 6)
     notes = []
     strum = rng.uniform(0, 0.025) if instrument.family == "guitar" else 0.0
     for at, beats in spans:
-        keys = {_fold(frame.degree(frame.root(at) + step), low, high) for step in shape}
-        for order, key in enumerate(sorted(keys)):
-            note = _note(rng, frame, at, beats, key, hold)
-            notes.append(Note(note.start + order * strum, note.length, key, note.velocity))
+        keys = {_octave_within(style.key_of(style.root(at) + step), low, high) for step in shape}
+        for index, key in enumerate(sorted(keys)):
+            note = _note(rng, style, at, beats, key, length_factor)
+            notes.append(Note(note.start + index * strum, note.length, key, note.velocity))
     return tuple(notes)
 
 
-def _bass_line(rng: np.random.Generator, frame: _Frame) -> tuple[Note, ...]:
+def _bass_line(rng: np.random.Generator, style: _Style) -> tuple[Note, ...]:
     every = float(rng.choice((0.5, 0.5, 1.0, 2.0)))
     notes, at = [], 0.0
-    while at * frame.beat < frame.seconds:
-        step = frame.root(at) + int(rng.choice((0, 0, 0, 4, 2)))
-        key = _fold(frame.degree(step), 28, 50)
-        notes.append(_note(rng, frame, at, every, key, 0.85))
+    while at * style.beat < style.seconds:
+        step = style.root(at) + int(rng.choice((0, 0, 0, 4, 2)))
+        key = _octave_within(style.key_of(step), 28, 50)
+        notes.append(_note(rng, style, at, every, key, 0.85))
         at += every
     return tuple(notes)
 
 
-def _drums(rng: np.random.Generator, frame: _Frame) -> tuple[Note, ...]:
+def _drums(rng: np.random.Generator, style: _Style) -> tuple[Note, ...]:
     kick, snare = int(rng.choice(_KICK)), int(rng.choice((*_SNARE, *_SNARE, *_CLAP, *_SIDE)))
     ride = int(rng.choice((*_HATS, *_HATS, 51, 54, 70)))
     hand = [int(key) for key in rng.choice(_HAND, 3)] if rng.random() < 0.35 else []
-    extra = {float(beat) for beat in rng.choice(np.arange(0, frame.bar, 0.5), 2)}
+    extra = {float(beat) for beat in rng.choice(np.arange(0, style.bar, 0.5), 2)}
     notes, at = [], 0.0
-    while at * frame.beat < frame.seconds:
-        place = at % frame.bar
-        hits = [ride]
+    while at * style.beat < style.seconds:
+        beat_of_bar = at % style.bar
+        keys = [ride]
         if hand:
-            hits = [int(rng.choice(hand))] if rng.random() < 0.7 else []
-        elif place == 0 or place in extra:
-            hits.append(kick)
-        elif place == frame.bar // 2 or (frame.bar == 4 and place % 2 == 1):
-            hits.append(snare)
+            keys = [int(rng.choice(hand))] if rng.random() < 0.7 else []
+        elif beat_of_bar == 0 or beat_of_bar in extra:
+            keys.append(kick)
+        elif beat_of_bar == style.bar // 2 or (style.bar == 4 and beat_of_bar % 2 == 1):
+            keys.append(snare)
         if rng.random() < 0.04:
-            hits.append(int(rng.choice((*_TOMS, *_CYMBALS))))
-        notes += [_note(rng, frame, at, 0.5, key, 1.0) for key in hits]
+            keys.append(int(rng.choice((*_TOMS, *_CYMBALS))))
+        notes += [_note(rng, style, at, 0.5, key, 1.0) for key in keys]
         at += 0.5
     return tuple(notes)
 
 
 def _backing(
-    rng: np.random.Generator, frame: _Frame, word: str, instrument: Instrument
+    rng: np.random.Generator, style: _Style, word: str, instrument: Instrument
 ) -> tuple[Note, ...]:
     if word == "bass":
-        return _bass_line(rng, frame)
-    every = float(rng.choice((1.0, 2.0, 4.0)) if word in ("piano", "guitar") else frame.bar)
-    beats = np.arange(0.0, frame.seconds / frame.beat, every)
+        return _bass_line(rng, style)
+    every = float(rng.choice((1.0, 2.0, 4.0)) if word in ("piano", "guitar") else style.bar)
+    beats = np.arange(0.0, style.seconds / style.beat, every)
     spans = [(float(at), every) for at in beats]
-    return _chords(rng, frame, instrument, int(rng.integers(52, 66)), spans)
+    return _chords(rng, style, instrument, int(rng.integers(52, 66)), spans)
 
 
-def _lead(rng: np.random.Generator, often: Mapping[str, float]) -> Instrument:
-    if not often:
+def _random_lead(rng: np.random.Generator, weights_by_name: Mapping[str, float]) -> Instrument:
+    if not weights_by_name:
         return INSTRUMENTS[rng.integers(len(INSTRUMENTS))]
-    weights = np.array([often.get(instrument.name, 1.0) for instrument in INSTRUMENTS])
+    weights = np.array([weights_by_name.get(instrument.name, 1.0) for instrument in INSTRUMENTS])
     return INSTRUMENTS[rng.choice(len(INSTRUMENTS), p=weights / weights.sum())]
 
 
@@ -225,17 +234,19 @@ def compose(
     rng: np.random.Generator,
     seconds: float,
     lead: Instrument | None = None,
-    alone: float = 0.12,
-    often: Mapping[str, float] = MappingProxyType({}),
+    drums_alone: float = 0.12,
+    lead_weights: Mapping[str, float] = MappingProxyType({}),
 ) -> Score:
-    """A score of `seconds`, for drums alone with probability `alone`.
+    """A random score.
 
-    Without a `lead` every instrument is equally likely to be it, or so many times as likely as
-    `often` says of its name.
+    Args:
+        lead: random if None.
+        drums_alone: probability of a score for drums alone.
+        lead_weights: relative frequency of leads by name, 1 by default.
     """
     tempo = str(rng.choice(tuple(BEATS_PER_MINUTE)))
     beat = 60.0 / float(rng.uniform(*BEATS_PER_MINUTE[tempo]))
-    frame = _Frame(
+    style = _Style(
         beat,
         seconds,
         int(rng.integers(48, 60)),
@@ -245,21 +256,21 @@ def compose(
         float(rng.uniform(0.4, 0.85)),
         False,
     )
-    stated = tempo if seconds >= SHORTEST_PULSE else None
-    if lead is None and rng.random() < alone:
-        drums = Part(None, _drums(rng, frame), 0.0)
-        return Score((drums,), Attributes("music", drums=True, tempo=stated))
+    tempo_label = tempo if seconds >= SHORTEST_PULSE else None
+    if lead is None and rng.random() < drums_alone:
+        drums = Part(None, _drums(rng, style), 0.0)
+        return Score((drums,), Attributes("music", drums=True, tempo=tempo_label))
     if lead is None:
-        lead = _lead(rng, often)
+        lead = _random_lead(rng, lead_weights)
     register, centre = _register(rng, lead)
     accompanied = rng.random() < 0.5
-    if not accompanied and rng.random() < FREE:
-        frame, stated = replace(frame, free=True), None
+    if not accompanied and rng.random() < FREE_RHYTHM:
+        style, tempo_label = replace(style, free=True), None
     if lead.chords and not accompanied and rng.random() < 0.45:
-        spans = _rhythm(rng, frame)
-        notes, texture = _chords(rng, frame, lead, centre, spans), "chords"
+        spans = _rhythm(rng, style)
+        notes, texture = _chords(rng, style, lead, centre, spans), "chords"
     else:
-        notes, texture = _melody(rng, frame, lead, centre), "line"
+        notes, texture = _melody(rng, style, lead, centre), "line"
     parts = [Part(lead, notes, 0.0)]
     backing: list[str] = []
     drums_play = False
@@ -272,9 +283,9 @@ def compose(
     for word in backing:
         instrument = BY_NAME[str(rng.choice(BACKINGS[word]))]
         gain = float(rng.uniform(-8, -2) if word == "bass" else rng.uniform(-11, -4))
-        parts.append(Part(instrument, _backing(rng, frame, word, instrument), gain))
+        parts.append(Part(instrument, _backing(rng, style, word, instrument), gain))
     if drums_play:
-        parts.append(Part(None, _drums(rng, frame), float(rng.uniform(-8, 0))))
+        parts.append(Part(None, _drums(rng, style), float(rng.uniform(-8, 0))))
     attributes = Attributes(
         "music",
         lead=lead.name,
@@ -282,7 +293,7 @@ def compose(
         backing=tuple(backing),
         drums=drums_play,
         register=register,
-        tempo=stated,
+        tempo=tempo_label,
     )
     return Score(tuple(parts), attributes)
 

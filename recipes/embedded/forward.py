@@ -1,4 +1,4 @@
-"""The model's arithmetic on clips cut to their length, and what training asks of it."""
+"""Forward pass on unpadded clips, auxiliary classifiers, losses and greedy decoding."""
 
 from typing import ClassVar
 
@@ -7,35 +7,37 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel, Qwen2AudioForConditionalGeneration, Qwen2Tokenizer
 
-from .batches import Talk, mask
+from .batches import TokenBatch, attention_mask
 from .captions import CHANGES, EFFECTS, LOUDNESSES, REGISTERS, TEMPOS, Attributes
 from .instruments import BACKINGS, FAMILIES, LEADS, family_of
 
 _KINDS = ("music", "speech", "effect", "silence")
 _TEXTURES = ("line", "chords", "accompanied")
 _FLAGS = (False, True)
-# The hard ones.
+# Larger weights for the attributes that are hard to learn.
 _WEIGHTS = {"lead": 4.0, "family": 2.0, "texture": 2.0, "drums": 1.5, "tempo": 4.0, "change": 2.0}
-_FRAMES = 6  # of a clip that are judged alone
+_FRAMES = 6  # of a clip that are classified on their own
 
-
-_FUSED_FROM = 500  # positions; with fewer, on a CPU, plain attention learns 2 to 4 times as fast
+_FUSED_POSITIONS = 500  # with fewer, on a CPU, eager attention trains 2 to 4 times as fast
 
 
 def choose_attention(module: PreTrainedModel, positions: int) -> bool:
-    """Set the way a tower or text model attends; true if it is the fused one."""
-    fused = positions >= _FUSED_FROM or next(module.parameters()).is_cuda
+    """Set the attention of an encoder or text model: fused (True is returned) or eager."""
+    fused = positions >= _FUSED_POSITIONS or next(module.parameters()).is_cuda
     module.config._attn_implementation = "sdpa" if fused else "eager"
     return fused
 
 
-def listen(
+def encode_audio(
     model: Qwen2AudioForConditionalGeneration, mel: torch.Tensor, frames: int, first: int = 0
 ) -> torch.Tensor:
-    """The audio tower's output for clips of `frames` mel frames, without padding to 30 s.
+    """Output [clips, audio tokens, width] of the audio tower for clips of `frames` mel frames.
 
-    Training lets short clips begin at any position (`first`), so that it need not hear many long
-    ones to hear them right.
+    Clips are not padded to 30 s.
+
+    Args:
+        first: position embedding of the first frame. Training varies it, so that late positions
+            are learnt without many long clips.
     """
     tower = model.model.audio_tower
     choose_attention(tower, frames // 2)
@@ -47,12 +49,11 @@ def listen(
     return tower.layer_norm(tower.avg_pooler(hidden.mT).mT)
 
 
-class Ears(nn.Module):
-    """Classifiers on the audio tower's output: a short way for the labels to teach the encoder.
+class AttributeClassifiers(nn.Module):
+    """Linear classifiers of attributes on the audio tower's output, for training only.
 
-    One set reads the pooled clip; the other any single frame, so that each audio token comes to
-    carry what is true of the whole clip and the text model finds it wherever it looks. They exist
-    in training only; what they know reaches a caption through the text model or not at all.
+    One set classifies the pooled clip, the other single frames, so that every audio token encodes
+    the attributes of the whole clip and the text model finds them at any position.
     """
 
     classes: ClassVar[dict[str, tuple[object, ...]]] = {
@@ -76,26 +77,34 @@ class Ears(nn.Module):
         self.pooled = nn.Linear(3 * width, sum(self._sizes))
         self.frames = nn.Linear(width, sum(self._sizes))
 
-    def judge(self, heard: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The pooled clips' logits for each question."""
-        attended = (self.score(heard).softmax(1) * heard).sum(1)
-        scores = self.pooled(torch.cat([heard.mean(1), heard.amax(1), attended], -1))
+    def logits(self, audio_rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits of the pooled clips, by attribute."""
+        attended = (self.score(audio_rows).softmax(1) * audio_rows).sum(1)
+        scores = self.pooled(torch.cat([audio_rows.mean(1), audio_rows.amax(1), attended], -1))
         return dict(zip(self.classes, scores.float().split(self._sizes, -1), strict=True))
 
-    def forward(self, heard: torch.Tensor, attributes: tuple[Attributes, ...]) -> torch.Tensor:
-        """The weighted mean loss over everything that applies."""
-        some = torch.randint(heard.shape[1], (len(heard), _FRAMES), device=heard.device)
-        picked = heard.gather(1, some[..., None].expand(-1, -1, heard.shape[-1]))
-        single = self.frames(picked).float().split(self._sizes, -1)
-        loss, total = heard.new_zeros(()), 0.0
-        for (name, whole), part in zip(self.judge(heard).items(), single, strict=True):
+    def forward(self, audio_rows: torch.Tensor, attributes: tuple[Attributes, ...]) -> torch.Tensor:
+        """Weighted mean cross-entropy over all attributes that apply."""
+        indices = torch.randint(
+            audio_rows.shape[1], (len(audio_rows), _FRAMES), device=audio_rows.device
+        )
+        frames = audio_rows.gather(1, indices[..., None].expand(-1, -1, audio_rows.shape[-1]))
+        by_frame = self.frames(frames).float().split(self._sizes, -1)
+        loss, total = audio_rows.new_zeros(()), 0.0
+        for (name, clip_logits), frame_logits in zip(
+            self.logits(audio_rows).items(), by_frame, strict=True
+        ):
             labels = self.classes[name]
-            target = torch.tensor([_label(a, name, labels) for a in attributes]).to(heard.device)
+            target = torch.tensor([_label(a, name, labels) for a in attributes]).to(
+                audio_rows.device
+            )
             if bool((target >= 0).any()):
                 weight = _WEIGHTS.get(name, 1.0)
-                every = target[:, None].expand(-1, _FRAMES)
-                loss = loss + weight * functional.cross_entropy(whole, target)
-                loss = loss + weight * functional.cross_entropy(part.flatten(0, 1), every.flatten())
+                frame_target = target[:, None].expand(-1, _FRAMES)
+                loss = loss + weight * functional.cross_entropy(clip_logits, target)
+                loss = loss + weight * functional.cross_entropy(
+                    frame_logits.flatten(0, 1), frame_target.flatten()
+                )
                 total += 2 * weight
         return loss / total
 
@@ -110,8 +119,8 @@ def _label(a: Attributes, name: str, labels: tuple[object, ...]) -> int:
     return labels.index(value) if value in labels else -100
 
 
-def telling(tokenizer: Qwen2Tokenizer, vocabulary: int) -> torch.Tensor:
-    """A weight for each token: the words that answers differ by count four times."""
+def token_weights(tokenizer: Qwen2Tokenizer, vocabulary: int) -> torch.Tensor:
+    """Loss weight of each token: 4 for the words by which answers differ, else 1."""
     words = [
         *LEADS,
         *TEMPOS,
@@ -131,27 +140,27 @@ def telling(tokenizer: Qwen2Tokenizer, vocabulary: int) -> torch.Tensor:
 
 def text_loss(
     model: Qwen2AudioForConditionalGeneration,
-    heard: torch.Tensor,
-    talk: Talk,
+    audio_rows: torch.Tensor,
+    batch: TokenBatch,
     weights: torch.Tensor,
 ) -> torch.Tensor:
-    """The weighted loss of every answer's tokens, given the audio tower's output."""
-    embedded = model.get_input_embeddings()(talk.tokens)
-    is_audio = talk.tokens == model.config.audio_token_index
-    projected = model.model.multi_modal_projector(heard)
+    """Weighted cross-entropy of the answers' tokens, given the audio tower's output."""
+    embedded = model.get_input_embeddings()(batch.tokens)
+    is_audio = batch.tokens == model.config.audio_token_index
+    projected = model.model.multi_modal_projector(audio_rows)
     embedded = embedded.masked_scatter(is_audio[..., None], projected.to(embedded.dtype))
-    seen = mask(talk.branches)
+    seen = attention_mask(batch.branches)
     if not choose_attention(model.model.language_model, embedded.shape[1]):
         seen = embedded.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.bfloat16).min)
     hidden = model.model.language_model(
         inputs_embeds=embedded,
         attention_mask=seen,
-        position_ids=talk.positions,
+        position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
-    wanted = talk.targets >= 0
-    logits = model.lm_head(hidden[wanted]).float()
-    return functional.cross_entropy(logits, talk.targets[wanted], weights)
+    has_target = batch.targets >= 0
+    logits = model.lm_head(hidden[has_target]).float()
+    return functional.cross_entropy(logits, batch.targets[has_target], weights)
 
 
 @torch.no_grad()
@@ -163,28 +172,34 @@ def greedy(
     ends: tuple[int, ...],
     limit: int = 96,
 ) -> list[list[int]]:
-    """What the model says of clips of one length; `prompt` holds an audio token for each frame."""
+    """Generated token ids for clips of one length, without end tokens.
+
+    Args:
+        frames: mel frames of each clip.
+        prompt: ids, with as many audio tokens as the clips have.
+        ends: ids that end the generation.
+    """
     tokens = torch.tensor([prompt] * len(mel), device=mel.device)
     embedded = model.get_input_embeddings()(tokens)
     is_audio = tokens == model.config.audio_token_index
-    heard = model.model.multi_modal_projector(listen(model, mel, frames))
-    embedded = embedded.masked_scatter(is_audio[..., None], heard.to(embedded.dtype))
-    said: list[list[int]] = [[] for _ in range(len(mel))]
-    open_ = set(range(len(mel)))
+    audio_rows = model.model.multi_modal_projector(encode_audio(model, mel, frames))
+    embedded = embedded.masked_scatter(is_audio[..., None], audio_rows.to(embedded.dtype))
+    generated: list[list[int]] = [[] for _ in range(len(mel))]
+    unfinished = set(range(len(mel)))
     model.model.language_model.config._attn_implementation = "sdpa"
-    past = None
+    cache = None
     for _ in range(limit):
-        out = model.model.language_model(
-            inputs_embeds=embedded, past_key_values=past, use_cache=True
+        output = model.model.language_model(
+            inputs_embeds=embedded, past_key_values=cache, use_cache=True
         )
-        past = out.past_key_values
-        chosen = model.lm_head(out.last_hidden_state[:, -1]).argmax(-1)
+        cache = output.past_key_values
+        chosen = model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
         for row, token in enumerate(chosen.tolist()):
-            if row in open_ and token in ends:
-                open_.discard(row)
-            elif row in open_:
-                said[row].append(token)
-        if not open_:
+            if row in unfinished and token in ends:
+                unfinished.discard(row)
+            elif row in unfinished:
+                generated[row].append(token)
+        if not unfinished:
             break
         embedded = model.get_input_embeddings()(chosen[:, None])
-    return said
+    return generated

@@ -1,7 +1,7 @@
-"""The instruments that captions may name, their families, and where General MIDI keeps them.
+"""Instruments that captions may name, their families and General MIDI programs.
 
-Names are only as fine as a listener could check. Programs that sound alike share a name (a celesta
-and a glockenspiel, say), and programs without a plain English name are left out.
+Programs that sound alike share a name (such as celesta and glockenspiel); programs without a plain
+English name are left out.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Instrument:
-    """One name that a caption may use for the lead.
+    """An instrument that captions may name as lead.
 
-    `programs` are General MIDI programs (counted from 0) whose sound it is. `held_out` programs
-    belong to the same family but are never trained on: they measure how far a family reaches
-    beyond the timbres that were heard. `low` and `high` bound the notes it is given, `chords` says
-    whether it can play several at once.
+    Attributes:
+        programs: General MIDI programs, counted from 0.
+        low, high: range of its notes, as MIDI keys.
+        chords: whether it can play several notes at once.
+        held_out: programs of the same family that training does not use, to measure generalization
+            to other timbres.
     """
 
     name: str
@@ -70,9 +72,9 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument("banjo", "plucked", (105,), 48, 84, held_out=(106, 107)),
 )
 
-# Other sounds for the same names, to widen what is trained on: font, name → (bank, program). None
-# is of a held-out program.
-_ALIKE: dict[str, tuple[tuple[int, int], ...]] = {
+# Further sounds of the same instruments, for training: font, name → (bank, program). None is of a
+# held-out program.
+_SIMILAR_PROGRAMS: dict[str, tuple[tuple[int, int], ...]] = {
     "glockenspiel": ((0, 112),),  # tinkle bell
     "marimba": ((0, 108),),  # kalimba
     "clean electric guitar": ((0, 31),),  # its harmonics
@@ -80,14 +82,14 @@ _ALIKE: dict[str, tuple[tuple[int, int], ...]] = {
     "pan flute": ((0, 76),),  # blown bottle
     "synth pad": ((0, 97), (0, 102)),
 }
-_SHARED_VARIANTS: dict[str, tuple[tuple[int, int], ...]] = _ALIKE | {
+_SHARED_VARIANTS: dict[str, tuple[tuple[int, int], ...]] = _SIMILAR_PROGRAMS | {
     "electric piano": ((8, 4), (8, 5)),
     "harpsichord": ((8, 6),),
     "set of tubular bells": ((8, 14),),
     "organ": ((8, 16), (8, 17), (8, 19)),
     "accordion": ((8, 21),),
     "acoustic guitar": ((8, 25),),
-    "clean electric guitar": (*_ALIKE["clean electric guitar"], (8, 26), (8, 28)),
+    "clean electric guitar": (*_SIMILAR_PROGRAMS["clean electric guitar"], (8, 26), (8, 28)),
     "distorted guitar": ((8, 30),),
     "synth bass": ((8, 38), (8, 39)),
     "brass section": ((8, 61), (8, 62), (8, 63)),
@@ -128,16 +130,15 @@ VARIANTS: dict[str, dict[str, tuple[tuple[int, int], ...]]] = {
             (13, 88),
         ),
     },
-    "sonivox": _ALIKE,
+    "sonivox": _SIMILAR_PROGRAMS,
 }
 
 BY_NAME: dict[str, Instrument] = {instrument.name: instrument for instrument in INSTRUMENTS}
 LEADS: tuple[str, ...] = tuple(BY_NAME)
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(i.family for i in INSTRUMENTS))
 
-# Leads that a family's other sounds resemble least, and those that they are taken for: how many
-# times as often as others they lead in training.
-OFTEN: dict[str, float] = {
+# Relative frequency in training of leads that are often confused with others.
+LEAD_WEIGHTS: dict[str, float] = {
     "trumpet": 4.0,
     "glockenspiel": 3.0,
     "synth pad": 3.0,
@@ -150,7 +151,7 @@ OFTEN: dict[str, float] = {
     "brass section": 1.5,
 }
 
-# What accompanies is named by the coarser word that its part in the music carries.
+# Accompanying instruments have coarser names, by their role in the music.
 BACKINGS: dict[str, tuple[str, ...]] = {
     "piano": ("piano", "electric piano"),
     "organ": ("organ",),
@@ -163,5 +164,9 @@ BACKINGS: dict[str, tuple[str, ...]] = {
 
 
 def family_of(lead: str) -> str:
-    """The family of a lead; a KeyError names what is no instrument."""
+    """Family of an instrument.
+
+    Raises:
+        KeyError: for an unknown name.
+    """
     return BY_NAME[lead].family

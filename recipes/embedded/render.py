@@ -1,4 +1,4 @@
-"""Scores to sound: SoundFonts played part by part, each part's timbre varied on its own."""
+"""Render scores to audio: SoundFonts or synthesis for each part, with varied timbres."""
 
 import math
 from pathlib import Path
@@ -18,9 +18,10 @@ Wave = NDArray[np.float32]
 RATE = 16_000
 _RENDER_RATE = 32_000
 _DRUM_KITS = (0, 8, 16, 24, 25, 32, 40)
-_STILL = 1e-4
-_MADE = 0.25  # of the parts that could be made from scratch are
-_MOSTLY_MADE = {  # whose sounds differ more than those that SoundFonts have
+_SILENT_PEAK = 1e-4
+# Probabilities.
+_SYNTHESIZED = 0.25  # of synthesis, for instruments that `synth` has
+_SYNTHESIZED_BY_NAME = {  # instruments that vary more than the samples of SoundFonts
     "glockenspiel": 0.6,
     "organ": 0.4,
     "clean electric guitar": 0.45,
@@ -28,31 +29,31 @@ _MOSTLY_MADE = {  # whose sounds differ more than those that SoundFonts have
     "synth lead": 0.6,
     "synth pad": 0.6,
 }
-_DRIVEN = 0.12  # of parts are overdriven a little
-_OVERDRIVEN = 0.35  # of organs: a rotating loudspeaker's amplifier is part of the sound
-_DOUBLED = 0.12  # of the others sound twice, slightly out of tune: choruses
-_WORN = 0.25  # of the pianos do: they are hard to keep in tune
-_MUTED = {"trumpet": 0.6, "trombone": 0.5, "brass section": 0.3, "French horn": 0.2}  # of parts
+_OVERDRIVE = 0.12
+_ORGAN_OVERDRIVE = 0.35  # organs are often played through an overdriven amplifier
+_DETUNED_DOUBLE = 0.12  # of a second, slightly detuned copy
+_PIANO_DETUNED_DOUBLE = 0.25  # pianos are often out of tune
+_MUTE = {"trumpet": 0.6, "trombone": 0.5, "brass section": 0.3, "French horn": 0.2}
 _VIBRATO = ("strings", "voices", "brass", "reeds", "flutes")
 
 
 class UnplayableError(Exception):
-    """A part that a SoundFont has no sound for; the score is drawn again."""
+    """A SoundFont has no sound for a part; the clip is generated again."""
 
 
-def as_wave(values: NDArray[np.floating]) -> Wave:
-    """The same samples in the one type that waves have."""
+def as_float32(values: NDArray[np.floating]) -> Wave:
+    """The array in float32."""
     return np.asarray(values, dtype=np.float32)
 
 
-def normalised(wave: Wave) -> Wave:
-    """The wave at an RMS of 0.1, so that gains between parts mean what they say."""
+def normalized(wave: Wave) -> Wave:
+    """The wave at an RMS of 0.1; a silent one unchanged."""
     level = math.sqrt(float(np.dot(wave, wave)) / max(1, len(wave)))
     return wave if level < 1e-7 else (wave * (0.1 / level)).astype(np.float32)
 
 
 class Player(Protocol):
-    """Whatever plays notes on a General MIDI program."""
+    """Interface of whatever plays notes on General MIDI programs."""
 
     names: tuple[str, ...]
 
@@ -65,11 +66,11 @@ class Player(Protocol):
         shift: float = 0.0,
         bank: int = 0,
     ) -> Wave:
-        """The notes on one program (a drum kit where `program` is negative), at 16 kHz."""
+        """Audio of notes on one program (a drum kit where `program` is negative), at 16 kHz."""
 
 
 class SoundFonts:
-    """SoundFonts held open, and the notes that they play."""
+    """A `Player` of SoundFont files."""
 
     def __init__(self, fonts: dict[str, Path]) -> None:
         self._synth = tinysoundfont.Synth(samplerate=_RENDER_RATE)
@@ -85,10 +86,11 @@ class SoundFonts:
         shift: float = 0.0,
         bank: int = 0,
     ) -> Wave:
-        """The notes on one program (a drum kit where `program` is negative), at 16 kHz.
+        """Audio of notes on one program (a drum kit where `program` is negative), at 16 kHz.
 
-        `shift` moves the resonances of the samples by semitones and leaves the pitch alone: the
-        notes are played `shift` lower and the result is read faster, or the other way round.
+        Args:
+            shift: semitones by which the samples' resonances move, at the same pitch. Notes are
+                played `shift` lower and resampled to the higher pitch.
         """
         speed = 2.0 ** (shift / 12)
         drums = program < 0
@@ -103,113 +105,115 @@ class SoundFonts:
             events.append(((note.start + note.length) * speed, key, 0.0))
         events.sort(key=lambda event: (event[0], event[2]))
         total = math.ceil(seconds * speed * _RENDER_RATE)
-        out = np.zeros(total * 2, dtype=np.float32)
-        at = 0
+        stereo = np.zeros(total * 2, dtype=np.float32)
+        position = 0
         for start, key, velocity in events:
-            until = min(total, int(start * _RENDER_RATE))
-            if until > at:
-                self._synth.generate_simple(until - at, out[2 * at : 2 * until].data.cast("B"))
-                at = until
+            end = min(total, int(start * _RENDER_RATE))
+            if end > position:
+                self._synth.generate_simple(
+                    end - position, stereo[2 * position : 2 * end].data.cast("B")
+                )
+                position = end
             if velocity > 0:
                 self._synth.noteon(0, key, int(127 * velocity))
             else:
                 self._synth.noteoff(0, key)
-        if total > at:
-            self._synth.generate_simple(total - at, out[2 * at :].data.cast("B"))
+        if total > position:
+            self._synth.generate_simple(total - position, stereo[2 * position :].data.cast("B"))
         self._synth.sounds_off(0)
-        mono = (out[0::2] + out[1::2]) / 2
-        return fitted(soxr.resample(mono, _RENDER_RATE * speed, RATE, quality="MQ"), seconds)
+        mono = (stereo[0::2] + stereo[1::2]) / 2
+        return fit_length(soxr.resample(mono, _RENDER_RATE * speed, RATE, quality="MQ"), seconds)
 
 
-def fitted(wave: Wave, seconds: float) -> Wave:
+def fit_length(wave: Wave, seconds: float) -> Wave:
     """The wave cut or padded to `seconds`."""
     length = round(seconds * RATE)
-    return as_wave(np.pad(wave, (0, max(0, length - len(wave))))[:length])
+    return as_float32(np.pad(wave, (0, max(0, length - len(wave))))[:length])
 
 
 def tilt(rng: np.random.Generator, wave: Wave, amount: float) -> Wave:
-    """A random smooth equaliser: gains of up to `amount` decibels at points along the spectrum."""
+    """Apply a random smooth equalizer with gains of at most ±`amount` dB."""
     points = np.array([0, 150, 400, 1000, 2400, 5000, 8000]) / (RATE / 2)
     gains = 10 ** (np.clip(rng.normal(0, amount / 2, len(points)), -amount, amount) / 20)
     taps = signal.firwin2(129, points, gains)
-    return as_wave(signal.oaconvolve(wave, taps, mode="same"))
+    return as_float32(signal.oaconvolve(wave, taps, mode="same"))
 
 
 def _vibrato(rng: np.random.Generator, wave: Wave) -> Wave:
-    """The pitch wavering as players let it: 10 to 45 cents, 4 to 7 times a second."""
+    """Apply vibrato of 10 to 45 cents at 4 to 7 Hz."""
     times = np.arange(len(wave))
     turn = 2 * np.pi * float(rng.uniform(4, 7)) / RATE
     depth = (2 ** (rng.uniform(10, 45) / 1200) - 1) / turn
-    return as_wave(np.interp(times + depth * np.sin(turn * times), times, wave))
+    return as_float32(np.interp(times + depth * np.sin(turn * times), times, wave))
 
 
-def _reshaped(rng: np.random.Generator, wave: Wave) -> Wave:
-    """Notes that fade faster or slower, as other bodies and players let them."""
+def _reshape_decay(rng: np.random.Generator, wave: Wave) -> Wave:
+    """Make notes decay faster or slower."""
     width = int(rng.uniform(0.01, 0.05) * RATE)
     power = ndimage.uniform_filter1d(wave * wave, width)
     level = np.maximum(np.sqrt(np.maximum(power, 0) / (power.max() + 1e-12)), 0.01)
-    return as_wave(wave * level ** rng.uniform(-0.4, 0.6))
+    return as_float32(wave * level ** rng.uniform(-0.4, 0.6))
 
 
-def _hertz(rng: np.random.Generator, low: float, high: float) -> float:
+def _log_uniform_hertz(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _peak(
+def _add_resonance(
     rng: np.random.Generator,
     wave: Wave,
     hertz: tuple[float, float],
     quality: tuple[float, float],
     decibels: tuple[float, float],
 ) -> Wave:
-    """One resonance, drawn between these bounds."""
-    b, a = signal.iirpeak(_hertz(rng, *hertz), float(rng.uniform(*quality)), fs=RATE)
+    """Apply a random resonance within these bounds."""
+    b, a = signal.iirpeak(_log_uniform_hertz(rng, *hertz), float(rng.uniform(*quality)), fs=RATE)
     gain = 10 ** (float(rng.uniform(*decibels)) / 20) - 1
-    return as_wave(wave + gain * signal.lfilter(b, a, wave))
+    return as_float32(wave + gain * signal.lfilter(b, a, wave))
 
 
-def _resonant(rng: np.random.Generator, wave: Wave) -> Wave:
-    """Up to three resonances, as bodies and small loudspeakers have."""
+def _add_resonances(rng: np.random.Generator, wave: Wave) -> Wave:
+    """Apply up to three resonances, as of instrument bodies and small loudspeakers."""
     for _ in range(int(rng.integers(1, 4))):
-        wave = _peak(rng, wave, (245, 5430), (1, 8), (3, 16))
+        wave = _add_resonance(rng, wave, (245, 5430), (1, 8), (3, 16))
     return wave
 
 
-def _muted(rng: np.random.Generator, wave: Wave) -> Wave:
-    """A mute in the bell: little is left of the low partials, and a narrow band stands out."""
-    cut = _hertz(rng, 400, 1800)
+def _mute(rng: np.random.Generator, wave: Wave) -> Wave:
+    """Simulate a brass mute: attenuate low partials, emphasize a narrow band."""
+    cut = _log_uniform_hertz(rng, 400, 1800)
     high = signal.butter(int(rng.integers(1, 3)), cut, "high", fs=RATE, output="sos")
-    wave = as_wave(signal.sosfilt(high, wave))
+    wave = as_float32(signal.sosfilt(high, wave))
     for _ in range(int(rng.integers(1, 3))):
-        wave = _peak(rng, wave, (900, 4500), (1, 6), (3, 15))
+        wave = _add_resonance(rng, wave, (900, 4500), (1, 6), (3, 15))
     return wave
 
 
-def _varied(rng: np.random.Generator, wave: Wave, instrument: Instrument | None) -> Wave:
-    """One part with another body: mute, vibrato, equaliser, resonances, tremolo, drive."""
+def _vary_timbre(rng: np.random.Generator, wave: Wave, instrument: Instrument | None) -> Wave:
+    """Vary a part's timbre: mute, resonances, vibrato, decay, equalizer, tremolo, overdrive."""
     family = instrument.family if instrument else None
-    if instrument and rng.random() < _MUTED.get(instrument.name, 0.0):
-        wave = _muted(rng, wave)
+    if instrument and rng.random() < _MUTE.get(instrument.name, 0.0):
+        wave = _mute(rng, wave)
     if family is not None and rng.random() < 0.25:
-        wave = _resonant(rng, wave)
+        wave = _add_resonances(rng, wave)
     if family in _VIBRATO and rng.random() < 0.4:
         wave = _vibrato(rng, wave)
     if rng.random() < 0.3:
-        wave = _reshaped(rng, wave)
+        wave = _reshape_decay(rng, wave)
     if rng.random() < 0.7:
         wave = tilt(rng, wave, 12.0)
     if rng.random() < 0.15:
         times = np.arange(len(wave)) / RATE
         depth, rate = rng.uniform(0.1, 0.4), rng.uniform(3, 7)
-        wave = as_wave(wave * (1 - depth * (0.5 + 0.5 * np.sin(2 * np.pi * rate * times))))
-    if rng.random() < (_OVERDRIVEN if family == "organ" else _DRIVEN):
+        wave = as_float32(wave * (1 - depth * (0.5 + 0.5 * np.sin(2 * np.pi * rate * times))))
+    if rng.random() < (_ORGAN_OVERDRIVE if family == "organ" else _OVERDRIVE):
         drive = rng.uniform(0.5, 2.0)
-        wave = as_wave(np.tanh(wave * drive * 5) / 5)
+        wave = as_float32(np.tanh(wave * drive * 5) / 5)
     return wave
 
 
 def _program(rng: np.random.Generator, part: Part, font: str, held_out: bool) -> tuple[int, int]:
-    """A bank and a program of it."""
+    """Random bank and program of a part's instrument in a SoundFont."""
     if part.instrument is None:
         return 0, -1 - int(rng.choice(_DRUM_KITS))
     if held_out and part.instrument.held_out:
@@ -221,37 +225,42 @@ def _program(rng: np.random.Generator, part: Part, font: str, held_out: bool) ->
     return 0, int(rng.choice(part.instrument.programs))
 
 
-def _apart(rng: np.random.Generator, shift: float) -> float:
-    """4 to 30 cents, towards the semitone that notes shifted by `shift` are rounded to."""
+def _detuning(rng: np.random.Generator, shift: float) -> float:
+    """4 to 30 cents, in semitones, in the direction in which `shift` is rounded."""
     cents = float(rng.uniform(4, 30))
     return (-cents if shift > round(shift) else cents) / 100
 
 
-def _part(
-    rng: np.random.Generator, player: Player, part: Part, seconds: float, vary: bool, held: bool
+def _render_part(
+    rng: np.random.Generator, player: Player, part: Part, seconds: float, vary: bool, held_out: bool
 ) -> Wave:
     layers = 2 if vary and part.instrument is not None and rng.random() < 0.25 else 1
     total = np.zeros(round(seconds * RATE), dtype=np.float32)
     for _ in range(layers):
         font = str(rng.choice(player.names))
         shift = float(rng.normal(0, 2.2)) if vary and rng.random() < 0.7 else 0.0
-        bank, program = _program(rng, part, font, held)
-        made = part.instrument is not None and part.instrument.name in synth.NAMES
-        if vary and made and rng.random() < _MOSTLY_MADE.get(part.instrument.name, _MADE):
+        bank, program = _program(rng, part, font, held_out)
+        synthesizable = part.instrument is not None and part.instrument.name in synth.NAMES
+        if (
+            vary
+            and synthesizable
+            and rng.random() < _SYNTHESIZED_BY_NAME.get(part.instrument.name, _SYNTHESIZED)
+        ):
             wave = synth.play(rng, part.instrument.name, part.notes, seconds)
         else:
             shift = float(np.clip(shift, -5, 5))
             wave = player.play(font, program, part.notes, seconds, shift, bank)
-            twice = _WORN if part.instrument and part.instrument.name == "piano" else _DOUBLED
-            if vary and part.instrument is not None and rng.random() < twice:
-                beside = shift + _apart(rng, shift)
-                wave = wave + player.play(font, program, part.notes, seconds, beside, bank)
-        if np.abs(wave).max() < _STILL and part.instrument is None:
+            piano = part.instrument is not None and part.instrument.name == "piano"
+            probability = _PIANO_DETUNED_DOUBLE if piano else _DETUNED_DOUBLE
+            if vary and part.instrument is not None and rng.random() < probability:
+                detuned = shift + _detuning(rng, shift)
+                wave = wave + player.play(font, program, part.notes, seconds, detuned, bank)
+        if np.abs(wave).max() < _SILENT_PEAK and part.instrument is None:
             wave = player.play(font, -1, part.notes, seconds)
-        if np.abs(wave).max() < _STILL:
-            raise UnplayableError(f"{font} has nothing for {part.instrument or 'the drums'}")
-        total += normalised(wave) * float(rng.uniform(0.3, 1.0))
-    return normalised(_varied(rng, total, part.instrument) if vary else total)
+        if np.abs(wave).max() < _SILENT_PEAK:
+            raise UnplayableError(f"{font} has no sound for {part.instrument or 'the drums'}")
+        total += normalized(wave) * float(rng.uniform(0.3, 1.0))
+    return normalized(_vary_timbre(rng, total, part.instrument) if vary else total)
 
 
 def render(
@@ -262,9 +271,17 @@ def render(
     vary: bool = True,
     held_out: bool = False,
 ) -> Wave:
-    """The score as sound, the lead at an RMS of 0.1 (on its held-out programs if `held_out`)."""
+    """Audio of a score at 16 kHz, with the lead at an RMS of 0.1.
+
+    Args:
+        vary: vary timbres.
+        held_out: play the lead on its held-out programs.
+
+    Raises:
+        UnplayableError: if a SoundFont has no sound for a part.
+    """
     total = np.zeros(round(seconds * RATE), dtype=np.float32)
-    for order, part in enumerate(score.parts):
-        wave = _part(rng, player, part, seconds, vary, held_out and order == 0)
+    for index, part in enumerate(score.parts):
+        wave = _render_part(rng, player, part, seconds, vary, held_out and index == 0)
         total += wave * 10 ** (part.gain / 20)
     return total

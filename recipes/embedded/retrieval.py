@@ -1,7 +1,7 @@
-"""Does what sounds alike lie near? `python -m recipes.embedded.retrieval --parts DIR`.
+"""Precision of similarity search by tap: `python -m recipes.embedded.retrieval --downloads DIR`.
 
-A collection is made of rendered clips for each tap, and every clip looks for its five nearest:
-how many of them are led by an instrument of the same family? The SoundFont is kept for testing.
+Indexes clips of one SoundFont, which training does not use, in a collection per tap. The precision
+of a clip is the share of its five nearest neighbours with a lead of the same instrument family.
 """
 
 import argparse
@@ -14,20 +14,22 @@ import soundfile
 
 import qwen_audio as qa
 
-from .downloads import Parts
-from .evaluate import EMBEDDED, rendered
+from .downloads import Downloads
+from .evaluate import EMBEDDED, render_music
 from .instruments import family_of
 from .render import RATE
 
-NEAREST = 5
+NEIGHBOURS = 5
 
 
-def written(parts: Parts, count: int, folder: Path) -> Path:
-    """Clips of 3 to 10 s, each with a lead, and a manifest that names its family."""
+def write_clips(downloads: Downloads, count: int, folder: Path) -> Path:
+    """Write clips of 3 to 10 s that have a lead. Returns their manifest, with a column `family`."""
     clips = [
-        (wave, family_of(truth.lead))
-        for wave, truth in rendered(parts, "TimGM6mb", False, 2 * count, 107, (3.0, 10.0))
-        if truth.lead is not None
+        (wave, family_of(attributes.lead))
+        for wave, attributes in render_music(
+            downloads, "TimGM6mb", False, 2 * count, 107, (3.0, 10.0)
+        )
+        if attributes.lead is not None
     ][:count]
     manifest = folder / "clips.csv"
     with manifest.open("w", newline="") as file:
@@ -40,43 +42,43 @@ def written(parts: Parts, count: int, folder: Path) -> Path:
     return manifest
 
 
-def by_chance(families: list[str]) -> float:
-    """Precision of any others, drawn blindly."""
-    count, among = Counter(families), len(families) - 1
-    return sum(count[family] - 1 for family in families) / among / len(families)
+def chance_precision(families: list[str]) -> float:
+    """Precision of random neighbours."""
+    count, others = Counter(families), len(families) - 1
+    return sum(count[family] - 1 for family in families) / others / len(families)
 
 
 def precision(collection: qa.Collection) -> float:
-    """The share of the nearest that have the family of what was asked with."""
+    """Share of nearest neighbours that have the query's family, over all clips."""
     rows = collection.table.search().select(["source", "family"]).limit(len(collection)).to_list()
-    right = [
-        hit.columns["family"] == row["family"]
+    same_family = [
+        result.columns["family"] == row["family"]
         for row in rows
-        for hit in collection.search(id=row["source"], limit=NEAREST)
+        for result in collection.search(id=row["source"], limit=NEIGHBOURS)
     ]
-    return sum(right) / len(right)
+    return sum(same_family) / len(same_family)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", type=Path, required=True, help="the folder that fetch filled")
+    parser.add_argument("--downloads", type=Path, required=True, help="folder that fetch filled")
     parser.add_argument("--checkpoint", type=Path, default=EMBEDDED)
     parser.add_argument("--clips", type=int, default=300)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        manifest = written(Parts(options.parts), options.clips, Path(scratch))
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_clips(Downloads(options.downloads), options.clips, Path(folder))
         with manifest.open(newline="") as file:
             families = [row["family"] for row in csv.DictReader(file)]
-        chance = by_chance(families)
+        chance = chance_precision(families)
         print(f"{len(families)} clips of {len(set(families))} families; by chance {chance:.3f}\n")
-        print(f"| tap | precision@{NEAREST} | against chance |\n| --- | --- | --- |")
+        print(f"| tap | precision@{NEIGHBOURS} | against chance |\n| --- | --- | --- |")
         model = qa.load(options.checkpoint)
         for tap in model.taps:
-            collection = qa.Collection.create(Path(scratch) / f"{tap}.lance", model, tap=tap)
+            collection = qa.Collection.create(Path(folder) / f"{tap}.lance", model, tap=tap)
             collection.index(manifest)
-            found = precision(collection)
-            print(f"| `{tap}` | {found:.2f} | {found / chance:.1f}× |", flush=True)
+            value = precision(collection)
+            print(f"| `{tap}` | {value:.2f} | {value / chance:.1f}× |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Sounds that are not music: recorded and synthesised speech, effects, noises, silence.
+"""Recordings of speech and effects, synthesized speech, and clips made of them.
 
-Recordings come from packages whose licences allow it (see NOTICE); each is decoded once into a
-`Bank`, which is kept in the cache folder. What a recording is a sound of is read off its name.
+Recordings come from packages whose licences allow it (see NOTICE). They are decoded once into a
+`Bank`, which `Downloads.bank` caches. Groups of effects are derived from file names.
 """
 
 import contextlib
@@ -21,10 +21,9 @@ from qwen_audio import AudioError, load_waveform
 
 from .effects import GROUPS, synthetic_effect
 from .fetch import GAMES
-from .render import RATE, Wave, fitted, normalised
+from .render import RATE, Wave, fit_length, normalized
 
-# Asterisk's prompts, spoken by people. English is left out, as speech is tested on it, and so is
-# Spanish, which the same voice speaks.
+# Asterisk's prompts, spoken by people. English is for evaluation, and Spanish has the same voice.
 SPEECH_PACKAGES = tuple(f"asterisk-core-sounds-{code}-wav" for code in ("fr", "it", "ru"))
 SPEECH_TEST_PACKAGE = "asterisk-core-sounds-en-wav"
 
@@ -36,7 +35,7 @@ _OPENSFX = {
     "electronic": (12, 21, 22),
     "": (14, 42, 43, 44, 48, 49, 60, 62, 63, 64),
 }
-# What a file's name begins with, in sonic-pi-samples and in Minetest's game.
+# Prefixes of file names in sonic-pi-samples and in Minetest's game.
 _NAMED = {
     "machine": "carts_cart|default_furnace",
     "impact": "perc_impact|perc_door|perc_snap|misc_cineboom|default_(dig|dug|place|break|chest"
@@ -48,7 +47,7 @@ _NAMED = {
     "|glitch_(robot|perc)",
     "": "vinyl_(backspin|rewind|scratch)|perc_till|elec_(wood|twang)",
 }
-# Freedoom's, by the names of their lumps; the rest are monsters. A few are words.
+# Freedoom's effects, by the names of their lumps; the rest are monsters. A few are words.
 _DOOM_WORDS = ("DSSS", "DSRADIO", "DSKEEN")
 _DOOM = {
     "impact": "DS(PISTOL|SHOTGN|SGCOCK|DSHTGN|DB|RXPLOD|BAREXP|FIRXPL|PUNCH|TINK|OOF|NOWAY|HOOF"
@@ -57,8 +56,8 @@ _DOOM = {
     "nature": "DS(FIRSHT|RLAUNC|FLAM)",
     "electronic": "DS(ITEMUP|WPNUP|ITMBK|GETPOW|TELEPT|PLASMA|BFG)",
 }
-# Games' sounds by folder and name; where nothing fits they are effects of no group. Music, jingles
-# and people's words are left out.
+# Music, jingles and words in games, by folder and name. Other sounds are effects, of no group where
+# no pattern of `_GAMES` matches.
 _NOT_EFFECTS = re.compile(
     r"/music/|/announcer/|merchant|[/_-]music|menu\.ogg|tutorial|bonus|vo_teefault|level_up|warcry"
     r"|_heal|campaign|DesertAmbient",
@@ -91,15 +90,20 @@ _SENTENCES = {
     "pl": "Dzisiaj rano poszedłem do sklepu i kupiłem chleb oraz mleko",
     "fi": "Talvella järvi jäätyy ja lapset luistelevat joka päivä koulun jälkeen",
 }
-# What is made from scratch: mostly what games do, as their beeps and bangs are taken for music.
+# Shares of groups among synthetic effects. Electronic sounds of games are mistaken for music most.
 _SYNTHETIC = (0.22, 0.12, 0.12, 0.1, 0.44)
 _VARIANTS = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f4", "+f5", "+croak", "+whisper")
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Decoded recordings at 16 kHz: synthesised voices, people's speech in the order of their
-    prompts, and effects with their group, or "" where none fits."""
+    """Decoded recordings at 16 kHz.
+
+    Attributes:
+        voices: synthesized speech.
+        spoken: recorded speech, in the order of the prompts.
+        effects: with their groups, or "" for none.
+    """
 
     voices: tuple[Wave, ...]
     spoken: tuple[Wave, ...]
@@ -118,42 +122,42 @@ def _usable(wave: Wave, least: float) -> bool:
 
 
 def espeak(job: tuple[str, str, int, int]) -> Wave:
-    """What eSpeak NG says, given a voice, words, a pitch (0 to 99) and words a minute."""
-    voice, words, pitch, speed = job
-    command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "--stdout", words]
+    """Speech of eSpeak NG, given voice, text, pitch (0 to 99) and words per minute."""
+    voice, text, pitch, speed = job
+    command = ["espeak-ng", "-v", voice, "-p", str(pitch), "-s", str(speed), "--stdout", text]
     spoken = subprocess.run(command, capture_output=True, check=True).stdout
     return load(io.BytesIO(spoken))
 
 
-def _synthesised_speech(rng: np.random.Generator, count: int) -> list[Wave]:
+def _synthesized_speech(rng: np.random.Generator, count: int) -> list[Wave]:
     jobs = []
     for _ in range(count):
         language = str(rng.choice(tuple(_SENTENCES)))
         words = _SENTENCES[language].split()
-        said = " ".join(str(word) for word in rng.choice(words, rng.integers(4, 16)))
+        text = " ".join(str(word) for word in rng.choice(words, rng.integers(4, 16)))
         voice = language + str(rng.choice(_VARIANTS))
-        jobs.append((voice, said, int(rng.integers(15, 85)), int(rng.integers(110, 230))))
+        jobs.append((voice, text, int(rng.integers(15, 85)), int(rng.integers(110, 230))))
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(espeak, jobs))
 
 
 def opensfx(cat: Path) -> list[tuple[Wave, str]]:
-    """The effects in OpenTTD's container: a table of offsets, then a name and a WAV file each."""
+    """Effects in OpenTTD's container: a table of offsets, then a name and a WAV file for each."""
     data = cat.read_bytes()
     groups = {number: group for group, numbers in _OPENSFX.items() for number in numbers}
-    found = []
+    effects = []
     for number, group in sorted(groups.items()):
         offset, size = struct.unpack_from("<II", data, 8 * number)
         start = (offset & 0x7FFFFFFF) + 1 + data[offset & 0x7FFFFFFF]
-        found.append((load(io.BytesIO(data[start : start + size])), group))
-    return found
+        effects.append((load(io.BytesIO(data[start : start + size])), group))
+    return effects
 
 
 def freedoom(wad: Path) -> list[tuple[Wave, str]]:
-    """The effects in a Doom archive: 8-bit sounds after a header of rate and length."""
+    """Effects in a Doom archive: 8-bit samples after a header with rate and length."""
     data = wad.read_bytes()
     count, directory = struct.unpack_from("<II", data, 4)
-    found = []
+    effects = []
     for entry in range(count):
         at, size, padded = struct.unpack_from("<II8s", data, directory + 16 * entry)
         name = padded.rstrip(b"\0").decode("latin-1")
@@ -163,95 +167,98 @@ def freedoom(wad: Path) -> list[tuple[Wave, str]]:
         steps = np.frombuffer(data, np.uint8, min(length, size - 8), at + 8).astype(np.float32)
         wave = soxr.resample((steps[16:-16] - 128) / 128, rate, RATE)
         group = next((g for g, names in _DOOM.items() if re.match(names, name)), "creature")
-        found.append((wave, group))
-    return found
+        effects.append((wave, group))
+    return effects
 
 
 def _named_effects(folder: Path) -> list[tuple[Wave, str]]:
-    found = []
+    effects = []
     for path in sorted([*folder.rglob("*.ogg"), *folder.rglob("*.flac")]):
         for group, names in _NAMED.items():
             if re.match(names, path.name):
-                found.append((load(path), group))
+                effects.append((load(path), group))
                 break
-    return found
+    return effects
 
 
 def game_effects(package: Path) -> list[tuple[Wave, str]]:
-    """The effects among a game's sounds, with their groups."""
+    """Effects of a game's package, with their groups."""
     kinds = (".wav", ".ogg", ".wv", ".mp3")
-    found = []
+    effects = []
     for path in sorted(path for path in package.rglob("*") if path.suffix in kinds):
         if _NOT_EFFECTS.search(str(path.relative_to(package))):
             continue
-        named = (g for g, names in _GAMES.items() if re.search(names, path.stem, re.IGNORECASE))
-        with contextlib.suppress(AudioError):  # some are shorter than anything can be heard in
-            found.append((np.array(load_waveform(path).samples), next(named, "")))
-    return found
+        groups = (g for g, names in _GAMES.items() if re.search(names, path.stem, re.IGNORECASE))
+        with contextlib.suppress(AudioError):  # some files are too short to be decoded
+            effects.append((np.array(load_waveform(path).samples), next(groups, "")))
+    return effects
 
 
-def build_bank(parts: Path, seed: int) -> Bank:
-    """Decode everything that training may use; some minutes, once."""
+def build_bank(downloads: Path, seed: int) -> Bank:
+    """Decode all recordings for training; takes minutes."""
     rng = np.random.default_rng(seed)
     spoken = [
         load(path)
         for package in SPEECH_PACKAGES
-        for path in sorted((parts / package).rglob("*.wav"))
+        for path in sorted((downloads / package).rglob("*.wav"))
     ]
-    effects = opensfx(parts / "openttd-opensfx/usr/share/games/openttd/baseset/opensfx/opensfx.cat")
-    effects += _named_effects(parts / "minetest-data" / _MINETEST)
-    effects += _named_effects(parts / "sonic-pi-samples" / _SONIC_PI)
-    effects += freedoom(parts / "freedoom/usr/share/games/doom/freedoom2.wad")
+    effects = opensfx(
+        downloads / "openttd-opensfx/usr/share/games/openttd/baseset/opensfx/opensfx.cat"
+    )
+    effects += _named_effects(downloads / "minetest-data" / _MINETEST)
+    effects += _named_effects(downloads / "sonic-pi-samples" / _SONIC_PI)
+    effects += freedoom(downloads / "freedoom/usr/share/games/doom/freedoom2.wad")
     for package in GAMES:
-        effects += game_effects(parts / package)
+        effects += game_effects(downloads / package)
     return Bank(
-        tuple(_synthesised_speech(rng, 1200)),
+        tuple(_synthesized_speech(rng, 1200)),
         tuple(wave for wave in spoken if _usable(wave, 0.6)),
         tuple((wave, group) for wave, group in effects if _usable(wave, 0.04)),
     )
 
 
-def laid_out(rng: np.random.Generator, waves: list[Wave], seconds: float, gap: float) -> Wave:
-    """Recordings one after another with pauses of about `gap` seconds, cut to `seconds`."""
+def concatenate(rng: np.random.Generator, waves: list[Wave], seconds: float, gap: float) -> Wave:
+    """Random recordings in sequence, with pauses of `gap` seconds on average, cut to `seconds`."""
     total = np.zeros(round(seconds * RATE), dtype=np.float32)
-    at = int(rng.uniform(0, 0.15) * len(total))
-    while at < len(total):
-        wave = normalised(waves[rng.integers(len(waves))])[: len(total) - at]
-        total[at : at + len(wave)] += wave
-        at += len(wave) + int(RATE * rng.exponential(gap)) + 1
+    start = int(rng.uniform(0, 0.15) * len(total))
+    while start < len(total):
+        wave = normalized(waves[rng.integers(len(waves))])[: len(total) - start]
+        total[start : start + len(wave)] += wave
+        start += len(wave) + int(RATE * rng.exponential(gap)) + 1
     return total
 
 
 def speech(rng: np.random.Generator, bank: Bank, seconds: float) -> Wave:
-    """One voice for a whole clip, a little faster or slower than recorded."""
+    """A clip of speech of one voice, at a random speed of 0.9 to 1.12."""
     if rng.random() < 0.6 or not bank.voices:
         start = int(rng.integers(len(bank.spoken)))
-        near = bank.spoken[start : start + 6]
+        waves = bank.spoken[start : start + 6]
     else:
-        near = (bank.voices[rng.integers(len(bank.voices))],)
+        waves = (bank.voices[rng.integers(len(bank.voices))],)
     speed = float(rng.uniform(0.9, 1.12))
-    voice = [soxr.resample(wave, RATE * speed, RATE, quality="QQ") for wave in near]
-    return laid_out(rng, voice, seconds, 0.25)
+    voice = [soxr.resample(wave, RATE * speed, RATE, quality="QQ") for wave in waves]
+    return concatenate(rng, voice, seconds, 0.25)
 
 
 def effect(rng: np.random.Generator, bank: Bank, seconds: float) -> tuple[Wave, str | None]:
-    """A clip of one effect, and its group where it has one.
+    """A clip of one effect, and its group or None.
 
-    Made from scratch, or a recording: any as long as the clip, or one of any group over and over,
-    or once.
+    The effect is synthetic or a recording: one of the clip's length, or one of a random group,
+    repeated or not.
     """
     if rng.random() < 0.45:
         group = str(rng.choice(GROUPS, p=_SYNTHETIC))
         return synthetic_effect(rng, group, seconds), group
     speed = float(2 ** rng.uniform(-0.35, 0.35))
-    asked = seconds * RATE * speed
-    as_long = [kept for kept in bank.effects if 0.6 * asked <= len(kept[0]) <= 1.6 * asked]
-    wanted = str(rng.choice(sorted({group for _, group in bank.effects})))
-    of_group = [kept for kept in bank.effects if kept[1] == wanted]
-    whole = len(as_long) >= 20 and rng.random() < 0.5
-    wave, group = (among := as_long if whole else of_group)[rng.integers(len(among))]
-    varied = soxr.resample(wave, RATE * speed, RATE, quality="QQ")
-    if whole:
-        return fitted(normalised(varied), seconds), group or None
+    samples = seconds * RATE * speed
+    of_length = [item for item in bank.effects if 0.6 * samples <= len(item[0]) <= 1.6 * samples]
+    chosen_group = str(rng.choice(sorted({group for _, group in bank.effects})))
+    of_group = [item for item in bank.effects if item[1] == chosen_group]
+    by_length = len(of_length) >= 20 and rng.random() < 0.5
+    candidates = of_length if by_length else of_group
+    wave, group = candidates[rng.integers(len(candidates))]
+    resampled = soxr.resample(wave, RATE * speed, RATE, quality="QQ")
+    if by_length:
+        return fit_length(normalized(resampled), seconds), group or None
     pause = seconds if rng.random() < 0.35 else float(rng.uniform(0.1, 2.0))
-    return laid_out(rng, [varied], seconds, pause), group or None
+    return concatenate(rng, [resampled], seconds, pause), group or None

@@ -1,8 +1,7 @@
-"""Instruments made from scratch, partial by partial: timbres of a family that no sample has.
+"""Additive synthesis of instruments with random timbres, for more variety than SoundFonts have.
 
-A program in a SoundFont is one organ or one guitar; a family is what they have in common. Where
-that is simple physics (steady partials in whole ratios, bars and strings that ring, a filtered
-oscillator) a sound is drawn here anew for every part.
+Covers families with simple physics: steady harmonic partials, struck bars, plucked strings and
+filtered oscillators. Every part gets a new timbre.
 """
 
 from collections.abc import Callable
@@ -14,16 +13,23 @@ from numpy.typing import NDArray
 from .composition import Note
 
 _RATE = 16_000
-_HIGHEST = 7600.0  # Hz; partials above are left out
+_MAX_HERTZ = 7600.0  # of partials
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Voice:
-    """What the notes of one part share.
+    """Timbre of a part.
 
-    Partial i has the frequency `ratios[i]` times the note's, the level `levels[i]`, and falls by
-    e in 1 / `decays[i]` seconds. `ring` seconds of it go on after the key is let go.
+    Attributes:
+        ratios: frequencies of the partials, relative to the note's.
+        levels: of the partials.
+        decays: decay rates of the partials, in 1 / seconds.
+        attack: seconds.
+        ring: seconds of release.
+        detuned: detuning of parallel oscillators, in cents.
+        modulation: relative frequency and index of a modulating oscillator.
+        click: level of noise at the start.
     """
 
     ratios: Floats
@@ -32,39 +38,43 @@ class Voice:
     attack: float
     ring: float
     detuned: tuple[float, ...] = (0.0,)
-    modulation: tuple[float, float] = (0.0, 0.0)  # frequency and index of a second oscillator
+    modulation: tuple[float, float] = (0.0, 0.0)
     click: float = 0.0
 
 
 def _note(rng: np.random.Generator, voice: Voice, note: Note) -> NDArray[np.float32]:
     times = np.arange(round((note.length + voice.ring) * _RATE), dtype=np.float32) / _RATE
     pitch = 440.0 * 2.0 ** ((note.key - 69) / 12)
-    kept = voice.ratios * pitch < _HIGHEST
+    audible = voice.ratios * pitch < _MAX_HERTZ
     # Plain numbers beside float32 samples: twice as fast as float64.
-    partials = np.stack([voice.ratios, voice.levels, voice.decays], 1)[kept].tolist()
+    partials = np.stack([voice.ratios, voice.levels, voice.decays], 1)[audible].tolist()
     wave = np.zeros(len(times), dtype=np.float32)
-    every, index = voice.modulation
-    bent = index * np.exp(-3 * times) * np.sin(2 * np.pi * every * pitch * times) if index else 0.0
+    ratio_of_modulator, index = voice.modulation
+    modulation = (
+        index * np.exp(-3 * times) * np.sin(2 * np.pi * ratio_of_modulator * pitch * times)
+        if index
+        else 0.0
+    )
     for cents in voice.detuned:
         turn = 2 * np.pi * pitch * 2.0 ** (cents / 1200) * times
         for ratio, level, decay in partials:
             phase = float(rng.uniform(0, 2 * np.pi))
-            tone = np.sin(ratio * turn + phase + bent)
+            tone = np.sin(ratio * turn + phase + modulation)
             wave += level * (tone * np.exp(-decay * times) if decay else tone)
     if voice.click:
         size = min(len(times), int(0.012 * _RATE))
         wave[:size] += voice.click * rng.standard_normal(size) * np.linspace(1, 0, size)
     rise = np.minimum(1.0, times / voice.attack)
-    let_go = np.clip((times - note.length) / max(voice.ring, 0.01), 0, 1)
-    return (wave * rise * (1 - let_go) ** 2 * note.velocity**1.5).astype(np.float32)
+    release = np.clip((times - note.length) / max(voice.ring, 0.01), 0, 1)
+    return (wave * rise * (1 - release) ** 2 * note.velocity**1.5).astype(np.float32)
 
 
 def _harmonics(count: int) -> Floats:
     return np.arange(1, count + 1, dtype=np.float64)
 
 
-def _spread(rng: np.random.Generator, most: float) -> tuple[float, ...]:
-    """Oscillators side by side, some cents apart."""
+def _detunings(rng: np.random.Generator, most: float) -> tuple[float, ...]:
+    """Detuning of one to three oscillators, in cents."""
     return tuple(float(c) for c in rng.normal(0, rng.uniform(0.2, 1) * most, rng.integers(1, 4)))
 
 
@@ -79,17 +89,19 @@ def _organ(rng: np.random.Generator) -> Voice:
 
 
 def _bar(rng: np.random.Generator, ratios: tuple[float, ...], longest: float) -> Voice:
-    """A bar or a tooth that is struck: few partials, the higher ones soon gone."""
-    bent = np.array(ratios) * np.array([1.0, *rng.normal(1, 0.02, len(ratios) - 1)])
+    """A struck bar: few partials, of which the higher ones decay faster."""
+    varied_ratios = np.array(ratios) * np.array([1.0, *rng.normal(1, 0.02, len(ratios) - 1)])
     levels = np.array([1.0, *rng.uniform(0, 0.5, len(ratios) - 1)])
     decays = rng.uniform(1, 4) / longest * np.array(ratios) ** rng.uniform(0.3, 1.0)
-    return Voice(bent, levels, decays, 0.002, longest, (0.0,), click=float(rng.uniform(0, 0.3)))
+    return Voice(
+        varied_ratios, levels, decays, 0.002, longest, (0.0,), click=float(rng.uniform(0, 0.3))
+    )
 
 
-def _chime(rng: np.random.Generator) -> tuple[float, ...]:
-    """The partials of free bars, tuned bars or comb teeth, or some such: small metal that rings."""
-    some = sorted(rng.uniform(1.9, 12, int(rng.integers(1, 6))).tolist())
-    known = ((2.76, 5.4, 8.9), (2.0, 3.0, 6.3), (6.27, 17.5), some)
+def _bar_ratios(rng: np.random.Generator) -> tuple[float, ...]:
+    """Partials of free bars, tuned bars or comb teeth, or random ones."""
+    random_ratios = sorted(rng.uniform(1.9, 12, int(rng.integers(1, 6))).tolist())
+    known = ((2.76, 5.4, 8.9), (2.0, 3.0, 6.3), (6.27, 17.5), random_ratios)
     return (1.0, *known[rng.integers(len(known))])
 
 
@@ -102,7 +114,7 @@ def _string(
     pickup: bool = False,
     attack: float = 0.002,
 ) -> Voice:
-    """A string plucked at a point of its length, and heard at another one if by a pickup."""
+    """A plucked string with a random plucking point and, if `pickup`, a random pickup position."""
     k = _harmonics(28)
     levels = np.abs(np.sin(np.pi * k * rng.uniform(0.06, 0.4))) / k ** rng.uniform(*slope)
     if pickup:
@@ -118,7 +130,7 @@ def _tines(rng: np.random.Generator) -> Voice:
     levels = np.array([1.0, rng.uniform(0, 0.5), rng.uniform(0, 0.2), rng.uniform(0, 0.25)])
     decays = rng.uniform(0.5, 2) * np.array([1.0, 1.5, 4.0, 10.0])
     index = float(rng.uniform(0, 2.0))
-    return Voice(ratios, levels, decays, 0.003, 0.15, _spread(rng, 6), (1.0, index))
+    return Voice(ratios, levels, decays, 0.003, 0.15, _detunings(rng, 6), (1.0, index))
 
 
 def _oscillators(rng: np.random.Generator, attack: tuple[float, float], ring: float) -> Voice:
@@ -134,16 +146,16 @@ def _oscillators(rng: np.random.Generator, attack: tuple[float, float], ring: fl
     levels *= 1 + rng.uniform(0, 3) * np.exp(-(((k - cutoff) / (0.2 * cutoff + 0.5)) ** 2))
     decays = np.full(len(k), rng.choice((0.0, 0.0, 1.0, 4.0)))
     decays = decays + rng.choice((0.0, 0.3)) * k ** rng.uniform(0, 1)
-    if rng.random() < 0.35:  # one oscillator an octave or a fifth below the others
+    if rng.random() < 0.35:  # another oscillator, an octave or a fifth below
         below = float(rng.choice((1 / 2, 2 / 3)))
         k, decays = np.append(k, below * k), np.append(decays, decays)
         levels = np.append(levels, rng.uniform(0.3, 1.2) * levels)
-    return Voice(k, levels, decays, float(rng.uniform(*attack)), ring, _spread(rng, 14))
+    return Voice(k, levels, decays, float(rng.uniform(*attack)), ring, _detunings(rng, 14))
 
 
-_MADE: dict[str, Callable[[np.random.Generator], Voice]] = {
+_VOICES: dict[str, Callable[[np.random.Generator], Voice]] = {
     "organ": _organ,
-    "glockenspiel": lambda rng: _bar(rng, _chime(rng), float(rng.uniform(0.4, 2.0))),
+    "glockenspiel": lambda rng: _bar(rng, _bar_ratios(rng), float(rng.uniform(0.4, 2.0))),
     "vibraphone": lambda rng: _bar(rng, (1.0, 3.98, 10.7), 1.5),
     "marimba": lambda rng: _bar(rng, (1.0, 3.95, 9.6), 0.15),
     "electric piano": _tines,
@@ -159,20 +171,20 @@ _MADE: dict[str, Callable[[np.random.Generator], Voice]] = {
     "synth lead": lambda rng: _oscillators(rng, (0.003, 0.04), 0.1),
     "synth pad": lambda rng: _oscillators(rng, (0.005, 0.5), float(rng.choice((0.1, 0.6)))),
 }
-NAMES: tuple[str, ...] = tuple(_MADE)
+NAMES: tuple[str, ...] = tuple(_VOICES)
 
 
 def play(
     rng: np.random.Generator, name: str, notes: tuple[Note, ...], seconds: float
 ) -> NDArray[np.float32]:
-    """The notes on an instrument of `NAMES`, drawn for them, at 16 kHz."""
-    voice, total = _MADE[name](rng), np.zeros(round(seconds * _RATE))
+    """Audio of notes at 16 kHz, with a random timbre of an instrument of `NAMES`."""
+    voice, total = _VOICES[name](rng), np.zeros(round(seconds * _RATE))
     for note in notes:
-        at = round(note.start * _RATE)
-        wave = _note(rng, voice, note)[: max(0, len(total) - at)]
-        total[at : at + len(wave)] += wave
-    turning = {"organ": 0.5, "vibraphone": 0.5, "electric piano": 0.3}.get(name, 0.1)
-    if rng.random() < turning:  # a turning loudspeaker, a motor, a tremolo
-        swing = np.sin(2 * np.pi * rng.uniform(0.7, 7.5) * np.arange(len(total)) / _RATE)
-        total *= 1 + rng.uniform(0.05, 0.5) * swing
+        start = round(note.start * _RATE)
+        wave = _note(rng, voice, note)[: max(0, len(total) - start)]
+        total[start : start + len(wave)] += wave
+    tremolo = {"organ": 0.5, "vibraphone": 0.5, "electric piano": 0.3}.get(name, 0.1)
+    if rng.random() < tremolo:  # of a rotating loudspeaker or a motor
+        wobble = np.sin(2 * np.pi * rng.uniform(0.7, 7.5) * np.arange(len(total)) / _RATE)
+        total *= 1 + rng.uniform(0.05, 0.5) * wobble
     return total.astype(np.float32)

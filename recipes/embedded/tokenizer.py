@@ -1,4 +1,4 @@
-"""The tokenizer and the prompts, in exactly Qwen2-Audio's form at a small vocabulary."""
+"""Tokenizer and prompt formats: Qwen2-Audio's, with a small vocabulary."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ END, USER, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 AUDIO, AUDIO_START, AUDIO_END = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 SPECIAL = (END, USER, TURN_END, AUDIO, AUDIO_START, AUDIO_END)
 
-# The chat template that Qwen2-Audio-7B-Instruct has always had.
+# Chat template of Qwen2-Audio-7B-Instruct.
 CHAT_TEMPLATE = (
     "{% set audio_count = namespace(value=0) %}{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
@@ -43,7 +43,7 @@ CHAT_START = (
 )
 CHAT_BETWEEN = "<|im_end|>\n<|im_start|>assistant\n"
 
-# Words that visitors' questions are likely to hold, so that they need not be spelt in bytes.
+# Words that are frequent in users' questions, so that they get tokens of their own.
 _COMMON = """
 the be to of and a in that have it for not on with as you do at this but by from or an will would
 there their what so up out if about who which when make can like time just know take into your some
@@ -55,10 +55,10 @@ speaking talk loud quiet slow fast high low happy sad calm please tell me I is a
 
 
 def corpus() -> list[str]:
-    """Every sentence shape of the grammar, with every word it can hold."""
+    """Sentences with every form and every word of the grammar."""
     lines = [question for questions in QUESTIONS.values() for question in questions] * 20
-    everything = itertools.product(TEMPOS, LOUDNESSES, CHANGES, REGISTERS)
-    for tempo, loudness, change, register in everything:
+    combinations = itertools.product(TEMPOS, LOUDNESSES, CHANGES, REGISTERS)
+    for tempo, loudness, change, register in combinations:
         for lead in LEADS:
             for texture, backing in (
                 ("line", ()),
@@ -88,17 +88,21 @@ def corpus() -> list[str]:
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
-    """The id of one token."""
+    """Id of a token.
+
+    Raises:
+        TypeError: if the text is not one token.
+    """
     number = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(number, int):
-        raise TypeError(f"{token!r} is no single token")
+        raise TypeError(f"{token!r} is not one token")
     return number
 
 
 def train_tokenizer(vocabulary: int) -> Qwen2Tokenizer:
-    """A byte-level BPE of at most `vocabulary` entries that encodes any text.
+    """Train a byte-level BPE with at most `vocabulary` entries.
 
-    The normaliser, the split into words and the decoder are Qwen2's own; only the merges are new.
+    Normalizer, pre-tokenizer and decoder are Qwen2's; only the merges are new.
     """
     qwen = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())

@@ -1,7 +1,7 @@
-"""Whisper tiny.en's encoder, read from CTranslate2's file into the names Qwen2-Audio gives it.
+"""Whisper tiny.en's encoder weights, from CTranslate2's file, under Qwen2-Audio's names.
 
 The file is a sequence of (name, shape, type, bytes); only the encoder's float16 tensors are read.
-Qwen2AudioEncoder is Whisper's encoder, so that every tensor has its place and none is left over.
+Qwen2AudioEncoder has the same layers as Whisper's encoder, so the tensors correspond one to one.
 """
 
 import struct
@@ -25,13 +25,17 @@ def _number(file: BinaryIO) -> int:
 
 
 def read_encoder(path: Path) -> dict[str, torch.Tensor]:
-    """The encoder's tensors in float32, by CTranslate2's names without the leading `encoder/`."""
-    found: dict[str, torch.Tensor] = {}
+    """Encoder tensors in float32, by CTranslate2's names without the prefix `encoder/`.
+
+    Raises:
+        ValueError: if the file is not a Whisper model.
+    """
+    tensors: dict[str, torch.Tensor] = {}
     with path.open("rb") as file:
         version = _number(file)
         kind, _revision = _text(file), _number(file)
         if kind != "WhisperSpec":
-            raise ValueError(f"{path} holds a {kind} (format {version}), not a Whisper model")
+            raise ValueError(f"{path} is a {kind} model (format {version}), not a Whisper model")
         for _ in range(_number(file)):
             name = _text(file)
             rank = file.read(1)[0]
@@ -40,8 +44,8 @@ def read_encoder(path: Path) -> dict[str, torch.Tensor]:
             data = file.read(_number(file))
             if name.startswith("encoder/") and dtype == _FLOAT16:
                 array = np.frombuffer(data, dtype=np.float16).reshape(shape)
-                found[name.removeprefix("encoder/")] = torch.from_numpy(array.astype(np.float32))
-    return found
+                tensors[name.removeprefix("encoder/")] = torch.from_numpy(array.astype(np.float32))
+    return tensors
 
 
 def _qwen_names(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -66,12 +70,12 @@ def _qwen_names(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
     if leaf == "weight":
         named[f"{layer}.self_attn.k_proj.weight"] = key
     elif key.abs().max() > 0:
-        raise ValueError(f"{name}: Whisper's keys have no bias, this file's do")
+        raise ValueError(f"{name}: the key projection has a bias, but Whisper's has none")
     return named
 
 
 def encoder_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The encoder under the names of `Qwen2AudioEncoder.state_dict()`."""
+    """Encoder weights under the names of `Qwen2AudioEncoder.state_dict()`."""
     weights: dict[str, torch.Tensor] = {}
     for name, tensor in read_encoder(path).items():
         weights |= _qwen_names(name, tensor)

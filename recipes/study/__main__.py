@@ -1,4 +1,4 @@
-"""Reproduce docs/study.md: `python -m recipes.study --parts DIR`.
+"""Reproduce docs/study.md: `python -m recipes.study --downloads DIR`.
 
 Renders the clips (once), runs `qwen-audio probe` on every tap, and writes the figure and the
 tables between the markers of the page.
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from recipes.embedded import checkpoint
-from recipes.embedded.downloads import Parts
+from recipes.embedded.downloads import Downloads
 
 from .clips import write_dataset
 from .page import fill_page, save_figure
@@ -21,13 +21,13 @@ PAGE, FIGURES = ROOT / "docs/study.md", ROOT / "docs/study"
 ENCODER_TAPS = ["mel", *(f"encoder.{k}" for k in range(5)), "audio_tower"]
 
 
-def write_untrained_checkpoint(parts_folder: Path, work: Path) -> Path:
+def write_untrained_checkpoint(downloads_folder: Path, work: Path) -> Path:
     """The embedded checkpoint before training, with Whisper tiny.en's encoder weights."""
     folder = work / "whisper"
     if not folder.exists():
-        parts = Parts(parts_folder)
-        tokenizer = parts.tokenizer()
-        checkpoint.save(checkpoint.build(tokenizer, parts.whisper), tokenizer, folder)
+        downloads = Downloads(downloads_folder)
+        tokenizer = downloads.tokenizer()
+        checkpoint.save(checkpoint.build(tokenizer, downloads.whisper), tokenizer, folder)
     return folder
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     """Render missing clips, probe, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--parts", type=Path, required=True, help="folder that recipes.embedded.fetch filled"
+        "--downloads", type=Path, required=True, help="folder that recipes.embedded.fetch filled"
     )
     parser.add_argument(
         "--work", type=Path, default=ROOT / "study", help="folder for clips and embeddings"
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=2025)
     options = parser.parse_args()
-    manifest = write_dataset(options.parts, options.work / "clips", options.clips, options.seed)
+    manifest = write_dataset(options.downloads, options.work / "clips", options.clips, options.seed)
     model = ["--model", options.model] if options.model else []
     results = {}
     runs = {
@@ -53,7 +53,7 @@ def main() -> None:
         "last": [*model, "--span", "last", "--tap", *(f"lm.{k}" for k in range(5)), "lm.norm"],
         "before": [
             "--model",
-            str(write_untrained_checkpoint(options.parts, options.work)),
+            str(write_untrained_checkpoint(options.downloads, options.work)),
             "--tap",
             *ENCODER_TAPS,
         ],

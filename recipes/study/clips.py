@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from recipes.embedded import composition, sounds
-from recipes.embedded.downloads import Parts
+from recipes.embedded.captions import Attributes
+from recipes.embedded.downloads import Downloads
 from recipes.embedded.instruments import family_of
-from recipes.embedded.render import RATE, Player, UnplayableError, Wave, normalised, render
+from recipes.embedded.render import RATE, Player, UnplayableError, Wave, normalized, render
 
 _SECONDS = 5.0
 _SHARES = {"music": 0.7, "speech over music": 0.12, "speech": 0.12, "effect": 0.06}
@@ -23,14 +24,14 @@ _EFFECTS = "supertux-data/usr/share/games/supertux2/sounds"
 Labels = dict[str, str | float | int | None]
 
 
-def write_dataset(parts_folder: Path, folder: Path, count: int, seed: int) -> Path:
+def write_dataset(downloads_folder: Path, folder: Path, count: int, seed: int) -> Path:
     """Write clips and manifest unless the manifest is complete. Returns the manifest's path."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "labels.csv"
     if manifest.exists() and len(manifest.read_text(encoding="utf-8").splitlines()) == count + 1:
         return manifest
-    player = Parts(parts_folder).test_player("TimGM6mb")
-    voices, effects = _load_voices(parts_folder), _load_effects(parts_folder)
+    player = Downloads(downloads_folder).test_player("TimGM6mb")
+    voices, effects = _load_voices(downloads_folder), _load_effects(downloads_folder)
     rows: list[Labels] = []
     for number in range(count):
         rng = np.random.default_rng((seed, number))  # a clip depends only on seed and number
@@ -71,30 +72,28 @@ def _make_clip(
         if attributes.tempo is not None:
             labels["tempo"], labels["bpm"] = attributes.tempo, round(bpm, 1)
     elif kind == "effect":
-        wave = sounds.laid_out(rng, [effects[rng.integers(len(effects))][1]], _SECONDS, 0.4)
+        wave = sounds.concatenate(rng, [effects[rng.integers(len(effects))][1]], _SECONDS, 0.4)
     else:
         wave = np.zeros(round(_SECONDS * RATE), np.float32)
     if "speech" in kind:
-        voice = sounds.laid_out(rng, [voices[k][1] for k in utterances], _SECONDS, 0.25)
-        wave = normalised(wave) + normalised(voice) * np.float32(10 ** (rng.uniform(-3, 9) / 20))
+        voice = sounds.concatenate(rng, [voices[k][1] for k in utterances], _SECONDS, 0.25)
+        wave = normalized(wave) + normalized(voice) * np.float32(10 ** (rng.uniform(-3, 9) / 20))
     level = float(rng.uniform(*_LEVELS_DBFS))
-    wave = np.clip(normalised(wave) * np.float32(10 ** (level / 20) / 0.1), -1, 1)
+    wave = np.clip(normalized(wave) * np.float32(10 ** (level / 20) / 0.1), -1, 1)
     labels["loudness"] = round(20 * float(np.log10(np.sqrt(np.mean(wave**2)) + 1e-9)), 2)
     return wave, labels
 
 
-def _render_music(
-    rng: np.random.Generator, player: Player
-) -> tuple[Wave, float, "composition.Attributes"]:
+def _render_music(rng: np.random.Generator, player: Player) -> tuple[Wave, float, Attributes]:
     while True:
         rng_before = copy.deepcopy(rng)
-        composition = composition.compose(rng, _SECONDS)
+        score = composition.compose(rng, _SECONDS)
         try:
-            wave = render(rng, player, composition, _SECONDS, vary=False)
+            wave = render(rng, player, score, _SECONDS, vary=False)
         except UnplayableError:
             continue
         if np.abs(wave).max() > 1e-4:
-            attributes = composition.attributes
+            attributes = score.attributes
             return wave, _beats_per_minute(rng_before, attributes.tempo), attributes
 
 
@@ -112,16 +111,16 @@ def _beats_per_minute(rng: np.random.Generator, tempo: str | None) -> float:
     return float(rng.uniform(*composition.BEATS_PER_MINUTE[tempo_class]))
 
 
-def _load_voices(parts_folder: Path) -> list[tuple[str, Wave]]:
-    files = sorted((parts_folder / sounds.SPEECH_TEST_PACKAGE).rglob("*.wav"))
+def _load_voices(downloads_folder: Path) -> list[tuple[str, Wave]]:
+    files = sorted((downloads_folder / sounds.SPEECH_TEST_PACKAGE).rglob("*.wav"))
     waves = [(path.stem, sounds.load(path)) for path in files]
     return [(name, wave) for name, wave in waves if 1 < len(wave) / RATE < 20]
 
 
-def _load_effects(parts_folder: Path) -> list[tuple[str, Wave]]:
+def _load_effects(downloads_folder: Path) -> list[tuple[str, Wave]]:
     musical = ("tada", "welldone", "excellent", "invincible", "upgrade", "empty", "savebell")
     files = sorted(
-        path for path in (parts_folder / _EFFECTS).iterdir() if path.suffix in (".wav", ".ogg")
+        path for path in (downloads_folder / _EFFECTS).iterdir() if path.suffix in (".wav", ".ogg")
     )
     waves = [(path.stem, sounds.load(path)) for path in files if not path.stem.startswith(musical)]
     return [(name, wave) for name, wave in waves if np.abs(wave).max() > 0.01]
