@@ -83,10 +83,10 @@ def test_text_outside_the_grammar_is_not_parsed(text: str) -> None:
     assert parse(text) is None
 
 
-def test_cautious_only_removes_attributes() -> None:
+def test_reliable_attributes_only_removes_attributes() -> None:
     for attributes in all_attributes()[::37]:
-        cautious_attributes = reliable_attributes(attributes)
-        for name, value in vars(cautious_attributes).items():
+        reliable = reliable_attributes(attributes)
+        for name, value in vars(reliable).items():
             original = getattr(attributes, name)
             assert value == original or value is None or (name == "backing" and value and original)
 

@@ -61,11 +61,7 @@ class Score:
 class _Style:
     """What the parts of a score share: tempo, key, harmony and dynamics.
 
-    Attributes:
-        beat: seconds per beat.
-        bar: beats per bar.
-        touch: mean velocity.
-        free: without a pulse.
+    `beat` is in seconds, `bar` in beats, `touch` the mean velocity; `free` is without a pulse.
     """
 
     beat: float
