@@ -56,7 +56,7 @@ def fast_start() -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if _is_left_out(name)]:
             del sys.modules[name]
-        if isinstance(getattr(torch, "_dynamo", None), _Placeholder):
+        if isinstance(vars(torch).get("_dynamo"), _Placeholder):  # getattr would import it
             del torch._dynamo
 
 
