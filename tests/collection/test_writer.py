@@ -19,7 +19,10 @@ from qwen_audio.collection.collection import Collection
 
 INDEXING_SCRIPT = """
 import sys
-import qwen_audio as qa
+from qwen_audio.cli.stub_imports import fast_start
+with fast_start():
+    import qwen_audio as qa
+    from qwen_audio.api import model
 from qwen_audio.collection import writer
 from qwen_audio.collection.collection import Collection
 writer._ROWS_PER_COMMIT = 4
