@@ -1,4 +1,4 @@
-"""docs/probe.md, as it stands there."""
+"""The commands and Python lines of docs/probe.md run."""
 
 from __future__ import annotations
 
