@@ -62,14 +62,16 @@ def test_open_loads_the_collections_model(collection: Collection, folder: Path) 
     assert result.source == str(folder / "b.flac")
 
 
-@pytest.mark.parametrize("missing", ["lancedb", "datasets"])
+@pytest.mark.parametrize("missing", ["lancedb", "pyarrow", "datasets"])
 def test_a_missing_extra_is_an_error_that_names_it(
     tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    extra = {"lancedb": "collections", "datasets": "datasets"}[missing]
+    extra = {"lancedb": "collections", "pyarrow": "collections", "datasets": "datasets"}[missing]
+    new, spec = tmp_path / "new.lance", collection.spec
     operations = {
         "lancedb": lambda: WindowTable.open(collection.path),
+        "pyarrow": lambda: WindowTable.create(new, spec, 4, has_captions=False),
         "datasets": lambda: collection.export(tmp_path / "dataset"),
     }
     with pytest.raises(qa.MissingExtraError, match=rf"\[{extra}\]"):

@@ -1,4 +1,4 @@
-"""Vectors → files: .npz, .safetensors or .parquet, with the Spec that made them inside."""
+"""Embeddings as .npz, .safetensors or .parquet files that contain their embedding spec."""
 
 from __future__ import annotations
 

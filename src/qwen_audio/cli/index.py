@@ -122,10 +122,12 @@ def _check_options(options: argparse.Namespace) -> None:
         TapError, OptionError: for malformed or contradictory options.
     """
     from qwen_audio.collection.collection import DEFAULT_WINDOW_SECONDS
+    from qwen_audio.collection.database import check_installed
     from qwen_audio.collection.table import WindowTable
     from qwen_audio.inference.options import check_vector_pooling
     from qwen_audio.models.tap import Tap
 
+    check_installed()
     if options.pooling is not None:
         check_vector_pooling(options.pooling, "window")
     if WindowTable.exists(options.into):  # whose settings are the defaults

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.errors import CollectionError, MissingExtraError, OptionError
+from qwen_audio.errors import CollectionError, OptionError
+
+from .database import check_installed, check_table_path, connect, open_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STANDARD_COLUMNS", "WindowTable", "filter_error", "source_filter", "sql_literal"]
 
-_TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.lance")
 _METADATA_KEY = b"qwen_audio_spec"
 
 STANDARD_COLUMNS = (
@@ -81,15 +82,15 @@ class WindowTable:
     @classmethod
     def exists(cls, path: str | Path) -> bool:
         """Whether there is a table: more than the folder of one whose creation was interrupted."""
-        return any((_checked_path(path) / "_versions").glob("*.manifest"))
+        return any((check_table_path(path) / "_versions").glob("*.manifest"))
 
     @classmethod
     def open(cls, path: str | Path) -> WindowTable:
         """Raises CollectionError if there is none, or if it isn't a collection."""
-        table_path = _checked_path(path)
+        table_path = check_table_path(path)
         if not cls.exists(table_path):
             raise CollectionError(f"{table_path}: no such collection: `qwen-audio index` makes one")
-        table = _open_table(table_path)
+        table = open_table(table_path)
         metadata = table.schema.metadata or {}
         if _METADATA_KEY not in metadata:
             raise CollectionError(f"{table_path} is a Lance table, but not a collection")
@@ -112,10 +113,12 @@ class WindowTable:
         Raises:
             CollectionError: if it can't be written there.
             OptionError: for a name that doesn't end in .lance.
+            MissingExtraError: without the extra `collections`.
         """
+        table_path = check_table_path(path)
+        check_installed()
         import pyarrow as pa
 
-        table_path = _checked_path(path)
         number_type = pa.float32() if float32 else pa.float16()
         schema = _schema(width, number_type).with_metadata(
             {
@@ -131,7 +134,7 @@ class WindowTable:
         )
         try:
             table_path.parent.mkdir(parents=True, exist_ok=True)
-            table = _connect(table_path.parent).create_table(table_path.stem, schema=schema)
+            table = connect(table_path.parent).create_table(table_path.stem, schema=schema)
         except (OSError, RuntimeError, ValueError) as error:
             raise CollectionError(
                 f"{table_path} can't be created ({error}): check the folder"
@@ -168,12 +171,12 @@ class WindowTable:
 
         failures_path = self.path.with_name(f"{self.path.stem}.failures.lance")
         if failures_path.is_dir():
-            return _open_table(failures_path)
+            return open_table(failures_path)
         text, time = pa.string(), pa.timestamp("us", "UTC")
         types = (text, text, pa.int64(), text, time)
         names = ("source", "reason", "source_bytes", "source_changed", "failed_at")
         schema = pa.schema(list(zip(names, types, strict=True)))
-        table: Table = _connect(failures_path.parent).create_table(
+        table: Table = connect(failures_path.parent).create_table(
             failures_path.stem, schema=schema, exist_ok=True
         )
         return table
@@ -272,28 +275,3 @@ def _schema(width: int, number_type: pa.DataType) -> pa.Schema:
         "vector": pa.list_(number_type, width),
     }
     return pa.schema([(name, types[name]) for name in STANDARD_COLUMNS])
-
-
-def _checked_path(path: str | Path) -> Path:
-    table_path = Path(path)
-    if not _TABLE_NAME.fullmatch(table_path.name):
-        raise OptionError(
-            f"{table_path}: a collection's name ends in .lance and consists of letters, digits, "
-            "'.', '-' and '_', such as music.lance"
-        )
-    return table_path
-
-
-def _connect(folder: Path) -> Any:
-    try:
-        import lancedb
-    except ImportError as error:
-        raise MissingExtraError("a collection", "collections") from error
-    return lancedb.connect(folder)
-
-
-def _open_table(path: Path) -> Any:
-    try:
-        return _connect(path.parent).open_table(path.stem)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CollectionError(f"{path} can't be opened as a Lance table ({error})") from error
