@@ -21,10 +21,10 @@ from .rounds import ROOT, median, worker_environment
 from .synthetic_audio import SAMPLING_RATE
 from .this_package import load_model
 
-__all__ = ["first_caption", "tap_change"]
+__all__ = ["CHANGE_TAP_SCRIPT", "first_caption", "tap_change"]
 
 DTYPE = "float32"
-_CHANGE_TAP_SCRIPT = """() => new Promise((done) => {
+CHANGE_TAP_SCRIPT = """() => new Promise((done) => {
     const slider = document.querySelector('[data-depth]');
     const start = performance.now();
     slider.stepUp();
@@ -34,6 +34,7 @@ _CHANGE_TAP_SCRIPT = """() => new Promise((done) => {
     }).observe(slider.closest('[data-shown]'), { attributeFilter: ['data-shown'] });
     slider.dispatchEvent(new Event('input'));
 })"""
+"""Moves the slider of taps by one; resolves to the milliseconds until the page shows the tap."""
 
 
 def first_caption(settings: Settings) -> Result:
@@ -120,7 +121,7 @@ def tap_change(settings: Settings) -> Result:
             page.wait_for_selector("[data-shown='mel']")
             page.wait_for_selector("[data-lens-table] tr")
             steps = int(page.get_attribute("[data-depth]", "max"))
-            milliseconds += [page.evaluate(_CHANGE_TAP_SCRIPT) for _ in range(steps)]
+            milliseconds += [page.evaluate(CHANGE_TAP_SCRIPT) for _ in range(steps)]
             page.close()
     return Result(
         what="from a step of the playground's depth slider to the next tap drawn in Chromium, for "

@@ -25,6 +25,15 @@ def clips(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with two recordings of 2 s."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        soundfile.write(tmp_path / f"{seed}.wav", sound(2.0, RATE, seed=seed)[0], RATE)
+    return tmp_path
+
+
+@pytest.fixture
 def music(tmp_path: Path) -> Path:
     """A folder of three recordings, of 2, 3 and 12 s: four windows of at most 10 s."""
     folder = tmp_path / "music"

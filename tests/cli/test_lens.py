@@ -6,23 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import soundfile
 
 import qwen_audio as qa
 from commands import run
 from qwen_audio.cli.lens import PANELS
-from recordings import sound
 
 RATE = 16_000
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with two recordings of 2 s."""
-    monkeypatch.chdir(tmp_path)
-    for seed in range(2):
-        soundfile.write(tmp_path / f"{seed}.wav", sound(2.0, RATE, seed=seed)[0], RATE)
-    return tmp_path
 
 
 @pytest.mark.slow

@@ -10,25 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 import qwen_audio as qa
 from commands import run
 from qwen_audio.cli.main import main
 from qwen_audio.cli.plot import PANELS
-from recordings import sound
 
 ROOT = Path(__file__).parents[2]
 RATE = 16_000
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with two recordings of 2 s."""
-    monkeypatch.chdir(tmp_path)
-    for seed in range(2):
-        soundfile.write(tmp_path / f"{seed}.wav", sound(2.0, RATE, seed=seed)[0], RATE)
-    return tmp_path
 
 
 @pytest.mark.slow
