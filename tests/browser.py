@@ -36,11 +36,20 @@ class PlaygroundProcess:
 
 
 @contextmanager
-def playground_process(*arguments: str | Path) -> Iterator[PlaygroundProcess]:
-    """`qwen-audio play` in a process of its own, on a free port."""
+def playground_process(
+    *arguments: str | Path, temporary: Path | None = None
+) -> Iterator[PlaygroundProcess]:
+    """`qwen-audio play` in a process of its own, on a free port.
+
+    Args:
+        arguments: options of the command.
+        temporary: folder of its temporary files.
+    """
     chromium_path()
     command = [sys.executable, "-m", "qwen_audio.cli.main", "play", "--json", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    if temporary is not None:
+        environment |= dict.fromkeys(("TMPDIR", "GRADIO_TEMP_DIR"), str(temporary))
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

@@ -11,6 +11,14 @@ from typing import NamedTuple
 
 from qwen_audio.cli.main import main
 
+FAST_IMPORT = """
+from qwen_audio.cli.stub_imports import fast_start
+with fast_start():
+    import qwen_audio as qa
+    from qwen_audio.api import model
+"""
+"""First lines of a program in a process of its own: as the command line, two seconds faster."""
+
 
 class CommandResult(NamedTuple):
     """Exit status and output of a command."""

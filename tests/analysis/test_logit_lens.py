@@ -15,6 +15,7 @@ import torch
 
 import qwen_audio as qa
 from checkpoints import random_checkpoint
+from commands import FAST_IMPORT
 from qwen_audio.analysis.logit_lens import track_tokens
 from reference import Reference, sound
 
@@ -103,10 +104,10 @@ def test_streamed_weights_give_the_same_lens(checkpoint: Path) -> None:
     np.testing.assert_allclose(streamed.followed_probabilities, whole.followed_probabilities)
 
 
-_PEAK_MEMORY_SCRIPT = """
+_PEAK_MEMORY_SCRIPT = f"""
+{FAST_IMPORT}
 import sys
 import numpy as np
-import qwen_audio as qa
 
 def peak():
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

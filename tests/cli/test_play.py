@@ -13,7 +13,7 @@ import pytest
 
 import qwen_audio as qa
 from checkpoints import random_checkpoint
-from commands import CommandResult, run
+from commands import FAST_IMPORT, CommandResult, run
 from qwen_audio.playground import launch
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs Gradio")
@@ -115,10 +115,10 @@ def test_limits_must_be_positive(minutes: str) -> None:
     assert "use a number greater than 0" in error_line(run("play", f"--max-minutes={minutes}"))
 
 
-RACE = """
+RACE = f"""
+{FAST_IMPORT}
 import socket
 import httpx2
-import qwen_audio as qa
 from qwen_audio.playground import launch
 
 find_free_port = launch.find_free_port

@@ -15,14 +15,12 @@ import pytest
 
 import qwen_audio as qa
 from collection_helpers import vectors_by_window, write_recording
+from commands import FAST_IMPORT
 from qwen_audio.collection.collection import Collection
 
-INDEXING_SCRIPT = """
+INDEXING_SCRIPT = f"""
+{FAST_IMPORT}
 import sys
-from qwen_audio.cli.stub_imports import fast_start
-with fast_start():
-    import qwen_audio as qa
-    from qwen_audio.api import model
 from qwen_audio.collection import writer
 from qwen_audio.collection.collection import Collection
 writer._ROWS_PER_COMMIT = 4

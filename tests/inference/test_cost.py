@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
+from commands import FAST_IMPORT
 from qwen_audio.inference import cost as cost_module
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
@@ -229,8 +230,8 @@ def test_estimated_memory_is_near_the_peak(
             folder, width=384, encoder_heads=6, encoder_layers=6, lm_width=512, heads=8, lm_layers=6
         )
     program = f"""
+{FAST_IMPORT}
 import numpy as np
-import qwen_audio as qa
 model = qa.load({str(folder)!r}, dtype={dtype!r}, max_memory="8GB")
 clips = [np.random.default_rng(k).normal(size=80_000).astype(np.float32) / 10 for k in range(24)]
 model.encode(clips, tap={tap!r}, sampling_rate=16_000)

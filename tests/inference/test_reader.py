@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,14 @@ from qwen_audio.inference.pooling import Pooling
 from qwen_audio.inference.reader import capture_recordings
 from reference import sound
 
-CLIPS = [qa.load_waveform(sound(seconds, 1), sampling_rate=16_000) for seconds in (5.0, 3.3, 0.7)]
+CLIPS = [qa.load_waveform(sound(seconds, 1), sampling_rate=16_000) for seconds in (3.3, 0.7)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tap", ["mel", "encoder.1", "audio_tower", "projector", "lm.2"])
-def test_captions_do_not_encode_a_window_twice(
-    tap: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_captions_do_not_encode_a_window_twice(tap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors equal those without captions, captions equal `describe`'s, bit for bit."""
-    model = qa.load(checkpoint, dtype="float32")
+    model = qa.load(dtype="float32")
     vectors = model.encode(CLIPS, tap=tap, window_seconds=2.0)
     descriptions = model.describe(CLIPS, window_seconds=2.0)
     frames: list[int] = []
@@ -51,4 +48,4 @@ def test_captions_do_not_encode_a_window_twice(
         found = pooling.combine([output[resolved] for output in captured.outputs])
         np.testing.assert_array_equal(found, vector)
         assert captured.captions == tuple(answer.text for answer in text.answers)
-    assert sum(frames) == 250 + 165 + 35
+    assert sum(frames) == 165 + 35

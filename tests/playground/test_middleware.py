@@ -211,14 +211,14 @@ class Page:
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> qa.Collection:
-    """A collection of twenty short windows, with a column that holds numbers that are none."""
-    folder = tmp_path_factory.mktemp("twenty")
-    sounds = [wave(seed) for seed in range(20)]
+    """A collection of 15 short windows, too few for UMAP, with a column that holds a NaN."""
+    folder = tmp_path_factory.mktemp("fifteen")
+    sounds = [wave(seed) for seed in range(15)]
     for number, samples in enumerate(sounds):
         (folder / f"{number}.wav").write_bytes(write_wav(samples[None], 16_000))
-    made = qa.Collection.create(folder / "twenty.lance", qa.load(), tap="mel")
+    made = qa.Collection.create(folder / "fifteen.lance", qa.load(), tap="mel")
     rows: list[dict[str, Any]] = [
-        {"source": str(folder / f"{k}.wav"), "level": float(k)} for k in range(20)
+        {"source": str(folder / f"{k}.wav"), "level": float(k)} for k in range(15)
     ]
     made.index([rows[0] | {"level": float("nan")}, *rows[1:]])
     return made
@@ -234,7 +234,7 @@ def test_the_map_is_computed_once_and_names_no_folder(collection: qa.Collection)
     search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
     answer = search_tab.map({"n": 3}, Page())
     made = collection.map()
-    assert (answer["n"], answer["method"], answer["results"]) == (3, "UMAP", [])
+    assert (answer["n"], answer["method"], answer["results"]) == (3, "PCA", [])
     np.testing.assert_allclose([answer["x"], answer["y"]], made.points.T, atol=1e-4)
     assert (
         answer["columns"]["level"][made.values("source").index(source_path(collection, 0))] is None
@@ -263,8 +263,8 @@ def source_path(collection: qa.Collection, number: int) -> str:
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        ({"point": 20}, "The map has 20 points"),
-        ({"point": -1}, "The map has 20 points"),
+        ({"point": 15}, "The map has 15 points"),
+        ({"point": -1}, "The map has 15 points"),
         ({"point": "0"}, "has changed: reload"),
         ({"point": 0, "version": -1}, "has changed: reload"),
         ({"result": 0}, "search again"),
@@ -299,13 +299,18 @@ def test_a_missing_file_is_named_without_its_folder(
 
 
 def test_without_umap_the_map_names_the_extra(
-    collection: qa.Collection, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
-    message = SearchTab(AppContext(collection.model, LIMITS, collection)).map({}, Page())["problem"]
+    (tmp_path / "long.wav").write_bytes(write_wav(np.tile(wave(0), 16)[None], 16_000))
+    model = qa.load()
+    windows = qa.Collection.create(tmp_path / "windows.lance", model, tap="mel", window_seconds=0.2)
+    windows.index(tmp_path)
+    assert len(windows) == 16
+    message = SearchTab(AppContext(model, LIMITS, windows)).map({}, Page())["problem"]
     assert message.endswith("pip install 'qwen-audio-playground[map]'.")
     assert (
-        SearchTab(AppContext(collection.model, LIMITS))
+        SearchTab(AppContext(model, LIMITS))
         .map({}, Page())["problem"]
         .startswith("This playground has no collection")
     )
@@ -326,7 +331,7 @@ def test_search_results_stay_and_comparisons_are_cleared(
     audio_tab.open({"example": "djembe.flac"}, Page())
     assert "guitar.flac" in snippets.snippets({"view": "search"}, Page())["python"]
     assert (
-        downloads.file({"view": "search", "format": "csv"}, Page())["name"] == "twenty.search.csv"
+        downloads.file({"view": "search", "format": "csv"}, Page())["name"] == "fifteen.search.csv"
     )
     assert "problem" not in snippets.snippets({"view": "map"}, Page())
     for view in ("compare", "lens", "ask"):

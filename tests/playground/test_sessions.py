@@ -17,6 +17,7 @@ from benchmarks.playground_load import QUESTIONS, client_recordings
 import qwen_audio as qa
 from browser import (
     ROOT,
+    PlaygroundProcess,
     ask,
     browser,
     choose_file,
@@ -26,7 +27,7 @@ from browser import (
     select_tab,
 )
 from checkpoints import random_checkpoint
-from commands import run_process
+from commands import FAST_IMPORT, run_process
 
 pytestmark = pytest.mark.slow
 
@@ -39,28 +40,37 @@ def chromium() -> Iterator[Any]:
         yield started
 
 
-def test_concurrent_visitors_get_their_own_answers() -> None:
+@pytest.fixture(scope="module")
+def folder_for_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of temporary files of `playground`."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def playground(folder_for_files: Path) -> Iterator[PlaygroundProcess]:
+    with playground_process(temporary=folder_for_files) as running:
+        yield running
+
+
+def test_concurrent_visitors_get_their_own_answers(playground: PlaygroundProcess) -> None:
     recordings = client_recordings(4, 1)
     # With equal answers, mixed up sessions would not be noticed.
     assert len({item.answers[QUESTIONS[0]] for item in recordings}) > 1
-    with playground_process() as playground:
 
-        async def run_all() -> list[Any]:
-            return await asyncio.gather(
-                *(run_client(playground.url, item, 4.0) for item in recordings)
-            )
+    async def run_all() -> list[Any]:
+        return await asyncio.gather(*(run_client(playground.url, item, 4.0) for item in recordings))
 
-        reports = asyncio.run(run_all())
+    reports = asyncio.run(run_all())
     assert [report.problems + report.wrong_answers for report in reports] == [[]] * 4
     assert all(
         report.answers >= 2 and report.taps >= 4 and not report.rejected for report in reports
     )
 
 
-BUSY_SERVER = """
+BUSY_SERVER = f"""
+{FAST_IMPORT}
 import sys
 import threading
-import qwen_audio as qa
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.launch import launch_playground
 
@@ -146,8 +156,8 @@ def test_every_tab_works_with_another_model(chromium: Any, tmp_path: Path) -> No
         assert found == [Path(hit.source).name for hit in collection.search(GUITAR)]
 
 
-def test_a_caption_and_a_tap_by_keyboard(chromium: Any) -> None:
-    with playground_process() as playground, open_page(chromium, playground.url) as page:
+def test_a_caption_and_a_tap_by_keyboard(chromium: Any, playground: PlaygroundProcess) -> None:
+    with open_page(chromium, playground.url) as page:
 
         def reach(selector: str, key: str = "Tab") -> None:
             """Press a key until that has the focus, and shows it."""
@@ -182,10 +192,10 @@ def test_a_caption_and_a_tap_by_keyboard(chromium: Any) -> None:
         page.wait_for_selector("[data-shown='encoder.0']")
 
 
-def test_no_files_are_left(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TMPDIR", "GRADIO_TEMP_DIR"):
-        monkeypatch.setenv(name, str(tmp_path))
-    with playground_process() as playground, open_page(chromium, playground.url) as page:
+def test_no_files_are_left(
+    chromium: Any, playground: PlaygroundProcess, folder_for_files: Path
+) -> None:
+    with open_page(chromium, playground.url) as page:
         page.click("[data-record]")
         page.wait_for_timeout(1000)
         page.click("[data-record]")
@@ -197,7 +207,7 @@ def test_no_files_are_left(chromium: Any, tmp_path: Path, monkeypatch: pytest.Mo
         for suffix in ("npz", "png"):
             with page.expect_download():
                 page.locator(f"details:visible [data-format={suffix}]").click()
-        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert not [path for path in folder_for_files.rglob("*") if path.is_file()]
 
 
 def test_share_without_a_connection_is_an_error(
