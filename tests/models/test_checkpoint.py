@@ -432,8 +432,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         f"lacks 1 tensor, {NORM}: ",
     ),
     "an extra tensor in the index": (
-        lambda f: edit_index(f, lambda files: files.update(more=files[NORM])),
-        "has 1 tensor that its config lacks, more: ",
+        lambda f: edit_index(f, lambda files: files.update({"audio_tower.more": files[NORM]})),
+        "has 1 tensor that its config lacks, audio_tower.more: ",
     ),
     "a tensor indexed in another shard": (
         lambda f: edit_index(
@@ -532,24 +532,35 @@ def test_the_feature_extractor_is_that_of_the_checkpoint(checkpoint: Path, tmp_p
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (remove("preprocessor_config.json"), "lacks preprocessor_config.json"),
+        (
+            remove("preprocessor_config.json"),
+            "no settings of a feature extractor (processor_config.json or "
+            "preprocessor_config.json): save the processor beside the weights",
+        ),
+        (remove("tokenizer.json"), "no tokenizer (tokenizer.json): save the processor beside the"),
         (write("preprocessor_config.json", "{"), "can't be read as JSON"),
+        (write("processor_config.json", "{"), "can't be read as JSON"),
+        (write("processor_config.json", '{"feature_extractor": 5}'), "is not valid"),
         (write("preprocessor_config.json", '{"n_fft": "wide"}'), "is not valid"),
         (lambda f: edit_json(f / "preprocessor_config.json", n_fft=512), "n_fft=512"),
         (
             lambda f: edit_json(f / "preprocessor_config.json", feature_size=128),
-            "feature_size=128, but this model takes 80",
+            "preprocessor_config.json has feature_size=128, but this model takes 80",
+        ),
+        (
+            lambda f: edit_json(f / "preprocessor_config.json", feature_extractor_type="Clap"),
+            "preprocessor_config.json describes a Clap, but Qwen2-Audio takes",
         ),
     ],
 )
-def test_unsupported_feature_extractors(
+def test_missing_and_unsupported_processors(
     damage: Callable[[Path], object], expected: str, copy: Path
 ) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        (copy / name).unlink()
+    Checkpoint(copy)
     damage(copy)
-    opened = Checkpoint(copy)
-    with pytest.raises(CheckpointError) as caught:
-        _ = opened.feature_extractor
-    assert expected in str(caught.value)
+    assert expected in error_message(copy)
 
 
 def test_the_generation_config_may_be_missing(copy: Path) -> None:

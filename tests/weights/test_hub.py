@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import close_session, constants
+from safetensors.torch import load_file, save_file
 
 import qwen_audio
-from checkpoints import random_checkpoint
+from checkpoints import edit_json, random_checkpoint
 from hub_server import COMMIT, HEADER_REQUEST_BYTES, Hub, serve, use_hub
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.checkpoint import Checkpoint
@@ -25,6 +26,8 @@ from qwen_audio.weights.safetensors_file import read_header
 
 MODEL = "owner/Tiny-Audio"
 INDEX = "model.safetensors.index.json"
+SMALL_FILES = ["config.json", "preprocessor_config.json", INDEX]
+"""Downloaded to open a checkpoint."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def header_bytes(folder: Path, shards: set[str]) -> int:
 
 def test_opening_fetches_no_weights(hub: Hub) -> None:
     checkpoint = Checkpoint(MODEL)
-    assert hub.fetched() == ["config.json", INDEX]
+    assert hub.fetched() == SMALL_FILES
     assert checkpoint.revision == COMMIT
     assert checkpoint.dimensions.lm_width == 96
 
@@ -130,7 +133,7 @@ def test_missing_bytes_are_those_that_are_downloaded(
     missing = checkpoint.missing_bytes(parsed)
     assert hub.bytes_sent.total() - header_bytes(
         folder, set(hub.bytes_sent) & shards_of(folder, "")
-    ) == sum((folder / file).stat().st_size for file in ("config.json", INDEX))
+    ) == sum((folder / file).stat().st_size for file in SMALL_FILES)
     hub.clear_log()
     reports: list[tuple[int, int]] = []
     checkpoint.fetch(parsed, lambda done, total: reports.append((done, total)))
@@ -145,8 +148,84 @@ def test_missing_bytes_are_those_that_are_downloaded(
 def test_a_model_of_one_file(hub: Hub, tmp_path: Path) -> None:
     hub.repos["owner/single"] = random_checkpoint(tmp_path / "single", shards=1)
     checkpoint = Checkpoint("owner/single")
-    assert hub.fetched() == ["config.json", "model.safetensors"]
+    assert hub.fetched() == [*SMALL_FILES[:2], "model.safetensors"]
     assert len(checkpoint.tensors.read("")) == len(Checkpoint(tmp_path / "single").tensors.read(""))
+
+
+def test_a_model_saved_by_transformers_5(hub: Hub, folder: Path, go_offline: Any) -> None:
+    """Settings of the feature extractor in processor_config.json, names of modules, other rows."""
+    rename_weights(
+        folder, lambda name: name.replace("language_model.model.", "model.language_model.")
+    )
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "processor_config.json").write_text(json.dumps({"feature_extractor": settings}))
+    edit_json(folder / "config.json", text_config__vocab_size=1100)
+    model = qwen_audio.load(MODEL, device="cpu", dtype="float32")
+    assert hub.fetched() == ["config.json", "processor_config.json", INDEX]
+    clip = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
+    answer = model.describe(clip, sampling_rate=16_000, max_new_tokens=4)
+    local = qwen_audio.load(folder, device="cpu", dtype="float32")
+    assert answer == local.describe(clip, sampling_rate=16_000, max_new_tokens=4)
+    assert model.pipeline.checkpoint.vocabulary_size == 1104
+    assert model.cost().parameters == local.cost().parameters
+    go_offline()
+    again = qwen_audio.load(MODEL, device="cpu", dtype="float32")
+    assert again.describe(clip, sampling_rate=16_000, max_new_tokens=4) == answer
+
+
+def test_tied_embeddings_are_downloaded_once(hub: Hub, folder: Path) -> None:
+    edit_json(folder / "config.json", text_config__tie_word_embeddings=True)
+    rename_weights(folder, lambda name: None if "lm_head" in name else name)
+    checkpoint = Checkpoint(MODEL)
+    missing = checkpoint.missing_bytes(None)
+    hub.clear_log()
+    checkpoint.fetch(None)
+    assert hub.bytes_sent.total() == missing
+    assert checkpoint.missing_bytes(None) == 0
+    local = Checkpoint(folder).tensors.read("language_model.lm_head.")["weight"]
+    hub.clear_log()
+    assert torch.equal(checkpoint.tensors.read("language_model.lm_head.")["weight"], local)
+    assert hub.requests == []
+
+
+def test_a_model_without_a_processor(hub: Hub, folder: Path, go_offline: Any) -> None:
+    """Said when it is opened; the tokenizer isn't downloaded for that."""
+    (folder / "tokenizer.json").rename(folder / "t")
+    Checkpoint(MODEL)  # vocab.json is there
+    assert "vocab.json" not in hub.fetched()
+    (folder / "vocab.json").unlink()
+    assert f"{MODEL} has no tokenizer (tokenizer.json): save the processor" in error_message(MODEL)
+    (folder / "t").rename(folder / "tokenizer.json")
+    Checkpoint(MODEL)
+    assert "tokenizer.json" not in hub.fetched()
+    go_offline()
+    Checkpoint(MODEL)
+    (folder / "preprocessor_config.json").unlink()
+    hub.repos["owner/other"] = folder
+    constants.HF_HUB_OFFLINE = False
+    assert "owner/other has no settings of a feature extractor" in error_message("owner/other")
+
+
+def test_a_cache_that_does_not_know_the_processor_config(hub: Hub, go_offline: Any) -> None:
+    """It was filled by a version that didn't ask for it."""
+    folder = Checkpoint(MODEL).folder
+    shutil.rmtree(folder.parent.parent / ".no_exist")
+    (folder / INDEX).touch()
+    go_offline()
+    assert Checkpoint(MODEL).feature_extractor.feature_size == 80
+
+
+def rename_weights(folder: Path, new: Callable[[str], str | None]) -> None:
+    """Rename tensors in all shards and the index; None deletes them."""
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"] = {
+        renamed: file for name, file in index["weight_map"].items() if (renamed := new(name))
+    }
+    (folder / INDEX).write_text(json.dumps(index))
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        save_file({renamed: t for name, t in tensors.items() if (renamed := new(name))}, file)
 
 
 def test_a_revision_by_name(hub: Hub) -> None:

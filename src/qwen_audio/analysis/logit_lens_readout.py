@@ -67,7 +67,7 @@ class LensReading:
         followed: tuple[TrackedToken, ...],
         nearest: bool,
     ) -> None:
-        vocabulary = pipeline.checkpoint.text_config.vocab_size
+        vocabulary = pipeline.checkpoint.vocabulary_size
         check_lens_options(levels, span, top, nearest=nearest, vocabulary_size=vocabulary)
         self.pipeline, self.levels, self.span, self.top = pipeline, tuple(levels), span, top
         self.followed, self.nearest, self.vocabulary = followed, nearest, vocabulary
@@ -195,7 +195,7 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids and cosines of the token embeddings nearest to rows; the table is read in blocks."""
     checkpoint, device = reading.pipeline.checkpoint, reading.pipeline.device
-    count = checkpoint.required_tensors(None)[EMBEDDINGS].shape[0]
+    count = checkpoint.tensors.shape(EMBEDDINGS)[0]
     units = torch.nn.functional.normalize(rows.to(device).float(), dim=-1)
     cosines = units.new_zeros(len(rows), 0)
     ids = torch.zeros(len(rows), 0, dtype=torch.int64, device=device)

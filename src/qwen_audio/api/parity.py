@@ -28,6 +28,7 @@ from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import rows_and_segments
+from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import available_bytes
 from qwen_audio.weights.module_store import empty_module
@@ -207,6 +208,7 @@ class _TransformersModel:
         checkpoint = pipeline.checkpoint
         config: Any = copy.deepcopy(checkpoint.config)
         config.text_config.num_hidden_layers = depth
+        config.text_config.vocab_size = checkpoint.tensors.shape(EMBEDDINGS)[0]
         config.text_config.layer_types = config.text_config.layer_types[:depth]
         config._attn_implementation = "sdpa"
         model: Any = empty_module(lambda: Qwen2AudioForConditionalGeneration(config))

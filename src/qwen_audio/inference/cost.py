@@ -104,14 +104,15 @@ def estimate_cost(
     base = process_bytes(device) if base_bytes is None else base_bytes
     required = checkpoint.required_tensors(tap)
     parameters = {name: math.prod(tensor.shape) for name, tensor in required.items()}
+    stored = checkpoint.tensors.without_duplicates(required)
     weights = sum(count for name, count in parameters.items() if name != EMBEDDINGS)
     peak = weights * dtype.itemsize + non_weight_bytes(checkpoint, tap, dtype, device, base)
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base)
     products = sum(tensor.rows_per_second * parameters[name] for name, tensor in required.items())
     return CostEstimate(
         tap=None if tap is None else str(tap),
-        tensors=len(required),
-        parameters=sum(parameters.values()),
+        tensors=len(stored),
+        parameters=sum(parameters[name] for name in stored),
         download_bytes=checkpoint.missing_bytes(tap),
         read_bytes=sum(checkpoint.stored_bytes(name) for name in required if name != EMBEDDINGS),
         peak_memory_bytes=peak if max_memory is None else min(peak, max(minimum, max_memory)),

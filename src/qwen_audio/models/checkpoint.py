@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from qwen_audio.errors import CheckpointError
-from qwen_audio.models.qwen2_audio.config import check_feature_extractor, read_config
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, TensorRequirement, tensor_requirements
+from qwen_audio.models.qwen2_audio.config import build_feature_extractor, read_config
+from qwen_audio.models.qwen2_audio.stored_names import find_names
+from qwen_audio.models.qwen2_audio.tensors import (
+    EMBEDDINGS,
+    LM_HEAD,
+    TensorRequirement,
+    tensor_requirements,
+)
 from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.tensor_store import TensorStore, parse_json
@@ -22,10 +28,19 @@ from .tap import ModelDimensions, Tap
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
 
-__all__ = ["EMBEDDED", "Checkpoint"]
+__all__ = ["EMBEDDED", "PROCESSOR_CONFIG", "SLOW_TOKENIZER", "TOKENIZER", "Checkpoint"]
 
 EMBEDDED = "embedded"
 """The name of the checkpoint that ships with the package."""
+
+TOKENIZER = "tokenizer.json"
+SLOW_TOKENIZER = (
+    *("vocab.json", "merges.txt", "added_tokens.json"),
+    *("special_tokens_map.json", "tokenizer_config.json"),
+)
+"""What a tokenizer consists of that was saved without `TOKENIZER`, by transformers 4."""
+
+PROCESSOR_CONFIG = "processor_config.json"
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -38,8 +53,8 @@ class Checkpoint:
         revision: branch, tag or commit of a hub model.
 
     Raises:
-        CheckpointError: if it doesn't exist, isn't Qwen2-Audio, or its tensors are not exactly
-            those of its configuration (missing, extra or of another shape).
+        CheckpointError: if it doesn't exist, isn't Qwen2-Audio, has no processor, or its tensors
+            are not exactly those of its configuration (missing, extra or of another shape).
     """
 
     def __init__(self, source: str | Path = EMBEDDED, revision: str | None = None) -> None:
@@ -64,9 +79,18 @@ class Checkpoint:
         self.audio_config = cast(Any, self.config.audio_config)
         self.text_config = cast(Any, self.config.text_config)
         self.dimensions = ModelDimensions.from_config(self.config)
+        self.feature_extractor = self._read_feature_extractor()
+        self._check_tokenizer()
         self._requirements = dict(tensor_requirements(self.config))
         shapes = {name: requirement.shape for name, requirement in self._requirements.items()}
-        self.tensors = TensorStore(self.name, folder, shapes, self._hub)
+        self.tensors = TensorStore(
+            self.name,
+            folder,
+            shapes,
+            lambda stored: find_names(shapes.keys(), stored, self.config, self.name),
+            self._hub,
+            resizable=(EMBEDDINGS, LM_HEAD),
+        )
 
     @cached_property
     def revision(self) -> str:
@@ -80,28 +104,21 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the stored weights, from config.json."""
-        return getattr(self.config, "dtype", None) or torch.float32
+        """Dtype of the stored weights: as config.json states it, else as their files do."""
+        for config in (self.config, self.text_config):
+            if (stated := getattr(config, "dtype", None)) is not None:
+                return cast(torch.dtype, stated)
+        return self.tensors.common_dtype() or torch.float32
 
-    @cached_property
-    def feature_extractor(self) -> WhisperFeatureExtractor:
-        """transformers' log-mel feature extractor with the settings of preprocessor_config.json."""
-        from transformers import WhisperFeatureExtractor
-
-        settings = self._json("preprocessor_config.json")
-        try:
-            extractor = WhisperFeatureExtractor(**settings)
-        except Exception as error:  # the constructor computes with them, and can raise anything
-            raise CheckpointError(
-                f"{self.name}: preprocessor_config.json is not valid ({error}): download it again"
-            ) from error
-        check_feature_extractor(extractor, self.dimensions.mel_bins)
-        return extractor
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens that the LM head has a logit for."""
+        return self.tensors.shape(LM_HEAD)[0]
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
         """generation_config.json; empty if the checkpoint has none."""
-        return self._json("generation_config.json", optional=True)
+        return self._json("generation_config.json")
 
     def file(self, name: str) -> Path | None:
         """Path of a file other than weights, downloaded if need be; None if there is none."""
@@ -116,7 +133,7 @@ class Checkpoint:
         None stands for text: every tensor, the LM head included.
         """
         return {
-            name: requirement
+            name: requirement._replace(shape=self.tensors.shapes[name])
             for name, requirement in self._requirements.items()
             if tap is None or (requirement.tap is not None and requirement.tap <= tap)
         }
@@ -155,10 +172,45 @@ class Checkpoint:
         """Names of the tensors that a tap needs in full, not only rows of."""
         return [name for name in self.required_tensors(tap) if tap is None or name != EMBEDDINGS]
 
-    def _json(self, name: str, *, optional: bool = False) -> dict[str, Any]:
+    def _json(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file; empty if the checkpoint has no such file."""
         path = self.file(name)
-        if path is None:
-            if optional:
-                return {}
-            raise CheckpointError(f"{self.name} lacks {name}: download the whole checkpoint")
-        return parse_json(path)
+        return {} if path is None else parse_json(path)
+
+    def _read_feature_extractor(self) -> WhisperFeatureExtractor:
+        """transformers' log-mel feature extractor, with the settings in processor_config.json, as
+        transformers 5 writes them, or in preprocessor_config.json."""
+        older = "preprocessor_config.json"
+        try:
+            settings = self._json(PROCESSOR_CONFIG)
+        except CheckpointError:  # the hub can't be reached, and the cache doesn't know this file
+            if (self.folder / PROCESSOR_CONFIG).is_file() or not (self.folder / older).is_file():
+                raise
+            settings = {}
+        for key in ("feature_extractor", "audio_processor"):
+            if key in settings:
+                return build_feature_extractor(
+                    settings[key], self.dimensions.mel_bins, f"{self.name}: {PROCESSOR_CONFIG}"
+                )
+        if not (settings := self._json(older)):
+            raise self._no_processor(
+                f"no settings of a feature extractor ({PROCESSOR_CONFIG} or {older})"
+            )
+        return build_feature_extractor(settings, self.dimensions.mel_bins, f"{self.name}: {older}")
+
+    def _check_tokenizer(self) -> None:
+        """Raises CheckpointError if it has no tokenizer; on a hub, without downloading it."""
+        names = (TOKENIZER, SLOW_TOKENIZER[0])
+        if self._hub is None:
+            there = [(self.folder / name).is_file() for name in names]
+        else:
+            there = [self._hub.has_file(name) for name in names]
+        if not any(there):
+            raise self._no_processor(f"no tokenizer ({TOKENIZER})")
+
+    def _no_processor(self, lacking: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.name} has {lacking}: save the processor beside the weights, with transformers' "
+            "AutoProcessor.from_pretrained(MODEL).save_pretrained(FOLDER), where MODEL is what the "
+            "checkpoint was made from"
+        )

@@ -17,6 +17,7 @@ __all__ = [
     "download_file",
     "hub_client",
     "hub_error",
+    "is_absent",
     "is_not_found",
     "timeouts",
     "with_retries",
@@ -122,6 +123,21 @@ def download_file(
         raise
     except Exception as error:  # the hub client's libraries have errors of their own
         raise hub_error(repo, name, error) from error
+
+
+def is_absent(repo: str, name: str, revision: str) -> bool:
+    """Whether the hub responds that it has no such file; nothing is downloaded."""
+    import httpx2
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import OfflineModeIsEnabled, RemoteEntryNotFoundError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
+    except RemoteEntryNotFoundError:
+        return True
+    except (httpx2.HTTPError, OSError, OfflineModeIsEnabled):  # downloading it will say what it is
+        return False
+    return False
 
 
 def is_not_found(error: CheckpointError) -> bool:

@@ -21,6 +21,7 @@ from .download import (
     check_repo_name,
     download_file,
     hub_error,
+    is_absent,
     is_not_found,
 )
 from .remote_file import RangesUnsupported, RemoteFile
@@ -70,6 +71,12 @@ class HubFiles:
         except CheckpointError as error:
             if not (optional and is_not_found(error)):
                 raise
+
+    def has_file(self, name: str) -> bool:
+        """Whether the commit has a file, without downloading it; True if the hub can't be asked."""
+        if (self.folder / name).is_file():
+            return True
+        return not self._is_cached_as_absent(name) and not is_absent(self.repo, name, self.commit)
 
     def header(self, file: str, *, optional: bool = False) -> dict[str, TensorInfo] | None:
         """The tensors of a weights file, from the file or from its first bytes alone.

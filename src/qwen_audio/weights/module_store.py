@@ -42,7 +42,6 @@ class ModuleStore:
         self.tensors, self.device, self.dtype = tensors, device, dtype
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._resident: dict[str, nn.Module] = {}
-        self._parameter_counts = {name: math.prod(shape) for name, shape in tensors.shapes.items()}
 
     def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
         """The module whose tensors are named `prefix…`, in evaluation mode, without gradients.
@@ -128,8 +127,9 @@ class ModuleStore:
 
     def _weight_bytes(self, prefix: str) -> int:
         """Bytes of the tensors named `prefix…`, in the dtype to compute in."""
-        counts = self._parameter_counts.items()
-        return sum(n for name, n in counts if name.startswith(prefix)) * self.dtype.itemsize
+        shapes = self.tensors.shapes.items()
+        counts = (math.prod(shape) for name, shape in shapes if name.startswith(prefix))
+        return sum(counts) * self.dtype.itemsize
 
     def _read(self, prefix: str, buffer: ReadBuffer | None = None) -> dict[str, torch.Tensor]:
         """Read tensors onto the device; for a GPU through pinned memory, asynchronously."""

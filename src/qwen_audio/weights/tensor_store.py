@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -25,9 +26,12 @@ from .safetensors_file import (
     tensor_dtype,
 )
 
-__all__ = ["TensorStore", "is_file_name", "parse_json"]
+__all__ = ["NameLookup", "TensorStore", "is_file_name", "parse_json"]
 
 _INDEX, _SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
+
+NameLookup: TypeAlias = Callable[[Collection[str]], Mapping[str, str]]
+"""From the names in a checkpoint's files to the name in them of each tensor that is asked for."""
 
 
 class TensorStore:
@@ -39,12 +43,16 @@ class TensorStore:
     Args:
         name: of the checkpoint, for error messages.
         folder: of its files, or to download them to.
-        shapes: name and shape of every tensor that the files must contain.
+        shapes: name and shape of every tensor that is asked for.
+        find_names: finds them among the names in the files; raises CheckpointError for missing and
+            extra ones. Two may be found under one name: they share a tensor.
         hub: where to download from; None for a local folder.
+        resizable: those that may have another number of rows, such as a resized embedding table;
+            `shape` tells it.
 
     Raises:
-        CheckpointError: if files are missing or damaged, or don't contain exactly these tensors
-            (missing, extra or of another shape).
+        CheckpointError: if files are missing or damaged, or tensors missing, extra or of another
+            shape.
     """
 
     def __init__(
@@ -52,12 +60,14 @@ class TensorStore:
         name: str,
         folder: Path,
         shapes: Mapping[str, tuple[int, ...]],
+        find_names: NameLookup,
         hub: HubFiles | None = None,
+        resizable: Collection[str] = (),
     ) -> None:
         self.name, self.folder, self.shapes = name, folder, dict(shapes)
-        self._hub = hub
+        self._hub, self._resizable = hub, frozenset(resizable)
         self._file_of, headers = self._read_index()
-        self._check_names()
+        self._stored_names = dict(find_names(self._file_of.keys()))
         if hub is None:
             files = sorted(set(self._file_of.values()) - headers.keys())
             headers |= {file: self._read_header(file) for file in files}
@@ -76,10 +86,32 @@ class TensorStore:
         Args:
             default_dtype: assumed if the server sends whole files only.
         """
-        header = self._header(self._file_of[name])
+        stored = self._stored_names[name]
+        header = self._header(self._file_of[stored])
         if header is None:
             return math.prod(self.shapes[name]) * default_dtype.itemsize
-        return header[name].bytes
+        return header[stored].bytes
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, with the number of rows that it has in its file."""
+        if name in self._resizable:
+            self._header(self._file_of[self._stored_names[name]])
+        return self.shapes[name]
+
+    def without_duplicates(self, names: Iterable[str]) -> list[str]:
+        """The names, without those that share a tensor with an earlier one."""
+        firsts: dict[str, str] = {}
+        for name in names:
+            firsts.setdefault(self._stored_names[name], name)
+        return list(firsts.values())
+
+    def common_dtype(self) -> torch.dtype | None:
+        """The dtype of most bytes in the files whose headers have been read; None for no such."""
+        sizes: Counter[torch.dtype] = Counter()
+        for name, stored in self._stored_names.items():
+            if (info := self._headers.get(self._file_of[stored], {}).get(stored)) is not None:
+                sizes[tensor_dtype(info, name)] += info.bytes
+        return max(sizes, key=sizes.__getitem__, default=None)
 
     def missing_bytes(self, names: Iterable[str]) -> int:
         """Bytes that `fetch` would download."""
@@ -119,28 +151,29 @@ class TensorStore:
         Raises:
             CheckpointError: for a row that the matrix doesn't have.
         """
-        row_count = self.shapes[name][0]
+        row_count, stored = self.shape(name)[0], self._stored_names[name]
         if out_of_range := [row for row in rows if not 0 <= row < row_count]:
             raise CheckpointError(
                 f"{self.name}: row {out_of_range[0]} of {name} is needed, but it has {row_count} "
                 "rows: tokenizer and weights don't belong together"
             )
-        file = self._file_of[name]
-        if self._hub is not None and name not in self._hub.cached_tensors(file):
+        file = self._file_of[stored]
+        if self._hub is not None and stored not in self._hub.cached_tensors(file):
             self._header(file)
-            values = self._hub.download_rows(file, name, rows)
+            values = self._hub.download_rows(file, stored, rows)
             return [values[row] for row in rows]
         return read_rows(self._locate([name])[name], rows, name)
 
     def _by_file(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """File → names in it, each once."""
         files: dict[str, list[str]] = {}
-        for name in names:
-            files.setdefault(self._file_of[name], []).append(name)
+        for stored in dict.fromkeys(self._stored_names[name] for name in names):
+            files.setdefault(self._file_of[stored], []).append(stored)
         return files
 
     def _locate(self, names: Iterable[str]) -> dict[str, TensorLocation]:
         """Locations of tensors on this machine; those that aren't here are downloaded."""
-        locations: dict[str, TensorLocation] = {}
+        names, locations = list(names), dict[str, TensorLocation]()
         for file, file_names in self._by_file(names).items():
             header = self._header(file) or {}
             if self._hub is None:
@@ -151,14 +184,16 @@ class TensorStore:
                 self._hub.download({file: file_names})
                 local = self._hub.cached_tensors(file)
             locations |= {name: local[name] for name in file_names}
-        return locations
+        return {name: locations[self._stored_names[name]] for name in names}
 
     def _read_index(self) -> tuple[dict[str, str], dict[str, dict[str, TensorInfo]]]:
         """Tensor name → file, from the index or from the header of the only file; and the headers
         that were read, by file."""
         if self._hub is not None:
             self._hub.fetch_file(_INDEX, optional=True)
-        if (index := self.folder / _INDEX).is_file():
+        single = self.folder / _SINGLE_FILE
+        is_single = self._hub is None and single.is_file()  # which is what transformers reads, too
+        if (index := self.folder / _INDEX).is_file() and not is_single:
             files = parse_json(index).get("weight_map")
             if not isinstance(files, dict) or not all(
                 is_file_name(file) for file in files.values()
@@ -200,18 +235,6 @@ class TensorStore:
             raise CheckpointError(f"{self.name} lacks its shard {file}: download it again")
         return read_header(self.folder / file)
 
-    def _check_names(self) -> None:
-        missing = sorted(self.shapes.keys() - self._file_of.keys())
-        extra = sorted(self._file_of.keys() - self.shapes.keys())
-        for names, problem in ((missing, "lacks {}"), (extra, "has {} that its config lacks")):
-            if names:
-                count = f"{len(names)} tensor{'s' * (len(names) != 1)}"
-                raise CheckpointError(
-                    f"{self.name} {problem.format(count)}, "
-                    f"{', '.join(names[:3])}{' …' * (len(names) > 3)}: "
-                    "config.json and weights don't belong together; download them again"
-                )
-
     def _check_header(self, file: str, header: Mapping[str, TensorInfo]) -> None:
         """Raises CheckpointError unless a file's header agrees with the index and the shapes."""
         indexed = {name for name, indexed_file in self._file_of.items() if indexed_file == file}
@@ -222,14 +245,18 @@ class TensorStore:
                 f"{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: download it "
                 "again"
             )
-        for name, info in header.items():
+        for name, stored in self._stored_names.items():
+            if (info := header.get(stored)) is None:
+                continue
             expected = self.shapes[name]
-            if info.shape != expected:
+            is_resizable = name in self._resizable and info.shape and info.shape[0]
+            if info.shape[1:] != expected[1:] or (info.shape != expected and not is_resizable):
                 raise CheckpointError(
-                    f"{self.name}: tensor {name} has shape {info.shape}, but its config requires "
+                    f"{self.name}: tensor {stored} has shape {info.shape}, but its config requires "
                     f"{expected}: config.json and weights don't belong together"
                 )
-            tensor_dtype(info, f"{self.name}: tensor {name}")
+            tensor_dtype(info, f"{self.name}: tensor {stored}")
+            self.shapes[name] = info.shape
 
 
 def is_file_name(file: Any) -> bool:

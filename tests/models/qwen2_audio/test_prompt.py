@@ -377,12 +377,6 @@ def test_a_part_that_no_template_renders(part: Any) -> None:
 # Tokenizers that don't belong to the checkpoint.
 
 
-def test_a_missing_tokenizer(copy: Path) -> None:
-    (copy / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
-        PromptTokenizer(Checkpoint(copy))
-
-
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
 def test_an_invalid_tokenizer(content: str, copy: Path) -> None:
     (copy / "tokenizer.json").write_text(content)

@@ -13,7 +13,7 @@ from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.tensor_store import parse_json
 
-__all__ = ["check_feature_extractor", "read_config"]
+__all__ = ["build_feature_extractor", "read_config"]
 
 
 def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
@@ -44,8 +44,23 @@ def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
     return config
 
 
-def check_feature_extractor(extractor: WhisperFeatureExtractor, mel_bins: int) -> None:
-    """Raises CheckpointError for another sampling rate, FFT, hop, window or number of mel bins."""
+def build_feature_extractor(settings: Any, mel_bins: int, file: str) -> WhisperFeatureExtractor:
+    """transformers' feature extractor with the settings of a file.
+
+    Raises:
+        CheckpointError: naming `file`, for invalid settings, or for another type, sampling rate,
+            FFT, hop, window or number of mel bins.
+    """
+    kind = settings.get("feature_extractor_type") if isinstance(settings, dict) else None
+    try:
+        extractor = WhisperFeatureExtractor(**settings)
+    except Exception as error:  # the constructor computes with them, and can raise anything
+        raise CheckpointError(f"{file} is not valid ({error}): download it again") from error
+    if kind is not None and not str(kind).startswith("Whisper"):
+        raise CheckpointError(
+            f"{file} describes a {kind}, but Qwen2-Audio takes a WhisperFeatureExtractor: save the "
+            "processor of the model that it was made from beside it"
+        )
     expected = {
         "feature_size": mel_bins,
         "sampling_rate": SAMPLE_RATE_HZ,
@@ -58,6 +73,7 @@ def check_feature_extractor(extractor: WhisperFeatureExtractor, mel_bins: int) -
         actual = getattr(extractor, name)
         if actual != value:
             raise CheckpointError(
-                f"preprocessor_config.json has {name}={actual}, but this model takes {value}: "
-                "other feature extractors are not supported"
+                f"{file} has {name}={actual}, but this model takes {value}: other feature "
+                "extractors are not supported"
             )
+    return extractor

@@ -20,6 +20,8 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 
 from qwen_audio.weights.module_store import ModuleStore
 
+from .tensors import LM_HEAD
+
 __all__ = ["decoder_layers", "encoder_layers", "final_norm", "lm_head", "rotary_embedding"]
 
 
@@ -58,9 +60,9 @@ def final_norm(modules: ModuleStore, config: Any) -> nn.Module:
 
 def lm_head(modules: ModuleStore, config: Any) -> nn.Module:
     """From normed rows to a logit for every token of the vocabulary."""
+    tokens = modules.tensors.shape(LM_HEAD)[0]
     head: nn.Module = modules.get(
-        "language_model.lm_head.",
-        lambda: nn.Linear(config.hidden_size, config.vocab_size, bias=False),
+        "language_model.lm_head.", lambda: nn.Linear(config.hidden_size, tokens, bias=False)
     )
     return head
 

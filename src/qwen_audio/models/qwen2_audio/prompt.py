@@ -7,14 +7,19 @@ checkpoint lists `<|im_end|>`, the end of a turn, among its eos_token_id.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from qwen_audio.errors import CheckpointError, OptionError
-from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.checkpoint import (
+    PROCESSOR_CONFIG,
+    SLOW_TOKENIZER,
+    TOKENIZER,
+    Checkpoint,
+)
+from qwen_audio.weights.tensor_store import parse_json
 
 __all__ = ["DEFAULT_PROMPT", "Message", "PromptTokenizer", "audio_inputs"]
 
@@ -48,17 +53,7 @@ class PromptTokenizer:
 
     def __init__(self, checkpoint: Checkpoint, chat: bool | None = None) -> None:
         self._checkpoint = checkpoint
-        path = checkpoint.file("tokenizer.json")
-        if path is None:
-            raise CheckpointError(
-                f"{checkpoint.name} lacks tokenizer.json: download the whole checkpoint"
-            )
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise CheckpointError(
-                f"{checkpoint.name}: tokenizer.json can't be read ({error}): download it again"
-            ) from error
+        self._tokenizer = _read_tokenizer(checkpoint)
         self.audio_token_id = self._token_id(AUDIO)
         if self.audio_token_id != checkpoint.config.audio_token_index:
             raise CheckpointError(
@@ -171,11 +166,19 @@ class PromptTokenizer:
         return text or f"<{token_id}>"
 
     def _template(self) -> str:
-        """chat_template.jinja or .json, else transformers' default for Qwen2-Audio."""
+        """The processor's template as transformers finds it, else its default for Qwen2-Audio.
+
+        (A template in tokenizer_config.json is for text alone; the processor doesn't use it.)
+        """
+        for name in (PROCESSOR_CONFIG, "chat_template.json"):
+            path = self._checkpoint.file(name)
+            template = None if path is None else parse_json(path).get("chat_template")
+            if isinstance(template, dict):  # several, by name
+                template = template.get("default")
+            if isinstance(template, str):
+                return template
         if (path := self._checkpoint.file("chat_template.jinja")) is not None:
             return path.read_text(encoding="utf-8")
-        if (path := self._checkpoint.file("chat_template.json")) is not None:
-            return str(json.loads(path.read_text(encoding="utf-8"))["chat_template"])
         from transformers import Qwen2AudioProcessor
 
         default: Any = Qwen2AudioProcessor.default_chat_template  # a property that uses no state
@@ -188,6 +191,24 @@ class PromptTokenizer:
                 f"{self._checkpoint.name}: the tokenizer lacks {token}: it is not Qwen2-Audio's"
             )
         return int(token_id)
+
+
+def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """From tokenizer.json, or from the files of a tokenizer that was saved without."""
+    files = TOKENIZER if (path := checkpoint.file(TOKENIZER)) else "vocab.json and merges.txt"
+    for name in () if path else SLOW_TOKENIZER:
+        checkpoint.file(name)
+    try:
+        if path is not None:
+            return Tokenizer.from_file(str(path))
+        from transformers import Qwen2Tokenizer
+
+        slow: Any = Qwen2Tokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    except Exception as error:  # neither library raises anything narrower
+        raise CheckpointError(
+            f"{checkpoint.name}: {files} can't be read ({error}): download it again"
+        ) from error
+    return slow.backend_tokenizer
 
 
 def audio_inputs(messages: Sequence[Any]) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Every tensor of a Qwen2-Audio checkpoint: its name, its shape, and the first tap that needs it.
 
-Names are those of the files: `audio_tower.*`, `multi_modal_projector.*`, `language_model.model.*`
-and `language_model.lm_head.*`. (transformers 5 renames them to `model.*` in memory.)
+Names are `audio_tower.*`, `multi_modal_projector.*`, `language_model.model.*` and
+`language_model.lm_head.*`; `stored_names` finds them in files that have others.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import empty_module
 
-__all__ = ["EMBEDDINGS", "TensorRequirement", "tensor_requirements"]
+__all__ = ["EMBEDDINGS", "LM_HEAD", "TensorRequirement", "tensor_requirements"]
 
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
 """The embedding table, (vocabulary, lm width); only the rows of tokens that occur are read."""
+
+LM_HEAD = "language_model.lm_head.weight"
+"""From hidden states to a logit for each token, (vocabulary, lm width)."""
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -1,0 +1,128 @@
+"""Names of tensors in checkpoint files: the layouts that transformers has written, as one.
+
+This package uses the names of Qwen2-Audio's own files, which most versions of transformers write:
+`audio_tower.*`, `multi_modal_projector.*`, `language_model.model.*`, `language_model.lm_head.*`.
+transformers 5 names its modules `model.audio_tower.*`, `model.language_model.*` and `lm_head.*`,
+and saves those names with save_original_format=False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from qwen_audio.errors import CheckpointError
+
+from .tensors import EMBEDDINGS, LM_HEAD
+
+__all__ = ["canonical_name", "find_names"]
+
+_MODULES = ("audio_tower.", "multi_modal_projector.", "language_model.")
+_LANDMARK = "audio_tower.conv1.weight"
+"""In every checkpoint; what is before it in a file are the names of what the model was inside."""
+
+_COMPUTED = ".rotary_emb.inv_freq"
+"""Stored by early versions; modules compute it from the configuration."""
+
+_ADAPTED = (".lora_", ".base_layer.", ".modules_to_save.")
+_QUANTISED = (
+    *(".qweight", ".qzeros", ".scales", ".g_idx", ".SCB", ".absmax", ".quant_map"),
+    *(".weight_format", ".weight_scale", ".weight_scale_inv", ".input_scale", ".weight_packed"),
+)
+"""How names of quantised weights end, in GPTQ and AWQ, in bitsandbytes, and in 8-bit floats."""
+
+
+def canonical_name(stored: str) -> str:
+    """The name that this package uses for a tensor, from its name in a file."""
+    name = stored.removeprefix("model.")
+    if name.startswith("lm_head."):
+        return f"language_model.{name}"
+    if not name.startswith("language_model."):
+        return name
+    inner = name.removeprefix("language_model.").removeprefix("model.")
+    return f"language_model.{inner if inner.startswith('lm_head.') else f'model.{inner}'}"
+
+
+def find_names(
+    required: Collection[str], stored: Collection[str], config: Any, checkpoint: str
+) -> dict[str, str]:
+    """Each required tensor's name in the files; of tied embeddings, table and head share one.
+
+    Args:
+        stored: the names in the files.
+        config: transformers' Qwen2AudioConfig.
+        checkpoint: its name, for error messages.
+
+    Raises:
+        CheckpointError: for missing, extra and ambiguous tensors.
+    """
+    names = sorted(name for name in stored if not name.endswith(_COMPUTED))
+    _check_layout(names, checkpoint)
+    found: dict[str, str] = {}
+    for name in names:
+        canonical = canonical_name(name)
+        if canonical in found:
+            raise CheckpointError(
+                f"{checkpoint} has one tensor under two names, {found[canonical]} and {name}: "
+                "files of two checkpoints are mixed; delete those of one"
+            )
+        found[canonical] = name
+    if config.text_config.tie_word_embeddings or getattr(config, "tie_word_embeddings", False):
+        for absent, present in ((LM_HEAD, EMBEDDINGS), (EMBEDDINGS, LM_HEAD)):
+            if absent not in found and present in found:
+                found[absent] = found[present]
+    extra = [name for canonical, name in found.items() if canonical not in required]
+    foreign = [name for name in extra if not canonical_name(name).startswith(_MODULES)]
+    if foreign:
+        raise CheckpointError(
+            f"{checkpoint} has {_listed(foreign)} outside Qwen2-Audio's own modules, such as a "
+            "head of its own, which would be ignored: load it with transformers' "
+            "Qwen2AudioForConditionalGeneration, save that with save_pretrained, and load that"
+        )
+    missing = sorted(required - found.keys())
+    if missing == [LM_HEAD]:
+        raise CheckpointError(
+            f"{checkpoint} lacks the language model's head, {LM_HEAD}, and its config.json doesn't "
+            "tie it to the embeddings (tie_word_embeddings): save the "
+            "Qwen2AudioForConditionalGeneration, not the Qwen2AudioModel inside it"
+        )
+    for verb, names, relation in (("lacks", missing, ""), ("has", extra, " that its config lacks")):
+        if names:
+            raise CheckpointError(
+                f"{checkpoint} {verb} {_listed(names, relation)}: config.json and weights don't "
+                "belong together; download them again"
+            )
+    return found
+
+
+def _check_layout(names: Collection[str], checkpoint: str) -> None:
+    """Raises CheckpointError for weights of a wrapped, adapted or quantised model."""
+    quantised = [name for name in names if name.endswith(_QUANTISED)]
+    if quantised:
+        raise CheckpointError(
+            f"{checkpoint} is quantised: it has {_listed(quantised)}; give the checkpoint that it "
+            "was made from"
+        )
+    prefix = next(
+        (name.removesuffix(_LANDMARK) for name in names if name.endswith(f".{_LANDMARK}")), ""
+    )
+    adapted = [name for name in names if any(part in name for part in _ADAPTED)]
+    if adapted or prefix.startswith("base_model."):
+        example = adapted or [name for name in names if name.startswith(prefix)]
+        raise CheckpointError(
+            f"{checkpoint} was saved with a PEFT adapter around the model: it has "
+            f"{_listed(example)}; save model.merge_and_unload() with save_pretrained, and load that"
+        )
+    if prefix not in ("", "model."):
+        raise CheckpointError(
+            f"{checkpoint} was saved from a wrapper of the model: names of its tensors start with "
+            f"{prefix!r}; save the model inside (accelerator.unwrap_model(model), or "
+            "model.module) with save_pretrained, and load that"
+        )
+
+
+def _listed(names: Iterable[str], relation: str = "") -> str:
+    """How many there are, and the first three: "4 tensors, a, b, c …"."""
+    ordered = sorted(names)
+    count = f"{len(ordered)} tensor{'s' * (len(ordered) != 1)}{relation}"
+    return f"{count}, {', '.join(ordered[:3])}{' …' * (len(ordered) > 3)}"
