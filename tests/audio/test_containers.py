@@ -6,12 +6,12 @@ import io
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qwen_audio.audio.containers import bytes_missing, is_big_endian_wav, states_mp3_length
+from qwen_audio.audio.containers import bytes_missing, mp3_seconds
+from qwen_audio.audio.wav import as_plain_wav
 from recordings import encode, encode_video, sound, write_wav
 
 SOUND = sound(0.3, 48_000, 2)
@@ -41,7 +41,8 @@ def test_complete_files_miss_no_bytes(name: str, tmp_path: Path) -> None:
     data = (FILES | WITHOUT_STATED_END)[name]
     file = tmp_path / name
     file.write_bytes(data)
-    assert bytes_missing(str(file)) == 0
+    with file.open("rb") as opened_file:
+        assert bytes_missing(opened_file) == 0
     opened = io.BytesIO(data)
     assert bytes_missing(opened) == 0
     assert opened.tell() == 0
@@ -49,10 +50,14 @@ def test_complete_files_miss_no_bytes(name: str, tmp_path: Path) -> None:
 
 @given(st.sampled_from(list(FILES)), st.integers(1, 1_000_000))
 @example("caf", 57_604)  # ends inside the header of the data chunk
-def test_a_single_missing_byte_is_found(name: str, cut: int) -> None:
+def test_missing_bytes_are_found(name: str, cut: int) -> None:
+    """From the first byte on; in WAV and W64, more than a header that was counted into the data."""
     data = FILES[name]
-    cut = 1 + cut % (len(data) - 100)
-    assert 1 <= bytes_missing(io.BytesIO(data[:-cut])) <= max(cut, 1)
+    slack = 80 if name in ("wav", "w64") else 0
+    cut = slack + 1 + cut % (len(data) - 300)
+    if name in ("ogg", "opus") and data[-cut:].startswith(b"OggS"):
+        return  # a stream without its last pages is no evidence of damage
+    assert 1 <= bytes_missing(io.BytesIO(data[:-cut])) <= cut
 
 
 @pytest.mark.parametrize("name", ["wav", "w64", "caf", "webm", "mkv"])
@@ -69,7 +74,7 @@ def test_chunks_are_padded_to_even_lengths(note: bytes) -> None:
     chunk = b"LIST" + len(note).to_bytes(4, "little") + note + bytes(len(note) % 2)
     noted = data[:at] + chunk + data[at:]
     assert bytes_missing(io.BytesIO(noted)) == 0
-    assert bytes_missing(io.BytesIO(noted[:-7])) == 7
+    assert bytes_missing(io.BytesIO(noted[:-107])) == 107
 
 
 @pytest.mark.parametrize("name", ["wav", "w64", "caf", "webm", "mkv", "m4a", "film.mp4"])
@@ -78,12 +83,14 @@ def test_trailing_data_is_ignored(name: str) -> None:
 
 
 def test_ogg_without_an_end_of_stream_page() -> None:
+    """As voice messages and captures of live streams are."""
     data = bytearray(FILES["ogg"])
     last = data.rfind(b"OggS")
     assert data[last + 5] & 4
     data[last + 5] &= ~4
-    assert bytes_missing(io.BytesIO(data)) == 1
-    assert bytes_missing(io.BytesIO(FILES["ogg"][:last])) == 1
+    assert bytes_missing(io.BytesIO(data)) == 0
+    assert bytes_missing(io.BytesIO(FILES["ogg"][:last])) == 0
+    assert bytes_missing(io.BytesIO(FILES["ogg"][:-1])) == 1
 
 
 @pytest.mark.parametrize("size", [0xFFFF_FFFF, 0x7FFF_FFFF, 0x7FFF_F000])
@@ -96,7 +103,8 @@ def test_wav_of_unknown_length(size: int) -> None:
 
 def test_w64_of_unknown_length() -> None:
     data = bytearray(FILES["w64"])
-    data[16:24] = b"\xff" * 8
+    at = data.index(b"data")
+    data[16:24] = data[at + 16 : at + 24] = b"\xff" * 8
     assert bytes_missing(io.BytesIO(data[:-1000])) == 0
 
 
@@ -146,30 +154,28 @@ def test_files_of_empty_sections_take_bounded_time(head: bytes) -> None:
 def test_arbitrary_bytes_raise_nothing(head: bytes, data: bytes) -> None:
     for opened in (io.BytesIO(head + data), io.BytesIO(data)):
         assert bytes_missing(opened) >= 0
-        assert states_mp3_length(opened) in (True, False)
-        assert is_big_endian_wav(opened) is False
+        assert (mp3_seconds(opened) or 0.0) >= 0
+        assert as_plain_wav(opened) is None or opened.getvalue()[:4] in (b"RIFF", b"RIFX", b"riff")
 
 
-def test_states_mp3_length(tmp_path: Path) -> None:
+def test_stated_length_of_an_mp3() -> None:
     data = WITHOUT_STATED_END["mp3"]
     assert data[:3] == b"ID3"
     first_frame = data.index(b"\xff\xfb")
-    file = tmp_path / "song.mp3"
-    file.write_bytes(data)
-    assert states_mp3_length(str(file))
-    assert states_mp3_length(io.BytesIO(data[first_frame:]))
+    assert mp3_seconds(io.BytesIO(data)) == pytest.approx(0.3)
+    assert mp3_seconds(io.BytesIO(data[first_frame:])) == pytest.approx(0.3)
+    assert mp3_seconds(io.BytesIO(data[first_frame:-500])) == pytest.approx(0.3)
     second_frame = data.index(b"\xff\xfb", first_frame + 100)
-    assert not states_mp3_length(io.BytesIO(data[second_frame:]))
+    assert mp3_seconds(io.BytesIO(data[second_frame:])) is None
 
     # A tag longer than the bytes inspected, with a picture: 7 bits per byte.
     size = 50_000
     tag = b"ID3\4\0\0" + bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
-    assert states_mp3_length(io.BytesIO(tag + data[first_frame:]))
-    assert not states_mp3_length(io.BytesIO(tag + data[second_frame:]))
+    assert mp3_seconds(io.BytesIO(tag + data[first_frame:])) == pytest.approx(0.3)
+    assert mp3_seconds(io.BytesIO(tag + data[second_frame:])) is None
 
 
-def test_big_endian_wav() -> None:
-    assert is_big_endian_wav(
-        io.BytesIO(write_wav(np.zeros((1, 10), np.float32), 8000, endian="BIG"))
-    )
-    assert not is_big_endian_wav(io.BytesIO(FILES["wav"]))
+@pytest.mark.parametrize("rate", [48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 11_025, 8_000])
+def test_stated_length_of_an_mp3_at_every_rate(rate: int) -> None:
+    data = encode(sound(0.5, rate), rate, "mp3")
+    assert mp3_seconds(io.BytesIO(data)) == pytest.approx(0.5, abs=1e-3)

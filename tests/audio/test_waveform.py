@@ -444,7 +444,7 @@ def test_max_seconds_stops_decoding_early(tmp_path: Path, monkeypatch: pytest.Mo
 
     def counted(self: AudioDecoder) -> Any:
         for chunk in chunks(self):
-            chunk_sizes.append(chunk.size)
+            chunk_sizes.append(chunk.samples.size)
             yield chunk
 
     monkeypatch.setattr(AudioDecoder, "chunks", counted)

@@ -1,223 +1,282 @@
 """Decode media files to mono samples at their own rate, with PyAV (FFmpeg).
 
-FFmpeg ends silently where a file is truncated or damaged. Here that is an error: what was decoded
-is compared with what the file states.
+FFmpeg ends silently where a file is truncated or damaged. Here that is an error, or stated in the
+result: what was decoded is compared with what the file states.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
-import re
-import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import av
 import av.error
 import numpy as np
+from av.codec.context import Flags2
 from jaxtyping import Float32
 
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, OptionError
 
-from .containers import as_little_endian_wav, bytes_missing, is_big_endian_wav, states_mp3_length
+from .containers import bytes_missing
+from .damage import EXACT_FORMATS, MissingAudio, Position, tag_bytes
+from .demux import (
+    NOT_AUDIO,
+    audio_tracks,
+    choose_stream,
+    in_seconds,
+    open_container,
+    primed_samples,
+    stated_seconds,
+)
+from .media_file import check_readable, error_reason
+from .ogg import summarize_ogg
+from .track import check_rate_and_channels
+from .wav import as_plain_wav
 
-__all__ = ["MAX_CHANNELS", "MAX_RATE_HZ", "MIN_RATE_HZ", "AudioDecoder", "check_rate_and_channels"]
+__all__ = ["AudioChunk", "AudioDecoder", "OnDamage"]
 
-MIN_RATE_HZ = 1_000
-MAX_RATE_HZ = 768_000
-"""Limits of plausible sampling rates: no converter is faster than 768 kHz."""
-MAX_CHANNELS = 64
+OnDamage = Literal["raise", "partial"]
+"""What to do with a damaged file: raise an error, or decode the rest and say what is missing."""
 
-_TOLERANCE_SECONDS = 0.04
-"""One audio token (40 ms). Less missing audio is no error: lossy containers round durations."""
-
-_DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-
+_LONGEST_SILENCE_SECONDS = 600.0
+"""Missing audio is replaced by silence up to this length; a longer jump is a wrong time stamp."""
 MonoSamples = Float32[np.ndarray, "samples"]
 
 
-def check_rate_and_channels(name: str, rate_hz: float, channels: int) -> None:
-    """Raises AudioError for a sampling rate or a number of channels that no recording has."""
-    if not (math.isfinite(rate_hz) and MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ):
-        raise AudioError(
-            f"{name}: sampling rate {rate_hz} Hz, but {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz is "
-            "supported: check the file's header or the sampling_rate you pass"
-        )
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(
-            f"{name}: {channels} channels, but 1 to {MAX_CHANNELS} are supported: "
-            "pass arrays as (channels, samples), or mix the file down first"
-        )
+class AudioChunk(NamedTuple):
+    """Consecutive mono samples, and their sampling rate, which may change within a file."""
+
+    samples: MonoSamples
+    rate_hz: int
 
 
 class AudioDecoder:
-    """An opened media file: metadata of its audio track, and one pass over its samples.
+    """An opened media file: metadata of its audio tracks, and one pass over the samples of one.
 
     Args:
         file: a path or a seekable binary file.
         name: shown in messages.
+        track: index of the audio track; None for FFmpeg's choice, which is the default track, or
+            the one with most channels.
+        on_damage: "raise", or "partial" to decode what can be decoded.
 
     Attributes:
         name: as given.
         rate_hz, channels: of the audio track.
         format: FFmpeg's name of the container.
         tags: metadata such as title and artist, keys in lower case.
+        tracks: every audio track of the file.
+        track: index of the one that is decoded.
+        missing: what could not be decoded; complete when `chunks` has ended. Without "partial",
+            always empty.
 
     Raises:
         AudioError: if it is not audio, has no audio track that FFmpeg can decode, ends before the
             end that its container states, or states an implausible rate or number of channels.
+        OptionError: for a track that the file doesn't have.
     """
 
-    def __init__(self, file: str | BufferedIOBase, name: str) -> None:
-        if is_big_endian_wav(file):
-            file = as_little_endian_wav(file)
-        if missing := bytes_missing(file):
-            raise AudioError(
-                f"{name} is truncated: at least {missing} bytes are missing at its end: use a "
-                "complete copy of the file"
-            )
-        self.name = name
-        self._file = file
+    def __init__(
+        self,
+        file: str | BufferedIOBase,
+        name: str,
+        *,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
+    ) -> None:
+        if on_damage not in get_args(OnDamage):
+            raise OptionError(f"on_damage={on_damage!r}: use 'raise' or 'partial'")
+        self.name, self._on_damage = name, on_damage
+        self._missing: list[MissingAudio] = []
+        with contextlib.ExitStack() as resources:
+            self._open(resources, file, track)
+            self._resources = resources.pop_all()
+
+    def _open(
+        self, resources: contextlib.ExitStack, file: str | BufferedIOBase, track: int | None
+    ) -> None:
+        name = self.name
         try:
-            # Without "file:", FFmpeg would take text before a colon in a name for a protocol.
-            url = f"file:{file}" if isinstance(file, str) else file
-            self._container = av.open(url, mode="r", metadata_errors="replace")
-        except (av.error.FFmpegError, ValueError, OSError) as error:
+            if isinstance(file, str):
+                file = resources.enter_context(Path(file).open("rb"))  # noqa: SIM115
+        except OSError as error:
+            raise AudioError(f"{name} can't be read ({error_reason(error)}): check it") from error
+        self._file = as_plain_wav(file) or file
+        self._missing_bytes = bytes_missing(self._file)
+        if self._missing_bytes and self._on_damage == "raise":
             raise AudioError(
-                f"{name} can't be decoded: it is not audio, or its header is damaged "
-                f"({_reason(error)}): use wav, flac, mp3, ogg, opus, m4a, webm or mp4"
-            ) from error
-        stream = self._container.streams.best("audio")
-        if not isinstance(stream, av.AudioStream):
-            self._container.close()
-            raise AudioError(f"{name} has no audio track: use a file that holds audio")
-        if not hasattr(stream, "sample_rate"):  # PyAV makes no decoder where FFmpeg has none
-            self._container.close()
-            raise AudioError(
-                f"{name} can't be decoded: FFmpeg has no decoder for its audio codec: convert it "
-                "to flac or wav"
+                f"{name} is truncated: at least {self._missing_bytes} bytes are missing at its "
+                "end: use a complete copy of the file, or on_damage='partial' for what there is"
             )
-        self._stream = stream
-        self.rate_hz, self.channels = stream.sample_rate or 0, stream.channels
+        self._ogg = summarize_ogg(self._file)
+        if self._on_damage == "raise" and self._ogg.damaged_pages:
+            raise AudioError(
+                f"{name} is damaged: the checksums of {self._ogg.damaged_pages} of its Ogg pages "
+                "are wrong: use an intact copy of the file, or on_damage='partial' for the rest"
+            )
+        self._container = resources.enter_context(open_container(self._file, name))
+        streams = self._container.streams.audio
+        self.tracks = audio_tracks(self._container)
+        self._stream = choose_stream(self._container, name, track)
+        self.track = next(k for k, stream in enumerate(streams) if stream is self._stream)
+        self.rate_hz, self.channels = self._stream.sample_rate or 0, self._stream.channels
         self.format = self._container.format.name
-        metadata = {**stream.metadata, **self._container.metadata}
+        if self.format == "caf" and self._stream.codec_context.name == "alac":
+            # The last packet has only the samples that remain, and FFmpeg would trim it once more.
+            self._stream.codec_context.flags2 |= Flags2.skip_manual
+        metadata = {**self._stream.metadata, **self._container.metadata}
         self.tags = {key.lower(): text for key, text in metadata.items() if text}
+        if not self.rate_hz or not self.channels:
+            raise AudioError(NOT_AUDIO.format(name, "no sampling rate or no channels"))
         check_rate_and_channels(name, self.rate_hz, self.channels)
 
     @classmethod
-    def from_path(cls, path: str | os.PathLike[str]) -> AudioDecoder:
+    def from_path(cls, path: str | os.PathLike[str], **options: Any) -> AudioDecoder:
         """Opens a file, or a pipe, which is read to its end first.
+
+        Args:
+            options: see the class.
 
         Raises:
             AudioError: also if it does not exist, is empty, or can't be read.
         """
         name = os.fsdecode(path)
-        try:
-            status = os.stat(name)  # noqa: PTH116 (Path.exists and its like hide some errors)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise AudioError(f"{name}: no such file: check the path") from error
-        except (OSError, ValueError) as error:
-            raise AudioError(f"{name:.200} can't be read ({_reason(error)}): check it") from error
-        if stat.S_ISDIR(status.st_mode):
-            raise AudioError(
-                f"{name} is a folder: give the audio files in it, such as {name}/*.wav"
-            )
-        if stat.S_ISFIFO(status.st_mode):
-            return cls.from_bytes(Path(name).read_bytes(), name)
-        if not stat.S_ISREG(status.st_mode):
-            raise AudioError(f"{name} is neither a file nor a pipe: give an audio file")
-        if not os.access(name, os.R_OK):
-            raise AudioError(f"{name} can't be read: check its permissions")
-        if status.st_size == 0:
-            raise AudioError(f"{name} is empty (0 bytes): expected an audio file")
-        return cls(name, name)
+        if check_readable(name):
+            return cls.from_bytes(Path(name).read_bytes(), name, **options)
+        return cls(name, name, **options)
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> AudioDecoder:
+    def from_bytes(cls, data: bytes, name: str, **options: Any) -> AudioDecoder:
         """Opens the content of a file.
+
+        Args:
+            options: see the class.
 
         Raises:
             AudioError: also if there are no bytes.
         """
         if not data:
             raise AudioError(f"{name} is empty (0 bytes): expected an audio file's content")
-        return cls(BytesIO(data), name)
+        return cls(BytesIO(data), name, **options)
 
-    def chunks(self) -> Iterator[MonoSamples]:
-        """Float32 samples at `rate_hz`, the mean of the channels, in consecutive chunks.
+    def __enter__(self) -> AudioDecoder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. `chunks` does so at its end."""
+        self._resources.close()
+
+    @property
+    def missing(self) -> tuple[MissingAudio, ...]:
+        """What could not be decoded so far."""
+        return tuple(self._missing)
+
+    def chunks(self) -> Iterator[AudioChunk]:
+        """Float32 samples, the mean of the channels, in consecutive chunks.
 
         Closes the file at the end: one pass only.
 
         Raises:
-            AudioError: if decoding fails, audio is missing in the middle, rate or channels change,
-                or the audio is shorter than the file states.
+            AudioError: if audio that the file should hold can't be decoded, unless `on_damage` is
+                "partial".
         """
-        with self._container:
-            try:
-                decoded_seconds, end_seconds = yield from self._decode()
-            except (av.error.FFmpegError, ValueError) as error:
-                if isinstance(error, AudioError):
-                    raise
+        stream = self._stream
+        start_seconds = in_seconds(stream.start_time, stream.time_base)
+        position = Position(self.format, start_seconds)
+        with self:
+            for frame in self._frames(position):
+                if gap := position.missing_before(frame.time):
+                    yield from self._fill(*gap, frame.sample_rate)
+                position.advance(frame.samples / frame.sample_rate)
+                yield AudioChunk(_mono(frame), frame.sample_rate)
+            self._check_end(position)
+
+    def _frames(self, position: Position) -> Iterator[av.AudioFrame]:
+        """Decoded frames. Packets that can't be decoded are counted in `position`, but for tags."""
+        tag_rest = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.has_sidedata("skip_samples"):
+                    position.primed_seconds += primed_samples(packet) / self.rate_hz
+                try:
+                    frames = cast("list[av.AudioFrame]", packet.decode())
+                except (av.error.InvalidDataError, ValueError):
+                    tag_rest = max(tag_rest, tag_bytes(bytes(packet)[:16]))
+                    if tag_rest <= 0 and packet.size:
+                        position.undecodable(packet.size)
+                    tag_rest -= packet.size
+                    continue
+                position.decoded_bytes += packet.size
+                for frame in frames:
+                    check_rate_and_channels(self.name, frame.sample_rate, frame.layout.nb_channels)
+                    tag_rest = 0
+                    yield frame
+        except av.error.FFmpegError as error:
+            if not position.decoded_seconds:
                 raise AudioError(
-                    f"{self.name} is truncated or corrupt: decoding stopped ({_reason(error)}): "
-                    "use a complete copy of the file"
+                    f"{self.name} can't be decoded ({error_reason(error)}): use an intact copy "
+                    "of the file"
                 ) from error
-            self._check_duration(decoded_seconds, end_seconds)
+            # FFmpeg can't go on: the stated length tells whether anything is missing.
+            position.undecodable(0)
 
-    def _decode(self) -> Generator[MonoSamples, None, tuple[float, float]]:
-        """Yields chunks; returns their duration, and the time stamp at their end (both seconds)."""
-        decoded_samples = 0
-        # A track may begin late, except in Ogg, where that means a lost page.
-        expected_seconds = 0.0 if self.format == "ogg" else None
-        for frame in self._container.decode(self._stream):
-            if (frame.sample_rate, frame.layout.nb_channels) != (self.rate_hz, self.channels):
-                raise AudioError(
-                    f"{self.name} changes from {self.rate_hz} Hz and {self.channels} channels to "
-                    f"{frame.sample_rate} Hz and {frame.layout.nb_channels} midway: "
-                    "split or re-encode it first"
-                )
-            if frame.time is not None:
-                if expected_seconds is not None:
-                    self._check_gap(expected_seconds, frame.time)
-                expected_seconds = frame.time + frame.samples / frame.sample_rate
-            decoded_samples += frame.samples
-            yield _mono(frame)
-        return decoded_samples / self.rate_hz, expected_seconds or 0.0
-
-    def _check_gap(self, expected_seconds: float, seconds: float) -> None:
-        if seconds - expected_seconds > _TOLERANCE_SECONDS:
+    def _fill(self, start: float, end: float, rate_hz: int) -> Iterator[AudioChunk]:
+        """Silence in place of missing audio; an error unless `on_damage` is "partial"."""
+        if self._on_damage == "raise":
             raise AudioError(
-                f"{self.name} is corrupt: its audio from {expected_seconds:.2f} s to "
-                f"{seconds:.2f} s can't be decoded: use an intact copy of the file"
+                f"{self.name} is damaged: its audio from {start:.2f} s to {end:.2f} s can't be "
+                "decoded: use an intact copy of the file, or on_damage='partial' for the rest"
             )
+        filled = end - start <= _LONGEST_SILENCE_SECONDS
+        self._missing.append(MissingAudio(start, end, "can't be decoded", filled=filled))
+        if filled:
+            yield AudioChunk(np.zeros(round((end - start) * rate_hz), np.float32), rate_hz)
 
-    def _check_duration(self, decoded_seconds: float, end_seconds: float) -> None:
-        """Raises AudioError if the header states a longer duration than was decoded.
+    def _check_end(self, position: Position) -> None:
+        """Compare what was decoded with the length that the file states.
 
-        An MP3 without a Xing header states none: FFmpeg estimates it from the file's size, which is
-        no evidence.
+        Raises:
+            AudioError: unless `on_damage` is "partial".
         """
-        if self.format == "mp3" and not states_mp3_length(self._file):
-            return
-        container, stream = self._container, self._stream
-        stated_seconds = 0.0
-        if stream.duration and stream.time_base:
-            stated_seconds = float(stream.duration * stream.time_base)
-        elif container.duration and len(container.streams) == 1:
-            stated_seconds = container.duration / av.time_base
-        elif tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
-            # Matroska's tag states when a track ends; in a video, audio may begin late.
-            hours, minutes, seconds = map(float, tag.groups())
-            stated_seconds = 3600 * hours + 60 * minutes + seconds
-            decoded_seconds = end_seconds
-        if stated_seconds - decoded_seconds > _TOLERANCE_SECONDS:
-            raise AudioError(
-                f"{self.name} is truncated: its header states {stated_seconds:.2f} s, but it holds "
-                f"{decoded_seconds:.2f} s: use a complete copy of the file"
+        exact = self.format in EXACT_FORMATS
+        stated = stated_seconds(
+            self._container, self._stream, self._file, self._ogg, position.start_seconds
+        )
+        length = position.length_seconds
+        gap = position.missing_at_end(stated, exact=exact)
+        if gap is None and exact and stated and length - stated > _EXACT_TOLERANCE_SECONDS:
+            problem = (
+                f"is damaged: its header states {stated:.2f} s, but it holds {length:.2f} s: use "
+                "an intact copy of the file, or on_damage='partial' for all that it holds"
             )
+            gap = (stated, length)
+            missing = MissingAudio(*gap, "is more than the file's header states")
+        elif gap is not None:
+            problem = (
+                f"is truncated: it should hold {gap[1]:.2f} s, but {length:.2f} s can be decoded: "
+                "use a complete copy of the file, or on_damage='partial' for what there is"
+            )
+            missing = MissingAudio(*gap, "is missing at the end of the file")
+        elif self._missing_bytes:
+            missing = MissingAudio(
+                length, length, f"and what follows is missing ({self._missing_bytes} bytes or more)"
+            )
+        else:
+            return
+        if self._on_damage == "raise":
+            raise AudioError(f"{self.name} {problem}")
+        self._missing.append(missing)
+
+
+_EXACT_TOLERANCE_SECONDS = 0.04
+"""One audio token: more audio than stated is damage as much as less."""
 
 
 def _mono(frame: av.AudioFrame) -> MonoSamples:
@@ -233,7 +292,3 @@ def _mono(frame: av.AudioFrame) -> MonoSamples:
         else:
             scaled = samples.astype(np.float32, copy=False)
         return scaled.mean(axis=0, dtype=np.float32)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, OptionError
 
-from .decode import AudioDecoder, check_rate_and_channels
+from .decode import AudioChunk, AudioDecoder, OnDamage
 from .inputs import AudioInput
 from .resample import resample
+from .track import check_rate_and_channels
 from .waveform import Waveform
 
 __all__ = ["MAX_ARRAY_CHANNELS", "load_waveform"]
@@ -26,11 +28,27 @@ MAX_ARRAY_CHANNELS = 8
 shape (samples, channels)."""
 
 
+class FileOptions(NamedTuple):
+    """How files are decoded; see `load_waveform`."""
+
+    track: int | None = None
+    on_damage: OnDamage = "raise"
+
+    def check_unused(self, name: str, reason: str) -> None:
+        """Raises OptionError if a track is chosen of what has none."""
+        if self.track is not None:
+            raise OptionError(
+                f"track={self.track} was given with {name}, which {reason}: leave it out"
+            )
+
+
 def load_waveform(
     audio: AudioInput | Any,
     *,
     sampling_rate: float | None = None,
     max_seconds: float | None = None,
+    track: int | None = None,
+    on_damage: OnDamage = "raise",
 ) -> Waveform:
     """Load audio as a Waveform: the mean of its channels, resampled to 16 kHz by soxr (HQ).
 
@@ -43,22 +61,33 @@ def load_waveform(
             files state their own.
         max_seconds: longer audio is an error. No more than this is decoded of a file, so that a
             small file that holds days of audio costs neither memory nor time.
+        track: which audio track of a file, from 0 on; by default FFmpeg's choice. `tracks` of the
+            result lists them.
+        on_damage: "partial" decodes what can be decoded of a damaged file; `missing` of the result
+            says what could not be. "raise" makes it an error.
 
     Raises:
         AudioError: if the input is missing, can't be decoded, is incomplete, too long or too short,
             not finite, or of a type or shape that is not audio. The message names the input.
+        OptionError: for a track that the file doesn't have, or a track of an array.
     """
-    waveform = _load(audio, sampling_rate, math.inf if max_seconds is None else max_seconds)
+    options = FileOptions(track, on_damage)
+    limit = math.inf if max_seconds is None else max_seconds
+    waveform = _load(audio, sampling_rate, limit, options)
     if max_seconds is not None and waveform.duration_seconds > max_seconds:
         raise _too_long(waveform.name, max_seconds)
     return waveform
 
 
-def _load(audio: Any, sampling_rate: float | None, max_seconds: float) -> Waveform:
+def _load(
+    audio: Any, sampling_rate: float | None, max_seconds: float, options: FileOptions
+) -> Waveform:
     if isinstance(audio, Mapping) and audio.keys() >= {"array", "sampling_rate"}:
-        return _load(audio["array"], audio["sampling_rate"], max_seconds)
+        return _load(audio["array"], audio["sampling_rate"], max_seconds, options)
     if isinstance(audio, np.ndarray) or hasattr(audio, "__array__"):
-        return _from_array(audio, sampling_rate)
+        waveform = _from_array(audio, sampling_rate)
+        options.check_unused(waveform.name, "has no tracks")
+        return waveform
     if isinstance(audio, int | float):
         raise AudioError(
             f"{audio!r} is a number, not audio: a list holds several recordings; give the samples "
@@ -71,17 +100,19 @@ def _load(audio: Any, sampling_rate: float | None, max_seconds: float) -> Wavefo
             "leave sampling_rate out (it is for arrays)"
         )
     if isinstance(audio, Waveform):
+        options.check_unused(audio.name, "was decoded already")
         return audio
-    return _decode(_open_decoder(audio), max_seconds)
+    return _decode(_open_decoder(audio, options), max_seconds)
 
 
-def _open_decoder(audio: Any) -> AudioDecoder:
-    if audio == "-":
-        return AudioDecoder.from_bytes(sys.stdin.buffer.read(), "standard input")
+def _open_decoder(audio: Any, options: FileOptions) -> AudioDecoder:
+    settings = options._asdict()
+    if isinstance(audio, str) and audio == "-":
+        return AudioDecoder.from_bytes(sys.stdin.buffer.read(), "standard input", **settings)
     if isinstance(audio, str | os.PathLike):
-        return AudioDecoder.from_path(audio)
+        return AudioDecoder.from_path(audio, **settings)
     if isinstance(audio, bytes | bytearray | memoryview):
-        return AudioDecoder.from_bytes(bytes(audio), f"bytes ({len(audio)})")
+        return AudioDecoder.from_bytes(bytes(audio), f"bytes ({len(audio)})", **settings)
     if hasattr(audio, "read"):
         name = str(getattr(audio, "name", None) or type(audio).__name__)
         try:
@@ -90,7 +121,7 @@ def _open_decoder(audio: Any) -> AudioDecoder:
             raise AudioError(f"{name} can't be read ({error}): open it for reading") from error
         if not isinstance(data, bytes):
             raise AudioError(f"{name} gives text, not bytes: open the file with mode 'rb'")
-        return AudioDecoder.from_bytes(data, name)
+        return AudioDecoder.from_bytes(data, name, **settings)
     hint = "; for several, give a list" if hasattr(audio, "__next__") else ""
     raise AudioError(
         f"{type(audio).__name__!r} is not audio: give a path, bytes, a binary file object, "
@@ -99,24 +130,28 @@ def _open_decoder(audio: Any) -> AudioDecoder:
 
 
 def _decode(decoder: AudioDecoder, max_seconds: float) -> Waveform:
+    by_rate = itertools.groupby(_chunks_up_to(max_seconds, decoder), lambda chunk: chunk.rate_hz)
+    # Joined files may change their rate midway: each part is resampled from its own.
+    parts = [resample((chunk.samples for chunk in chunks), rate) for rate, chunks in by_rate]
     return Waveform(
-        resample(_chunks_up_to(max_seconds, decoder), decoder.rate_hz),
+        parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0, np.float32)]),
         name=decoder.name,
         source_rate_hz=decoder.rate_hz,
         source_channels=decoder.channels,
         source_format=decoder.format,
         tags=decoder.tags,
+        tracks=decoder.tracks,
+        track=decoder.track,
+        missing=decoder.missing,
     )
 
 
-def _chunks_up_to(
-    max_seconds: float, decoder: AudioDecoder
-) -> Iterator[Float32[np.ndarray, "chunk"]]:
+def _chunks_up_to(max_seconds: float, decoder: AudioDecoder) -> Iterator[AudioChunk]:
     """The decoder's chunks; an error as soon as they last longer than `max_seconds`."""
-    samples = 0
+    seconds = 0.0
     for chunk in decoder.chunks():
-        samples += chunk.size
-        if samples > max_seconds * decoder.rate_hz:
+        seconds += chunk.samples.size / chunk.rate_hz
+        if seconds > max_seconds + 1e-6:  # less than a sample: rounding
             raise _too_long(decoder.name, max_seconds)
         yield chunk
 

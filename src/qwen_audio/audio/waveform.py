@@ -11,6 +11,8 @@ from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError
 
+from .damage import MissingAudio
+from .track import AudioTrack
 from .window import MIN_SECONDS, Window, WindowConfig
 
 __all__ = ["SAMPLE_RATE_HZ", "RecordingInfo", "Waveform"]
@@ -31,6 +33,9 @@ class RecordingInfo:
         rate_hz, channels: before mixing and resampling.
         format: the container, such as "flac"; "array" for arrays.
         tags: metadata in the file ("title", "artist", …), keys in lower case.
+        tracks: the audio tracks of the file; empty for arrays.
+        track: index of the one that was decoded.
+        missing: what the file should hold and could not be decoded; empty unless that was allowed.
     """
 
     name: str
@@ -39,6 +44,21 @@ class RecordingInfo:
     channels: int
     format: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    tracks: tuple[AudioTrack, ...] = ()
+    track: int = 0
+    missing: tuple[MissingAudio, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results should know: other tracks in the file, and missing audio."""
+        notes = [f"{self.name}: {missing}" for missing in self.missing]
+        if len(self.tracks) > 1:
+            notes.insert(
+                0,
+                f"{self.name}: {len(self.tracks)} audio tracks, of which {self.track} was used: "
+                + "; ".join(map(str, self.tracks)),
+            )
+        return tuple(notes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,6 +71,9 @@ class Waveform:
         source_rate_hz, source_channels: before mixing and resampling.
         source_format: the container, such as "flac"; "array" for arrays.
         tags: metadata in the file ("title", "artist", …), keys in lower case.
+        tracks: the audio tracks of the file; empty for arrays.
+        track: index of the one that was decoded.
+        missing: what the file should hold and could not be decoded; empty unless that was allowed.
 
     Raises:
         AudioError: if it is empty, too short, not finite, or obviously not scaled to [-1, 1].
@@ -62,6 +85,9 @@ class Waveform:
     source_channels: int = 1
     source_format: str = field(default="array")
     tags: Mapping[str, str] = field(default_factory=dict)
+    tracks: tuple[AudioTrack, ...] = ()
+    track: int = 0
+    missing: tuple[MissingAudio, ...] = ()
 
     def __post_init__(self) -> None:
         samples = self.samples
@@ -102,6 +128,9 @@ class Waveform:
             self.source_channels,
             self.source_format,
             self.tags,
+            self.tracks,
+            self.track,
+            self.missing,
         )
 
     def windows(self, window_config: WindowConfig = _DEFAULT_WINDOW_CONFIG) -> tuple[Window, ...]:

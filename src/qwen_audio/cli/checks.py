@@ -35,7 +35,7 @@ def check_files(files: Sequence[str]) -> None:
     from qwen_audio.audio.decode import AudioDecoder
 
     try:
-        AudioDecoder.from_path(files[0])
+        AudioDecoder.from_path(files[0]).close()
     except AudioError as error:
         none = f"none of {len(files)} files can be opened: " if len(files) > 1 else ""
         raise AudioError(f"{none}{error}") from error

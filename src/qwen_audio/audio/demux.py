@@ -1,0 +1,159 @@
+"""FFmpeg's view of a media file: opened without access to anything else, and its audio tracks."""
+
+from __future__ import annotations
+
+import functools
+import re
+from io import BufferedIOBase
+from typing import Any, cast
+
+import av
+import av.error
+from av.format import ContainerFormat
+
+from qwen_audio.errors import AudioError, OptionError
+
+from .containers import mp3_seconds
+from .damage import STATED_FORMATS
+from .media_file import MediaFile, error_reason
+from .ogg import OggSummary
+from .track import AudioTrack
+
+__all__ = [
+    "NOT_AUDIO",
+    "audio_tracks",
+    "choose_stream",
+    "in_seconds",
+    "open_container",
+    "primed_samples",
+    "stated_seconds",
+]
+
+NOT_AUDIO = (
+    "{} can't be decoded: it is not audio, or its header is damaged ({}): use wav, flac, mp3, ogg, "
+    "opus, m4a, webm or mp4"
+)
+_OTHER_SOURCES = frozenset(
+    {
+        *("concat", "dash", "hls", "image2", "imf", "vapoursynth", "vobsub", "webm_dash_manifest"),
+        *("rtp", "rtsp", "sap", "sdp"),
+        *("alsa", "fbdev", "jack", "kmsgrab", "lavfi", "openal", "oss", "pulse", "sndio"),
+        *("avfoundation", "dshow", "gdigrab", "iec61883", "libcdio", "libdc1394"),
+        *("video4linux2", "v4l2", "vfwcap", "x11grab", "xcbgrab"),
+    }
+)
+"""FFmpeg's formats that open other files, hosts or devices."""
+
+
+def open_container(file: BufferedIOBase, name: str) -> Any:
+    """FFmpeg's view of a file; it can't open others."""
+    try:
+        return av.open(
+            MediaFile(file, name),
+            mode="r",
+            metadata_errors="replace",
+            container_options={"format_whitelist": _own_formats(), "protocol_whitelist": "none"},
+        )
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        raise AudioError(NOT_AUDIO.format(name, error_reason(error))) from error
+
+
+@functools.cache
+def _own_formats() -> str:
+    """FFmpeg's demuxers whose audio is in the file itself, comma-separated."""
+    names = []
+    for name in sorted(av.formats_available):
+        try:
+            is_input = ContainerFormat(name, "r").is_input
+        except ValueError:
+            continue
+        if is_input and not _OTHER_SOURCES & set(name.split(",")):
+            names.append(name)
+    return ",".join(names)
+
+
+def audio_tracks(container: Any) -> tuple[AudioTrack, ...]:
+    """Every audio track of an opened file."""
+    return tuple(_audio_track(*indexed) for indexed in enumerate(container.streams.audio))
+
+
+def _audio_track(index: int, stream: Any) -> AudioTrack:
+    has_decoder = hasattr(stream, "sample_rate")
+    return AudioTrack(
+        index,
+        stream.codec_context.name if has_decoder else "unknown",
+        (stream.sample_rate or 0) if has_decoder else 0,
+        stream.channels if has_decoder else 0,
+        stream.metadata.get("language", "").replace("und", ""),
+        stream.metadata.get("title", ""),
+        in_seconds(stream.duration, stream.time_base),
+    )
+
+
+_DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+
+
+def in_seconds(ticks: int | None, time_base: Any) -> float | None:
+    """A time or duration of FFmpeg's, in seconds; None if it is unknown."""
+    return None if ticks is None or not time_base else float(ticks * time_base)
+
+
+def primed_samples(packet: Any) -> int:
+    """Samples to discard at a packet's start: the first of two little-endian 32-bit numbers."""
+    return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
+
+
+def choose_stream(container: Any, name: str, track: int | None) -> av.AudioStream:
+    """The audio stream of a track; None for FFmpeg's choice.
+
+    Raises:
+        AudioError: if there is none, or no decoder for it.
+        OptionError: for a track that the file doesn't have.
+    """
+    streams, tracks = container.streams, audio_tracks(container)
+    if not tracks:
+        raise AudioError(f"{name} has no audio track: use a file that holds audio")
+    if track is None:
+        stream = streams.best("audio") or streams.audio[0]
+    elif isinstance(track, bool) or track not in range(len(tracks)):
+        kind = "one audio track" if len(tracks) == 1 else "the audio tracks"
+        raise OptionError(
+            f"track={track!r}: {name} has {kind} {', '.join(map(str, tracks))}: "
+            "choose one by its number"
+        )
+    else:
+        stream = streams.audio[track]
+    if not hasattr(stream, "sample_rate"):  # PyAV makes no decoder where FFmpeg has none
+        raise AudioError(
+            f"{name} can't be decoded: FFmpeg has no decoder for its audio codec: "
+            "convert it to flac or wav"
+        )
+    return cast(av.AudioStream, stream)
+
+
+def stated_seconds(
+    container: Any, stream: Any, file: BufferedIOBase, ogg: OggSummary, start_seconds: float
+) -> float | None:
+    """The duration that the file states; None for an estimate of FFmpeg's.
+
+    Args:
+        ogg: what its pages state, if it is an Ogg file.
+        start_seconds: time stamp at which the track begins.
+    """
+    if ogg.end_granule is not None:
+        is_opus = stream.codec_context.name == "opus"  # counts at 48 kHz at any rate
+        return ogg.end_granule / (48_000 if is_opus else stream.sample_rate) - start_seconds
+    if container.format.name == "mp3":
+        return mp3_seconds(file)
+    if container.format.name not in STATED_FORMATS:
+        return None
+    if seconds := in_seconds(stream.duration, stream.time_base):
+        return seconds
+    if tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
+        # Matroska's tag states when a track ends; in a video, audio may begin late.
+        hours, minutes, tag_seconds = map(float, tag.groups())
+        start = in_seconds(stream.start_time, stream.time_base) or 0.0
+        return 3600 * hours + 60 * minutes + tag_seconds - start
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None

@@ -1,0 +1,136 @@
+"""Read-only binary files for FFmpeg: a file, or parts of files and bytes joined into one."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Sequence
+from io import BufferedIOBase
+from pathlib import Path
+
+from qwen_audio.errors import AudioError
+
+__all__ = [
+    "FileRange",
+    "JoinedFile",
+    "MediaFile",
+    "check_readable",
+    "error_reason",
+    "read_at",
+    "size_of",
+]
+
+
+def check_readable(name: str) -> bool:
+    """Whether a path is a pipe, which can be read only once, and not a file.
+
+    Raises:
+        AudioError: if it does not exist, is neither, is empty, or can't be read.
+    """
+    try:
+        status = os.stat(name)  # noqa: PTH116 (Path.exists and its like hide some errors)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudioError(f"{name}: no such file: check the path") from error
+    except (OSError, ValueError) as error:
+        raise AudioError(f"{name:.200} can't be read ({error_reason(error)}): check it") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise AudioError(f"{name} is a folder: give the audio files in it, such as {name}/*.wav")
+    if stat.S_ISFIFO(status.st_mode):
+        return True
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(f"{name} is neither a file nor a pipe: give an audio file")
+    if not os.access(name, os.R_OK):
+        raise AudioError(f"{name} can't be read: check its permissions")
+    if status.st_size == 0:
+        raise AudioError(f"{name} is empty (0 bytes): expected an audio file")
+    return False
+
+
+def error_reason(error: Exception) -> str:
+    """The reason that an error of the system or FFmpeg states, without its number and file."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def size_of(file: BufferedIOBase) -> int:
+    """Size in bytes."""
+    return file.seek(0, os.SEEK_END)
+
+
+def read_at(file: BufferedIOBase, start: int, length: int) -> bytes:
+    """Up to `length` bytes from `start` on; fewer if the file ends before."""
+    file.seek(min(start, (1 << 63) - 1))
+    return file.read(max(0, length))
+
+
+class FileRange:
+    """Bytes `start` … `stop`−1 of a binary file."""
+
+    def __init__(self, file: BufferedIOBase, start: int, stop: int) -> None:
+        self._file, self._start, self._stop = file, start, max(start, stop)
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def read(self, start: int, length: int) -> bytes:
+        """Up to `length` bytes from `start` on, counted from the beginning of the range."""
+        first = self._start + start
+        return read_at(self._file, first, min(length, self._stop - first))
+
+
+class JoinedFile(io.RawIOBase):
+    """Bytes and ranges of files, one after another, as one seekable file; nothing is copied."""
+
+    def __init__(self, parts: Sequence[bytes | FileRange]) -> None:
+        self._parts = [part for part in parts if len(part)]
+        self._position = 0
+        self._size = sum(map(len, self._parts))
+
+    def readable(self) -> bool:
+        """Whether it can be read: yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether the position can be changed: yes."""
+        return True
+
+    def tell(self) -> int:
+        """The position, in bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Changes the position; returns the new one."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Reads up to the end of a part; returns the number of bytes."""
+        start = 0
+        for part in self._parts:
+            offset = self._position - start
+            if offset < len(part):
+                data = (
+                    part[offset : offset + len(buffer)]
+                    if isinstance(part, bytes)
+                    else part.read(offset, len(buffer))
+                )
+                buffer[: len(data)] = data
+                self._position += len(data)
+                return len(data)
+            start += len(part)
+        return 0
+
+
+class MediaFile:
+    """What FFmpeg may see of a file: its bytes, and the ending of its name.
+
+    FFmpeg recognises formats without a magic number (G.722, raw GSM) by the name's ending. It gets
+    neither the path, which may hold bytes that are not UTF-8, nor a way to open other files.
+    """
+
+    def __init__(self, file: BufferedIOBase, name: str) -> None:
+        suffix = Path(name).suffix
+        self.name = "audio" + (suffix if suffix.isascii() and suffix.isprintable() else "")
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        file.seek(0)

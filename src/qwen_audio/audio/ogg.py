@@ -1,0 +1,106 @@
+"""Pages of Ogg files (RFC 3533): which are damaged, so that FFmpeg leaves them out, and the end."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from io import BufferedIOBase
+from typing import NamedTuple
+
+from .media_file import read_at
+
+__all__ = ["OggSummary", "summarize_ogg"]
+
+_HEADER_BYTES = 27
+_LONGEST_PAGE_BYTES = 27 + 255 + 255 * 255
+_NO_GRANULE = (1 << 64) - 1
+_AUDIO_MAGICS = (b"OpusHead", b"\x01vorbis", b"Speex   ", b"\x7fFLAC")
+"""First bytes of the streams whose granule position counts samples."""
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+class OggPage(NamedTuple):
+    """A page's header and the beginning of its content, and whether its checksum is right.
+
+    Attributes:
+        serial: of the logical stream that the page belongs to.
+        granule: position at the page's end, in the codec's unit; None if no packet ends in it.
+    """
+
+    serial: int
+    granule: int | None
+    head: bytes
+    intact: bool
+
+
+class OggSummary(NamedTuple):
+    """What the pages of an Ogg file state.
+
+    Attributes:
+        damaged_pages: number of pages whose checksum is wrong.
+        end_granule: last position of the audio, without Opus' pre-skip; None if the file is no Ogg
+            file, or has several audio streams, whose positions are not comparable.
+    """
+
+    damaged_pages: int = 0
+    end_granule: int | None = None
+
+
+def summarize_ogg(file: BufferedIOBase) -> OggSummary:
+    """Read all pages of a file; nothing if it is no Ogg file."""
+    if read_at(file, 0, 4) != b"OggS":
+        return OggSummary()
+    damaged_pages, pre_skip = 0, 0
+    audio_serials: list[int] = []
+    end_granule: int | None = None
+    for page in _pages(file):
+        damaged_pages += not page.intact
+        if page.head.startswith(_AUDIO_MAGICS):
+            audio_serials.append(page.serial)
+            if page.head.startswith(b"OpusHead"):
+                pre_skip = int.from_bytes(page.head[10:12], "little")
+        elif page.serial in audio_serials and page.granule:
+            end_granule = page.granule
+    if end_granule is None or len(audio_serials) != 1:
+        return OggSummary(damaged_pages)
+    return OggSummary(damaged_pages, end_granule - pre_skip)
+
+
+def _pages(file: BufferedIOBase) -> Iterator[OggPage]:
+    """Pages of a file, in order; bytes between pages are passed."""
+    position, buffer = 0, b""
+    while True:
+        if len(buffer) < _LONGEST_PAGE_BYTES:
+            buffer += read_at(file, position + len(buffer), 16 * _LONGEST_PAGE_BYTES)
+        start = buffer.find(b"OggS")
+        if start < 0 or start + _HEADER_BYTES > len(buffer):
+            if len(buffer) < _LONGEST_PAGE_BYTES:
+                return
+            start = len(buffer) - 3  # the name may begin there
+        if start:
+            position, buffer = position + start, buffer[start:]
+            continue
+        segments = buffer[26]
+        length = _HEADER_BYTES + segments + sum(buffer[27 : 27 + segments])
+        page = buffer[:length]
+        granule = int.from_bytes(page[6:14], "little")
+        intact = len(page) == length and _checksum(page) == int.from_bytes(page[22:26], "little")
+        yield OggPage(
+            int.from_bytes(page[14:18], "little"),
+            None if granule == _NO_GRANULE else granule,
+            page[_HEADER_BYTES + segments :][:16],
+            intact,
+        )
+        # After a damaged length the next page is searched, as FFmpeg does.
+        step = length if intact or buffer[length : length + 4] == b"OggS" else 4
+        position, buffer = position + step, buffer[step:]
+
+
+def _checksum(page: bytes) -> int:
+    """CRC-32 of a page with zeros in place of its checksum, most significant bit first.
+
+    zlib's has the least significant bit first, and inverts the first and last value.
+    """
+    zeroed = page[:22] + bytes(4) + page[26:]
+    crc = zlib.crc32(zeroed.translate(_REVERSED_BITS), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return int(f"{crc:032b}"[::-1], 2)
