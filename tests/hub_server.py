@@ -2,12 +2,14 @@
 
 HEAD and GET of /{owner}/{name}/resolve/{revision}/{file}, with Range, ETag, X-Repo-Commit and the
 error codes that huggingface_hub distinguishes; and, if it redirects to storage as the real hub
-does, of /stored/{owner}/{name}/{file}.
+does, of /stored/{owner}/{name}/{file}. The list of files is at
+/api/models/{owner}/{name}/tree/{revision}.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections import Counter
@@ -115,6 +117,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _respond(self, *, send: bool) -> None:
             path = self.path.split("?")[0][1:]
+            if path.startswith("api/models/"):
+                return self._list("/".join(path.split("/")[2:4]))
             is_stored = path.startswith("stored/")
             if is_stored:
                 owner, name, *rest = path.removeprefix("stored/").split("/")
@@ -148,6 +152,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return None
             self._send(file, data, '"of storage"' if is_stored else etag, revision, send=send)
             return None
+
+        def _list(self, repo: str) -> None:
+            files = sorted(hub.repos[repo].iterdir()) if repo in hub.repos else []
+            entries = [{"type": "file", "path": f.name, "size": 1, "oid": "0"} for f in files]
+            data = json.dumps(entries).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
         def _send(self, file: str, data: bytes, etag: str, revision: str, *, send: bool) -> None:
             requested = self.headers.get("Range", "")

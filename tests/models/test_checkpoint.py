@@ -376,9 +376,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is not text": (write("config.json", "\0"), "config.json can't be read as JSON"),
     "another model type": (
         config(model_type="whisper"),
-        "is of type 'whisper'; only 'qwen2_audio'",
+        "is of type 'whisper', a speech recogniser; only 'qwen2_audio'",
     ),
-    "no model type": (config(model_type=None), "is of type None"),
+    "no model type": (config(model_type=None), "has a config.json without model_type"),
     "another text model": (config(text_config__model_type="llama"), "type 'llama'"),
     "sliding windows": (
         config(text_config__layer_types=["full_attention", "sliding_attention", "full_attention"]),

@@ -383,6 +383,27 @@ def test_a_model_without_weights(hub: Hub, folder: Path) -> None:
     assert f"{MODEL} has neither {INDEX} nor model.safetensors" in error_message(MODEL)
 
 
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_model_in_another_format(has_config: bool, hub: Hub, folder: Path) -> None:
+    for file in folder.glob("model*"):
+        file.unlink()
+    if not has_config:
+        (folder / "config.json").unlink()
+    (folder / "model.gguf").touch()
+    assert "model.gguf is in llama.cpp's format" in error_message(MODEL)
+
+
+def test_an_adapter_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+    hub.repos["owner/adapter"] = tmp_path / "adapter"
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": MODEL})
+    )
+    assert error_message("owner/adapter").startswith(
+        f"owner/adapter is an adapter (PEFT) for {MODEL}, not a whole checkpoint: load"
+    )
+
+
 def test_a_shard_missing_on_the_hub(hub: Hub, folder: Path) -> None:
     (shard,) = shards_of(folder, "audio_tower.layer_norm.weight")
     (folder / shard).unlink()

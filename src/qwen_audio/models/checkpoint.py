@@ -19,11 +19,12 @@ from qwen_audio.models.qwen2_audio.tensors import (
     TensorRequirement,
     tensor_requirements,
 )
-from qwen_audio.weights.download import ProgressCallback
+from qwen_audio.weights.download import ProgressCallback, is_not_found
 from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.tensor_store import TensorStore, parse_json
 
 from .tap import ModelDimensions, Tap
+from .unsupported import folder_error, hub_model_error
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -67,13 +68,15 @@ class Checkpoint:
         self._hub: HubFiles | None = None
         folder = _EMBEDDED_FOLDER if self.name == EMBEDDED else Path(source).expanduser()
         if not folder.is_dir():
-            self._hub = HubFiles.resolve(self.name, revision)
+            self._hub = _resolve(self.name, revision)
             folder = self._hub.folder
         elif revision is not None:
             raise CheckpointError(
                 f"revision={revision!r} was given with {self.name}, which is a folder: "
                 "revisions belong to hub models, leave it out"
             )
+        elif not (folder / "config.json").is_file():
+            raise folder_error(folder)
         self.folder = folder
         self.config = read_config(folder, self.name)
         self.audio_config = cast(Any, self.config.audio_config)
@@ -214,3 +217,11 @@ class Checkpoint:
             "AutoProcessor.from_pretrained(MODEL).save_pretrained(FOLDER), where MODEL is what the "
             "checkpoint was made from"
         )
+
+
+def _resolve(repo: str, revision: str | None) -> HubFiles:
+    try:
+        return HubFiles.resolve(repo, revision)
+    except CheckpointError as error:
+        explained = hub_model_error(repo, revision) if is_not_found(error) else None
+        raise explained or error from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "hub_error",
     "is_absent",
     "is_not_found",
+    "list_files",
     "timeouts",
     "with_retries",
 ]
@@ -70,6 +72,8 @@ class Progress:
 
 def check_repo_name(repo: str) -> None:
     """Raises CheckpointError for a name that no hub model can have; the hub is not asked."""
+    if Path(repo).expanduser().is_file():
+        raise CheckpointError(f"{repo!r} is a file: give the folder of the checkpoint")
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
         raise CheckpointError(
             f"{repo!r} is not a checkpoint: give 'embedded', an existing folder, or a hub "
@@ -138,6 +142,16 @@ def is_absent(repo: str, name: str, revision: str) -> bool:
     except (httpx2.HTTPError, OSError, OfflineModeIsEnabled):  # downloading it will say what it is
         return False
     return False
+
+
+def list_files(repo: str, revision: str | None) -> list[str]:
+    """Names of the files of a hub model, for error messages: empty if the hub doesn't tell."""
+    from huggingface_hub import HfApi, constants
+
+    try:
+        return HfApi(endpoint=constants.ENDPOINT).list_repo_files(repo, revision=revision)
+    except Exception:  # noqa: BLE001 (the hub client's libraries have errors of their own)
+        return []
 
 
 def is_not_found(error: CheckpointError) -> bool:

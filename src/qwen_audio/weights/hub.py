@@ -56,10 +56,10 @@ class HubFiles:
         self._remote_files: dict[str, RemoteFile] = {}
 
     @classmethod
-    def resolve(cls, repo: str, revision: str | None) -> HubFiles:
-        """Resolve a revision to a commit by fetching config.json."""
+    def resolve(cls, repo: str, revision: str | None, file: str = "config.json") -> HubFiles:
+        """Resolve a revision to a commit by fetching a small file."""
         check_repo_name(repo)
-        path = Path(download_file(repo, "config.json", revision, hub_reached=False))
+        path = Path(download_file(repo, file, revision, hub_reached=False))
         return cls(repo, path.parent, path.parent.name)
 
     def fetch_file(self, name: str, *, optional: bool = False) -> None:

@@ -14,8 +14,9 @@ import torch
 from qwen_audio.errors import CheckpointError
 
 from .direct_io import ReadBuffer
-from .download import ProgressCallback
+from .download import ProgressCallback, list_files
 from .hub import HubFiles
+from .other_formats import explain_files
 from .safetensors_file import (
     TensorInfo,
     TensorLocation,
@@ -210,9 +211,14 @@ class TensorStore:
                 self._hub.fetch_file(_SINGLE_FILE, optional=True)
         if header is None:
             if not (self.folder / _SINGLE_FILE).is_file():
+                names = (
+                    [path.name for path in self.folder.iterdir()]
+                    if self._hub is None
+                    else list_files(self._hub.repo, self._hub.commit)
+                )
                 raise CheckpointError(
                     f"{self.name} has neither {_INDEX} nor {_SINGLE_FILE}: "
-                    "weights are read from safetensors only"
+                    f"{explain_files(names) or 'weights are read from safetensors only'}"
                 )
             header = read_header(self.folder / _SINGLE_FILE)
         return dict.fromkeys(header, _SINGLE_FILE), {_SINGLE_FILE: header}
@@ -251,9 +257,12 @@ class TensorStore:
             expected = self.shapes[name]
             is_resizable = name in self._resizable and info.shape and info.shape[0]
             if info.shape[1:] != expected[1:] or (info.shape != expected and not is_resizable):
+                reason = "config.json and weights don't belong together"
+                if 0 in info.shape:
+                    reason = "DeepSpeed's ZeRO-3 leaves it empty; use its zero_to_fp32.py"
                 raise CheckpointError(
                     f"{self.name}: tensor {stored} has shape {info.shape}, but its config requires "
-                    f"{expected}: config.json and weights don't belong together"
+                    f"{expected}: {reason}"
                 )
             tensor_dtype(info, f"{self.name}: tensor {stored}")
             self.shapes[name] = info.shape

@@ -11,20 +11,20 @@ from qwen_audio.audio.log_mel import FFT_SAMPLES, HOP_SAMPLES, MAX_FRAMES
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import CheckpointError
+from qwen_audio.models.unsupported import check_model_type, check_not_quantised
 from qwen_audio.weights.tensor_store import parse_json
 
 __all__ = ["build_feature_extractor", "read_config"]
 
+_ROPE_TYPES = ("default", "linear", "yarn", "llama3")
+"""Of rotary embeddings by which a position doesn't depend on how many there are."""
+
 
 def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
     """config.json of a checkpoint folder. Raises CheckpointError if it isn't a Qwen2-Audio's."""
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{name} has no config.json: it is not a checkpoint folder")
     settings = parse_json(folder / "config.json")
-    if settings.get("model_type") != "qwen2_audio":
-        raise CheckpointError(
-            f"{name} is of type {settings.get('model_type')!r}; only 'qwen2_audio' is supported"
-        )
+    check_model_type(settings, name)
+    check_not_quantised(settings, name)
     try:
         config = Qwen2AudioConfig(**settings)
     except Exception as error:  # transformers' strict configs raise several types
@@ -34,6 +34,12 @@ def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
         raise CheckpointError(
             f"{name} has a language model of type {text.model_type!r} with {set(text.layer_types)} "
             "layers; only 'qwen2' with full attention is supported"
+        )
+    rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope not in _ROPE_TYPES:
+        raise CheckpointError(
+            f"{name} has rotary position embeddings of type {rope!r}, which differ with the length "
+            f"of the input; only {', '.join(_ROPE_TYPES)} are supported"
         )
     positions = cast(Any, config.audio_config).max_source_positions
     if positions != MAX_FRAMES // 2:

@@ -1,0 +1,117 @@
+"""What is given as a checkpoint and can't be loaded: what it is, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from qwen_audio.errors import CheckpointError
+from qwen_audio.weights.download import list_files
+from qwen_audio.weights.hub import HubFiles
+from qwen_audio.weights.other_formats import explain_files
+from qwen_audio.weights.tensor_store import parse_json
+
+__all__ = [
+    "ADAPTER_CONFIG",
+    "check_model_type",
+    "check_not_quantised",
+    "folder_error",
+    "hub_model_error",
+]
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+_MODEL_TYPES = {
+    "qwen2": "a language model for text alone",
+    "qwen3": "a language model for text alone",
+    "qwen2_audio_encoder": "the audio encoder of Qwen2-Audio without the rest",
+    "qwen": "Qwen or Qwen-Audio of the first generation",
+    "whisper": "a speech recogniser",
+    "qwen2_5_omni": "Qwen2.5-Omni",
+    "qwen2_5_omni_thinker": "a part of Qwen2.5-Omni",
+    "qwen3_omni_moe": "Qwen3-Omni",
+    "qwen3_omni_moe_thinker": "a part of Qwen3-Omni",
+    "qwen2_vl": "a language model for images and text",
+    "qwen2_5_vl": "a language model for images and text",
+}
+"""What models are that are easily taken for Qwen2-Audio."""
+
+_METHODS = {
+    "gptq": "GPTQ",
+    "awq": "AWQ",
+    "fp8": "8-bit floats (FP8)",
+    "fbgemm_fp8": "8-bit floats (FP8)",
+    "hqq": "HQQ",
+}
+
+
+def check_model_type(settings: Mapping[str, Any], name: str) -> None:
+    """Raises CheckpointError unless config.json is a Qwen2-Audio's."""
+    kind = settings.get("model_type")
+    if kind == "qwen2_audio":
+        return
+    meaning = f", {_MODEL_TYPES[kind]}" if kind in _MODEL_TYPES else ""
+    given = f"is of type {kind!r}{meaning}" if kind else "has a config.json without model_type"
+    raise CheckpointError(
+        f"{name} {given}; only 'qwen2_audio' is supported: give a Qwen2-Audio checkpoint, such as "
+        "Qwen/Qwen2-Audio-7B-Instruct"
+    )
+
+
+def check_not_quantised(settings: Mapping[str, Any], name: str) -> None:
+    """Raises CheckpointError if config.json, or a part of it, states quantisation."""
+    for part in (settings, settings.get("text_config"), settings.get("audio_config")):
+        for key in ("quantization_config", "compression_config"):
+            stated = part.get(key) if isinstance(part, Mapping) else None
+            if not isinstance(stated, Mapping) or not stated:
+                continue
+            method = str(stated.get("quant_method") or "bitsandbytes").lower()
+            bits = stated.get("bits") or stated.get("w_bit")
+            if method.startswith("bitsandbytes"):
+                method = "bitsandbytes"
+                bits = 4 if stated.get("load_in_4bit") else 8 if stated.get("load_in_8bit") else 0
+                if not bits:  # it states that nothing is quantised
+                    continue
+            label = f"{_METHODS.get(method, method)}{f' in {bits} bits' if bits else ''}"
+            raise CheckpointError(
+                f"{name} is quantised with {label}, which can't be read: give the checkpoint that "
+                f"it was made from, in 16 or 32 bits (or, if its weights are such, delete {key} "
+                "from its config.json)"
+            )
+
+
+def folder_error(folder: Path) -> CheckpointError:
+    """The error for a folder that has no config.json."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        return _is_adapter(folder, str(folder))
+    reason = explain_files([path.name for path in folder.iterdir()])
+    inner = [
+        path.parent
+        for pattern in ("*", "snapshots/*")  # of a training, and of the hub's cache
+        for name in ("config.json", ADAPTER_CONFIG)
+        for path in sorted(folder.glob(f"{pattern}/{name}"))
+    ]
+    if reason is None and inner:
+        reason = f"did you mean {inner[-1]}?"
+    return CheckpointError(
+        f"{folder} has no config.json: {reason or 'it is not a checkpoint folder'}"
+    )
+
+
+def hub_model_error(repo: str, revision: str | None) -> CheckpointError | None:
+    """The error for a hub model that has no config.json; None if nothing is known of it."""
+    with suppress(CheckpointError):
+        hub = HubFiles.resolve(repo, revision, ADAPTER_CONFIG)
+        return _is_adapter(hub.folder, repo)
+    reason = explain_files(list_files(repo, revision))
+    return CheckpointError(f"{repo} has no config.json: {reason}") if reason else None
+
+
+def _is_adapter(folder: Path, name: str) -> CheckpointError:
+    base = parse_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "ITS-BASE-MODEL"
+    return CheckpointError(
+        f"{name} is an adapter (PEFT) for {base}, not a whole checkpoint: load that model with it, "
+        f"load({base!r}, adapter={name!r}) or --model {base} --adapter {name}"
+    )
