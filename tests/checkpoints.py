@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 import qwen_audio
@@ -112,6 +114,24 @@ def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
             gain = next((gain for part, gain in _GAINS.items() if part in name), 1.0)
             values = noise * gain / math.sqrt(parameter[0].numel())
         parameter.data.copy_(values)
+
+
+def changed_checkpoint(
+    source: Path,
+    folder: Path,
+    tensor: str,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """A copy of a checkpoint with one tensor changed, stored in another dtype if one is given."""
+    shutil.copytree(source, folder)
+    for file in folder.glob("*.safetensors"):
+        tensors = {
+            name: (change(stored) if name == tensor else stored).to(dtype or stored.dtype)
+            for name, stored in load_file(file).items()
+        }
+        save_file(tensors, file, {"format": "pt"})
+    return folder
 
 
 def edit_json(file: Path, **changes: Any) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "CollectionError",
     "MissingExtraError",
+    "NotFiniteError",
     "OptionError",
     "QwenAudioError",
     "TapError",
@@ -26,6 +27,38 @@ class QwenAudioError(Exception):
 
 class AudioError(QwenAudioError, ValueError):
     """Audio that can't be processed in full: missing, undecodable, truncated, empty, not finite."""
+
+
+class NotFiniteError(AudioError):
+    """A recording whose rows overflow, or become NaN, at a tap in the dtype of the computation.
+
+    Args:
+        place: the first tap at which they do.
+        dtype: such as "float16".
+        advice: what to do.
+        name: of the recording.
+    """
+
+    def __init__(self, place: str, dtype: str, advice: str, name: str = "") -> None:
+        super().__init__(f"{name and f'{name}: '}{dtype} overflows at {place}: {advice}")
+        self.place, self.dtype, self.advice, self.name = place, dtype, advice, name
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.place, self.dtype, self.advice, self.name)
+
+    def named(self, name: str) -> NotFiniteError:
+        """The same error with the recording's name, unless it has one."""
+        return NotFiniteError(self.place, self.dtype, self.advice, self.name or name)
+
+    def of_model(self, recordings: int) -> QwenAudioError:
+        """The error for a model that overflows for all of so many recordings, this one first."""
+        if recordings == 1:
+            return self
+        error_type = OptionError if self.dtype == "float16" else CheckpointError
+        return error_type(
+            f"{self.dtype} overflows at {self.place} for each of {recordings} recordings, such as "
+            f"{self.name}: {self.advice}"
+        )
 
 
 class TapError(QwenAudioError, ValueError):

@@ -119,7 +119,7 @@ class LensReading:
 
 
 def read_windows(
-    reading: LensReading, audio_windows: Sequence[AudioWindow], prompt_text: str
+    reading: LensReading, prompt_text: str, audio_windows: Sequence[AudioWindow]
 ) -> list[_Window]:
     """Read one batch of windows: a pass up to the deepest layer, then the readout of its rows."""
     pipeline = reading.pipeline

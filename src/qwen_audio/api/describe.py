@@ -9,9 +9,12 @@ import torch
 
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load import load_waveform
+from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.batching import batched_windows
+from qwen_audio.inference.finite import raise_first, run_by_recording
+from qwen_audio.inference.generation import GeneratedText
 from qwen_audio.inference.options import Sampling
 from qwen_audio.models.qwen2_audio.prompt import Message, audio_inputs
 
@@ -60,7 +63,7 @@ class DescribeMixin(ModelBase):
             A `Description`: a str with an `Answer` for each window.
 
         Raises:
-            AudioError: naming the recording that can't be decoded.
+            AudioError: naming the recording that can't be decoded, or that overflows in this dtype.
             OptionError: for invalid options.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
@@ -84,11 +87,15 @@ class DescribeMixin(ModelBase):
             )
         prompt_text = self.pipeline.tokenizer.render(prompt)
         inputs, single = as_input_list(audio)
+
+        def generate(windows: Sequence[AudioWindow]) -> list[GeneratedText]:
+            audio_rows = self.pipeline.encode_audio([window.log_mel for window in windows])
+            return self.pipeline.generate(prompt_text, [[rows] for rows in audio_rows], sampling)
+
         answers: dict[tuple[int, str], list[Answer]] = {}
         for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
             self.pipeline.fetch_weights(None)
-            audio_rows = self.pipeline.encode_audio([window.log_mel for window in batch])
-            texts = self.pipeline.generate(prompt_text, [[rows] for rows in audio_rows], sampling)
+            texts = raise_first(run_by_recording(batch, generate))
             for item, text in zip(batch, texts, strict=True):
                 answer = window_answer(text, item.window, self.dtype)
                 answers.setdefault((item.recording_index, item.recording.name), []).append(answer)
@@ -112,13 +119,17 @@ class DescribeMixin(ModelBase):
         """Encode a recording once, to ask many questions about it.
 
         Raises:
-            AudioError: naming the recording that can't be decoded.
+            AudioError: naming the recording that can't be decoded, or that overflows in this dtype.
         """
         inputs, single = as_input_list(audio)
         window_config = WindowConfig(window_seconds, hop_seconds)
         rows_by_clip: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
+
+        def encode(windows: Sequence[AudioWindow]) -> list[torch.Tensor]:
+            return self.pipeline.encode_audio([window.log_mel for window in windows])
+
         for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
-            audio_rows = self.pipeline.encode_audio([window.log_mel for window in batch])
+            audio_rows = raise_first(run_by_recording(batch, encode))
             for item, rows in zip(batch, audio_rows, strict=True):
                 windows = rows_by_clip.setdefault((item.recording_index, item.recording.name), [])
                 windows.append((item.window, rows))

@@ -27,6 +27,7 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.batching import batched_windows
+from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.options import SpanName
 from qwen_audio.inference.reader import capture_recording, capture_recordings
 from qwen_audio.inference.reducers import audio_norms, mean_groups, mean_segments
@@ -139,8 +140,10 @@ class InterpretMixin(ModelBase):
         inputs, single = as_input_list(audio)
         windows_by_clip: dict[int, list[Any]] = {}
         names: dict[int, str] = {}
+        read = partial(read_windows, reading, prompt_text)
         for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
-            for item, window in zip(batch, read_windows(reading, batch, prompt_text), strict=True):
+            windows_read = raise_first(run_by_recording(batch, read))
+            for item, window in zip(batch, windows_read, strict=True):
                 windows_by_clip.setdefault(item.recording_index, []).append(window)
                 names[item.recording_index] = item.recording.name
         results = [

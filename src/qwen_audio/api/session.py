@@ -10,7 +10,7 @@ import torch
 
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WINDOW_SECONDS, Window
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError, NotFiniteError, OptionError
 from qwen_audio.inference.generation import CachedContext, GeneratedText
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
@@ -84,6 +84,7 @@ class AudioSession:
 
         Raises:
             OptionError: for a follow-up without the chat template, or invalid sampling options.
+            AudioError: if the recording overflows in this dtype.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         use_chat = self.pipeline.tokenizer.uses_chat_template if chat is None else chat
@@ -98,7 +99,11 @@ class AudioSession:
                 separator = "\n" if number else ""
                 if line_start := separator + prefix(state.window, len(self._states)):
                     stream(line_start)
-            answers.append(self._ask_window(state, prompt, follow_up, use_chat, sampling, stream))
+            try:
+                answer = self._ask_window(state, prompt, follow_up, use_chat, sampling, stream)
+            except NotFiniteError as error:
+                raise error.named(self.name) from None
+            answers.append(answer)
         return Description(self.name, answers)
 
     def _ask_window(

@@ -7,7 +7,7 @@ import copy
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,13 +91,23 @@ def process_files(files: Sequence[str], process: Callable[[str], None]) -> int:
         The exit status.
 
     Raises:
-        QwenAudioError: for any error but an AudioError, as other files would raise it, too.
+        QwenAudioError: for any error but an AudioError, as other files would raise it, too; and
+            once if every file overflows in this dtype (see `hold_overflows`).
     """
+    from qwen_audio.inference.finite import hold_overflows
+
+    def results() -> Generator[AudioError | None]:
+        for file in with_progress(files):
+            try:
+                process(file)
+            except AudioError as error:
+                yield error
+            else:
+                yield None
+
     failed = 0
-    for file in with_progress(files):
-        try:
-            process(file)
-        except AudioError as error:
+    for error in hold_overflows(results()):
+        if error is not None:
             failed += 1
             print_error(str(error))
     return report_failures(failed, len(files))

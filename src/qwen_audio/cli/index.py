@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.audio.timecode import format_duration
-from qwen_audio.errors import CollectionError
+from qwen_audio.errors import CollectionError, QwenAudioError
 
 from .checks import check_embedding_options, check_windows
 from .console import (
@@ -85,7 +85,8 @@ def run(options: argparse.Namespace) -> int:
     )
     _check_options(options)
     listing = find_sources(options.inputs)
-    collection = _create(options, settings, listing) or _open(options, settings)
+    created = _create(options, settings, listing)
+    collection = created or _open(options, settings)
     with progress_bars() as show:
 
         def report(progress: IndexProgress) -> None:
@@ -94,7 +95,12 @@ def run(options: argparse.Namespace) -> int:
                 rate = _rate_text(progress.audio_seconds, progress.elapsed_seconds)
                 show("index", done, progress.total, f"{rate}, {progress.failed} failed")
 
-        summary = collection.index(listing, retry=options.retry, on_progress=report)
+        try:
+            summary = collection.index(listing, retry=options.retry, on_progress=report)
+        except QwenAudioError:
+            if created is not None and not len(created):  # the next try may have other settings
+                created.drop()
+            raise
     if summary.skipped:
         print_error(f"skipped (not audio): {_first_names(summary.skipped)}")
     for reason in summary.failures.values():

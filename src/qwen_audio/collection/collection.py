@@ -252,6 +252,10 @@ class Collection:
 
         return export(self._window_table, target, where)
 
+    def drop(self) -> None:
+        """Delete it with all its files; it can't be used afterwards."""
+        self._window_table.drop()
+
     def __len__(self) -> int:
         return self._window_table.count()
 

@@ -51,9 +51,15 @@ def index_sources(
     ones are tried again when they have changed, or with `retry`. Columns that a manifest does not
     have stay as they are.
 
+    A recording that overflows in the collection's dtype is a failed one if others don't. Where the
+    first recordings of a collection all do, nothing is written: see `hold_overflows`.
+
     Raises:
         CollectionError: if the model is not the one of the collection.
-        OptionError: for a manifest column that can't be stored in the collection.
+        OptionError: for a manifest column that can't be stored in the collection, or a model that
+            overflows in float16.
+        CheckpointError: for a model that overflows in another dtype.
+        NotFiniteError: for the only recording, if it overflows.
     """
     from qwen_audio.inference.reader import capture_recordings
 
@@ -72,6 +78,7 @@ def index_sources(
         prompt_text=spec.prompt,
         window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
         caption_prompt=model.pipeline.tokenizer.render(None) if collection.has_captions else None,
+        is_proven=collection.count() > 0,
     )
     try:
         for reading in readings:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,8 @@ class WindowTable:
         self, path: Path, table: Table, spec: EmbeddingSpec, *, has_captions: bool
     ) -> None:
         self.path, self.table, self.spec, self.has_captions = path, table, spec, has_captions
+        self._failures_path = path.with_name(f"{path.stem}.failures.lance")
+        self._lock_path = path.with_name(f".{path.name}.lock")
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
@@ -169,17 +172,22 @@ class WindowTable:
         """LanceDB's table of the recordings that could not be decoded, one row each."""
         import pyarrow as pa
 
-        failures_path = self.path.with_name(f"{self.path.stem}.failures.lance")
-        if failures_path.is_dir():
-            return open_table(failures_path)
+        if self._failures_path.is_dir():
+            return open_table(self._failures_path)
         text, time = pa.string(), pa.timestamp("us", "UTC")
         types = (text, text, pa.int64(), text, time)
         names = ("source", "reason", "source_bytes", "source_changed", "failed_at")
         schema = pa.schema(list(zip(names, types, strict=True)))
-        table: Table = connect(failures_path.parent).create_table(
-            failures_path.stem, schema=schema, exist_ok=True
+        table: Table = connect(self.path.parent).create_table(
+            self._failures_path.stem, schema=schema, exist_ok=True
         )
         return table
+
+    def drop(self) -> None:
+        """Delete the table, and all files beside it that belong to it."""
+        for path in (self.path, self._failures_path):
+            shutil.rmtree(path, ignore_errors=True)
+        self._lock_path.unlink(missing_ok=True)
 
     @property
     def manifest_columns(self) -> tuple[str, ...]:
@@ -191,7 +199,7 @@ class WindowTable:
         """The newest version of the table, for one writer at a time across processes."""
         from filelock import FileLock
 
-        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+        with FileLock(self._lock_path):
             self.table.checkout_latest()
             yield self.table
 

@@ -24,6 +24,7 @@ from qwen_audio.models.qwen2_audio.layers import (
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import ModuleStore
 
+from .finite import FiniteCheck
 from .hidden_states import Segment, SpanKind
 from .reducers import TapReducer
 
@@ -102,6 +103,7 @@ class LanguageModel:
 
         Raises:
             OptionError: if audio and prompt are longer than the model's context.
+            NotFiniteError: if rows overflow at a tap up to the deepest (see `FiniteCheck.check`).
         """
         wanted = set(taps)
         deepest = max(wanted)
@@ -123,9 +125,12 @@ class LanguageModel:
             depth = deepest.layer or 0
 
         outputs: dict[Tap, list[T]] = {}
+        finite = FiniteCheck(self._checkpoint, self._embeddings)
 
         def reduce_rows(tap: Tap, rows: Tensor) -> None:
+            finite.watch(tap, rows)
             if tap in wanted:
+                finite.check()
                 rows_by_clip = enumerate(rows.split(lengths))
                 outputs[tap] = [reducer(tap, clip, rows) for clip, rows in rows_by_clip]
 
@@ -143,8 +148,16 @@ class LanguageModel:
 
     @torch.inference_mode()
     def logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
-        """The head over rows of `lm.norm`: a score for each possible next token."""
-        return lm_head(self._modules, self._config)(rows)
+        """The head over rows of `lm.norm`: a score for each possible next token.
+
+        Raises:
+            NotFiniteError: if they overflow (see `FiniteCheck.check`).
+        """
+        scores: Tensor = lm_head(self._modules, self._config)(rows)
+        finite = FiniteCheck(self._checkpoint)
+        finite.watch(None, scores)
+        finite.check()
+        return scores
 
     @torch.inference_mode()
     def lens_logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:

@@ -18,6 +18,7 @@ from qwen_audio.models.qwen2_audio.stem import pool_and_norm, stem
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import ModuleStore
 
+from .finite import FiniteCheck
 from .reducers import TapReducer
 
 __all__ = ["AudioEncoder"]
@@ -49,18 +50,30 @@ class AudioEncoder:
 
         Returns:
             For each tap what the reducer made of every clip.
+
+        Raises:
+            NotFiniteError: if rows overflow at a tap up to the deepest (see `FiniteCheck.check`).
         """
         wanted = set(taps)
         outputs: dict[Tap, list[T]] = {}
+        finite = FiniteCheck(self._checkpoint)
 
         def reduce_rows(tap: Tap, rows_by_clip: Iterable[Tensor]) -> None:
-            if tap in wanted:
-                outputs[tap] = [reducer(tap, clip, rows) for clip, rows in enumerate(rows_by_clip)]
+            finite.check()
+            outputs[tap] = [reducer(tap, clip, rows) for clip, rows in enumerate(rows_by_clip)]
 
-        reduce_rows(
-            Tap(Stage.MEL),
-            (torch.from_numpy(mel.input_features[:, : mel.valid_frames].T) for mel in mels),
-        )
+        def reduce_packed_rows(tap: Tap, rows: Tensor, lengths: Sequence[int]) -> None:
+            finite.watch(tap, rows)
+            if tap in wanted:
+                reduce_rows(tap, rows.split(list(lengths)))
+
+        features = [torch.from_numpy(mel.input_features) for mel in mels]
+        for clip_features in features:
+            finite.watch(Tap(Stage.MEL), clip_features)
+        finite.check()
+        if Tap(Stage.MEL) in wanted:
+            pairs = zip(features, mels, strict=True)
+            reduce_rows(Tap(Stage.MEL), [each[:, : mel.valid_frames].T for each, mel in pairs])
         deepest = max(wanted, default=Tap(Stage.MEL))
         if deepest.stage is Stage.MEL:
             return outputs
@@ -68,14 +81,14 @@ class AudioEncoder:
         lengths = tuple(mel.encoder_frames for mel in mels)
         packing = Packing(lengths)
         hidden_states = torch.cat([stem(self._modules, self._config, mel) for mel in mels])
-        reduce_rows(Tap(Stage.ENCODER, 0), hidden_states.split(lengths))
+        reduce_packed_rows(Tap(Stage.ENCODER, 0), hidden_states, lengths)
         depth = self._config.encoder_layers
         if deepest.stage is Stage.ENCODER:
             depth = deepest.layer or 0
         layers = encoder_layers(self._modules, self._config, depth)
         for k, layer in enumerate(layers, start=1):
             hidden_states = layer(hidden_states[None], attention_mask=None, packing=packing)[0]
-            reduce_rows(Tap(Stage.ENCODER, k), hidden_states.split(lengths))
+            reduce_packed_rows(Tap(Stage.ENCODER, k), hidden_states, lengths)
         if deepest.stage is Stage.ENCODER:
             return outputs
 
@@ -83,8 +96,9 @@ class AudioEncoder:
             pool_and_norm(self._modules, self._config, frames)
             for frames in hidden_states.split(lengths)
         ]
-        reduce_rows(Tap(Stage.AUDIO_TOWER), pooled)
+        rows, lengths = torch.cat(pooled), tuple(map(len, pooled))
+        reduce_packed_rows(Tap(Stage.AUDIO_TOWER), rows, lengths)
         if Tap(Stage.PROJECTOR) in wanted:
-            rows = project(self._modules, self._checkpoint.config, torch.cat(pooled))
-            reduce_rows(Tap(Stage.PROJECTOR), rows.split([len(frames) for frames in pooled]))
+            rows = project(self._modules, self._checkpoint.config, rows)
+            reduce_packed_rows(Tap(Stage.PROJECTOR), rows, lengths)
         return outputs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import RecordingInfo
@@ -14,6 +14,7 @@ from qwen_audio.models.tap import Tap
 from qwen_audio.weights.device import trim_heap
 
 from .batching import FailedRecording, batched_windows_and_failures
+from .finite import hold_overflows, run_by_recording
 from .options import Sampling
 from .pipeline import Pipeline
 from .reducers import RowReducer
@@ -49,31 +50,54 @@ def capture_recordings(
     sampling_rate: int | None = None,
     continuation: Sampling | None = None,
     caption_prompt: str | None = None,
+    is_proven: bool = False,
 ) -> Iterator[CapturedRecording[T] | AudioError]:
-    """For each input, in order, its outputs, or the error that says why it can't be decoded.
+    """For each input, in order, its outputs, or the error that says why there are none.
+
+    That is a recording that can't be decoded, or one whose rows overflow (`NotFiniteError`).
 
     Args:
         taps, reducer, prompt_text, continuation: see `Pipeline.capture`.
         caption_prompt: a rendered prompt, also answered (greedily) for every window. Vectors and
             captions come from one pass of the encoder.
+        is_proven: whether the model is known not to overflow for every recording; else the first
+            recordings decide, see `hold_overflows`, whose errors are raised.
     """
-    pending: list[tuple[AudioWindow, dict[Tap, T], str | None]] = []
-    for batch in batched_windows_and_failures(pipeline, inputs, sampling_rate, window_config):
-        windows = [item for item in batch if not isinstance(item, FailedRecording)]
-        results = iter(
-            _capture_batch(
-                pipeline, windows, taps, reducer, prompt_text, continuation, caption_prompt
-            )
+
+    def capture(windows: Sequence[AudioWindow]) -> list[tuple[dict[Tap, T], str | None]]:
+        return _capture_batch(
+            pipeline, windows, taps, reducer, prompt_text, continuation, caption_prompt
         )
+
+    batches = batched_windows_and_failures(pipeline, inputs, sampling_rate, window_config)
+    return hold_overflows(_by_recording(batches, capture), is_proven=is_proven)
+
+
+def _by_recording(
+    batches: Iterator[list[AudioWindow | FailedRecording]],
+    capture: Callable[[Sequence[AudioWindow]], list[tuple[dict[Tap, T], str | None]]],
+) -> Generator[CapturedRecording[T] | AudioError]:
+    """Batches, captured, as recordings; one with a window that overflows as its error."""
+    pending: list[tuple[AudioWindow, dict[Tap, T], str | None]] = []
+    failed_index = -1
+    for batch in batches:
+        # Further windows of a recording that failed in the batch before are left out.
+        items = [item for item in batch if item.recording_index != failed_index]
+        windows = [item for item in items if isinstance(item, AudioWindow)]
+        results = iter(run_by_recording(windows, capture) if windows else ())
         trim_heap()
-        for item in batch:
+        for item in items:
+            result = item.error if isinstance(item, FailedRecording) else next(results)
+            if item.recording_index == failed_index:
+                continue
             if pending and item.recording_index != pending[0][0].recording_index:
                 yield _captured_recording(pending)
                 pending = []
-            if isinstance(item, FailedRecording):
-                yield item.error
+            if isinstance(item, FailedRecording) or isinstance(result, AudioError):
+                yield cast(AudioError, result)
+                pending, failed_index = [], item.recording_index
             else:
-                pending.append((item, *next(results)))
+                pending.append((item, *result))
     if pending:
         yield _captured_recording(pending)
 
@@ -108,8 +132,6 @@ def _capture_batch(
     continuation: Sampling | None,
     caption_prompt: str | None,
 ) -> list[tuple[dict[Tap, T], str | None]]:
-    if not windows:
-        return []
     if caption_prompt is None:
         captured = pipeline.capture(windows, taps, reducer, prompt_text, continuation)
         return [(window.outputs, None) for window in captured]
