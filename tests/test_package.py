@@ -24,6 +24,7 @@ def test_public_names() -> None:
     assert set(qa.__all__) == {
         "Answer",
         "AudioError",
+        "AudioWarning",
         "CheckpointError",
         "Collection",
         "CollectionError",

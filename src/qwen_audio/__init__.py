@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from qwen_audio.collection.projection import Projection as Projection
     from qwen_audio.collection.search import SearchResult as SearchResult
     from qwen_audio.errors import AudioError as AudioError
+    from qwen_audio.errors import AudioWarning as AudioWarning
     from qwen_audio.errors import CheckpointError as CheckpointError
     from qwen_audio.errors import CollectionError as CollectionError
     from qwen_audio.errors import MissingExtraError as MissingExtraError
@@ -62,6 +63,7 @@ _EXPORTS = {
     "analysis.plots.matplotlib_renderer": ("plot",),
     "errors": (
         "AudioError",
+        "AudioWarning",
         "CheckpointError",
         "CollectionError",
         "MissingExtraError",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "AudioError",
+    "AudioWarning",
     "CheckpointError",
     "CollectionError",
     "MissingExtraError",
@@ -59,6 +60,10 @@ class NotFiniteError(AudioError):
             f"{self.dtype} overflows at {self.place} for each of {recordings} recordings, such as "
             f"{self.name}: {self.advice}"
         )
+
+
+class AudioWarning(UserWarning):
+    """Audio of a file that was left out: other tracks, or damaged parts (with `on_damage`)."""
 
 
 class TapError(QwenAudioError, ValueError):

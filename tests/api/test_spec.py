@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "window_seconds": 10.0,
     "hop_seconds": 15.0,
     "dtype": "bfloat16",
+    "track": 1,
 }
 
 
@@ -44,7 +45,10 @@ def test_the_fingerprint_is_the_same_on_every_machine_and_in_every_version() -> 
 
 
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
-    assert fingerprint_elsewhere(dataclasses.asdict(BASE)) == BASE.fingerprint
+    assert fingerprint_elsewhere(BASE.settings) == BASE.fingerprint
+    tracked = dataclasses.replace(BASE, track=0)
+    assert fingerprint_elsewhere(tracked.settings) == tracked.fingerprint
+    assert "track" not in BASE.to_json()
 
 
 def test_every_setting_is_in_the_fingerprint() -> None:
@@ -64,6 +68,7 @@ specs = st.builds(
     window_seconds=st.floats(0.04, 30),
     hop_seconds=st.floats(0.04, 30),
     dtype=st.text(),
+    track=st.none() | st.integers(0, 9),
 )
 
 

@@ -41,20 +41,26 @@ class Description(str):
     Attributes:
         name: of the recording.
         answers: one for each window.
+        notes: what was left out of the file: other audio tracks, damaged parts.
     """
 
     name: str
     answers: tuple[Answer, ...]
+    notes: tuple[str, ...]
 
-    def __new__(cls, name: str, answers: Sequence[Answer]) -> Description:
+    def __new__(
+        cls, name: str, answers: Sequence[Answer], notes: Sequence[str] = ()
+    ) -> Description:
         """Join the answers about the recording called `name`."""
         lines = [f"{prefix(answer.window, len(answers))}{answer.text}" for answer in answers]
         self = super().__new__(cls, "\n".join(lines))
-        self.name, self.answers = name, tuple(answers)
+        self.name, self.answers, self.notes = name, tuple(answers), tuple(notes)
         return self
 
-    def __getnewargs__(self) -> tuple[str, tuple[Answer, ...]]:  # type: ignore[override]
-        return self.name, self.answers
+    def __getnewargs__(  # type: ignore[override]
+        self,
+    ) -> tuple[str, tuple[Answer, ...], tuple[str, ...]]:
+        return self.name, self.answers, self.notes
 
     @property
     def complete(self) -> bool:

@@ -9,7 +9,9 @@ import torch
 
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load import load_waveform
+from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.log_mel import AudioWindow
+from qwen_audio.audio.waveform import RecordingInfo
 from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.batching import batched_windows
@@ -46,6 +48,8 @@ class DescribeMixin(ModelBase):
         top_p: float = Sampling.top_p,
         seed: int | None = None,
         sampling_rate: int | None = None,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Description | list[Description]:
@@ -57,6 +61,7 @@ class DescribeMixin(ModelBase):
             stream: called with pieces of the answer as they are generated; one recording only.
             max_new_tokens, temperature, top_p, seed: see `Sampling`; greedy by default.
             sampling_rate: of arrays, in Hz.
+            track, on_damage: of files; see `load_waveform`.
             window_seconds, hop_seconds: see `WindowConfig`.
 
         Returns:
@@ -68,12 +73,15 @@ class DescribeMixin(ModelBase):
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         window_config = WindowConfig(window_seconds, hop_seconds)
+        load_options = LoadOptions(sampling_rate, track, on_damage)
         if stream is not None:
             if isinstance(audio, list | tuple):
                 raise OptionError("stream= takes one recording at a time, not a list")
             session = self.session(
                 audio,
                 sampling_rate=sampling_rate,
+                track=track,
+                on_damage=on_damage,
                 window_seconds=window_seconds,
                 hop_seconds=hop_seconds,
             )
@@ -92,14 +100,19 @@ class DescribeMixin(ModelBase):
             audio_rows = self.pipeline.encode_audio([window.log_mel for window in windows])
             return self.pipeline.generate(prompt_text, [[rows] for rows in audio_rows], sampling)
 
-        answers: dict[tuple[int, str], list[Answer]] = {}
-        for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
+        answers: dict[int, list[Answer]] = {}
+        recordings: dict[int, RecordingInfo] = {}
+        for batch in batched_windows(self.pipeline, inputs, load_options, window_config):
             self.pipeline.fetch_weights(None)
             texts = raise_first(run_by_recording(batch, generate))
             for item, text in zip(batch, texts, strict=True):
                 answer = window_answer(text, item.window, self.dtype)
-                answers.setdefault((item.recording_index, item.recording.name), []).append(answer)
-        results = [Description(name, by_window) for (_, name), by_window in answers.items()]
+                answers.setdefault(item.recording_index, []).append(answer)
+                recordings[item.recording_index] = item.recording
+        results = [
+            Description(recordings[clip].name, by_window, recordings[clip].notes)
+            for clip, by_window in answers.items()
+        ]
         return results[0] if single else results
 
     @overload
@@ -113,6 +126,8 @@ class DescribeMixin(ModelBase):
         audio: AudioInput | AudioInputs,
         *,
         sampling_rate: int | None = None,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> AudioSession | list[AudioSession]:
@@ -123,19 +138,21 @@ class DescribeMixin(ModelBase):
         """
         inputs, single = as_input_list(audio)
         window_config = WindowConfig(window_seconds, hop_seconds)
-        rows_by_clip: dict[tuple[int, str], list[tuple[Window, torch.Tensor]]] = {}
+        load_options = LoadOptions(sampling_rate, track, on_damage)
+        rows_by_clip: dict[int, list[tuple[Window, torch.Tensor]]] = {}
+        recordings: dict[int, RecordingInfo] = {}
 
         def encode(windows: Sequence[AudioWindow]) -> list[torch.Tensor]:
             return self.pipeline.encode_audio([window.log_mel for window in windows])
 
-        for batch in batched_windows(self.pipeline, inputs, sampling_rate, window_config):
+        for batch in batched_windows(self.pipeline, inputs, load_options, window_config):
             audio_rows = raise_first(run_by_recording(batch, encode))
             for item, rows in zip(batch, audio_rows, strict=True):
-                windows = rows_by_clip.setdefault((item.recording_index, item.recording.name), [])
-                windows.append((item.window, rows))
+                rows_by_clip.setdefault(item.recording_index, []).append((item.window, rows))
+                recordings[item.recording_index] = item.recording
         results = [
-            AudioSession(self.pipeline, name, windows)
-            for (_, name), windows in rows_by_clip.items()
+            AudioSession(self.pipeline, recordings[clip].name, windows, recordings[clip].notes)
+            for clip, windows in rows_by_clip.items()
         ]
         return results[0] if single else results
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
@@ -37,6 +38,7 @@ class EncodeMixin(ModelBase):
         prompt: str | None = None,
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
+        track: int | None = None,
     ) -> EmbeddingSpec:
         """The embedding spec of `encode` with the same options; raises as it does."""
         resolved, window_config = (
@@ -55,6 +57,7 @@ class EncodeMixin(ModelBase):
             window_seconds=window_config.window_seconds,
             hop_seconds=window_config.resolved_hop_seconds,
             dtype=self.pipeline.dtype_name,
+            track=LoadOptions(track=track).track,
         )
 
     @overload
@@ -74,6 +77,8 @@ class EncodeMixin(ModelBase):
         span: SpanName = "audio",
         prompt: str | None = None,
         sampling_rate: int | None = None,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Any:
@@ -87,6 +92,8 @@ class EncodeMixin(ModelBase):
             span: "audio"; at language model taps also "prompt" (the text), "last" (the position
                 before the answer) or "all".
             prompt: for taps in the language model; "Describe the music:" by default.
+            sampling_rate: of arrays, in Hz.
+            track, on_damage: of files; see `load_waveform`.
 
         Returns:
             float32 NumPy arrays. Pooled: (width,) for one input, (inputs, width) for a list.
@@ -106,6 +113,8 @@ class EncodeMixin(ModelBase):
                 span=span,
                 prompt=prompt,
                 sampling_rate=sampling_rate,
+                track=track,
+                on_damage=on_damage,
                 window_seconds=window_seconds,
                 hop_seconds=hop_seconds,
             )
@@ -129,6 +138,8 @@ class EncodeMixin(ModelBase):
         span: SpanName = "audio",
         prompt: str | None = None,
         sampling_rate: int | None = None,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> Iterator[Any]:
@@ -161,6 +172,7 @@ class EncodeMixin(ModelBase):
             raise OptionError(f"errors={errors!r}: use 'raise' or 'yield'")
         prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
         window_config = WindowConfig(window_seconds, hop_seconds)
+        load_options = LoadOptions(sampling_rate, track, on_damage)
 
         def vectors() -> Iterator[Any]:
             # Not assigned to a name: an error then ends the iterator, and with it its threads.
@@ -171,7 +183,7 @@ class EncodeMixin(ModelBase):
                 pool.pool_window,
                 prompt_text=prompt_text,
                 window_config=window_config,
-                sampling_rate=sampling_rate,
+                load_options=load_options,
             ):
                 if isinstance(captured, AudioError):
                     if errors == "raise":
@@ -202,6 +214,8 @@ class EncodeMixin(ModelBase):
         prompt: str | None = None,
         generate: int = 0,
         sampling_rate: int | None = None,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> dict[str, HiddenStates] | list[dict[str, HiddenStates]]:
@@ -240,7 +254,7 @@ class EncodeMixin(ModelBase):
             rows_and_segments,
             prompt_text=self._prompt_text(list(resolved_taps.values()), prompt),
             window_config=WindowConfig(window_seconds, hop_seconds),
-            sampling_rate=sampling_rate,
+            load_options=LoadOptions(sampling_rate, track, on_damage),
             continuation=continuation,
         ):
             if isinstance(captured, AudioError):

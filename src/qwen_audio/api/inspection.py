@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qwen_audio.audio.log_mel import audio_token_count, encoder_frame_count, mel_frame_count
+from qwen_audio.audio.track import AudioTrack
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.inference.cost import CostEstimate
@@ -52,6 +53,12 @@ class ShapeTrace:
     source_rate_hz: int
     source_channels: int
     source_format: str
+    tracks: tuple[AudioTrack, ...]
+    """Of the file; empty for arrays."""
+    track: int
+    """The one that was decoded."""
+    notes: tuple[str, ...]
+    """What was left out of the file: other audio tracks, damaged parts."""
     prompt: str
     mel_bins: int
     windows: tuple[WindowSummary, ...]
@@ -74,6 +81,9 @@ def trace_shapes(
         source_rate_hz=waveform.source_rate_hz,
         source_channels=waveform.source_channels,
         source_format=waveform.source_format,
+        tracks=waveform.tracks,
+        track=waveform.track,
+        notes=waveform.info.notes,
         prompt=prompt_text,
         mel_bins=dimensions.mel_bins,
         windows=windows,

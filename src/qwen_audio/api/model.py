@@ -9,6 +9,7 @@ import torch
 
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load import load_waveform
+from qwen_audio.audio.load_options import OnDamage
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.inference.cost import process_bytes
 from qwen_audio.inference.pipeline import Pipeline
@@ -99,6 +100,8 @@ class AudioModel(DescribeMixin, EncodeMixin, InterpretMixin):
         *,
         prompt: str | None = None,
         sampling_rate: int | None = None,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
     ) -> ShapeTrace | list[ShapeTrace]:
@@ -109,7 +112,7 @@ class AudioModel(DescribeMixin, EncodeMixin, InterpretMixin):
         results = [
             trace_shapes(
                 self.pipeline,
-                load_waveform(item, sampling_rate=sampling_rate),
+                load_waveform(item, sampling_rate=sampling_rate, track=track, on_damage=on_damage),
                 window_config,
                 prompt_text,
             )

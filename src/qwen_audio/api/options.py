@@ -8,6 +8,7 @@ from typing import Any, Required, TypedDict
 import numpy as np
 from jaxtyping import Float32
 
+from qwen_audio.audio.load_options import OnDamage
 from qwen_audio.inference.options import PoolingName, SpanName
 from qwen_audio.models.tap import Tap
 
@@ -31,6 +32,8 @@ class SessionOptions(TypedDict, total=False):
     """Of `AudioModel.session`; most other methods take these, too."""
 
     sampling_rate: int | None
+    track: int | None
+    on_damage: OnDamage
     window_seconds: float
     hop_seconds: float | None
 
@@ -93,4 +96,6 @@ class ViewOptions(TypedDict, total=False):
     columns: int
     kernel_seconds: float | None
     sampling_rate: int | None
+    track: int | None
+    on_damage: OnDamage
     window_seconds: float

@@ -39,9 +39,14 @@ class AudioSession:
     """
 
     def __init__(
-        self, pipeline: Pipeline, name: str, windows: Sequence[tuple[Window, torch.Tensor]]
+        self,
+        pipeline: Pipeline,
+        name: str,
+        windows: Sequence[tuple[Window, torch.Tensor]],
+        notes: Sequence[str] = (),
     ) -> None:
         self.name = name
+        self.notes = tuple(notes)
         self.pipeline = pipeline
         self._states = [_WindowState(window, rows) for window, rows in windows]
 
@@ -104,7 +109,7 @@ class AudioSession:
             except NotFiniteError as error:
                 raise error.named(self.name) from None
             answers.append(answer)
-        return Description(self.name, answers)
+        return Description(self.name, answers, self.notes)
 
     def _ask_window(
         self,

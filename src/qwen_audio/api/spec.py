@@ -15,11 +15,16 @@ from qwen_audio.errors import OptionError
 __all__ = ["EmbeddingSpec"]
 
 
+_LEFT_OUT_UNSET = frozenset({"track"})
+"""Settings that are stored only where they are set, so that older fingerprints stay valid."""
+
+
 @dataclass(frozen=True)
 class EmbeddingSpec:
     """The settings that a vector was computed with, stored beside it.
 
-    `prompt` is set only at taps in the language model, and only there `span` may differ.
+    `prompt` is set only at taps in the language model, and only there `span` may differ; `track`
+    only where an audio track of the files was chosen.
     """
 
     model: str
@@ -31,22 +36,36 @@ class EmbeddingSpec:
     window_seconds: float = WINDOW_SECONDS
     hop_seconds: float = WINDOW_SECONDS
     dtype: str = "float32"
+    track: int | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """Equal for equal specs, on any machine: 16 hexadecimal digits of SHA-256."""
-        canonical = json.dumps(self._settings(), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
     def options(self) -> dict[str, Any]:
         """Keyword options of `AudioModel.encode` and `AudioModel.spec` that give this spec."""
         names = ("tap", "pooling", "span", "prompt", "window_seconds", "hop_seconds")
-        return {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names}
+        return options if self.track is None else {**options, "track": self.track}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """By name, as stored: without settings that newer versions added and that are unset."""
+        settings = dataclasses.asdict(self)
+        for name in ("window_seconds", "hop_seconds"):
+            settings[name] = float(settings[name])  # 30 and 30.0 are equal
+        return {
+            name: value
+            for name, value in settings.items()
+            if value is not None or name not in _LEFT_OUT_UNSET
+        }
 
     def to_json(self) -> str:
         """One line; `from_json` reads it back."""
-        return json.dumps(self._settings(), sort_keys=True)
+        return json.dumps(self.settings, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EmbeddingSpec:
@@ -71,11 +90,3 @@ class EmbeddingSpec:
                 f"it takes {', '.join(sorted(known))}"
             )
         return cls(**settings)
-
-    def _settings(self) -> dict[str, Any]:
-        """By name; seconds as floats, as 30 and 30.0 are equal."""
-        seconds = {
-            "window_seconds": float(self.window_seconds),
-            "hop_seconds": float(self.hop_seconds),
-        }
-        return dataclasses.asdict(self) | seconds

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 
 import av
 import av.error
@@ -19,7 +19,7 @@ import numpy as np
 from av.codec.context import Flags2
 from jaxtyping import Float32
 
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError
 
 from .containers import bytes_missing
 from .damage import EXACT_FORMATS, MissingAudio, Position, tag_bytes
@@ -32,15 +32,13 @@ from .demux import (
     primed_samples,
     stated_seconds,
 )
+from .load_options import OnDamage
 from .media_file import check_readable, error_reason
 from .ogg import summarize_ogg
 from .track import check_rate_and_channels
 from .wav import as_plain_wav
 
-__all__ = ["AudioChunk", "AudioDecoder", "OnDamage"]
-
-OnDamage = Literal["raise", "partial"]
-"""What to do with a damaged file: raise an error, or decode the rest and say what is missing."""
+__all__ = ["AudioChunk", "AudioDecoder"]
 
 _LONGEST_SILENCE_SECONDS = 600.0
 """Missing audio is replaced by silence up to this length; a longer jump is a wrong time stamp."""
@@ -88,8 +86,6 @@ class AudioDecoder:
         track: int | None = None,
         on_damage: OnDamage = "raise",
     ) -> None:
-        if on_damage not in get_args(OnDamage):
-            raise OptionError(f"on_damage={on_damage!r}: use 'raise' or 'partial'")
         self.name, self._on_damage = name, on_damage
         self._missing: list[MissingAudio] = []
         with contextlib.ExitStack() as resources:

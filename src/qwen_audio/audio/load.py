@@ -7,16 +7,19 @@ import itertools
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError, AudioWarning
 
-from .decode import AudioChunk, AudioDecoder, OnDamage
+from .decode import AudioChunk, AudioDecoder
 from .inputs import AudioInput
+from .load_options import LoadOptions, OnDamage
 from .resample import resample
 from .track import check_rate_and_channels
 from .waveform import Waveform
@@ -26,20 +29,6 @@ __all__ = ["MAX_ARRAY_CHANNELS", "load_waveform"]
 MAX_ARRAY_CHANNELS = 8
 """Most rows of an array that are taken for channels (7.1 has 8). More mean a batch, or an array of
 shape (samples, channels)."""
-
-
-class FileOptions(NamedTuple):
-    """How files are decoded; see `load_waveform`."""
-
-    track: int | None = None
-    on_damage: OnDamage = "raise"
-
-    def check_unused(self, name: str, reason: str) -> None:
-        """Raises OptionError if a track is chosen of what has none."""
-        if self.track is not None:
-            raise OptionError(
-                f"track={self.track} was given with {name}, which {reason}: leave it out"
-            )
 
 
 def load_waveform(
@@ -71,22 +60,22 @@ def load_waveform(
             not finite, or of a type or shape that is not audio. The message names the input.
         OptionError: for a track that the file doesn't have, or a track of an array.
     """
-    options = FileOptions(track, on_damage)
+    options = LoadOptions(sampling_rate, track, on_damage)
     limit = math.inf if max_seconds is None else max_seconds
-    waveform = _load(audio, sampling_rate, limit, options)
+    waveform = _load(audio, options, limit)
     if max_seconds is not None and waveform.duration_seconds > max_seconds:
         raise _too_long(waveform.name, max_seconds)
     return waveform
 
 
-def _load(
-    audio: Any, sampling_rate: float | None, max_seconds: float, options: FileOptions
-) -> Waveform:
+def _load(audio: Any, options: LoadOptions, max_seconds: float) -> Waveform:
+    sampling_rate = options.sampling_rate
     if isinstance(audio, Mapping) and audio.keys() >= {"array", "sampling_rate"}:
-        return _load(audio["array"], audio["sampling_rate"], max_seconds, options)
+        options = replace(options, sampling_rate=audio["sampling_rate"])
+        return _load(audio["array"], options, max_seconds)
     if isinstance(audio, np.ndarray) or hasattr(audio, "__array__"):
         waveform = _from_array(audio, sampling_rate)
-        options.check_unused(waveform.name, "has no tracks")
+        options.check_no_track(waveform.name, "has no tracks")
         return waveform
     if isinstance(audio, int | float):
         raise AudioError(
@@ -100,13 +89,17 @@ def _load(
             "leave sampling_rate out (it is for arrays)"
         )
     if isinstance(audio, Waveform):
-        options.check_unused(audio.name, "was decoded already")
+        options.check_no_track(audio.name, "was decoded already")
         return audio
-    return _decode(_open_decoder(audio, options), max_seconds)
+    waveform = _decode(_open_decoder(audio, options), max_seconds)
+    for note in waveform.info.notes:
+        if waveform.missing or options.track is None:
+            warnings.warn(note, AudioWarning, stacklevel=2)
+    return waveform
 
 
-def _open_decoder(audio: Any, options: FileOptions) -> AudioDecoder:
-    settings = options._asdict()
+def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
+    settings: dict[str, Any] = {"track": options.track, "on_damage": options.on_damage}
     if isinstance(audio, str) and audio == "-":
         return AudioDecoder.from_bytes(sys.stdin.buffer.read(), "standard input", **settings)
     if isinstance(audio, str | os.PathLike):

@@ -12,10 +12,12 @@ from .console import load_model, print_error, print_json, print_line, process_fi
 from .options import (
     add_command,
     add_compute_options,
+    add_file_options,
     add_files_argument,
     add_model_options,
     add_prompt_option,
     add_window_options,
+    load_settings,
     window_settings,
 )
 
@@ -31,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     add_compute_options(parser)
     add_prompt_option(parser)
     add_window_options(parser)
+    add_file_options(parser)
     add_files_argument(parser)
     parser.add_argument(
         "--max-new-tokens", type=int, default=256, metavar="N", help="per answer (default: 256)"
@@ -64,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
     settings = {
         "prompt": options.prompt,
         **sampling,
+        **load_settings(options),
         **window_settings(options),
     }
     model = load_model(options)
@@ -76,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
             print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
         if options.json:
             answers = [dataclasses.asdict(answer) for answer in text.answers]
-            print_json({"source": file, "text": str(text), "answers": answers})
+            print_json({"source": file, "text": str(text), "answers": answers, "notes": text.notes})
         elif streaming:
             print_line()
         elif len(options.files) > 1:

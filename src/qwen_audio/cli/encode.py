@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import Any
 
 from qwen_audio.errors import AudioError
@@ -20,10 +19,12 @@ from .console import (
 from .options import (
     add_command,
     add_compute_options,
+    add_file_options,
     add_files_argument,
     add_model_options,
     add_prompt_option,
     add_window_options,
+    load_settings,
     window_settings,
 )
 
@@ -37,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     add_compute_options(parser)
     add_prompt_option(parser)
     add_window_options(parser)
+    add_file_options(parser)
     add_files_argument(parser)
     parser.add_argument(
         "--tap", default="audio_tower", help="see `qwen-audio taps` (default: audio_tower)"
@@ -74,10 +76,11 @@ def run(options: argparse.Namespace) -> int:
         "prompt": options.prompt,
         **window_settings(options),
     }
+    file_settings = load_settings(options)
     model = load_model(options)
-    spec = model.spec(**settings)
+    spec = model.spec(**settings, track=options.track)
     failed = 0
-    embeddings = model.encode_each(options.files, errors="yield", **settings)
+    embeddings = model.encode_each(options.files, errors="yield", **settings, **file_settings)
     with VectorFile(output, spec) as file:
         for source, embedding in zip(with_progress(options.files), embeddings, strict=True):
             if isinstance(embedding, AudioError):
@@ -95,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
                 "output": str(output),
                 "sources": file.sources,
                 "shapes": file.shapes,
-                "spec": dataclasses.asdict(spec),
+                "spec": spec.settings,
                 "fingerprint": spec.fingerprint,
             }
         )

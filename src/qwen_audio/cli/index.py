@@ -25,7 +25,9 @@ from .options import (
     add_compute_options,
     add_model_options,
     add_prompt_option,
+    add_track_option,
     add_window_options,
+    load_settings,
     specified_options,
     window_settings,
 )
@@ -46,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     add_model_options(parser)
     add_compute_options(parser)
     add_prompt_option(parser)
+    add_track_option(parser)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -81,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
         pooling=options.pooling,
         span=options.span,
         prompt=options.prompt,
+        **load_settings(options),
         **window_settings(options),
     )
     _check_options(options)

@@ -11,10 +11,12 @@ from .console import load_model, print_json, process_files, show_table
 from .options import (
     add_command,
     add_compute_options,
+    add_file_options,
     add_files_argument,
     add_model_options,
     add_prompt_option,
     add_window_options,
+    load_settings,
     window_settings,
 )
 
@@ -30,18 +32,20 @@ def add_parser(subparsers: Any) -> None:
     add_compute_options(parser)
     add_prompt_option(parser)
     add_window_options(parser)
+    add_file_options(parser)
     add_files_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the shape trace of every file."""
     check_windows(options)
+    settings = load_settings(options) | window_settings(options)
     check_files(options.files)
     model = load_model(options)
     from .tables import inspection_tables
 
     def inspect(file: str) -> None:
-        trace = model.inspect(file, prompt=options.prompt, **window_settings(options))
+        trace = model.inspect(file, prompt=options.prompt, **settings)
         if options.json:
             print_json(dataclasses.asdict(trace))
         else:

@@ -12,10 +12,12 @@ from .console import load_model, print_json, print_line, process_files, show_tab
 from .options import (
     add_command,
     add_compute_options,
+    add_file_options,
     add_files_argument,
     add_model_options,
     add_prompt_option,
     add_window_options,
+    load_settings,
     split_names,
     window_settings,
 )
@@ -39,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     add_compute_options(parser)
     add_prompt_option(parser)
     add_window_options(parser)
+    add_file_options(parser)
     add_files_argument(parser)
     parser.add_argument(
         "--taps", type=split_names, metavar="A,B", help="lm taps, such as lm.0,lm.-1 (default: all)"
@@ -89,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
         "top": options.top,
         "tokens": options.tokens,
         "nearest": options.nearest,
+        **load_settings(options),
         **window_settings(options),
     }
     model = load_model(options)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from qwen_audio import __version__
-from qwen_audio.errors import QwenAudioError
+from qwen_audio.errors import AudioWarning, QwenAudioError
 
 from . import (
     collection,
@@ -73,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     options = build_parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", AudioWarning)
+            warnings.showwarning = _print_warning
+            return int(options.run(options))
     except QwenAudioError as error:
         print_error(str(error))
         return 1
@@ -83,6 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_error("interrupted")
         return 130
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001 (of the function replaced)
+    line: str | None = None,
+) -> None:
+    """Print warnings about audio as one line; those of libraries as Python does."""
+    if issubclass(category, AudioWarning):
+        print_error(str(message))
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 if __name__ == "__main__":

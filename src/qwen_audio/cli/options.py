@@ -14,14 +14,17 @@ __all__ = [
     "add_collection_argument",
     "add_command",
     "add_compute_options",
+    "add_file_options",
     "add_files_argument",
     "add_json_option",
     "add_model_argument",
     "add_model_options",
     "add_prompt_option",
+    "add_track_option",
     "add_where_option",
     "add_window_option",
     "add_window_options",
+    "load_settings",
     "resolve_model_argument",
     "specified_options",
     "split_names",
@@ -133,6 +136,26 @@ def add_window_options(parser: argparse.ArgumentParser, default_seconds: int = 3
     )
 
 
+def add_track_option(parser: argparse.ArgumentParser) -> None:
+    """--track."""
+    parser.add_argument(
+        "--track",
+        type=int,
+        metavar="N",
+        help="audio track of files with several, from 0 on (default: FFmpeg's choice)",
+    )
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """--track and --on-damage; see `load_settings`."""
+    add_track_option(parser)
+    parser.add_argument(
+        "--on-damage",
+        choices=("raise", "partial"),
+        help="of a damaged file, use what can be decoded: partial (default: raise an error)",
+    )
+
+
 def add_files_argument(parser: argparse.ArgumentParser) -> None:
     """The audio files."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
@@ -165,6 +188,19 @@ def window_settings(options: argparse.Namespace) -> dict[str, Any]:
     return specified_options(
         window_seconds=options.window, hop_seconds=getattr(options, "hop", None)
     )
+
+
+def load_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """--track and --on-damage as keyword arguments, where they are given.
+
+    Raises:
+        OptionError: for a track that can't be one.
+    """
+    from qwen_audio.audio.load_options import LoadOptions
+
+    settings = specified_options(track=options.track, on_damage=getattr(options, "on_damage", None))
+    LoadOptions(**settings)
+    return settings
 
 
 def resolve_model_argument(command: str, options: argparse.Namespace) -> None:

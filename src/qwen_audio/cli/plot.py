@@ -13,10 +13,12 @@ from .console import load_model, print_json, print_line, process_files
 from .options import (
     add_command,
     add_compute_options,
+    add_file_options,
     add_files_argument,
     add_model_options,
     add_prompt_option,
     add_window_option,
+    load_settings,
     window_settings,
 )
 from .plot_files import add_plot_options, check_panels, check_plot_path, plot_paths, write_plot
@@ -35,6 +37,7 @@ def add_parser(subparsers: Any) -> None:
     add_model_options(parser)
     add_compute_options(parser)
     add_prompt_option(parser)
+    add_file_options(parser)
     add_files_argument(parser)
     add_window_option(parser)
     parser.add_argument("--tap", help=f"see `qwen-audio taps` (default: {_DEFAULT_TAP})")
@@ -81,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
         "prompt": options.prompt,
         "depth": options.depth or "depth" in (panels or []),
         "kernel_seconds": options.kernel,
+        **load_settings(options),
         **window_settings(options),
     }
     model = load_model(options)
@@ -112,7 +116,10 @@ def _plot_layers(options: argparse.Namespace) -> int:
     from qwen_audio.analysis.files import json_rows
 
     layers = model.layer_similarity(
-        options.files, prompt=options.prompt, **window_settings(options)
+        options.files,
+        prompt=options.prompt,
+        **load_settings(options),
+        **window_settings(options),
     )
     written = write_plot(layers, path, options)
     if options.json:

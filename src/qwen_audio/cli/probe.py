@@ -26,7 +26,9 @@ from .options import (
     add_compute_options,
     add_model_options,
     add_prompt_option,
+    add_track_option,
     add_window_options,
+    load_settings,
     specified_options,
     window_settings,
 )
@@ -47,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
     add_model_options(parser)
     add_compute_options(parser)
     add_prompt_option(parser)
+    add_track_option(parser)
     parser.add_argument(
         "labels",
         metavar="LABELS",
@@ -124,6 +127,7 @@ def run(options: argparse.Namespace) -> int:
         folds=options.folds,
         seed=options.seed,
         cache=options.cache,
+        **load_settings(options),
         **window_settings(options),
     )
     with progress_bars() as report:

@@ -56,6 +56,8 @@ def inspection_tables(trace: ShapeTrace) -> Renderables:
         f"{trace.samples} samples at 16 kHz in {len(trace.windows)} "
         f"window{'s' * (len(trace.windows) != 1)}"
     )
+    for track in trace.tracks if len(trace.tracks) > 1 else ():
+        yield Text(f"  audio track {track}{' (used)' * (track.index == trace.track)}")
     windows = _table("window", "samples", "mel", "encoder", "audio tokens", "ids", "positions")
     for w in trace.windows:
         counts = (w.encoder_frames, w.audio_tokens, w.prompt_ids, w.positions)

@@ -72,7 +72,8 @@ class Collection:
         Args:
             describe: also caption every window.
             float32: store vectors in float32 instead of float16.
-            options: tap, pooling, span, prompt and hop_seconds, as `AudioModel.encode` takes them.
+            options: tap, pooling, span, prompt, hop_seconds and track, as `AudioModel.encode` takes
+                them.
 
         Raises:
             CollectionError: if there is one already, or it can't be written.
@@ -222,7 +223,7 @@ class Collection:
                 f"{self.path} has no recording {source!r}: give a source as `qwen-audio collection "
                 "list` shows it"
             )
-        waveform = load_indexed(Source(uri), versions[uri])
+        waveform = load_indexed(Source(uri), versions[uri], self.spec.track)
         return waveform if window is None else Waveform(waveform.samples_in(window), waveform.name)
 
     def info(self) -> maintenance.CollectionInfo:

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_listing import SourceListing
+from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
 
@@ -77,6 +79,7 @@ def index_sources(
         pooling.pool_window,
         prompt_text=spec.prompt,
         window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
+        load_options=LoadOptions(track=spec.track),
         caption_prompt=model.pipeline.tokenizer.render(None) if collection.has_captions else None,
         is_proven=collection.count() > 0,
     )
@@ -107,6 +110,7 @@ def encode_windows(
         pooling.pool_window,
         prompt_text=spec.prompt,
         window_config=window_config,
+        load_options=LoadOptions(track=None if isinstance(audio, Waveform) else spec.track),
     )
     if isinstance(reading, AudioError):
         raise reading

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,7 +91,7 @@ def info(collection: WindowTable) -> CollectionInfo:
         indices={name: stat.num_unindexed_rows if stat else 0 for name, stat in stats.items()},
         version=table.version,
         fingerprint=collection.spec.fingerprint,
-        spec=dataclasses.asdict(collection.spec),
+        spec=collection.spec.settings,
     )
 
 

@@ -68,7 +68,7 @@ class PendingSource:
         return audio
 
 
-def load_indexed(source: Source, indexed: SourceVersion) -> Waveform:
+def load_indexed(source: Source, indexed: SourceVersion, track: int | None = None) -> Waveform:
     """The waveform of a source, if it still has the content that was indexed.
 
     It is hashed only where its size or modification time differs.
@@ -79,11 +79,11 @@ def load_indexed(source: Source, indexed: SourceVersion) -> Waveform:
     from qwen_audio.audio.load import load_waveform
 
     if source.stat() == (indexed.size_bytes, indexed.modified):
-        return load_waveform(source.audio_input())
+        return load_waveform(source.audio_input(), track=track)
     audio, content_hash = source.audio_input_and_hash()
     if content_hash != indexed.content_hash:
         raise AudioError(f"{source.uri} has changed since it was indexed: index it again")
-    return load_waveform(audio)
+    return load_waveform(audio, track=track)
 
 
 def recording_rows(

@@ -97,6 +97,7 @@ def search_by_audio(
     """
     options = collection.spec.options
     collection.check(model.spec(**options))
+    options.pop("track", None)  # of the indexed files, not of this one
     vector = model.encode(audio, sampling_rate=sampling_rate, **options)
     return vector_search(collection, vector, where, limit, exact)
 

@@ -6,6 +6,7 @@ is bounded, so that memory does not grow with the number of recordings.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from qwen_audio.audio.load import load_waveform
+from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
@@ -49,7 +51,7 @@ class FailedRecording:
 def batched_windows(
     pipeline: Pipeline,
     inputs: Iterable[Any],
-    sampling_rate: int | None,
+    load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow]]:
     """Windows of all recordings in order, in batches of at most `batch_frames` encoder frames.
@@ -57,7 +59,7 @@ def batched_windows(
     Raises:
         AudioError: for the first recording that can't be decoded.
     """
-    for batch in batched_windows_and_failures(pipeline, inputs, sampling_rate, window_config):
+    for batch in batched_windows_and_failures(pipeline, inputs, load_options, window_config):
         for item in batch:
             if isinstance(item, FailedRecording):
                 raise item.error
@@ -67,12 +69,12 @@ def batched_windows(
 def batched_windows_and_failures(
     pipeline: Pipeline,
     inputs: Iterable[Any],
-    sampling_rate: int | None,
+    load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow | FailedRecording]]:
     """As `batched_windows`, with a `FailedRecording` in place of one that can't be decoded."""
     _ = pipeline.checkpoint.feature_extractor  # created before threads ask for it
-    windows = _windows(pipeline, inputs, sampling_rate, window_config)
+    windows = _windows(pipeline, inputs, load_options, window_config)
     budget = batch_frames(pipeline.device)
     return prefetch(batch_by_size(windows, _frames, budget), _BATCHES_AHEAD)
 
@@ -80,15 +82,17 @@ def batched_windows_and_failures(
 def _windows(
     pipeline: Pipeline,
     inputs: Iterable[Any],
-    sampling_rate: int | None,
+    load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[AudioWindow | FailedRecording]:
+    settings: dict[str, Any] = dataclasses.asdict(load_options)
+
     def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | FailedRecording:
         clip, audio = numbered
         try:
             if callable(audio):  # opened only now
                 audio = audio()
-            return clip, load_waveform(audio, sampling_rate=sampling_rate)
+            return clip, load_waveform(audio, **settings)
         except AudioError as error:
             return FailedRecording(clip, error)
 

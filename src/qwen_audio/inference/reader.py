@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
+from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import RecordingInfo
 from qwen_audio.audio.window import Window, WindowConfig
@@ -22,6 +23,8 @@ from .reducers import RowReducer
 __all__ = ["CapturedRecording", "capture_recording", "capture_recordings"]
 
 T = TypeVar("T")
+
+_DEFAULT_LOAD_OPTIONS = LoadOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,7 @@ def capture_recordings(
     *,
     prompt_text: str | None,
     window_config: WindowConfig,
-    sampling_rate: int | None = None,
+    load_options: LoadOptions = _DEFAULT_LOAD_OPTIONS,
     continuation: Sampling | None = None,
     caption_prompt: str | None = None,
     is_proven: bool = False,
@@ -69,7 +72,7 @@ def capture_recordings(
             pipeline, windows, taps, reducer, prompt_text, continuation, caption_prompt
         )
 
-    batches = batched_windows_and_failures(pipeline, inputs, sampling_rate, window_config)
+    batches = batched_windows_and_failures(pipeline, inputs, load_options, window_config)
     return hold_overflows(_by_recording(batches, capture), is_proven=is_proven)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qwen_audio.api.model import AudioModel
 from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import Segment
@@ -51,6 +52,7 @@ def plan_features(
     prompt: str | None = None,
     window_seconds: float = WindowConfig.window_seconds,
     hop_seconds: float | None = None,
+    track: int | None = None,
 ) -> dict[FeatureSpec, EmbeddingSpec]:
     """All combinations of taps, spans and poolings that exist, shallowest tap first.
 
@@ -90,6 +92,7 @@ def plan_features(
             prompt=prompt if feature.tap.in_language_model or not in_lm else None,
             window_seconds=window_seconds,
             hop_seconds=hop_seconds,
+            track=track,
         )
         for feature in sorted(dict.fromkeys(features), key=lambda feature: feature.tap)
     }
@@ -124,6 +127,7 @@ def extract_features(
         pool,
         prompt_text=next((spec.prompt for spec in features.values() if spec.prompt), None),
         window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
+        load_options=LoadOptions(track=spec.track),
     ):
         if isinstance(reading, AudioError):
             yield reading

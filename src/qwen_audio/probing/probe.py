@@ -50,6 +50,7 @@ def probe(
     seed: int = 0,
     window_seconds: float = WindowConfig.window_seconds,
     hop_seconds: float | None = None,
+    track: int | None = None,
     cache: str | Path | None = None,
     errors: Literal["raise", "leave_out"] = "raise",
     on_progress: Progress | None = None,
@@ -77,6 +78,7 @@ def probe(
             one.
         folds: number of cross-validation folds without splits; 5 by default.
         seed: of folds and shuffled labels.
+        track: which audio track of files with several; by default FFmpeg's choice.
         cache: a folder for embeddings, so that probing other labels of the same recordings takes
             seconds.
         errors: "leave_out" leaves out recordings that can't be decoded; their reasons are in the
@@ -112,6 +114,7 @@ def probe(
         prompt=prompt,
         window_seconds=window_seconds,
         hop_seconds=hop_seconds,
+        track=track,
     )
 
     failures: dict[str, str] = {}

@@ -50,6 +50,8 @@ def _window_payload(context: AppContext, clip: Clip) -> dict[str, Any]:
         ("mel frames", f"{trace.mel_frames}, one per 10 ms"),
         ("audio tokens", f"{trace.audio_tokens}, one per 40 ms"),
     ]
+    if len(waveform.tracks) > 1:
+        facts.insert(2, ("audio tracks", f"{len(waveform.tracks)}; used: {waveform.track}"))
     return {
         "name": clip.name,
         "windows": [[each.start_seconds, each.end_seconds] for each in clip.windows],

@@ -1,0 +1,41 @@
+"""How audio inputs are loaded: the rate of arrays, the track of files, what to do about damage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from qwen_audio.errors import OptionError
+
+__all__ = ["LoadOptions", "OnDamage"]
+
+OnDamage = Literal["raise", "partial"]
+"""What to do with a damaged file: raise an error, or decode the rest and say what is missing."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Options of `load_waveform`, which explains them.
+
+    Raises:
+        OptionError: for a track that is no number from 0 on, or an unknown `on_damage`.
+    """
+
+    sampling_rate: float | None = None
+    track: int | None = None
+    on_damage: OnDamage = "raise"
+
+    def __post_init__(self) -> None:
+        track = self.track
+        is_number = isinstance(track, int) and not isinstance(track, bool) and track >= 0
+        if track is not None and not is_number:
+            raise OptionError(f"track={track!r}: use the number of an audio track, from 0 on")
+        if self.on_damage not in get_args(OnDamage):
+            raise OptionError(f"on_damage={self.on_damage!r}: use 'raise' or 'partial'")
+
+    def check_no_track(self, name: str, reason: str) -> None:
+        """Raises OptionError if a track is chosen of what has none."""
+        if self.track is not None:
+            raise OptionError(
+                f"track={self.track} was given with {name}, which {reason}: leave it out"
+            )
