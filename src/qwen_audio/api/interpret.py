@@ -83,15 +83,7 @@ class InterpretMixin(ModelBase):
         prompt_text = self._prompt_text([resolved], prompt)
         window_config = WindowConfig(window_seconds)
         inputs, single = as_input_list(audio)
-        options = (
-            resolved,
-            prompt_text,
-            window_config,
-            columns,
-            kernel_seconds,
-            depth,
-            self.mel_hz,
-        )
+        options = (resolved, prompt_text, window_config, columns, kernel_seconds, depth)
         load = partial(load_waveform, sampling_rate=sampling_rate, track=track, on_damage=on_damage)
         results = [compute_view(self, load(item), *options, self.mel_hz) for item in inputs]
         return results[0] if single else results
@@ -183,7 +175,7 @@ class InterpretMixin(ModelBase):
                 invalid options.
         """
         if not isinstance(audio, list | tuple) or not audio:
-            raise OptionError("layer_similarity compares taps over a list: give recordings")
+            raise OptionError("layer_similarity takes a list of recordings: give one or more")
         if not isinstance(examples, int) or examples < 16:
             raise OptionError(f"examples={examples!r}: use a whole number, 16 or more")
         resolved_taps = self._resolve_taps(self.taps if taps is None else taps)
