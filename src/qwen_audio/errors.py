@@ -1,10 +1,12 @@
-"""Exception hierarchy.
+"""Exception hierarchy, and the check for optional dependencies.
 
 Every message is one line that states what was given, what is allowed, and what to do next.
 The command line prints that line and nothing else.
 """
 
 from __future__ import annotations
+
+import importlib.util
 
 __all__ = [
     "AudioError",
@@ -16,6 +18,7 @@ __all__ = [
     "OptionError",
     "QwenAudioError",
     "TapError",
+    "check_extra",
 ]
 
 
@@ -91,7 +94,25 @@ class MissingExtraError(QwenAudioError, ImportError):
     """
 
     def __init__(self, feature: str, extra: str) -> None:
+        # Also right where the package comes from a clone or a wheel: an installed package satisfies
+        # its own name, so that only what the extra lacks is fetched. uv's environments have no pip.
+        installer = "pip" if importlib.util.find_spec("pip") else "uv pip"
         super().__init__(
-            f"{feature} needs the extra '{extra}', which is not installed: "
-            f"pip install 'qwen-audio-playground[{extra}]'"
+            f"{feature} needs the extra [{extra}], which is not installed: "
+            f"{installer} install 'qwen-audio-playground[{extra}]'"
         )
+
+
+def check_extra(feature: str, extra: str, *modules: str) -> None:
+    """Check that modules of an extra are installed, without importing them.
+
+    Args:
+        feature: what needs them, as the message's subject.
+        extra: the extra that installs them.
+        modules: their names.
+
+    Raises:
+        MissingExtraError: if one of them is missing.
+    """
+    if any(importlib.util.find_spec(module) is None for module in modules):
+        raise MissingExtraError(feature, extra)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.analysis.files import atomic_write, check_output_path, save_arrays, write_errors
-from qwen_audio.errors import MissingExtraError
+from qwen_audio.errors import check_extra
 
 from .spec import EmbeddingSpec
 
@@ -32,8 +31,8 @@ def check_output(path: str | Path) -> Path:
         MissingExtraError: for Parquet without pyarrow.
     """
     target = check_output_path(path, SUFFIXES)
-    if target.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtraError("writing .parquet", "parquet")
+    if target.suffix.lower() == ".parquet":
+        check_extra("writing .parquet", "parquet", "pyarrow")
     return target
 
 

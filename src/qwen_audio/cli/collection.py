@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+
+from qwen_audio.errors import check_extra
 
 from .console import load_collection_model, print_error, print_json, print_line
 from .options import (
@@ -26,7 +29,10 @@ def add_parser(subparsers: Any) -> None:
     """Define the command and its actions."""
     summary = "Inspect and maintain a collection."
     group = subparsers.add_parser(
-        "collection", help=summary, description=summary, allow_abbrev=False
+        "collection",
+        help=summary,
+        description=f"{summary} Needs the extra [collections].",
+        allow_abbrev=False,
     )
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
 
@@ -52,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         "--output",
         required=True,
         metavar="OUT",
-        help=".parquet, .npz, or a folder for a Hugging Face dataset",
+        help=".parquet, .npz, or a folder for a Hugging Face dataset (extra [datasets])",
     )
 
 
@@ -137,6 +143,8 @@ def run_verify(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Write the rows in another format."""
+    if not PurePath(options.output).suffix:
+        check_extra("a dataset's folder", "datasets", "lancedb", "pyarrow", "datasets")
     rows = _open(options).export(options.output, options.where)
     if options.json:
         print_json({"output": options.output, "rows": rows})

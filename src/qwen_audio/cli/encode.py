@@ -55,7 +55,11 @@ def add_parser(subparsers: Any) -> None:
         help="rows to pool: audio (default); at lm taps also prompt, last or all",
     )
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help=".npz, .safetensors or .parquet"
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help=".npz, .safetensors or, with the extra [parquet], .parquet",
     )
 
 

@@ -43,7 +43,11 @@ __all__ = ["add_parser"]
 def add_parser(subparsers: Any) -> None:
     """Define the command."""
     parser = add_command(
-        subparsers, "index", run, "Add recordings to a collection, one row per window."
+        subparsers,
+        "index",
+        run,
+        "Add recordings to a collection, one row per window.",
+        "Needs the extra [collections].",
     )
     add_model_options(parser)
     add_compute_options(parser)

@@ -36,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
         "lens",
         run,
         "Show which tokens each layer of the language model predicts (logit lens).",
+        "Pictures and pages need the extra [plot].",
     )
     add_model_options(parser)
     add_compute_options(parser)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import PurePath
 from typing import Any
 
+from qwen_audio.errors import check_extra
+
 from .console import print_error, print_json, print_line, report_failures
 from .options import add_collection_argument, add_command, add_json_option, add_where_option
 
@@ -19,6 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "map",
         run,
         "Write a collection as an interactive map: nearby points are similar, click to play.",
+        "Needs the extra [map].",
     )
     add_collection_argument(parser)
     parser.add_argument("-o", "--output", metavar="OUT.html", help="(default: C.html here)")
@@ -38,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page; exit status 1 if the audio of a recording can't be embedded."""
+    check_extra("a map", "map", "lancedb", "pyarrow", "plotly")
     from qwen_audio.analysis.files import check_output_path
     from qwen_audio.collection.collection import Collection
 

@@ -56,16 +56,17 @@ class _StoreOnce(argparse.Action):
 
 
 def add_command(
-    subparsers: Any, name: str, run: CommandFunction, summary: str
+    subparsers: Any, name: str, run: CommandFunction, summary: str, note: str = ""
 ) -> argparse.ArgumentParser:
     """Add a command to `subparsers`.
 
     Args:
         run: called with the parsed options; its result is the exit status.
         summary: one line, for the list of commands and the command's own help.
+        note: more for the command's own help, such as the extra that it needs.
     """
     parser: argparse.ArgumentParser = subparsers.add_parser(
-        name, help=summary, description=summary, allow_abbrev=False
+        name, help=summary, description=f"{summary} {note}".rstrip(), allow_abbrev=False
     )
     parser.register("action", None, _StoreOnce)
     parser.set_defaults(run=run)

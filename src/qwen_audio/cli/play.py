@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 from typing import Any
 
+from qwen_audio.errors import check_extra
+
 from .console import load_collection_model, load_model, print_json, print_line
 from .options import add_command, add_compute_options, add_model_options
 
@@ -15,7 +17,11 @@ __all__ = ["add_parser"]
 def add_parser(subparsers: Any) -> None:
     """Define the command."""
     parser = add_command(
-        subparsers, "play", run, "Open the playground, a web page, on this machine only."
+        subparsers,
+        "play",
+        run,
+        "Open the playground, a web page, on this machine only.",
+        "Needs the extra [playground], and with --collection [collections].",
     )
     add_model_options(parser)
     add_compute_options(parser)
@@ -45,6 +51,9 @@ def run(options: argparse.Namespace) -> int:
     from qwen_audio.playground.launch import check_installed, find_free_port, launch_playground
     from qwen_audio.playground.limits import Limits
 
+    if options.collection is not None:
+        names = ("gradio", "fastapi", "matplotlib", "lancedb", "pyarrow")
+        check_extra("a playground with a collection", "playground,collections", *names)
     check_installed()
     limits = Limits()
     if options.max_minutes is not None:

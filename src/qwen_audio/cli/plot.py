@@ -33,7 +33,13 @@ _DEFAULT_TAP = "audio_tower"
 
 def add_parser(subparsers: Any) -> None:
     """Define the command."""
-    parser = add_command(subparsers, "plot", run, "Plot the rows of one tap over time.")
+    parser = add_command(
+        subparsers,
+        "plot",
+        run,
+        "Plot the rows of one tap over time.",
+        "Pictures and pages need the extra [plot].",
+    )
     add_model_options(parser)
     add_compute_options(parser)
     add_prompt_option(parser)

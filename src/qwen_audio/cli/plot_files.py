@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, check_extra
 
 from .options import split_names
 
@@ -62,10 +62,11 @@ def plot_paths(options: argparse.Namespace, suffix: str) -> dict[str, Path]:
 
 
 def check_plot_path(path: Path, options: argparse.Namespace) -> None:
-    """Check the path's suffix and folder against the options.
+    """Check the path's suffix and folder against the options, and what draws it.
 
     Raises:
         OptionError: for a suffix that `write_plot` or an option doesn't allow.
+        MissingExtraError: for a plot without the extra `plot`.
     """
     from qwen_audio.analysis.files import NUMBER_SUFFIXES, PLOT_SUFFIXES, check_output_path
 
@@ -75,6 +76,10 @@ def check_plot_path(path: Path, options: argparse.Namespace) -> None:
         raise OptionError(f"--html and -o {path}: a page's name ends in .html")
     if suffix in NUMBER_SUFFIXES and (options.panels or options.theme):
         raise OptionError(f"--panels and --theme do nothing for {path}, which holds numbers")
+    if suffix == ".html":
+        check_extra("an interactive plot", "plot", "plotly")
+    elif suffix in PLOT_SUFFIXES:
+        check_extra("a picture", "plot", "matplotlib")
 
 
 def write_plot(plottable: Plottable, path: Path, options: argparse.Namespace) -> str:

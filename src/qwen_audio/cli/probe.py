@@ -44,7 +44,11 @@ __all__ = ["add_parser"]
 def add_parser(subparsers: Any) -> None:
     """Define the command."""
     parser = add_command(
-        subparsers, "probe", run, "Score how well labels can be predicted from every tap."
+        subparsers,
+        "probe",
+        run,
+        "Score how well labels can be predicted from every tap.",
+        "Needs the extra [probe].",
     )
     add_model_options(parser)
     add_compute_options(parser)
@@ -163,13 +167,15 @@ def _check_options(options: argparse.Namespace) -> None:
     """Check the labels and everything else that doesn't depend on the model.
 
     Raises:
+        MissingExtraError: without the extra `probe`.
         TapError, OptionError: for malformed or contradictory options, and invalid labels.
     """
     from qwen_audio.inference.options import check_prompt, check_vector_pooling, taps_with_span
     from qwen_audio.models.tap import Stage, Tap
     from qwen_audio.probing.labels import read_labels
-    from qwen_audio.probing.options import check_folds, check_probes, check_seed
+    from qwen_audio.probing.options import check_folds, check_installed, check_probes, check_seed
 
+    check_installed("matplotlib", "plotly")  # for the charts
     check_probes(options.probe)
     check_seed(options.seed)
     if options.folds is not None:

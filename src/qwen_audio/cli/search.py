@@ -25,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
         "search",
         run,
         "Find windows of a collection: similar to a recording or a row, or by caption.",
+        "Needs the extra [collections].",
     )
     add_model_options(parser)
     add_compute_options(parser)

@@ -14,6 +14,7 @@ from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
 
 from . import maintenance
+from .database import check_installed
 from .indexing import index_sources
 from .progress import IndexProgress, IndexSummary
 from .records import indexed_versions, load_indexed
@@ -78,10 +79,12 @@ class Collection:
         Raises:
             CollectionError: if there is one already, or it can't be written.
             OptionError: for settings that give no vector per window.
+            MissingExtraError: without the extra `collections`.
         """
         from qwen_audio.inference.options import check_vector_pooling
         from qwen_audio.inference.pooling import pooled_width
 
+        check_installed()
         if WindowTable.exists(path):
             raise CollectionError(f"{path} is there already: open it, or use another name")
         spec = model.spec(window_seconds=window_seconds, **options)

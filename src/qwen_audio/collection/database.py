@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from qwen_audio.errors import CollectionError, MissingExtraError, OptionError
+from qwen_audio.errors import CollectionError, OptionError, check_extra
 
 __all__ = ["check_installed", "check_table_path", "connect", "open_table"]
 
@@ -16,8 +15,7 @@ _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.lance")
 
 def check_installed() -> None:
     """Raises MissingExtraError without the extra `collections`."""
-    if any(find_spec(name) is None for name in ("lancedb", "pyarrow")):
-        raise MissingExtraError("a collection", "collections")
+    check_extra("a collection", "collections", "lancedb", "pyarrow", "filelock")
 
 
 def check_table_path(path: str | Path) -> Path:

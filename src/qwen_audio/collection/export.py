@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from qwen_audio.analysis.files import atomic_write, save_arrays
 from qwen_audio.audio.source import Source
-from qwen_audio.errors import MissingExtraError, OptionError
+from qwen_audio.errors import OptionError, check_extra
 
 from .table import WindowTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["export"]
 
@@ -34,6 +36,8 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".npz", ""):
         raise OptionError(f"{path}: use .parquet, .npz, or a folder's name for a dataset")
+    if not suffix:
+        check_extra("a dataset's folder", "datasets", "datasets")
     if path.exists():
         raise OptionError(f"{path} is there already: choose another name")
     if not path.parent.is_dir():
@@ -64,6 +68,8 @@ def _array(column: pa.ChunkedArray) -> np.ndarray:
     Nulls become "" in text and NaT in times; integers and booleans with nulls become floats with
     NaN.
     """
+    import pyarrow as pa
+
     column_type = column.type
     if pa.types.is_fixed_size_list(column_type):
         flat = column.combine_chunks().flatten()
@@ -76,10 +82,8 @@ def _array(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _save_dataset(collection: WindowTable, rows: Any, path: Path) -> None:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("a dataset's folder", "datasets") from error
+    import datasets
+
     bars_were_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from qwen_audio.analysis.plots.theme import Theme
-from qwen_audio.errors import MissingExtraError
+from qwen_audio.errors import check_extra
 
 __all__ = ["MapPage", "map_page"]
 
@@ -27,10 +27,9 @@ def map_page(title: str, note: str, data: Mapping[str, Any], theme: Theme) -> st
     Raises:
         MissingExtraError: without plotly.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise MissingExtraError("a map", "map") from error
+    check_extra("a map", "map", "plotly")
+    from plotly.offline import get_plotlyjs
+
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     return Template(_PAGE).substitute(
         title=escape(title),

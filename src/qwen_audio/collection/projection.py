@@ -17,7 +17,7 @@ from qwen_audio.analysis.plots.theme import ThemeName, theme_of
 from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_opus
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import AudioError, CollectionError, MissingExtraError, OptionError
+from qwen_audio.errors import AudioError, CollectionError, OptionError, check_extra
 
 from .map_page import MapPage, map_page
 from .records import SourceVersion, load_indexed
@@ -203,6 +203,8 @@ def project(
     if method == "umap" and count < UMAP_MIN_ROWS:
         raise OptionError(f"UMAP of {count} windows: it takes {UMAP_MIN_ROWS} or more; use 'pca'")
     method = method or ("umap" if count >= UMAP_MIN_ROWS else "pca")
+    if method == "umap":
+        check_extra("a map by UMAP", "map", "umap")
     table = collection.columns(collection.table.schema.names, where)
     vectors = np.asarray(table["vector"].to_pylist(), np.float32)
     rows = table.drop_columns(["vector"]).to_pylist()
@@ -218,10 +220,8 @@ def _umap(vectors: Float32[np.ndarray, "rows width"], seed: int) -> Float32[np.n
     with warnings.catch_warnings():
         # About TensorFlow, which is missing, and about one thread, which a seed requires.
         warnings.simplefilter("ignore")
-        try:
-            from umap import UMAP
-        except ImportError as error:
-            raise MissingExtraError("a map by UMAP", "map") from error
+        from umap import UMAP
+
         reducer = UMAP(
             n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
         )

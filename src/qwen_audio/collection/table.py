@@ -89,7 +89,14 @@ class WindowTable:
 
     @classmethod
     def open(cls, path: str | Path) -> WindowTable:
-        """Raises CollectionError if there is none, or if it isn't a collection."""
+        """The collection's table.
+
+        Raises:
+            CollectionError: if there is none, or if it isn't a collection.
+            OptionError: for a name that doesn't end in .lance.
+            MissingExtraError: without the extra `collections`.
+        """
+        check_installed()
         table_path = check_table_path(path)
         if not cls.exists(table_path):
             raise CollectionError(f"{table_path}: no such collection: `qwen-audio index` makes one")
@@ -118,9 +125,10 @@ class WindowTable:
             OptionError: for a name that doesn't end in .lance.
             MissingExtraError: without the extra `collections`.
         """
-        table_path = check_table_path(path)
         check_installed()
         import pyarrow as pa
+
+        table_path = check_table_path(path)
 
         number_type = pa.float32() if float32 else pa.float16()
         schema = _schema(width, number_type).with_metadata(

@@ -17,14 +17,12 @@ from jaxtyping import Float32
 
 from qwen_audio.api.model import load
 from qwen_audio.audio.load import load_waveform
-from qwen_audio.errors import MissingExtraError
+from qwen_audio.errors import check_extra
 from qwen_audio.models.checkpoint import EMBEDDED
 
-try:
-    from mteb.models.abs_encoder import AbsEncoder
-    from mteb.models.model_meta import ModelMeta
-except ImportError as error:
-    raise MissingExtraError("the adapter for mteb", "mteb") from error
+check_extra("the adapter for mteb", "mteb", "mteb")
+from mteb.models.abs_encoder import AbsEncoder  # noqa: E402
+from mteb.models.model_meta import ModelMeta  # noqa: E402
 
 __all__ = ["QwenAudioEncoder"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import io
 import logging
 import os
@@ -13,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio import MissingExtraError, OptionError
+from qwen_audio import OptionError
+from qwen_audio.errors import check_extra
 
 from .context import AppContext
 from .limits import Limits
@@ -57,8 +57,7 @@ def check_installed() -> None:
     """Raises MissingExtraError without the extra `playground`."""
     # Set before Gradio is imported: the import itself sends analytics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    if importlib.util.find_spec("gradio") is None:
-        raise MissingExtraError("the playground", "playground")
+    check_extra("the playground", "playground", "gradio", "fastapi", "matplotlib")
 
 
 def launch_playground(

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, check_extra
 
 from .probes import PROBES
 
-__all__ = ["check_folds", "check_probes", "check_seed"]
+__all__ = ["check_folds", "check_installed", "check_probes", "check_seed"]
 
 
 def check_folds(folds: int) -> None:
     """Raises OptionError for fewer than two folds."""
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise OptionError(f"folds={folds!r}: use 2 or more")
+
+
+def check_installed(*modules: str) -> None:
+    """Raises MissingExtraError without the extra `probe`, of which `modules` are needed, too."""
+    needed = ("pandas", "scipy", "sklearn", "threadpoolctl", *modules)
+    check_extra("probing", "probe", *needed)
 
 
 def check_probes(probes: Sequence[str] | None) -> None:

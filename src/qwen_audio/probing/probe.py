@@ -13,14 +13,14 @@ from qwen_audio.api.model import AudioModel, load
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError, MissingExtraError, OptionError
+from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.models.tap import Tap
 
 from .embedding_cache import EmbeddingCache
 from .features import FeatureSpec, extract_features, plan_features
 from .folds import merge_groups
 from .labels import LabelledDataset, LabelsInput, read_labels
-from .options import check_probes, check_seed
+from .options import check_installed, check_probes, check_seed
 from .scoring import score_all
 from .tasks import Task, make_task
 
@@ -95,11 +95,9 @@ def probe(
         OptionError: for labels that can't be fitted, and invalid options.
         MissingExtraError: without the extra [probe].
     """
-    try:
-        import pandas as pd
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("probing", "probe") from error
+    check_installed()
+    import pandas as pd
+
     if errors not in ("raise", "leave_out"):
         raise OptionError(f"errors={errors!r}: use 'raise' or 'leave_out'")
     check_seed(seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen_audio.audio.timecode import format_timecode
-from qwen_audio.errors import MissingExtraError
+from qwen_audio.errors import check_extra
 
 from .figure_spec import Plottable, figure_spec
 from .panels import Axis, FigureSpec, Image, Line, Panel
@@ -48,13 +48,12 @@ def plot(
     return render(figure_spec(result, panels), theme_of(theme))
 
 
-def render(spec: FigureSpec, theme: Theme, *, extra: str = "look") -> Figure:
+def render(spec: FigureSpec, theme: Theme, *, extra: str = "plot") -> Figure:
     """Draw a figure. `extra` is the one to install, named by MissingExtraError."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("a picture", extra) from error
+    check_extra("a picture", extra, "matplotlib")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     heights = [max(p.height_inches for p in row) + _PANEL_MARGIN_INCHES for row in spec.rows]
     longest = max(spec.rows, key=len)
     widths = [1.7 if panel.is_square else 1.0 for panel in longest]

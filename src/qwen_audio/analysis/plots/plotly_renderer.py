@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen_audio.errors import MissingExtraError
+from qwen_audio.errors import check_extra
 
 from .figure_spec import Plottable, figure_spec
 from .panels import Axis, FigureSpec, Image, Line, Panel
@@ -41,12 +41,11 @@ def plot_interactive(
     return render(figure_spec(result, panels), theme_of(theme))
 
 
-def render(spec: FigureSpec, theme: Theme, *, extra: str = "look") -> go.Figure:
+def render(spec: FigureSpec, theme: Theme, *, extra: str = "plot") -> go.Figure:
     """Draw panels one below another. `extra` is the one that MissingExtraError names."""
-    try:
-        from plotly.subplots import make_subplots
-    except ImportError as error:
-        raise MissingExtraError("an interactive plot", extra) from error
+    check_extra("an interactive plot", extra, "plotly")
+    from plotly.subplots import make_subplots
+
     panels = [panel for row in spec.rows for panel in row]
     heights = [_PIXELS_PER_INCH * panel.height_inches for panel in panels]
     total = sum(heights) + _BETWEEN_PIXELS * len(panels) + 60

@@ -35,7 +35,7 @@ def save_plot(
 
 
 def save_figure(
-    spec: FigureSpec, path: str | Path, *, theme: ThemeName, extra: str = "look"
+    spec: FigureSpec, path: str | Path, *, theme: ThemeName, extra: str = "plot"
 ) -> Path:
     """Write a figure as its path's suffix says. Raises as `save_plot` does."""
     target, colours = check_output_path(path, PLOT_SUFFIXES), theme_of(theme)
