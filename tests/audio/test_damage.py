@@ -176,14 +176,33 @@ def test_adts_of_variable_bit_rate(tmp_path: Path) -> None:
     assert load_waveform(file).duration_seconds == pytest.approx(22.0, abs=0.06)
 
 
-def amr(frames: int) -> bytes:
-    """AMR narrow-band, 12.2 kbit/s: frames of 20 ms of random bits."""
+def amr(frame_types: list[int]) -> bytes:
+    """AMR narrow-band, frames of 20 ms: of random bits at 12.2 kbit/s (7), or empty (15)."""
     random = np.random.default_rng(0)
-    return b"#!AMR\n" + b"".join(b"\x3c" + random.bytes(31) for _ in range(frames))
+    frames = (bytes([kind << 3 | 4]) + random.bytes(31 if kind == 7 else 0) for kind in frame_types)
+    return b"#!AMR\n" + b"".join(frames)
 
 
 def test_amr() -> None:
-    assert load_waveform(amr(100)).duration_seconds == 2.0
+    assert load_waveform(amr([7] * 100)).duration_seconds == 2.0
+    pauses = load_waveform(amr([7, 15, 15] * 33 + [7]))
+    assert pauses.duration_seconds == 2.0
+    assert np.abs(pauses.samples[400:900]).max() < 1e-3
+
+
+def test_chained_ogg_of_another_codec_is_not_dropped_silently() -> None:
+    """FFmpeg decodes the first stream only."""
+    vorbis = write_wav(SOUND, 48_000, "VORBIS", container="OGG")
+    assert "it should hold 4.0" in error_of(vorbis + b"".join(OPUS))
+
+
+@pytest.mark.slow
+def test_wmv_states_the_duration_of_the_video(tmp_path: Path) -> None:
+    source = tmp_path / "source.wav"
+    source.write_bytes(write_wav(SOUND, 48_000))
+    video = ["-f", "lavfi", "-i", "testsrc=d=4:s=64x64:r=5", "-c:v", "wmv2", "-c:a", "wmav2"]
+    run_ffmpeg("-i", source, *video, tmp_path / "film.wmv")
+    assert load_waveform(tmp_path / "film.wmv").duration_seconds == pytest.approx(2, abs=0.1)
 
 
 # Stated lengths.

@@ -27,6 +27,7 @@ from .demux import (
     NOT_AUDIO,
     audio_tracks,
     choose_stream,
+    comfort_noise,
     in_seconds,
     open_container,
     primed_samples,
@@ -204,6 +205,9 @@ class AudioDecoder:
                 try:
                     frames = cast("list[av.AudioFrame]", packet.decode())
                 except (av.error.InvalidDataError, ValueError):
+                    if silence := comfort_noise(self._stream, bytes(packet)[:1]):
+                        yield silence
+                        continue
                     tag_rest = max(tag_rest, tag_bytes(bytes(packet)[:16]))
                     if tag_rest <= 0 and packet.size:
                         position.undecodable(packet.size)

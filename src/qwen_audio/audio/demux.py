@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import av
 import av.error
+import numpy as np
 from av.format import ContainerFormat
 
 from qwen_audio.errors import AudioError, OptionError
@@ -23,6 +24,7 @@ __all__ = [
     "NOT_AUDIO",
     "audio_tracks",
     "choose_stream",
+    "comfort_noise",
     "in_seconds",
     "open_container",
     "primed_samples",
@@ -98,6 +100,21 @@ def in_seconds(ticks: int | None, time_base: Any) -> float | None:
     return None if ticks is None or not time_base else float(ticks * time_base)
 
 
+def comfort_noise(stream: Any, packet: bytes) -> av.AudioFrame | None:
+    """Silence for a frame of AMR in which nothing was transmitted, which FFmpeg does not decode.
+
+    Frame types from 8 (AMR) and 9 (AMR-WB) on hold no speech (3GPP TS 26.101 and 26.201, table 1a);
+    a frame lasts 20 ms.
+    """
+    first_without_speech = {"amrnb": 8, "amrwb": 9}.get(stream.codec_context.name)
+    if first_without_speech is None or not packet or packet[0] >> 3 & 15 < first_without_speech:
+        return None
+    silence = np.zeros((1, stream.sample_rate // 50), np.float32)
+    frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+    frame.sample_rate = stream.sample_rate
+    return frame
+
+
 def primed_samples(packet: Any) -> int:
     """Samples to discard at a packet's start: the first of two little-endian 32-bit numbers."""
     return int.from_bytes(bytes(packet.get_sidedata("skip_samples"))[:4], "little")
@@ -140,14 +157,14 @@ def stated_seconds(
         ogg: what its pages state, if it is an Ogg file.
         start_seconds: time stamp at which the track begins.
     """
-    if ogg.end_granule is not None:
-        is_opus = stream.codec_context.name == "opus"  # counts at 48 kHz at any rate
-        return ogg.end_granule / (48_000 if is_opus else stream.sample_rate) - start_seconds
+    if ogg.end_seconds is not None:
+        return ogg.end_seconds - start_seconds
     if container.format.name == "mp3":
         return mp3_seconds(file)
     if container.format.name not in STATED_FORMATS:
         return None
-    if seconds := in_seconds(stream.duration, stream.time_base):
+    is_of_file = container.format.name == "asf" and len(container.streams) > 1
+    if (seconds := in_seconds(stream.duration, stream.time_base)) and not is_of_file:
         return seconds
     if tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
         # Matroska's tag states when a track ends; in a video, audio may begin late.

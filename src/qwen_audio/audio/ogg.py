@@ -14,8 +14,7 @@ __all__ = ["OggSummary", "summarize_ogg"]
 _HEADER_BYTES = 27
 _LONGEST_PAGE_BYTES = 27 + 255 + 255 * 255
 _NO_GRANULE = (1 << 64) - 1
-_AUDIO_MAGICS = (b"OpusHead", b"\x01vorbis", b"Speex   ", b"\x7fFLAC")
-"""First bytes of the streams whose granule position counts samples."""
+_HEAD_BYTES = 40  # of a page's content: as much as states the sampling rate
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -38,32 +37,50 @@ class OggSummary(NamedTuple):
 
     Attributes:
         damaged_pages: number of pages whose checksum is wrong.
-        end_granule: last position of the audio, without Opus' pre-skip; None if the file is no Ogg
-            file, or has several audio streams, whose positions are not comparable.
+        end_seconds: last position of the audio, without Opus' pre-skip; of chained streams the sum.
+            None if it is no Ogg file, or has several audio tracks side by side.
     """
 
     damaged_pages: int = 0
-    end_granule: int | None = None
+    end_seconds: float | None = None
 
 
 def summarize_ogg(file: BufferedIOBase) -> OggSummary:
     """Read all pages of a file; nothing if it is no Ogg file."""
     if read_at(file, 0, 4) != b"OggS":
         return OggSummary()
-    damaged_pages, pre_skip = 0, 0
-    audio_serials: list[int] = []
-    end_granule: int | None = None
+    damaged_pages = 0
+    rates_and_skips: dict[int, tuple[int, int]] = {}
+    ends: dict[int, int] = {}
     for page in _pages(file):
         damaged_pages += not page.intact
-        if page.head.startswith(_AUDIO_MAGICS):
-            audio_serials.append(page.serial)
-            if page.head.startswith(b"OpusHead"):
-                pre_skip = int.from_bytes(page.head[10:12], "little")
-        elif page.serial in audio_serials and page.granule:
-            end_granule = page.granule
-    if end_granule is None or len(audio_serials) != 1:
+        if rate_and_skip := _rate_and_pre_skip(page.head):
+            if rates_and_skips.keys() - ends.keys():  # another has begun and has no audio yet
+                return OggSummary(damaged_pages)
+            rates_and_skips[page.serial] = rate_and_skip
+        elif page.serial in rates_and_skips and page.granule:
+            ends[page.serial] = page.granule
+    if not ends:
         return OggSummary(damaged_pages)
-    return OggSummary(damaged_pages, end_granule - pre_skip)
+    seconds = 0.0
+    for serial, granule in ends.items():
+        rate_hz, pre_skip = rates_and_skips[serial]
+        seconds += max(0, granule - pre_skip) / rate_hz
+    return OggSummary(damaged_pages, seconds)
+
+
+def _rate_and_pre_skip(head: bytes) -> tuple[int, int] | None:
+    """Positions per second, and how many to skip, of a stream's first packet; None for others."""
+    rate_hz = pre_skip = 0
+    if head.startswith(b"OpusHead"):
+        rate_hz, pre_skip = 48_000, int.from_bytes(head[10:12], "little")
+    elif head.startswith(b"\x01vorbis"):
+        rate_hz = int.from_bytes(head[12:16], "little")
+    elif head.startswith(b"Speex   "):
+        rate_hz = int.from_bytes(head[36:40], "little")
+    elif head.startswith(b"\x7fFLAC"):  # STREAMINFO from byte 17 on
+        rate_hz = int.from_bytes(head[27:30], "big") >> 4
+    return (rate_hz, pre_skip) if rate_hz else None
 
 
 def _pages(file: BufferedIOBase) -> Iterator[OggPage]:
@@ -88,7 +105,7 @@ def _pages(file: BufferedIOBase) -> Iterator[OggPage]:
         yield OggPage(
             int.from_bytes(page[14:18], "little"),
             None if granule == _NO_GRANULE else granule,
-            page[_HEADER_BYTES + segments :][:16],
+            page[_HEADER_BYTES + segments :][:_HEAD_BYTES],
             intact,
         )
         # After a damaged length the next page is searched, as FFmpeg does.
