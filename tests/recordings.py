@@ -39,7 +39,11 @@ def sound(seconds: float = 2.0, rate: int = 48_000, channels: int = 1, seed: int
 
 def encode(samples: Samples, rate: int, name: str) -> bytes:
     """A file's bytes in a format of `CONTAINERS`. `samples` have shape (channels, samples)."""
-    container_name, codec = CONTAINERS[name]
+    return encode_as(samples, rate, *CONTAINERS[name])
+
+
+def encode_as(samples: Samples, rate: int, container_name: str, codec: str) -> bytes:
+    """A file's bytes in any container and codec of FFmpeg's."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container_name) as container:
         _add_audio(container, samples, rate, codec)

@@ -9,14 +9,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["EXACT_FORMATS", "STATED_FORMATS", "MissingAudio", "Position", "tag_bytes"]
+__all__ = [
+    "EXACT_FORMATS",
+    "STATED_FORMATS",
+    "TOLERANCE_SECONDS",
+    "MissingAudio",
+    "Position",
+    "tag_bytes",
+]
 
 TOLERANCE_SECONDS = 0.04
-"""One audio token. Less missing audio is no error: lossy containers round durations."""
+"""One audio token. Less that is missing, or more than stated, is no error: containers round
+durations."""
 _LONGEST_FRAME_SECONDS = 0.2
 """Longest frame of a lossy codec (WMA: 4096 samples at 22,050 Hz), which a container may count in
 full although decoders leave out the delay of one."""
 
+_CLOCK_DRIFT = 0.01
+"""Share by which time stamps of a recorder may run faster than its samples."""
 _LONGEST_LYRICS_BYTES = 999_999  # six digits state it
 _ID3V1_BYTES = 128
 
@@ -24,16 +34,16 @@ EXACT_FORMATS = frozenset({"ape", "flac", "tak", "tta", "wv"})
 """FFmpeg's names of formats whose header counts samples exactly."""
 STATED_FORMATS = EXACT_FORMATS | {
     *("asf", "au", "dsf", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpc", "mpc8"),
-    *("ogg", "rm"),
+    *("caf", "ogg", "rm"),
 }
-"""Formats whose header states a duration. The lengths of WAV, W64, AIFF, CAF and AVI are
-compared in bytes: their counts of samples are often wrong where the codec is not PCM. MP3 states
+"""Formats whose header states a duration. The lengths of WAV, W64, AIFF and AVI are compared
+in bytes: their counts of samples are often wrong where the codec is not PCM. MP3 states
 one only in a Xing or VBRI header."""
 _TIMED_FORMATS = frozenset(
     {"asf", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mpeg", "mpegts", "ogg"}
 )
 """Formats that store time stamps. In others FFmpeg counts samples, or bytes that are no audio."""
-_COARSE_FORMATS = frozenset({"asf", "flv", "matroska,webm", "mpeg", "mpegts", "rm"})
+_COARSE_FORMATS = frozenset({"asf", "caf", "flv", "matroska,webm", "mpeg", "mpegts", "rm"})
 """Formats whose times are rounded, or taken when a packet was recorded: exact to a codec frame."""
 _LIVE_FORMATS = frozenset({"flv", "mpeg", "mpegts", "ogg"})
 """Formats of streams that may be captured from any point on, so that first packets may be torn."""
@@ -80,6 +90,8 @@ class Position:
         self._frame_seconds = 0.0
         self.decoded_seconds = 0.0
         self.decoded_bytes = 0
+        self._reported_seconds = 0.0  # of gaps
+        self._reported_bytes = 0  # of packets that can't be decoded
         self.primed_seconds = 0.0
         """Priming that was discarded, and that some containers count into their durations."""
         self.longest_frame_seconds = 0.0
@@ -101,6 +113,7 @@ class Position:
         bytes_per_second = self.decoded_bytes / max(self.decoded_seconds, 1e-9)
         seconds = packet_bytes / bytes_per_second if self.decoded_bytes else 0.0
         self._undecoded_seconds += max(seconds, self._frame_seconds) or TOLERANCE_SECONDS
+        self._reported_bytes += packet_bytes
 
     def missing_before(self, frame_seconds: float | None) -> tuple[float, float] | None:
         """Start and end of what is missing before a frame, from the beginning of the track.
@@ -124,6 +137,7 @@ class Position:
         end = expected + undecoded_seconds if stamp is None else stamp
         if end - expected > tolerance or (undecoded_seconds and end > expected):
             self._expected_seconds = end
+            self._reported_seconds += end - expected
             begin = self._start_seconds or 0.0
             return expected - begin, end - begin
         if stamp is not None:
@@ -154,6 +168,24 @@ class Position:
         if self._coarse:
             slack += min(self.longest_frame_seconds, _LONGEST_FRAME_SECONDS)
         return (length, stated_seconds) if stated_seconds - length > slack else None
+
+    def scattered_seconds(self, payload_bytes: int | None) -> float:
+        """Seconds that are missing in parts too short to be found one by one, or without a trace.
+
+        Args:
+            payload_bytes: how many bytes of audio the file holds, if that is known.
+        """
+        slack = TOLERANCE_SECONDS + self.longest_frame_seconds
+        if self._timed and self._expected_seconds is not None:
+            spanned = self._expected_seconds - (self._start_seconds or 0.0)
+            missing = spanned - self.decoded_seconds - self._reported_seconds
+            slack += _CLOCK_DRIFT * spanned if self._coarse else self.primed_seconds
+        elif payload_bytes is not None and self.decoded_bytes:
+            lost_bytes = payload_bytes - self.decoded_bytes - self._reported_bytes
+            missing = lost_bytes * self.decoded_seconds / self.decoded_bytes
+        else:
+            return 0.0
+        return missing if missing > slack else 0.0
 
 
 def tag_bytes(data: bytes) -> int:

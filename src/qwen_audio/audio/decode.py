@@ -22,7 +22,7 @@ from jaxtyping import Float32
 from qwen_audio.errors import AudioError
 
 from .containers import bytes_missing
-from .damage import EXACT_FORMATS, MissingAudio, Position, tag_bytes
+from .damage import EXACT_FORMATS, TOLERANCE_SECONDS, MissingAudio, Position, tag_bytes
 from .demux import (
     NOT_AUDIO,
     audio_tracks,
@@ -30,6 +30,7 @@ from .demux import (
     comfort_noise,
     in_seconds,
     open_container,
+    payload_bytes,
     primed_samples,
     stated_seconds,
 )
@@ -120,6 +121,7 @@ class AudioDecoder:
         self.tracks = audio_tracks(self._container)
         self._stream = choose_stream(self._container, name, track)
         self.track = next(k for k, stream in enumerate(streams) if stream is self._stream)
+        self._payload_bytes = payload_bytes(self._container, self._stream, self._file)
         self.rate_hz, self.channels = self._stream.sample_rate or 0, self._stream.channels
         self.format = self._container.format.name
         if self.format == "caf" and self._stream.codec_context.name == "alac":
@@ -251,7 +253,7 @@ class AudioDecoder:
         )
         length = position.length_seconds
         gap = position.missing_at_end(stated, exact=exact)
-        if gap is None and exact and stated and length - stated > _EXACT_TOLERANCE_SECONDS:
+        if gap is None and exact and stated and length - stated > TOLERANCE_SECONDS:
             problem = (
                 f"is damaged: its header states {stated:.2f} s, but it holds {length:.2f} s: use "
                 "an intact copy of the file, or on_damage='partial' for all that it holds"
@@ -264,6 +266,12 @@ class AudioDecoder:
                 "use a complete copy of the file, or on_damage='partial' for what there is"
             )
             missing = MissingAudio(*gap, "is missing at the end of the file")
+        elif scattered := position.scattered_seconds(self._payload_bytes):
+            problem = (
+                f"is damaged: about {scattered:.2f} s in several places can't be decoded: use an "
+                "intact copy of the file, or on_damage='partial' for the rest"
+            )
+            missing = MissingAudio(0.0, length, f"lacks about {scattered:.2f} s")
         elif self._missing_bytes:
             missing = MissingAudio(
                 length, length, f"and what follows is missing ({self._missing_bytes} bytes or more)"
@@ -273,10 +281,6 @@ class AudioDecoder:
         if self._on_damage == "raise":
             raise AudioError(f"{self.name} {problem}")
         self._missing.append(missing)
-
-
-_EXACT_TOLERANCE_SECONDS = 0.04
-"""One audio token: more audio than stated is damage as much as less."""
 
 
 def _mono(frame: av.AudioFrame) -> MonoSamples:

@@ -16,9 +16,10 @@ from qwen_audio.errors import AudioError, OptionError
 
 from .containers import mp3_seconds
 from .damage import STATED_FORMATS
-from .media_file import MediaFile, error_reason
+from .media_file import MediaFile, error_reason, size_of
 from .ogg import OggSummary
 from .track import AudioTrack
+from .wav import wav_chunks
 
 __all__ = [
     "NOT_AUDIO",
@@ -27,6 +28,7 @@ __all__ = [
     "comfort_noise",
     "in_seconds",
     "open_container",
+    "payload_bytes",
     "primed_samples",
     "stated_seconds",
 ]
@@ -93,6 +95,17 @@ def _audio_track(index: int, stream: Any) -> AudioTrack:
 
 
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+
+
+def payload_bytes(container: Any, stream: Any, file: BufferedIOBase) -> int | None:
+    """Bytes of audio that the chunks of a WAV or W64 file, or the index of an AVI file, state."""
+    if container.format.name in ("wav", "w64") and stream.codec_context.name != "dca":
+        size = size_of(file)  # DTS is padded
+        data = (chunk for chunk in wav_chunks(file) if chunk.name == b"data")
+        return sum(min(chunk.stop or size, size) - chunk.start for chunk in data)
+    if container.format.name == "avi":
+        return sum(entry.size for entry in stream.index_entries) or None
+    return None
 
 
 def in_seconds(ticks: int | None, time_base: Any) -> float | None:

@@ -126,11 +126,27 @@ class MediaFile:
     """What FFmpeg may see of a file: its bytes, and the ending of its name.
 
     FFmpeg recognises formats without a magic number (G.722, raw GSM) by the name's ending. It gets
-    neither the path, which may hold bytes that are not UTF-8, nor a way to open other files.
+    neither the path, which may hold bytes that are not UTF-8, nor a way to open other files. It has
+    a position of its own, so that the file can be read elsewhere meanwhile.
     """
 
     def __init__(self, file: BufferedIOBase, name: str) -> None:
         suffix = Path(name).suffix
         self.name = "audio" + (suffix if suffix.isascii() and suffix.isprintable() else "")
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-        file.seek(0)
+        self._file, self._position, self._size = file, 0, size_of(file)
+
+    def read(self, length: int) -> bytes:
+        """Up to `length` bytes from the position on."""
+        data = read_at(self._file, self._position, length)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Changes the position; returns the new one."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """The position, in bytes."""
+        return self._position
