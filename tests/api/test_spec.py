@@ -27,6 +27,7 @@ OTHER: dict[str, Any] = {
     "hop_seconds": 15.0,
     "dtype": "bfloat16",
     "track": 1,
+    "adapter": "1" * 40,
 }
 
 
@@ -42,6 +43,15 @@ def fingerprint_elsewhere(settings: dict[str, Any]) -> str:
 def test_the_fingerprint_is_the_same_on_every_machine_and_in_every_version() -> None:
     """Collections are found by it: if this fails, tables written before are orphaned."""
     assert BASE.fingerprint == "01b03aae7eedc757"
+
+
+def test_an_adapter_is_stored_where_there_is_one() -> None:
+    """Specs that were stored before there were adapters stay as they are."""
+    assert "adapter" not in BASE.to_json()
+    adapted = dataclasses.replace(BASE, adapter="1" * 40)
+    assert '"adapter": "1111' in adapted.to_json()
+    assert adapted.settings.keys() - BASE.settings.keys() == {"adapter"}
+    assert EmbeddingSpec.from_json(adapted.to_json()) == adapted
 
 
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
@@ -69,6 +79,7 @@ specs = st.builds(
     hop_seconds=st.floats(0.04, 30),
     dtype=st.text(),
     track=st.none() | st.integers(0, 9),
+    adapter=st.none() | st.text(),
 )
 
 
@@ -118,7 +129,7 @@ def test_unknown_and_missing_settings_are_errors(settings: dict[str, Any], named
         with pytest.raises(OptionError) as caught:
             make()
         assert named in str(caught.value)
-        assert "it takes dtype, hop_seconds, model" in str(caught.value)
+        assert "it takes adapter, dtype, hop_seconds, model" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"spec"', "3"])

@@ -13,9 +13,12 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from transformers import Qwen2AudioForConditionalGeneration
 
 import qwen_audio as qa
+from adapters import write_adapter
 from checkpoints import random_checkpoint
+from qwen_audio.playground.app import _header
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.middleware import RequestFilter
@@ -374,6 +377,22 @@ def test_a_models_folder_is_named_without_its_path(tmp_path: Path) -> None:
     assert lines["command"].endswith("--model other")
     assert "qa.load('other')" in lines["python"]
     assert AppContext(qa.load(), Limits()).model_name == "embedded"
+
+
+def test_the_adapter_is_shown_without_its_path(tmp_path: Path) -> None:
+    folder = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
+    adapter = write_adapter(tmp_path / "<tuned>", model)
+    context = AppContext(qa.load(folder, adapter=adapter), Limits())
+    header = _header(context)
+    assert "Model: <b>other</b>, with the adapter <b>&lt;tuned&gt;</b>" in header
+    assert str(tmp_path) not in header
+    AudioTab(context).open({"example": "guitar.flac"}, Page())
+    lines = Snippets(context).snippets({"view": "hidden_states", "tap": "mel"}, Page())
+    assert lines["command"].endswith("--model other --adapter '<tuned>'")
+    assert "qa.load('other', adapter='<tuned>')" in lines["python"]
+    embedded = AppContext(qa.load(), Limits())
+    assert "with the adapter" not in _header(embedded)
 
 
 ALLOWED_INTERNALS = {

@@ -102,7 +102,7 @@ def test_tensors_share_the_buffer(file: Path) -> None:
             )
     addresses = [tensor.data_ptr() for tensor in shared.values()]
     assert len(set(addresses)) == 3
-    doubled = read_tensors(locations, buffer=buffer, convert=lambda tensor: tensor.double())
+    doubled = read_tensors(locations, buffer=buffer, convert=lambda _, tensor: tensor.double())
     assert all(tensor.data_ptr() not in addresses for tensor in doubled.values())
     np.testing.assert_array_equal(doubled["b"].numpy(), plain["b"].double().numpy())
     assert len(buffer._blocks) == 3  # no further block was allocated

@@ -14,8 +14,10 @@ import pytest
 import torch
 from huggingface_hub import close_session, constants
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2AudioForConditionalGeneration
 
 import qwen_audio
+from adapters import write_adapter
 from checkpoints import edit_json, random_checkpoint
 from hub_server import COMMIT, HEADER_REQUEST_BYTES, Hub, serve, use_hub
 from qwen_audio.errors import CheckpointError
@@ -391,6 +393,42 @@ def test_a_model_in_another_format(has_config: bool, hub: Hub, folder: Path) -> 
         (folder / "config.json").unlink()
     (folder / "model.gguf").touch()
     assert "model.gguf is in llama.cpp's format" in error_message(MODEL)
+
+
+def test_a_model_and_an_adapter_on_the_hub(
+    hub: Hub, folder: Path, go_offline: Any, tmp_path: Path
+) -> None:
+    """The adapter is downloaded when it is loaded; of the model only what a tap needs."""
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
+    replaced = {"lm_head.weight": torch.zeros(1104, 96)}
+    adapter = write_adapter(tmp_path / "adapter", model, replaced=replaced)
+    hub.repos["owner/adapter"] = adapter
+    opened = qwen_audio.load(MODEL, adapter="owner/adapter", device="cpu", dtype="float32")
+    expected = {*SMALL_FILES, "adapter_config.json", "adapter_model.safetensors"}
+    head = shards_of(folder, "language_model.lm_head.")  # its header: it may have other rows
+    assert set(hub.fetched()) == expected | head
+    assert sum(hub.bytes_sent[shard] for shard in head) == header_bytes(folder, head)
+    local = qwen_audio.load(folder, adapter=adapter, device="cpu", dtype="float32")
+    assert opened.spec().adapter == local.spec().adapter
+    whole = Checkpoint(MODEL).missing_bytes(None)
+    missing = opened.pipeline.checkpoint.missing_bytes(None)
+    assert whole - missing >= replaced["lm_head.weight"].nbytes  # which is not downloaded
+    hub.clear_log()
+    clip = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
+    vector = opened.encode(clip, tap="encoder.1", sampling_rate=16_000)
+    np.testing.assert_array_equal(vector, local.encode(clip, tap="encoder.1", sampling_rate=16_000))
+    assert "adapter_model.safetensors" not in hub.fetched()
+    options: dict[str, Any] = {"sampling_rate": 16_000, "max_new_tokens": 3}
+    answer = local.describe(clip, **options)
+    assert opened.describe(clip, **options) == answer
+    go_offline()
+    again = qwen_audio.load(MODEL, adapter="owner/adapter", device="cpu", dtype="float32")
+    assert again.describe(clip, **options) == answer
+
+
+def test_a_hub_model_that_is_no_adapter(hub: Hub) -> None:
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json can't be fetched"):
+        Checkpoint(MODEL, adapter=MODEL)
 
 
 def test_an_adapter_on_the_hub(hub: Hub, tmp_path: Path) -> None:

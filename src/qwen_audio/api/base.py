@@ -30,6 +30,12 @@ class ModelBase:
         return self.pipeline.checkpoint.name
 
     @property
+    def adapter(self) -> str | None:
+        """The adapter's name, as it was given to `load`; None without one."""
+        adapter = self.pipeline.checkpoint.adapter
+        return None if adapter is None else adapter.name
+
+    @property
     def dimensions(self) -> ModelDimensions:
         """Widths and numbers of layers."""
         return self.pipeline.checkpoint.dimensions

@@ -58,6 +58,7 @@ class EncodeMixin(ModelBase):
             hop_seconds=window_config.resolved_hop_seconds,
             dtype=self.pipeline.dtype_name,
             track=LoadOptions(track=track).track,
+            adapter=self.pipeline.checkpoint.adapter_hash,
         )
 
     @overload

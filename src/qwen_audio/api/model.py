@@ -37,6 +37,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    adapter: str | Path | None = None,
     chat: bool | None = None,
     max_memory: str | int | None = None,
     on_download: ProgressCallback | None = None,
@@ -49,6 +50,8 @@ def load(
         dtype: of the computation: "float32", "bfloat16" or "float16"; by default the checkpoint's
             own, but float32 on a CPU that has no instructions for bfloat16.
         revision: branch, tag or commit of a hub model.
+        adapter: a LoRA adapter for it, as PEFT saves it: a folder, or a hub model. It is merged
+            into the weights as they are read.
         chat: whether prompts go through the chat template; by default as the checkpoint was trained
             (base: plain, Instruct: chat).
         max_memory: what this process may take of the device's memory, such as "4GB"; by default
@@ -59,7 +62,8 @@ def load(
             hub.
 
     Raises:
-        CheckpointError: if the checkpoint is missing or not exactly what its config says.
+        CheckpointError: if the checkpoint is missing or not exactly what its config says, or the
+            adapter isn't LoRA, or is for another model.
         OptionError: for a device, dtype or memory limit that can't be used.
     """
     resolved_device = resolve_device(device)
@@ -67,7 +71,7 @@ def load(
     if limit is None:
         free = available_bytes(resolved_device)
         limit = process_bytes(resolved_device) + round(_SHARE_OF_MEMORY * free)
-    checkpoint = Checkpoint(model, revision)
+    checkpoint = Checkpoint(model, revision, adapter)
     return AudioModel(
         Pipeline(
             checkpoint,
@@ -138,4 +142,5 @@ class AudioModel(DescribeMixin, EncodeMixin, InterpretMixin):
 
     def __repr__(self) -> str:
         taps = " → ".join(str(tap) for tap in (self.taps[0], self.taps[-1]))
-        return f"AudioModel({self.name!r}, {taps}, {self.dtype} on {self.pipeline.device})"
+        adapter = "" if self.adapter is None else f" with {self.adapter!r}"
+        return f"AudioModel({self.name!r}{adapter}, {taps}, {self.dtype} on {self.pipeline.device})"

@@ -65,6 +65,8 @@ class ParityReport:
 
     model: str
     revision: str
+    adapter: str | None
+    """Its content hash; None without one."""
     dtype: str
     device: str
     machine: str
@@ -128,6 +130,7 @@ def check_parity(
     return ParityReport(
         model=pipeline.checkpoint.name,
         revision=pipeline.checkpoint.revision,
+        adapter=pipeline.checkpoint.adapter_hash,
         dtype=pipeline.dtype_name,
         device=str(pipeline.device),
         machine=f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
@@ -222,9 +225,7 @@ class _TransformersModel:
             ("language_model.model.norm.", text.norm),
             *((f"language_model.model.layers.{k}.", text.layers[k]) for k in range(depth)),
         ):
-            tensors = checkpoint.tensors.read(
-                prefix, convert=lambda t: t.to(pipeline.device, pipeline.dtype)
-            )
+            tensors = checkpoint.tensors.read(prefix, device=pipeline.device, dtype=pipeline.dtype)
             module.load_state_dict(tensors, strict=True, assign=True)
         self._model = model.eval().requires_grad_(False).to(pipeline.device)
 

@@ -14,8 +14,7 @@ from qwen_audio.errors import OptionError
 
 __all__ = ["EmbeddingSpec"]
 
-
-_LEFT_OUT_UNSET = frozenset({"track"})
+_LEFT_OUT_UNSET = frozenset({"adapter", "track"})
 """Settings that are stored only where they are set, so that older fingerprints stay valid."""
 
 
@@ -24,7 +23,8 @@ class EmbeddingSpec:
     """The settings that a vector was computed with, stored beside it.
 
     `prompt` is set only at taps in the language model, and only there `span` may differ; `track`
-    only where an audio track of the files was chosen.
+    only where an audio track of the files was chosen. `adapter` is the content hash of the adapter
+    that the model was loaded with, if any.
     """
 
     model: str
@@ -37,6 +37,7 @@ class EmbeddingSpec:
     hop_seconds: float = WINDOW_SECONDS
     dtype: str = "float32"
     track: int | None = None
+    adapter: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -84,13 +84,14 @@ def check_embedding_options(
 
 
 def check_model_options(options: argparse.Namespace) -> None:
-    """Check the form of --model, --dtype and --max-memory.
+    """Check the form of --model, --adapter, --dtype and --max-memory.
 
     Raises:
         OptionError: for another dtype or size.
-        CheckpointError: for a model that is neither a folder nor the name of a hub model.
+        CheckpointError: for a model or an adapter that is neither a folder nor the name of a hub
+            model.
     """
-    from qwen_audio.weights.download import check_repo_name
+    from qwen_audio.weights.download import check_adapter_name, check_repo_name
     from qwen_audio.weights.option_values import check_dtype, resolve_bytes
 
     if options.dtype is not None:
@@ -99,3 +100,5 @@ def check_model_options(options: argparse.Namespace) -> None:
     model = options.model
     if model not in (None, EMBEDDED) and not Path(model).expanduser().is_dir():
         check_repo_name(model)
+    if options.adapter is not None:
+        check_adapter_name(options.adapter)

@@ -12,6 +12,7 @@ from qwen_audio.errors import check_extra
 from .console import load_collection_model, print_error, print_json, print_line
 from .options import (
     CommandFunction,
+    add_adapter_option,
     add_collection_argument,
     add_command,
     add_compute_options,
@@ -47,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
     action("failures", run_failures, "List recordings that can't be decoded, and why.")
     action("prune", run_prune, "Delete the rows of recordings that no longer exist.")
     verify = action("verify", run_verify, "Encode a sample again and compare.")
+    add_adapter_option(verify)
     add_compute_options(verify)
     verify.add_argument(
         "--sample", type=int, default=20, metavar="N", help="recordings (default: 20)"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, CollectionError
 
 from .checks import check_model_options
 from .options import EMBEDDED
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 def load_model(options: argparse.Namespace) -> AudioModel:
-    """The model of --model, --revision, --device, --dtype and --max-memory.
+    """The model of --model, --revision, --adapter, --device, --dtype and --max-memory.
 
     From here on torch is imported: check everything else before.
     """
@@ -56,6 +56,7 @@ def load_model(options: argparse.Namespace) -> AudioModel:
         device=options.device,
         dtype=options.dtype,
         revision=options.revision,
+        adapter=options.adapter,
         max_memory=options.max_memory,
         on_download=download_bar(),
     )
@@ -64,7 +65,16 @@ def load_model(options: argparse.Namespace) -> AudioModel:
 
 
 def load_collection_model(spec: EmbeddingSpec, options: argparse.Namespace) -> AudioModel:
-    """The model of a collection, in its dtype; options that are given take precedence."""
+    """The model of a collection, in its dtype; options that are given take precedence.
+
+    Raises:
+        CollectionError: if it was made with an adapter, which --adapter doesn't give.
+    """
+    if spec.adapter is not None and options.adapter is None:
+        raise CollectionError(
+            f"the collection was made with an adapter (content hash {spec.adapter}): give it with "
+            "--adapter"
+        )
     merged = copy.copy(options)
     merged.model = getattr(options, "model", None) or spec.model
     merged.dtype = options.dtype or spec.dtype

@@ -11,6 +11,7 @@ from qwen_audio.errors import OptionError
 __all__ = [
     "EMBEDDED",
     "CommandFunction",
+    "add_adapter_option",
     "add_collection_argument",
     "add_command",
     "add_compute_options",
@@ -74,7 +75,7 @@ def add_command(
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--model, --revision and --json."""
+    """--model, --revision, --adapter and --json."""
     parser.add_argument(
         "--model",
         metavar="M",
@@ -82,7 +83,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "(default: the small checkpoint that ships with the package)",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a hub model")
+    add_adapter_option(parser)
     add_json_option(parser)
+
+
+def add_adapter_option(parser: argparse.ArgumentParser) -> None:
+    """--adapter."""
+    parser.add_argument(
+        "--adapter",
+        metavar="A",
+        help="a LoRA adapter for the model, merged as it is read: a folder, or a hub model",
+    )
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from .tables import taps_tables
 
     print_embedded_notice(options.model)
-    checkpoint = Checkpoint(options.model or EMBEDDED, options.revision)
+    checkpoint = Checkpoint(options.model or EMBEDDED, options.revision, options.adapter)
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, checkpoint.dtype, device)
     memory_bytes = resolve_bytes(options.max_memory)
@@ -60,9 +60,11 @@ def run(options: argparse.Namespace) -> int:
         for tap in dimensions.taps()
     ]
     text = dataclasses.asdict(estimate_cost(checkpoint, None, dtype, device, memory_bytes))
+    adapter = {} if checkpoint.adapter is None else {"adapter": checkpoint.adapter.name}
+    model = {"model": checkpoint.name, **adapter}
     if options.json:
-        print_json({"model": checkpoint.name, "dtype": dtype_name, "taps": taps, "text": text})
+        print_json({**model, "dtype": dtype_name, "taps": taps, "text": text})
     else:
-        for table in taps_tables(f"{checkpoint.name} in {dtype_name}", taps, text):
+        for table in taps_tables(f"{' with '.join(model.values())} in {dtype_name}", taps, text):
             show_table(table)
     return 0

@@ -122,6 +122,11 @@ class Collection:
             from qwen_audio.api.model import load
 
             spec = self.spec
+            if spec.adapter is not None:
+                raise CollectionError(
+                    f"{self.path} was made with an adapter (content hash {spec.adapter}): open it "
+                    f"with model=load({spec.model!r}, adapter=…)"
+                )
             local = spec.model == "embedded" or Path(spec.model).is_dir()
             revision = None if local else spec.revision
             self._model = load(spec.model, dtype=spec.dtype, revision=revision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +87,7 @@ def _save_dataset(collection: WindowTable, rows: Any, path: Path) -> None:
     datasets.disable_progress_bars()
     try:
         dataset = datasets.Dataset(rows)
-        dataset.info.description = json.dumps(dataclasses.asdict(collection.spec))
+        dataset.info.description = json.dumps(collection.spec.settings)
         sources = rows["source"].to_pylist()
         if all(Source(source).is_local and Path(source).is_file() for source in sources):
             dataset = dataset.add_column("audio", [str(Path(s).resolve()) for s in sources])

@@ -135,7 +135,7 @@ class WindowTable:
             {
                 _METADATA_KEY: json.dumps(
                     {
-                        "spec": dataclasses.asdict(spec),
+                        "spec": spec.settings,
                         "fingerprint": spec.fingerprint,
                         "describes": has_captions,
                         "vector": f"{number_type}, of length 1: times `norm` it is the vector",
@@ -162,11 +162,11 @@ class WindowTable:
             spec = dataclasses.replace(spec, model=self.spec.model)
         if spec.fingerprint == self.spec.fingerprint:
             return
-        stored, requested = json.loads(self.spec.to_json()), json.loads(spec.to_json())
+        stored, requested = self.spec.settings, spec.settings
         differences = ", ".join(
-            f"{name} {stored[name]!r} here and {requested[name]!r} asked for"
-            for name in stored
-            if stored[name] != requested[name]
+            f"{name} {stored.get(name)!r} here and {requested.get(name)!r} asked for"
+            for name in sorted(stored | requested)
+            if stored.get(name) != requested.get(name)
         )
         other_dtype = stored["dtype"] != requested["dtype"]
         hint = f" (load with dtype={stored['dtype']!r})" if other_dtype else ""

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from qwen_audio.errors import CheckpointError
+from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.models.qwen2_audio.config import build_feature_extractor, read_config
-from qwen_audio.models.qwen2_audio.stored_names import find_names
+from qwen_audio.models.qwen2_audio.stored_names import canonical_name, find_names
 from qwen_audio.models.qwen2_audio.tensors import (
     EMBEDDINGS,
     LM_HEAD,
     TensorRequirement,
     tensor_requirements,
 )
+from qwen_audio.weights.adapter import ADAPTER_CONFIG, Adapter
+from qwen_audio.weights.adapter_config import MERGE_HINT
 from qwen_audio.weights.download import ProgressCallback, is_not_found
 from qwen_audio.weights.hub import HubFiles
-from qwen_audio.weights.tensor_store import TensorStore, parse_json
+from qwen_audio.weights.json_file import parse_json
+from qwen_audio.weights.tensor_store import TensorStore
 
 from .tap import ModelDimensions, Tap
 from .unsupported import folder_error, hub_model_error
@@ -52,13 +56,20 @@ class Checkpoint:
     Args:
         source: "embedded", a folder, or a hub model, "owner/name".
         revision: branch, tag or commit of a hub model.
+        adapter: a LoRA adapter, merged into its tensors: see `Adapter`.
 
     Raises:
         CheckpointError: if it doesn't exist, isn't Qwen2-Audio, has no processor, or its tensors
-            are not exactly those of its configuration (missing, extra or of another shape).
+            are not exactly those of its configuration (missing, extra or of another shape), or
+            the adapter is not for them.
     """
 
-    def __init__(self, source: str | Path = EMBEDDED, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str | Path = EMBEDDED,
+        revision: str | None = None,
+        adapter: str | Path | None = None,
+    ) -> None:
         if not isinstance(source, str | Path) or not str(source):
             raise CheckpointError(
                 f"{source!r} is not a checkpoint: give 'embedded', a folder, or a hub model, "
@@ -86,6 +97,7 @@ class Checkpoint:
         self._check_tokenizer()
         self._requirements = dict(tensor_requirements(self.config))
         shapes = {name: requirement.shape for name, requirement in self._requirements.items()}
+        self.adapter = self._open_adapter(adapter)
         self.tensors = TensorStore(
             self.name,
             folder,
@@ -93,7 +105,14 @@ class Checkpoint:
             lambda stored: find_names(shapes.keys(), stored, self.config, self.name),
             self._hub,
             resizable=(EMBEDDINGS, LM_HEAD),
+            adapter=self.adapter,
         )
+        is_tied = len(self.tensors.without_duplicates((EMBEDDINGS, LM_HEAD))) == 1
+        if self.adapter and is_tied and {EMBEDDINGS, LM_HEAD} & self.adapter.changed:
+            raise CheckpointError(
+                f"{self.adapter.name} changes the embeddings of {self.name}, which are its head, "
+                "too: " + MERGE_HINT
+            )
 
     @cached_property
     def revision(self) -> str:
@@ -104,6 +123,11 @@ class Checkpoint:
         for sample in self.tensors.byte_samples():
             digest.update(sample)
         return digest.hexdigest()[:40]
+
+    @property
+    def adapter_hash(self) -> str | None:
+        """The adapter's identity, a hash of what it changes; None without one."""
+        return None if self.adapter is None else self.adapter.content_hash
 
     @property
     def dtype(self) -> torch.dtype:
@@ -179,6 +203,17 @@ class Checkpoint:
         """The content of a JSON file; empty if the checkpoint has no such file."""
         path = self.file(name)
         return {} if path is None else parse_json(path)
+
+    def _open_adapter(self, source: str | Path | None) -> Adapter | None:
+        if source is not None:
+            return Adapter(source, canonical_name)
+        with suppress(CheckpointError):  # a hub that can't be reached
+            if self.file(ADAPTER_CONFIG) is not None:
+                raise OptionError(
+                    f"{self.name} holds a whole model and an adapter: give adapter={self.name!r} "
+                    f"to use both, or move {ADAPTER_CONFIG} away to use the model alone"
+                )
+        return None
 
     def _read_feature_extractor(self) -> WhisperFeatureExtractor:
         """transformers' log-mel feature extractor, with the settings in processor_config.json, as

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import CheckpointError
+from qwen_audio.weights.adapter import ADAPTER_CONFIG
 from qwen_audio.weights.download import list_files
 from qwen_audio.weights.hub import HubFiles
+from qwen_audio.weights.json_file import parse_json
 from qwen_audio.weights.other_formats import explain_files
-from qwen_audio.weights.tensor_store import parse_json
 
 __all__ = [
-    "ADAPTER_CONFIG",
     "check_model_type",
     "check_not_quantised",
     "folder_error",
     "hub_model_error",
 ]
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 _MODEL_TYPES = {
     "qwen2": "a language model for text alone",

@@ -279,10 +279,12 @@ def _component(
 def _header(context: AppContext) -> str:
     name, limits = context.model_name, context.limits
     name = "the small embedded checkpoint" if name == "embedded" else name
+    adapter = context.adapter_name
+    with_adapter = "" if adapter is None else f", with the adapter <b>{escape(adapter)}</b>"
     return (
         f'<header class="pg-header" data-max-bytes="{limits.upload_bytes}" '
         f'data-max-bytes-text="{limits.upload_text}">'
-        f"<h1>Qwen Audio Playground</h1><p>Model: <b>{escape(name)}</b></p>"
+        f"<h1>Qwen Audio Playground</h1><p>Model: <b>{escape(name)}</b>{with_adapter}</p>"
         '<p class="pg-open-name" data-open-name aria-live="polite"></p></header>'
     )
 

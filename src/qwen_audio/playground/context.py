@@ -42,8 +42,12 @@ class AppContext:
     @property
     def model_name(self) -> str:
         """The model's name; of a local folder only the last part, so that no path is shown."""
-        name = self.model.name
-        return Path(name).resolve().name if Path(name).is_dir() else name
+        return _public_name(self.model.name)
+
+    @property
+    def adapter_name(self) -> str | None:
+        """The adapter's name, without the path to it; None without one."""
+        return None if self.model.adapter is None else _public_name(self.model.adapter)
 
     def session(self, request: Any) -> Session:
         """The session that a Gradio request belongs to."""
@@ -82,6 +86,10 @@ class AppContext:
                     "playground: choose a shorter recording, or cut it."
                 ) from error
             raise
+
+
+def _public_name(name: str) -> str:
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def report_errors(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

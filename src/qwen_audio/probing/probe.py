@@ -168,6 +168,7 @@ def probe(
         "about": {
             "model": spec.model,
             "revision": spec.revision,
+            **({} if spec.adapter is None else {"adapter": spec.adapter}),
             "dtype": spec.dtype,
             "prompt": next((spec.prompt for spec in features.values() if spec.prompt), None),
             "window_seconds": spec.window_seconds,

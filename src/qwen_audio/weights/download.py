@@ -13,6 +13,7 @@ from qwen_audio.errors import CheckpointError
 __all__ = [
     "Progress",
     "ProgressCallback",
+    "check_adapter_name",
     "check_reachable",
     "check_repo_name",
     "download_file",
@@ -74,11 +75,25 @@ def check_repo_name(repo: str) -> None:
     """Raises CheckpointError for a name that no hub model can have; the hub is not asked."""
     if Path(repo).expanduser().is_file():
         raise CheckpointError(f"{repo!r} is a file: give the folder of the checkpoint")
-    if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+    if not _may_be_repo(repo):
         raise CheckpointError(
             f"{repo!r} is not a checkpoint: give 'embedded', an existing folder, or a hub "
             "model such as Qwen/Qwen2-Audio-7B-Instruct"
         )
+
+
+def check_adapter_name(adapter: str) -> None:
+    """Raises CheckpointError for what is neither a folder nor may be a model on a hub."""
+    is_folder = bool(adapter) and Path(adapter).expanduser().is_dir()
+    if not is_folder and not _may_be_repo(adapter):
+        raise CheckpointError(
+            f"{adapter!r} is not an adapter: give the folder with its adapter_config.json, or a "
+            "hub model, 'owner/name'"
+        )
+
+
+def _may_be_repo(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def download_file(

@@ -136,9 +136,10 @@ class ModuleStore:
         on_gpu = self.device.type == "cuda"
         return self.tensors.read(
             prefix,
+            device=self.device,
+            dtype=self.dtype,
             pinned=on_gpu,
             buffer=None if on_gpu else buffer,
-            convert=lambda tensor: tensor.to(self.device, self.dtype, non_blocking=on_gpu),
         )
 
     def _load_module(

@@ -9,7 +9,7 @@ __all__ = ["explain_files"]
 
 _FORMATS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
-        ("pytorch_model*.bin", "pytorch_model*.bin.index.json"),
+        ("pytorch_model*.bin", "pytorch_model*.bin.index.json", "adapter_model.bin"),
         "{} holds pickled weights, which can run any code when they are opened: if you trust "
         "it, load it with transformers, save that with save_pretrained, and load that",
     ),
@@ -23,7 +23,7 @@ _FORMATS: tuple[tuple[tuple[str, ...], str], ...] = (
         "{} is in the format of a model's first release: give its version in transformers' format",
     ),
     (
-        ("adapter_model.safetensors", "adapter_model.bin"),
+        ("adapter_model.safetensors",),
         "{} holds an adapter without its adapter_config.json: save it with PEFT's save_pretrained",
     ),
     (

@@ -133,7 +133,7 @@ def read_tensors(
     *,
     pinned: bool = False,
     buffer: ReadBuffer | None = None,
-    convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    convert: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Read tensors, in the order of the files, each into its own memory.
 
@@ -141,8 +141,8 @@ def read_tensors(
         pinned: whether that memory is page-locked.
         buffer: read into this instead, overwriting the tensors read into it before: for weights
             that are soon released.
-        convert: applied to each tensor as soon as it is read, so that memory never holds both forms
-            of all of them.
+        convert: applied to each tensor's name and the tensor as soon as it is read, so that memory
+            never holds both forms of all of them.
 
     Raises:
         CheckpointError: for a dtype that isn't supported, or a truncated file.
@@ -159,7 +159,7 @@ def read_tensors(
                 else:
                     _advise_will_need(file, info.start, info.bytes)
                     tensor = _read_values(file, name, info, info.start, info.shape, pinned)
-                tensors[name] = tensor if convert is None else convert(tensor)
+                tensors[name] = tensor if convert is None else convert(name, tensor)
                 if buffer is not None and tensors[name].data_ptr() != tensor.data_ptr():
                     buffer.give_back()
     return tensors

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
 from qwen_audio.errors import CheckpointError
 
+from .adapter import Adapter
 from .direct_io import ReadBuffer
-from .download import ProgressCallback, list_files
+from .download import ProgressCallback
 from .hub import HubFiles
-from .other_formats import explain_files
 from .safetensors_file import (
     TensorInfo,
     TensorLocation,
@@ -26,10 +25,9 @@ from .safetensors_file import (
     tensor_byte_samples,
     tensor_dtype,
 )
+from .weights_index import read_index
 
-__all__ = ["NameLookup", "TensorStore", "is_file_name", "parse_json"]
-
-_INDEX, _SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
+__all__ = ["NameLookup", "TensorStore"]
 
 NameLookup: TypeAlias = Callable[[Collection[str]], Mapping[str, str]]
 """From the names in a checkpoint's files to the name in them of each tensor that is asked for."""
@@ -50,6 +48,7 @@ class TensorStore:
         hub: where to download from; None for a local folder.
         resizable: those that may have another number of rows, such as a resized embedding table;
             `shape` tells it.
+        adapter: merged into the tensors as they are read.
 
     Raises:
         CheckpointError: if files are missing or damaged, or tensors missing, extra or of another
@@ -64,10 +63,11 @@ class TensorStore:
         find_names: NameLookup,
         hub: HubFiles | None = None,
         resizable: Collection[str] = (),
+        adapter: Adapter | None = None,
     ) -> None:
         self.name, self.folder, self.shapes = name, folder, dict(shapes)
-        self._hub, self._resizable = hub, frozenset(resizable)
-        self._file_of, headers = self._read_index()
+        self.adapter, self._hub, self._resizable = adapter, hub, frozenset(resizable)
+        self._file_of, headers = read_index(name, folder, hub)
         self._stored_names = dict(find_names(self._file_of.keys()))
         if hub is None:
             files = sorted(set(self._file_of.values()) - headers.keys())
@@ -75,6 +75,8 @@ class TensorStore:
         for file, header in headers.items():
             self._check_header(file, header)
         self._headers = headers
+        if adapter is not None:
+            adapter.check(self.shape, self.shapes.keys())
 
     def byte_samples(self) -> Iterator[bytes]:
         """Header entries and some bytes of every tensor, in a fixed order; of local files only."""
@@ -82,16 +84,19 @@ class TensorStore:
             yield from tensor_byte_samples(self.folder / file)
 
     def stored_bytes(self, name: str, default_dtype: torch.dtype) -> int:
-        """Size of a tensor on disk, from the header of its file.
+        """Size of a tensor on disk, from the header of its file, with what an adapter adds to it.
 
         Args:
             default_dtype: assumed if the server sends whole files only.
         """
+        added = 0 if self.adapter is None else self.adapter.stored_bytes(name)
+        if (replacement := self._replacement(name)) is not None:
+            return replacement.info.bytes + added
         stored = self._stored_names[name]
         header = self._header(self._file_of[stored])
         if header is None:
-            return math.prod(self.shapes[name]) * default_dtype.itemsize
-        return header[stored].bytes
+            return math.prod(self.shapes[name]) * default_dtype.itemsize + added
+        return header[stored].bytes + added
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, with the number of rows that it has in its file."""
@@ -134,15 +139,25 @@ class TensorStore:
         self,
         prefix: str,
         *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
         pinned: bool = False,
         buffer: ReadBuffer | None = None,
-        convert: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """The tensors whose names start with `prefix`, keyed by the rest of their names.
 
-        See `read_tensors` for the options.
+        Args:
+            device, dtype: to convert to; None: the CPU, and the dtype on disk.
+            pinned, buffer: see `read_tensors`.
         """
         locations = self._locate(name for name in self.shapes if name.startswith(prefix))
+
+        def convert(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            if self.adapter is None or not self.adapter.adds_to(name):
+                return tensor.to(device=device, dtype=dtype, non_blocking=pinned)
+            placed = tensor.to(device=device, non_blocking=pinned)
+            return self.adapter.merge(name, placed, dtype or tensor.dtype)
+
         tensors = read_tensors(locations, pinned=pinned, buffer=buffer, convert=convert)
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
@@ -159,18 +174,30 @@ class TensorStore:
                 "rows: tokenizer and weights don't belong together"
             )
         file = self._file_of[stored]
-        if self._hub is not None and stored not in self._hub.cached_tensors(file):
+        if (
+            self._hub is not None
+            and self._replacement(name) is None
+            and stored not in self._hub.cached_tensors(file)
+        ):
             self._header(file)
-            values = self._hub.download_rows(file, stored, rows)
-            return [values[row] for row in rows]
-        return read_rows(self._locate([name])[name], rows, name)
+            downloaded = self._hub.download_rows(file, stored, rows)
+            values = [downloaded[row] for row in rows]
+        else:
+            values = read_rows(self._locate([name])[name], rows, name)
+        if self.adapter is None or not self.adapter.adds_to(name):
+            return values
+        return self.adapter.merge_rows(name, rows, values)
 
     def _by_file(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """File → names in it, each once."""
+        """File → names in it, each once, without those of tensors that an adapter replaces."""
         files: dict[str, list[str]] = {}
-        for stored in dict.fromkeys(self._stored_names[name] for name in names):
+        own = (name for name in names if self._replacement(name) is None)
+        for stored in dict.fromkeys(self._stored_names[name] for name in own):
             files.setdefault(self._file_of[stored], []).append(stored)
         return files
+
+    def _replacement(self, name: str) -> TensorLocation | None:
+        return None if self.adapter is None else self.adapter.replacement(name)
 
     def _locate(self, names: Iterable[str]) -> dict[str, TensorLocation]:
         """Locations of tensors on this machine; those that aren't here are downloaded."""
@@ -185,43 +212,9 @@ class TensorStore:
                 self._hub.download({file: file_names})
                 local = self._hub.cached_tensors(file)
             locations |= {name: local[name] for name in file_names}
-        return {name: locations[self._stored_names[name]] for name in names}
-
-    def _read_index(self) -> tuple[dict[str, str], dict[str, dict[str, TensorInfo]]]:
-        """Tensor name → file, from the index or from the header of the only file; and the headers
-        that were read, by file."""
-        if self._hub is not None:
-            self._hub.fetch_file(_INDEX, optional=True)
-        single = self.folder / _SINGLE_FILE
-        is_single = self._hub is None and single.is_file()  # which is what transformers reads, too
-        if (index := self.folder / _INDEX).is_file() and not is_single:
-            files = parse_json(index).get("weight_map")
-            if not isinstance(files, dict) or not all(
-                is_file_name(file) for file in files.values()
-            ):
-                raise CheckpointError(
-                    f"{self.name}: {_INDEX} has no weight_map of tensors and files beside it: "
-                    "download it again"
-                )
-            return files, {}
-        header: dict[str, TensorInfo] | None = None
-        if self._hub is not None:
-            header = self._hub.header(_SINGLE_FILE, optional=True)
-            if header is None:  # there is no such file, or the server sends whole files only
-                self._hub.fetch_file(_SINGLE_FILE, optional=True)
-        if header is None:
-            if not (self.folder / _SINGLE_FILE).is_file():
-                names = (
-                    [path.name for path in self.folder.iterdir()]
-                    if self._hub is None
-                    else list_files(self._hub.repo, self._hub.commit)
-                )
-                raise CheckpointError(
-                    f"{self.name} has neither {_INDEX} nor {_SINGLE_FILE}: "
-                    f"{explain_files(names) or 'weights are read from safetensors only'}"
-                )
-            header = read_header(self.folder / _SINGLE_FILE)
-        return dict.fromkeys(header, _SINGLE_FILE), {_SINGLE_FILE: header}
+        return {
+            name: self._replacement(name) or locations[self._stored_names[name]] for name in names
+        }
 
     def _header(self, file: str) -> dict[str, TensorInfo] | None:
         """The checked header of a file; None if the server sends whole files only."""
@@ -266,19 +259,3 @@ class TensorStore:
                 )
             tensor_dtype(info, f"{self.name}: tensor {stored}")
             self.shapes[name] = info.shape
-
-
-def is_file_name(file: Any) -> bool:
-    """Whether it is a file name without a path: an index must not refer to other folders."""
-    return isinstance(file, str) and file not in ("", ".", "..") and Path(file).name == file
-
-
-def parse_json(path: Path) -> dict[str, Any]:
-    """A file with one JSON object. Raises CheckpointError for any other content."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(f"{path} can't be read as JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} is not a JSON object: download it again")
-    return settings

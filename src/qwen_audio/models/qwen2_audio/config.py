@@ -12,7 +12,7 @@ from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.unsupported import check_model_type, check_not_quantised
-from qwen_audio.weights.tensor_store import parse_json
+from qwen_audio.weights.json_file import parse_json
 
 __all__ = ["build_feature_extractor", "read_config"]
 

@@ -19,7 +19,7 @@ from qwen_audio.models.checkpoint import (
     TOKENIZER,
     Checkpoint,
 )
-from qwen_audio.weights.tensor_store import parse_json
+from qwen_audio.weights.json_file import parse_json
 
 __all__ = ["DEFAULT_PROMPT", "Message", "PromptTokenizer", "audio_inputs"]
 

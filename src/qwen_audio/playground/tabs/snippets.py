@@ -53,12 +53,15 @@ class Snippets:
         ]
 
     def _load_model(self) -> str:
-        name = self.context.model_name
-        return "qa.load()" if name == "embedded" else f"qa.load({name!r})"
+        name, adapter = self.context.model_name, self.context.adapter_name
+        arguments = [] if name == "embedded" else [repr(name)]
+        arguments += [] if adapter is None else [f"adapter={adapter!r}"]
+        return f"qa.load({', '.join(arguments)})"
 
     def _model_option(self) -> str:
-        name = self.context.model_name
-        return "" if name == "embedded" else f" --model {shlex.quote(name)}"
+        name, adapter = self.context.model_name, self.context.adapter_name
+        model = "" if name == "embedded" else f" --model {shlex.quote(name)}"
+        return model if adapter is None else f"{model} --adapter {shlex.quote(adapter)}"
 
     def _command(self, clip: Clip, name: str, options: str) -> str:
         """Empty for one of several windows: commands process whole recordings."""
