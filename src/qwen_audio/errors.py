@@ -7,6 +7,9 @@ The command line prints that line and nothing else.
 from __future__ import annotations
 
 import importlib.util
+import re
+
+from .paths import printable
 
 __all__ = [
     "AudioError",
@@ -21,12 +24,15 @@ __all__ = [
     "check_extra",
 ]
 
+_LINE_BREAK = re.compile(r"[ \t\r\n]*[\t\r\n][ \t\r\n]*")
+
 
 class QwenAudioError(Exception):
     """Base class of all errors that this package raises deliberately."""
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().split())
+        text = _LINE_BREAK.sub(" ", super().__str__())
+        return printable(text.strip())
 
 
 class AudioError(QwenAudioError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
+import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from qwen_audio.errors import OptionError
+from qwen_audio.paths import is_folder
 
 __all__ = [
     "NUMBER_SUFFIXES",
@@ -47,9 +48,9 @@ def check_output_path(path: str | Path, suffixes: Iterable[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() not in suffixes:
         raise OptionError(f"{target}: the suffix decides the format: use {', '.join(suffixes)}")
-    if target.is_dir():
+    if is_folder(target):
         raise OptionError(f"{target} is a folder: name a file to write")
-    if not target.parent.is_dir():
+    if not is_folder(target.parent):
         raise OptionError(f"{target}: there is no folder {target.parent}: make it first")
     return target
 
@@ -80,7 +81,8 @@ def atomic_write(target: Path, write: Callable[[Path], object]) -> Path:
     Raises:
         OptionError: if it can't be written.
     """
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    # A short name, as the target's may be as long as names can be.
+    temporary = target.with_name(f".{secrets.token_hex(6)}{target.suffix}")
     with write_errors(target):
         try:
             write(temporary)

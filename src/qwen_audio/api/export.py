@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from qwen_audio.analysis.files import atomic_write, check_output_path, save_arrays, write_errors
 from qwen_audio.errors import check_extra
+from qwen_audio.paths import path_to_text
 
 from .spec import EmbeddingSpec
 
@@ -56,7 +57,7 @@ class VectorFile:
         self.target, self.spec = check_output(path), spec
         self.sources: list[str] = []
         self.shapes: list[tuple[int, ...]] = []
-        self._waiting = self.target.with_name(f".{self.target.name}.{os.getpid()}.rows")
+        self._waiting = self.target.with_name(f".{secrets.token_hex(6)}.rows")
         with write_errors(self.target):
             self._rows = self._waiting.open("wb")
 
@@ -77,7 +78,7 @@ class VectorFile:
         """What `encode` gave for one recording."""
         with write_errors(self.target):
             self._rows.write(np.ascontiguousarray(vectors, np.float32).data)
-        self.sources.append(source)
+        self.sources.append(path_to_text(source))
         self.shapes.append(vectors.shape)
 
     @property

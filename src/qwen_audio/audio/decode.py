@@ -20,6 +20,7 @@ from av.codec.context import Flags2
 from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError
+from qwen_audio.paths import printable
 
 from .containers import bytes_missing
 from .damage import EXACT_FORMATS, TOLERANCE_SECONDS, MissingAudio, Position, tag_bytes
@@ -145,8 +146,8 @@ class AudioDecoder:
         """
         name = os.fsdecode(path)
         if check_readable(name):
-            return cls.from_bytes(Path(name).read_bytes(), name, **options)
-        return cls(name, name, **options)
+            return cls.from_bytes(Path(name).read_bytes(), printable(name), **options)
+        return cls(name, printable(name), **options)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str, **options: Any) -> AudioDecoder:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError, AudioWarning
+from qwen_audio.paths import path_from_text
 
 from .decode import AudioChunk, AudioDecoder
 from .inputs import AudioInput
@@ -103,7 +104,7 @@ def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
     if isinstance(audio, str) and audio == "-":
         return AudioDecoder.from_bytes(sys.stdin.buffer.read(), "standard input", **settings)
     if isinstance(audio, str | os.PathLike):
-        return AudioDecoder.from_path(audio, **settings)
+        return AudioDecoder.from_path(path_from_text(os.fsdecode(audio)), **settings)
     if isinstance(audio, bytes | bytearray | memoryview):
         return AudioDecoder.from_bytes(bytes(audio), f"bytes ({len(audio)})", **settings)
     if hasattr(audio, "read"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,14 +28,16 @@ def read_manifest(path: Path) -> Iterator[Source]:
         OptionError: if it can't be read or is empty, or a row names no recording.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")  # with line ends in quoted cells as they are
         if path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             rows = [
                 {name: value if name is None else _number(value) for name, value in row.items()}
-                for row in csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+                for row in csv.DictReader(
+                    io.StringIO(text, newline=""), delimiter=delimiter, strict=True
+                )
             ]
     except (OSError, ValueError, csv.Error) as error:
         raise OptionError(
@@ -71,7 +74,17 @@ def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
             f"{row_name}: column {nested[0]} holds a list or an object: use text, numbers or "
             "booleans"
         )
+    unwritable = [name for name, value in row.items() if name != column and _has_surrogates(value)]
+    if unwritable:
+        raise OptionError(
+            f"{row_name}: column {unwritable[0]} holds half of a character (a lone surrogate): "
+            "write the text in UTF-8"
+        )
     return Source.from_path(path, {name: value for name, value in row.items() if name != column})
+
+
+def _has_surrogates(value: Any) -> bool:
+    return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _number(text: str | None) -> ColumnValue:

@@ -10,6 +10,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from qwen_audio.errors import AudioError
+from qwen_audio.paths import printable
 
 __all__ = [
     "FileRange",
@@ -28,22 +29,23 @@ def check_readable(name: str) -> bool:
     Raises:
         AudioError: if it does not exist, is neither, is empty, or can't be read.
     """
+    shown = printable(name)
     try:
         status = os.stat(name)  # noqa: PTH116 (Path.exists and its like hide some errors)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise AudioError(f"{name}: no such file: check the path") from error
+        raise AudioError(f"{shown}: no such file: check the path") from error
     except (OSError, ValueError) as error:
         raise AudioError(f"{name:.200} can't be read ({error_reason(error)}): check it") from error
     if stat.S_ISDIR(status.st_mode):
-        raise AudioError(f"{name} is a folder: give the audio files in it, such as {name}/*.wav")
+        raise AudioError(f"{shown} is a folder: give the audio files in it, such as {shown}/*.wav")
     if stat.S_ISFIFO(status.st_mode):
         return True
     if not stat.S_ISREG(status.st_mode):
-        raise AudioError(f"{name} is neither a file nor a pipe: give an audio file")
+        raise AudioError(f"{shown} is neither a file nor a pipe: give an audio file")
     if not os.access(name, os.R_OK):
-        raise AudioError(f"{name} can't be read: check its permissions")
+        raise AudioError(f"{shown} can't be read: check its permissions")
     if status.st_size == 0:
-        raise AudioError(f"{name} is empty (0 bytes): expected an audio file")
+        raise AudioError(f"{shown} is empty (0 bytes): expected an audio file")
     return False
 
 

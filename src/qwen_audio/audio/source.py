@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import AudioError
+from qwen_audio.paths import is_uri, path_from_text, path_to_text, printable
 
 __all__ = ["ColumnValue", "Source", "filesystem"]
 
@@ -31,7 +32,8 @@ class Source:
     """Path or URI of one recording.
 
     Attributes:
-        uri: an absolute path, or a URI such as "s3://bucket/a.flac".
+        uri: an absolute path, or a URI such as "s3://bucket/a.flac"; of a path that isn't UTF-8
+            its "file://" URI.
         extra: the other columns of its manifest row.
     """
 
@@ -40,16 +42,25 @@ class Source:
 
     @classmethod
     def from_path(cls, name: str | Path, extra: Mapping[str, ColumnValue] | None = None) -> Source:
-        """From a URI, or from a path, which is made absolute; symbolic links are not followed."""
+        """From a URI, or from a path, which is made absolute; symbolic links are not followed.
+
+        A path is stored as `path_to_text` gives it.
+        """
         text = str(name)
-        if "://" not in text:
-            text = os.path.abspath(text)  # noqa: PTH100 (Path.resolve follows links)
-        return cls(text, extra or {})
+        if is_uri(text):
+            return cls(printable(text), extra or {})
+        path = os.path.abspath(path_from_text(text))  # noqa: PTH100 (resolve follows links)
+        return cls(path_to_text(path), extra or {})
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a path on this machine, not a URI."""
-        return "://" not in self.uri
+        """Whether it is a path on this machine, not a URI of another file system."""
+        return not is_uri(self.uri)
+
+    @property
+    def path(self) -> str:
+        """The local path, as the operating system takes it; the URI where it isn't local."""
+        return path_from_text(self.uri)
 
     def stat(self) -> tuple[int, str]:
         """Size in bytes, and version (modification time, or the file system's ETag or checksum).
@@ -61,13 +72,15 @@ class Source:
         """
         try:
             if self.is_local:
-                status = Path(self.uri).stat()
+                status = Path(self.path).stat()
                 return status.st_size, str(status.st_mtime_ns)
             system, path = filesystem(self.uri)
             info = system.info(path)
         except Exception as error:  # every file system of fsspec has errors of its own
             reason = getattr(error, "strerror", None) or error
-            raise AudioError(f"{self.uri} can't be found ({reason}): check it") from error
+            raise AudioError(
+                f"{printable(self.path)} can't be found ({reason}): check it"
+            ) from error
         version = next((info[key] for key in _VERSION_KEYS if info.get(key)), "")
         return int(info.get("size") or 0), str(version)
 
@@ -78,7 +91,7 @@ class Source:
             AudioError: if the URI can't be fetched.
         """
         if self.is_local:
-            return self.uri
+            return self.path
         try:
             system, path = filesystem(self.uri)
             file = io.BytesIO(system.cat_file(path))
@@ -107,7 +120,7 @@ class Source:
 
     def _unreadable(self, error: Exception) -> AudioError:
         reason = getattr(error, "strerror", None) or error
-        return AudioError(f"{self.uri} can't be read ({reason}): check it")
+        return AudioError(f"{printable(self.path)} can't be read ({reason}): check it")
 
 
 def filesystem(uri: str) -> tuple[Any, str]:

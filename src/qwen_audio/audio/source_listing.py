@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.paths import exists, is_file, is_folder, is_uri, path_from_text, path_to_text
 
 from .manifest import MANIFEST_SUFFIXES, read_manifest, source_from_row
 from .source import ColumnValue, Source, filesystem
 
-__all__ = ["AUDIO_SUFFIX", "SourceListing", "find_sources"]
+__all__ = ["AUDIO_SUFFIX", "SourceListing", "files_below", "find_sources"]
 
 AUDIO_SUFFIX = re.compile(
     r"\.(3gp|aac|aifc?|aiff|amr|ape|au|caf|flac|m4[ab]|mk[av]|mov|mp[234c]|og[ag]|opus|ra|rf64|snd"
@@ -82,22 +84,23 @@ def _expand(item: str | Path | Mapping[str, ColumnValue]) -> Iterator[Source | s
         yield source_from_row(item, Path(), "a row")
         return
     text = str(item)
-    if "://" in text:
+    if is_uri(text):
         yield from _remote(text)
         return
+    text = path_from_text(text)
     path = Path(text)
-    if path.is_dir():
+    if is_folder(path):
         yield from _folder(path)
-    elif path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
+    elif path.suffix.lower() in MANIFEST_SUFFIXES and is_file(path):
         yield from read_manifest(path)
-    elif path.exists() or not any(wildcard in text for wildcard in "*?["):
+    elif exists(path) or not any(wildcard in text for wildcard in "*?["):
         yield Source.from_path(text)
     else:
         matches = sorted(_glob(path))
         if not matches:
             raise OptionError(f"{text} matches nothing: check the pattern")
         for match in matches:
-            yield from _folder(match) if match.is_dir() else [Source.from_path(match)]
+            yield from _folder(match) if is_folder(match) else [Source.from_path(match)]
 
 
 def _glob(pattern: Path) -> Iterator[Path]:
@@ -105,11 +108,27 @@ def _glob(pattern: Path) -> Iterator[Path]:
     return root.glob(str(pattern.relative_to(pattern.anchor)))
 
 
+def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a folder and the folders in it, and the folders that can't be listed.
+
+    Hidden files and folders are left out, as are links to folders.
+    """
+    found: list[Path] = []
+    unlisted: list[Path] = []
+    for parent, folders, files in os.walk(
+        folder, onerror=lambda error: unlisted.append(Path(error.filename))
+    ):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted(found), sorted(unlisted)
+
+
 def _folder(folder: Path) -> Iterator[Source | str]:
-    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue  # hidden files and folders
-        yield Source.from_path(path) if AUDIO_SUFFIX.fullmatch(path.suffix) else str(path)
+    files, unlisted = files_below(folder)
+    yield from map(Source.from_path, unlisted)  # which fail by name
+    for path in files:
+        is_audio = AUDIO_SUFFIX.fullmatch(path.suffix)
+        yield Source.from_path(path) if is_audio else path_to_text(str(path))
 
 
 def _remote(uri: str) -> Iterator[Source | str]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError
+from qwen_audio.paths import printable
 
 from .damage import MissingAudio
 from .track import AudioTrack
@@ -90,6 +91,7 @@ class Waveform:
     missing: tuple[MissingAudio, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
         samples = self.samples
         if samples.size == 0:
             raise AudioError(f"{self.name} holds no samples: expected at least {MIN_SECONDS} s")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.paths import exists, is_folder, path_from_text
 
 from .options import EMBEDDED, window_settings
 
@@ -30,12 +31,13 @@ def check_files(files: Sequence[str]) -> None:
         AudioError: if every file is missing or a folder.
     """
     check_stdin(files)
-    if any(file == "-" or (Path(file).exists() and not Path(file).is_dir()) for file in files):
+    paths = [path_from_text(file) for file in files]
+    if any(path == "-" or (exists(path) and not is_folder(path)) for path in paths):
         return
     from qwen_audio.audio.decode import AudioDecoder
 
     try:
-        AudioDecoder.from_path(files[0]).close()
+        AudioDecoder.from_path(paths[0]).close()
     except AudioError as error:
         none = f"none of {len(files)} files can be opened: " if len(files) > 1 else ""
         raise AudioError(f"{none}{error}") from error
@@ -98,7 +100,7 @@ def check_model_options(options: argparse.Namespace) -> None:
         check_dtype(options.dtype)
     resolve_bytes(options.max_memory)
     model = options.model
-    if model not in (None, EMBEDDED) and not Path(model).expanduser().is_dir():
+    if model not in (None, EMBEDDED) and not is_folder(Path(model).expanduser()):
         check_repo_name(model)
     if options.adapter is not None:
         check_adapter_name(options.adapter)

@@ -6,13 +6,14 @@ import argparse
 import copy
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen_audio.errors import AudioError, CollectionError
+from qwen_audio.paths import is_folder, printable
 
 from .checks import check_model_options
 from .options import EMBEDDED
@@ -29,6 +30,7 @@ __all__ = [
     "print_error",
     "print_json",
     "print_line",
+    "print_text",
     "process_files",
     "progress_bars",
     "report_failures",
@@ -37,6 +39,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_NOT_IN_A_LINE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that JSON allows in a string, but not every terminal and reader of lines; surrogates,
+which Python has in names that aren't UTF-8."""
 
 
 def load_model(options: argparse.Namespace) -> AudioModel:
@@ -79,7 +85,7 @@ def load_collection_model(spec: EmbeddingSpec, options: argparse.Namespace) -> A
     merged.model = getattr(options, "model", None) or spec.model
     merged.dtype = options.dtype or spec.dtype
     merged.revision = getattr(options, "revision", None)
-    is_local = merged.model == EMBEDDED or Path(merged.model).is_dir()
+    is_local = merged.model == EMBEDDED or is_folder(merged.model)
     if merged.revision is None and merged.model == spec.model and not is_local:
         merged.revision = spec.revision
     return load_model(merged)
@@ -130,19 +136,25 @@ def report_failures(failed: int, files: int) -> int:
     return int(failed > 0)
 
 
-def print_line(line: str = "", *, end: str = "\n") -> None:
-    """Print to standard output, unbuffered."""
-    print(line, end=end, flush=True)
+def print_line(line: str) -> None:
+    """Print one line to standard output, unbuffered, whatever names it contains."""
+    print(printable(line), flush=True)
+
+
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Print a text of any number of lines to standard output, unbuffered."""
+    print("\n".join(map(printable, text.split("\n"))), end=end, flush=True)
 
 
 def print_json(data: Any) -> None:
     """Print JSON on one line."""
-    print(json.dumps(data, ensure_ascii=False))
+    text = json.dumps(data, ensure_ascii=False)
+    print(_NOT_IN_A_LINE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def print_error(line: str) -> None:
     """Print one line to standard error."""
-    print(f"qwen-audio: {line}", file=sys.stderr)
+    print(f"qwen-audio: {printable(line)}", file=sys.stderr)
 
 
 def show_table(table: Any) -> None:

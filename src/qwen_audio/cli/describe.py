@@ -7,8 +7,10 @@ import dataclasses
 import sys
 from typing import Any
 
+from qwen_audio.paths import path_to_text, printable
+
 from .checks import check_files, check_windows
-from .console import load_model, print_error, print_json, print_line, process_files
+from .console import load_model, print_error, print_json, print_text, process_files
 from .options import (
     add_command,
     add_compute_options,
@@ -74,18 +76,22 @@ def run(options: argparse.Namespace) -> int:
     streaming = sys.stdout.isatty() and not options.json and len(options.files) == 1
 
     def describe(file: str) -> None:
-        stream = (lambda text: print_line(text, end="")) if streaming else None
+        stream = (lambda text: print_text(text, end="")) if streaming else None
         text = model.describe(file, stream=stream, **settings)
         if not text.complete:
             print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
         if options.json:
             answers = [dataclasses.asdict(answer) for answer in text.answers]
-            print_json({"source": file, "text": str(text), "answers": answers, "notes": text.notes})
+            source = path_to_text(file)
+            print_json(
+                {"source": source, "text": str(text), "answers": answers, "notes": text.notes}
+            )
         elif streaming:
-            print_line()
+            print_text("")
         elif len(options.files) > 1:
-            print_line(f"{file}: {text}" if len(text.answers) == 1 else f"{file}:\n{text}")
+            name = printable(file)
+            print_text(f"{name}: {text}" if len(text.answers) == 1 else f"{name}:\n{text}")
         else:
-            print_line(text)
+            print_text(text)
 
     return process_files(options.files, describe)

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from qwen_audio.errors import OptionError
+from qwen_audio.paths import path_to_text
 
 from .checks import check_files, check_windows
 from .console import load_model, print_json, print_line, process_files, show_table
@@ -106,7 +107,9 @@ def run(options: argparse.Namespace) -> int:
         written = write_plot(lens, paths[file], options) if paths else None
         if options.json:
             rows = json_rows(lens.table(), decimals=6)
-            print_json({"source": file, "output": written, **lens.facts(), "rows": rows})
+            print_json(
+                {"source": path_to_text(file), "output": written, **lens.facts(), "rows": rows}
+            )
             return
         for table in lens_tables(lens):
             show_table(table)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import OptionError
+from qwen_audio.paths import is_folder
 
 from .checks import check_files
 from .console import load_model, print_json, print_line, show_table
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     """Write and print the parity report; exit status 1 if the differences are too large."""
     resolve_model_argument("parity", options)
     output = Path(options.output)
-    if not (output.parent.is_dir() and os.access(output.parent, os.W_OK)) or output.is_dir():
+    if not (is_folder(output.parent) and os.access(output.parent, os.W_OK)) or is_folder(output):
         raise OptionError(f"{output} can't be written: name a file in a writable folder")
     if options.audio:
         check_files(options.audio)

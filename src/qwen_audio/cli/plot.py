@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import OptionError
+from qwen_audio.paths import is_folder, path_to_text
 
 from .checks import check_embedding_options, check_files, check_windows
 from .console import load_model, print_json, print_line, process_files
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         view = model.view(file, **settings)
         written = write_plot(view, paths[file], options)
         if options.json:
-            print_json({"source": file, "output": written, **view.facts()})
+            print_json({"source": path_to_text(file), "output": written, **view.facts()})
             return
         boundaries = ", ".join(f"{start:.1f}" for start in view.boundaries) or "none found"
         print_line(f"{written}: {view.tap}, sections begin at (s): {boundaries}")
@@ -113,7 +114,7 @@ def _plot_layers(options: argparse.Namespace) -> int:
             raise OptionError(f"--{name} does nothing with --layers, which compares all taps")
     default_name = "layers.html" if options.html else "layers.png"
     path = Path(options.output or default_name)
-    if path.is_dir():
+    if is_folder(path):
         path /= default_name
     check_plot_path(path, options)
     check_windows(options)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from qwen_audio.errors import OptionError, check_extra
+from qwen_audio.paths import is_folder, path_from_text
 
 from .options import split_names
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from qwen_audio.analysis.plots.figure_spec import Plottable
 
 __all__ = ["add_plot_options", "check_panels", "check_plot_path", "plot_paths", "write_plot"]
+
+_MAX_NAME_BYTES = 255
+"""Of a file's name, in the file systems of today's systems."""
 
 
 def add_plot_options(parser: argparse.ArgumentParser, panels: Sequence[str]) -> None:
@@ -41,14 +46,14 @@ def plot_paths(options: argparse.Namespace, suffix: str) -> dict[str, Path]:
     """
     files: Sequence[str] = options.files
     output = Path(options.output) if options.output else Path()
-    if options.output and not output.is_dir():
+    if options.output and not is_folder(output):
         if len(files) > 1:
             raise OptionError(
                 f"-o {output} for {len(files)} files: name an existing folder, for one each"
             )
         check_plot_path(output, options)
         return {files[0]: output}
-    stems = ["stdin" if file == "-" else PurePath(file).stem for file in files]
+    stems = ["stdin" if file == "-" else _stem(file, f".{suffix}") for file in files]
     for stem in stems:
         if stems.count(stem) > 1:
             raise OptionError(
@@ -59,6 +64,14 @@ def plot_paths(options: argparse.Namespace, suffix: str) -> dict[str, Path]:
     for path in paths.values():
         check_plot_path(path, options)
     return paths
+
+
+def _stem(file: str, ending: str) -> str:
+    """A file's name without its suffix, cut where no file could be called that and the ending."""
+    stem = PurePath(path_from_text(file)).stem
+    while len(os.fsencode(stem + ending)) > _MAX_NAME_BYTES:
+        stem = stem[:-1]
+    return stem
 
 
 def check_plot_path(path: Path, options: argparse.Namespace) -> None:

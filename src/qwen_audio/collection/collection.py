@@ -12,6 +12,7 @@ from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.paths import is_folder
 
 from . import maintenance
 from .database import check_installed
@@ -127,7 +128,7 @@ class Collection:
                     f"{self.path} was made with an adapter (content hash {spec.adapter}): open it "
                     f"with model=load({spec.model!r}, adapter=…)"
                 )
-            local = spec.model == "embedded" or Path(spec.model).is_dir()
+            local = spec.model == "embedded" or is_folder(spec.model)
             revision = None if local else spec.revision
             self._model = load(spec.model, dtype=spec.dtype, revision=revision)
         return self._model

@@ -11,6 +11,7 @@ import numpy as np
 from qwen_audio.analysis.files import atomic_write, save_arrays
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import OptionError, check_extra
+from qwen_audio.paths import exists, file_name, is_file, is_folder
 
 from .table import WindowTable
 
@@ -37,9 +38,9 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
         raise OptionError(f"{path}: use .parquet, .npz, or a folder's name for a dataset")
     if not suffix:
         check_extra("a dataset's folder", "datasets", "datasets")
-    if path.exists():
+    if exists(path):
         raise OptionError(f"{path} is there already: choose another name")
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise OptionError(f"{path}: there is no folder {path.parent}: make it first")
     rows = collection.columns(collection.table.schema.names, where)
     try:
@@ -88,11 +89,21 @@ def _save_dataset(collection: WindowTable, rows: Any, path: Path) -> None:
     try:
         dataset = datasets.Dataset(rows)
         dataset.info.description = json.dumps(collection.spec.settings)
-        sources = rows["source"].to_pylist()
-        if all(Source(source).is_local and Path(source).is_file() for source in sources):
-            dataset = dataset.add_column("audio", [str(Path(s).resolve()) for s in sources])
+        sources = [Source(uri) for uri in rows["source"].to_pylist()]
+        if all(source.is_local and is_file(source.path) for source in sources):
+            dataset = dataset.add_column("audio", [_audio_value(source.path) for source in sources])
             dataset = dataset.cast_column("audio", datasets.Audio())
         dataset.save_to_disk(str(path))
     finally:
         if not bars_were_disabled:
             datasets.enable_progress_bars()
+
+
+def _audio_value(path: str) -> dict[str, Any]:
+    """What a dataset's Audio column stores: a path; the bytes of a file whose path isn't UTF-8."""
+    resolved = str(Path(path).resolve())
+    try:
+        resolved.encode()
+    except UnicodeEncodeError:
+        return {"bytes": Path(path).read_bytes(), "path": file_name(path)}
+    return {"bytes": None, "path": resolved}

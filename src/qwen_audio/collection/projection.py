@@ -18,6 +18,7 @@ from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_op
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, CollectionError, OptionError, check_extra
+from qwen_audio.paths import file_name, path_from_text, printable
 
 from .map_page import MapPage, map_page
 from .records import SourceVersion, load_indexed
@@ -119,9 +120,11 @@ class Projection:
         """A column's value for every window; besides the collection's columns `recording`, the
         file's name, and `folder`, its parent folder's name."""
         if column == "folder":
-            return [PurePath(row["source"]).parent.name for row in self.rows]
+            return [
+                printable(PurePath(path_from_text(row["source"])).parent.name) for row in self.rows
+            ]
         if column == "recording":
-            return [PurePath(row["source"]).name for row in self.rows]
+            return [file_name(row["source"]) for row in self.rows]
         return [row[column] for row in self.rows]
 
     def _audio_mode(self, audio: str | None) -> str:
@@ -260,13 +263,13 @@ def _label(row: dict[str, Any]) -> str:
     """HTML shown for a window: file name, time and caption."""
     window = Window(row["start_seconds"], row["end_seconds"])
     caption = f"<br>{escape(row['caption'])}" if row.get("caption") else ""
-    return f"<b>{escape(PurePath(row['source']).name)}</b> {window}{caption}"
+    return f"<b>{escape(file_name(row['source']))}</b> {window}{caption}"
 
 
 def _link(row: dict[str, Any]) -> str | None:
     """URL of a window with a media fragment, for sources that a browser can play."""
-    source = row["source"]
+    source = Source(row["source"])
     fragment = f"#t={row['start_seconds']:g},{row['end_seconds']:g}"
-    if "://" not in source:
-        return Path(source).as_uri() + fragment
-    return source + fragment if source.startswith(("http://", "https://", "file://")) else None
+    if source.is_local:
+        return Path(source.path).as_uri() + fragment
+    return source.uri + fragment if source.uri.startswith(("http://", "https://")) else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from jaxtyping import Float32
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.paths import file_name
 
 from .table import WindowTable, filter_error, sql_literal
 
@@ -39,6 +41,7 @@ size, but forgets a number and merges partitions until every search scans all ro
 _PROBED_SHARE = 0.1
 """Share of the partitions that a search probes: recall@10 of at least .95, measured (`ann_search`
 in benchmarks/)."""
+_WINDOW_NUMBER = re.compile("[0-9]{1,9}")
 _VECTOR_INDEX, _TEXT_INDEX = "vector_idx", "caption_idx"
 
 
@@ -65,6 +68,11 @@ class SearchResult:
     def id(self) -> str:
         """`source#number of the window`, as `Collection.search(id=…)` takes it."""
         return f"{self.source}#{self.columns['window']}"
+
+    @property
+    def name(self) -> str:
+        """The file's name, to be shown."""
+        return file_name(self.source)
 
     def __str__(self) -> str:
         text = f": {self.caption}" if self.caption else ""
@@ -119,12 +127,11 @@ def search_by_id(
         CollectionError: if there is no such row.
         OptionError: for a condition that can't be used, or a bad limit.
     """
-    source, _, number = row_id.rpartition("#")
-    if not number.isdigit():
-        source, number = row_id, "0"
-    is_query = f'source = {sql_literal(Source.from_path(source).uri)} AND "window" = {int(number)}'
-    vectors = collection.columns(["vector"], is_query)["vector"].to_pylist()
-    if not vectors:
+    for is_query in _row_conditions(row_id):
+        vectors = collection.columns(["vector"], is_query)["vector"].to_pylist()
+        if vectors:
+            break
+    else:
         raise CollectionError(
             f"{collection.path} has no row {row_id!r}: give a source as `qwen-audio collection "
             "list` shows it, with #1, #2, … for its later windows"
@@ -132,6 +139,15 @@ def search_by_id(
     vector = np.asarray(vectors[0], np.float32)
     other_rows = f"NOT ({is_query})" + (f" AND ({where})" if where else "")
     return vector_search(collection, vector, other_rows, limit, exact)
+
+
+def _row_conditions(row_id: str) -> Iterator[str]:
+    """The SQL conditions of the rows that an id may mean; the name of a source may end in #1."""
+    source, _, number = row_id.rpartition("#")
+    pairs = [(source, number)] if _WINDOW_NUMBER.fullmatch(number) else []
+    for name, window in [*pairs, (row_id, "0")]:
+        uri = Source.from_path(name).uri
+        yield f'source = {sql_literal(uri)} AND "window" = {int(window)}'
 
 
 def full_text_search(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.paths import is_folder
 
 from .database import check_installed, check_table_path, connect, open_table
 
@@ -85,7 +86,8 @@ class WindowTable:
     @classmethod
     def exists(cls, path: str | Path) -> bool:
         """Whether there is a table: more than the folder of one whose creation was interrupted."""
-        return any((check_table_path(path) / "_versions").glob("*.manifest"))
+        versions = check_table_path(path) / "_versions"
+        return is_folder(versions) and any(versions.glob("*.manifest"))
 
     @classmethod
     def open(cls, path: str | Path) -> WindowTable:

@@ -20,6 +20,7 @@ from qwen_audio.models.qwen2_audio.tensors import (
     TensorRequirement,
     tensor_requirements,
 )
+from qwen_audio.paths import is_folder
 from qwen_audio.weights.adapter import ADAPTER_CONFIG, Adapter
 from qwen_audio.weights.adapter_config import MERGE_HINT
 from qwen_audio.weights.download import ProgressCallback, is_not_found
@@ -78,7 +79,7 @@ class Checkpoint:
         self.name = str(source)
         self._hub: HubFiles | None = None
         folder = _EMBEDDED_FOLDER if self.name == EMBEDDED else Path(source).expanduser()
-        if not folder.is_dir():
+        if not is_folder(folder):
             self._hub = _resolve(self.name, revision)
             folder = self._hub.folder
         elif revision is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from qwen_audio.audio.manifest import MANIFEST_SUFFIXES, read_manifest, source_from_row
 from qwen_audio.audio.source import ColumnValue, Source
-from qwen_audio.audio.source_listing import AUDIO_SUFFIX
+from qwen_audio.audio.source_listing import AUDIO_SUFFIX, files_below
 from qwen_audio.errors import OptionError
+from qwen_audio.paths import is_file, is_folder, path_to_text, printable
 
 __all__ = ["LabelledDataset", "LabelsInput", "Target", "read_labels"]
 
@@ -131,9 +132,9 @@ def _sources(labels: LabelsInput) -> tuple[list[Source], list[str]]:
             raise OptionError("no rows: give one row per recording")
         return rows, []
     path = Path(labels)
-    if path.is_dir():
+    if is_folder(path):
         return _class_folders(path)
-    if not path.is_file():
+    if not is_file(path):
         raise OptionError(f"{path} doesn't exist: give a manifest or a folder of class folders")
     if path.suffix.lower() not in MANIFEST_SUFFIXES:
         raise OptionError(f"{path} is not a manifest: use {', '.join(MANIFEST_SUFFIXES)}")
@@ -142,18 +143,19 @@ def _sources(labels: LabelsInput) -> tuple[list[Source], list[str]]:
 
 def _class_folders(folder: Path) -> tuple[list[Source], list[str]]:
     sources, skipped = [], []
-    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+    files, unlisted = files_below(folder)
+    if unlisted:
+        raise OptionError(f"{unlisted[0]} can't be listed: check its permissions")
+    for path in files:
         parts = path.relative_to(folder).parts
-        if any(part.startswith(".") for part in parts):
-            continue  # hidden files and folders
         if not AUDIO_SUFFIX.fullmatch(path.suffix):
-            skipped.append(str(path))
+            skipped.append(path_to_text(str(path)))
         elif len(parts) == 1:
             raise OptionError(
                 f"{path} is not in a class folder: move it to {folder}/CLASS/{parts[0]}"
             )
         else:
-            sources.append(Source.from_path(path, {_CLASS: parts[0]}))
+            sources.append(Source.from_path(path, {_CLASS: printable(parts[0])}))
     if not sources:
         raise OptionError(
             f"{folder} has no class folders with audio: give one folder per class, or a manifest"

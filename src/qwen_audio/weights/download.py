@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any
 
 from qwen_audio.errors import CheckpointError
+from qwen_audio.paths import is_file, is_folder
 
 __all__ = [
     "Progress",
@@ -73,7 +74,7 @@ class Progress:
 
 def check_repo_name(repo: str) -> None:
     """Raises CheckpointError for a name that no hub model can have; the hub is not asked."""
-    if Path(repo).expanduser().is_file():
+    if is_file(Path(repo).expanduser()):
         raise CheckpointError(f"{repo!r} is a file: give the folder of the checkpoint")
     if not _may_be_repo(repo):
         raise CheckpointError(
@@ -84,8 +85,8 @@ def check_repo_name(repo: str) -> None:
 
 def check_adapter_name(adapter: str) -> None:
     """Raises CheckpointError for what is neither a folder nor may be a model on a hub."""
-    is_folder = bool(adapter) and Path(adapter).expanduser().is_dir()
-    if not is_folder and not _may_be_repo(adapter):
+    is_local = bool(adapter) and is_folder(Path(adapter).expanduser())
+    if not is_local and not _may_be_repo(adapter):
         raise CheckpointError(
             f"{adapter!r} is not an adapter: give the folder with its adapter_config.json, or a "
             "hub model, 'owner/name'"

@@ -200,7 +200,7 @@ def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         checkpoint.file(name)
     try:
         if path is not None:
-            return Tokenizer.from_file(str(path))
+            return Tokenizer.from_buffer(path.read_bytes())  # from_file takes no non-UTF-8 path
         from transformers import Qwen2Tokenizer
 
         slow: Any = Qwen2Tokenizer.from_pretrained(checkpoint.folder, local_files_only=True)

@@ -70,7 +70,7 @@ class Downloads:
         if view == "search":
             return [
                 {
-                    "file": Path(result.source).name,
+                    "file": result.name,
                     "start_seconds": result.window.start_seconds,
                     "end_seconds": result.window.end_seconds,
                     "score": result.score,
@@ -85,10 +85,11 @@ class Downloads:
 
 def _map_rows(projection: Projection) -> list[dict[str, Any]]:
     """One row per point, with file names instead of paths."""
+    names = projection.values("recording")
     columns = {name: projection.values(name) for name in projection.columns if name != "recording"}
     return [
         {
-            "file": Path(row["source"]).name,
+            "file": names[index],
             "start_seconds": row["start_seconds"],
             "end_seconds": row["end_seconds"],
             "x": float(x),

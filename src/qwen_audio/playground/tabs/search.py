@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import PurePath
 from typing import Any
 
 from qwen_audio import AudioError, Collection, CollectionError, Projection, SearchResult, Window
@@ -60,7 +59,7 @@ class SearchTab:
             "points": self._points_of(results),
             "results": [
                 {
-                    "name": PurePath(result.source).name,
+                    "name": result.name,
                     "start": result.window.start_seconds,
                     "end": result.window.end_seconds,
                     "score": result.score,
@@ -80,8 +79,7 @@ class SearchTab:
     @report_errors
     def play(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
         """Audio of a search result ("result") or of a point of the map ("point"), by index."""
-        source, window = self._selected(self.context.session(request), data)
-        name = PurePath(source).name
+        source, name, window = self._selected(self.context.session(request), data)
         try:
             waveform = self.collection.waveform(source, window)
         except AudioError as error:  # its message contains the path
@@ -103,11 +101,12 @@ class SearchTab:
                 self._map = version, projection, _payload(projection) | {"version": version}
             return self._map[1:]
 
-    def _selected(self, session: Session, data: dict[str, Any]) -> tuple[str, Window]:
+    def _selected(self, session: Session, data: dict[str, Any]) -> tuple[str, str, Window]:
+        """Source, name to be shown and window of a result or point."""
         index, point = data.get("result"), data.get("point")
         if isinstance(index, int) and 0 <= index < len(session.search_results):
             result = session.search_results[index]
-            return result.source, result.window
+            return result.source, result.name, result.window
         if index is not None or self._map is None:
             raise AudioError("That result belongs to an earlier search: search again.")
         version, projection, _ = self._map
@@ -116,7 +115,8 @@ class SearchTab:
         if not 0 <= point < len(projection):
             raise AudioError(f"The map has {len(projection)} points: choose one of them.")
         row = projection.rows[point]
-        return row["source"], Window(row["start_seconds"], row["end_seconds"])
+        name = projection.values("recording")[point]
+        return row["source"], name, Window(row["start_seconds"], row["end_seconds"])
 
     def _points_of(self, results: list[SearchResult]) -> list[int]:
         """Indices of search results on the map; none before there is a map."""
@@ -132,7 +132,7 @@ def _payload(projection: Projection) -> dict[str, Any]:
         "method": projection.method.upper(),
         "x": [round(float(x), 4) for x in projection.points[:, 0]],
         "y": [round(float(y), 4) for y in projection.points[:, 1]],
-        "names": [PurePath(row["source"]).name for row in projection.rows],
+        "names": projection.values("recording"),
         "starts": [row["start_seconds"] for row in projection.rows],
         "ends": [row["end_seconds"] for row in projection.rows],
         "captions": [row["caption"] for row in projection.rows],
