@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from qwen_audio.errors import CheckpointError
+from qwen_audio.paths import is_folder
 
 from .adapter_config import MERGE_HINT, check_adapter_config, lora_scale
 from .download import check_adapter_name
@@ -79,7 +80,7 @@ class Adapter:
     def __init__(self, source: str | Path, canonical_name: Callable[[str], str]) -> None:
         self.name = str(source)
         self.folder = Path(source).expanduser()
-        if not self.name or not self.folder.is_dir():
+        if not self.name or not is_folder(self.folder):
             check_adapter_name(self.name)
             hub = HubFiles.resolve(self.name, None, ADAPTER_CONFIG)
             hub.fetch_file(_WEIGHTS, optional=True)
