@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 
-from .paths import printable
+from qwen_audio.paths import printable
 
 __all__ = [
     "AudioError",
