@@ -43,6 +43,7 @@ def test_costs_of_a_model_with_an_adapter(checkpoint: Path, adapter: Path) -> No
     assert "adapter" not in json.loads(run("taps", checkpoint, "--json").stdout)
 
 
+@pytest.mark.slow
 def test_a_collection_needs_its_adapter(
     music: Path, checkpoint: Path, adapter: Path, tmp_path: Path
 ) -> None:
