@@ -367,6 +367,7 @@ def truncate(fraction: float) -> Callable[[Path], object]:
 
 
 NORM = "audio_tower.layer_norm.weight"
+EXTRA = "audio_tower.layers.9.fc1.weight"
 ATTENTION = "language_model.model.layers.1.self_attn.q_proj.weight"
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -432,8 +433,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         f"lacks 1 tensor, {NORM}: ",
     ),
     "an extra tensor in the index": (
-        lambda f: edit_index(f, lambda files: files.update({"audio_tower.more": files[NORM]})),
-        "has 1 tensor that its config lacks, audio_tower.more: ",
+        lambda f: edit_index(f, lambda files: files.update({EXTRA: files[NORM]})),
+        f"has 1 tensor that its config lacks, {EXTRA}: ",
     ),
     "a tensor indexed in another shard": (
         lambda f: edit_index(

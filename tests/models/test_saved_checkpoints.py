@@ -53,12 +53,12 @@ def save(model: Any, folder: Path, **options: Any) -> Path:
     return folder
 
 
-def check(folder: Path, reference: Reference | None = None) -> qa.AudioModel:
+def check(folder: Path, reference: Reference | None = None, prompt: str = PROMPT) -> qa.AudioModel:
     """Every tap, and the logits, equal those of the reference: transformers, given the folder."""
     reference = reference or Reference(folder)
     model = qa.load(folder, dtype="float32", device="cpu")
-    states = model.activations(CLIP, taps=model.taps, prompt=PROMPT, sampling_rate=16_000)
-    expected = reference.taps(CLIP, PROMPT)
+    states = model.activations(CLIP, taps=model.taps, prompt=prompt, sampling_rate=16_000)
+    expected = reference.taps(CLIP, prompt)
     assert {str(tap) for tap in model.taps} == expected.keys()
     for tap, rows in expected.items():
         assert relative_error(states[tap].data, rows) < 1e-5, tap
@@ -180,8 +180,16 @@ def test_chat_templates(file: str, content: dict[str, Any], original: Path, tmp_
 @pytest.mark.filterwarnings("ignore")
 def test_a_resized_vocabulary(tokens: int, model: Any, tmp_path: Path) -> None:
     model.resize_token_embeddings(tokens)
-    checked = check(save(model, tmp_path))
+    folder = save(model, tmp_path)
+    prompt = PROMPT
+    if tokens > VOCAB_SIZE:  # for tokens of one's own
+        processor: Any = AutoProcessor.from_pretrained(folder)
+        assert processor.tokenizer.add_tokens([f"<new-{k}>" for k in range(9)]) == 9
+        processor.save_pretrained(folder)
+        prompt = f"{PROMPT} <new-8>"
+    checked = check(folder, prompt=prompt)
     assert checked.pipeline.checkpoint.vocabulary_size == tokens
+    assert max(checked.pipeline.tokenizer.encode(prompt)) >= min(tokens, VOCAB_SIZE) - 8
 
 
 @pytest.mark.parametrize("names", [(EMBEDDINGS, LM_HEAD), (EMBEDDINGS,), (LM_HEAD,)])

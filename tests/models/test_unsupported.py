@@ -116,11 +116,17 @@ LAYER = "language_model.model.layers.0.self_attn.q_proj."
         ("module.", "", "saved from a wrapper of the model: names of its tensors start with 'modu"),
         ("_orig_mod.", "", "start with '_orig_mod.'"),
         ("pretrained_model.", "v_head.summary.weight", "start with 'pretrained_model.'"),
-        ("", "score.weight", "has 1 tensor, score.weight outside Qwen2-Audio's own modules"),
+        ("", "score.weight", "has 1 tensor that Qwen2-Audio lacks, score.weight, such as a head"),
         ("", "lm_head.weight", "under two names, language_model.lm_head.weight and lm_head.weight"),
         ("", f"{LAYER}qweight", f"is quantised: it has 1 tensor, {LAYER}qweight; give the"),
         ("", f"{LAYER}weight_scale_inv", "is quantised: it has 1 tensor"),
-        ("", f"{LAYER}more", f"has 1 tensor that its config lacks, {LAYER}more: config.json and"),
+        ("", "audio_tower.ctc_head.weight", "that Qwen2-Audio lacks, audio_tower.ctc_head.weight"),
+        ("", f"{LAYER}more", f"has 1 tensor that Qwen2-Audio lacks, {LAYER}more, such as"),
+        (
+            "",
+            "language_model.model.layers.7.input_layernorm.weight",
+            "has 1 tensor that its config lacks, language_model.model.layers.7.input_layernorm",
+        ),
     ],
 )
 def test_names_of_other_tensors(prefix: str, extra: str, expected: str, copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -111,5 +112,6 @@ def _is_adapter(folder: Path, name: str) -> CheckpointError:
     base = parse_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "ITS-BASE-MODEL"
     return CheckpointError(
         f"{name} is an adapter (PEFT) for {base}, not a whole checkpoint: load that model with it, "
-        f"load({base!r}, adapter={name!r}) or --model {base} --adapter {name}"
+        f"load({base!r}, adapter={name!r}) or --model {shlex.quote(str(base))} --adapter "
+        f"{shlex.quote(name)}"
     )

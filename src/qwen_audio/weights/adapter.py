@@ -78,6 +78,10 @@ class Adapter:
     """
 
     def __init__(self, source: str | Path, canonical_name: Callable[[str], str]) -> None:
+        if not isinstance(source, str | Path):
+            raise CheckpointError(
+                f"{source!r} is not an adapter: give one folder, or one hub model, 'owner/name'"
+            )
         self.name = str(source)
         self.folder = Path(source).expanduser()
         if not self.name or not is_folder(self.folder):

@@ -8,6 +8,7 @@ and saves those names with save_original_format=False.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -17,7 +18,7 @@ from .tensors import EMBEDDINGS, LM_HEAD
 
 __all__ = ["canonical_name", "find_names"]
 
-_MODULES = ("audio_tower.", "multi_modal_projector.", "language_model.")
+_LAYER = re.compile(r"\.layers\.\d+\.")
 _LANDMARK = "audio_tower.conv1.weight"
 """In every checkpoint; what is before it in a file are the names of what the model was inside."""
 
@@ -72,11 +73,12 @@ def find_names(
             if absent not in found and present in found:
                 found[absent] = found[present]
     extra = [name for canonical, name in found.items() if canonical not in required]
-    foreign = [name for name in extra if not canonical_name(name).startswith(_MODULES)]
+    own = {_LAYER.sub(".layers.", name) for name in required}
+    foreign = [name for name in extra if _LAYER.sub(".layers.", canonical_name(name)) not in own]
     if foreign:
         raise CheckpointError(
-            f"{checkpoint} has {_listed(foreign)} outside Qwen2-Audio's own modules, such as a "
-            "head of its own, which would be ignored: load it with transformers' "
+            f"{checkpoint} has {_listed(foreign, ' that Qwen2-Audio lacks')}, such as a head of "
+            "its own, which would be ignored: load it with transformers' "
             "Qwen2AudioForConditionalGeneration, save that with save_pretrained, and load that"
         )
     missing = sorted(required - found.keys())
