@@ -208,7 +208,8 @@ def check_works(step: str, outcome: Any) -> None:
         return
     assert outcome["status"] == 0, (step, outcome)
     if step.startswith("$ play"):
-        assert re.search(r"^[1-9]\d* times its name", outcome["output"], re.M), outcome
+        shown = r"The playground is open at \S+ \(Ctrl-C closes it\)\n[1-9]\d* times its name\n"
+        assert re.fullmatch(shown, outcome["output"]), outcome
 
 
 def check_names_extra(step: str, extra: str, outcome: Any) -> None:

@@ -149,3 +149,12 @@ assert torch._dynamo.__file__ and torch.distributed.is_available()
     ]
     assert outputs[0] == outputs[1]
     assert outputs[0]
+
+
+@pytest.mark.parametrize("command", [["plot", "a.wav", "--csv"], ["collection", "info", "a", "b"]])
+def test_unknown_arguments_show_the_usage_of_the_command(command: list[str]) -> None:
+    done = run(*command)
+    name = " ".join(command[: 1 + (command[0] == "collection")])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"usage: qwen-audio {name} [-h]")
+    assert f"qwen-audio {name}: error: unrecognized arguments: {command[-1]}" in done.stderr

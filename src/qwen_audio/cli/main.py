@@ -28,6 +28,7 @@ from . import (
 )
 from . import map as map_command
 from .console import print_error
+from .options import CommandParser
 
 __all__ = ["build_parser", "main"]
 
@@ -51,7 +52,7 @@ COMMANDS = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; `run` of the parsed options is the command's function."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="qwen-audio",
         description="Captions, embeddings and hidden states from every stage of an audio language "
         "model.",

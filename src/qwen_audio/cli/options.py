@@ -11,6 +11,7 @@ from qwen_audio.errors import OptionError
 __all__ = [
     "EMBEDDED",
     "CommandFunction",
+    "CommandParser",
     "add_adapter_option",
     "add_collection_argument",
     "add_command",
@@ -37,6 +38,20 @@ EMBEDDED = "embedded"
 
 CommandFunction: TypeAlias = Callable[[argparse.Namespace], int]
 """Runs a command with its parsed options; returns the exit status."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of one command, which reports arguments that it doesn't know as its own errors.
+
+    argparse leaves them to the parser of all commands, whose usage doesn't show the options.
+    """
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """As `parse_args`: no argument is left over."""
+        namespace, rest = super().parse_known_args(*args, **options)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return namespace, rest
 
 
 class _StoreOnce(argparse.Action):

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from qwen_audio.errors import check_extra
+from qwen_audio.errors import OptionError, check_extra
 
 from .console import load_collection_model, load_model, print_json, print_line
 from .options import add_command, add_compute_options, add_model_options
@@ -57,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     check_installed()
     limits = Limits()
     if options.max_minutes is not None:
+        if not options.max_minutes > 0:
+            raise OptionError(f"--max-minutes {options.max_minutes:g}: use a number greater than 0")
         limits = dataclasses.replace(limits, recording_seconds=60 * options.max_minutes)
     find_free_port(options.host, options.port)  # raises if there is none
     if options.collection is None:

@@ -133,5 +133,7 @@ def _plot_layers(options: argparse.Namespace) -> int:
         rows = json_rows(layers.table(), decimals=6)
         print_json({"output": written, **layers.facts(), "rows": rows})
     else:
-        print_line(f"{written}: {len(layers.taps)} taps over {len(layers.names)} recordings")
+        count = len(layers.names)
+        recordings = f"{count} recording{'s' * (count != 1)}"
+        print_line(f"{written}: {len(layers.taps)} taps over {recordings}")
     return 0

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,9 @@ class RunningPlayground:
 
     def wait(self) -> None:
         """Block until interrupted from the keyboard, then stop."""
-        self._page.block_thread()  # which handles KeyboardInterrupt itself
-        self.context.close()
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()  # Gradio's own way prints a line
+        self.close()
 
     def close(self) -> None:
         """Stop the server."""
