@@ -301,7 +301,7 @@ def test_results_can_be_copied_and_pickled(model: qa.AudioModel) -> None:
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
-        ((np.zeros(800), 16_000), "pass the array, and the number as sampling_rate="),
+        ((np.zeros(800), 16_000), "with a tuple, which states its own rate"),
         ([0.0, 0.1], "a list holds several recordings"),
         ([np.zeros((32, 800))], "give several recordings as a list"),
     ],

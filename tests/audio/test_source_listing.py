@@ -93,7 +93,7 @@ def test_manifests_keep_their_columns(folder: Path) -> None:
         ("a.csv", "source,b\nx,1,2\n", "row 1 is not a row of named columns"),
         ("a.jsonl", '{"source": "x"', "can't be read as a manifest"),
         ("a.jsonl", '["x"]', "row 1 is not a row of named columns"),
-        ("a.jsonl", '{"source": "x", "more": [1]}', "column more holds a list or an object"),
+        ("a.jsonl", '{"source": "x", "more": [1]}', "column more holds a list: use text"),
         ("a.jsonl", "\xff", "can't be read as a manifest"),
     ],
 )

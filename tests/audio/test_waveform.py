@@ -273,7 +273,7 @@ def test_files_that_cannot_be_read(tmp_path: Any) -> None:
         assert "can't be read (" in message_of(opened_for_writing)
 
 
-@pytest.mark.parametrize("audio", [None, [0.0] * 8000, {"array": HALF}, object(), len])
+@pytest.mark.parametrize("audio", [None, [0.0] * 8000, object(), len])
 def test_unsupported_types(audio: Any) -> None:
     message = message_of(audio)
     assert message.startswith(f"{type(audio).__name__!r} is not audio: give a path, bytes")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
 
-from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, is_single
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.log_mel import AudioWindow
@@ -75,9 +75,9 @@ class DescribeMixin(ModelBase):
         window_config = WindowConfig(window_seconds, hop_seconds)
         load_options = LoadOptions(sampling_rate, track, on_damage)
         if stream is not None:
-            if isinstance(audio, list | tuple):
+            if not is_single(audio):
                 raise OptionError("stream= takes one recording at a time, not a list")
-            session = self.session(
+            session: Any = self.session(
                 audio,
                 sampling_rate=sampling_rate,
                 track=track,

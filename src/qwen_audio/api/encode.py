@@ -10,6 +10,8 @@ import numpy as np
 
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
+from qwen_audio.audio.unwrap import is_wrapped
+from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
@@ -159,7 +161,7 @@ class EncodeMixin(ModelBase):
         Raises:
             AudioError, TapError, OptionError: as `encode` does.
         """
-        if isinstance(audio, str | bytes | os.PathLike):
+        if isinstance(audio, str | bytes | os.PathLike | Waveform) or is_wrapped(audio):
             raise AudioError(
                 f"{audio!r:.80} is one recording: encode_each takes several, such as a list; "
                 "encode takes one"

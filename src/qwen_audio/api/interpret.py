@@ -13,7 +13,7 @@ from qwen_audio.analysis.logit_lens import LogitLens, track_tokens
 from qwen_audio.analysis.logit_lens_readout import LensReading, read_windows
 from qwen_audio.analysis.similarity import LayerSimilarity, cka_matrix
 from qwen_audio.analysis.view import COLUMNS, View
-from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, is_single
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.window import WindowConfig
@@ -174,7 +174,7 @@ class InterpretMixin(ModelBase):
             AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
                 invalid options.
         """
-        if not isinstance(audio, list | tuple) or not audio:
+        if is_single(audio) or not audio:
             raise OptionError("layer_similarity takes a list of recordings: give one or more")
         if not isinstance(examples, int) or examples < 16:
             raise OptionError(f"examples={examples!r}: use a whole number, 16 or more")

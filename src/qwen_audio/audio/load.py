@@ -8,28 +8,23 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError, AudioWarning
 from qwen_audio.paths import path_from_text
 
+from .arrays import waveform_from_array
 from .decode import AudioChunk, AudioDecoder
 from .inputs import AudioInput
 from .load_options import LoadOptions, OnDamage
 from .resample import resample
-from .track import check_rate_and_channels
+from .unwrap import unwrapped
 from .waveform import Waveform
 
-__all__ = ["MAX_ARRAY_CHANNELS", "load_waveform"]
-
-MAX_ARRAY_CHANNELS = 8
-"""Most rows of an array that are taken for channels (7.1 has 8). More mean a batch, or an array of
-shape (samples, channels)."""
+__all__ = ["load_waveform"]
 
 
 def load_waveform(
@@ -43,12 +38,13 @@ def load_waveform(
     """Load audio as a Waveform: the mean of its channels, resampled to 16 kHz by soxr (HQ).
 
     Args:
-        audio: a path, "-" for standard input, bytes, a binary file object, a Waveform, an array or
-            tensor of shape (samples,) or (channels, samples), or a Hugging Face `datasets` dict
-            {"array": …, "sampling_rate": …}. Float arrays lie in [-1, 1]; integers of up to 32
-            bits are divided by their type's full scale.
+        audio: a path or `file://` URI, "-" for standard input, bytes, a binary file object, a
+            Waveform, an array or tensor of shape (samples,) or (channels, samples), or what other
+            libraries load (see `unwrapped`): a row of Hugging Face's `datasets` or its audio,
+            torchcodec's decoder or samples, a pair of array and sampling rate. Float arrays lie in
+            [-1, 1]; integers of up to 32 bits are divided by their type's full scale.
         sampling_rate: of an array, in Hz. Required for arrays, an error with anything else, as
-            files state their own.
+            files and other libraries' objects state their own.
         max_seconds: longer audio is an error. No more than this is decoded of a file, so that a
             small file that holds days of audio costs neither memory nor time.
         track: which audio track of a file, from 0 on; by default FFmpeg's choice. `tracks` of the
@@ -71,13 +67,15 @@ def load_waveform(
 
 def _load(audio: Any, options: LoadOptions, max_seconds: float) -> Waveform:
     sampling_rate = options.sampling_rate
-    if isinstance(audio, Mapping) and audio.keys() >= {"array", "sampling_rate"}:
-        options = replace(options, sampling_rate=audio["sampling_rate"])
-        return _load(audio["array"], options, max_seconds)
-    if isinstance(audio, np.ndarray) or hasattr(audio, "__array__"):
-        waveform = _from_array(audio, sampling_rate)
+    inner = unwrapped(audio)
+    if inner.is_array:
+        if inner.sampling_rate is not None and sampling_rate is not None:
+            raise _states_its_rate(sampling_rate, f"a {type(audio).__name__}")
+        rate = sampling_rate if inner.sampling_rate is None else inner.sampling_rate
+        waveform = waveform_from_array(inner.audio, rate, inner.name)
         options.check_no_track(waveform.name, "has no tracks")
         return waveform
+    audio = inner.audio
     if isinstance(audio, int | float):
         raise AudioError(
             f"{audio!r} is a number, not audio: a list holds several recordings; give the samples "
@@ -85,10 +83,7 @@ def _load(audio: Any, options: LoadOptions, max_seconds: float) -> Waveform:
         )
     if sampling_rate is not None:
         kind = "a Waveform" if isinstance(audio, Waveform) else f"{audio!r:.80}"
-        raise AudioError(
-            f"sampling_rate={sampling_rate} was given with {kind}, which states its own rate: "
-            "leave sampling_rate out (it is for arrays)"
-        )
+        raise _states_its_rate(sampling_rate, kind)
     if isinstance(audio, Waveform):
         options.check_no_track(audio.name, "was decoded already")
         return audio
@@ -97,6 +92,13 @@ def _load(audio: Any, options: LoadOptions, max_seconds: float) -> Waveform:
         if waveform.missing or options.track is None:
             warnings.warn(note, AudioWarning, stacklevel=2)
     return waveform
+
+
+def _states_its_rate(sampling_rate: float, kind: str) -> AudioError:
+    return AudioError(
+        f"sampling_rate={sampling_rate} was given with {kind}, which states its own rate: "
+        "leave sampling_rate out (it is for arrays)"
+    )
 
 
 def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
@@ -114,9 +116,10 @@ def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
         except (OSError, ValueError) as error:
             raise AudioError(f"{name} can't be read ({error}): open it for reading") from error
         if not isinstance(data, bytes):
-            raise AudioError(f"{name} gives text, not bytes: open the file with mode 'rb'")
+            kind = "text" if data is None or isinstance(data, str) else type(data).__name__
+            raise AudioError(f"{name} gives {kind}, not bytes: open the file with mode 'rb'")
         return AudioDecoder.from_bytes(data, name, **settings)
-    hint = "; for several, give a list" if hasattr(audio, "__next__") else ""
+    hint = "; for several, give a list" if hasattr(audio, "__iter__") else ""
     raise AudioError(
         f"{type(audio).__name__!r} is not audio: give a path, bytes, a binary file object, "
         f"or an array with sampling_rate={hint}"
@@ -154,55 +157,3 @@ def _too_long(name: str, max_seconds: float) -> AudioError:
     return AudioError(
         f"{name} is longer than the limit of {max_seconds:g} s: cut it into shorter files"
     )
-
-
-def _from_array(audio: Any, sampling_rate: Any) -> Waveform:
-    if hasattr(audio, "detach"):  # a torch tensor; NumPy has no bfloat16
-        audio = audio.detach().cpu()
-        audio = audio.float() if audio.is_floating_point() else audio
-    array = np.asarray(audio)
-    name = f"array {array.shape}"
-    if sampling_rate is None:
-        raise AudioError(f"{name} has no sampling rate: pass sampling_rate= in Hz")
-    if array.ndim not in (1, 2) or array.dtype.kind not in "fiu":
-        raise AudioError(
-            f"{name} of {array.dtype} is not audio: use numbers of shape (samples,) or "
-            "(channels, samples)"
-        )
-    channels = array.shape[0] if array.ndim == 2 else 1
-    if channels > MAX_ARRAY_CHANNELS:
-        transposed = array.shape[1] <= MAX_ARRAY_CHANNELS
-        hint = "transpose it" if transposed else "give several recordings as a list"
-        raise AudioError(
-            f"{name} has {channels} rows, but an array is one recording, (samples,) or (channels, "
-            f"samples) with up to {MAX_ARRAY_CHANNELS} channels: {hint}"
-        )
-    is_number = isinstance(sampling_rate, int | float | np.integer | np.floating)
-    if not is_number or isinstance(sampling_rate, bool):
-        raise AudioError(f"{name}: sampling_rate={sampling_rate!r} is not a number of Hz")
-    check_rate_and_channels(name, float(sampling_rate), channels)
-    scaled = _scaled_to_float32(array, name)
-    mono = scaled if scaled.ndim == 1 else scaled.mean(axis=0, dtype=np.float32)
-    samples = resample([mono], float(sampling_rate))
-    return Waveform(
-        samples, name=name, source_rate_hz=round(float(sampling_rate)), source_channels=channels
-    )
-
-
-def _scaled_to_float32(array: np.ndarray, name: str) -> Float32[np.ndarray, "..."]:
-    """Floats as they are; integers divided by their full scale, unsigned ones centred first."""
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what overflows is infinite, which Waveform refuses
-            return array.astype(np.float32)
-    bits = np.iinfo(array.dtype).bits
-    full_scale = 2 ** (bits - 1)
-    zero = 0 if array.dtype.kind == "i" else full_scale
-    scaled = ((array.astype(np.float64) - zero) / full_scale).astype(np.float32)
-    peak = np.abs(scaled).max(initial=0)
-    if bits > 32 or (bits == 32 and 0 < peak < 2**-16):
-        raise AudioError(
-            f"{name} of {array.dtype} has an unknown full scale: taken as {full_scale:.3g}, it "
-            f"is silent (peak {peak:.1e}): convert it to the width it was recorded with, such as "
-            "int16, or to float in [-1, 1]"
-        )
-    return scaled

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import OptionError
+from qwen_audio.paths import is_file
 
 from .source import ColumnValue, Source
 
@@ -17,6 +20,9 @@ __all__ = ["MANIFEST_SUFFIXES", "read_manifest", "source_from_row"]
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_LOCATION_TYPES = (str, os.PathLike, int, float)
 _COLUMNS = ("source", "path", "file", "file_name", "audio", "uri")
 """Columns of a manifest that may hold the recording's path or URI; the first that is set does."""
 
@@ -34,7 +40,10 @@ def read_manifest(path: Path) -> Iterator[Source]:
         else:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             rows = [
-                {name: value if name is None else _number(value) for name, value in row.items()}
+                {
+                    name: value if name is None or name in _COLUMNS else _number(value)
+                    for name, value in row.items()
+                }
                 for row in csv.DictReader(
                     io.StringIO(text, newline=""), delimiter=delimiter, strict=True
                 )
@@ -56,6 +65,10 @@ def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
         folder: relative paths are relative to it.
         row_name: shown in messages.
 
+    Returns:
+        Where the row holds the audio itself, as rows of Hugging Face's `datasets` do: the file that
+        it comes from, if that is there, else a source in memory.
+
     Raises:
         OptionError: if it names no recording, or a column holds a list or an object.
     """
@@ -63,28 +76,69 @@ def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
         raise OptionError(
             f"{row_name} is not a row of named columns: give every value a column with a name"
         )
-    column = next((name for name in _COLUMNS if row.get(name)), None)
-    if column is None:
+    candidates = {name: row[name] for name in _COLUMNS if row.get(name) is not None}
+    held = next((name for name, value in candidates.items() if _holds_audio(value)), None)
+    texts = (name for name, value in candidates.items() if isinstance(value, _LOCATION_TYPES))
+    column = next((name for name in texts if str(row[name])), None)
+    if column is None and held is None:
         raise OptionError(f"{row_name} names no recording: use a column {', '.join(_COLUMNS)}")
-    location = str(row[column])
+    location = "" if column is None else str(row[column])
     path = location if "://" in location else folder / location
-    nested = [name for name, value in row.items() if isinstance(value, dict | list)]
-    if nested:
-        raise OptionError(
-            f"{row_name}: column {nested[0]} holds a list or an object: use text, numbers or "
-            "booleans"
-        )
-    unwritable = [name for name, value in row.items() if name != column and _has_surrogates(value)]
-    if unwritable:
-        raise OptionError(
-            f"{row_name}: column {unwritable[0]} holds half of a character (a lone surrogate): "
-            "write the text in UTF-8"
-        )
-    return Source.from_path(path, {name: value for name, value in row.items() if name != column})
+    if column is not None and (held is None or is_file(path)):
+        return Source.from_path(path, _column_values(row, {column, held}, row_name))
+    values = _column_values(row, {held}, row_name)
+    noted, is_there = _noted_path(row[held])
+    if is_there:
+        return Source.from_path(noted, values)
+    return Source(f"{row_name} ({noted})" if noted else row_name, values, row[held])
 
 
-def _has_surrogates(value: Any) -> bool:
-    return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
+def _holds_audio(value: Any) -> bool:
+    if value is None or isinstance(value, _LOCATION_TYPES):
+        return False
+    from .unwrap import is_wrapped
+
+    return is_wrapped(value) or hasattr(value, "__array__")
+
+
+def _column_values(
+    row: Mapping[str, Any], but: set[str | None], row_name: str
+) -> dict[str, ColumnValue]:
+    """The other columns of a row. Raises OptionError for a value that no column can hold."""
+    values: dict[str, ColumnValue] = {}
+    for name, value in row.items():
+        if name in but:
+            continue
+        if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # of NumPy or torch
+            value = value.item()
+        if not isinstance(value, str | int | float | None):
+            kind = type(value).__name__
+            raise OptionError(
+                f"{row_name}: column {name} holds a {kind}: use text, numbers or booleans"
+            )
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise OptionError(
+                f"{row_name}: column {name} holds half of a character (a lone surrogate): write "
+                "the text in UTF-8"
+            )
+        values[name] = value
+    return values
+
+
+def _noted_path(audio: Any) -> tuple[str, bool]:
+    """The path that is noted beside audio in a row, and whether it is that of a file with it."""
+    content = None
+    if isinstance(audio, Mapping):
+        path, content = str(audio.get("path") or ""), audio.get("bytes")
+        is_decoded = audio.get("array") is not None
+    else:
+        path, is_decoded = str(getattr(getattr(audio, "metadata", None), "path", None) or ""), True
+    if not path or not is_file(path):
+        return path, False
+    if content is not None:
+        return path, Path(path).read_bytes() == content
+    # Beside decoded samples, a relative path names a file inside an archive.
+    return path, not is_decoded or Path(path).is_absolute()
 
 
 def _number(text: str | None) -> ColumnValue:

@@ -35,10 +35,12 @@ class Source:
         uri: an absolute path, or a URI such as "s3://bucket/a.flac"; of a path that isn't UTF-8
             its "file://" URI.
         extra: the other columns of its manifest row.
+        audio: the recording itself, where it is only in memory: `uri` is then just a name.
     """
 
     uri: str
     extra: Mapping[str, ColumnValue] = field(default_factory=dict, hash=False)
+    audio: Any = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_path(cls, name: str | Path, extra: Mapping[str, ColumnValue] | None = None) -> Source:
@@ -84,12 +86,15 @@ class Source:
         version = next((info[key] for key in _VERSION_KEYS if info.get(key)), "")
         return int(info.get("size") or 0), str(version)
 
-    def audio_input(self) -> str | io.BytesIO:
-        """The recording as `load_waveform` accepts it: its path, or the fetched bytes of a URI.
+    def audio_input(self) -> Any:
+        """The recording as `load_waveform` accepts it: its path, the fetched bytes of a URI, or
+        what is in memory.
 
         Raises:
             AudioError: if the URI can't be fetched.
         """
+        if self.audio is not None:
+            return self.audio
         if self.is_local:
             return self.path
         try:
@@ -100,12 +105,18 @@ class Source:
         file.name = self.uri
         return file
 
-    def audio_input_and_hash(self) -> tuple[str | io.BytesIO, str]:
-        """`audio_input()`, and the SHA-256 of the file's bytes in hexadecimal.
+    def audio_input_and_hash(self) -> tuple[Any, str]:
+        """`audio_input()`, and the SHA-256 of the file's bytes in hexadecimal (of what is in
+        memory, of its samples at 16 kHz).
 
         Raises:
             AudioError: if it can't be read.
         """
+        if self.audio is not None:
+            from .load import load_waveform
+
+            samples = load_waveform(self.audio).samples
+            return self.audio, hashlib.sha256(samples.data).hexdigest()
         file = self.audio_input()
         if isinstance(file, io.BytesIO):
             return file, hashlib.sha256(file.getbuffer()).hexdigest()

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.paths import exists, is_file, is_folder, is_uri, path_from_text, path_to_text
 
 from .manifest import MANIFEST_SUFFIXES, read_manifest, source_from_row
-from .source import ColumnValue, Source, filesystem
+from .source import Source, filesystem
 
 __all__ = ["AUDIO_SUFFIX", "SourceListing", "files_below", "find_sources"]
 
@@ -54,7 +55,7 @@ class SourceListing:
         raise OptionError(f"there is nothing to index: {none}{first_reason}")
 
 
-def find_sources(inputs: Iterable[str | Path | Mapping[str, ColumnValue]]) -> SourceListing:
+def find_sources(inputs: Iterable[str | Path | Mapping[str, Any]]) -> SourceListing:
     """Recordings of all inputs: each once, in order.
 
     Args:
@@ -78,10 +79,16 @@ def find_sources(inputs: Iterable[str | Path | Mapping[str, ColumnValue]]) -> So
     return SourceListing(tuple(sources.values()), tuple(skipped))
 
 
-def _expand(item: str | Path | Mapping[str, ColumnValue]) -> Iterator[Source | str]:
+def _expand(item: str | Path | Mapping[str, Any]) -> Iterator[Source | str]:
     """Sources of one input, and as strings the names of files that are skipped."""
     if isinstance(item, Mapping):
-        yield source_from_row(item, Path(), "a row")
+        source = source_from_row(item, Path(), "a row")
+        if source.audio is not None:
+            raise OptionError(
+                f"{source.uri} holds its audio in memory, but what is indexed must be a file that "
+                "can be opened again: write it to a file, and give that in a column 'source'"
+            )
+        yield source
         return
     text = str(item)
     if is_uri(text):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.audio.source import ColumnValue, Source
+from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
@@ -135,7 +135,7 @@ class Collection:
 
     def index(
         self,
-        inputs: str | Path | SourceListing | Iterable[str | Path | Mapping[str, ColumnValue]],
+        inputs: str | Path | SourceListing | Iterable[str | Path | Mapping[str, Any]],
         *,
         retry: bool = False,
         on_progress: Callable[[IndexProgress], None] | None = None,

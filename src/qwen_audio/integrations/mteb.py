@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.api.model import load
-from qwen_audio.audio.load import load_waveform
 from qwen_audio.errors import check_extra
 from qwen_audio.models.checkpoint import EMBEDDED
 
@@ -59,11 +58,5 @@ class QwenAudioEncoder(AbsEncoder):  # type: ignore[misc]
     def encode(self, inputs: Any, **_task_arguments: Any) -> Float32[np.ndarray, "clips width"]:
         """Vectors of a DataLoader's clips, in order."""
         inputs.collate_fn = list  # no padding or resampling by mteb
-        audio = (row["audio"] for batch in inputs for row in batch)
-        clips = (
-            load_waveform(
-                np.asarray(clip["array"], np.float32), sampling_rate=clip["sampling_rate"]
-            )
-            for clip in audio
-        )
+        clips = (row["audio"] for batch in inputs for row in batch)
         return np.stack(list(self._model.encode_each(clips, **self._options)))

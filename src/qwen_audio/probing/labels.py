@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qwen_audio.audio.manifest import MANIFEST_SUFFIXES, read_manifest, source_from_row
 from qwen_audio.audio.source import ColumnValue, Source
@@ -20,7 +21,7 @@ _GROUP, _SPLIT, _CLASS = "group", "split", "class"
 
 _VALUE_TYPES = ("numbers", "true or false", "names")
 
-LabelsInput = str | Path | Iterable[Mapping[str, ColumnValue]]
+LabelsInput = str | Path | Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
