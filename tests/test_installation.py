@@ -49,6 +49,8 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ plot tones/0.wav -o plot.json",
         "$ plot --layers tones/0.wav tones/1.wav -o layers.npz",
         "[getattr(qa, name) for name in qa.__all__] -> list",
+        "qa.plot('a.wav') -> OptionError: str can't be plotted: give a result of `view`, `lens`, "
+        "`layer_similarity` or `Comparison.of`",
     ),
     ("parquet", "pyarrow"): ("$ encode tones/0.wav -o v.parquet",),
     ("plot", "matplotlib"): (
@@ -77,6 +79,8 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ collection export c.lance -o c.parquet",
         "$ collection export c.lance -o c.npz",
         "qa.Collection.open('c.lance') -> Collection",
+        "qa.Collection('c.lance') -> OptionError: Collection('c.lance'): use Collection.open for "
+        "one that exists, and Collection.create for a new one",
         "qa.Collection.create('new.lance', qa.load()) -> Collection",
     ),
     ("datasets", "datasets lancedb"): ("$ collection export c.lance -o dataset",),
@@ -94,7 +98,8 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("mteb", "mteb"): ("module('integrations.mteb') -> module",),
 }
-"""What needs an extra and its modules: commands, and expressions with the type of their value."""
+"""What needs an extra and its modules: commands, and expressions with the type of their value, or
+their error."""
 
 TRIED_WITHOUT = {
     "$ plot tones/0.wav",

@@ -43,9 +43,19 @@ class Collection:
     Args:
         window_table: the table on disk.
         model: what makes vectors; loaded when first needed if it isn't given.
+
+    Raises:
+        MissingExtraError: without the extra `collections`.
+        OptionError: for a path, which `open` takes.
     """
 
     def __init__(self, window_table: WindowTable, model: AudioModel | None = None) -> None:
+        check_installed()
+        if type(window_table) is not WindowTable:
+            raise OptionError(
+                f"Collection({str(window_table)!r}): use Collection.open for one that exists, and "
+                "Collection.create for a new one"
+            )
         self._window_table, self._model = window_table, model
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from qwen_audio.analysis.comparison import Comparison
 from qwen_audio.analysis.logit_lens import LogitLens
@@ -37,7 +37,7 @@ def figure_spec(result: Plottable, panels: Sequence[str] | None = None) -> Figur
     """The figure of a result with the panels named; None: all that have data.
 
     Raises:
-        OptionError: for an unknown panel, or one without data.
+        OptionError: for anything else, an unknown panel, or one without data.
     """
     builders, rows = _panel_builders(result), list[tuple[Panel, ...]]()
     for name in chosen_panels(result, panels):
@@ -74,6 +74,11 @@ def chosen_panels(result: Plottable, panels: Sequence[str] | None) -> tuple[str,
 
 
 def _panel_builders(result: Plottable) -> PanelBuilders:
+    if not isinstance(result, get_args(Plottable)):
+        raise OptionError(
+            f"{type(result).__name__} can't be plotted: give a result of `view`, `lens`, "
+            "`layer_similarity` or `Comparison.of`"
+        )
     if isinstance(result, View):
         return view_panels(result)
     if isinstance(result, LogitLens):
