@@ -320,7 +320,8 @@ def test_a_folder_that_is_not_a_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./here", "~/there", "model", "a/b/c", "../x"])
-def test_a_missing_folder(name: str) -> None:
+def test_a_missing_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     message = error_message(Path(name)) if "~" not in name else error_message(name)  # type: ignore[arg-type]
     assert "is not a checkpoint: give 'embedded', an existing folder, or a hub model" in message
 
