@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from io import BufferedIOBase
 
+from .damage import tag_bytes
 from .media_file import read_at, size_of
-from .wav import MAX_CHUNKS, OPEN_32_BIT, wav_chunks
+from .wav import MAX_CHUNKS, OPEN_32_BIT, iff_chunks, wav_chunks
 
 __all__ = ["bytes_missing", "mp3_seconds"]
 
@@ -48,12 +49,7 @@ def mp3_seconds(file: BufferedIOBase) -> float | None:
 
     Without the encoder's delay and padding, where LAME's extension of the header states them.
     """
-    head = read_at(file, 0, 10)
-    start = 0
-    if head[:3] == b"ID3" and len(head) == 10:  # the tag's size: four bytes of seven bits each
-        sizes = zip(head[6:], (21, 14, 7, 0), strict=True)
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in sizes)
-    frame = read_at(file, start, 4096)
+    frame = read_at(file, tag_bytes(read_at(file, 0, 16)), 4096)
     sync = frame.find(b"\xff")  # tags may be padded
     header = frame[sync : sync + 4]
     if sync < 0 or len(header) < 4 or header[1] < 0xE0:
@@ -84,17 +80,9 @@ def mp3_seconds(file: BufferedIOBase) -> float | None:
 
 
 def _end_of_aiff(file: BufferedIOBase) -> int:
-    """End of an AIFF file's `SSND` chunk. Chunks are padded to even lengths; numbers big-endian."""
-    position = 12
-    for _ in range(MAX_CHUNKS):
-        header = read_at(file, position, 8)
-        length = int.from_bytes(header[4:], "big")
-        if header[:4] == b"SSND":
-            return position + 8 + length if length < OPEN_32_BIT else 0
-        if len(header) < 8:
-            break
-        position += 8 + length + length % 2
-    return 0
+    """End of an AIFF file's `SSND` chunk."""
+    chunks = iff_chunks(file, "big")
+    return next((chunk.stop or 0 for chunk in chunks if chunk.name == b"SSND"), 0)
 
 
 def _end_of_avi(file: BufferedIOBase) -> int:

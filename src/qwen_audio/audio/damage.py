@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "EXACT_FORMATS",
     "STATED_FORMATS",
     "TOLERANCE_SECONDS",
     "MissingAudio",
@@ -30,9 +29,9 @@ _CLOCK_DRIFT = 0.01
 _LONGEST_LYRICS_BYTES = 999_999  # six digits state it
 _ID3V1_BYTES = 128
 
-EXACT_FORMATS = frozenset({"ape", "flac", "tak", "tta", "wv"})
+_EXACT_FORMATS = frozenset({"ape", "flac", "tak", "tta", "wv"})
 """FFmpeg's names of formats whose header counts samples exactly."""
-STATED_FORMATS = EXACT_FORMATS | {
+STATED_FORMATS = _EXACT_FORMATS | {
     *("asf", "au", "dsf", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpc", "mpc8"),
     *("caf", "ogg", "rm"),
 }
@@ -83,6 +82,8 @@ class Position:
         self._timed = format_name in _TIMED_FORMATS
         self._coarse = format_name in _COARSE_FORMATS
         self._live = format_name in _LIVE_FORMATS
+        self.is_exact = format_name in _EXACT_FORMATS
+        """Whether the file's header counts samples."""
         self._bytes_stated = format_name in _BYTES_STATED_FORMATS
         self._start_seconds = start_seconds
         self._expected_seconds: float | None = None
@@ -151,20 +152,19 @@ class Position:
         self._frame_seconds = seconds
         self.longest_frame_seconds = max(self.longest_frame_seconds, seconds)
 
-    def missing_at_end(
-        self, stated_seconds: float | None, *, exact: bool
-    ) -> tuple[float, float] | None:
+    def missing_at_end(self, stated_seconds: float | None) -> tuple[float, float] | None:
         """Start and end of what is missing after the last frame.
 
         Args:
             stated_seconds: the duration that the file states; None if it states none.
-            exact: whether that counts samples.
         """
         length = self.length_seconds
         if stated_seconds is None:
             lost = self._undecoded_seconds if self._bytes_stated else 0.0
             return (length, length + lost) if lost > TOLERANCE_SECONDS else None
-        slack = TOLERANCE_SECONDS + (self.primed_seconds if self._timed and not exact else 0.0)
+        slack = TOLERANCE_SECONDS + (
+            self.primed_seconds if self._timed and not self.is_exact else 0.0
+        )
         if self._coarse:
             slack += min(self.longest_frame_seconds, _LONGEST_FRAME_SECONDS)
         return (length, stated_seconds) if stated_seconds - length > slack else None

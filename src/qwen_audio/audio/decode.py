@@ -23,7 +23,7 @@ from qwen_audio.errors import AudioError
 from qwen_audio.paths import printable
 
 from .containers import bytes_missing
-from .damage import EXACT_FORMATS, TOLERANCE_SECONDS, MissingAudio, Position, tag_bytes
+from .damage import TOLERANCE_SECONDS, MissingAudio, Position, tag_bytes
 from .demux import (
     NOT_AUDIO,
     audio_tracks,
@@ -248,19 +248,17 @@ class AudioDecoder:
         Raises:
             AudioError: unless `on_damage` is "partial".
         """
-        exact = self.format in EXACT_FORMATS
         stated = stated_seconds(
             self._container, self._stream, self._file, self._ogg, position.start_seconds
         )
         length = position.length_seconds
-        gap = position.missing_at_end(stated, exact=exact)
-        if gap is None and exact and stated and length - stated > TOLERANCE_SECONDS:
+        gap = position.missing_at_end(stated)
+        if position.is_exact and stated and length - stated > TOLERANCE_SECONDS:
             problem = (
                 f"is damaged: its header states {stated:.2f} s, but it holds {length:.2f} s: use "
                 "an intact copy of the file, or on_damage='partial' for all that it holds"
             )
-            gap = (stated, length)
-            missing = MissingAudio(*gap, "is more than the file's header states")
+            missing = MissingAudio(stated, length, "is more than the file's header states")
         elif gap is not None:
             problem = (
                 f"is truncated: it should hold {gap[1]:.2f} s, but {length:.2f} s can be decoded: "

@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from io import BufferedIOBase
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from .media_file import FileRange, JoinedFile, read_at, size_of
 
-__all__ = ["WavChunk", "as_plain_wav", "wav_chunks"]
+__all__ = ["WavChunk", "as_plain_wav", "iff_chunks", "wav_chunks"]
 
 MAX_CHUNKS = 100_000
 """Chunks read before giving up, so that a file of empty ones takes bounded time."""
@@ -51,23 +51,22 @@ def wav_chunks(file: BufferedIOBase) -> Iterator[WavChunk]:
     if magic == _W64_RIFF:
         yield from _w64_chunks(file)
     elif magic[8:12] == b"WAVE" and magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
-        yield from _riff_chunks(file, magic[:4])
+        yield from iff_chunks(file, "big" if magic[:4] == b"RIFX" else "little")
 
 
-def _riff_chunks(file: BufferedIOBase, magic: bytes) -> Iterator[WavChunk]:
-    """Chunks of RIFF and its kin: padded to even lengths; in RF64, `ds64` states long ones."""
-    byte_order = "big" if magic == b"RIFX" else "little"
+def iff_chunks(file: BufferedIOBase, byte_order: Literal["little", "big"]) -> Iterator[WavChunk]:
+    """Chunks of RIFF and AIFF: padded to even lengths; in RF64, `ds64` states long ones."""
     data_bytes: int | None = None  # as stated by ds64, in EBU Tech 3306
     position = 12
     for _ in range(MAX_CHUNKS):
         header = read_at(file, position, 8)
         if len(header) < 8:
             return
-        name, length = header[:4], int.from_bytes(header[4:], byte_order)  # type: ignore[arg-type]
+        name, length = header[:4], int.from_bytes(header[4:], byte_order)
         start = position + 8
         if name == b"ds64":
             data_bytes = int.from_bytes(read_at(file, start + 8, 8), "little")
-        if name == b"data" and length >= OPEN_32_BIT:
+        if name in (b"data", b"SSND") and length >= OPEN_32_BIT:
             is_stated = data_bytes is not None and data_bytes < _OPEN_64_BIT
             if not is_stated:
                 yield WavChunk(name, start, None)
@@ -114,11 +113,14 @@ def as_plain_wav(file: BufferedIOBase) -> BufferedIOBase | None:
         return None
     size = size_of(file)
     parts = [FileRange(file, start, min(stop or size, size)) for _, start, stop in data]
-    if any(stop is None for _, _, stop in data):
-        stated = None
-    else:
-        stated = sum((stop or 0) - start for _, start, stop in data)
-    return io.BufferedReader(JoinedFile([_header(plain_format or content, stated), *parts]))
+    header = _header(plain_format or content, _stated_bytes(data))
+    return io.BufferedReader(JoinedFile([header, *parts]))
+
+
+def _stated_bytes(data: list[WavChunk]) -> int | None:
+    """Length of all `data` chunks together; None if one is left open."""
+    lengths = [None if stop is None else stop - start for _, start, stop in data]
+    return None if None in lengths else sum(filter(None, lengths))
 
 
 def _with_container_bits(wav_format: bytes) -> bytes | None:
@@ -177,9 +179,7 @@ def _swapped(file: BufferedIOBase, wav_format: bytes, data: list[WavChunk]) -> B
         _swap_samples(read_at(file, start, (stop or size_of(file)) - start), sample_bytes)
         for _, start, stop in data
     )
-    is_open = any(stop is None for _, _, stop in data)
-    stated = None if is_open else sum((stop or 0) - start for _, start, stop in data)
-    return io.BytesIO(_header(little_endian, stated) + samples)
+    return io.BytesIO(_header(little_endian, _stated_bytes(data)) + samples)
 
 
 def _swap_fields(data: bytes, widths: tuple[int, ...]) -> bytes:
