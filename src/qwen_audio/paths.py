@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from urllib.parse import quote, unquote_to_bytes
 
 __all__ = [
+    "UNPRINTABLE",
     "exists",
     "file_name",
     "is_file",
@@ -18,7 +19,7 @@ __all__ = [
     "printable",
 ]
 
-_UNPRINTABLE = re.compile(
+UNPRINTABLE = re.compile(
     # Control characters, line and paragraph separators, overrides of the text's direction, and
     # surrogates: by these Python represents the bytes of names that aren't UTF-8.
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -29,7 +30,7 @@ _FILE_SCHEME = "file://"
 
 def printable(text: str) -> str:
     """A text as one line that any terminal and any UTF-8 file can hold: `a\\n\\xff.wav`."""
-    return _UNPRINTABLE.sub(_escaped, text)
+    return UNPRINTABLE.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -6,14 +6,13 @@ import argparse
 import copy
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen_audio.errors import AudioError, CollectionError
-from qwen_audio.paths import is_folder, printable
+from qwen_audio.paths import UNPRINTABLE, is_folder, printable
 
 from .checks import check_model_options
 from .options import EMBEDDED
@@ -39,10 +38,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-_NOT_IN_A_LINE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that JSON allows in a string, but not every terminal and reader of lines; surrogates,
-which Python has in names that aren't UTF-8."""
 
 
 def load_model(options: argparse.Namespace) -> AudioModel:
@@ -149,7 +144,8 @@ def print_text(text: str, *, end: str = "\n") -> None:
 def print_json(data: Any) -> None:
     """Print JSON on one line."""
     text = json.dumps(data, ensure_ascii=False)
-    print(_NOT_IN_A_LINE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    # JSON allows more characters in a string than terminals and readers of lines do.
+    print(UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def print_error(line: str) -> None:
