@@ -98,17 +98,31 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def open_page(chromium: Any, url: str, **options: Any) -> Iterator[Any]:
-    """A page in a browser context of its own; requests to other hosts and script errors fail."""
+def open_page(
+    chromium: Any, url: str, ready: str = "[data-example]", **options: Any
+) -> Iterator[Any]:
+    """A page in a browser context of its own; requests to other hosts, errors and dialogs fail.
+
+    Args:
+        ready: selector of an element to wait for.
+        options: of the context.
+    """
     context = chromium.new_context(accept_downloads=True, **options)
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
     requested: list[str] = []
     errors: list[str] = []
+
+    def dismiss(dialog: Any) -> None:
+        errors.append(dialog.message)
+        dialog.dismiss()
+
     page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.extend(_console_errors(message)))
+    page.on("dialog", dismiss)
     page.goto(url)
-    page.wait_for_selector("[data-example]")
+    page.wait_for_selector(ready)
     yield page
     other_hosts = [
         address for address in requested if not address.startswith((url, "data:", "blob:"))
@@ -116,6 +130,12 @@ def open_page(chromium: Any, url: str, **options: Any) -> Iterator[Any]:
     context.close()
     assert not other_hosts
     assert not errors
+
+
+def _console_errors(message: Any) -> list[str]:
+    """The text of an error that a page logs; refused requests, which some tests want, aside."""
+    refused = message.text.startswith("Failed to load resource")
+    return [message.text] if message.type == "error" and not refused else []
 
 
 def choose_file(page: Any, path: Path | dict[str, Any]) -> None:

@@ -43,10 +43,17 @@ def model() -> qa.AudioModel:
 
 @pytest.fixture(scope="module")
 def music(tmp_path_factory: pytest.TempPathFactory, model: qa.AudioModel) -> qa.Collection:
-    """The examples as a collection."""
+    """The examples as a collection, whose columns and values try to be code."""
     path = tmp_path_factory.mktemp("collections") / "music.lance"
     collection = qa.Collection.create(path, model, describe=True)
-    collection.index([ROOT / "examples"])
+    files = sorted((ROOT / "examples").glob("*.flac"))
+    columns = ("__proto__", "<!--<script>", "12")
+    collection.index(
+        [
+            {"source": str(file), **dict.fromkeys(columns, f"<b>{number}</b>${{x}}")}
+            for number, file in enumerate(files)
+        ]
+    )
     return collection
 
 
@@ -538,9 +545,12 @@ def test_the_map_shows_names_and_plays_every_window(page: Any, music: qa.Collect
         assert source["duration"] == pytest.approx(length, abs=0.01)
     page.wait_for_function("() => playground.player.source === 'result'")
 
-    kinds = page.locator("[data-legend] span").all_inner_texts()
-    assert kinds == sorted({str(value) for value in projection.values(projection.columns[0])})
-    page.select_option("[data-colour]", "duration_seconds")
+    for column in (*projection.columns[:1], "__proto__", "<!--<script>", "12"):
+        page.select_option("[data-colour]", label=column)
+        kinds = page.locator("[data-legend] span").all_inner_texts()
+        assert kinds == sorted({str(value) for value in projection.values(column)})
+    assert page.inner_text("[data-about]").startswith(f"{music.path.name}: ")
+    page.select_option("[data-colour]", label="duration_seconds")
     ends = page.locator("[data-legend] b").all_inner_texts()
     assert [float(text.removesuffix(" s")) for text in ends] == pytest.approx(
         [min(projection.values("duration_seconds")), max(projection.values("duration_seconds"))],

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from qwen_audio.analysis.html_text import script_json
 from qwen_audio.analysis.plots.theme import Theme
 from qwen_audio.errors import check_extra
+from qwen_audio.paths import printable
 
 __all__ = ["MapPage", "map_page"]
 
@@ -21,8 +22,10 @@ def map_page(title: str, note: str, data: Mapping[str, Any], theme: Theme) -> st
 
     Args:
         note: one line that explains the map.
-        data: `x`, `y`, `labels`, `audio_urls` (a URL a point, or null), `columns` (name →
-            {"values"}, for categories also "categories", into which values are indices), `colour`.
+        data: texts as they are, no HTML: `x`, `y`, `names`, `times`, `captions` (or null) and
+            `audio_urls` (or null), one item a point; `columns`, each a dict of "name", "label",
+            "values" and, for categories, "categories", into which values are indices; `colour`,
+            the index of the column to colour by at first, or null.
 
     Raises:
         MissingExtraError: without plotly.
@@ -30,25 +33,16 @@ def map_page(title: str, note: str, data: Mapping[str, Any], theme: Theme) -> st
     check_extra("a map", "map", "plotly")
     from plotly.offline import get_plotlyjs
 
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     return Template(_PAGE).substitute(
-        title=escape(title),
+        title=escape(printable(title)),
         note=escape(note),
-        data=text,
+        data=script_json(data),
         plotly=get_plotlyjs(),
-        options=_options(list(data["columns"]), data["colour"]),
         paper=theme.paper,
         ink=theme.ink,
         faint=theme.faint,
         accent=theme.accent,
         mark=theme.mark,
-    )
-
-
-def _options(columns: Sequence[str], selected: str | None) -> str:
-    return "".join(
-        f'<option value="{escape(name)}"{" selected" * (name == selected)}>{escape(name)}</option>'
-        for name in columns
     )
 
 
@@ -74,7 +68,7 @@ audio { height: 36px; flex: 0 1 20rem; }
 :focus-visible { outline: 2px solid $mark; outline-offset: 2px; }
 </style></head><body>
 <header><h1>$title</h1>
-<label>Colour by <select id="colour">$options</select></label>
+<label>Colour by <select id="colour"></select></label>
 <p>$note</p></header>
 <div id="map" role="img" aria-label="Map of the collection: nearby points are similar"></div>
 <footer><button id="previous" aria-label="Previous point">◀</button>
@@ -90,10 +84,19 @@ const palette = ["#4c8bf5", "#f28e2b", "#3aa76d", "#e15759", "#a77bd9", "#9c755f
 const map = document.getElementById("map"), player = document.getElementById("player");
 const label = document.getElementById("label"), colour = document.getElementById("colour");
 let selected = -1, stopAt = null;
+colour.replaceChildren(...data.columns.map((column, k) => new Option(column.name, k)));
+colour.value = data.colour ?? "";
+
+// As in Python's plotly_text: plotly would take these characters for markup.
+const plain = text => text.replace(/[<>&$$]|%(?={)/g, sign => `&#$${sign.charCodeAt(0)};`);
+function hover(i) {
+  const caption = data.captions[i] ? "<br>" + plain(data.captions[i]) : "";
+  return `<b>$${plain(data.names[i])}</b> $${data.times[i]}$${caption}`;
+}
 
 function trace(points, name, marker) {
   return { type: "scattergl", mode: "markers", name, x: points.map(i => data.x[i]),
-    y: points.map(i => data.y[i]), customdata: points, text: points.map(i => data.labels[i]),
+    y: points.map(i => data.y[i]), customdata: points, text: points.map(hover),
     hovertemplate: "%{text}<extra></extra>",
     marker: Object.assign({ size: data.x.length > 3000 ? 5 : 9, opacity: 0.85 }, marker) };
 }
@@ -103,11 +106,12 @@ function traces() {
   const known = all.filter(i => column.values[i] !== null);
   const rest = all.filter(i => column.values[i] === null);
   const none = rest.length ? [trace(rest, "(none)", { color: "$faint" })] : [];
-  if (!column.categories) return [...none, trace(known, colour.value, {
+  if (!column.categories) return [...none, trace(known, plain(column.name), {
     color: known.map(i => column.values[i]), colorscale: "Viridis", showscale: true,
-    colorbar: { title: { text: column.label }, thickness: 14 } })];
+    colorbar: { title: { text: plain(column.label) }, thickness: 14 } })];
   return [...column.categories.map((name, k) =>
-    trace(known.filter(i => column.values[i] === k), name, { color: palette[k % palette.length] })),
+    trace(known.filter(i => column.values[i] === k), plain(name),
+      { color: palette[k % palette.length] })),
     ...none];
 }
 function draw() {
@@ -124,12 +128,15 @@ function draw() {
 }
 function select(point) {
   selected = (point + data.x.length) % data.x.length;
-  label.innerHTML = data.labels[selected];
+  const name = document.createElement("b"), caption = data.captions[selected];
+  name.textContent = data.names[selected];
+  label.replaceChildren(name, ` $${data.times[selected]}`,
+    ...(caption ? [document.createElement("br"), caption] : []));
   draw();
   const url = data.audio_urls[selected];
   player.pause();
   if (!url) {
-    label.innerHTML += " (no audio in this page)";
+    label.append(" (no audio in this page)");
     player.removeAttribute("src");
     return;
   }
@@ -142,7 +149,7 @@ player.addEventListener("timeupdate", () => {
   if (stopAt !== null && player.currentTime >= stopAt) player.pause();
 });
 player.addEventListener("error", () => {
-  if (player.getAttribute("src")) label.innerHTML += " (this audio can't be played)";
+  if (player.getAttribute("src")) label.append(" (this audio can't be played)");
 });
 colour.addEventListener("change", draw);
 document.getElementById("previous").addEventListener("click",

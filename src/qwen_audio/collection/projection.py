@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -102,14 +101,16 @@ class Projection:
             raise OptionError(f"colour={colour!r} can't be coloured by: choose one of {choices}")
         audio_mode = self._audio_mode(audio)
         audio_urls, failures = self._audio_urls(audio_mode)
-        first_column = colour or next(iter(self.columns), None)
+        first_column = next(iter(self.columns), None) if colour is None else colour
         data = {
             "x": [round(float(x), 4) for x in self.points[:, 0]],
             "y": [round(float(y), 4) for y in self.points[:, 1]],
-            "labels": [_label(row) for row in self.rows],
+            "names": [file_name(row["source"]) for row in self.rows],
+            "times": [str(Window(row["start_seconds"], row["end_seconds"])) for row in self.rows],
+            "captions": [row.get("caption") for row in self.rows],
             "audio_urls": audio_urls,
-            "columns": {name: _column_data(name, self.values(name)) for name in self.columns},
-            "colour": first_column,
+            "columns": [_column_data(name, self.values(name)) for name in self.columns],
+            "colour": self.columns.index(first_column) if first_column is not None else None,
         }
         method = self.method.upper()
         note = f"{len(self)} windows by {method}: nearby points are similar; axes have no unit."
@@ -248,22 +249,17 @@ def _column_data(name: str, values: list[Any]) -> dict[str, Any] | None:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
         unit = next((unit for part, unit in _UNITS.items() if part in name), "")
         finite = [v if v is not None and math.isfinite(v) else None for v in values]
-        return {"values": finite, "label": f"{name} ({unit})" if unit else name}
+        return {"name": name, "label": f"{name} ({unit})" if unit else name, "values": finite}
     categories = sorted({str(value) for value in known})
     if len(categories) > _MAX_CATEGORIES or not all(isinstance(v, str | bool) for v in known):
         return None
     indices = {category: index for index, category in enumerate(categories)}
     return {
+        "name": name,
+        "label": name,
         "values": [None if value is None else indices[str(value)] for value in values],
-        "categories": [escape(category) for category in categories],
+        "categories": categories,
     }
-
-
-def _label(row: dict[str, Any]) -> str:
-    """HTML shown for a window: file name, time and caption."""
-    window = Window(row["start_seconds"], row["end_seconds"])
-    caption = f"<br>{escape(row['caption'])}" if row.get("caption") else ""
-    return f"<b>{escape(file_name(row['source']))}</b> {window}{caption}"
 
 
 def _link(row: dict[str, Any]) -> str | None:

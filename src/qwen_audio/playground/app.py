@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from qwen_audio.analysis.html_text import script_json
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, WINDOW, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.compare import CompareTab
@@ -163,7 +163,7 @@ def _hidden_states_tab(context: AppContext, channels: dict[str, Any]) -> None:
     taps = [str(tap) for tap in context.model.taps]
     view = _component(
         "hidden_states.html",
-        f"playground.hiddenStatesTab(element, props, watch, {json.dumps(taps)})",
+        f"playground.hiddenStatesTab(element, props, watch, {script_json(taps)})",
         LAST_INDEX=str(len(taps) - 1),
         NO_RECORDING=_NO_RECORDING,
     )
@@ -194,10 +194,10 @@ def _search_tab(context: AppContext, channels: dict[str, Any]) -> None:
     tab = SearchTab(context)
     collection = tab.collection
     windows = f"{len(collection)} window{'s' * (len(collection) != 1)}"
+    about = f"{collection.path.name}: {windows}, tap {collection.spec.tap}."
     view = _component(
         "search.html",
-        "playground.searchTab(element, props, watch)",
-        COLLECTION=f"{escape(collection.path.name)}: {windows}, tap {collection.spec.tap}.",
+        f"playground.searchTab(element, props, watch, {script_json(about)})",
         NO_RECORDING=_NO_RECORDING,
     )
     channel = channels["search"]
@@ -263,7 +263,10 @@ def _channel(name: str) -> Any:
 def _component(
     file: str, script: str, html: str = "", classes: str = "", **replacements: str
 ) -> Any:
-    """A component drawn by a script, from a template in static/ or from HTML."""
+    """A component drawn by a script, from a template in static/ or from HTML.
+
+    Gradio runs code in templates (`${x}`, `{{x}}`): no name may be written into one, even escaped.
+    """
     html = html or _read(file)
     for placeholder, text in replacements.items():
         html = html.replace(placeholder, text)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen_audio import AudioError, QwenAudioError, load_waveform
+from qwen_audio.paths import printable
 
 from .examples import load_example
 from .limits import Limits
@@ -89,7 +90,7 @@ class AppContext:
 
 
 def _public_name(name: str) -> str:
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    return printable(Path(name).resolve().name if Path(name).is_dir() else name)
 
 
 def report_errors(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,11 +84,23 @@ def render(spec: FigureSpec, theme: Theme, *, extra: str = "plot") -> Figure:
 
 def drawable(text: str) -> str:
     """A text with □ for letters that the font lacks, and visible line ends and tabs."""
-    from matplotlib.font_manager import FontProperties, fontManager, get_font
-
-    known = get_font(fontManager.findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    known = _letters_of_the_font()
     shown = text.replace("\n", "⏎").replace("\t", "⇥")
     return "".join(letter if ord(letter) in known else "□" for letter in shown)
+
+
+@cache
+def _letters_of_the_font() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, fontManager, get_font
+
+    return frozenset(
+        get_font(fontManager.findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    )
+
+
+def _drawable_lines(text: str) -> str:
+    """A label, which may have several lines, made drawable."""
+    return "\n".join(map(drawable, text.split("\n")))
 
 
 def _heading(figure: Figure, spec: FigureSpec) -> None:
@@ -168,7 +181,7 @@ def _image(figure: Figure, axes: Axes, panel: Panel, mark: Image, theme: Theme) 
     if panel.is_square:  # in axes of the square's own: beside the square and not the panel
         where_bar = {"cax": axes.inset_axes((1.03, 0.1, 0.04, 0.8), label="<colorbar>")}
     bar = figure.colorbar(image, **where_bar)
-    bar.set_label(mark.unit, fontsize=8)
+    bar.set_label(_drawable_lines(mark.unit), fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
 
@@ -188,7 +201,7 @@ def _line(axes: Axes, mark: Line, theme: Theme) -> None:
         linewidth=mark.width,
         marker=mark.marker or None,
         markersize=mark.marker_size,
-        label=mark.name if mark.in_legend else None,
+        label=drawable(mark.name) if mark.in_legend else None,
     )
 
 
@@ -197,7 +210,7 @@ def _axis(axes: Axes, axis: Axis, which: str) -> None:
 
     drawn = axes.xaxis if which == "x" else axes.yaxis
     axes.set(**{f"{which}lim": axis.limits[::-1] if axis.is_reversed else axis.limits})
-    label = _time_ticks(drawn, axis.limits[1]) if axis.is_time else axis.label
+    label = _time_ticks(drawn, axis.limits[1]) if axis.is_time else _drawable_lines(axis.label)
     if axis.is_log:
         axes.set(**{f"{which}scale": "log"})
         digits = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "125" else "")
@@ -230,12 +243,13 @@ def _texts(axes: Axes, panel: Panel, theme: Theme) -> None:
     for x, text in panel.labels:
         side, shift = ("left", 3) if x < 0.93 * panel.x.limits[1] else ("right", -3)
         style: dict[str, Any] = {"fontsize": 8, "color": theme.mark, "ha": side}
-        axes.annotate(text, (x, panel.y.limits[1]), (shift, -2), **points, **style)
+        axes.annotate(drawable(text), (x, panel.y.limits[1]), (shift, -2), **points, **style)
     for x, text in panel.captions:
         below: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center"}
-        axes.annotate(text, (x, 0), (0, -18), fontsize=8.5, **points, **below)
+        axes.annotate(drawable(text), (x, 0), (0, -18), fontsize=8.5, **points, **below)
     if panel.right_ticks:
         ticks, label = panel.right_ticks
         right_axis = axes.secondary_yaxis("right")
-        right_axis.set_yticks([position for position, _ in ticks], [text for _, text in ticks])
-        right_axis.set_ylabel(label)
+        texts = [drawable(text) for _, text in ticks]
+        right_axis.set_yticks([position for position, _ in ticks], texts)
+        right_axis.set_ylabel(_drawable_lines(label))

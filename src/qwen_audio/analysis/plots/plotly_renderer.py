@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qwen_audio.analysis.html_text import plotly_text
 from qwen_audio.errors import check_extra
 
 from .figure_spec import Plottable, figure_spec
@@ -52,7 +53,7 @@ def render(spec: FigureSpec, theme: Theme, *, extra: str = "plot") -> go.Figure:
     figure = make_subplots(
         rows=len(panels),
         cols=1,
-        subplot_titles=[escaped(panel.title) for panel in panels],
+        subplot_titles=[plotly_text(panel.title) for panel in panels],
         row_heights=heights,
         vertical_spacing=min(_BETWEEN_PIXELS / total, 0.9 / max(1, len(panels) - 1)),
     )
@@ -77,38 +78,34 @@ def render(spec: FigureSpec, theme: Theme, *, extra: str = "plot") -> go.Figure:
         _decorate(figure, panel, row, theme)
         if panel.x.is_time:  # one time axis: zooming one panel zooms all
             figure.update_xaxes(matches=f"x{timed}" if timed > 1 else "x", row=row)
-    subtitle = {"text": escaped(spec.subtitle)}
+    subtitle = {"text": plotly_text(spec.subtitle)}
     figure.update_layout(
-        title={"text": escaped(spec.title), "subtitle": subtitle, "x": 0.01, "xanchor": "left"},
+        title={"text": plotly_text(spec.title), "subtitle": subtitle, "x": 0.01, "xanchor": "left"},
         height=total,
         margin={"l": 90, "r": 30, "t": 100, "b": 60},
         paper_bgcolor=theme.paper,
         plot_bgcolor=theme.paper,
         font={"color": theme.ink, "family": "system-ui, sans-serif", "size": 12},
+        hoverlabel={"namelength": -1},  # shortened to 15 characters, escapes would be cut
         bargap=0,
     )
     return figure
-
-
-def escaped(text: str) -> str:
-    """A text that plotly does not take for HTML; line ends become spaces."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return text.replace("\n", " ")
 
 
 def _hover(axis: Axis, name: str, spec: str = "") -> str:
     """The part of a hover template for one axis."""
     if axis.is_time:
         return f"%{{{name}:.2f}} s"
-    return f"{escaped(axis.label)} %{{{name}{spec}}}" if axis.label else ""
+    return f"{plotly_text(axis.label)} %{{{name}{spec}}}" if axis.label else ""
 
 
 def _lines(panel: Panel, mark: Line, theme: Theme) -> Iterator[Any]:
     import plotly.graph_objects as go
 
     colour = theme.line_colour(mark.colour)
-    x = np.array(panel.x.names)[mark.x] if panel.x.names else mark.x
-    shared = {"legendgroup": mark.name, "name": mark.name}
+    x = np.array(_names(panel.x))[mark.x] if panel.x.names else mark.x
+    name = plotly_text(mark.name)
+    shared = {"legendgroup": name, "name": name}
     options: dict[str, Any] = {}
     if mark.low is not None and mark.high is not None:
         if mark.style == "none":
@@ -128,7 +125,7 @@ def _lines(panel: Panel, mark: Line, theme: Theme) -> Iterator[Any]:
                 **shared,
             )
     if mark.hover is not None:
-        options["hovertext"] = [escaped(text) for text in mark.hover]
+        options["hovertext"] = [plotly_text(text) for text in mark.hover]
     y_text = "%{hovertext}" if mark.hover is not None else _hover(panel.y, "y", ":.3f")
     yield go.Scatter(
         x=x,
@@ -140,7 +137,7 @@ def _lines(panel: Panel, mark: Line, theme: Theme) -> Iterator[Any]:
             "dash": "dot" if mark.style == "dotted" else "solid",
         },
         marker={"symbol": _SYMBOLS[mark.marker], "size": 2 * mark.marker_size, "color": colour},
-        hovertemplate=f"{_hover(panel.x, 'x')}<br>{y_text}<extra>{escaped(mark.name)}</extra>",
+        hovertemplate=f"{_hover(panel.x, 'x')}<br>{y_text}<extra>{name}</extra>",
         showlegend=mark.in_legend,
         **shared,
         **options,
@@ -164,16 +161,16 @@ def _image(panel: Panel, mark: Image, theme: Theme, domain: Sequence[float]) -> 
             showlegend=False,
         )
     y_edges = panel.y.cell_edges(rows)
-    y = panel.y.names or (y_edges[1:] + y_edges[:-1]) / 2
-    x = panel.x.names or (middles if mark.x_edges is None else mark.x_edges)
+    y = _names(panel.y) or (y_edges[1:] + y_edges[:-1]) / 2
+    x = _names(panel.x) or (middles if mark.x_edges is None else mark.x_edges)
     across = -(-columns // (_MAX_SQUARE if panel.is_square else _MAX_COLUMNS))
     down = -(-rows // (_MAX_SQUARE if panel.is_square else _MAX_ROWS))
     low, high = mark.limits or (None, None)
-    parts = [_hover(panel.x, "x"), _hover(panel.y, "y"), f"{escaped(mark.unit)} %{{z:.3f}}"]
+    parts = [_hover(panel.x, "x"), _hover(panel.y, "y"), f"{plotly_text(mark.unit)} %{{z:.3f}}"]
     options: dict[str, Any] = {}
     for name, texts in (("hovertext", mark.hover), ("text", mark.texts)):
         if texts is not None:
-            options[name] = [[escaped(text) for text in row[::across]] for row in texts[::down]]
+            options[name] = [[plotly_text(text) for text in row[::across]] for row in texts[::down]]
     if mark.texts is not None:  # with a size, or the longest text would make all of them small
         options |= {"texttemplate": "%{text}", "textfont": {"size": 11}}
     if mark.x_edges is not None:
@@ -186,7 +183,7 @@ def _image(panel: Panel, mark: Image, theme: Theme, domain: Sequence[float]) -> 
         zmax=high,
         colorscale=theme.plotly_scales[mark.scale],
         colorbar={
-            "title": {"text": escaped(mark.unit), "side": "right"},
+            "title": {"text": plotly_text(mark.unit), "side": "right"},
             "y": sum(domain) / 2,
             "len": max(domain[1] - domain[0], 0.06),
             "thickness": 12,
@@ -198,10 +195,17 @@ def _image(panel: Panel, mark: Image, theme: Theme, domain: Sequence[float]) -> 
     )
 
 
+def _names(axis: Axis) -> list[str]:
+    """The names of a categorical axis, which plotly shows for points; none of any other."""
+    return list(map(plotly_text, axis.names))
+
+
 def _axis(axis: Axis) -> dict[str, Any]:
-    options: dict[str, Any] = {"title_text": "Time (s)" if axis.is_time else escaped(axis.label)}
+    options: dict[str, Any] = {
+        "title_text": "Time (s)" if axis.is_time else plotly_text(axis.label)
+    }
     if axis.names:
-        options |= {"type": "category", "categoryarray": axis.names, "range": axis.limits}
+        options |= {"type": "category", "categoryarray": _names(axis), "range": axis.limits}
     elif axis.is_log:
         options |= {"type": "log", "dtick": "D2"}
     else:
@@ -210,14 +214,14 @@ def _axis(axis: Axis) -> dict[str, Any]:
         options["range"] = axis.limits[::-1]
     if axis.ticks is not None:
         options["tickvals"] = [position for position, _ in axis.ticks]
-        options["ticktext"] = [escaped(text) for _, text in axis.ticks]
+        options["ticktext"] = [plotly_text(text) for _, text in axis.ticks]
     return options
 
 
 def _decorate(figure: Any, panel: Panel, row: int, theme: Theme) -> None:
     """Marked positions and labels."""
     if panel.captions:
-        title = ", then ".join(text for _, text in panel.captions)
+        title = plotly_text(", then ".join(text for _, text in panel.captions))
         options = {"tickangle": 0, "tickfont": {"size": 10}, "showgrid": False, "zeroline": False}
         figure.update_xaxes(title_text=title, **options, row=row)
     for x in panel.windows:
@@ -232,4 +236,6 @@ def _decorate(figure: Any, panel: Panel, row: int, theme: Theme) -> None:
     for x, text in panel.labels:
         font, top = {"color": theme.mark, "size": 11}, panel.y.limits[1]
         place = {"xanchor": "left", "yanchor": "top", "showarrow": False}
-        figure.add_annotation(x=x, y=top, text=text, font=font, row=row, col=1, **place)
+        figure.add_annotation(
+            x=x, y=top, text=plotly_text(text), font=font, row=row, col=1, **place
+        )

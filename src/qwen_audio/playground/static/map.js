@@ -14,10 +14,10 @@ playground.map = (root, play) => {
   const about = (k) => `${map.names[k]} ${span(map.starts[k], map.ends[k])}`;
 
   // The colour of each point for a column, and the legend.
-  const coloured = (name) => {
-    const values = map.columns[name];
+  const coloured = (column) => {
     const none = style("--pg-none");
-    if (!values) return { of: () => style("--pg-accent"), legend: [] };
+    if (!column) return { of: () => style("--pg-accent"), legend: [] };
+    const { name, values } = column;
     const known = values.filter((value) => value !== null);
     if (known.every((value) => typeof value === "number")) {
       const low = known.reduce((least, value) => Math.min(least, value));
@@ -64,7 +64,7 @@ playground.map = (root, play) => {
     const scale = Math.min((width - 2 * edge) / (right - left || 1), (height - 2 * edge) / (top - bottom || 1));
     places = map.x.map((x, k) => [
       width / 2 + (x - (left + right) / 2) * scale, height / 2 - (map.y[k] - (bottom + top) / 2) * scale]);
-    const colours = coloured(choice.value);
+    const colours = coloured(map.columns[choice.value]);
     const radius = map.x.length > 3000 ? 2.5 : map.x.length > 300 ? 3.5 : 5;
     pen.globalAlpha = 0.85;
     places.forEach((place, k) => { pen.fillStyle = colours.of(k); dot(pen, place, radius); pen.fill(); });
@@ -91,8 +91,9 @@ playground.map = (root, play) => {
     hint.hidden = k < 0;
     canvas.style.cursor = k < 0 ? "" : "pointer";
     if (k < 0) return;
-    const value = map.columns[choice.value]?.[k];
-    const shown = choice.value === "recording" || value == null ? "" : ` · ${typeof value === "number" ? round(value) : value}`;
+    const column = map.columns[choice.value];
+    const value = column?.values[k];
+    const shown = column?.name === "recording" || value == null ? "" : ` · ${typeof value === "number" ? round(value) : value}`;
     hint.textContent = about(k) + shown;
     const [x, y] = places[k];
     const share = x / canvas.clientWidth;
@@ -125,9 +126,8 @@ playground.map = (root, play) => {
     setStatus(status);
     map = answer;
     [hovered, selected, highlighted] = [-1, -1, new Set(map.results)];
-    const names = Object.keys(map.columns);
-    choice.replaceChildren(...names.map((column) => element("option", "", column)));
-    find("colours").hidden = !names.length;
+    choice.replaceChildren(...map.columns.map((column, k) => new Option(column.name, k)));
+    find("colours").hidden = !map.columns.length;
     find("map-area").hidden = false;
     const windows = `${map.x.length} window${map.x.length === 1 ? "" : "s"}`;
     find("map-note").textContent = `${windows} by ${map.method}; axes have no unit. Circled: results of the last search.`;

@@ -1,8 +1,9 @@
 // Search tab: similar windows of a collection, or those whose captions match, to be played.
-playground.searchTab = (root, props, watch) => {
+playground.searchTab = (root, props, watch, about) => {
   const { element, player, setStatus, send, span } = playground;
   const find = (name) => root.querySelector(`[data-${name}]`);
   const status = find("status");
+  find("about").textContent = about;
   let searchId = 0;
   let playId = 0;
   const play = (request) => { playId = send("play", request); };

@@ -136,8 +136,8 @@ def _payload(projection: Projection) -> dict[str, Any]:
         "starts": [row["start_seconds"] for row in projection.rows],
         "ends": [row["end_seconds"] for row in projection.rows],
         "captions": [row["caption"] for row in projection.rows],
-        "columns": {
-            name: [json_value(value) for value in projection.values(name)]
+        "columns": [
+            {"name": name, "values": [json_value(value) for value in projection.values(name)]}
             for name in projection.columns
-        },
+        ],
     }

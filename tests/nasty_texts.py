@@ -1,0 +1,27 @@
+"""Texts that HTML, JavaScript, plotly, matplotlib or templates could take for something else."""
+
+NASTY_TEXTS = [
+    "<!--<script>",
+    "</script><img src=x onerror=alert(1)>",
+    "</title></option></select><script>alert(1)</script>",
+    "__proto__",
+    "constructor",
+    "toString",
+    "__defineGetter__",
+    "&amp;",
+    "&lt;b&#62;",
+    "<b>x</b>",
+    'a<br>b<a href="https://example.com">c</a>',
+    "$a$",
+    "$\\foo{$",
+    "line\u2028sep\u2029",
+    "qu'o\"te`",
+    "back\\slash\\",
+    "{{x}}",
+    "${alert(1)}",
+    "%{meta}",
+    "100%",
+    "javascript:alert(1)",
+    "12",
+    " ",
+]
