@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from typing import Any
 
 from qwen_audio.paths import printable
@@ -11,7 +12,6 @@ from qwen_audio.paths import printable
 __all__ = ["plotly_text", "script_json"]
 
 _UNSAFE_IN_SCRIPTS = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
-_PLOTLY_MARKUP = re.compile(r"[<>&$]|%(?=\{)")
 
 
 def script_json(value: Any) -> str:
@@ -30,5 +30,5 @@ def plotly_text(text: str) -> str:
     Plotly takes `<b>` for HTML, `&amp;` for a character, `%{x}` for a placeholder and, on pages
     that load MathJax, `$x$` for a formula.
     """
-    text = printable(text.replace("\n", " "))
-    return _PLOTLY_MARKUP.sub(lambda match: f"&#{ord(match[0])};", text)
+    text = escape(printable(text.replace("\n", " ")), quote=False)
+    return text.replace("$", "&#36;").replace("%{", "&#37;{")

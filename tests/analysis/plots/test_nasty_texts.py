@@ -48,7 +48,7 @@ def spec() -> FigureSpec:
 def test_plotly_text_is_read_as_written(text: str) -> None:
     escaped = plotly_text(text)
     assert html.unescape(escaped) == printable(text)
-    assert not re.search(r"[<>$]|%\{|&(?!#)", escaped)
+    assert not re.search(r"[<>$]|%\{", escaped)
 
 
 def test_no_text_of_an_interactive_figure_is_markup(spec: FigureSpec) -> None:
@@ -65,7 +65,7 @@ def test_a_page_titled_by_it_is_written(spec: FigureSpec, tmp_path: Path) -> Non
     page = save_figure(spec, tmp_path / "x.html", theme="light").read_text(encoding="utf-8")
     title = page.split("<title>")[1].split("</title>")[0]
     assert html.unescape(title) == printable(ALL)
-    assert page.count("onerror=alert") == page.count("&#60;img src=x onerror=alert") > 25
+    assert page.count("onerror=alert") == page.count("&lt;img src=x onerror=alert") > 25
 
 
 @pytest.mark.filterwarnings("ignore:constrained_layout not applied")
