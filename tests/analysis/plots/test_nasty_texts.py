@@ -68,6 +68,7 @@ def test_a_page_titled_by_it_is_written(spec: FigureSpec, tmp_path: Path) -> Non
     assert page.count("onerror=alert") == page.count("&lt;img src=x onerror=alert") > 25
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:constrained_layout not applied")
 def test_no_text_of_a_picture_is_a_formula(spec: FigureSpec) -> None:
     figure = matplotlib_renderer.render(spec, theme_of("light"))
