@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from qwen_audio.analysis.files import atomic_write, json_rows, save_numbers
+from qwen_audio.analysis.files import atomic_write, csv_bytes, json_rows, save_numbers
 from qwen_audio.errors import OptionError
 
 ROWS = [{"seconds": 0.5, "norm": float("nan")}, {"seconds": 1.0, "norm": 2.0}]
@@ -32,6 +33,20 @@ def test_the_suffix_decides_the_format_in_capitals_too(tmp_path: Path, name: str
     else:
         saved = json.loads(target.read_text(encoding="utf-8"))
         assert (saved["tap"], saved["rows"][0]["norm"]) == ("mel", None)
+
+
+def test_no_cell_of_csv_is_a_formula() -> None:
+    """Text gets a single quote before it, numbers don't; nothing else changes."""
+    harmful = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"]
+    harmless = ["a=1", "'quoted'", "a\nb", 'say "x", y', "-5", "+1.5e-3", "-.5", "1-2", "é🎵", ""]
+    numbers = [-5, -1.5e-7, True, None]
+    row = {f"={number}": value for number, value in enumerate([*harmful, *harmless, *numbers])}
+    text = csv_bytes([row]).decode()
+    header, cells = csv.reader(io.StringIO(text, newline=""))
+    assert header == [f"'={number}" for number in range(len(row))]
+    assert cells == [*(f"'{value}" for value in harmful), *harmless, "-5", "-1.5e-07", "True", ""]
+    assert csv_bytes([]) == b"\r\n"
+    assert csv_bytes([{"name": "\udcff"}]) == b"name\r\n\\udcff\r\n"
 
 
 def test_json_values() -> None:

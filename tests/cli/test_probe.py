@@ -53,6 +53,21 @@ def test_table_plot_page_and_numbers(tones: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_names_of_targets_are_neither_formulas_nor_html(tmp_path: Path) -> None:
+    rows = [
+        {"source": row["source"], "=1+1": row["pitch"], "<!--<script>": row["bright"]}
+        for row in write_tones(tmp_path, 12)
+    ]
+    manifest = write_manifest(tmp_path / "labels.csv", rows)
+    done = run("probe", manifest, "--tap", "mel", "--folds", "2", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    csv = pd.read_csv(tmp_path / "out" / "scores.csv")
+    assert set(csv.target) == {"'=1+1", "<!--<script>"}
+    assert csv.score.dtype == float
+    assert "<!--<script>" not in (tmp_path / "out" / "depth.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     rows = write_tones(tmp_path, 12)
     rows.append({"source": "gone.wav", "pitch": "low", "level": -3.0, "bright": 1})

@@ -48,7 +48,7 @@ def test_exports_contain_every_row(tmp_path: Path, collection: Collection, folde
     assert np.isnan(np.delete(arrays["year"], row_index)).all()
     collection.index([{"source": str(folder / "a.wav"), "spec": 1}])
     for name, message in (
-        ("spec.npz", "two arrays called spec"),
+        ("spec.npz", "two columns called spec"),
         ("all.parquet", "there already"),
         ("x.csv", "use .parquet"),
         ("no/x.npz", "no folder"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
@@ -115,7 +116,7 @@ def test_the_index_finds_what_exact_search_finds(
     search.update_indices(collection._window_table)
     assert collection.info().indices == {"vector_idx": 0}
     # Updating manifest columns removes no row from the index.
-    collection._window_table.add_columns({"mood": "calm"})
+    collection._window_table.add_columns([pa.field("mood", pa.string())])
     collection.table.merge_insert("source").when_matched_update_all().execute(
         [{"source": "/x/7.wav", "mood": "calm"}]
     )

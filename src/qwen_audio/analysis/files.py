@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import re
 import secrets
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ __all__ = [
     "PLOT_SUFFIXES",
     "atomic_write",
     "check_output_path",
+    "csv_bytes",
     "json_rows",
     "json_value",
     "save_arrays",
@@ -34,6 +37,9 @@ NUMBER_SUFFIXES = (".npz", ".csv", ".json")
 PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".html")
 """The formats of `plots.save_plot`."""
 _TABLE_DECIMALS = 6
+_FORMULA_STARTS = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")
+"""First characters of formulas in spreadsheets; the last four are their full-width forms."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def check_output_path(path: str | Path, suffixes: Iterable[str]) -> Path:
@@ -113,7 +119,7 @@ def save_numbers(
 
     .npz: the arrays that aren't None, and the metadata as JSON in `facts`; .csv: the table; .json:
     the metadata, and the table as `rows`. Numbers of the table have six decimals; NaN is empty in
-    CSV and null in JSON.
+    CSV and null in JSON; see `csv_bytes` for text.
 
     Raises:
         OptionError: for another suffix, or a path that can't be written to.
@@ -128,13 +134,27 @@ def save_numbers(
         text = json.dumps({**metadata, "rows": rows}, ensure_ascii=False, indent=1) + "\n"
         return atomic_write(target, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def write_csv(path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-            writer.writeheader()
-            writer.writerows(rows)
+    return atomic_write(target, lambda path: path.write_bytes(csv_bytes(rows)))
 
-    return atomic_write(target, write_csv)
+
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table as CSV in UTF-8, with the columns of its first row; None is an empty cell.
+
+    Text that a spreadsheet would take for a formula (it begins with =, +, -, @, a tab or a line
+    break) gets a single quote before it, as OWASP advises against CSV injection; numbers don't,
+    also those in text.
+    """
+    file = io.StringIO(newline="")
+    columns = list(rows[0]) if rows else []
+    writer = csv.writer(file)
+    writer.writerow(map(_csv_cell, columns))
+    writer.writerows([_csv_cell(row.get(name)) for name in columns] for row in rows)
+    return file.getvalue().encode(errors="backslashreplace")
+
+
+def _csv_cell(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA_STARTS)
+    return f"'{value}" if is_formula and not _NUMBER.fullmatch(value) else value
 
 
 def json_rows(

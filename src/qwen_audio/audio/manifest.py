@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,13 @@ def read_manifest(path: Path) -> Iterator[Source]:
     try:
         text = path.read_bytes().decode("utf-8-sig")  # with line ends in quoted cells as they are
         if path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            lines = (line for line in text.split("\n") if line.strip())
+            rows = [json.loads(line, object_pairs_hook=_without_repeats) for line in lines]
         else:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            rows = [
-                {
-                    name: value if name is None or name in _COLUMNS else _number(value)
-                    for name, value in row.items()
-                }
-                for row in csv.DictReader(
-                    io.StringIO(text, newline=""), delimiter=delimiter, strict=True
-                )
-            ]
+            rows = _read_table(text, delimiter)
+    except OptionError as error:
+        raise OptionError(f"{path}: {error}") from None
     except (OSError, ValueError, csv.Error) as error:
         raise OptionError(
             f"{path} can't be read as a manifest ({error}): use .csv, .tsv or .jsonl in UTF-8"
@@ -56,6 +51,35 @@ def read_manifest(path: Path) -> Iterator[Source]:
         raise OptionError(f"{path} holds no rows: expected one per recording")
     for number, row in enumerate(rows, start=1):
         yield source_from_row(row, path.parent, f"{path}, row {number}")
+
+
+def _read_table(text: str, delimiter: str) -> list[dict[str, ColumnValue]]:
+    """The rows of CSV or TSV. Raises OptionError for columns without a name of their own."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names = list(reader.fieldnames or ())
+    if "" in names:
+        raise OptionError(
+            f"column {names.index('') + 1} has no name: give it one, or remove it (pandas: "
+            "to_csv(index=False))"
+        )
+    _without_repeats((name, None) for name in names)
+    return [
+        {
+            name: value if name is None or name in _COLUMNS else _number(value)
+            for name, value in row.items()
+        }
+        for row in reader
+    ]
+
+
+def _without_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of the pairs. Raises OptionError for a name that is there twice."""
+    row: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in row:
+            raise OptionError(f"there are two columns {name!r}: give each a name of its own")
+        row[name] = value
+    return row
 
 
 def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
@@ -72,10 +96,12 @@ def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
     Raises:
         OptionError: if it names no recording, or a column holds a list or an object.
     """
-    if not isinstance(row, Mapping) or None in row:
+    if not isinstance(row, Mapping) or not all(isinstance(name, str) and name for name in row):
         raise OptionError(
             f"{row_name} is not a row of named columns: give every value a column with a name"
         )
+    if any(_SURROGATE.search(name) for name in row):
+        raise OptionError(f"{row_name} has a column name that isn't Unicode: write it in UTF-8")
     candidates = {name: row[name] for name in _COLUMNS if row.get(name) is not None}
     held = next((name for name, value in candidates.items() if _holds_audio(value)), None)
     texts = (name for name, value in candidates.items() if isinstance(value, _LOCATION_TYPES))

@@ -204,7 +204,7 @@ def _write_results(
     theme: ThemeName,
 ) -> None:
     """Write scores.csv, scores.json, depth.png and depth.html, each atomically."""
-    from qwen_audio.analysis.files import atomic_write
+    from qwen_audio.analysis.files import atomic_write, csv_bytes
     from qwen_audio.probing.plots import save_depth_plot
 
     title = f"What each tap of {Path(about['model']).name} holds"
@@ -216,8 +216,8 @@ def _write_results(
         "scores": rows,
     }
     text = json.dumps(data, indent=1) + "\n"
-    table = scores.drop(columns="weights")
+    table = [{name: row[name] for name in row if name != "weights"} for row in rows]
     atomic_write(folder / "scores.json", lambda path: path.write_text(text, encoding="utf-8"))
-    atomic_write(folder / "scores.csv", lambda path: table.to_csv(path, index=False))
+    atomic_write(folder / "scores.csv", lambda path: path.write_bytes(csv_bytes(table)))
     save_depth_plot(scores, folder / "depth.png", title, theme=theme)
     save_depth_plot(scores, folder / "depth.html", title, theme=theme)

@@ -42,7 +42,13 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
         raise OptionError(f"{path} is there already: choose another name")
     if not is_folder(path.parent):
         raise OptionError(f"{path}: there is no folder {path.parent}: make it first")
-    rows = collection.columns(collection.table.schema.names, where)
+    names = collection.table.schema.names
+    for taken, format_suffix in (("spec", ".npz"), ("audio", "")):
+        if suffix == format_suffix and taken in names:
+            raise OptionError(
+                f"{path} would hold two columns called {taken}: use .parquet, which has room for it"
+            )
+    rows = collection.columns(names, where)
     try:
         if suffix == ".parquet":
             import pyarrow.parquet as pq
@@ -50,8 +56,6 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
             rows = rows.replace_schema_metadata(collection.table.schema.metadata)
             atomic_write(path, lambda draft: pq.write_table(rows, draft))
         elif suffix == ".npz":
-            if "spec" in rows.schema.names:
-                raise OptionError(f"{path} would hold two arrays called spec: use .parquet")
             arrays = {name: _array(rows[name]) for name in rows.schema.names}
             arrays["spec"] = np.array(collection.spec.to_json())
             atomic_write(path, lambda draft: save_arrays(draft, arrays))

@@ -17,11 +17,11 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
 
+from .columns import plan_columns
 from .progress import IndexCounter, IndexProgress, IndexSummary
 from .records import (
     PendingSource,
     SourceVersion,
-    cast_manifest_columns,
     failed_versions,
     indexed_versions,
     manifest_values,
@@ -68,10 +68,9 @@ def index_sources(
     spec = collection.spec
     collection.check(model.spec(**spec.options))
     tap, pooling = model.dimensions.tap(spec.tap), _pooling(spec)
-    examples = _example_values(found.sources)
-    collection.add_columns(examples)
-    sources = list(cast_manifest_columns(found.sources, collection.table.schema))
-    run = _IndexRun(collection, tuple(examples), len(sources), retry, on_progress)
+    new, columns, sources = plan_columns(found.sources, collection.table.schema)
+    collection.add_columns(new)
+    run = _IndexRun(collection, columns, len(sources), retry, on_progress)
     readings = capture_recordings(
         model.pipeline,
         (pending.open for pending in run.pending(sources)),
@@ -228,17 +227,3 @@ def _same_content(pending: PendingSource, indexed: SourceVersion) -> bool:
 
 def _equal(one: ColumnValue, other: ColumnValue) -> bool:
     return one == other or (one != one and other != other)  # NaN equals NaN here
-
-
-def _example_values(sources: Iterable[Source]) -> dict[str, ColumnValue]:
-    """Manifest column → a value of the type that holds all of its values."""
-    examples: dict[str, ColumnValue] = {}
-    for source in sources:
-        for name, value in source.extra.items():
-            if value is None or isinstance(examples.get(name), str):
-                continue
-            if name in examples and type(value) is not type(examples[name]):
-                numbers = {type(value), type(examples[name])} <= {int, float}
-                value = 0.0 if numbers else ""
-            examples[name] = value
-    return examples

@@ -119,14 +119,19 @@ class Projection:
 
     def values(self, column: str) -> list[Any]:
         """A column's value for every window; besides the collection's columns `recording`, the
-        file's name, and `folder`, its parent folder's name."""
-        if column == "folder":
+        file's name, and `folder`, its parent folder's name, unless a manifest has added these."""
+        if column == "folder" and not (self.rows and column in self.rows[0]):
             return [
                 printable(PurePath(path_from_text(row["source"])).parent.name) for row in self.rows
             ]
-        if column == "recording":
-            return [file_name(row["source"]) for row in self.rows]
+        if column == "recording" and not (self.rows and column in self.rows[0]):
+            return self.file_names
         return [row[column] for row in self.rows]
+
+    @property
+    def file_names(self) -> list[str]:
+        """The name of every window's file, to be shown."""
+        return [file_name(row["source"]) for row in self.rows]
 
     def _audio_mode(self, audio: str | None) -> str:
         if audio not in (None, "embed", "link", "none"):
@@ -215,7 +220,8 @@ def project(
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
     points = (_umap if method == "umap" else _pca)(vectors[order], seed)
     projection = Projection(collection.path.name, method, points, tuple(rows[k] for k in order), ())
-    names = ["recording", "folder", *(n for n in table.schema.names if n not in _NOT_COLOURABLE)]
+    stored = (name for name in table.schema.names if name not in _NOT_COLOURABLE)
+    names = dict.fromkeys(["recording", "folder", *stored])
     columns = tuple(n for n in names if _column_data(n, projection.values(n)) is not None)
     return replace(projection, columns=columns)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen_audio.audio.source import ColumnValue, Source
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError
 
 from .table import WindowTable, source_filter
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PendingSource",
     "SourceVersion",
-    "cast_manifest_columns",
     "failed_versions",
     "indexed_versions",
     "load_indexed",
@@ -117,30 +115,6 @@ def recording_rows(
             "norm": norm,
             "vector": (vector / max(norm, 1e-30)).astype(np.float32),
         }
-
-
-def cast_manifest_columns(sources: Iterable[Source], schema: pa.Schema) -> Iterator[Source]:
-    """The sources, with the values of their manifest columns cast to the table's types.
-
-    Raises:
-        OptionError: for a value that its column can't hold.
-    """
-    import pyarrow as pa
-
-    for source in sources:
-        values = dict(source.extra)
-        for name, value in values.items():
-            column_type = schema.field(name).type
-            if value is not None and pa.types.is_string(column_type) and not isinstance(value, str):
-                value = json.dumps(value)
-            try:
-                values[name] = pa.scalar(value, column_type).as_py()
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                raise OptionError(
-                    f"column {name!r} holds {column_type} in the collection, but {source.uri} has "
-                    f"{value!r} there: correct the manifest, or give the column another name"
-                ) from error
-        yield replace(source, extra=values)
 
 
 def to_arrow_table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:

@@ -11,10 +11,10 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import CollectionError, OptionError
@@ -233,28 +233,11 @@ class WindowTable:
         except (RuntimeError, ValueError, OSError) as error:
             raise filter_error(where, error) from error
 
-    def add_columns(self, examples: Mapping[str, Any]) -> None:
-        """Add the columns of a manifest that are missing, with the types of the example values.
-
-        Raises OptionError for the name of a standard column.
-        """
-        import pyarrow as pa
-
-        types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-        new = [
-            pa.field(name, types[type(value)])
-            for name, value in examples.items()
-            if name not in self.table.schema.names
-        ]
-        reserved = sorted(set(examples) & set(STANDARD_COLUMNS))
-        if reserved:
-            raise OptionError(
-                f"the manifest has a column {reserved[0]!r}, which is a standard column of every "
-                "collection: give it another name"
-            )
-        if new:
+    def add_columns(self, fields: Sequence[pa.Field]) -> None:
+        """Add columns that are missing; rows have nulls there."""
+        if fields:
             with self.locked() as table:  # another indexer may have added them meanwhile
-                missing = [field for field in new if field.name not in table.schema.names]
+                missing = [field for field in fields if field.name not in table.schema.names]
                 if missing:
                     table.add_columns(missing)
 

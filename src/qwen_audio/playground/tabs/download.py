@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from qwen_audio import OptionError, Projection, View, plot
+from qwen_audio.analysis.files import csv_bytes
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.sessions import Session
 
@@ -85,19 +85,19 @@ class Downloads:
 
 def _map_rows(projection: Projection) -> list[dict[str, Any]]:
     """One row per point, with file names instead of paths."""
-    names = projection.values("recording")
-    columns = {name: projection.values(name) for name in projection.columns if name != "recording"}
-    return [
-        {
-            "file": names[index],
-            "start_seconds": row["start_seconds"],
-            "end_seconds": row["end_seconds"],
-            "x": float(x),
-            "y": float(y),
-            **{name: values[index] for name, values in columns.items()},
-        }
-        for index, ((x, y), row) in enumerate(zip(projection.points, projection.rows, strict=True))
-    ]
+    columns: dict[str, list[Any]] = {
+        "file": projection.file_names,
+        "start_seconds": [row["start_seconds"] for row in projection.rows],
+        "end_seconds": [row["end_seconds"] for row in projection.rows],
+        "x": projection.points[:, 0].tolist(),
+        "y": projection.points[:, 1].tolist(),
+    }
+    for name in projection.columns:
+        values = projection.values(name)
+        if values not in columns.values():
+            columns[f"{name} (column)" if name in columns else name] = values
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _file_bytes(result: Any, panels: list[str] | None, suffix: str, theme: Any) -> bytes:
@@ -105,11 +105,7 @@ def _file_bytes(result: Any, panels: list[str] | None, suffix: str, theme: Any) 
     if isinstance(result, list):
         if suffix != "csv" or not result:
             raise OptionError("This view is a table: choose csv." if result else NOTHING_SHOWN)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(result[0]))
-        writer.writeheader()
-        writer.writerows(result)
-        return text.getvalue().encode()
+        return csv_bytes(result)
     if suffix == "png":
         buffer = io.BytesIO()
         plot(result, panels, theme=theme).savefig(buffer, format="png")

@@ -115,7 +115,7 @@ class SearchTab:
         if not 0 <= point < len(projection):
             raise AudioError(f"The map has {len(projection)} points: choose one of them.")
         row = projection.rows[point]
-        name = projection.values("recording")[point]
+        name = projection.file_names[point]
         return row["source"], name, Window(row["start_seconds"], row["end_seconds"])
 
     def _points_of(self, results: list[SearchResult]) -> list[int]:
@@ -132,7 +132,7 @@ def _payload(projection: Projection) -> dict[str, Any]:
         "method": projection.method.upper(),
         "x": [round(float(x), 4) for x in projection.points[:, 0]],
         "y": [round(float(y), 4) for y in projection.points[:, 1]],
-        "names": projection.values("recording"),
+        "names": projection.file_names,
         "starts": [row["start_seconds"] for row in projection.rows],
         "ends": [row["end_seconds"] for row in projection.rows],
         "captions": [row["caption"] for row in projection.rows],
