@@ -149,3 +149,12 @@ def test_the_message_names_the_installer_of_the_environment(
             "a map needs the extra [map], which is not installed: "
             f"{command} 'qwen-audio-playground[map]'"
         )
+
+
+def test_a_folder_of_the_same_name_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "some_recordings").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(errors.MissingExtraError, match=r"\[datasets\]"):
+        errors.check_extra("a dataset's folder", "datasets", "some_recordings")

@@ -120,5 +120,7 @@ def check_extra(feature: str, extra: str, *modules: str) -> None:
     Raises:
         MissingExtraError: if one of them is missing.
     """
-    if any(importlib.util.find_spec(module) is None for module in modules):
+    specs = map(importlib.util.find_spec, modules)
+    # Any folder on the path, such as a project's own datasets/, is a package without an origin.
+    if any(spec is None or spec.origin is None for spec in specs):
         raise MissingExtraError(feature, extra)
