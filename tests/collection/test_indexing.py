@@ -103,7 +103,7 @@ def test_tags_and_manifest_columns_are_stored(tmp_path: Path, model: qa.AudioMod
     assert (plain["title"], plain["mood"], plain["year"]) == (None, None, None)
     assert (plain["format"], tagged_row["format"]) == ("mp3", "flac")
     assert collection.info().vectors == "fixed_size_list<item: float>[64]"
-    with pytest.raises(OptionError, match="column 'vector', which is a standard column"):
+    with pytest.raises(OptionError, match="column 'vector' is a standard column"):
         collection.index([{"source": str(path), "vector": 1}])
 
 

@@ -163,8 +163,6 @@ def _create(
     options: argparse.Namespace, settings: dict[str, Any], listing: SourceListing
 ) -> Collection | None:
     """A new collection, or None if it exists, even if another process has just created it."""
-    import pyarrow as pa
-
     from qwen_audio.collection.collection import DEFAULT_WINDOW_SECONDS, Collection
     from qwen_audio.collection.columns import plan_columns
     from qwen_audio.collection.table import WindowTable
@@ -172,7 +170,7 @@ def _create(
     if WindowTable.exists(options.into):
         return None
     listing.check_available()  # before anything is written
-    plan_columns(listing.sources, pa.schema([]))
+    plan_columns(listing.sources)
     model = load_model(options)
     try:
         return Collection.create(

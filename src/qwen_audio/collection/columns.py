@@ -45,12 +45,12 @@ def check_column_names(names: Iterable[str]) -> None:
 
 
 def plan_columns(
-    sources: Sequence[Source], schema: pa.Schema
+    sources: Sequence[Source], schema: pa.Schema | None = None
 ) -> tuple[list[pa.Field], tuple[str, ...], list[Source]]:
     """What it takes to store the columns of manifests in a table; nothing is written.
 
     Args:
-        schema: of the table; an empty one stands for a new table.
+        schema: of the table; None for a table that is new.
 
     Returns:
         The columns to add to the table, the names of the manifests' columns, and the sources with
@@ -67,9 +67,9 @@ def plan_columns(
     new = [
         pa.field(name, types[type(value)])
         for name, value in examples.items()
-        if name not in schema.names
+        if schema is None or name not in schema.names
     ]
-    stored = [field for field in schema if field.name not in STANDARD_COLUMNS]
+    stored = [field for field in schema or () if field.name not in STANDARD_COLUMNS]
     column_types = {field.name: field.type for field in (*stored, *new)}
     # Without those that are empty in every row, unless the table has them.
     names = dict.fromkeys(name for source in sources for name in source.extra)
