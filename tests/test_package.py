@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 import qwen_audio as qa
+from qwen_audio.analysis.structure import standardised
 
 SOURCE = Path(qa.__file__).parent
 ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
@@ -164,3 +167,9 @@ def test_only_the_command_line_prints() -> None:
             and node.func.id == "print"
         ]
         assert not calls or path.stem == "console", path.stem
+
+
+def test_shapes_are_checked_in_tests() -> None:
+    """In every module with tensors, as conftest.py asks: here, in one of them."""
+    with pytest.raises(TypeCheckError, match="standardised"):
+        standardised(np.zeros(3))

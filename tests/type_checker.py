@@ -1,4 +1,4 @@
-"""The run-time type checker that conftest.py applies to every function of the package."""
+"""The run-time type checker that conftest.py applies to functions of modules with tensors."""
 
 from beartype import BeartypeConf, beartype
 

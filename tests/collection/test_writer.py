@@ -37,12 +37,23 @@ print("done", flush=True)
 """
 
 
-@pytest.fixture
-def forty_files(tmp_path: Path) -> Path:
-    """A folder of 40 recordings of 0.5, 8.5 and 16.5 s."""
-    for number in range(40):
-        write_recording(tmp_path / "many" / f"{number:02}.wav", 0.5 + number % 3 * 8, number)
-    return tmp_path / "many"
+@pytest.fixture(scope="module")
+def thirty_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 30 recordings of 0.5, 8.5 and 16.5 s."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(30):
+        write_recording(folder / f"{number:02}.wav", 0.5 + number % 3 * 8, number)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    thirty_files: Path, model: qa.AudioModel, tmp_path_factory: pytest.TempPathFactory
+) -> Collection:
+    """They, indexed by one process that nothing stops."""
+    collection = Collection.create(tmp_path_factory.mktemp("unbroken") / "c.lance", model)
+    collection.index(thirty_files)
+    return collection
 
 
 @pytest.fixture
@@ -82,17 +93,15 @@ def start_indexing(process: subprocess.Popen[str]) -> None:
 @pytest.mark.slow
 def test_the_next_run_completes_a_killed_one(
     tmp_path: Path,
-    forty_files: Path,
+    thirty_files: Path,
+    unbroken: Collection,
     checkpoint: Path,
-    model: qa.AudioModel,
     indexers: list[subprocess.Popen[str]],
 ) -> None:
-    unbroken = Collection.create(tmp_path / "unbroken.lance", model)
-    unbroken.index(forty_files)
     path = tmp_path / "killed.lance"
     random = np.random.default_rng(0)
-    for files in (3, 9, 14):
-        process = start_indexer(indexers, path, forty_files, checkpoint)
+    for files in (3, 15):
+        process = start_indexer(indexers, path, thirty_files, checkpoint)
         start_indexing(process)
         assert process.stdout is not None
         for _ in range(files):
@@ -100,9 +109,9 @@ def test_the_next_run_completes_a_killed_one(
         time.sleep(random.uniform(0, 0.05))  # within decoding, computing, or writing
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    broken = Collection.open(path, model)
+    broken = Collection.open(path, unbroken.model)
     assert 0 < len(broken) < len(unbroken)
-    assert broken.index(forty_files).unchanged > 0
+    assert broken.index(thirty_files).unchanged > 0
     assert vectors_by_window(broken) == vectors_by_window(unbroken)
     assert broken.verify(sample=5).problems == ()
 
@@ -110,18 +119,16 @@ def test_the_next_run_completes_a_killed_one(
 @pytest.mark.slow
 def test_two_processes_write_each_row_once(
     tmp_path: Path,
-    forty_files: Path,
+    thirty_files: Path,
+    unbroken: Collection,
     checkpoint: Path,
-    model: qa.AudioModel,
     indexers: list[subprocess.Popen[str]],
 ) -> None:
     path = tmp_path / "both.lance"
-    processes = [start_indexer(indexers, path, forty_files, checkpoint) for _ in range(2)]
+    processes = [start_indexer(indexers, path, thirty_files, checkpoint) for _ in range(2)]
     for process in processes:
         start_indexing(process)
     for process in processes:
         output, _ = process.communicate()
         assert output.endswith("done\n")
-    single = Collection.create(tmp_path / "alone.lance", model)
-    single.index(forty_files)
-    assert vectors_by_window(Collection.open(path, model)) == vectors_by_window(single)
+    assert vectors_by_window(Collection.open(path)) == vectors_by_window(unbroken)

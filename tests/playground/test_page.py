@@ -610,8 +610,11 @@ def test_closing_the_page_frees_its_memory(chromium: Any, playground: Playground
 def test_a_phone_scrolls_in_one_direction(
     chromium: Any, playground: PlaygroundProcess, scheme: str
 ) -> None:
-    view = {"width": 390, "height": 844}
-    with open_page(chromium, playground.url, viewport=view, color_scheme=scheme) as page:
+    with open_page(chromium, playground.url) as page:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.emulate_media(color_scheme=scheme)
+        page.reload()
+        page.wait_for_selector("[data-example]")
         choose_file(page, GUITAR)
         visible = [tab.inner_text() for tab in page.get_by_role("tab").all() if tab.is_visible()]
         assert visible == ["Audio", "Ask", "Hidden states", "Compare", "Search"]
