@@ -110,6 +110,7 @@ def test_index_again_list_verify_and_prune(
     assert json_lines(run("collection", "prune", into, "--json")) == [{"pruned": []}]
 
 
+@pytest.mark.slow
 def test_a_folder_is_indexed(names: list[str], checkpoint: Path, tmp_path: Path) -> None:
     folder, into = Path(names[0]).parent, tmp_path / "m.lance"
     done = run("index", folder, "--into", into, "--model", checkpoint, "--json")
@@ -141,6 +142,7 @@ def test_search_and_open_each_result(indexed: tuple[Path, list[str]], names: lis
     assert {row["source"] for row in found} == set(sources[1:])
 
 
+@pytest.mark.slow
 def test_export(indexed: tuple[Path, list[str]], names: list[str], tmp_path: Path) -> None:
     parquet, datasets = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("datasets")
     into, sources = indexed

@@ -192,6 +192,7 @@ FLOORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "floor"), FLOORS.items())
 def test_accuracy_on_held_out_clips(
     name: str, floor: float, clips: list[Clip], predictions: list[Attributes | None]

@@ -99,6 +99,7 @@ def test_a_failed_question_does_not_change_the_conversation(checkpoint: Path) ->
     assert again.answers == other.ask("How fast is it?", follow_up=True, max_new_tokens=4).answers
 
 
+@pytest.mark.slow
 def test_a_conversation_with_two_audios_equals_transformers(checkpoint: Path) -> None:
     model, reference = qa.load(checkpoint, chat=True), Reference(checkpoint)
     clips = [sound(1.0, 1), sound(2.2, 2)]

@@ -98,6 +98,7 @@ def test_every_rate_matches_librosa(rate: int, channels: int, format_: str, tmp_
     assert actual.source_rate_hz == rate
 
 
+@pytest.mark.slow
 def test_chunked_resampling_is_continuous(tmp_path: Path) -> None:
     """The resampler carries its state from chunk to chunk; without it there would be clicks."""
     file = tmp_path / "long.wav"
@@ -496,6 +497,7 @@ UNCHECKED = {"mp3", "sndfile.mp3", "webm", "mkv", "film.webm"}
 """Formats without checksums, whose decoders may accept forty zero bytes."""
 
 
+@pytest.mark.slow
 def test_list_of_files_matches_the_fixture(files: dict[str, bytes]) -> None:
     assert sorted(files) == sorted(ALL_FILES)
     for data in files.values():
@@ -568,6 +570,7 @@ MAGICS = [
 
 
 @given(st.sampled_from(MAGICS), st.binary(max_size=300))
+@pytest.mark.slow
 def test_random_bytes_after_a_valid_magic_number(magic: bytes, data: bytes) -> None:
     load_or_audio_error(magic + data)
 

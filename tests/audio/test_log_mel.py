@@ -62,6 +62,7 @@ lengths = st.one_of(
 
 
 @settings(max_examples=30)
+@pytest.mark.slow
 @given(lengths, st.sampled_from(BINS), st.integers(0, 99))
 @example(640, 80, 0)
 @example(641, 128, 0)

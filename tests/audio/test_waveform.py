@@ -360,6 +360,7 @@ def window_configs(draw: st.DrawFn) -> WindowConfig:
     return WindowConfig(window, hop)
 
 
+@pytest.mark.slow
 @given(window_configs(), st.integers(640, 2_000_000))
 @example(WindowConfig(), 480_000)
 @example(WindowConfig(), 480_001)

@@ -16,6 +16,7 @@ from recordings import sound
 RATE = 16_000
 
 
+@pytest.mark.slow
 def test_info_list_verify_and_export(
     tmp_path: Path, indexed: Path, music: Path, checkpoint: Path
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from commands import run
 
 
+@pytest.mark.slow
 def test_search_by_audio_and_id(indexed: Path, music: Path) -> None:
     results = run("search", indexed, "--audio", music / "1.wav", "--limit", "2")
     first, _ = results.stdout.splitlines()

@@ -43,6 +43,7 @@ def test_another_spec_is_an_error_that_shows_both(
         Collection.open(tmp_path / "plain.lance")
 
 
+@pytest.mark.slow
 def test_a_copied_checkpoint_is_the_same_model(
     tmp_path: Path, collection: Collection, folder: Path, checkpoint: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_dataset_has_an_audio_column(
     assert "audio" not in datasets.load_from_disk(str(tmp_path / "without")).features
 
 
+@pytest.mark.slow
 def test_docs_examples_of_other_libraries_run(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from qwen_audio.errors import OptionError
 from recordings import encode, sound
 
 
+@pytest.mark.slow
 def test_rows_equal_encode(collection: Collection, folder: Path, model: qa.AudioModel) -> None:
     rows = rows_by_window(collection)
     assert sorted(rows) == [

@@ -34,6 +34,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> qa.Collection:
     return collection
 
 
+@pytest.mark.slow
 def test_a_projection_and_its_page(collection: qa.Collection, tmp_path: Path) -> None:
     projection = collection.map(method="pca")
     assert projection.points.shape == (20, 2)

@@ -143,6 +143,7 @@ def test_minimum_memory_is_sufficient_and_necessary(
         assert bytes_read == {}  # refused before anything is read
 
 
+@pytest.mark.slow
 def test_taps_in_any_order_with_little_memory(checkpoint: Path) -> None:
     """Shallow taps leave more for weights than deep ones do."""
     free = qa.load(checkpoint, dtype="float32")

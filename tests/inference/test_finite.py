@@ -70,6 +70,7 @@ def test_rows_of_the_language_model(
         compute(overflowing)
 
 
+@pytest.mark.slow
 def test_taps_before_are_finite_and_several_recordings_mean_the_model(
     overflowing: qa.AudioModel,
 ) -> None:

@@ -319,6 +319,7 @@ def test_truncating_an_empty_cache() -> None:
 # Batches.
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 20)), st.integers(0, 30))
 def test_batches_contain_every_item_within_the_budget(sizes: list[int], budget: int) -> None:
     items = list(enumerate(sizes))

@@ -19,7 +19,6 @@ from transformers import Qwen2AudioForConditionalGeneration
 import qwen_audio as qa
 from adapters import write_adapter
 from checkpoints import random_checkpoint
-from qwen_audio.playground.app import _header
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.middleware import RequestFilter
@@ -383,7 +382,10 @@ def test_a_models_folder_is_named_without_its_path(tmp_path: Path) -> None:
     assert context.model_name == "caf\\xe9"  # the page can't hold what UTF-8 can't
 
 
+@pytest.mark.slow
 def test_the_adapter_is_shown_without_its_path(tmp_path: Path) -> None:
+    from qwen_audio.playground.app import _header  # here, as Gradio takes seconds to import
+
     folder = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
     adapter = write_adapter(tmp_path / "<tuned>", model)

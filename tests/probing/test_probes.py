@@ -76,6 +76,7 @@ def test_nearest_neighbors_of_quantities() -> None:
     )  # the nearest neighbor is the row itself
 
 
+@pytest.mark.slow
 def test_regularization_is_selected_on_validation_groups() -> None:
     def accuracy(true: Any, predicted: Any) -> float:
         return float(np.mean(true == predicted))

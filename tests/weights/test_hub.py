@@ -154,6 +154,7 @@ def test_a_model_of_one_file(hub: Hub, tmp_path: Path) -> None:
     assert len(checkpoint.tensors.read("")) == len(Checkpoint(tmp_path / "single").tensors.read(""))
 
 
+@pytest.mark.slow
 def test_a_model_saved_by_transformers_5(hub: Hub, folder: Path, go_offline: Any) -> None:
     """Settings of the feature extractor in processor_config.json, names of modules, other rows."""
     rename_weights(
@@ -395,6 +396,7 @@ def test_a_model_in_another_format(has_config: bool, hub: Hub, folder: Path) -> 
     assert "model.gguf is in llama.cpp's format" in error_message(MODEL)
 
 
+@pytest.mark.slow
 def test_a_model_and_an_adapter_on_the_hub(
     hub: Hub, folder: Path, go_offline: Any, tmp_path: Path
 ) -> None:

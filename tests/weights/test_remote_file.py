@@ -523,6 +523,7 @@ def download_in_a_process(wanted: dict[str, list[str]]) -> None:
     open_model().download(wanted)
 
 
+@pytest.mark.slow
 def test_two_concurrent_processes_download_each_byte_once(hub: Hub, folder: Path) -> None:
     wanted = {FIRST: tensor_names(folder, "audio_tower.layers.")}
     hub.pause_seconds = 0.005

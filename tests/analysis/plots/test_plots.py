@@ -31,7 +31,7 @@ THEMES: tuple[Any, ...] = ("light", "dark")
 def things() -> dict[str, qa.View | qa.LogitLens | qa.LayerSimilarity | qa.Comparison]:
     """One of each, short and long."""
     model = qa.load()
-    long = np.concatenate([sound(31.0, seed) for seed in range(5)])
+    long = np.concatenate([sound(31.0, seed) for seed in range(2)])
     lens = model.lens(sound(4.0), tokens=["piano", "xylophone"], nearest=True, **RATE)
     return {
         "view": model.view(sound(6.0), depth=True, **RATE),
@@ -167,6 +167,7 @@ def test_times_under_the_words_are_apart(things: dict[str, Any], name: str) -> N
         assert box.x1 + 3 < after.x0, (one.get_text(), other.get_text())
 
 
+@pytest.mark.slow
 def test_the_bar_stands_beside_the_square(things: dict[str, Any]) -> None:
     for panels in (["similarity"], ["similarity", "depth"]):
         figure = qa.plot(things["view"], panels)
