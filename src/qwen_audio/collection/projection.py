@@ -105,7 +105,7 @@ class Projection:
         data = {
             "x": [round(float(x), 4) for x in self.points[:, 0]],
             "y": [round(float(y), 4) for y in self.points[:, 1]],
-            "names": [file_name(row["source"]) for row in self.rows],
+            "names": self.file_names,
             "times": [str(Window(row["start_seconds"], row["end_seconds"])) for row in self.rows],
             "captions": [row.get("caption") for row in self.rows],
             "audio_urls": audio_urls,
