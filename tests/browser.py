@@ -100,13 +100,17 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def open_page(chromium: Any, url: str, ready: str = "[data-example]") -> Iterator[Any]:
+def open_page(
+    chromium: Any, url: str, ready: str = "[data-example]", *, own_window: bool = False
+) -> Iterator[Any]:
     """A new page; requests to other hosts, errors and dialogs fail.
 
     Args:
         ready: selector of an element to wait for.
+        own_window: not a tab of the window: a page in the background is slowed down.
     """
-    page = chromium.new_page()
+    context = chromium.browser.new_context() if own_window else chromium
+    page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
     requested: list[str] = []
     errors: list[str] = []
@@ -125,14 +129,17 @@ def open_page(chromium: Any, url: str, ready: str = "[data-example]") -> Iterato
     other_hosts = [
         address for address in requested if not address.startswith((url, "data:", "blob:"))
     ]
-    page.close()
-    assert not other_hosts
-    assert not errors
+    (context if own_window else page).close()
+    assert not other_hosts, other_hosts
+    assert not errors, errors
 
 
 def _console_errors(message: Any) -> list[str]:
-    """The text of an error that a page logs; refused requests, which some tests want, aside."""
-    refused = message.text.startswith("Failed to load resource")
+    """The text of an error that a page logs; refused requests, which some tests want, aside.
+
+    Such a request is that for Gradio's manifest, by which a page can be installed as an app.
+    """
+    refused = message.text.startswith(("Failed to load resource", "Manifest fetch"))
     return [message.text] if message.type == "error" and not refused else []
 
 

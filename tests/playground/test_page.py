@@ -580,8 +580,8 @@ def test_visitors_have_separate_sessions(
     chromium: Any, playground: PlaygroundProcess, model: qa.AudioModel
 ) -> None:
     with (
-        open_page(chromium, playground.url) as first,
-        open_page(chromium, playground.url) as second,
+        open_page(chromium, playground.url, own_window=True) as first,
+        open_page(chromium, playground.url, own_window=True) as second,
     ):
         choose_file(first, GUITAR)
         choose_file(second, SPEECH)

@@ -98,9 +98,9 @@ def test_a_full_queue_rejects_the_next_request(chromium: Any) -> None:
         url = process.stdout.readline().strip()
         try:
             with (
-                open_page(chromium, url) as first,
-                open_page(chromium, url) as second,
-                open_page(chromium, url) as third,
+                open_page(chromium, url, own_window=True) as first,
+                open_page(chromium, url, own_window=True) as second,
+                open_page(chromium, url, own_window=True) as third,
             ):
                 for page in (first, second, third):
                     choose_file(page, GUITAR)
