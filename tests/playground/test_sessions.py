@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
+import httpx2
 import pytest
 from benchmarks.playground_client import run_client
 from benchmarks.playground_load import QUESTIONS, client_recordings
@@ -67,15 +68,22 @@ def test_concurrent_visitors_get_their_own_answers(playground: PlaygroundProcess
     )
 
 
-BUSY_SERVER = f"""
+SERVER = f"""
 {FAST_IMPORT}
+import socket
 import sys
 import threading
+from qwen_audio.playground import launch
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.launch import launch_playground
 
-running = launch_playground(qa.load(), limits=Limits(queue_size=1))
-print(running.url, flush=True)
+model = qa.load(sys.argv[1])
+find_free_port = launch.find_free_port
+with socket.create_server(("127.0.0.1", 0)) as taken:  # since its port was found to be free
+    found = iter([launch._PORTS[0], taken.getsockname()[1]])
+    launch.find_free_port = lambda host, port: next(found, None) or find_free_port(host, port)
+    running = launch.launch_playground(model, sys.argv[2], limits=Limits(queue_size=1))
+    assert next(found, None) is None
+    print(running.url, flush=True)
 sys.stdin.readline()
 answered = threading.Event()
 running.context.run_on_model_thread(answered.wait)  # a question that takes long
@@ -84,58 +92,53 @@ sys.stdin.readline()
 answered.set()
 sys.stdin.readline()
 """
-"""In a process of its own: Gradio must see handlers without the type checks that pytest adds."""
+"""A playground that starts as another one does, and then is busy for as long as the test wants.
+
+In a process of its own: Gradio leaves sockets open, and must see handlers without type checks.
+"""
 
 
-def test_a_full_queue_rejects_the_next_request(chromium: Any) -> None:
-    command = [sys.executable, "-c", BUSY_SERVER]
+class BusyPlayground(NamedTuple):
+    """Its address, its standard input and output, its model and collection."""
+
+    url: str
+    stdin: IO[str]
+    stdout: IO[str]
+    model: qa.AudioModel
+    collection: qa.Collection
+
+
+@pytest.fixture(scope="module")
+def busy_playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BusyPlayground]:
+    """It, with another model than the embedded one."""
+    chromium_path()
+    folder = tmp_path_factory.mktemp("busy")
+    model = qa.load(
+        random_checkpoint(folder / "other", mel_bins=128, width=32, encoder_layers=2, lm_layers=2)
+    )
+    collection = qa.Collection.create(folder / "music.lance", model)
+    collection.index([ROOT / "examples"])
+    command = [sys.executable, "-c", SERVER, str(folder / "other"), str(collection.path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        url = process.stdout.readline().strip()
         try:
-            with (
-                open_page(chromium, url, own_window=True) as first,
-                open_page(chromium, url, own_window=True) as second,
-                open_page(chromium, url, own_window=True) as third,
-            ):
-                for page in (first, second, third):
-                    choose_file(page, GUITAR)
-                    select_tab(page, "Ask")
-                process.stdin.write("\n")
-                process.stdin.flush()
-                assert process.stdout.readline().strip() == "busy"
-                first.click("#ask")  # is answered, once it is its turn
-                first.wait_for_selector(".pg-waiting")
-                second.click("#ask")  # waits in the queue, which is full now
-                second.wait_for_timeout(2000)
-                third.click("#ask")
-                third.wait_for_function(
-                    "() => document.querySelector('#ask-status').innerText.startsWith('Too many')"
-                )
-                process.stdin.write("\n")
-                process.stdin.flush()
-                for page in (first, second):
-                    page.wait_for_selector(".pg-answer dl")
-                assert ask(third)  # and may ask again
+            url = process.stdout.readline().strip()
+            yield BusyPlayground(url, process.stdin, process.stdout, model, collection)
         finally:
             process.kill()
 
 
-def test_every_tab_works_with_another_model(chromium: Any, tmp_path: Path) -> None:
-    folder = random_checkpoint(
-        tmp_path / "other", mel_bins=128, width=32, encoder_layers=2, lm_layers=2
-    )
-    model = qa.load(folder)
-    collection = qa.Collection.create(tmp_path / "music.lance", model)
-    collection.index([ROOT / "examples"])
-    with (
-        playground_process("--model", folder, "--collection", collection.path) as playground,
-        open_page(chromium, playground.url) as page,
-    ):
+def test_a_port_taken_while_starting_is_not_used(busy_playground: BusyPlayground) -> None:
+    assert httpx2.get(busy_playground.url).status_code == 200
+
+
+def test_every_tab_works_with_another_model(chromium: Any, busy_playground: BusyPlayground) -> None:
+    model, collection = busy_playground.model, busy_playground.collection
+    with open_page(chromium, busy_playground.url) as page:
         choose_file(page, GUITAR)
         assert ask(page)
         select_tab(page, "Hidden states")
@@ -154,6 +157,36 @@ def test_every_tab_works_with_another_model(chromium: Any, tmp_path: Path) -> No
         page.wait_for_selector("[data-results] li")
         found = page.locator("[data-results] b").all_inner_texts()
         assert found == [Path(hit.source).name for hit in collection.search(GUITAR)]
+
+
+def test_a_full_queue_rejects_the_next_request(
+    chromium: Any, busy_playground: BusyPlayground
+) -> None:
+    url, stdin, stdout, *_ = busy_playground
+    with (
+        open_page(chromium, url, own_window=True) as first,
+        open_page(chromium, url, own_window=True) as second,
+        open_page(chromium, url, own_window=True) as third,
+    ):
+        for page in (first, second, third):
+            choose_file(page, GUITAR)
+            select_tab(page, "Ask")
+        stdin.write("\n")
+        stdin.flush()
+        assert stdout.readline().strip() == "busy"
+        first.click("#ask")  # is answered, once it is its turn
+        first.wait_for_selector(".pg-waiting")
+        second.click("#ask")  # waits in the queue, which is full now
+        second.wait_for_timeout(2000)
+        third.click("#ask")
+        third.wait_for_function(
+            "() => document.querySelector('#ask-status').innerText.startsWith('Too many')"
+        )
+        stdin.write("\n")
+        stdin.flush()
+        for page in (first, second):
+            page.wait_for_selector(".pg-answer dl")
+        assert ask(third)  # and may ask again
 
 
 def test_a_caption_and_a_tap_by_keyboard(chromium: Any, playground: PlaygroundProcess) -> None:
