@@ -101,13 +101,19 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def open_page(
-    chromium: Any, url: str, ready: str = "[data-example]", *, own_window: bool = False
+    chromium: Any,
+    url: str,
+    ready: str = "[data-example]",
+    *,
+    own_window: bool = False,
+    phone: str | None = None,
 ) -> Iterator[Any]:
     """A new page; requests to other hosts, errors and dialogs fail.
 
     Args:
         ready: selector of an element to wait for.
         own_window: not a tab of the window: a page in the background is slowed down.
+        phone: "light" or "dark": on a phone of this colour scheme.
     """
     context = chromium.browser.new_context() if own_window else chromium
     page = context.new_page()
@@ -123,6 +129,9 @@ def open_page(
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.extend(_console_errors(message)))
     page.on("dialog", dismiss)
+    if phone is not None:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.emulate_media(color_scheme=phone)
     page.goto(url)
     page.wait_for_selector(ready)
     yield page

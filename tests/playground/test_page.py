@@ -233,6 +233,13 @@ def test_a_long_recording_window_by_window(page: Any, model: qa.AudioModel) -> N
     assert "400 × 80" in page.inner_text(".pg-tap .pg-facts")
 
 
+@pytest.fixture(scope="module")
+def page_of_mistakes(chromium: Any, playground: PlaygroundProcess) -> Iterator[Any]:
+    """One page for one mistake after the other."""
+    with open_page(chromium, playground.url) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
@@ -242,7 +249,10 @@ def test_a_long_recording_window_by_window(page: Any, model: qa.AudioModel) -> N
         ("eleven minutes.wav", wav(np.zeros(660 * 8000), 8000), "is longer than 10 minutes"),
     ],
 )
-def test_undecodable_files_show_a_message(page: Any, name: str, data: bytes, words: str) -> None:
+def test_undecodable_files_show_a_message(
+    page_of_mistakes: Any, name: str, data: bytes, words: str
+) -> None:
+    page = page_of_mistakes
     choose_file(page, file(name, data))
     answer_text = status(page)
     assert words in answer_text
@@ -253,7 +263,8 @@ def test_undecodable_files_show_a_message(page: Any, name: str, data: bytes, wor
     assert page.inner_text("[data-clip] [data-name]") == SPEECH.name
 
 
-def test_a_too_large_file_shows_a_message(page: Any, tmp_path: Path) -> None:
+def test_a_too_large_file_shows_a_message(page_of_mistakes: Any, tmp_path: Path) -> None:
+    page = page_of_mistakes
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as opened:
         opened.truncate(65 * 2**20)
@@ -610,11 +621,7 @@ def test_closing_the_page_frees_its_memory(chromium: Any, playground: Playground
 def test_a_phone_scrolls_in_one_direction(
     chromium: Any, playground: PlaygroundProcess, scheme: str
 ) -> None:
-    with open_page(chromium, playground.url) as page:
-        page.set_viewport_size({"width": 390, "height": 844})
-        page.emulate_media(color_scheme=scheme)
-        page.reload()
-        page.wait_for_selector("[data-example]")
+    with open_page(chromium, playground.url, phone=scheme) as page:
         choose_file(page, GUITAR)
         visible = [tab.inner_text() for tab in page.get_by_role("tab").all() if tab.is_visible()]
         assert visible == ["Audio", "Ask", "Hidden states", "Compare", "Search"]

@@ -87,7 +87,8 @@ def test_scores_from_transformers_hidden_states_are_equal(tones: Path, checkpoin
     hidden_states = [
         reference.taps(soundfile.read(source.uri, dtype="float32")[0]) for source in labels.sources
     ]
-    features = list(plan_features(model))
+    taps = ["mel", "encoder.1", "encoder.2", "projector", "lm.1", "lm.norm"]
+    features = list(plan_features(model, taps))
     tasks = [make_task(t, labels.groups, None, None, 4, 0) for t in labels.targets]
 
     def load(feature: FeatureSpec) -> FeatureMatrix:
@@ -98,7 +99,7 @@ def test_scores_from_transformers_hidden_states_are_equal(tones: Path, checkpoin
         return np.stack([r.astype(np.float64).mean(0) for r in rows]).astype(np.float32)
 
     expected = {(s.target, s.tap, s.probe): s for s in score_all(tasks, features, load)}
-    ours = qa.probe(tones / "labels.csv", model, targets=["pitch", "level"], folds=4)
+    ours = qa.probe(tones / "labels.csv", model, taps=taps, targets=["pitch", "level"], folds=4)
     assert len(ours) == len(expected)
     for row in ours.itertuples():
         # R² isn't quantised as accuracy is, so rounding shows in it.
