@@ -83,6 +83,7 @@ def test_text_outside_the_grammar_is_not_parsed(text: str) -> None:
     assert parse(text) is None
 
 
+@pytest.mark.slow
 def test_reliable_attributes_only_removes_attributes() -> None:
     for attributes in all_attributes()[::37]:
         reliable = reliable_attributes(attributes)

@@ -110,6 +110,7 @@ def test_chunked_resampling_is_continuous(tmp_path: Path) -> None:
     np.testing.assert_allclose(actual.samples, expected_samples, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONTAINERS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_compressed_formats_are_close_to_the_original(name: str, channels: int) -> None:
@@ -504,6 +505,7 @@ def test_list_of_files_matches_the_fixture(files: dict[str, bytes]) -> None:
         assert load_waveform(data).duration_seconds == pytest.approx(2, abs=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", ALL_FILES)
 def test_truncated_files(name: str, share: float, files: dict[str, bytes], tmp_path: Path) -> None:

@@ -288,6 +288,7 @@ def test_a_generator_is_not_a_list() -> None:
     assert "for several, give a list" in message_of(name for name in ("a.wav", "b.wav"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", ["16000", True, None, 16_000j, [16_000], "'array'"])
 def test_sampling_rates_that_are_not_numbers(rate: Any) -> None:
     """In a process of its own: under pytest annotations are enforced before the code sees them."""

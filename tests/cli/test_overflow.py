@@ -24,6 +24,7 @@ def overflowing(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return changed_checkpoint(checkpoint, folder, DOWN, lambda w: 60_000 * w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "files"),
     [

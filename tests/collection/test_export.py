@@ -57,6 +57,7 @@ def test_exports_contain_every_row(tmp_path: Path, collection: Collection, folde
             collection.export(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_dataset_has_an_audio_column(
     tmp_path: Path, collection: Collection, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ def loud_overflows(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compute",
     [
@@ -99,6 +100,7 @@ def test_the_first_place_is_named(checkpoint: Path, tmp_path: Path, tensor: str,
         qa.load(folder, dtype="float16").describe(LOUD, max_new_tokens=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensor", "tap", "value", "dtype"),
     [

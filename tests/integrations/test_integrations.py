@@ -28,6 +28,7 @@ def assert_alike(one: torch.Tensor, other: torch.Tensor, dtype: str) -> None:
     torch.testing.assert_close(one, other, rtol=0, atol=max(1e-4, 2 * rounding))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.07, 1.98, 4.0])
 def test_hear_gets_rows_and_the_milliseconds_of_their_middles(seconds: float) -> None:
     model = hear.load_model()

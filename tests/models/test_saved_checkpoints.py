@@ -93,6 +93,7 @@ def rename(folder: Path, new: Callable[[str], str]) -> None:
     save_file({new(name): t for name, t in load_file(file).items()}, file, {"format": "pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "new",
     [
@@ -192,6 +193,7 @@ def test_a_resized_vocabulary(tokens: int, model: Any, tmp_path: Path) -> None:
     assert max(checked.pipeline.tokenizer.encode(prompt)) >= min(tokens, VOCAB_SIZE) - 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [(EMBEDDINGS, LM_HEAD), (EMBEDDINGS,), (LM_HEAD,)])
 def test_a_padded_vocabulary(
     names: tuple[str, ...], original: Path, model: Any, tmp_path: Path
@@ -228,6 +230,7 @@ def without(folder: Path, *names: str) -> None:
     save_file(tensors, file, {"format": "pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absent", [LM_HEAD, EMBEDDINGS])
 @pytest.mark.parametrize("key", ["text_config__tie_word_embeddings", "tie_word_embeddings"])
 def test_tied_embeddings_stored_once(key: str, absent: str, model: Any, tmp_path: Path) -> None:
@@ -298,6 +301,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configurations(name: str, original: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(original, tmp_path / "copy"))

@@ -32,6 +32,7 @@ def scores(poolings: list[str], probes: list[str]) -> pd.DataFrame:
 MANY = scores(["mean", "max", "mean+std", "last"], ["logistic", "ridge", "knn"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_lines_are_distinct_and_the_legend_is_beside_them(
     tmp_path: Path, theme: Any, monkeypatch: pytest.MonkeyPatch

@@ -93,6 +93,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_merged_adapters(
     name: str, base: Path, model: Any, reference: Reference, tmp_path: Path
@@ -158,6 +159,7 @@ def test_a_term_beside_a_replaced_tensor(
     check(base, tmp_path, model, reference)
 
 
+@pytest.mark.slow
 def test_streamed_layers_are_merged(
     base: Path, model: Any, reference: Reference, tmp_path: Path, merged_names: list[str]
 ) -> None:
@@ -226,6 +228,7 @@ def test_only_needed_tensors_are_read_and_counted(
     assert ours.cost().parameters == qa.load(base).cost().parameters
 
 
+@pytest.mark.slow
 def test_parity_and_generation_use_the_adapter(base: Path, model: Any, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", model)
     ours = qa.load(base, adapter=adapter, dtype="float32", device="cpu")

@@ -107,6 +107,7 @@ def test_reading_downloads_only_those_tensors(hub: Hub, folder: Path) -> None:
     assert hub.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", ["mel", "encoder.0", "audio_tower", "lm.1"])
 def test_a_tap_downloads_only_the_stages_up_to_it(tap: str, hub: Hub, folder: Path) -> None:
     """And its vectors equal those computed from the folder."""
@@ -127,6 +128,7 @@ def test_a_tap_downloads_only_the_stages_up_to_it(tap: str, hub: Hub, folder: Pa
     np.testing.assert_array_equal(vector, local)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", ["encoder.1", "projector", "lm.2", None])
 def test_missing_bytes_are_those_that_are_downloaded(
     tap: str | None, hub: Hub, folder: Path
@@ -302,6 +304,7 @@ def test_an_optional_file_that_is_unreachable_is_not_absent(hub: Hub, go_offline
         checkpoint.file("chat_template.jinja")
 
 
+@pytest.mark.slow
 def test_a_model_downloaded_whole_is_complete_offline(
     hub: Hub, go_offline: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

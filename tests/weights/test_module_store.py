@@ -345,6 +345,7 @@ def test_streamed_results_equal_resident_ones_bit_for_bit(
     assert not threads()
 
 
+@pytest.mark.slow
 def test_streamed_bfloat16_results_equal_resident_ones(
     folder: Path, checkpoint: Checkpoint
 ) -> None:
@@ -461,6 +462,7 @@ def test_a_pass_that_fails_leaves_no_thread(folder: Path, checkpoint: Checkpoint
     assert model.encode(CLIPS[0], **RATE).shape == (64,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [2.0, 3.5, 1000.0])
 def test_without_max_memory_the_available_memory_is_the_limit(
     folder: Path,

@@ -475,6 +475,7 @@ def test_an_interrupted_download_leaves_no_incomplete_range_as_complete(
     assert cached_files(tmp_path, "*.incomplete") == []
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_retries(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -492,6 +493,7 @@ def test_an_interruption_ends_retries(
     assert hub.fetched().count(FIRST) <= 1
 
 
+@pytest.mark.slow
 def test_an_interruption_does_not_wait_for_another_process(
     hub: Hub, folder: Path, tmp_path: Path
 ) -> None:
@@ -558,6 +560,7 @@ def test_two_concurrent_threads_download_each_byte_once(hub: Hub, folder: Path) 
     assert equals_hub(model, folder, wanted[FIRST])
 
 
+@pytest.mark.slow
 def test_without_working_locks_only_extra_bytes_are_downloaded(
     hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -703,6 +706,7 @@ def test_storage_on_another_host_gets_no_token(
 # Errors of the hub.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "reason"),
     [

@@ -189,6 +189,7 @@ def test_times_have_the_digits_that_tell_them_apart() -> None:
     assert short_word(" harpsichords") == "harpsichor…"
 
 
+@pytest.mark.slow
 def test_panels_are_chosen_by_name(things: dict[str, Any]) -> None:
     figure = qa.plot(things["view"], ["novelty", "waveform"])
     titles = [axes.get_title(loc="left") for axes in figure.axes]
