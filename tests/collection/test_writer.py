@@ -38,21 +38,21 @@ print("done", flush=True)
 
 
 @pytest.fixture(scope="module")
-def twenty_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 20 recordings of 0.5, 8.5 and 16.5 s."""
+def forty_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 40 recordings of 0.5, 8.5 and 16.5 s."""
     folder = tmp_path_factory.mktemp("many")
-    for number in range(20):
+    for number in range(40):
         write_recording(folder / f"{number:02}.wav", 0.5 + number % 3 * 8, number)
     return folder
 
 
 @pytest.fixture(scope="module")
 def unbroken(
-    twenty_files: Path, model: qa.AudioModel, tmp_path_factory: pytest.TempPathFactory
+    forty_files: Path, model: qa.AudioModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Collection:
     """They, indexed by one process that nothing stops."""
     collection = Collection.create(tmp_path_factory.mktemp("unbroken") / "c.lance", model)
-    collection.index(twenty_files)
+    collection.index(forty_files)
     return collection
 
 
@@ -93,15 +93,15 @@ def start_indexing(process: subprocess.Popen[str]) -> None:
 @pytest.mark.slow
 def test_the_next_run_completes_a_killed_one(
     tmp_path: Path,
-    twenty_files: Path,
+    forty_files: Path,
     unbroken: Collection,
     checkpoint: Path,
     indexers: list[subprocess.Popen[str]],
 ) -> None:
     path = tmp_path / "killed.lance"
     random = np.random.default_rng(0)
-    for files in (3, 9):
-        process = start_indexer(indexers, path, twenty_files, checkpoint)
+    for files in (3, 15):
+        process = start_indexer(indexers, path, forty_files, checkpoint)
         start_indexing(process)
         assert process.stdout is not None
         for _ in range(files):
@@ -111,7 +111,7 @@ def test_the_next_run_completes_a_killed_one(
         assert process.wait() == -signal.SIGKILL
     broken = Collection.open(path, unbroken.model)
     assert 0 < len(broken) < len(unbroken)
-    assert broken.index(twenty_files).unchanged > 0
+    assert broken.index(forty_files).unchanged > 0
     assert vectors_by_window(broken) == vectors_by_window(unbroken)
     assert broken.verify(sample=5).problems == ()
 
@@ -119,13 +119,13 @@ def test_the_next_run_completes_a_killed_one(
 @pytest.mark.slow
 def test_two_processes_write_each_row_once(
     tmp_path: Path,
-    twenty_files: Path,
+    forty_files: Path,
     unbroken: Collection,
     checkpoint: Path,
     indexers: list[subprocess.Popen[str]],
 ) -> None:
     path = tmp_path / "both.lance"
-    processes = [start_indexer(indexers, path, twenty_files, checkpoint) for _ in range(2)]
+    processes = [start_indexer(indexers, path, forty_files, checkpoint) for _ in range(2)]
     for process in processes:
         start_indexing(process)
     for process in processes:

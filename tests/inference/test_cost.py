@@ -234,7 +234,7 @@ def test_estimated_memory_is_near_the_peak(
 {FAST_IMPORT}
 import numpy as np
 model = qa.load({str(folder)!r}, dtype={dtype!r}, max_memory="8GB")
-clips = [np.random.default_rng(k).normal(size=80_000).astype(np.float32) / 10 for k in range(24)]
+clips = [np.random.default_rng(k).normal(size=80_000).astype(np.float32) / 10 for k in range(12)]
 model.encode(clips, tap={tap!r}, sampling_rate=16_000)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 cost = model.cost({tap!r})

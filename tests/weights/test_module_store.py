@@ -411,17 +411,16 @@ def test_the_encoder_is_evicted_for_the_language_model(
 @pytest.mark.parametrize("memory", ["1MB", "450MB"])
 def test_too_little_memory_is_an_error_that_names_enough(folder: Path, memory: str) -> None:
     model = qa.load(folder, max_memory=memory)
-    for call in (model.encode, model.describe):
+    for name, options in (("encode", RATE), ("describe", {"max_new_tokens": 2, **RATE})):
         with pytest.raises(
             qa.OptionError, match=f"only {memory} may be used: give max_memory='"
         ) as raised:
-            call(CLIPS[0], **RATE)
+            getattr(model, name)(CLIPS[0], **options)
         message = str(raised.value)
         assert "\n" not in message
         enough = message.partition("max_memory='")[2].partition("'")[0]
-        assert (
-            getattr(qa.load(folder, max_memory=enough), call.__name__)(CLIPS[0], **RATE) is not None
-        )
+        streamed = qa.load(folder, max_memory=enough)
+        assert getattr(streamed, name)(CLIPS[0], **options) is not None
 
 
 def test_a_head_that_does_not_fit_is_an_error_too(tmp_path: Path) -> None:
