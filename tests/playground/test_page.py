@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import re
@@ -10,12 +11,15 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.playground_client import run_client
 from benchmarks.playground_latency import CHANGE_TAP_SCRIPT
+from benchmarks.playground_load import QUESTIONS, client_recordings
 
 import qwen_audio as qa
 from browser import (
@@ -58,8 +62,14 @@ def music(tmp_path_factory: pytest.TempPathFactory, model: qa.AudioModel) -> qa.
 
 
 @pytest.fixture(scope="module")
-def playground(music: qa.Collection) -> Iterator[PlaygroundProcess]:
-    with playground_process("--collection", music.path) as running:
+def folder_for_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of temporary files of `playground`."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def playground(music: qa.Collection, folder_for_files: Path) -> Iterator[PlaygroundProcess]:
+    with playground_process("--collection", music.path, temporary=folder_for_files) as running:
         yield running
 
 
@@ -632,3 +642,68 @@ def test_a_phone_scrolls_in_one_direction(
             assert wide <= 390, name
         dark = page.evaluate("() => document.body.classList.contains('dark')")
         assert dark == (scheme == "dark")
+
+
+def test_concurrent_visitors_get_their_own_answers(playground: PlaygroundProcess) -> None:
+    recordings = client_recordings(4, 1)
+    # With equal answers, mixed up sessions would not be noticed.
+    assert len({item.answers[QUESTIONS[0]] for item in recordings}) > 1
+
+    async def run_all() -> list[Any]:
+        return await asyncio.gather(*(run_client(playground.url, item, 4.0) for item in recordings))
+
+    with ThreadPoolExecutor(1) as thread:  # Playwright's own event loop runs in this one
+        reports = thread.submit(lambda: asyncio.run(run_all())).result()
+    assert [report.problems + report.wrong_answers for report in reports] == [[]] * 4
+    assert all(
+        report.answers >= 2 and report.taps >= 4 and not report.rejected for report in reports
+    )
+
+
+def test_a_caption_and_a_tap_by_keyboard(page: Any, model: qa.AudioModel) -> None:
+    def reach(selector: str, key: str = "Tab") -> None:
+        """Press a key until that has the focus, and shows it."""
+        for _ in range(60):
+            page.keyboard.press(key)
+            focused, outline = page.evaluate(
+                """(selector) => { const it = document.activeElement;
+                   return [it.matches(selector), getComputedStyle(it).outlineStyle]; }""",
+                selector,
+            )
+            if focused:
+                assert outline == "solid", f"{selector}: the focus can't be seen"
+                return
+        raise AssertionError(f"{selector} can't be reached")
+
+    reach("[data-example='guitar.flac']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-clip]:not([hidden])")
+    names = page.get_by_role("tab").all_inner_texts()
+    reach(f"[role=tab]:nth-of-type({names.index('Ask') + 1})", "Shift+Tab")
+    page.keyboard.press("Enter")
+    reach("#ask")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".pg-answer dl")
+    answer = page.locator(".pg-answer .pg-text").first.inner_text()
+    assert answer == model.describe(GUITAR)
+    reach(f"[role=tab]:nth-of-type({names.index('Hidden states') + 1})", "Shift+Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-shown='mel']")
+    reach("[data-depth]")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("[data-shown='encoder.0']")
+
+
+def test_no_files_are_left(page: Any, folder_for_files: Path) -> None:
+    page.click("[data-record]")
+    page.wait_for_timeout(1000)
+    page.click("[data-record]")
+    page.wait_for_function(
+        "() => document.querySelector('[data-clip] [data-name]').textContent.endsWith('.webm')"
+    )
+    choose_file(page, GUITAR)
+    page.locator("details:visible summary").click()
+    for suffix in ("npz", "png"):
+        with page.expect_download():
+            page.locator(f"details:visible [data-format={suffix}]").click()
+    assert not [path for path in folder_for_files.rglob("*") if path.is_file()]
