@@ -38,6 +38,7 @@ def test_every_failed_file_is_named(tmp_path: Path, music: Path, checkpoint: Pat
     assert done.returncode == 1
     assert "3 added" in done.stdout
     assert f"{len(bad)} failed; 4 rows" in done.stdout
+    assert "on_damage" not in done.stderr  # which only commands without a collection have
     *reasons, last = done.stderr.splitlines()
     assert last == f"qwen-audio: {len(bad)} of {len(bad) + 3} files failed"
     for path in bad:

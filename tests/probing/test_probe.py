@@ -151,6 +151,7 @@ def test_undecodable_files_raise_or_are_left_out(model: qa.AudioModel, tmp_path:
     scores = qa.probe(rows, model, errors="leave_out", **options)
     assert (scores.recordings == 12).all()
     assert set(scores.attrs["failures"]) == {str(path) for path in broken}
+    assert not any("on_damage" in reason for reason in scores.attrs["failures"].values())
     with pytest.raises(qa.AudioError):
         qa.probe(rows, model, **options)
     rows[12]["source"] = str(tmp_path / "gone.wav")

@@ -15,6 +15,7 @@ __all__ = [
     "MissingAudio",
     "Position",
     "tag_bytes",
+    "without_partial_advice",
 ]
 
 TOLERANCE_SECONDS = 0.04
@@ -203,3 +204,9 @@ def tag_bytes(data: bytes) -> int:
     if data.startswith(b"LYRICSBEGIN"):
         return _LONGEST_LYRICS_BYTES
     return _ID3V1_BYTES if data.startswith(b"TAG") else 0
+
+
+def without_partial_advice(message: str) -> str:
+    """An error message where on_damage="partial" can't be given, as collections and probes are of
+    whole recordings."""
+    return message.partition(", or on_damage='partial'")[0]

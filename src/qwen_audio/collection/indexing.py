@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.audio.damage import without_partial_advice
 from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_listing import SourceListing
@@ -200,8 +201,9 @@ class _IndexRun:
         return self._counter.summary(self._collection.count(), skipped)
 
     def _fail(self, pending: PendingSource, error: AudioError) -> None:
-        self._counter.failures[pending.source.uri] = str(error)
-        self.writer.add_failure(pending, str(error))
+        reason = without_partial_advice(str(error))
+        self._counter.failures[pending.source.uri] = reason
+        self.writer.add_failure(pending, reason)
 
     def _keep(self, source: Source, indexed: SourceVersion, version: SourceVersion) -> None:
         """Keep the rows of unchanged content; update time and manifest columns if they differ."""

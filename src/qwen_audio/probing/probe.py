@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qwen_audio.api.model import AudioModel, load
 from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.audio.damage import without_partial_advice
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
@@ -123,7 +124,7 @@ def probe(
         except AudioError as error:
             if errors == "raise":
                 raise
-            failures[source.uri] = str(error)
+            failures[source.uri] = without_partial_advice(str(error))
             contents.append("")
     usable = [k for k, content in enumerate(contents) if content]
 
@@ -141,7 +142,7 @@ def probe(
         ):
             if errors == "raise":
                 raise failure
-            failures[dataset.sources[k].uri] = str(failure)
+            failures[dataset.sources[k].uri] = without_partial_advice(str(failure))
         if not failures.keys().isdisjoint(dataset.sources[k].uri for k in usable):
             usable = [k for k in usable if dataset.sources[k].uri not in failures]
             tasks, notes = make_tasks(usable)
