@@ -77,8 +77,9 @@ def test_full_text_search(tmp_path: Path, folder: Path) -> None:
     )
     soundfile.write(folder / "silence.wav", np.zeros(2 * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
     collection.index(folder)
-    for row in collection.table.to_arrow().to_pylist():
-        assert row["caption"] == embedded.describe(row["source"])
+    rows = collection.table.to_arrow().to_pylist()
+    captions = embedded.describe([row["source"] for row in rows])
+    assert [row["caption"] for row in rows] == captions
     results = collection.search(text="silence")
     assert [Path(result.source).name for result in results] == ["silence.wav"]
     assert results[0].caption is not None
