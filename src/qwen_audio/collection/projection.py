@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -128,7 +129,7 @@ class Projection:
             return self.file_names
         return [row[column] for row in self.rows]
 
-    @property
+    @cached_property
     def file_names(self) -> list[str]:
         """The name of every window's file, to be shown."""
         return [file_name(row["source"]) for row in self.rows]
