@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import qwen_audio as qa
+from environments import canonical
 from qwen_audio import errors
 
 ROOT = Path(__file__).parent.parent
@@ -41,10 +42,6 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}
 
 INDIRECT = {"jinja2"}
 """Dependencies that are imported by another one, and only for this package: chat templates."""
-
-
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -26,7 +26,6 @@ from browser import (
     ROOT,
     PlaygroundProcess,
     ask,
-    browser,
     choose_file,
     open_page,
     playground_process,
@@ -71,12 +70,6 @@ def folder_for_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def playground(music: qa.Collection, folder_for_files: Path) -> Iterator[PlaygroundProcess]:
     with playground_process("--collection", music.path, temporary=folder_for_files) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import qwen_audio as qa
 from browser import (
     ROOT,
     ask,
-    browser,
     choose_file,
     chromium_path,
     open_page,
@@ -29,12 +28,6 @@ from commands import FAST_IMPORT, run_process
 pytestmark = pytest.mark.slow
 
 GUITAR = ROOT / "examples" / "guitar.flac"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
 
 
 SERVER = f"""
