@@ -79,9 +79,9 @@ def search_rows(rows: int, distribution: str) -> Workload:
         query_seconds, recalls = [], []
         for query in vectors[rows:].astype(np.float32):
             start = time.perf_counter()
-            results = vector_search(window_table, query, None, LIMIT, exact=False)
+            results = vector_search(window_table, query, limit=LIMIT)
             query_seconds.append(time.perf_counter() - start)
-            exact_results = vector_search(window_table, query, None, LIMIT, exact=True)
+            exact_results = vector_search(window_table, query, limit=LIMIT, exact=True)
             common = {r.source for r in results} & {r.source for r in exact_results}
             recalls.append(len(common) / LIMIT)
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from collection_helpers import SAMPLE_RATE_HZ, rows_by_window, write_recording
+from collection_helpers import SAMPLE_RATE_HZ, add_rows, rows_by_window, write_recording
 from qwen_audio.collection import search
 from qwen_audio.collection.collection import Collection
 from qwen_audio.errors import CollectionError, OptionError
@@ -46,7 +45,7 @@ def test_conditions_and_limits(collection: Collection, folder: Path) -> None:
     name = str(folder / "a.wav").replace("'", "''")
     assert collection.search(folder / "a.wav", where=f"source = '{name}'")[0].score > 0.99
     assert len(collection.search(folder / "a.wav", limit=2)) == 2
-    wrong = r"where='nonsense = 1' can't be used \(.*No field named nonsense\): it takes SQL over"
+    wrong = r"where='nonsense = 1' can't be used \(.*No field named nonsense\): it takes one SQL"
     for operation in (
         lambda: collection.search(folder / "a.wav", where="nonsense = 1"),
         lambda: collection.recordings("nonsense = 1"),
@@ -57,9 +56,9 @@ def test_conditions_and_limits(collection: Collection, folder: Path) -> None:
             operation()
     with pytest.raises(OptionError, match="limit=0"):
         collection.search(folder / "a.wav", limit=0)
-    with pytest.raises(OptionError, match="one of audio, text= and id="):
+    with pytest.raises(OptionError, match="one of audio, text=, vector= and id="):
         collection.search()
-    with pytest.raises(OptionError, match="one of audio, text= and id="):
+    with pytest.raises(OptionError, match="one of audio, text=, vector= and id="):
         collection.search(folder / "a.wav", id="x")
     with pytest.raises(CollectionError, match="has no row"):
         collection.search(id="nowhere.wav")
@@ -124,25 +123,3 @@ def test_the_index_finds_what_exact_search_finds(
     search.update_indices(collection._window_table)
     assert collection.info().indices == {"vector_idx": 0}
     assert collection.search(id="/x/8.wav", where="mood = 'calm'")[0].id == "/x/7.wav#0"
-
-
-def add_rows(collection: Collection, vectors: np.ndarray[Any, Any]) -> None:
-    """Add rows with these vectors, bypassing indexing."""
-    import pyarrow as pa
-
-    first = len(collection)
-    schema = collection.table.schema
-    values: dict[str, Any] = {
-        "source": [f"/x/{first + k}.wav" for k in range(len(vectors))],
-        "window": [0] * len(vectors),
-        "start_seconds": [0.0] * len(vectors),
-        "end_seconds": [10.0] * len(vectors),
-    }
-    columns = []
-    for field in schema:
-        if field.name == "vector":
-            flat = pa.array(vectors.astype(np.float16).ravel())
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
-        else:
-            columns.append(pa.array(values.get(field.name, [None] * len(vectors)), field.type))
-    collection.table.add(pa.Table.from_arrays(columns, schema=schema))

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     if options.audio:
         check_files([options.audio])
     table = WindowTable.open(options.collection)
+    table.condition(options.where)  # before a model is loaded
     model = load_collection_model(table.spec, options) if options.audio else None
     results = Collection(table, model).search(
         options.audio,

@@ -19,7 +19,14 @@ from .database import check_installed
 from .indexing import index_sources
 from .progress import IndexProgress, IndexSummary
 from .records import indexed_versions, load_indexed
-from .search import SearchResult, full_text_search, search_by_audio, search_by_id, update_indices
+from .search import (
+    SearchResult,
+    full_text_search,
+    search_by_audio,
+    search_by_id,
+    update_indices,
+    vector_search,
+)
 from .table import WindowTable
 
 if TYPE_CHECKING:
@@ -178,44 +185,43 @@ class Collection:
         audio: Any = None,
         *,
         text: str | None = None,
+        vector: Any = None,
         id: str | None = None,  # noqa: A002 (the name of the column that `search` prints)
         where: str | None = None,
         limit: int = 10,
         exact: bool = False,
         sampling_rate: int | None = None,
     ) -> list[SearchResult]:
-        """Windows, best first: similar to audio or to a window of the collection, or by captions.
+        """Windows, best first: similar to audio, a vector or another window, or by captions.
 
         Args:
             audio: any audio input, for similarity search by the cosine of vectors.
             text: words for full-text search over captions. (Text and the model's vectors share no
                 embedding space.)
+            vector: similarity search with any vector of the collection's width, of any length.
             id: a source, or source#window as in `SearchResult.id`: windows similar to this one,
                 without itself.
             where: SQL over the columns, such as "duration_seconds > 5".
             exact: compare every vector, even where there is an index.
 
         Raises:
-            OptionError: for none or several of audio, text and id, or a condition that can't be
-                used.
+            OptionError: for none or several of audio, text, vector and id; for a vector that is
+                zero or not finite, or a condition that can't be used.
             AudioError: if the recording can't be decoded.
             CollectionError: if there is no such id, or there are no captions.
         """
-        if sum(query is not None for query in (audio, text, id)) != 1:
-            raise OptionError("search takes one of audio, text= and id=")
+        if sum(query is not None for query in (audio, text, vector, id)) != 1:
+            raise OptionError("search takes one of audio, text=, vector= and id=")
+        table = self._window_table
+        options: dict[str, Any] = {"where": where, "limit": limit}
         if text is not None:
-            return full_text_search(self._window_table, text, where=where, limit=limit)
+            return full_text_search(table, text, **options)
+        options["exact"] = exact
+        if vector is not None:
+            return vector_search(table, vector, **options)
         if id is not None:
-            return search_by_id(self._window_table, id, where=where, limit=limit, exact=exact)
-        return search_by_audio(
-            self._window_table,
-            self.model,
-            audio,
-            where=where,
-            limit=limit,
-            exact=exact,
-            sampling_rate=sampling_rate,
-        )
+            return search_by_id(table, id, **options)
+        return search_by_audio(table, self.model, audio, sampling_rate=sampling_rate, **options)
 
     def map(
         self, *, method: str | None = None, seed: int = 0, where: str | None = None

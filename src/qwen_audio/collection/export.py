@@ -14,6 +14,7 @@ from qwen_audio.errors import OptionError, check_extra
 from qwen_audio.paths import exists, file_name, is_file, is_folder
 
 from .table import WindowTable
+from .vectors import stored_vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,7 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
             raise OptionError(
                 f"{path} would hold two columns called {taken}: use .parquet, which has room for it"
             )
-    rows = collection.columns(names, where)
+    rows = collection.columns(names, collection.condition(where))
     try:
         if suffix == ".parquet":
             import pyarrow.parquet as pq
@@ -69,15 +70,14 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
 def _array(column: pa.ChunkedArray) -> np.ndarray:
     """A column as a NumPy array of the same type; times are datetime64 in UTC.
 
-    Nulls become "" in text and NaT in times; integers and booleans with nulls become floats with
-    NaN.
+    Nulls become "" in text, NaT in times, and rows of NaN in vectors; integers and booleans with
+    nulls become floats with NaN.
     """
     import pyarrow as pa
 
     column_type = column.type
     if pa.types.is_fixed_size_list(column_type):
-        flat = column.combine_chunks().flatten()
-        return np.asarray(flat.to_numpy(zero_copy_only=False).reshape(-1, column_type.list_size))
+        return stored_vectors(column)
     if pa.types.is_string(column_type):
         return np.array(column.fill_null("").to_pylist(), np.str_)
     if column.null_count and (pa.types.is_boolean(column_type) or pa.types.is_integer(column_type)):

@@ -12,7 +12,8 @@ import numpy as np
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import AudioError, OptionError
 
-from .table import WindowTable, source_filter, sql_literal
+from .conditions import Condition, source_condition
+from .table import WindowTable
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
@@ -76,7 +77,9 @@ def info(collection: WindowTable) -> CollectionInfo:
     """Count rows, recordings, failures, seconds and bytes of the newest version."""
     table = collection.table
     table.checkout_latest()
-    durations = collection.columns(["duration_seconds"], '"window" = 0')["duration_seconds"]
+    durations = collection.columns(["duration_seconds"], Condition('"window" = 0'))[
+        "duration_seconds"
+    ]
     stats = {index.name: table.index_stats(index.name) for index in table.list_indices()}
     return CollectionInfo(
         path=str(collection.path),
@@ -102,7 +105,7 @@ def list_recordings(collection: WindowTable, where: str | None = None) -> list[d
     """
     names = ["source", "window", "start_seconds", "end_seconds", "duration_seconds", "caption"]
     recordings: dict[str, dict[str, Any]] = {}
-    rows = collection.columns(names, where).to_pylist()
+    rows = collection.columns(names, collection.condition(where)).to_pylist()
     for row in sorted(rows, key=lambda row: int(row["window"])):
         new = {"source": row["source"], "duration_seconds": row["duration_seconds"]}
         recording = recordings.setdefault(row["source"], {**new, "windows": 0, "captions": []})
@@ -123,11 +126,11 @@ def prune(collection: WindowTable) -> list[str]:
     gone = [source for source in sources if not _exists(source)]
     with collection.locked() as table:
         for start in range(0, len(gone), _SOURCES_PER_DELETE):
-            table.delete(source_filter(gone[start : start + _SOURCES_PER_DELETE]))
+            table.delete(source_condition(gone[start : start + _SOURCES_PER_DELETE]))
         failures = collection.failures
         for source in failures.to_arrow()["source"].to_pylist():
             if not _exists(source):
-                failures.delete(f"source = {sql_literal(source)}")
+                failures.delete(source_condition([source]))
     return gone
 
 
@@ -199,8 +202,9 @@ def _cosines(collection: WindowTable, model: AudioModel, source: str) -> Iterato
     """
     from .indexing import encode_windows
 
-    where = f"source = {sql_literal(source)}"
-    rows = collection.columns(["window", "content_hash", "vector"], where).to_pylist()
+    rows = collection.columns(
+        ["window", "content_hash", "vector"], source_condition([source])
+    ).to_pylist()
     rows.sort(key=lambda row: row["window"])
     audio, content_hash = Source(source).audio_input_and_hash()
     vectors = encode_windows(model, audio, collection.spec)

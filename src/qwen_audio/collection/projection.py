@@ -23,6 +23,7 @@ from qwen_audio.paths import file_name, path_from_text, printable
 from .map_page import MapPage, map_page
 from .records import SourceVersion, load_indexed
 from .table import WindowTable
+from .vectors import is_unit, stored_vectors
 
 __all__ = ["Projection", "project"]
 
@@ -201,10 +202,11 @@ def project(
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise OptionError(f"seed={seed!r}: use a whole number from 0 to 2**32 - 1")
     collection.table.checkout_latest()
-    count = collection.count(where)
+    condition = collection.condition(where)
+    count = collection.count(condition)
     if not count:
         raise CollectionError(
-            f"{collection.path} has no rows{' that fit' * bool(where)} to project"
+            f"{collection.path} has no rows{' that fit' * (where is not None)} to project"
         )
     if count > MAX_ROWS:
         raise OptionError(
@@ -215,9 +217,15 @@ def project(
     method = method or ("umap" if count >= UMAP_MIN_ROWS else "pca")
     if method == "umap":
         check_extra("a map by UMAP", "map", "umap")
-    table = collection.columns(collection.table.schema.names, where)
-    vectors = np.asarray(table["vector"].to_pylist(), np.float32)
+    table = collection.columns(collection.table.schema.names, condition)
+    vectors = stored_vectors(table["vector"]).astype(np.float32)
     rows = table.drop_columns(["vector"]).to_pylist()
+    if (damaged := np.flatnonzero(~is_unit(vectors))).size:
+        row = rows[damaged[0]]
+        raise CollectionError(
+            f"{collection.path}: {damaged.size} of {count} vectors are damaged, the first of "
+            f"{row['source']}#{row['window']}: `qwen-audio collection verify` lists them"
+        )
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
     points = (_umap if method == "umap" else _pca)(vectors[order], seed)
     projection = Projection(collection.path.name, method, points, tuple(rows[k] for k in order), ())

@@ -13,7 +13,8 @@ import numpy as np
 from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.errors import AudioError
 
-from .table import WindowTable, source_filter
+from .conditions import Condition, source_condition
+from .table import WindowTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,11 +156,11 @@ def _first_windows(
     collection: WindowTable, names: Sequence[str], sources: Sequence[str] | None
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Source and some columns of the first window, of every source or of some."""
-    where = '"window" = 0'
+    where = Condition('"window" = 0')
     if sources is not None:
         if not sources:
             return
-        where += f" AND {source_filter(sources)}"
+        where = Condition(f"{where} AND {source_condition(sources)}")
     table = collection.columns(("source", *names), where)
     columns = (table[name].to_pylist() for name in ("source", *names))
     for uri, *values in zip(*columns, strict=True):

@@ -16,7 +16,9 @@ from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
 from qwen_audio.paths import file_name
 
-from .table import WindowTable, filter_error, sql_literal
+from .conditions import Condition, sql_literal
+from .table import WindowTable
+from .vectors import stored_vectors, unit_vector
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
@@ -106,8 +108,10 @@ def search_by_audio(
     options = collection.spec.options
     collection.check(model.spec(**options))
     options.pop("track", None)  # of the indexed files, not of this one
+    check_limit(limit)
+    condition = collection.condition(where)
     vector = model.encode(audio, sampling_rate=sampling_rate, **options)
-    return vector_search(collection, vector, where, limit, exact)
+    return _nearest(collection, unit_vector(vector, collection.width), condition, limit, exact)
 
 
 def search_by_id(
@@ -127,27 +131,35 @@ def search_by_id(
         CollectionError: if there is no such row.
         OptionError: for a condition that can't be used, or a bad limit.
     """
+    check_limit(limit)
+    wanted = collection.condition(where)
     for is_query in _row_conditions(row_id):
-        vectors = collection.columns(["vector"], is_query)["vector"].to_pylist()
-        if vectors:
+        vectors = stored_vectors(collection.columns(["vector"], is_query)["vector"])
+        if len(vectors):
             break
     else:
         raise CollectionError(
             f"{collection.path} has no row {row_id!r}: give a source as `qwen-audio collection "
             "list` shows it, with #1, #2, … for its later windows"
         )
-    vector = np.asarray(vectors[0], np.float32)
-    other_rows = f"NOT ({is_query})" + (f" AND ({where})" if where else "")
-    return vector_search(collection, vector, other_rows, limit, exact)
+    try:
+        query = unit_vector(vectors[0], collection.width)
+    except OptionError as error:
+        raise CollectionError(
+            f"{collection.path}: the vector of {row_id!r} is damaged: `qwen-audio collection "
+            "verify` lists such rows"
+        ) from error
+    others = f"NOT ({is_query})" + ("" if wanted is None else f" AND ({wanted})")
+    return _nearest(collection, query, Condition(others), limit, exact)
 
 
-def _row_conditions(row_id: str) -> Iterator[str]:
+def _row_conditions(row_id: str) -> Iterator[Condition]:
     """The SQL conditions of the rows that an id may mean; the name of a source may end in #1."""
     source, _, number = row_id.rpartition("#")
     pairs = [(source, number)] if _WINDOW_NUMBER.fullmatch(number) else []
     for name, window in [*pairs, (row_id, "0")]:
         uri = Source.from_path(name).uri
-        yield f'source = {sql_literal(uri)} AND "window" = {int(window)}'
+        yield Condition(f'source = {sql_literal(uri)} AND "window" = {int(window)}')
 
 
 def full_text_search(
@@ -166,13 +178,16 @@ def full_text_search(
         raise CollectionError(
             f"{collection.path} has no captions for full-text search: index with --describe"
         )
-    if not text.strip():
-        raise OptionError("text is empty: give words to search for in captions")
+    if not isinstance(text, str) or not text.strip():
+        empty = "is empty" if isinstance(text, str) else f"of type {type(text).__name__}"
+        raise OptionError(f"text {empty}: give words to search for in captions")
     check_limit(limit)
+    condition = collection.condition(where)
     if not any(index.name == _TEXT_INDEX for index in collection.table.list_indices()):
         update_indices(collection)
-    query = collection.table.search(text, query_type="fts", fts_columns="caption").limit(limit)
-    return _run_query(query, where, lambda row: float(row.pop("_score")))
+    words = text.encode(errors="replace").decode()  # a lone surrogate is in no caption
+    query = collection.table.search(words, query_type="fts", fts_columns="caption").limit(limit)
+    return _run_query(collection, query, condition, lambda row: float(row.pop("_score")))
 
 
 def update_indices(collection: WindowTable) -> None:
@@ -195,38 +210,62 @@ def update_indices(collection: WindowTable) -> None:
 
 def vector_search(
     collection: WindowTable,
-    vector: Float32[np.ndarray, "width"],
-    where: str | None,
+    vector: Any,
+    *,
+    where: str | None = None,
+    limit: int = 10,
+    exact: bool = False,
+) -> list[SearchResult]:
+    """The windows whose vectors have the highest cosine similarity with a vector, best first.
+
+    Args:
+        vector: an array, a tensor or a list of as many numbers as the collection's vectors have.
+            Its length doesn't matter.
+
+    Raises:
+        OptionError: for a vector of another width, of numbers that aren't finite, or of zeros; for
+            a condition that can't be used, or a bad limit.
+    """
+    check_limit(limit)
+    query = unit_vector(vector, collection.width)
+    return _nearest(collection, query, collection.condition(where), limit, exact)
+
+
+def _nearest(
+    collection: WindowTable,
+    unit_query: Float32[np.ndarray, "width"],
+    condition: Condition | None,
     limit: int,
     exact: bool,
 ) -> list[SearchResult]:
-    """The rows whose vectors have the highest cosine similarity with a vector, best first.
-
-    Raises:
-        OptionError: for a condition that can't be used, or a bad limit.
-    """
-    check_limit(limit)
-    collection.table.checkout_latest()
     indices = [index.name for index in collection.table.list_indices()]
-    query: Any = collection.table.search(vector, vector_column_name="vector")
+    query: Any = collection.table.search(unit_query, vector_column_name="vector")
     query = query.metric("cosine")
     if exact or _VECTOR_INDEX not in indices:
         query = query.bypass_vector_index()
     else:
         partitions = collection.table.count_rows() / _PARTITION_ROWS
         query = query.nprobes(max(8, round(_PROBED_SHARE * partitions))).refine_factor(4)
-    return _run_query(query.limit(limit), where, lambda row: 1.0 - float(row.pop("_distance")))
+    return _run_query(
+        collection,
+        query.limit(limit),
+        condition,
+        lambda row: 1.0 - float(row.pop("_distance")),
+    )
 
 
 def _run_query(
-    query: Any, where: str | None, score_of: Callable[[dict[str, Any]], float]
+    collection: WindowTable,
+    query: Any,
+    condition: Condition | None,
+    score_of: Callable[[dict[str, Any]], float],
 ) -> list[SearchResult]:
-    if where:
-        query = query.where(where, prefilter=True)
+    if condition is not None:
+        query = query.where(condition, prefilter=True)
     try:
         table = query.to_arrow()
     except (RuntimeError, ValueError, OSError) as error:
-        raise filter_error(where, error) from error
+        raise collection.read_error(condition, error) from error
     results = []
     for row in table.drop_columns(["vector"]).to_pylist():
         score = score_of(row)

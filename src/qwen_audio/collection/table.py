@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,16 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.errors import CollectionError
 from qwen_audio.paths import is_folder
 
+from .conditions import Condition, check_condition, condition_error
 from .database import check_installed, check_table_path, connect, open_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
 
-__all__ = ["STANDARD_COLUMNS", "WindowTable", "filter_error", "source_filter", "sql_literal"]
+__all__ = ["STANDARD_COLUMNS", "WindowTable"]
 
 _METADATA_KEY = b"qwen_audio_spec"
 
@@ -51,16 +51,6 @@ STANDARD_COLUMNS = (
     "vector",
 )
 """Columns of every collection; columns of manifests are added to them."""
-
-
-def sql_literal(text: str) -> str:
-    """A string literal of SQL, quotes escaped."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def source_filter(sources: Sequence[str]) -> str:
-    """The SQL condition that holds for the rows of these sources (at least one)."""
-    return f"source IN ({', '.join(map(sql_literal, sources))})"
 
 
 class WindowTable:
@@ -200,6 +190,11 @@ class WindowTable:
         self._lock_path.unlink(missing_ok=True)
 
     @property
+    def width(self) -> int:
+        """Width of its vectors."""
+        return int(self.table.schema.field("vector").type.list_size)
+
+    @property
     def manifest_columns(self) -> tuple[str, ...]:
         """The columns that manifests have added."""
         return tuple(name for name in self.table.schema.names if name not in STANDARD_COLUMNS)
@@ -213,25 +208,40 @@ class WindowTable:
             self.table.checkout_latest()
             yield self.table
 
-    def columns(self, names: Sequence[str], where: str | None = None) -> pa.Table:
-        """Some columns of all rows, or of those for which the SQL condition `where` holds.
+    def condition(self, where: str | None) -> Condition | None:
+        """A user's SQL condition, checked against the newest version of the table.
 
-        Raises OptionError for a condition that can't be used.
+        Raises OptionError unless it can be used.
+        """
+        self.table.checkout_latest()
+        return check_condition(self.table, where)
+
+    def columns(self, names: Sequence[str], where: Condition | None = None) -> pa.Table:
+        """Some columns of all rows, or of those for which a condition holds.
+
+        Raises OptionError for a condition that fails for a row, such as a division by zero.
         """
         query = self.table.search().select(list(names)).limit(self.table.count_rows())
         try:
-            return (query.where(where) if where else query).to_arrow()
+            return (query if where is None else query.where(where)).to_arrow()
         except (RuntimeError, ValueError, OSError) as error:
-            if where:
-                raise filter_error(where, error) from error
-            raise CollectionError(f"{self.path} can't be read ({error})") from error
+            raise self.read_error(where, error) from error
 
-    def count(self, where: str | None = None) -> int:
-        """Number of rows. Raises OptionError for a condition that can't be used."""
+    def read_error(self, where: Condition | None, error: Exception) -> Exception:
+        """The error for a query that LanceDB can't complete."""
+        if where is not None:
+            return condition_error(where, error)
+        reason = " ".join(str(error).split())
+        return CollectionError(
+            f"{self.path} can't be read ({reason:.300}): check its files, or make it again"
+        )
+
+    def count(self, where: Condition | None = None) -> int:
+        """Number of rows. Raises OptionError for a condition that fails for a row."""
         try:
             return int(self.table.count_rows(where))
         except (RuntimeError, ValueError, OSError) as error:
-            raise filter_error(where, error) from error
+            raise self.read_error(where, error) from error
 
     def add_columns(self, fields: Sequence[pa.Field]) -> None:
         """Add columns that are missing; rows have nulls there."""
@@ -240,16 +250,6 @@ class WindowTable:
                 missing = [field for field in fields if field.name not in table.schema.names]
                 if missing:
                     table.add_columns(missing)
-
-
-def filter_error(where: str | None, error: Exception) -> OptionError:
-    """The error for an SQL condition that LanceDB refuses, without its stack of Rust files."""
-    message = " ".join(str(error).split())
-    reason = re.sub(r",? *(at )?/\S*\.rs.*|\. Valid fields are .*", "", message)
-    return OptionError(
-        f"where={where!r} can't be used ({reason[:300]}): it takes SQL over the columns, which "
-        "`qwen-audio collection info` lists"
-    )
 
 
 def _schema(width: int, number_type: pa.DataType) -> pa.Schema:

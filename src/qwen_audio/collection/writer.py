@@ -7,9 +7,10 @@ from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .conditions import source_condition
 from .progress import IndexCounter
 from .records import PendingSource, indexed_versions, manifest_values, to_arrow_table
-from .table import WindowTable, source_filter
+from .table import WindowTable
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -104,7 +105,7 @@ class IndexWriter:
                 table.merge_insert(["source", "window"])
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
-                .when_not_matched_by_source_delete(source_filter(sources))
+                .when_not_matched_by_source_delete(source_condition(sources))
                 .execute(batch)
             )
         elif rows:
@@ -144,4 +145,4 @@ class IndexWriter:
                 merge = table.merge_insert("source").when_matched_update_all()
                 merge.when_not_matched_insert_all().execute(rows)
             if resolved:
-                table.delete(source_filter(resolved))
+                table.delete(source_condition(resolved))
