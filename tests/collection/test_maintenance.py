@@ -1,15 +1,13 @@
-"""Statistics, prune and verify."""
+"""Statistics, and prune."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from collection_helpers import rows_by_window, write_recording
+from collection_helpers import rows_by_window
 from qwen_audio.collection.collection import Collection
-from qwen_audio.errors import OptionError
 
 
 def test_info_counts(collection: Collection) -> None:
@@ -34,25 +32,3 @@ def test_prune_deletes_rows_of_missing_files(collection: Collection, folder: Pat
     assert collection.prune() == [str(missing)]
     assert ("c.wav", 0) not in rows_by_window(collection)
     assert collection.prune() == []
-
-
-@pytest.mark.slow
-def test_verify_reports_problems(collection: Collection, folder: Path) -> None:
-    with pytest.raises(OptionError, match="sample=0: use a whole number from 1 on"):
-        collection.verify(sample=0)
-    report = collection.verify()
-    assert (report.checked, report.problems) == (5, ())
-    assert report.lowest_cosine > 0.9999
-    write_recording(folder / "a.wav", 1.0, 50)
-    (problem,) = collection.verify().problems
-    assert problem == f"{folder / 'a.wav'} has changed since it was indexed"
-    collection.index(folder)
-    collection.table.delete('"window" = 1')
-    assert "lacks windows" in " ".join(collection.verify().problems)
-    rows = collection.table.search().where("source LIKE '%b.flac'").to_arrow()
-    collection.table.add(rows)
-    assert "1 windows are there twice" in collection.verify().problems
-    noise = np.random.default_rng(0).normal(size=64)
-    literal = "[" + ", ".join(f"{x / np.linalg.norm(noise):.5f}" for x in noise) + "]"
-    collection.table.update(where="source LIKE '%c.wav'", values_sql={"vector": literal})
-    assert any("c.wav#0: cosine" in problem for problem in collection.verify().problems)

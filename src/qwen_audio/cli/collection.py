@@ -124,8 +124,8 @@ def run_prune(options: argparse.Namespace) -> int:
 def run_verify(options: argparse.Namespace) -> int:
     """Encode a sample again and compare; exit status 1 if there are problems."""
     from qwen_audio.collection.collection import Collection
-    from qwen_audio.collection.maintenance import check_sample
     from qwen_audio.collection.table import WindowTable
+    from qwen_audio.collection.verification import check_sample
 
     check_sample(options.sample)
     table = WindowTable.open(options.collection)

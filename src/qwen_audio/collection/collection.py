@@ -14,7 +14,7 @@ from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
 from qwen_audio.paths import is_folder
 
-from . import maintenance
+from . import maintenance, verification
 from .database import check_installed
 from .indexing import index_sources
 from .progress import IndexProgress, IndexSummary
@@ -268,9 +268,9 @@ class Collection:
         """Delete the rows of recordings that no longer exist. Returns their sources."""
         return maintenance.prune(self._window_table)
 
-    def verify(self, *, sample: int = 20, seed: int = 0) -> maintenance.VerifyReport:
-        """Encode some recordings again and compare; check counts, hashes and indices."""
-        return maintenance.verify(self._window_table, self.model, sample=sample, seed=seed)
+    def verify(self, *, sample: int = 20, seed: int = 0) -> verification.VerifyReport:
+        """Check all vectors, counts and indices; encode some recordings again and compare."""
+        return verification.verify(self._window_table, self.model, sample=sample, seed=seed)
 
     def export(self, target: str | Path, where: str | None = None) -> int:
         """Write it as .parquet, .npz, or a Hugging Face dataset's folder. Returns the rows."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["STANDARD_COLUMNS", "WindowTable"]
 
 _METADATA_KEY = b"qwen_audio_spec"
+_BATCH_ROWS = 4096
 
 STANDARD_COLUMNS = (
     "source",
@@ -94,7 +95,7 @@ class WindowTable:
             raise CollectionError(f"{table_path}: no such collection: `qwen-audio index` makes one")
         table = open_table(table_path)
         metadata = table.schema.metadata or {}
-        if _METADATA_KEY not in metadata:
+        if _METADATA_KEY not in metadata or not _is_collection(table.schema):
             raise CollectionError(f"{table_path} is a Lance table, but not a collection")
         settings = json.loads(metadata[_METADATA_KEY])
         spec = EmbeddingSpec.from_settings(**settings["spec"])
@@ -227,6 +228,14 @@ class WindowTable:
         except (RuntimeError, ValueError, OSError) as error:
             raise self.read_error(where, error) from error
 
+    def batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of all rows, a few thousand rows at a time."""
+        import pyarrow as pa
+
+        query = self.table.search().select(list(names)).limit(self.table.count_rows())
+        for batch in query.to_batches(_BATCH_ROWS):
+            yield pa.Table.from_batches([batch])
+
     def read_error(self, where: Condition | None, error: Exception) -> Exception:
         """The error for a query that LanceDB can't complete."""
         if where is not None:
@@ -250,6 +259,15 @@ class WindowTable:
                 missing = [field for field in fields if field.name not in table.schema.names]
                 if missing:
                     table.add_columns(missing)
+
+
+def _is_collection(schema: pa.Schema) -> bool:
+    """Whether a table has the standard columns, and vectors that all have the same width."""
+    import pyarrow as pa
+
+    return set(STANDARD_COLUMNS) <= set(schema.names) and pa.types.is_fixed_size_list(
+        schema.field("vector").type
+    )
 
 
 def _schema(width: int, number_type: pa.DataType) -> pa.Schema:

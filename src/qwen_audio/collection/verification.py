@@ -1,0 +1,180 @@
+"""Verification of a collection: every stored vector is sound, and a sample is encoded again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from qwen_audio.audio.source import Source
+from qwen_audio.errors import AudioError, OptionError
+
+from .conditions import source_condition
+from .maintenance import info
+from .table import WindowTable
+from .vectors import is_unit, stored_vectors
+
+if TYPE_CHECKING:
+    from qwen_audio.api.model import AudioModel
+
+__all__ = ["VerifyReport", "check_sample", "verify"]
+
+_MIN_COSINE = 0.999
+"""Between a stored vector and the same encoded again: float16 costs 1e-7, other thread counts and
+processors the rest."""
+_NORM_TOLERANCE = 0.02
+"""Of a stored norm, relative to the same encoded again."""
+_MAX_DAMAGED = 100
+"""So many damaged rows are named, the rest is counted."""
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of `verify`.
+
+    Attributes:
+        checked: recordings encoded again.
+        lowest_cosine: the lowest cosine similarity between a stored vector and the new one; 0 with
+            one that is damaged.
+        problems: one message each; empty if there are none.
+    """
+
+    checked: int
+    lowest_cosine: float
+    problems: tuple[str, ...]
+
+
+def check_sample(sample: int) -> None:
+    """Raises OptionError for anything but a positive whole number."""
+    if not isinstance(sample, int) or sample < 1:
+        raise OptionError(f"sample={sample!r}: use a whole number from 1 on")
+
+
+def verify(
+    collection: WindowTable, model: AudioModel, *, sample: int = 20, seed: int = 0
+) -> VerifyReport:
+    """Check all vectors, counts and indices; encode some recordings again and compare.
+
+    Args:
+        sample: at most so many recordings.
+        seed: of their random choice.
+
+    Raises:
+        CollectionError: if the model is not the one of the collection.
+        OptionError: for a sample below 1.
+    """
+    from qwen_audio.inference.pooling import pooled_width
+
+    check_sample(sample)
+    spec = collection.spec
+    collection.check(model.spec(**spec.options))
+    stats = info(collection)
+    problems = [f"index {n} lacks {k} of {stats.rows} rows" for n, k in stats.indices.items() if k]
+    width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
+    if collection.width != width:
+        problems.append(f"vectors are {collection.width} wide, but {width} by the embedding spec")
+        return VerifyReport(0, 0.0, tuple(problems))
+    keys = collection.columns(["source", "window"])
+    pairs = list(zip(keys["source"].to_pylist(), keys["window"].to_pylist(), strict=True))
+    problems += _window_problems(pairs)
+    damaged = list(_damaged_rows(collection))
+    problems += damaged[:_MAX_DAMAGED]
+    if len(damaged) > _MAX_DAMAGED:
+        problems.append(f"{len(damaged) - _MAX_DAMAGED} more rows are damaged")
+    sources = sorted({source for source, _ in pairs})
+    chosen = np.random.default_rng(seed).permutation(sources)[:sample].tolist()
+    lowest_cosine = 1.0
+    for source in chosen:
+        try:
+            for number, (cosine, norm_ratio) in enumerate(_encode_again(collection, model, source)):
+                lowest_cosine = min(lowest_cosine, cosine)
+                if cosine < _MIN_COSINE:
+                    problems.append(
+                        f"{source}#{number}: cosine {cosine:.5f} with its vector encoded again"
+                    )
+                if not abs(norm_ratio - 1) < _NORM_TOLERANCE:
+                    problems.append(
+                        f"{source}#{number}: its norm is {norm_ratio:.5g} × that of its vector "
+                        "encoded again"
+                    )
+        except (AudioError, _MismatchError) as error:
+            problems.append(str(error))
+    return VerifyReport(len(chosen), lowest_cosine, tuple(problems))
+
+
+class _MismatchError(Exception):
+    """A recording no longer has the windows that were stored."""
+
+
+def _window_problems(pairs: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """Messages on duplicate and missing windows, from (source, window) of all rows."""
+    unique = set(pairs)
+    if len(unique) != len(pairs):
+        yield f"{len(pairs) - len(unique)} windows are there twice"
+    windows: dict[str, set[int]] = defaultdict(set)
+    for source, window in pairs:
+        windows[source].add(window)
+    for source, numbers in windows.items():
+        if numbers != set(range(len(numbers))):
+            yield f"{source} lacks windows among its {max(numbers) + 1}"
+
+
+def _damaged_rows(collection: WindowTable) -> Iterator[str]:
+    """Messages on rows whose vector is not of length 1, or whose norm is no length."""
+    for rows in collection.batches(["source", "window", "norm", "vector"]):
+        vectors = stored_vectors(rows["vector"])
+        norms = rows["norm"].to_numpy()  # null becomes NaN
+        sound_vectors, sound_norms = is_unit(vectors), np.isfinite(norms) & (norms > 0)
+        for k in np.flatnonzero(~(sound_vectors & sound_norms)):
+            faults = []
+            if not sound_vectors[k]:
+                faults.append(f"its vector {_fault(vectors[k])}")
+            if not sound_norms[k]:
+                faults.append(f"its norm is {norms[k]}")
+            name = f"{rows['source'][k].as_py()}#{rows['window'][k].as_py()}"
+            yield f"{name}: {' and '.join(faults)}"
+
+
+def _fault(vector: Float[np.ndarray, "width"]) -> str:
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not np.isfinite(length):
+        return "is not finite"
+    return f"has length {length:.5g} instead of 1" if length else "is zero"
+
+
+def _encode_again(
+    collection: WindowTable, model: AudioModel, source: str
+) -> Iterator[tuple[float, float]]:
+    """For every stored window the cosine similarity of its vector with the same encoded again, and
+    the stored norm divided by the new one.
+
+    Raises:
+        AudioError: if the recording can't be decoded.
+        _MismatchError: if it has changed, or has another number of windows.
+    """
+    from .indexing import encode_windows
+
+    table = collection.columns(
+        ["window", "content_hash", "norm", "vector"], source_condition([source])
+    ).sort_by("window")
+    audio, content_hash = Source(source).audio_input_and_hash()
+    vectors = encode_windows(model, audio, collection.spec)
+    if set(table["content_hash"].to_pylist()) != {content_hash}:
+        raise _MismatchError(f"{source} has changed since it was indexed")
+    if len(vectors) != len(table):
+        raise _MismatchError(
+            f"{source} has {len(table)} windows here and {len(vectors)} encoded again"
+        )
+    stored, norms = stored_vectors(table["vector"]).astype(np.float64), table["norm"].to_numpy()
+    for old, old_norm, vector in zip(stored, norms, vectors, strict=True):
+        new = vector.astype(np.float64)
+        new_norm = float(np.linalg.norm(new))
+        if not 0 < new_norm < np.inf:
+            raise _MismatchError(f"{source} gives a vector of length {new_norm} encoded again")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosine = float(old @ new / np.linalg.norm(old) / new_norm)
+        yield (cosine if np.isfinite(cosine) else 0.0), float(old_norm) / new_norm
