@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ import soundfile
 
 import qwen_audio as qa
 from labelled_recordings import RATE, write_manifest, write_tones
+from qwen_audio.audio import source_content
 from qwen_audio.audio.source import Source
 from qwen_audio.probing.features import FeatureSpec, plan_features
 from qwen_audio.probing.labels import read_labels
@@ -176,22 +178,24 @@ def test_local_files_are_hashed_once_and_decoded_once(
 ) -> None:
     hashed: Counter[str] = Counter()
     decoded: Counter[str] = Counter()
-    audio_input_and_hash = Source.audio_input_and_hash
+    hash_file = source_content._hash
 
-    def counted_hash(source: Source) -> Any:
+    def counted_hash(source: Source, audio: Any) -> str:
         hashed[source.uri] += 1
-        return audio_input_and_hash(source)
+        return hash_file(source, audio)
 
     def counted_load(value: Any, **options: Any) -> Any:
-        decoded[value() if callable(value) else value] += 1
+        decoded[value] += 1
         return qa.load_waveform(value, **options)
 
-    monkeypatch.setattr(Source, "audio_input_and_hash", counted_hash)
-    monkeypatch.setattr("qwen_audio.inference.batching.load_waveform", counted_load)
+    monkeypatch.setattr(source_content, "_hash", counted_hash)
+    monkeypatch.setattr(source_content, "load_waveform", counted_load)
     rows = write_tones(tmp_path, 12)
     rows.append({**rows[0], "source": "copy.wav"})
     shutil.copy(tmp_path / "00.wav", tmp_path / "copy.wav")
     manifest = write_manifest(tmp_path / "labels.csv", rows)
+    for row in rows:
+        os.utime(tmp_path / row["source"], ns=(7, 7))  # not just now
     options: dict[str, Any] = {"taps": ["mel"], "folds": 2, "cache": tmp_path / "cache"}
     qa.probe(manifest, model, targets=["pitch"], **options)
     paths = [str(tmp_path / row["source"]) for row in rows]

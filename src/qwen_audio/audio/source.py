@@ -1,8 +1,7 @@
-"""One recording as a path or URI: its size and version, its bytes and their hash."""
+"""One recording as a path or URI: its size and version, and its bytes."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -14,8 +13,6 @@ from qwen_audio.errors import AudioError
 from qwen_audio.paths import is_uri, path_from_text, path_to_text, printable
 
 __all__ = ["ColumnValue", "Source", "filesystem"]
-
-_BLOCK_BYTES = 1 << 20
 
 ColumnValue = str | int | float | bool | None
 """A value of a manifest's column."""
@@ -101,35 +98,12 @@ class Source:
             system, path = filesystem(self.uri)
             file = io.BytesIO(system.cat_file(path))
         except Exception as error:  # every file system of fsspec has errors of its own
-            raise self._unreadable(error) from error
+            raise self.unreadable(error) from error
         file.name = self.uri
         return file
 
-    def audio_input_and_hash(self) -> tuple[Any, str]:
-        """`audio_input()`, and the SHA-256 of the file's bytes in hexadecimal (of what is in
-        memory, of its samples at 16 kHz).
-
-        Raises:
-            AudioError: if it can't be read.
-        """
-        if self.audio is not None:
-            from .load import load_waveform
-
-            samples = load_waveform(self.audio).samples
-            return self.audio, hashlib.sha256(samples.data).hexdigest()
-        file = self.audio_input()
-        if isinstance(file, io.BytesIO):
-            return file, hashlib.sha256(file.getbuffer()).hexdigest()
-        digest = hashlib.sha256()
-        try:
-            with Path(file).open("rb", buffering=0) as opened:
-                while block := opened.read(_BLOCK_BYTES):
-                    digest.update(block)
-        except (OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-        return file, digest.hexdigest()
-
-    def _unreadable(self, error: Exception) -> AudioError:
+    def unreadable(self, error: Exception) -> AudioError:
+        """The error for what can't be read."""
         reason = getattr(error, "strerror", None) or error
         return AudioError(f"{printable(self.path)} can't be read ({reason}): check it")
 

@@ -11,7 +11,7 @@ from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.errors import OptionError
 from qwen_audio.paths import printable
 
-from .table import STANDARD_COLUMNS
+from .schema import STANDARD_COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.damage import without_partial_advice
 from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.source import ColumnValue, Source
+from qwen_audio.audio.source_content import SourceVersion, hash_source
 from qwen_audio.audio.source_listing import SourceListing
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
@@ -22,7 +24,6 @@ from .columns import plan_columns
 from .progress import IndexCounter, IndexProgress, IndexSummary
 from .records import (
     PendingSource,
-    SourceVersion,
     failed_versions,
     indexed_versions,
     manifest_values,
@@ -32,6 +33,8 @@ from .table import WindowTable
 from .writer import IndexWriter
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from qwen_audio.api.model import AudioModel
     from qwen_audio.inference.pooling import PooledWindow, Pooling
     from qwen_audio.inference.reader import CapturedRecording
@@ -69,17 +72,16 @@ def index_sources(
     spec = collection.spec
     collection.check(model.spec(**spec.options))
     tap, pooling = model.dimensions.tap(spec.tap), _pooling(spec)
+    collection.table.checkout_latest()
     new, columns, sources = plan_columns(found.sources, collection.table.schema)
-    collection.add_columns(new)
-    run = _IndexRun(collection, columns, len(sources), retry, on_progress)
+    run = _IndexRun(collection, columns, new, len(sources), retry, on_progress)
     readings = capture_recordings(
         model.pipeline,
-        (pending.open for pending in run.pending(sources)),
+        (partial(pending.load, spec.track) for pending in run.pending(sources)),
         [tap],
         pooling.pool_window,
         prompt_text=spec.prompt,
         window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
-        load_options=LoadOptions(track=spec.track),
         caption_prompt=model.pipeline.tokenizer.render(None) if collection.has_captions else None,
         is_proven=collection.count() > 0,
     )
@@ -129,6 +131,7 @@ class _IndexRun:
 
     Args:
         columns: manifest columns of this run.
+        new_columns: those of them that the table lacks.
         total: number of recordings.
     """
 
@@ -136,6 +139,7 @@ class _IndexRun:
         self,
         collection: WindowTable,
         columns: tuple[str, ...],
+        new_columns: list[pa.Field],
         total: int,
         retry: bool,
         on_progress: Callable[[IndexProgress], None] | None,
@@ -143,11 +147,12 @@ class _IndexRun:
         self._collection, self._retry = collection, retry
         self._on_progress = on_progress
         self._indexed = indexed_versions(collection)
-        self._stored_values = manifest_values(collection, columns)
+        stored = [name for name in columns if name in collection.table.schema.names]
+        self._stored_values = manifest_values(collection, stored)
         self._failed_before = failed_versions(collection)
         self._counter = IndexCounter(total)
         self._in_progress: deque[PendingSource] = deque()
-        self.writer = IndexWriter(collection, columns, self._failed_before, self._counter)
+        self.writer = IndexWriter(collection, new_columns, self._counter)
 
     def pending(self, sources: Iterable[Source]) -> Iterator[PendingSource]:
         """The sources to encode, in order; unchanged and unreachable ones are settled here."""
@@ -156,7 +161,7 @@ class _IndexRun:
             try:
                 version = SourceVersion(*source.stat())
             except AudioError as error:
-                self._fail(PendingSource(source, SourceVersion(-1, ""), indexed=False), error)
+                self._fail(PendingSource(source, SourceVersion(-1, "")), error)
                 continue
             if indexed is not None and (indexed.size_bytes, indexed.modified) == (
                 version.size_bytes,
@@ -168,14 +173,14 @@ class _IndexRun:
             if failed_before and not self._retry and failed_before[0] == version:
                 self._counter.failures[source.uri] = failed_before[1]
                 continue
-            pending = PendingSource(source, version, indexed=indexed is not None)
             if (
                 indexed is not None
                 and indexed.size_bytes == version.size_bytes
-                and _same_content(pending, indexed)
+                and _has_content(source, indexed)
             ):
                 self._keep(source, indexed, version)
                 continue
+            pending = PendingSource(source, version)
             self._in_progress.append(pending)
             yield pending
 
@@ -186,10 +191,14 @@ class _IndexRun:
     ) -> None:
         """Queue the rows, or the error, of the next recording that `pending` gave."""
         pending = self._in_progress.popleft()
-        if isinstance(reading, AudioError):
-            self._fail(pending, reading)
+        try:
+            if isinstance(reading, AudioError):
+                raise reading
+            rows = list(recording_rows(pending, reading, vector_of))
+        except AudioError as error:
+            self._fail(pending, error)
         else:
-            self.writer.add_recording(pending, recording_rows(pending, reading, vector_of))
+            self.writer.add_recording(pending, rows)
             self._counter.encoded += 1
             self._counter.audio_seconds += reading.recording.duration_seconds
         self.writer.commit_if_due()
@@ -208,23 +217,24 @@ class _IndexRun:
     def _keep(self, source: Source, indexed: SourceVersion, version: SourceVersion) -> None:
         """Keep the rows of unchanged content; update time and manifest columns if they differ."""
         stored = self._stored_values.get(source.uri, {})
-        differs = any(not _equal(value, stored[name]) for name, value in source.extra.items())
+        differs = any(not _equal(value, stored.get(name)) for name, value in source.extra.items())
         if differs or indexed.modified != version.modified:
             row = {"source": source.uri, "source_changed": version.modified}
-            self.writer.add_update({**row, **stored, **source.extra})
+            self.writer.add_update({**row, **source.extra})
+        if source.uri in self._failed_before:  # repaired, or there again
+            self.writer.add_repaired(source.uri)
         if differs:
             self._counter.updated += 1
         else:
             self._counter.unchanged += 1
 
 
-def _same_content(pending: PendingSource, indexed: SourceVersion) -> bool:
+def _has_content(source: Source, indexed: SourceVersion) -> bool:
     """Whether a source whose modification time differs has the hash it had."""
     try:
-        pending.open()
+        return hash_source(source) == indexed.content_hash
     except AudioError:
         return False
-    return pending.version.content_hash == indexed.content_hash
 
 
 def _equal(one: ColumnValue, other: ColumnValue) -> bool:

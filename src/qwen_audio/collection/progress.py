@@ -66,6 +66,8 @@ class IndexCounter:
     unchanged: int = 0
     updated: int = 0
     encoded: int = 0
+    written_by_others: int = 0
+    """Of the encoded recordings, those that another process had added meanwhile."""
     audio_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
@@ -86,7 +88,7 @@ class IndexCounter:
         return IndexSummary(
             added=self.added,
             replaced=self.replaced,
-            unchanged=self.unchanged,
+            unchanged=self.unchanged + self.written_by_others,
             updated=self.updated,
             rows=rows,
             audio_seconds=self.audio_seconds,

@@ -16,12 +16,13 @@ from qwen_audio.analysis.files import atomic_write, check_output_path
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
 from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_opus
 from qwen_audio.audio.source import Source
+from qwen_audio.audio.source_content import SourceVersion
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, CollectionError, OptionError, check_extra
 from qwen_audio.paths import file_name, path_from_text, printable
 
 from .map_page import MapPage, map_page
-from .records import SourceVersion, load_indexed
+from .records import load_indexed
 from .table import WindowTable
 from .vectors import is_unit, stored_vectors
 

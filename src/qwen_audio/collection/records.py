@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qwen_audio.audio.source import ColumnValue, Source
+from qwen_audio.audio.source_content import SourceVersion, hash_source, load_source
 from qwen_audio.errors import AudioError
+from qwen_audio.paths import printable
 
 from .conditions import Condition, source_condition
 from .table import WindowTable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PendingSource",
-    "SourceVersion",
     "failed_versions",
     "indexed_versions",
     "load_indexed",
@@ -35,13 +35,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class SourceVersion:
-    """Size, modification time (or ETag) and, once it was read, SHA-256 of a source."""
-
-    size_bytes: int
-    modified: str
-    content_hash: str = ""
+_MAX_SOURCES = 4096
+"""In a condition; for more of them all rows are read."""
 
 
 class PendingSource:
@@ -49,40 +44,38 @@ class PendingSource:
 
     Attributes:
         source: where it is.
-        version: which version of it; the content hash is set by `open`.
-        indexed: whether the collection holds another version of it.
+        version: which version of it; that which was decoded, with its hash, once it is loaded.
     """
 
-    def __init__(self, source: Source, version: SourceVersion, *, indexed: bool) -> None:
-        self.source, self.version, self.indexed = source, version, indexed
+    def __init__(self, source: Source, version: SourceVersion) -> None:
+        self.source, self.version = source, version
 
-    def open(self) -> Any:
-        """Hash the file and return what `load_waveform` takes; called in a prefetch thread.
+    def load(self, track: int | None) -> Waveform:
+        """Decode it; called in a prefetch thread.
 
         Raises:
-            AudioError: if it can't be read.
+            AudioError: if it can't be decoded.
         """
-        audio, content_hash = self.source.audio_input_and_hash()
-        self.version = replace(self.version, content_hash=content_hash)
-        return audio
+        waveform, self.version = load_source(self.source, track=track)
+        return waveform
 
 
 def load_indexed(source: Source, indexed: SourceVersion, track: int | None = None) -> Waveform:
     """The waveform of a source, if it still has the content that was indexed.
 
-    It is hashed only where its size or modification time differs.
+    It is hashed only where its size or modification time differs, or it was changed just now.
 
     Raises:
         AudioError: if it is gone, has changed, or can't be decoded.
     """
-    from qwen_audio.audio.load import load_waveform
-
-    if source.stat() == (indexed.size_bytes, indexed.modified):
-        return load_waveform(source.audio_input(), track=track)
-    audio, content_hash = source.audio_input_and_hash()
-    if content_hash != indexed.content_hash:
-        raise AudioError(f"{source.uri} has changed since it was indexed: index it again")
-    return load_waveform(audio, track=track)
+    changed = AudioError(f"{source.uri} has changed since it was indexed: index it again")
+    known = SourceVersion(*source.stat(), indexed.content_hash)
+    if known != indexed and hash_source(source) != indexed.content_hash:
+        raise changed
+    waveform, version = load_source(source, track=track, known=known)
+    if version.content_hash != indexed.content_hash:
+        raise changed
+    return waveform
 
 
 def recording_rows(
@@ -90,11 +83,21 @@ def recording_rows(
     reading: CapturedRecording[PooledWindow],
     vector_of: Callable[[dict[Any, PooledWindow]], np.ndarray],
 ) -> Iterator[dict[str, Any]]:
-    """One row per window of a recording: columns by name, the vector of length 1."""
+    """One row per window of a recording: columns by name, the vector of length 1.
+
+    Raises:
+        AudioError: for a vector that is not finite, or zero.
+    """
     recording, now = reading.recording, datetime.now(UTC)
     for number, (window, pooled) in enumerate(zip(reading.windows, reading.outputs, strict=True)):
         vector = vector_of(pooled).astype(np.float64)
         norm = math.sqrt(float(vector @ vector))
+        if not 0 < norm < math.inf:
+            raise AudioError(
+                f"{printable(pending.source.path)}: the vector at {window} "
+                f"{'is zero' if norm == 0 else 'is not finite'}, and can't be compared with "
+                "others: check the recording"
+            )
         yield {
             **pending.source.extra,
             "source": pending.source.uri,
@@ -114,7 +117,7 @@ def recording_rows(
             "content_hash": pending.version.content_hash,
             "indexed_at": now,
             "norm": norm,
-            "vector": (vector / max(norm, 1e-30)).astype(np.float32),
+            "vector": (vector / norm).astype(np.float32),
         }
 
 
@@ -157,14 +160,16 @@ def _first_windows(
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Source and some columns of the first window, of every source or of some."""
     where = Condition('"window" = 0')
-    if sources is not None:
+    if sources is not None and len(sources) <= _MAX_SOURCES:
         if not sources:
             return
         where = Condition(f"{where} AND {source_condition(sources)}")
     table = collection.columns(("source", *names), where)
     columns = (table[name].to_pylist() for name in ("source", *names))
+    wanted = None if sources is None else set(sources)
     for uri, *values in zip(*columns, strict=True):
-        yield uri, tuple(values)
+        if wanted is None or uri in wanted:
+            yield uri, tuple(values)
 
 
 def failed_versions(collection: WindowTable) -> dict[str, tuple[SourceVersion, str]]:

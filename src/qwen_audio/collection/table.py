@@ -16,42 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_audio.api.spec import EmbeddingSpec
-from qwen_audio.errors import CollectionError
+from qwen_audio.errors import CollectionError, QwenAudioError
 from qwen_audio.paths import is_folder
 
 from .conditions import Condition, check_condition, condition_error
 from .database import check_installed, check_table_path, connect, open_table
+from .schema import STANDARD_COLUMNS, collection_schema, is_collection_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
 
-__all__ = ["STANDARD_COLUMNS", "WindowTable"]
+__all__ = ["WindowTable"]
 
 _METADATA_KEY = b"qwen_audio_spec"
 _BATCH_ROWS = 4096
-
-STANDARD_COLUMNS = (
-    "source",
-    "window",
-    "start_seconds",
-    "end_seconds",
-    "duration_seconds",
-    "sampling_rate",
-    "channels",
-    "format",
-    "title",
-    "artist",
-    "album",
-    "caption",
-    "source_bytes",
-    "source_changed",
-    "content_hash",
-    "indexed_at",
-    "norm",
-    "vector",
-)
-"""Columns of every collection; columns of manifests are added to them."""
 
 
 class WindowTable:
@@ -95,7 +74,7 @@ class WindowTable:
             raise CollectionError(f"{table_path}: no such collection: `qwen-audio index` makes one")
         table = open_table(table_path)
         metadata = table.schema.metadata or {}
-        if _METADATA_KEY not in metadata or not _is_collection(table.schema):
+        if _METADATA_KEY not in metadata or not is_collection_schema(table.schema):
             raise CollectionError(f"{table_path} is a Lance table, but not a collection")
         settings = json.loads(metadata[_METADATA_KEY])
         spec = EmbeddingSpec.from_settings(**settings["spec"])
@@ -124,7 +103,7 @@ class WindowTable:
         table_path = check_table_path(path)
 
         number_type = pa.float32() if float32 else pa.float16()
-        schema = _schema(width, number_type).with_metadata(
+        schema = collection_schema(width, number_type).with_metadata(
             {
                 _METADATA_KEY: json.dumps(
                     {
@@ -173,7 +152,7 @@ class WindowTable:
         """LanceDB's table of the recordings that could not be decoded, one row each."""
         import pyarrow as pa
 
-        if self._failures_path.is_dir():
+        if self.exists(self._failures_path):  # more than what a killed process left of it
             return open_table(self._failures_path)
         text, time = pa.string(), pa.timestamp("us", "UTC")
         types = (text, text, pa.int64(), text, time)
@@ -202,12 +181,23 @@ class WindowTable:
 
     @contextmanager
     def locked(self) -> Iterator[Table]:
-        """The newest version of the table, for one writer at a time across processes."""
+        """The newest version of the table, for one writer at a time across processes.
+
+        Raises CollectionError for what can't be written.
+        """
         from filelock import FileLock
 
-        with FileLock(self._lock_path):
-            self.table.checkout_latest()
-            yield self.table
+        try:
+            with FileLock(self._lock_path):
+                self.table.checkout_latest()
+                yield self.table
+        except QwenAudioError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise CollectionError(
+                f"{self.path} can't be written ({reason:.300}): check the folder and its disk"
+            ) from error
 
     def condition(self, where: str | None) -> Condition | None:
         """A user's SQL condition, checked against the newest version of the table.
@@ -259,38 +249,3 @@ class WindowTable:
                 missing = [field for field in fields if field.name not in table.schema.names]
                 if missing:
                     table.add_columns(missing)
-
-
-def _is_collection(schema: pa.Schema) -> bool:
-    """Whether a table has the standard columns, and vectors that all have the same width."""
-    import pyarrow as pa
-
-    return set(STANDARD_COLUMNS) <= set(schema.names) and pa.types.is_fixed_size_list(
-        schema.field("vector").type
-    )
-
-
-def _schema(width: int, number_type: pa.DataType) -> pa.Schema:
-    import pyarrow as pa
-
-    types = {
-        "source": pa.string(),
-        "window": pa.int32(),
-        "start_seconds": pa.float64(),
-        "end_seconds": pa.float64(),
-        "duration_seconds": pa.float64(),
-        "sampling_rate": pa.int32(),
-        "channels": pa.int32(),
-        "format": pa.string(),
-        "title": pa.string(),
-        "artist": pa.string(),
-        "album": pa.string(),
-        "caption": pa.string(),
-        "source_bytes": pa.int64(),
-        "source_changed": pa.string(),
-        "content_hash": pa.string(),
-        "indexed_at": pa.timestamp("us", "UTC"),
-        "norm": pa.float32(),
-        "vector": pa.list_(number_type, width),
-    }
-    return pa.schema([(name, types[name]) for name in STANDARD_COLUMNS])

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qwen_audio.audio.source import Source
+from qwen_audio.audio.source_content import load_source
 from qwen_audio.errors import AudioError, OptionError
 
 from .conditions import source_condition
@@ -161,10 +162,10 @@ def _encode_again(
     table = collection.columns(
         ["window", "content_hash", "norm", "vector"], source_condition([source])
     ).sort_by("window")
-    audio, content_hash = Source(source).audio_input_and_hash()
-    vectors = encode_windows(model, audio, collection.spec)
-    if set(table["content_hash"].to_pylist()) != {content_hash}:
+    waveform, version = load_source(Source(source), track=collection.spec.track)
+    if set(table["content_hash"].to_pylist()) != {version.content_hash}:
         raise _MismatchError(f"{source} has changed since it was indexed")
+    vectors = encode_windows(model, waveform, collection.spec)
     if len(vectors) != len(table):
         raise _MismatchError(
             f"{source} has {len(table)} windows here and {len(vectors)} encoded again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ from .conditions import source_condition
 from .progress import IndexCounter
 from .records import PendingSource, indexed_versions, manifest_values, to_arrow_table
 from .table import WindowTable
+from .write_queue import WriteQueue
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
+    import pyarrow as pa
 
 __all__ = ["IndexWriter"]
 
@@ -25,108 +26,138 @@ _COMMITS_PER_OPTIMIZE = 200
 
 
 class IndexWriter:
-    """Queue of what an index operation has to write; a recording's rows are written together.
+    """Queues of what an index operation has to write; a recording's rows are written together.
+
+    One thread adds what it finds unchanged or failed while another commits.
+
+    The order of transactions leaves no wrong state if the process is killed between two of them:
+    a failure is forgotten before the rows of the repaired recording are written. At worst a
+    recording is in neither table, and is encoded by the next run.
 
     Args:
-        columns: manifest columns of this operation.
-        failed_before: sources in the table of failures.
+        new_columns: manifest columns that the table lacks; added with the first rows or updates.
         counter: where added and replaced recordings are counted once they are written.
     """
 
     def __init__(
-        self,
-        collection: WindowTable,
-        columns: tuple[str, ...],
-        failed_before: Container[str],
-        counter: IndexCounter,
+        self, collection: WindowTable, new_columns: Sequence[pa.Field], counter: IndexCounter
     ) -> None:
-        self._collection, self._columns = collection, columns
-        self._failed_before, self._counter = failed_before, counter
+        self._collection, self._counter = collection, counter
+        self._new_columns = new_columns
+        self._encoded: WriteQueue[tuple[PendingSource, list[dict[str, Any]]]] = WriteQueue()
+        self._updates: WriteQueue[dict[str, Any]] = WriteQueue()
+        self._repaired: WriteQueue[str] = WriteQueue()
+        self._failed: WriteQueue[tuple[PendingSource, str]] = WriteQueue()
+        self._queued_rows = 0
         self._last_commit = time.monotonic()
         self._commits = 0
-        self._clear()
 
-    def add_recording(self, pending: PendingSource, rows: Iterable[dict[str, Any]]) -> None:
+    def add_recording(self, pending: PendingSource, rows: list[dict[str, Any]]) -> None:
         """Queue the rows of a recording."""
-        self._new_rows += rows
-        self._encoded.append(pending)
+        self._encoded.add((pending, rows))
+        self._queued_rows += len(rows)
 
     def add_update(self, row: dict[str, Any]) -> None:
         """Queue a source's modification time and manifest columns."""
-        self._updates.append(row)
+        self._updates.add(row)
+
+    def add_repaired(self, source: str) -> None:
+        """Queue a source that is in the table of failures, but fine as it was indexed."""
+        self._repaired.add(source)
 
     def add_failure(self, pending: PendingSource, reason: str) -> None:
         """Queue a recording that can't be decoded."""
-        self._failed.append((pending, reason))
+        self._failed.add((pending, reason))
 
     def commit_if_due(self) -> None:
         """Commit when enough rows are queued, or when the last commit is long ago."""
         late = time.monotonic() - self._last_commit > _SECONDS_PER_COMMIT
-        if late or len(self._new_rows) >= _ROWS_PER_COMMIT:
+        if late or self._queued_rows >= _ROWS_PER_COMMIT:
             self.commit()
 
     def commit(self) -> None:
-        """Write what is queued: new rows and those they replace in one transaction."""
-        if self._encoded or self._updates:
-            with self._collection.locked() as table:
-                self._write_rows(table)
-                self._write_updates(table)
-            self._counter.added += sum(not pending.indexed for pending in self._encoded)
-            self._counter.replaced += sum(pending.indexed for pending in self._encoded)
-        self._write_failures()
-        self._clear()
+        """Write what is queued: new rows and those they replace in one transaction.
+
+        Raises:
+            CollectionError: if it can't be written; it stays in the queue.
+        """
+        with self._repaired.taken() as repaired:
+            self._forget_failures(repaired)
+        with self._encoded.taken() as encoded:
+            self._forget_failures([pending.source.uri for pending, _ in encoded])
+            self._write_rows(encoded)
+            self._queued_rows = 0
+        with self._updates.taken() as updates:
+            self._write_updates(updates)
+        with self._failed.taken() as failed:
+            self._write_failures(failed)
         self._last_commit = time.monotonic()
         self._commits += 1
         if self._commits % _COMMITS_PER_OPTIMIZE == 0:
             with self._collection.locked() as table:
                 table.optimize()
 
-    def _clear(self) -> None:
-        self._new_rows: list[dict[str, Any]] = []
-        self._encoded: list[PendingSource] = []
-        self._failed: list[tuple[PendingSource, str]] = []
-        self._updates: list[dict[str, Any]] = []
+    def _add_columns(self) -> None:
+        self._collection.add_columns(self._new_columns)
+        self._new_columns = ()
 
-    def _write_rows(self, table: Table) -> None:
-        stored = indexed_versions(self._collection, [item.source.uri for item in self._encoded])
-        rows = [
-            row
-            for row in self._new_rows  # another indexer may have written the same meanwhile
-            if row["source"] not in stored
-            or stored[row["source"]].content_hash != row["content_hash"]
-        ]
-        sources = sorted({row["source"] for row in rows})
-        replaced = [source for source in sources if source in stored]
-        values = manifest_values(self._collection, self._collection.manifest_columns, replaced)
-        rows = [{**values.get(row["source"], {}), **row} for row in rows]
-        batch = to_arrow_table(table.schema, rows)
-        if replaced:
-            (
-                table.merge_insert(["source", "window"])
-                .when_matched_update_all()
-                .when_not_matched_insert_all()
-                .when_not_matched_by_source_delete(source_condition(sources))
-                .execute(batch)
-            )
-        elif rows:
-            table.add(batch)
+    def _write_rows(self, encoded: Sequence[tuple[PendingSource, list[dict[str, Any]]]]) -> None:
+        if not encoded:
+            return
+        self._add_columns()
+        with self._collection.locked() as table:
+            stored = indexed_versions(self._collection, [item.source.uri for item, _ in encoded])
+            # Another indexer may have written the same meanwhile.
+            new = [(p, rows) for p, rows in encoded if stored.get(p.source.uri) != p.version]
+            sources = [pending.source.uri for pending, _ in new]
+            replaced = [source for source in sources if source in stored]
+            values = manifest_values(self._collection, self._collection.manifest_columns, replaced)
+            rows = [{**values.get(row["source"], {}), **row} for _, rows in new for row in rows]
+            if rows:
+                batch = to_arrow_table(table.schema, rows)
+            if replaced:
+                (
+                    table.merge_insert(["source", "window"])
+                    .when_matched_update_all()
+                    .when_not_matched_insert_all()
+                    .when_not_matched_by_source_delete(source_condition(sources))
+                    .execute(batch)
+                )
+            elif rows:
+                table.add(batch)
+        self._counter.added += len(sources) - len(replaced)
+        self._counter.replaced += len(replaced)
+        self._counter.written_by_others += len(encoded) - len(new)
 
-    def _write_updates(self, table: Table) -> None:
+    def _write_updates(self, updates: Sequence[dict[str, Any]]) -> None:
         """Modification time and manifest columns of all windows of recordings."""
-        if not self._updates:
+        if not updates:
             return
         import pyarrow as pa
 
-        names = ("source", "source_changed", *self._columns)
-        schema = pa.schema([table.schema.field(name) for name in names])
-        updates = pa.Table.from_pylist(self._updates, schema)
-        table.merge_insert("source").when_matched_update_all().execute(updates)
+        self._add_columns()
+        columns = list(dict.fromkeys(name for row in updates for name in row))
+        with self._collection.locked() as table:
+            # What a row doesn't have stays as it is, also if it was written by others meanwhile.
+            given = [name for name in columns if name in self._collection.manifest_columns]
+            stored = manifest_values(self._collection, given, [row["source"] for row in updates])
+            schema = pa.schema([table.schema.field(name) for name in columns])
+            rows = [{**stored.get(row["source"], {}), **row} for row in updates]
+            batch = pa.Table.from_pylist(rows, schema)
+            table.merge_insert("source").when_matched_update_all().execute(batch)
 
-    def _write_failures(self) -> None:
-        """Add new failures, and delete those of recordings that were decoded this time."""
-        encoded = (pending.source.uri for pending in self._encoded)
-        resolved = [source for source in encoded if source in self._failed_before]
-        if not (self._failed or resolved):
+    def _forget_failures(self, sources: Sequence[str]) -> None:
+        """Delete the failures of sources that are fine now."""
+        if not sources:
+            return
+        with self._collection.locked():
+            table = self._collection.failures
+            condition = source_condition(sources)
+            if table.count_rows(condition):
+                table.delete(condition)
+
+    def _write_failures(self, failed: Sequence[tuple[PendingSource, str]]) -> None:
+        if not failed:
             return
         now = datetime.now(UTC)
         rows = [
@@ -137,12 +168,8 @@ class IndexWriter:
                 "source_changed": pending.version.modified,
                 "failed_at": now,
             }
-            for pending, reason in self._failed
+            for pending, reason in failed
         ]
         with self._collection.locked():
-            table = self._collection.failures
-            if rows:
-                merge = table.merge_insert("source").when_matched_update_all()
-                merge.when_not_matched_insert_all().execute(rows)
-            if resolved:
-                table.delete(source_condition(resolved))
+            merge = self._collection.failures.merge_insert("source").when_matched_update_all()
+            merge.when_not_matched_insert_all().execute(rows)

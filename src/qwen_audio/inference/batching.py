@@ -92,6 +92,8 @@ def _windows(
         try:
             if callable(audio):  # opened only now
                 audio = audio()
+                if isinstance(audio, Waveform):  # decoded by itself
+                    return clip, audio
             return clip, load_waveform(audio, **settings)
         except AudioError as error:
             return FailedRecording(clip, error)

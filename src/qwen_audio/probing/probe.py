@@ -6,17 +6,19 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qwen_audio.api.model import AudioModel, load
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.damage import without_partial_advice
-from qwen_audio.audio.source import Source
+from qwen_audio.audio.source_content import SourceVersion
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.models.tap import Tap
 
+from .content import content_id, identify, load_identified
 from .embedding_cache import EmbeddingCache
 from .features import FeatureSpec, extract_features, plan_features
 from .folds import merge_groups
@@ -118,9 +120,11 @@ def probe(
 
     failures: dict[str, str] = {}
     contents: list[str] = []
+    versions: dict[str, SourceVersion] = {}
     for source in dataset.sources:
         try:
-            contents.append(_content_id(source))
+            versions[source.uri] = identify(source)
+            contents.append(content_id(source, versions[source.uri]))
         except AudioError as error:
             if errors == "raise":
                 raise
@@ -138,7 +142,7 @@ def probe(
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="qwen-audio-probe-"))
         embedding_cache = EmbeddingCache(cache)
         for k, failure in _encode_missing(
-            model, dataset, contents, usable, features, embedding_cache, on_progress
+            model, dataset, contents, versions, usable, features, embedding_cache, on_progress
         ):
             if errors == "raise":
                 raise failure
@@ -182,18 +186,6 @@ def probe(
     return frame
 
 
-def _content_id(source: Source) -> str:
-    """An identity of a recording's content: a hash of the file; of a remote one its version.
-
-    A remote file is read for this only where its file system states no version.
-    """
-    if not source.is_local:
-        size, version = source.stat()
-        if version:
-            return f"{source.uri} {size} {version}"
-    return source.audio_input_and_hash()[1]
-
-
 def _make_tasks(
     dataset: LabelledDataset,
     contents: Sequence[str],
@@ -234,6 +226,7 @@ def _encode_missing(
     model: AudioModel,
     dataset: LabelledDataset,
     contents: Sequence[str],
+    versions: dict[str, SourceVersion],
     indices: Sequence[int],
     features: dict[FeatureSpec, EmbeddingSpec],
     cache: EmbeddingCache,
@@ -251,7 +244,11 @@ def _encode_missing(
     if not first_with_content:
         return
     to_extract = {feature: spec for feature, spec in features.items() if feature in missing}
-    inputs = [dataset.sources[k].audio_input for k in first_with_content.values()]
+    track = next(iter(features.values())).track
+    inputs = [
+        partial(load_identified, dataset.sources[k], versions[dataset.sources[k].uri], track)
+        for k in first_with_content.values()
+    ]
     try:
         results = extract_features(model, inputs, to_extract)
         for done, (content, vectors) in enumerate(
