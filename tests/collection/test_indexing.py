@@ -17,9 +17,12 @@ import soundfile
 
 import qwen_audio as qa
 from collection_helpers import SAMPLE_RATE_HZ, rows_by_window, vectors_by_window, write_recording
+from qwen_audio.audio import source_content
 from qwen_audio.audio.source import ColumnValue
+from qwen_audio.audio.window import Window
 from qwen_audio.collection.collection import Collection
 from qwen_audio.errors import OptionError
+from qwen_audio.inference.pooling import Pooling
 from recordings import encode, sound
 
 
@@ -279,3 +282,90 @@ def test_failures_are_stored_and_retried_when_changed_or_asked(
     assert (summary.failures, summary.added) == ({}, 2)
     collection.prune()
     assert collection.failures() == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(np.nan, "not finite"), (-np.inf, "not finite"), (0.0, "is zero")]
+)
+def test_a_recording_whose_vector_is_unusable_is_a_failure(
+    tmp_path: Path,
+    folder: Path,
+    model: qa.AudioModel,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: float,
+    reason: str,
+) -> None:
+    """The others are kept; it is tried again by the usual rules."""
+    collection = Collection.create(tmp_path / "c.lance", model, tap="mel")
+    combine, vectors = Pooling.combine, []
+
+    def damaged(self: Pooling, windows: Any) -> Any:
+        vectors.append(combine(self, windows))
+        # The third window of long.flac, and the only one of c.wav, in the order of the folder.
+        bad = len(vectors) in (3, 6)
+        if bad:
+            vectors[-1][:] = damage if damage == 0 else vectors[-1][:]
+            vectors[-1][0] = damage
+        return vectors[-1]
+
+    monkeypatch.setattr(Pooling, "combine", damaged)
+    summary = collection.index(folder)
+    bad = {str(folder / "deep" / "c.wav"), str(folder / "long.flac")}
+    assert (summary.added, set(summary.failures)) == (3, bad)
+    assert all(reason in text and text.count("\n") == 0 for text in summary.failures.values())
+    assert {row["source"] for row in collection.failures()} == bad
+    assert sorted(name for name, _ in rows_by_window(collection)) == [
+        "a.wav",
+        "b.flac",
+        "stereo.wav",
+    ]
+    assert set(collection.index(folder).failures) == bad  # unchanged: not tried again
+    summary = collection.index(folder, retry=True)
+    assert (summary.added, summary.failures, collection.failures()) == (2, {}, [])
+    assert collection.verify(sample=1).problems == ()
+
+
+def test_a_file_that_changes_while_it_is_indexed(
+    tmp_path: Path, folder: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are those of the content whose hash they have."""
+    changing = folder / "a.wav"
+    seeds = [77]
+
+    def change_first(audio: Any, **options: Any) -> Any:
+        if audio == str(changing) and seeds:
+            write_recording(changing, 3.0, seeds.pop())
+        return qa.load_waveform(audio, **options)
+
+    monkeypatch.setattr(source_content, "load_waveform", change_first)
+    collection = Collection.create(tmp_path / "c.lance", model, tap="mel")
+    assert collection.index(folder).added == 5
+    row = rows_by_window(collection)["a.wav", 0]
+    assert row["content_hash"] == hashlib.sha256(changing.read_bytes()).hexdigest()
+    assert row["duration_seconds"] == pytest.approx(3)
+    assert collection.index(folder).unchanged == 5
+    assert collection.verify().problems == ()
+    seeds.append(78)
+    with pytest.raises(qa.AudioError, match="has changed since it was indexed"):
+        collection.waveform(str(changing), Window(0.0, 1.0))
+
+
+def test_a_row_with_another_size_or_time_but_the_same_hash_is_replaced(
+    tmp_path: Path, folder: Path, model: qa.AudioModel
+) -> None:
+    """As an older version left it where a file had changed between two looks at it."""
+    collection = Collection.create(tmp_path / "c.lance", model, tap="mel")
+    collection.index(folder / "a.wav")
+    collection.table.update(values={"source_bytes": 5})
+    assert collection.index(folder / "a.wav").replaced == 1
+    assert collection.index(folder / "a.wav").unchanged == 1
+
+
+def test_columns_of_a_run_that_stores_nothing_are_not_added(
+    tmp_path: Path, folder: Path, model: qa.AudioModel
+) -> None:
+    """So that the corrected manifest may have other types."""
+    collection = Collection.create(tmp_path / "c.lance", model, tap="mel")
+    collection.index([{"source": str(folder / "none.wav"), "year": 1}])
+    assert "year" not in collection.table.schema.names
+    assert collection.index([{"source": str(folder / "a.wav"), "year": "n/a"}]).added == 1

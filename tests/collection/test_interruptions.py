@@ -191,6 +191,8 @@ def test_a_run_that_was_killed_at_any_commit_is_completed(
     prepare(scene)
     unbroken, points = killed_runs(scene, commits, tmp_path / "killed")
     expected = state(collection)
+    if prepare is restored:
+        assert (unbroken.failures, collection.failures()) == ({}, [])
     assert len(points) >= 2
     for point in points:
         resumed = Collection.open(point / "c.lance", model)

@@ -26,6 +26,7 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return original(source, audio)
 
     monkeypatch.setattr(source_content, "_hash", counted)
+    monkeypatch.setattr(source_content, "_CHANGED_RESOLUTION_NS", 0)
     return hashed
 
 

@@ -157,7 +157,7 @@ def test_undecodable_files_raise_or_are_left_out(model: qa.AudioModel, tmp_path:
     with pytest.raises(qa.AudioError):
         qa.probe(rows, model, **options)
     rows[12]["source"] = str(tmp_path / "gone.wav")
-    with pytest.raises(qa.AudioError, match=r"gone.wav can't be read"):
+    with pytest.raises(qa.AudioError, match=r"gone.wav can't be found"):
         qa.probe(rows[:13], model, **options)
 
 
@@ -189,6 +189,7 @@ def test_local_files_are_hashed_once_and_decoded_once(
         return qa.load_waveform(value, **options)
 
     monkeypatch.setattr(source_content, "_hash", counted_hash)
+    monkeypatch.setattr(source_content, "_CHANGED_RESOLUTION_NS", 0)
     monkeypatch.setattr(source_content, "load_waveform", counted_load)
     rows = write_tones(tmp_path, 12)
     rows.append({**rows[0], "source": "copy.wav"})
@@ -204,6 +205,35 @@ def test_local_files_are_hashed_once_and_decoded_once(
     qa.probe(manifest, model, targets=["bright"], **options)
     assert hashed == dict.fromkeys(paths, 2)
     assert decoded.total() == 12
+
+
+def test_a_file_that_changes_after_it_was_identified(
+    model: qa.AudioModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No vector is in the cache under another content's hash."""
+    rows = [{**row, "source": str(tmp_path / row["source"])} for row in write_tones(tmp_path, 12)]
+    changing, other = (tmp_path / row["source"] for row in rows[:2])
+    original = changing.read_bytes()
+
+    def change_first(audio: Any, **options: Any) -> Any:
+        if audio == str(changing) and changing.read_bytes() == original:
+            shutil.copy(other, changing)
+        return qa.load_waveform(audio, **options)
+
+    options: dict[str, Any] = {"taps": ["mel"], "targets": ["pitch"], "errors": "leave_out"}
+    options |= {"folds": 2, "cache": tmp_path / "cache"}
+    with monkeypatch.context() as patches:
+        patches.setattr(source_content, "load_waveform", change_first)
+        scores = qa.probe(rows, model, **options)
+    ((source, reason),) = scores.attrs["failures"].items()
+    assert source == str(changing)
+    assert "has changed since it was first read: start again" in reason
+    changing.write_bytes(original)
+    scores = qa.probe(rows, model, **options)
+    assert scores.attrs["failures"] == {}
+    assert not any("duplicate" in note for note in scores.attrs["notes"])
+    options["cache"] = tmp_path / "another"
+    assert qa.probe(rows, model, **options).equals(scores)
 
 
 @pytest.mark.parametrize(

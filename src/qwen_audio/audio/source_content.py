@@ -21,9 +21,10 @@ __all__ = ["SourceVersion", "hash_source", "load_source"]
 
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
-_RECENT_NS = 2_000_000_000
-"""Within the resolution of a file system's times (at most 2 s), a file may change once more without
-another modification time."""
+_MODIFIED_RESOLUTION_NS = 2_000_000_000
+_CHANGED_RESOLUTION_NS = 20_000_000
+"""Within the resolution of a file's times a file may change once more without another time: 2 s for
+modification times, as FAT stores them, and a tick of the clock for the system's own."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def load_source(
             if failure is not None:
                 raise failure
             return waveform, SourceVersion(size_bytes, modified, content_hash)
+        known = None
     raise AudioError(
         f"{printable(source.path)} changes while it is read: try again when it is complete"
     )
@@ -113,4 +115,9 @@ def _state(source: Source) -> tuple[Any, bool]:
     except OSError as error:
         raise source.unreadable(error) from error
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return state, time.time_ns() - status.st_mtime_ns < _RECENT_NS
+    now = time.time_ns()
+    recent = (
+        now - status.st_mtime_ns < _MODIFIED_RESOLUTION_NS
+        or now - status.st_ctime_ns < _CHANGED_RESOLUTION_NS
+    )
+    return state, recent
