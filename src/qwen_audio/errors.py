@@ -72,7 +72,8 @@ class NotFiniteError(AudioError):
 
 
 class AudioWarning(UserWarning):
-    """Audio of a file that was left out: other tracks, or damaged parts (with `on_damage`)."""
+    """What was left out: other tracks of a file, damaged parts of it (with `on_damage`), an index
+    among the columns of a manifest."""
 
 
 class TapError(QwenAudioError, ValueError):

@@ -12,6 +12,7 @@ import pytest
 import qwen_audio as qa
 from commands import run
 from ffmpeg import run_ffmpeg
+from qwen_audio.collection import projection
 from recordings import encode, sound, write_wav
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,9 @@ def test_a_track_that_does_not_exist(command: str, film: Path) -> None:
     assert "track=-1: use the number of an audio track, from 0 on" in done.stderr
 
 
-def test_a_collection_of_a_track(film: Path, tmp_path: Path) -> None:
+def test_a_collection_of_a_track(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = qa.load()
     collection = qa.Collection.create(tmp_path / "track.lance", model, track=1)
     assert collection.spec.track == 1
@@ -82,6 +85,10 @@ def test_a_collection_of_a_track(film: Path, tmp_path: Path) -> None:
     assert [row["duration_seconds"] for row in collection.recordings()] == [0.5]
     assert collection.waveform(str(film)).duration_seconds == 0.5
     assert collection.verify().problems == ()
+    lengths: list[int] = []
+    monkeypatch.setattr(projection, "encode_opus", lambda audio: lengths.append(len(audio)) or b"")
+    collection.map().to_html(audio="embed")
+    assert lengths == [8000]
     (hit,) = collection.search(film.parent / "b.wav")  # a file of one track
     assert hit.score > 0.999
     done = run("index", film, "--into", tmp_path / "track.lance")

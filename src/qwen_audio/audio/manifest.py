@@ -7,11 +7,12 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import AudioWarning, OptionError
 from qwen_audio.paths import is_file
 
 from .source import ColumnValue, Source
@@ -21,6 +22,8 @@ __all__ = ["MANIFEST_SUFFIXES", "read_manifest", "source_from_row"]
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_INDEX = re.compile(r"Unnamed: [0-9]+(_level_[0-9]+)?(\.[0-9]+)?")
 
 _LOCATION_TYPES = (str, os.PathLike, int, float)
 _COLUMNS = ("source", "path", "file", "file_name", "audio", "uri")
@@ -49,27 +52,63 @@ def read_manifest(path: Path) -> Iterator[Source]:
         ) from error
     if not rows:
         raise OptionError(f"{path} holds no rows: expected one per recording")
+    warned: set[str] = set()
     for number, row in enumerate(rows, start=1):
+        row = _without_index(row, str(path), warned)
         yield source_from_row(row, path.parent, f"{path}, row {number}")
 
 
 def _read_table(text: str, delimiter: str) -> list[dict[str, ColumnValue]]:
-    """The rows of CSV or TSV. Raises OptionError for columns without a name of their own."""
+    """The rows of CSV or TSV; a first column without a name is called as pandas calls it.
+
+    Raises OptionError for other columns without a name of their own.
+    """
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = list(reader.fieldnames or ())
-    if "" in names:
-        raise OptionError(
-            f"column {names.index('') + 1} has no name: give it one, or remove it (pandas: "
-            "to_csv(index=False))"
-        )
+    # A name that pandas gives to nothing that it has read before.
+    names = [
+        name if name.strip() else f"Unnamed: {k}_level_0"
+        for k, name in enumerate(reader.fieldnames or ())
+    ]
     _without_repeats((name, None) for name in names)
+    nameless = [k for k, name in enumerate(reader.fieldnames or ()) if not name.strip() and k]
+    reader.fieldnames = names
+    rows = list(reader)
+    for number in nameless:
+        if any(row[names[number]] for row in rows):
+            raise OptionError(
+                f"column {number + 1} has no name: give it one, or remove it (pandas: "
+                "to_csv(index=False))"
+            )
     return [
         {
             name: value if name is None or name in _COLUMNS else _number(value)
             for name, value in row.items()
         }
-        for row in reader
+        for row in rows
     ]
+
+
+def _without_index(row: Any, place: str, warned: set[str]) -> Any:
+    """A row without the columns that pandas has named as they had no name: an index, in general.
+
+    Args:
+        place: shown in the warning.
+        warned: names that there was a warning for; another is added.
+    """
+    if not isinstance(row, Mapping):
+        return row
+    names = [name for name in row if isinstance(name, str) and _INDEX.fullmatch(name)]
+    for name in names:
+        if row[name] is not None and name not in warned:
+            warned.add(name)
+            number = int(re.findall("[0-9]+", name)[0]) + 1
+            warnings.warn(
+                f"{place}: column {number} has no name, as an index that pandas has written: it "
+                "is left out",
+                AudioWarning,
+                stacklevel=2,
+            )
+    return {name: row[name] for name in row if name not in names} if names else row
 
 
 def _without_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,6 +135,7 @@ def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
     Raises:
         OptionError: if it names no recording, or a column holds a list or an object.
     """
+    row = _without_index(row, "a row", set())
     if not isinstance(row, Mapping) or not all(isinstance(name, str) and name for name in row):
         raise OptionError(
             f"{row_name} is not a row of named columns: give every value a column with a name"

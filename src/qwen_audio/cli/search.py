@@ -66,8 +66,13 @@ def run(options: argparse.Namespace) -> int:
     )
     for result in results:
         if options.json:
-            columns = {name: json_value(value) for name, value in result.columns.items()}
-            print_json({"id": result.id, "score": result.score, **columns})
+            own = {"id": result.id, "score": result.score}
+            # Columns of manifests have no dots in their names, so these are nobody else's.
+            columns = {
+                f"manifest.{name}" if name in own else name: json_value(value)
+                for name, value in result.columns.items()
+            }
+            print_json(own | columns)
         else:
             print_line(str(result))
     if not results:

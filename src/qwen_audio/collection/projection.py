@@ -57,6 +57,7 @@ class Projection:
         points: coordinates without a unit; only distances mean something.
         rows: for each point its row of the collection without `vector`.
         columns: those that points can be coloured by.
+        track: which audio track of the files was indexed; None for FFmpeg's choice.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Projection:
     points: Float32[np.ndarray, "windows 2"]
     rows: tuple[dict[str, Any], ...]
     columns: tuple[str, ...]
+    track: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.rows):
@@ -165,7 +167,7 @@ class Projection:
             row = self.rows[points[0]]
             version = SourceVersion(row["source_bytes"], row["source_changed"], row["content_hash"])
             try:
-                waveform = load_indexed(Source(source), version)
+                waveform = load_indexed(Source(source), version, self.track)
             except AudioError as error:
                 failures.append(str(error))
                 continue
@@ -229,7 +231,8 @@ def project(
         )
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
     points = (_umap if method == "umap" else _pca)(vectors[order], seed)
-    projection = Projection(collection.path.name, method, points, tuple(rows[k] for k in order), ())
+    name, ordered = collection.path.name, tuple(rows[k] for k in order)
+    projection = Projection(name, method, points, ordered, (), collection.spec.track)
     stored = (name for name in table.schema.names if name not in _NOT_COLOURABLE)
     names = dict.fromkeys(["recording", "folder", *stored])
     columns = tuple(n for n in names if _column_data(n, projection.values(n)) is not None)
