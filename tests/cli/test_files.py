@@ -86,7 +86,12 @@ def test_a_collection_of_a_track(
     assert collection.waveform(str(film)).duration_seconds == 0.5
     assert collection.verify().problems == ()
     lengths: list[int] = []
-    monkeypatch.setattr(projection, "encode_opus", lambda audio: lengths.append(len(audio)) or b"")
+
+    def encode(samples: Any) -> bytes:
+        lengths.append(len(samples))
+        return b""
+
+    monkeypatch.setattr(projection, "encode_opus", encode)
     collection.map().to_html(audio="embed")
     assert lengths == [8000]
     (hit,) = collection.search(film.parent / "b.wav")  # a file of one track

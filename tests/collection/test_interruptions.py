@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import qwen_audio as qa
@@ -211,34 +212,31 @@ def counts(summary: IndexSummary) -> tuple[int, ...]:
     return (summary.added, summary.replaced, summary.updated, summary.unchanged)
 
 
-@pytest.fixture
-def many(tmp_path: Path, model: qa.AudioModel) -> Scene:
-    """A collection of 400 rows whose files look unchanged, and 20 that aren't in it yet; a manifest
-    that gives them all a column."""
+def many(tmp_path: Path, model: qa.AudioModel, known_count: int, new_count: int) -> Scene:
+    """A collection of rows whose files look unchanged, and a manifest that gives another value to
+    them, and to files between them that aren't in it yet."""
     folder = tmp_path / "music"
-    known = [write(folder / str(number), "a")[0] for number in range(1)]
-    content = Path(known[0]).read_bytes()
-    for number in range(1, 400):
-        path = folder / f"{number}.wav"
-        path.write_bytes(content)
+    (first,) = write(folder, "a")
+    content = Path(first).read_bytes()
+    known = [first, *(str(folder / f"{number}.wav") for number in range(1, known_count))]
+    for path in known:
+        Path(path).write_bytes(content)
         os.utime(path, ns=(7, 7))
-        known.append(str(path))
     collection = Collection.create(tmp_path / "c.lance", model, tap="mel")
+    collection._window_table.add_columns([pa.field("mood", pa.string())])
     add_rows(
         collection,
-        np.ones((400, collection._window_table.width)),
+        np.ones((known_count, collection._window_table.width)),
         source=known,
-        source_bytes=[len(content)] * 400,
-        source_changed=["7"] * 400,
-        content_hash=["known"] * 400,
+        source_bytes=[len(content)] * known_count,
+        source_changed=["7"] * known_count,
+        mood=["old"] * known_count,
     )
-    rows = [{"source": path, "mood": "old"} for path in known]
-    assert collection.index(rows).updated == 400
-    fresh = [write(folder / f"new{number}", "b")[0] for number in range(20)]
-    for number in range(20):
-        known.insert(number * 20, fresh[number])
-    inputs = [{"source": path, "mood": "new"} for path in known]
-    return Scene(folder, collection, inputs)
+    paths = list(known)
+    for number in range(new_count):
+        (path,) = write(folder / f"new{number}", "b")
+        paths.insert(number * known_count // new_count, path)
+    return Scene(folder, collection, [{"source": path, "mood": "new"} for path in paths])
 
 
 def moods(collection: Collection) -> list[str]:
@@ -248,7 +246,7 @@ def moods(collection: Collection) -> list[str]:
 
 @pytest.mark.slow
 def test_updates_that_are_found_while_others_are_written(
-    many: Scene, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writes and finding an update take long, and each recording is a batch of its own."""
     monkeypatch.setattr(writer, "_SECONDS_PER_COMMIT", 0.0)
@@ -265,10 +263,11 @@ def test_updates_that_are_found_while_others_are_written(
 
     monkeypatch.setattr(writer.IndexWriter, "_write_updates", slow_write)
     monkeypatch.setattr(writer.IndexWriter, "add_update", slow_update)
-    summary = many.index(many.collection)
-    assert (summary.updated, summary.added, summary.rows) == (400, 20, 420)
-    assert moods(many.collection) == ["new"] * 420
-    assert many.index(many.collection).unchanged == 420
+    scene = many(tmp_path, model, known_count=400, new_count=8)
+    summary = scene.index(scene.collection)
+    assert (summary.updated, summary.added) == (400, 8)
+    assert moods(scene.collection) == ["new"] * len(scene.collection)
+    assert scene.index(scene.collection).unchanged == 408
 
 
 def test_what_is_added_during_a_write_is_written_next() -> None:
@@ -294,7 +293,9 @@ def test_what_is_added_during_a_write_is_written_next() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["_write_rows", "_write_updates", "_forget_failures"])
-def test_a_write_that_fails_once(many: Scene, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_a_write_that_fails_once(
+    tmp_path: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     monkeypatch.setattr(writer, "_SECONDS_PER_COMMIT", 0.0)
     original = getattr(writer.IndexWriter, method)
     failed: list[Any] = []
@@ -307,11 +308,13 @@ def test_a_write_that_fails_once(many: Scene, monkeypatch: pytest.MonkeyPatch, m
         original(self, items)
 
     monkeypatch.setattr(writer.IndexWriter, method, fails_once)
+    scene = many(tmp_path, model, known_count=40, new_count=4)
     with pytest.raises(CollectionError, match=r"can't be written .*No space left"):
-        many.index(many.collection)
+        scene.index(scene.collection)
     assert failed
-    before = moods(many.collection)
-    summary = many.index(many.collection)
+    before = moods(scene.collection)
+    assert before.count("new") >= len(failed[0])  # what failed was written at the end
+    summary = scene.index(scene.collection)
     assert summary.updated == before.count("old")
-    assert sum(counts(summary)) == 420
-    assert moods(many.collection) == ["new"] * 420
+    assert sum(counts(summary)) == 44
+    assert moods(scene.collection) == ["new"] * len(scene.collection)

@@ -54,6 +54,8 @@ def test_conditions_and_limits(collection: Collection, folder: Path) -> None:
     ):
         with pytest.raises(OptionError, match=wrong):
             operation()
+    for limit in (2**31, 10**30):
+        assert len(collection.search(id=str(folder / "a.wav"), limit=limit)) == 6
     with pytest.raises(OptionError, match="limit=0"):
         collection.search(folder / "a.wav", limit=0)
     with pytest.raises(OptionError, match="one of audio, text=, vector= and id="):

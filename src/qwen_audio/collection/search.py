@@ -43,6 +43,8 @@ size, but forgets a number and merges partitions until every search scans all ro
 _PROBED_SHARE = 0.1
 """Share of the partitions that a search probes: recall@10 of at least .95, measured (`ann_search`
 in benchmarks/)."""
+_MAX_LIMIT = 2**31 - 1
+"""More results than that aren't asked for at once."""
 _WINDOW_NUMBER = re.compile("[0-9]{1,9}")
 _VECTOR_INDEX, _TEXT_INDEX = "vector_idx", "caption_idx"
 
@@ -186,8 +188,8 @@ def full_text_search(
     if not any(index.name == _TEXT_INDEX for index in collection.table.list_indices()):
         update_indices(collection)
     words = text.encode(errors="replace").decode()  # a lone surrogate is in no caption
-    query = collection.table.search(words, query_type="fts", fts_columns="caption").limit(limit)
-    return _run_query(collection, query, condition, lambda row: float(row.pop("_score")))
+    query = collection.table.search(words, query_type="fts", fts_columns="caption")
+    return _run_query(collection, query, condition, limit, lambda row: float(row.pop("_score")))
 
 
 def update_indices(collection: WindowTable) -> None:
@@ -248,8 +250,9 @@ def _nearest(
         query = query.nprobes(max(8, round(_PROBED_SHARE * partitions))).refine_factor(4)
     return _run_query(
         collection,
-        query.limit(limit),
+        query,
         condition,
+        limit,
         lambda row: 1.0 - float(row.pop("_distance")),
     )
 
@@ -258,8 +261,10 @@ def _run_query(
     collection: WindowTable,
     query: Any,
     condition: Condition | None,
+    limit: int,
     score_of: Callable[[dict[str, Any]], float],
 ) -> list[SearchResult]:
+    query = query.limit(min(limit, _MAX_LIMIT))
     if condition is not None:
         query = query.where(condition, prefilter=True)
     try:
