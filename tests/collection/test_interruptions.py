@@ -151,16 +151,17 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
 def killed_runs(
     scene: Scene, commits: list[Callable[[], None]], folder: Path
 ) -> tuple[IndexSummary, list[Path]]:
-    """A run, and what it would have left if it had been killed after each of its commits, and just
-    before, when only the file that makes the commit valid is missing."""
+    """A run, and what it would have left if it had been killed after each of its commits; of a new
+    table also just before its first, when only the file that makes it a table is missing."""
     root = scene.collection.path.parent
     taken: list[Path] = []
     seen = set(root.rglob("*.manifest"))
 
     def take() -> None:
         fresh = set(root.rglob("*.manifest")) - seen
+        is_table = bool({path.parent for path in fresh} & {path.parent for path in seen})
         seen.update(fresh)
-        for missing in (fresh, set()) if fresh else ():
+        for missing in ([set()] if is_table else [fresh, set()]) if fresh else []:
             taken.append(folder / str(len(taken)))
             shutil.copytree(root, taken[-1])
             for path in missing:
@@ -194,7 +195,7 @@ def test_a_run_that_was_killed_at_any_commit_is_completed(
     expected = state(collection)
     if prepare is restored:
         assert (unbroken.failures, collection.failures()) == ({}, [])
-    assert len(points) >= 2
+    assert points
     for point in points:
         resumed = Collection.open(point / "c.lance", model)
         if prepare is repaired:  # never in both tables
