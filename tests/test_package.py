@@ -31,6 +31,7 @@ def test_public_names() -> None:
         "CheckpointError",
         "Collection",
         "CollectionError",
+        "DecodeLimits",
         "Comparison",
         "CostEstimate",
         "Description",

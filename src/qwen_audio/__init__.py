@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qwen_audio.api.model import load as load
     from qwen_audio.api.session import AudioSession as AudioSession
     from qwen_audio.api.spec import EmbeddingSpec as EmbeddingSpec
+    from qwen_audio.audio.decode_limits import DecodeLimits as DecodeLimits
     from qwen_audio.audio.load import load_waveform as load_waveform
     from qwen_audio.audio.log_mel import LogMel as LogMel
     from qwen_audio.audio.waveform import Waveform as Waveform
@@ -77,6 +78,7 @@ _EXPORTS = {
     "analysis.logit_lens": ("TrackedToken", "LogitLens"),
     "api.session": ("AudioSession",),
     "audio.load": ("load_waveform",),
+    "audio.decode_limits": ("DecodeLimits",),
     "collection.projection": ("Projection",),
     "audio.log_mel": ("LogMel",),
     "api.model": ("AudioModel", "load"),

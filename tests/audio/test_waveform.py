@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen_audio.audio.decode import AudioDecoder
+from qwen_audio.audio.decode_limits import DecodeLimits
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window, WindowConfig
@@ -257,7 +258,7 @@ def test_text_files(tmp_path: Any) -> None:
     assert message_of(io.StringIO("song")).startswith("StringIO gives text, not bytes")
 
     class Odd:
-        def read(self) -> str:
+        def read(self, _: int) -> str:
             return "song"
 
     assert message_of(Odd()).startswith("Odd gives text, not bytes")
@@ -437,10 +438,10 @@ def test_windows_print_as_timecodes(window: Window, text: str) -> None:
     assert str(window) == text
 
 
-def test_max_seconds_stops_decoding_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_stop_decoding_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = tmp_path / "long.wav"
     clip.write_bytes(write_wav(sound(3.0, 16_000), 16_000))
-    assert load_waveform(clip, max_seconds=3.0).duration_seconds == 3.0
+    assert load_waveform(clip, limits=DecodeLimits(max_seconds=3)).duration_seconds == 3.0
     chunk_sizes: list[int] = []
     chunks = AudioDecoder.chunks
 
@@ -451,7 +452,9 @@ def test_max_seconds_stops_decoding_early(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(AudioDecoder, "chunks", counted)
     with pytest.raises(AudioError, match=r"long\.wav is longer than the limit of 1 s"):
-        load_waveform(clip, max_seconds=1.0)
+        load_waveform(clip, limits=DecodeLimits(max_seconds=1))
     assert sum(chunk_sizes) < 2 * 16_000
     with pytest.raises(AudioError, match="is longer than the limit of 1 s"):
-        load_waveform(np.zeros(17_000, np.float32), sampling_rate=16_000, max_seconds=1.0)
+        load_waveform(
+            np.zeros(17_000, np.float32), sampling_rate=16_000, limits=DecodeLimits(max_seconds=1)
+        )

@@ -17,26 +17,26 @@ import av
 import av.error
 import numpy as np
 from av.codec.context import Flags2
-from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError
 from qwen_audio.paths import printable
 
 from .containers import bytes_missing
 from .damage import TOLERANCE_SECONDS, MissingAudio, Position, tag_bytes
+from .decode_limits import PATH_LIMITS, STREAM_LIMITS, DecodeLimits, DecodeMeter
 from .demux import (
     NOT_AUDIO,
     audio_tracks,
     choose_stream,
-    comfort_noise,
     in_seconds,
     open_container,
     payload_bytes,
     primed_samples,
     stated_seconds,
 )
+from .frames import MonoSamples, comfort_noise, mono_samples
 from .load_options import OnDamage
-from .media_file import check_readable, error_reason
+from .media_file import check_readable, error_reason, read_stream
 from .ogg import summarize_ogg
 from .track import check_rate_and_channels
 from .wav import as_plain_wav
@@ -45,7 +45,6 @@ __all__ = ["AudioChunk", "AudioDecoder"]
 
 _LONGEST_SILENCE_SECONDS = 600.0
 """Missing audio is replaced by silence up to this length; a longer jump is a wrong time stamp."""
-MonoSamples = Float32[np.ndarray, "samples"]
 
 
 class AudioChunk(NamedTuple):
@@ -64,6 +63,7 @@ class AudioDecoder:
         track: index of the audio track; None for FFmpeg's choice, which is the default track, or
             the one with most channels.
         on_damage: "raise", or "partial" to decode what can be decoded.
+        limits: what decoding may take; None for those of paths, or of binary files.
 
     Attributes:
         name: as given.
@@ -88,8 +88,11 @@ class AudioDecoder:
         *,
         track: int | None = None,
         on_damage: OnDamage = "raise",
+        limits: DecodeLimits | None = None,
     ) -> None:
         self.name, self._on_damage = name, on_damage
+        limits = limits or (PATH_LIMITS if isinstance(file, str) else STREAM_LIMITS)
+        self._meter = DecodeMeter(name, limits)
         self._missing: list[MissingAudio] = []
         with contextlib.ExitStack() as resources:
             self._open(resources, file, track)
@@ -146,7 +149,9 @@ class AudioDecoder:
         """
         name = os.fsdecode(path)
         if check_readable(name):
-            return cls.from_bytes(Path(name).read_bytes(), printable(name), **options)
+            with Path(name).open("rb") as pipe:
+                data = read_stream(pipe, printable(name), options.get("limits"))
+            return cls.from_bytes(data, printable(name), **options)
         return cls(name, printable(name), **options)
 
     @classmethod
@@ -185,7 +190,7 @@ class AudioDecoder:
 
         Raises:
             AudioError: if audio that the file should hold can't be decoded, unless `on_damage` is
-                "partial".
+                "partial"; and as soon as it is more than the limits allow.
         """
         stream = self._stream
         start_seconds = in_seconds(stream.start_time, stream.time_base)
@@ -193,9 +198,10 @@ class AudioDecoder:
         with self:
             for frame in self._frames(position):
                 if gap := position.missing_before(frame.time):
-                    yield from self._fill(*gap, frame.sample_rate)
+                    yield from self._fill(*gap, frame)
                 position.advance(frame.samples / frame.sample_rate)
-                yield AudioChunk(_mono(frame), frame.sample_rate)
+                self._meter.add_audio(frame.samples, frame.sample_rate, frame.layout.nb_channels)
+                yield AudioChunk(mono_samples(frame), frame.sample_rate)
             self._check_end(position)
 
     def _frames(self, position: Position) -> Iterator[av.AudioFrame]:
@@ -203,6 +209,7 @@ class AudioDecoder:
         tag_rest = 0
         try:
             for packet in self._container.demux(self._stream):
+                self._meter.add_packet()
                 if packet.has_sidedata("skip_samples"):
                     position.primed_seconds += primed_samples(packet) / self.rate_hz
                 try:
@@ -230,7 +237,7 @@ class AudioDecoder:
             # FFmpeg can't go on: the stated length tells whether anything is missing.
             position.undecodable(0)
 
-    def _fill(self, start: float, end: float, rate_hz: int) -> Iterator[AudioChunk]:
+    def _fill(self, start: float, end: float, next_frame: av.AudioFrame) -> Iterator[AudioChunk]:
         """Silence in place of missing audio; an error unless `on_damage` is "partial"."""
         if self._on_damage == "raise":
             raise AudioError(
@@ -240,7 +247,10 @@ class AudioDecoder:
         filled = end - start <= _LONGEST_SILENCE_SECONDS
         self._missing.append(MissingAudio(start, end, "can't be decoded", filled=filled))
         if filled:
-            yield AudioChunk(np.zeros(round((end - start) * rate_hz), np.float32), rate_hz)
+            rate_hz = next_frame.sample_rate
+            samples = round((end - start) * rate_hz)
+            self._meter.add_audio(samples, rate_hz, next_frame.layout.nb_channels)
+            yield AudioChunk(np.zeros(samples, np.float32), rate_hz)
 
     def _check_end(self, position: Position) -> None:
         """Compare what was decoded with the length that the file states.
@@ -280,18 +290,3 @@ class AudioDecoder:
         if self._on_damage == "raise":
             raise AudioError(f"{self.name} {problem}")
         self._missing.append(missing)
-
-
-def _mono(frame: av.AudioFrame) -> MonoSamples:
-    """Mean of the channels in [-1, 1]: integers divided by full scale, 8 bit (unsigned) centred."""
-    samples = cast(Any, frame.to_ndarray())
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    with np.errstate(over="ignore", invalid="ignore"):  # Waveform reports what is not finite
-        if samples.dtype == np.uint8:
-            scaled = (samples.astype(np.float32) - 128) / 128
-        elif np.issubdtype(samples.dtype, np.integer):
-            scaled = samples.astype(np.float32) / float(2 ** (8 * samples.dtype.itemsize - 1))
-        else:
-            scaled = samples.astype(np.float32, copy=False)
-        return scaled.mean(axis=0, dtype=np.float32)

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import av
 import av.error
-import numpy as np
 from av.format import ContainerFormat
 
 from qwen_audio.errors import AudioError, OptionError
@@ -25,7 +24,6 @@ __all__ = [
     "NOT_AUDIO",
     "audio_tracks",
     "choose_stream",
-    "comfort_noise",
     "in_seconds",
     "open_container",
     "payload_bytes",
@@ -111,21 +109,6 @@ def payload_bytes(container: Any, stream: Any, file: BufferedIOBase) -> int | No
 def in_seconds(ticks: int | None, time_base: Any) -> float | None:
     """A time or duration of FFmpeg's, in seconds; None if it is unknown."""
     return None if ticks is None or not time_base else float(ticks * time_base)
-
-
-def comfort_noise(stream: Any, packet: bytes) -> av.AudioFrame | None:
-    """Silence for a frame of AMR in which nothing was transmitted, which FFmpeg does not decode.
-
-    Frame types from 8 (AMR) and 9 (AMR-WB) on hold no speech (3GPP TS 26.101 and 26.201, table 1a);
-    a frame lasts 20 ms.
-    """
-    first_without_speech = {"amrnb": 8, "amrwb": 9}.get(stream.codec_context.name)
-    if first_without_speech is None or not packet or packet[0] >> 3 & 15 < first_without_speech:
-        return None
-    silence = np.zeros((1, stream.sample_rate // 50), np.float32)
-    frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
-    frame.sample_rate = stream.sample_rate
-    return frame
 
 
 def primed_samples(packet: Any) -> int:

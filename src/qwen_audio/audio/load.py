@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,9 +14,11 @@ from qwen_audio.errors import AudioError, AudioWarning
 from qwen_audio.paths import path_from_text
 
 from .arrays import waveform_from_array
-from .decode import AudioChunk, AudioDecoder
+from .decode import AudioDecoder
+from .decode_limits import DecodeLimits
 from .inputs import AudioInput
 from .load_options import LoadOptions, OnDamage
+from .media_file import read_stream
 from .resample import resample
 from .unwrap import unwrapped
 from .waveform import Waveform
@@ -31,9 +30,9 @@ def load_waveform(
     audio: AudioInput | Any,
     *,
     sampling_rate: float | None = None,
-    max_seconds: float | None = None,
     track: int | None = None,
     on_damage: OnDamage = "raise",
+    limits: DecodeLimits | None = None,
 ) -> Waveform:
     """Load audio as a Waveform: the mean of its channels, resampled to 16 kHz by soxr (HQ).
 
@@ -45,27 +44,26 @@ def load_waveform(
             [-1, 1]; integers of up to 32 bits are divided by their type's full scale.
         sampling_rate: of an array, in Hz. Required for arrays, an error with anything else, as
             files and other libraries' objects state their own.
-        max_seconds: longer audio is an error. No more than this is decoded of a file, so that a
-            small file that holds days of audio costs neither memory nor time.
         track: which audio track of a file, from 0 on; by default FFmpeg's choice. `tracks` of the
             result lists them.
         on_damage: "partial" decodes what can be decoded of a damaged file; `missing` of the result
             says what could not be. "raise" makes it an error.
+        limits: audio beyond them is an error, and no more than they allow is decoded, so that a
+            small file that holds days of audio costs neither memory nor time. By default two days
+            of a file, one day of anything else; see `DecodeLimits`.
 
     Raises:
         AudioError: if the input is missing, can't be decoded, is incomplete, too long or too short,
             not finite, or of a type or shape that is not audio. The message names the input.
         OptionError: for a track that the file doesn't have, or a track of an array.
     """
-    options = LoadOptions(sampling_rate, track, on_damage)
-    limit = math.inf if max_seconds is None else max_seconds
-    waveform = _load(audio, options, limit)
-    if max_seconds is not None and waveform.duration_seconds > max_seconds:
-        raise _too_long(waveform.name, max_seconds)
+    waveform = _load(audio, LoadOptions(sampling_rate, track, on_damage, limits))
+    if limits is not None:
+        limits.check_seconds(waveform.name, waveform.duration_seconds)
     return waveform
 
 
-def _load(audio: Any, options: LoadOptions, max_seconds: float) -> Waveform:
+def _load(audio: Any, options: LoadOptions) -> Waveform:
     sampling_rate = options.sampling_rate
     inner = unwrapped(audio)
     if inner.is_array:
@@ -87,7 +85,7 @@ def _load(audio: Any, options: LoadOptions, max_seconds: float) -> Waveform:
     if isinstance(audio, Waveform):
         options.check_no_track(audio.name, "was decoded already")
         return audio
-    waveform = _decode(_open_decoder(audio, options), max_seconds)
+    waveform = _decode(_open_decoder(audio, options))
     for note in waveform.info.notes:
         if waveform.missing or options.track is None:
             warnings.warn(note, AudioWarning, stacklevel=2)
@@ -103,22 +101,17 @@ def _states_its_rate(sampling_rate: float, kind: str) -> AudioError:
 
 def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
     settings: dict[str, Any] = {"track": options.track, "on_damage": options.on_damage}
+    settings["limits"] = options.limits
     if isinstance(audio, str) and audio == "-":
-        return AudioDecoder.from_bytes(sys.stdin.buffer.read(), "standard input", **settings)
+        data = read_stream(sys.stdin.buffer, "standard input", options.limits)
+        return AudioDecoder.from_bytes(data, "standard input", **settings)
     if isinstance(audio, str | os.PathLike):
         return AudioDecoder.from_path(path_from_text(os.fsdecode(audio)), **settings)
     if isinstance(audio, bytes | bytearray | memoryview):
         return AudioDecoder.from_bytes(bytes(audio), f"bytes ({len(audio)})", **settings)
     if hasattr(audio, "read"):
         name = str(getattr(audio, "name", None) or type(audio).__name__)
-        try:
-            data = None if isinstance(audio, io.TextIOBase) else audio.read()
-        except (OSError, ValueError) as error:
-            raise AudioError(f"{name} can't be read ({error}): open it for reading") from error
-        if not isinstance(data, bytes):
-            kind = "text" if data is None or isinstance(data, str) else type(data).__name__
-            raise AudioError(f"{name} gives {kind}, not bytes: open the file with mode 'rb'")
-        return AudioDecoder.from_bytes(data, name, **settings)
+        return AudioDecoder.from_bytes(read_stream(audio, name, options.limits), name, **settings)
     hint = "; for several, give a list" if hasattr(audio, "__iter__") else ""
     raise AudioError(
         f"{type(audio).__name__!r} is not audio: give a path, bytes, a binary file object, "
@@ -126,8 +119,8 @@ def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
     )
 
 
-def _decode(decoder: AudioDecoder, max_seconds: float) -> Waveform:
-    by_rate = itertools.groupby(_chunks_up_to(max_seconds, decoder), lambda chunk: chunk.rate_hz)
+def _decode(decoder: AudioDecoder) -> Waveform:
+    by_rate = itertools.groupby(decoder.chunks(), lambda chunk: chunk.rate_hz)
     # Joined files may change their rate midway: each part is resampled from its own.
     parts = [resample((chunk.samples for chunk in chunks), rate) for rate, chunks in by_rate]
     return Waveform(
@@ -140,20 +133,4 @@ def _decode(decoder: AudioDecoder, max_seconds: float) -> Waveform:
         tracks=decoder.tracks,
         track=decoder.track,
         missing=decoder.missing,
-    )
-
-
-def _chunks_up_to(max_seconds: float, decoder: AudioDecoder) -> Iterator[AudioChunk]:
-    """The decoder's chunks; an error as soon as they last longer than `max_seconds`."""
-    seconds = 0.0
-    for chunk in decoder.chunks():
-        seconds += chunk.samples.size / chunk.rate_hz
-        if seconds > max_seconds + 1e-6:  # less than a sample: rounding
-            raise _too_long(decoder.name, max_seconds)
-        yield chunk
-
-
-def _too_long(name: str, max_seconds: float) -> AudioError:
-    return AudioError(
-        f"{name} is longer than the limit of {max_seconds:g} s: cut it into shorter files"
     )

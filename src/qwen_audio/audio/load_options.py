@@ -1,4 +1,4 @@
-"""How audio inputs are loaded: the rate of arrays, the track of files, what to do about damage."""
+"""How audio inputs are loaded: rate of arrays, track of files, what to do about damage, limits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from qwen_audio.errors import OptionError
+
+from .decode_limits import DecodeLimits
 
 __all__ = ["LoadOptions", "OnDamage"]
 
@@ -18,12 +20,14 @@ class LoadOptions:
     """Options of `load_waveform`, which explains them.
 
     Raises:
-        OptionError: for a track that is no number from 0 on, or an unknown `on_damage`.
+        OptionError: for a track that is no number from 0 on, or an unknown `on_damage`, or limits
+            that are no DecodeLimits.
     """
 
     sampling_rate: float | None = None
     track: int | None = None
     on_damage: OnDamage = "raise"
+    limits: DecodeLimits | None = None
 
     def __post_init__(self) -> None:
         track = self.track
@@ -32,6 +36,11 @@ class LoadOptions:
             raise OptionError(f"track={track!r}: use the number of an audio track, from 0 on")
         if self.on_damage not in get_args(OnDamage):
             raise OptionError(f"on_damage={self.on_damage!r}: use 'raise' or 'partial'")
+        if not isinstance(self.limits, DecodeLimits | None):
+            raise OptionError(
+                f"limits={self.limits!r:.80}: give a DecodeLimits, such as "
+                "DecodeLimits(max_seconds=600)"
+            )
 
     def check_no_track(self, name: str, reason: str) -> None:
         """Raises OptionError if a track is chosen of what has none."""

@@ -8,9 +8,12 @@ import stat
 from collections.abc import Sequence
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 from qwen_audio.errors import AudioError
 from qwen_audio.paths import printable
+
+from .decode_limits import STREAM_LIMITS, DecodeLimits
 
 __all__ = [
     "FileRange",
@@ -19,8 +22,11 @@ __all__ = [
     "check_readable",
     "error_reason",
     "read_at",
+    "read_stream",
     "size_of",
 ]
+
+_BLOCK_BYTES = 1 << 20
 
 
 def check_readable(name: str) -> bool:
@@ -63,6 +69,38 @@ def read_at(file: BufferedIOBase, start: int, length: int) -> bytes:
     """Up to `length` bytes from `start` on; fewer if the file ends before."""
     file.seek(min(start, (1 << 63) - 1))
     return file.read(max(0, length))
+
+
+def read_stream(file: Any, name: str, limits: DecodeLimits | None = None) -> bytes:
+    """Everything that is left in a binary file object, such as standard input or a pipe.
+
+    Args:
+        name: shown in messages.
+        limits: None for those of bytes.
+
+    Raises:
+        AudioError: if it can't be read, gives no bytes, or more than allowed.
+    """
+    max_bytes = (limits or STREAM_LIMITS).max_stream_bytes
+    blocks: list[bytes] = []
+    total_bytes = 0
+    while True:
+        try:
+            block = None if isinstance(file, io.TextIOBase) else file.read(_BLOCK_BYTES)
+        except (OSError, TypeError, ValueError) as error:
+            raise AudioError(f"{name} can't be read ({error}): open it for reading") from error
+        if not isinstance(block, bytes):
+            kind = "text" if block is None or isinstance(block, str) else type(block).__name__
+            raise AudioError(f"{name} gives {kind}, not bytes: open the file with mode 'rb'")
+        if not block:
+            return b"".join(blocks)
+        blocks.append(block)
+        total_bytes += len(block)
+        if total_bytes > max_bytes:
+            raise AudioError(
+                f"{name} holds more than the limit of {max_bytes:g} bytes: write it to a file, and "
+                "give that"
+            )
 
 
 class FileRange:

@@ -6,7 +6,6 @@ is bounded, so that memory does not grow with the number of recordings.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +84,7 @@ def _windows(
     load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[AudioWindow | FailedRecording]:
-    settings: dict[str, Any] = dataclasses.asdict(load_options)
+    settings: dict[str, Any] = dict(vars(load_options))
 
     def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | FailedRecording:
         clip, audio = numbered

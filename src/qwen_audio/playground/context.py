@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio import AudioError, QwenAudioError, load_waveform
+from qwen_audio import AudioError, DecodeLimits, QwenAudioError, load_waveform
 from qwen_audio.paths import printable
 
 from .examples import load_example
@@ -79,7 +79,8 @@ class AppContext:
         file = io.BytesIO(upload.data)
         file.name = upload.name
         try:
-            return Clip(load_waveform(file, max_seconds=self.limits.recording_seconds))
+            limits = DecodeLimits(max_seconds=self.limits.recording_seconds)
+            return Clip(load_waveform(file, limits=limits))
         except AudioError as error:
             if "is longer than" in str(error):
                 raise AudioError(

@@ -1,0 +1,43 @@
+"""Decoded frames of FFmpeg's: mixed to mono, and silence for those that it leaves out."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import av
+import numpy as np
+from jaxtyping import Float32
+
+__all__ = ["MonoSamples", "comfort_noise", "mono_samples"]
+
+MonoSamples = Float32[np.ndarray, "samples"]
+
+
+def comfort_noise(stream: Any, packet: bytes) -> av.AudioFrame | None:
+    """Silence for a frame of AMR in which nothing was transmitted, which FFmpeg does not decode.
+
+    Frame types from 8 (AMR) and 9 (AMR-WB) on hold no speech (3GPP TS 26.101 and 26.201, table 1a);
+    a frame lasts 20 ms.
+    """
+    first_without_speech = {"amrnb": 8, "amrwb": 9}.get(stream.codec_context.name)
+    if first_without_speech is None or not packet or packet[0] >> 3 & 15 < first_without_speech:
+        return None
+    silence = np.zeros((1, stream.sample_rate // 50), np.float32)
+    frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+    frame.sample_rate = stream.sample_rate
+    return frame
+
+
+def mono_samples(frame: av.AudioFrame) -> MonoSamples:
+    """Mean of the channels in [-1, 1]: integers divided by full scale, 8 bit (unsigned) centred."""
+    samples = cast(Any, frame.to_ndarray())
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    with np.errstate(over="ignore", invalid="ignore"):  # Waveform reports what is not finite
+        if samples.dtype == np.uint8:
+            scaled = (samples.astype(np.float32) - 128) / 128
+        elif np.issubdtype(samples.dtype, np.integer):
+            scaled = samples.astype(np.float32) / float(2 ** (8 * samples.dtype.itemsize - 1))
+        else:
+            scaled = samples.astype(np.float32, copy=False)
+        return scaled.mean(axis=0, dtype=np.float32)
