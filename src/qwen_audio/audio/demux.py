@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import functools
+import errno
 import re
 from io import BufferedIOBase
+from pathlib import Path
 from typing import Any, cast
 
 import av
 import av.error
-from av.format import ContainerFormat
 
 from qwen_audio.errors import AudioError, OptionError
 
 from .containers import mp3_seconds
 from .damage import STATED_FORMATS
-from .media_file import MediaFile, error_reason, size_of
+from .formats import SELF_CONTAINED_FORMATS, audio_decoders, what_it_is
+from .media_file import MediaFile, error_reason, read_at, size_of
 from .ogg import OggSummary
 from .track import AudioTrack
 from .wav import wav_chunks
@@ -35,43 +36,28 @@ NOT_AUDIO = (
     "{} can't be decoded: it is not audio, or its header is damaged ({}): use wav, flac, mp3, ogg, "
     "opus, m4a, webm or mp4"
 )
-_OTHER_SOURCES = frozenset(
-    {
-        *("concat", "dash", "hls", "image2", "imf", "vapoursynth", "vobsub", "webm_dash_manifest"),
-        *("rtp", "rtsp", "sap", "sdp"),
-        *("alsa", "fbdev", "jack", "kmsgrab", "lavfi", "openal", "oss", "pulse", "sndio"),
-        *("avfoundation", "dshow", "gdigrab", "iec61883", "libcdio", "libdc1394"),
-        *("video4linux2", "v4l2", "vfwcap", "x11grab", "xcbgrab"),
-    }
-)
-"""FFmpeg's formats that open other files, hosts or devices."""
+_REFUSED = "no format that states its sampling rate and holds its own audio"
+_MAX_TRACKS = 100
+"""Of all kinds: each has a decoder and buffers of its own."""
 
 
 def open_container(file: BufferedIOBase, name: str) -> Any:
     """FFmpeg's view of a file; it can't open others."""
+    options = {
+        "format_whitelist": ",".join(SELF_CONTAINED_FORMATS),
+        "codec_whitelist": audio_decoders(),
+        "protocol_whitelist": "none",
+        "max_streams": str(_MAX_TRACKS),
+    }
+    media_file = MediaFile(file, name)
     try:
-        return av.open(
-            MediaFile(file, name),
-            mode="r",
-            metadata_errors="replace",
-            container_options={"format_whitelist": _own_formats(), "protocol_whitelist": "none"},
-        )
+        return av.open(media_file, "r", metadata_errors="replace", container_options=options)
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise AudioError(NOT_AUDIO.format(name, error_reason(error))) from error
-
-
-@functools.cache
-def _own_formats() -> str:
-    """FFmpeg's demuxers whose audio is in the file itself, comma-separated."""
-    names = []
-    for name in sorted(av.formats_available):
-        try:
-            is_input = ContainerFormat(name, "r").is_input
-        except ValueError:
-            continue
-        if is_input and not _OTHER_SOURCES & set(name.split(",")):
-            names.append(name)
-    return ",".join(names)
+        if known := what_it_is(read_at(file, 0, 4096), Path(media_file.name).suffix):
+            raise AudioError(f"{name} can't be decoded: it is not audio but {known}") from error
+        is_refused = getattr(error, "errno", None) == errno.EINVAL  # not on format_whitelist
+        reason = _REFUSED if is_refused else error_reason(error)
+        raise AudioError(NOT_AUDIO.format(name, reason)) from error
 
 
 def audio_tracks(container: Any) -> tuple[AudioTrack, ...]:
