@@ -9,16 +9,58 @@ from __future__ import annotations
 
 from io import BufferedIOBase
 
+from qwen_audio.errors import AudioError
+
 from .damage import tag_bytes
+from .decode_limits import DecodeLimits, ProcessorBudget
+from .load_options import OnDamage
 from .media_file import read_at, size_of
+from .mp4 import check_mp4
+from .ogg import OggSummary, summarize_ogg
+from .tags import MAX_TAGS, check_tags, too_many_tags
 from .wav import MAX_CHUNKS, OPEN_32_BIT, iff_chunks, wav_chunks
 
-__all__ = ["bytes_missing", "mp3_seconds"]
+__all__ = ["bytes_missing", "check_container", "mp3_seconds"]
 
 _OPEN_64_BIT = 1 << 63
 _WAV_SLACK_BYTES = 80
 """Longest WAV header without further chunks: some writers count it, or a part, into the data."""
 _EBML = bytes.fromhex("1a45dfa3")
+
+
+def check_container(
+    file: BufferedIOBase,
+    name: str,
+    limits: DecodeLimits,
+    budget: ProcessorBudget,
+    on_damage: OnDamage,
+) -> tuple[int, OggSummary]:
+    """Check a file before FFmpeg opens it.
+
+    Returns:
+        How many bytes are missing at its end, and what its Ogg pages state.
+
+    Raises:
+        AudioError: if it is truncated or damaged, unless `on_damage` is "partial"; if it states
+            more than the limits allow, or names other files.
+    """
+    check_mp4(file, name, limits.max_packets)
+    check_tags(file, name)
+    missing = bytes_missing(file)
+    if missing and on_damage == "raise":
+        raise AudioError(
+            f"{name} is truncated: at least {missing} bytes are missing at its end: use a complete "
+            "copy of the file, or on_damage='partial' for what there is"
+        )
+    ogg = summarize_ogg(file, budget)
+    if ogg.tags > MAX_TAGS:
+        raise too_many_tags(name)
+    if on_damage == "raise" and ogg.damaged_pages:
+        raise AudioError(
+            f"{name} is damaged: the checksums of {ogg.damaged_pages} of its Ogg pages are wrong: "
+            "use an intact copy of the file, or on_damage='partial' for the rest"
+        )
+    return missing, ogg
 
 
 def bytes_missing(file: BufferedIOBase) -> int:

@@ -21,9 +21,9 @@ from av.codec.context import Flags2
 from qwen_audio.errors import AudioError
 from qwen_audio.paths import printable
 
-from .containers import bytes_missing
+from .containers import check_container
 from .damage import TOLERANCE_SECONDS, MissingAudio, Position, tag_bytes
-from .decode_limits import PATH_LIMITS, STREAM_LIMITS, DecodeLimits, DecodeMeter
+from .decode_limits import PATH_LIMITS, STREAM_LIMITS, DecodeLimits, DecodeMeter, ProcessorBudget
 from .demux import (
     NOT_AUDIO,
     audio_tracks,
@@ -36,8 +36,7 @@ from .demux import (
 )
 from .frames import MonoSamples, comfort_noise, mono_samples
 from .load_options import OnDamage
-from .media_file import check_readable, error_reason, read_stream
-from .ogg import summarize_ogg
+from .media_file import check_readable, error_reason, read_stream, size_of
 from .track import check_rate_and_channels
 from .wav import as_plain_wav
 
@@ -91,11 +90,13 @@ class AudioDecoder:
         limits: DecodeLimits | None = None,
     ) -> None:
         self.name, self._on_damage = name, on_damage
-        limits = limits or (PATH_LIMITS if isinstance(file, str) else STREAM_LIMITS)
-        self._meter = DecodeMeter(name, limits)
+        self._limits = limits or (PATH_LIMITS if isinstance(file, str) else STREAM_LIMITS)
         self._missing: list[MissingAudio] = []
+        self._budget = ProcessorBudget(name, self._limits.max_reading_seconds)
         with contextlib.ExitStack() as resources:
+            self._budget.run()
             self._open(resources, file, track)
+            self._budget.pause()
             self._resources = resources.pop_all()
 
     def _open(
@@ -108,19 +109,11 @@ class AudioDecoder:
         except OSError as error:
             raise AudioError(f"{name} can't be read ({error_reason(error)}): check it") from error
         self._file = as_plain_wav(file) or file
-        self._missing_bytes = bytes_missing(self._file)
-        if self._missing_bytes and self._on_damage == "raise":
-            raise AudioError(
-                f"{name} is truncated: at least {self._missing_bytes} bytes are missing at its "
-                "end: use a complete copy of the file, or on_damage='partial' for what there is"
-            )
-        self._ogg = summarize_ogg(self._file)
-        if self._on_damage == "raise" and self._ogg.damaged_pages:
-            raise AudioError(
-                f"{name} is damaged: the checksums of {self._ogg.damaged_pages} of its Ogg pages "
-                "are wrong: use an intact copy of the file, or on_damage='partial' for the rest"
-            )
-        self._container = resources.enter_context(open_container(self._file, name))
+        self._meter = DecodeMeter(name, self._limits, size_of(self._file))
+        self._missing_bytes, self._ogg = check_container(
+            self._file, name, self._limits, self._budget, self._on_damage
+        )
+        self._container = resources.enter_context(open_container(self._file, name, self._budget))
         streams = self._container.streams.audio
         self.tracks = audio_tracks(self._container)
         self._stream = choose_stream(self._container, name, track)
@@ -136,6 +129,9 @@ class AudioDecoder:
         if not self.rate_hz or not self.channels:
             raise AudioError(NOT_AUDIO.format(name, "no sampling rate or no channels"))
         check_rate_and_channels(name, self.rate_hz, self.channels)
+        start_seconds = in_seconds(self._stream.start_time, self._stream.time_base) or 0.0
+        if self._on_damage == "raise" and (stated := self._stated_seconds(start_seconds)):
+            self._meter.check_stated(stated, self.rate_hz, self.channels)
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], **options: Any) -> AudioDecoder:
@@ -204,12 +200,23 @@ class AudioDecoder:
                 yield AudioChunk(mono_samples(frame), frame.sample_rate)
             self._check_end(position)
 
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            self._budget.run()
+            packet = next(packets, None)
+            self._budget.check()
+            self._budget.pause()
+            if packet is None:
+                return
+            self._meter.add_packet(packet.size)
+            yield packet
+
     def _frames(self, position: Position) -> Iterator[av.AudioFrame]:
         """Decoded frames. Packets that can't be decoded are counted in `position`, but for tags."""
         tag_rest = 0
         try:
-            for packet in self._container.demux(self._stream):
-                self._meter.add_packet()
+            for packet in self._packets():
                 if packet.has_sidedata("skip_samples"):
                     position.primed_seconds += primed_samples(packet) / self.rate_hz
                 try:
@@ -252,15 +259,16 @@ class AudioDecoder:
             self._meter.add_audio(samples, rate_hz, next_frame.layout.nb_channels)
             yield AudioChunk(np.zeros(samples, np.float32), rate_hz)
 
+    def _stated_seconds(self, start_seconds: float) -> float | None:
+        return stated_seconds(self._container, self._stream, self._file, self._ogg, start_seconds)
+
     def _check_end(self, position: Position) -> None:
         """Compare what was decoded with the length that the file states.
 
         Raises:
             AudioError: unless `on_damage` is "partial".
         """
-        stated = stated_seconds(
-            self._container, self._stream, self._file, self._ogg, position.start_seconds
-        )
+        stated = self._stated_seconds(position.start_seconds)
         length = position.length_seconds
         gap = position.missing_at_end(stated)
         if position.is_exact and stated and length - stated > TOLERANCE_SECONDS:

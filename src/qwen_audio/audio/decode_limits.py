@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, fields
 from numbers import Real
 
 from qwen_audio.errors import AudioError, OptionError
 
-__all__ = ["PATH_LIMITS", "STREAM_LIMITS", "DecodeLimits", "DecodeMeter"]
+__all__ = ["PATH_LIMITS", "STREAM_LIMITS", "DecodeLimits", "DecodeMeter", "ProcessorBudget"]
 
 _PACKETS_PER_SECOND, _MORE_PACKETS = 1000, 1000
-"""Most packets that a second of audio has, and how many tags there may be: Opus has up to 400."""
+"""Most packets that a second of audio has (Opus has up to 400), and how many tags there may be."""
+_PACKET_BYTES_PER_BYTE, _MORE_PACKET_BYTES = 10, 64 * 2**20
+_STATED_SHARE = 0.99
+"""Stated durations may be rounded, and count priming and padding."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class DecodeLimits:
         max_channel_samples: sampling rate × channels × seconds of audio as stored in the file.
         max_stream_bytes: read from a pipe, standard input or file object, whose content is kept in
             memory while it is decoded.
+        max_reading_seconds: of processor time to read the file's header, tags and packets, without
+            decoding these: a file may consist of nothing but headers.
 
     Raises:
         OptionError: for a limit that is no number greater than 0.
@@ -34,6 +40,7 @@ class DecodeLimits:
     max_seconds: float = 48 * 3600.0
     max_channel_samples: float = 2**36
     max_stream_bytes: float = 2**32
+    max_reading_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -41,6 +48,11 @@ class DecodeLimits:
             is_number = isinstance(value, Real) and not isinstance(value, bool)
             if not is_number or math.isnan(value) or value <= 0:
                 raise OptionError(f"{limit.name}={value!r}: use a number greater than 0")
+
+    @property
+    def max_packets(self) -> float:
+        """Most packets (compressed frames) that a recording may have."""
+        return _PACKETS_PER_SECOND * self.max_seconds + _MORE_PACKETS
 
     def check_seconds(self, name: str, seconds: float) -> None:
         """Raises AudioError for audio that lasts longer than allowed."""
@@ -51,17 +63,66 @@ class DecodeLimits:
             )
 
 
-class DecodeMeter:
-    """Counts what decoding a recording has taken so far.
+class ProcessorBudget:
+    """Counts the processor time that a thread spends on reading a file, while it is running.
 
     Args:
         name: of the recording, shown in messages.
     """
 
-    def __init__(self, name: str, limits: DecodeLimits) -> None:
+    def __init__(self, name: str, max_seconds: float) -> None:
+        self._name, self._max_seconds = name, max_seconds
+        self._used_seconds = 0.0
+        self._since: float | None = None
+
+    def run(self) -> None:
+        """Count from now on."""
+        self._since = time.thread_time()
+
+    def pause(self) -> None:
+        """Stop counting."""
+        if self._since is not None:
+            self._used_seconds += time.thread_time() - self._since
+            self._since = None
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it took longer than allowed."""
+        running = 0.0 if self._since is None else time.thread_time() - self._since
+        return self._used_seconds + running > self._max_seconds
+
+    def check(self) -> None:
+        """Raises AudioError if it took longer than allowed."""
+        if self.is_used_up:
+            raise AudioError(
+                f"{self._name} can't be decoded: to read its headers, tags and packets takes more "
+                f"than the limit of {self._max_seconds:g} s: use an intact copy of the file, or "
+                "convert it to flac or wav"
+            )
+
+
+class DecodeMeter:
+    """Counts what decoding a recording has taken so far.
+
+    Args:
+        name: of the recording, shown in messages.
+        file_bytes: size of its file.
+    """
+
+    def __init__(self, name: str, limits: DecodeLimits, file_bytes: int) -> None:
         self._name, self._limits = name, limits
         self._seconds = self._channel_samples = 0.0
-        self._packets = 0
+        self._packets = self._packet_bytes = 0
+        self._max_packet_bytes = _PACKET_BYTES_PER_BYTE * file_bytes + _MORE_PACKET_BYTES
+
+    def check_stated(self, seconds: float, rate_hz: int, channels: int) -> None:
+        """Check a duration that the file states, so that nothing is decoded in vain.
+
+        Raises:
+            AudioError: if it is clearly more than the limits allow.
+        """
+        seconds = _STATED_SHARE * seconds - 1
+        self._check(seconds, seconds * rate_hz * channels, rate_hz, channels)
 
     def add_audio(self, samples: int, rate_hz: int, channels: int) -> None:
         """Count consecutive samples of every channel.
@@ -71,31 +132,43 @@ class DecodeMeter:
         """
         self._seconds += samples / rate_hz
         self._channel_samples += samples * channels
-        self._limits.check_seconds(self._name, self._seconds)
+        self._check(self._seconds, self._channel_samples, rate_hz, channels)
+
+    def _check(self, seconds: float, channel_samples: float, rate_hz: int, channels: int) -> None:
+        self._limits.check_seconds(self._name, seconds)
         allowed = self._limits.max_channel_samples
-        if self._channel_samples > allowed:
+        if channel_samples > allowed:
             raise AudioError(
                 f"{self._name} is longer than the limit of {allowed / rate_hz / channels:.4g} s "
                 f"for {rate_hz} Hz × {channels} channels ({allowed:.4g} samples in all): cut it "
                 "into shorter files, or resample it or mix it down first"
             )
 
-    def add_packet(self) -> None:
+    def add_packet(self, packet_bytes: int) -> None:
         """Count a packet, as those that hold no audio take time, too.
 
         Raises:
-            AudioError: as soon as there are more than audio of the longest duration has.
+            AudioError: as soon as there are more than audio of the longest duration has, or they
+                hold many times the file, which they can by overlapping or by compression.
         """
         self._packets += 1
-        if self._packets > _PACKETS_PER_SECOND * self._limits.max_seconds + _MORE_PACKETS:
+        self._packet_bytes += packet_bytes
+        if self._packets > self._limits.max_packets:
             raise AudioError(
-                f"{self._name} has more than {self._packets - 1} packets, too many for the limit "
-                f"of {self._limits.max_seconds:g} s: cut it into shorter files, or convert it to "
-                "flac or wav"
+                f"{self._name} has more than {self._limits.max_packets:.0f} packets, too many for "
+                f"the limit of {self._limits.max_seconds:g} s: cut it into shorter files, or "
+                "convert it to flac or wav"
+            )
+        if self._packet_bytes > self._max_packet_bytes:
+            raise AudioError(
+                f"{self._name} can't be decoded: its packets hold more than "
+                f"{self._max_packet_bytes} bytes, many times its size: convert it to flac or wav"
             )
 
 
 PATH_LIMITS = DecodeLimits()
 """Of files: two days, or 24 hours of 8 channels at 96 kHz."""
-STREAM_LIMITS = DecodeLimits(max_seconds=24 * 3600.0, max_channel_samples=2**33)
+STREAM_LIMITS = DecodeLimits(
+    max_seconds=24 * 3600.0, max_channel_samples=2**33, max_reading_seconds=120.0
+)
 """Of bytes, file objects, pipes and standard input: a day of 48 kHz stereo."""

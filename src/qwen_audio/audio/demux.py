@@ -10,11 +10,13 @@ from typing import Any, cast
 
 import av
 import av.error
+from av.stream import Discard
 
 from qwen_audio.errors import AudioError, OptionError
 
 from .containers import mp3_seconds
 from .damage import STATED_FORMATS
+from .decode_limits import ProcessorBudget
 from .formats import SELF_CONTAINED_FORMATS, audio_decoders, what_it_is
 from .media_file import MediaFile, error_reason, read_at, size_of
 from .ogg import OggSummary
@@ -41,18 +43,22 @@ _MAX_TRACKS = 100
 """Of all kinds: each has a decoder and buffers of its own."""
 
 
-def open_container(file: BufferedIOBase, name: str) -> Any:
+def open_container(file: BufferedIOBase, name: str, budget: ProcessorBudget) -> Any:
     """FFmpeg's view of a file; it can't open others."""
     options = {
         "format_whitelist": ",".join(SELF_CONTAINED_FORMATS),
         "codec_whitelist": audio_decoders(),
         "protocol_whitelist": "none",
         "max_streams": str(_MAX_TRACKS),
+        "ignore_chapters": "1",  # of MP4: as many as there are samples of a track
     }
-    media_file = MediaFile(file, name)
+    media_file = MediaFile(file, name, budget)
     try:
-        return av.open(media_file, "r", metadata_errors="replace", container_options=options)
+        container = av.open(media_file, "r", metadata_errors="replace", container_options=options)
+        budget.check()
+        return container
     except (av.error.FFmpegError, ValueError, OSError) as error:
+        budget.check()
         if known := what_it_is(read_at(file, 0, 4096), Path(media_file.name).suffix):
             raise AudioError(f"{name} can't be decoded: it is not audio but {known}") from error
         is_refused = getattr(error, "errno", None) == errno.EINVAL  # not on format_whitelist
@@ -127,6 +133,9 @@ def choose_stream(container: Any, name: str, track: int | None) -> av.AudioStrea
             f"{name} can't be decoded: FFmpeg has no decoder for its audio codec: "
             "convert it to flac or wav"
         )
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
     return cast(av.AudioStream, stream)
 
 

@@ -33,11 +33,15 @@ def mono_samples(frame: av.AudioFrame) -> MonoSamples:
     samples = cast(Any, frame.to_ndarray())
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
+    channels = len(samples)
     with np.errstate(over="ignore", invalid="ignore"):  # Waveform reports what is not finite
+        mono = samples[0].astype(np.float32)
+        for channel in samples[1:]:  # several times as fast as the mean of an axis
+            np.add(mono, channel, out=mono, dtype=np.float32, casting="unsafe")
         if samples.dtype == np.uint8:
-            scaled = (samples.astype(np.float32) - 128) / 128
-        elif np.issubdtype(samples.dtype, np.integer):
-            scaled = samples.astype(np.float32) / float(2 ** (8 * samples.dtype.itemsize - 1))
-        else:
-            scaled = samples.astype(np.float32, copy=False)
-        return scaled.mean(axis=0, dtype=np.float32)
+            mono -= 128 * channels
+        if channels > 1:
+            mono /= channels
+        if np.issubdtype(samples.dtype, np.integer):
+            mono /= 2 ** (8 * samples.dtype.itemsize - 1)
+    return cast(MonoSamples, mono)

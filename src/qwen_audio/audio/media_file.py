@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 import os
 import stat
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from typing import Any
 from qwen_audio.errors import AudioError
 from qwen_audio.paths import printable
 
-from .decode_limits import STREAM_LIMITS, DecodeLimits
+from .decode_limits import STREAM_LIMITS, DecodeLimits, ProcessorBudget
 
 __all__ = [
     "FileRange",
@@ -124,7 +126,8 @@ class JoinedFile(io.RawIOBase):
     def __init__(self, parts: Sequence[bytes | FileRange]) -> None:
         self._parts = [part for part in parts if len(part)]
         self._position = 0
-        self._size = sum(map(len, self._parts))
+        self._ends = list(itertools.accumulate(map(len, self._parts)))
+        self._size = self._ends[-1] if self._ends else 0
 
     def readable(self) -> bool:
         """Whether it can be read: yes."""
@@ -146,20 +149,18 @@ class JoinedFile(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Reads up to the end of a part; returns the number of bytes."""
-        start = 0
-        for part in self._parts:
-            offset = self._position - start
-            if offset < len(part):
-                data = (
-                    part[offset : offset + len(buffer)]
-                    if isinstance(part, bytes)
-                    else part.read(offset, len(buffer))
-                )
-                buffer[: len(data)] = data
-                self._position += len(data)
-                return len(data)
-            start += len(part)
-        return 0
+        index = bisect.bisect_right(self._ends, self._position)
+        if index == len(self._parts):
+            return 0
+        part = self._parts[index]
+        offset = self._position - self._ends[index] + len(part)
+        if isinstance(part, bytes):
+            data = part[offset : offset + len(buffer)]
+        else:
+            data = part.read(offset, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 class MediaFile:
@@ -168,15 +169,21 @@ class MediaFile:
     FFmpeg recognises formats without a magic number (G.722, raw GSM) by the name's ending. It gets
     neither the path, which may hold bytes that are not UTF-8, nor a way to open other files. It has
     a position of its own, so that the file can be read elsewhere meanwhile.
+
+    Args:
+        budget: once it is used up, the file seems to end, so that FFmpeg does.
     """
 
-    def __init__(self, file: BufferedIOBase, name: str) -> None:
+    def __init__(self, file: BufferedIOBase, name: str, budget: ProcessorBudget) -> None:
         suffix = Path(name).suffix
         self.name = "audio" + (suffix if suffix.isascii() and suffix.isprintable() else "")
         self._file, self._position, self._size = file, 0, size_of(file)
+        self._budget = budget
 
     def read(self, length: int) -> bytes:
         """Up to `length` bytes from the position on."""
+        if self._budget.is_used_up:
+            return b""
         data = read_at(self._file, self._position, length)
         self._position += len(data)
         return data

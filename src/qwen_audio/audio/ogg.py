@@ -7,19 +7,21 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import NamedTuple
 
+from .decode_limits import ProcessorBudget
 from .media_file import read_at
+from .tags import comment_count
 
 __all__ = ["OggSummary", "summarize_ogg"]
 
 _HEADER_BYTES = 27
 _LONGEST_PAGE_BYTES = 27 + 255 + 255 * 255
 _NO_GRANULE = (1 << 64) - 1
-_HEAD_BYTES = 40  # of a page's content: as much as states the sampling rate
+_COMMENTS = (b"OpusTags", b"\x03vorbis")
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class OggPage(NamedTuple):
-    """A page's header and the beginning of its content, and whether its checksum is right.
+    """A page's header and its content, and whether its checksum is right.
 
     Attributes:
         serial: of the logical stream that the page belongs to.
@@ -28,7 +30,7 @@ class OggPage(NamedTuple):
 
     serial: int
     granule: int | None
-    head: bytes
+    content: bytes
     intact: bool
 
 
@@ -39,34 +41,54 @@ class OggSummary(NamedTuple):
         damaged_pages: number of pages whose checksum is wrong.
         end_seconds: last position of the audio, without Opus' pre-skip; of chained streams the sum.
             None if it is no Ogg file, or has several audio tracks side by side.
+        tags: number of comments, of all streams together.
     """
 
     damaged_pages: int = 0
     end_seconds: float | None = None
+    tags: int = 0
 
 
-def summarize_ogg(file: BufferedIOBase) -> OggSummary:
-    """Read all pages of a file; nothing if it is no Ogg file."""
+def summarize_ogg(file: BufferedIOBase, budget: ProcessorBudget) -> OggSummary:
+    """Read all pages of a file; nothing if it is no Ogg file.
+
+    Args:
+        budget: checked at every page.
+    """
     if read_at(file, 0, 4) != b"OggS":
         return OggSummary()
-    damaged_pages = 0
+    damaged_pages = tags = 0
     rates_and_skips: dict[int, tuple[int, int]] = {}
     ends: dict[int, int] = {}
     for page in _pages(file):
+        budget.check()
         damaged_pages += not page.intact
-        if rate_and_skip := _rate_and_pre_skip(page.head):
+        tags += sum(_comments(page.content))
+        if rate_and_skip := _rate_and_pre_skip(page.content):
             if rates_and_skips.keys() - ends.keys():  # another has begun and has no audio yet
-                return OggSummary(damaged_pages)
+                return OggSummary(damaged_pages, None, tags)
             rates_and_skips[page.serial] = rate_and_skip
         elif page.serial in rates_and_skips and page.granule:
             ends[page.serial] = page.granule
     if not ends:
-        return OggSummary(damaged_pages)
+        return OggSummary(damaged_pages, None, tags)
     seconds = 0.0
     for serial, granule in ends.items():
         rate_hz, pre_skip = rates_and_skips[serial]
         seconds += max(0, granule - pre_skip) / rate_hz
-    return OggSummary(damaged_pages, seconds)
+    return OggSummary(damaged_pages, seconds, tags)
+
+
+def _comments(content: bytes) -> Iterator[int]:
+    """How many comments each Vorbis comment states that begins in a page."""
+    for magic in _COMMENTS:
+        start = content.find(magic)
+        while start >= 0:
+            yield comment_count(content, start + len(magic))
+            start = content.find(magic, start + 1)
+    is_flac_block = content[:1] in (b"\x04", b"\x84")
+    if is_flac_block and int.from_bytes(content[1:4], "big") + 4 == len(content):
+        yield comment_count(content, 4)
 
 
 def _rate_and_pre_skip(head: bytes) -> tuple[int, int] | None:
@@ -105,7 +127,7 @@ def _pages(file: BufferedIOBase) -> Iterator[OggPage]:
         yield OggPage(
             int.from_bytes(page[14:18], "little"),
             None if granule == _NO_GRANULE else granule,
-            page[_HEADER_BYTES + segments :][:_HEAD_BYTES],
+            page[_HEADER_BYTES + segments :],
             intact,
         )
         # After a damaged length the next page is searched, as FFmpeg does.
