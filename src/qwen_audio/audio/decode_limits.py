@@ -14,7 +14,7 @@ __all__ = ["PATH_LIMITS", "STREAM_LIMITS", "DecodeLimits", "DecodeMeter", "Proce
 _PACKETS_PER_SECOND, _MORE_PACKETS = 1000, 1000
 """Most packets that a second of audio has (Opus has up to 400), and how many tags there may be."""
 _PACKET_BYTES_PER_BYTE, _MORE_PACKET_BYTES = 10, 64 * 2**20
-_STATED_SHARE = 0.99
+_STATED_SHARE, _STATED_SLACK_SECONDS = 0.99, 0.25
 """Stated durations may be rounded, and count priming and padding."""
 
 
@@ -121,7 +121,7 @@ class DecodeMeter:
         Raises:
             AudioError: if it is clearly more than the limits allow.
         """
-        seconds = _STATED_SHARE * seconds - 1
+        seconds = _STATED_SHARE * seconds - _STATED_SLACK_SECONDS
         self._check(seconds, seconds * rate_hz * channels, rate_hz, channels)
 
     def add_audio(self, samples: int, rate_hz: int, channels: int) -> None:

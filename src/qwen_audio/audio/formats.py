@@ -159,9 +159,9 @@ def what_it_is(head: bytes, suffix: str) -> str | None:
         kind = _ELEMENTS.get(element[1].lower())
     elif _CUE_SHEET.search(text):
         kind = "a cue sheet"
-    elif _is_address(text):
-        kind = "a list of addresses"
     kind = kind or _SUFFIXES.get(suffix.lower())
+    if not kind and _is_address(text):
+        kind = "a list of addresses"
     return _NAMES_OTHERS.format(kind) if kind else "text: give an audio file"
 
 

@@ -6,6 +6,7 @@ import bisect
 import io
 import itertools
 import os
+import re
 import stat
 from collections.abc import Sequence
 from io import BufferedIOBase
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 _BLOCK_BYTES = 1 << 20
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+[:,]", re.IGNORECASE)
+"""http://…, data:…, concat:…, subfile,,…: what programs built on FFmpeg open."""
 
 
 def check_readable(name: str) -> bool:
@@ -41,7 +44,12 @@ def check_readable(name: str) -> bool:
     try:
         status = os.stat(name)  # noqa: PTH116 (Path.exists and its like hide some errors)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise AudioError(f"{shown}: no such file: check the path") from error
+        if _ADDRESS.match(name):
+            shown = f"{shown:.200}"
+            advice = "only paths and file:// URIs are opened: save what it names as a file first"
+        else:
+            advice = "check the path"
+        raise AudioError(f"{shown}: no such file: {advice}") from error
     except (OSError, ValueError) as error:
         raise AudioError(f"{name:.200} can't be read ({error_reason(error)}): check it") from error
     if stat.S_ISDIR(status.st_mode):
