@@ -102,6 +102,20 @@ def test_errors(rows: Any, options: dict[str, Any], message: str) -> None:
         read_labels(rows, **options)
 
 
+def test_cells_that_are_no_numbers_among_numbers(tmp_path: Path) -> None:
+    """One makes a column of CSV text; that its numbers become names must be said."""
+    labels = tmp_path / "labels.csv"
+    labels.write_text("source,bpm\na.wav,120\nb.wav,nan\nc.wav,60\n")
+    with pytest.raises(OptionError, match=r"bpm mixes numbers .'120'. and names .'nan'."):
+        read_labels(labels)
+    (target,) = read_labels(labels, classes=["bpm"]).targets
+    assert target.values == ("120", "nan", "60")
+    labels.write_text("source,code\na.wav,007\nb.wav,042\nc.wav,007\n")
+    assert read_labels(labels).targets[0].values == ("007", "042", "007")
+    rows = [{"source": f"{k}.wav", "artist": artist} for k, artist in enumerate(["311", "Nan"])]
+    assert not read_labels(rows).targets[0].numeric
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no class folders with audio"):
         read_labels(tmp_path)

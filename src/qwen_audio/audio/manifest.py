@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import AudioWarning, OptionError
 from qwen_audio.paths import is_file
 
+from .manifest_file import read_rows
 from .source import ColumnValue, Source
 
 __all__ = ["MANIFEST_SUFFIXES", "read_manifest", "source_from_row"]
@@ -37,55 +35,18 @@ def read_manifest(path: Path) -> Iterator[Source]:
         OptionError: if it can't be read or is empty, or a row names no recording.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # with line ends in quoted cells as they are
-        if path.suffix.lower() == ".jsonl":
-            lines = (line for line in text.split("\n") if line.strip())
-            rows = [json.loads(line, object_pairs_hook=_without_repeats) for line in lines]
-        else:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            rows = _read_table(text, delimiter)
+        rows = read_rows(path, _COLUMNS)
     except OptionError as error:
         raise OptionError(f"{path}: {error}") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise OptionError(
-            f"{path} can't be read as a manifest ({error}): use .csv, .tsv or .jsonl in UTF-8"
-        ) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise OptionError(f"{path} can't be read as a manifest ({reason}): check it") from error
     if not rows:
         raise OptionError(f"{path} holds no rows: expected one per recording")
     warned: set[str] = set()
-    for number, row in enumerate(rows, start=1):
+    for number, (line, row) in enumerate(rows, start=1):
         row = _without_index(row, str(path), warned)
-        yield source_from_row(row, path.parent, f"{path}, row {number}")
-
-
-def _read_table(text: str, delimiter: str) -> list[dict[str, ColumnValue]]:
-    """The rows of CSV or TSV; a first column without a name is called as pandas calls it.
-
-    Raises OptionError for other columns without a name of their own.
-    """
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    # A name that pandas gives to nothing that it has read before.
-    names = [
-        name if name.strip() else f"Unnamed: {k}_level_0"
-        for k, name in enumerate(reader.fieldnames or ())
-    ]
-    _without_repeats((name, None) for name in names)
-    nameless = [k for k, name in enumerate(reader.fieldnames or ()) if not name.strip() and k]
-    reader.fieldnames = names
-    rows = list(reader)
-    for number in nameless:
-        if any(row[names[number]] for row in rows):
-            raise OptionError(
-                f"column {number + 1} has no name: give it one, or remove it (pandas: "
-                "to_csv(index=False))"
-            )
-    return [
-        {
-            name: value if name is None or name in _COLUMNS else _number(value)
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
+        yield source_from_row(row, path.parent, f"{path}, line {line}, row {number}")
 
 
 def _without_index(row: Any, place: str, warned: set[str]) -> Any:
@@ -109,16 +70,6 @@ def _without_index(row: Any, place: str, warned: set[str]) -> Any:
                 stacklevel=2,
             )
     return {name: row[name] for name in row if name not in names} if names else row
-
-
-def _without_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A dict of the pairs. Raises OptionError for a name that is there twice."""
-    row: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in row:
-            raise OptionError(f"there are two columns {name!r}: give each a name of its own")
-        row[name] = value
-    return row
 
 
 def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
@@ -205,17 +156,3 @@ def _noted_path(audio: Any) -> tuple[str, bool]:
         return path, Path(path).read_bytes() == content
     # Beside decoded samples, a relative path names a file inside an archive.
     return path, not is_decoded or Path(path).is_absolute()
-
-
-def _number(text: str | None) -> ColumnValue:
-    """A CSV cell as a number where it is one, None where it is empty, else as text."""
-    if not text:
-        return None
-    for number_type in (int, float):
-        try:
-            value = number_type(text)
-        except ValueError:
-            continue
-        # 007 is text, not a number.
-        return value if str(value) == text or number_type is float else text
-    return text

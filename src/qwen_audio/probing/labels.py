@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["LabelledDataset", "LabelsInput", "Target", "read_labels"]
 _GROUP, _SPLIT, _CLASS = "group", "split", "class"
 """Default columns of groups and splits; target name of class folders."""
 
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 _VALUE_TYPES = ("numbers", "true or false", "names")
 
 LabelsInput = str | Path | Iterable[Mapping[str, Any]]
@@ -97,6 +99,7 @@ def read_labels(
             all equal, or not finite.
     """
     sources, skipped = _sources(labels)
+    has_typed_cells = not str(labels).lower().endswith((".csv", ".tsv"))
     _check_unique(sources)
     columns = list(dict.fromkeys(name for source in sources for name in source.extra))
     for name in (group, split, *(targets or ()), *classes):
@@ -113,7 +116,7 @@ def read_labels(
         tuple(sources),
         tuple(_text_column(sources, group) if group else (source.uri for source in sources)),
         tuple(_text_column(sources, split)) if split else None,
-        tuple(_target(name, sources, name in classes) for name in names),
+        tuple(_target(name, sources, name in classes, has_typed_cells) for name in names),
         tuple(skipped),
     )
 
@@ -183,7 +186,9 @@ def _text_column(sources: Sequence[Source], column: str) -> Iterable[str]:
         yield str(value)
 
 
-def _target(name: str, sources: Sequence[Source], as_classes: bool) -> Target:
+def _target(
+    name: str, sources: Sequence[Source], as_classes: bool, has_typed_cells: bool
+) -> Target:
     values: list[ColumnValue] = []
     for source in sources:
         value = source.extra.get(name)
@@ -197,6 +202,10 @@ def _target(name: str, sources: Sequence[Source], as_classes: bool) -> Target:
     if not known:
         raise OptionError(f"no recording has a label {name!r}")
     examples = {_value_type(value): value for value in reversed(known)}
+    if not has_typed_cells and examples.keys() == {"names"}:
+        # A column of CSV is text as soon as one cell is no number.
+        written = {_written_type(str(value)): value for value in reversed(known)}
+        examples = written if len(written) > 1 else examples
     if len(examples) > 1 and not as_classes:
         mixed = " and ".join(
             f"{kind} ({examples[kind]!r})" for kind in _VALUE_TYPES if kind in examples
@@ -214,6 +223,10 @@ def _target(name: str, sources: Sequence[Source], as_classes: bool) -> Target:
     if "numbers" in examples and len(distinct) > 2 and not as_classes:
         return Target(name, tuple(None if v is None else float(v) for v in values), True)
     return Target(name, tuple(None if v is None else str(v) for v in values), False)
+
+
+def _written_type(text: str) -> str:
+    return "numbers" if _NUMBER.fullmatch(text) else "names"
 
 
 def _value_type(value: ColumnValue) -> str:
