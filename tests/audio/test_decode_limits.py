@@ -266,6 +266,18 @@ def test_wav_files_of_many_data_chunks() -> None:
     assert time.thread_time() - started < 2.0
 
 
+@pytest.mark.parametrize(
+    "head", [b"caff\0\1\0\0junk", struct.pack(">I", 1) + b"free", struct.pack(">I", 1) + b"moov"]
+)
+def test_lengths_that_no_file_has(head: bytes, tmp_path: Path) -> None:
+    """File systems can't seek everywhere that 64 bits can say."""
+    file = tmp_path / "far.caf"
+    file.write_bytes(head + b"\x7f\xff\xff\xff\xff\xff\xff\xe0" + bytes(100))
+    refused(file)
+    with pytest.raises(AudioError):
+        load_waveform(file, on_damage="partial")
+
+
 def test_many_tracks() -> None:
     pages = b"".join(
         ogg_page(b"OpusHead\1\1\0\0" + struct.pack("<I", 48_000) + bytes(3), 0).replace(

@@ -67,6 +67,8 @@ SELF_CONTAINED_FORMATS = (
     ),
     *("mpegts", "mxf", "nsv", "nut", "nuv", "pva", "rm", "smjpeg", "swf", "ty", "wtv"),
     # Audio of games.
+    *("ace", "acm", "aix", "alp", "apac", "argo_asf", "argo_cvg", "dcstr", "fwse", "laf", "musx"),
+    *("pp_bnk", "redspark", "sdns", "sdx", "wady", "wsaud", "xmd"),
     *("adp", "ads", "adx", "aea", "afc", "apc", "apm", "ast", "bfstm", "binka", "brstm", "fsb"),
     *(
         "genh",

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _BLOCK_BYTES = 1 << 20
+_NO_FILES_BYTES = 1 << 43
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+[:,]", re.IGNORECASE)
 """http://…, data:…, concat:…, subfile,,…: what programs built on FFmpeg open."""
 
@@ -77,7 +78,9 @@ def size_of(file: BufferedIOBase) -> int:
 
 def read_at(file: BufferedIOBase, start: int, length: int) -> bytes:
     """Up to `length` bytes from `start` on; fewer if the file ends before."""
-    file.seek(min(start, (1 << 63) - 1))
+    if start >= _NO_FILES_BYTES:  # what a header states may be beyond what file systems can seek
+        return b""
+    file.seek(start)
     return file.read(max(0, length))
 
 
