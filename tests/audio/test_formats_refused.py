@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import socket
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from mp4 import box, full, mp4
-from qwen_audio.audio.formats import SELF_CONTAINED_FORMATS
+from qwen_audio.audio.decode import AudioDecoder
+from qwen_audio.audio.formats import SELF_CONTAINED_FORMATS, audio_decoders
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.errors import AudioError
-from recordings import sound, write_wav
+from recordings import encode, sound, write_wav
 
 XML = "<?xml version='1.0'?>\n<!-- made by hand -->\n"
 NAMING_OTHERS = {
@@ -138,3 +141,30 @@ def test_formats_are_an_allow_list() -> None:
     devices = {"alsa", "fbdev", "lavfi", "rtp", "rtsp", "sap", "v4l2", "x11grab"}
     guessed = {"alaw", "mulaw", "s16le", "f32le", "u8", "rawvideo", "sbg"}
     assert not (naming_others | devices | guessed) & set(SELF_CONTAINED_FORMATS)
+
+
+def test_pictures_are_not_decoded() -> None:
+    """Beside audio: a picture of kilobytes may take gigabytes to decode."""
+    names = set(audio_decoders().split(","))
+    assert {"flac", "mp3", "pcm_s16le"} <= names
+    assert not {"png", "mjpeg", "h264", "ass", "subrip"} & names
+    pixels = 2048
+    rows = zlib.compress(bytes((pixels + 1) * pixels))
+    size = struct.pack(">IIBBBBB", pixels, pixels, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", rows), (b"IEND", b""))
+    picture = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+    block = struct.pack(">II9sIIIIII", 3, 9, b"image/png", 0, pixels, pixels, 8, 0, len(picture))
+    data = encode(sound(0.2, 8000), 8000, "flac")
+    header = b"\x06" + struct.pack(">I", len(block) + len(picture))[1:]
+    with_picture = data[:42] + header + block + picture + data[42:]
+    samples = load_waveform(with_picture).samples
+    np.testing.assert_array_equal(samples, load_waveform(data).samples)
+    with AudioDecoder.from_bytes(with_picture, "with picture") as decoder:
+        (video,) = decoder._container.streams.video
+        assert video.codec_context.pix_fmt is None  # known once it is decoded

@@ -38,9 +38,13 @@ NOT_AUDIO = (
     "{} can't be decoded: it is not audio, or its header is damaged ({}): use wav, flac, mp3, ogg, "
     "opus, m4a, webm or mp4"
 )
-_REFUSED = "no format that states its sampling rate and holds its own audio"
 _MAX_TRACKS = 100
 """Of all kinds: each has a decoder and buffers of its own."""
+_REASONS = {
+    errno.EINVAL: "no format that states its sampling rate and holds its own audio",
+    errno.ENOMEM: f"it has more than {_MAX_TRACKS} tracks, or needs more memory than there is",
+}
+"""What FFmpeg's errors mean for a file that is opened with these options."""
 
 
 def open_container(file: BufferedIOBase, name: str, budget: ProcessorBudget) -> Any:
@@ -61,8 +65,7 @@ def open_container(file: BufferedIOBase, name: str, budget: ProcessorBudget) -> 
         budget.check()
         if known := what_it_is(read_at(file, 0, 4096), Path(media_file.name).suffix):
             raise AudioError(f"{name} can't be decoded: it is not audio but {known}") from error
-        is_refused = getattr(error, "errno", None) == errno.EINVAL  # not on format_whitelist
-        reason = _REFUSED if is_refused else error_reason(error)
+        reason = _REASONS.get(getattr(error, "errno", 0) or 0) or error_reason(error)
         raise AudioError(NOT_AUDIO.format(name, reason)) from error
 
 
