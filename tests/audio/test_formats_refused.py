@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,12 +76,13 @@ def test_what_a_file_names_is_not_opened(
         Path(name).write_bytes(content)
         named_file = io.BytesIO(content)
         named_file.name = name
-        for audio in (name, content, named_file):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        for audio in (name, content, named_file, "-"):
             with pytest.raises(AudioError, match="it is not audio but ") as caught:
                 load_waveform(audio)
             message = str(caught.value)
             assert "\n" not in message
-            assert said in message or audio is content, message
+            assert said in message or audio in (content, "-"), message
     with pytest.raises(BlockingIOError):
         listener.accept()
 
