@@ -13,79 +13,25 @@ import av
 
 __all__ = ["SELF_CONTAINED_FORMATS", "audio_decoders", "what_it_is"]
 
-SELF_CONTAINED_FORMATS = (
-    # Audio files.
-    *(
-        "aac",
-        "ac3",
-        "aiff",
-        "amr",
-        "amrnb",
-        "amrwb",
-        "ape",
-        "au",
-        "avr",
-        "bonk",
-        "caf",
-        "daud",
-        "dsf",
-    ),
-    *("dts", "dtshd", "eac3", "epaf", "flac", "hcom", "iamf", "iff", "ircam", "lc3", "loas", "mlp"),
-    *("mp3", "mpc", "mpc8", "nistsphere", "nsp", "ogg", "oma", "osq", "pvf", "qoa", "rka", "rso"),
-    *("sds", "sdr2", "shn", "sox", "spdif", "tak", "truehd", "tta", "voc", "vqf", "w64", "wav"),
-    *("wavarc", "wsd", "wv", "wve", "xwma"),
-    # Speech and telephony.
-    *(
-        "aa",
-        "act",
-        "bit",
-        "codec2",
-        "dss",
-        "g722",
-        "g723_1",
-        "g726",
-        "g726le",
-        "g728",
-        "g729",
-        "gsm",
-    ),
-    *("ilbc", "msnwctcp", "qcp", "sbc", "sln"),
-    # Video files, and streams as they are broadcast.
-    *(
-        "asf",
-        "avi",
-        "dhav",
-        "dv",
-        "flv",
-        "gxf",
-        "kux",
-        "live_flv",
-        "lxf",
-        "matroska",
-        "mov",
-        "mpeg",
-    ),
-    *("mpegts", "mxf", "nsv", "nut", "nuv", "pva", "rm", "smjpeg", "swf", "ty", "wtv"),
-    # Audio of games.
-    *("ace", "acm", "aix", "alp", "apac", "argo_asf", "argo_cvg", "dcstr", "fwse", "laf", "musx"),
-    *("pp_bnk", "redspark", "sdns", "sdx", "wady", "wsaud", "xmd"),
-    *("adp", "ads", "adx", "aea", "afc", "apc", "apm", "ast", "bfstm", "binka", "brstm", "fsb"),
-    *(
-        "genh",
-        "hca",
-        "iss",
-        "kvag",
-        "mmf",
-        "msf",
-        "mtaf",
-        "rsd",
-        "siff",
-        "sol",
-        "svag",
-        "svs",
-        "vag",
-    ),
-    *("vpk", "xa", "xvag"),
+SELF_CONTAINED_FORMATS = tuple(
+    name
+    for names in (
+        # Audio files.
+        "aac ac3 aiff amr amrnb amrwb ape au avr bonk caf daud dsf dts dtshd eac3 epaf "
+        "flac hcom iamf iff ircam lc3 loas mlp mp3 mpc mpc8 nistsphere nsp ogg oma osq "
+        "pvf qoa rka rso sds sdr2 shn sox spdif tak truehd tta voc vqf w64 wav wavarc "
+        "wsd wv wve xwma",
+        # Speech and telephony.
+        "aa act bit codec2 dss g722 g723_1 g726 g726le g728 g729 gsm ilbc msnwctcp qcp sbc sln",
+        # Video files, and streams as they are broadcast.
+        "asf avi dhav dv flv gxf kux live_flv lxf matroska mov mpeg mpegts mxf nsv nut "
+        "nuv pva rm smjpeg swf ty wtv",
+        # Audio of games.
+        "ace acm aix alp apac argo_asf argo_cvg dcstr fwse laf musx pp_bnk redspark "
+        "sdns sdx wady wsaud xmd adp ads adx aea afc apc apm ast bfstm binka brstm fsb "
+        "genh hca iss kvag mmf msf mtaf rsd siff sol svag svs vag vpk xa xvag",
+    )
+    for name in names.split()
 )
 """FFmpeg's names of the formats that are read."""
 
