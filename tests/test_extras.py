@@ -31,7 +31,7 @@ CODE = {
     "map": ("collection.map_page", "collection.projection"),
     "mteb": ("integrations.mteb",),
     "parquet": ("api.export",),
-    "playground": ("playground", "analysis.plots.matplotlib_renderer"),
+    "playground": ("playground", "serve", "analysis.plots.matplotlib_renderer"),
     "plot": ("analysis.plots",),
     "probe": ("probing", "analysis.plots"),
 }

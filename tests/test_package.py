@@ -134,7 +134,7 @@ def test_every_package_is_on_the_architecture_page() -> None:
     entries = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py"}
     entries |= {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert sorted(packages()) == sorted(entries - {"__init__"})
-    assert len(packages()) <= 13
+    assert len(packages()) <= 14
 
 
 @pytest.mark.slow
@@ -151,6 +151,18 @@ def test_a_package_imports_only_from_packages_above_it() -> None:
 def test_no_import_cycles() -> None:
     graph = {name: set(imported(name, path)) - {name} for name, path in modules().items() if name}
     TopologicalSorter(graph).prepare()  # raises CycleError, naming the modules
+
+
+def test_servers_share_what_needs_no_web_framework() -> None:
+    for path in (SOURCE / "serve").glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+        names |= {
+            name.name for node in nodes if isinstance(node, ast.Import) for name in node.names
+        }
+        packages_imported = {name.split(".")[0] for name in names}
+        assert not packages_imported & {"fastapi", "starlette", "gradio"}, path
+        assert "uvicorn" not in packages_imported or path.stem in ("connections", "server"), path
 
 
 def test_modules_have_at_most_300_lines() -> None:

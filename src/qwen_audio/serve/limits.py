@@ -1,0 +1,79 @@
+"""Limits of a server: sizes, deadlines, connections, and what it decodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+
+from qwen_audio.audio.decode_limits import DecodeLimits
+from qwen_audio.errors import OptionError
+
+__all__ = ["ServerLimits"]
+
+_CHANNEL_SAMPLES_PER_SECOND = 8 * 48_000
+"""Highest product of rate and channels of a recording of full length: 7.1, or 192 kHz stereo."""
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Limits on what clients can request, and how long they may take to do so.
+
+    Attributes:
+        recording_seconds: longest recording accepted.
+        upload_bytes: largest file accepted.
+        request_bytes: largest body of any other request.
+        memory_bytes: for all clients' recordings, their cached results, and uploads, which may take
+            a quarter of it.
+        connections: open at the same time; streams, which stay open, may be half of them.
+        header_seconds: from the start of a connection, or the end of the last response, to the end
+            of a request's headers; and how long a client may leave a response unread.
+        body_seconds: from the first to the last byte of a body.
+        body_idle_seconds: between two parts of a body.
+        body_bytes_per_second: slowest upload accepted, after `body_idle_seconds`.
+
+    Raises:
+        OptionError: for a value that isn't a positive number.
+    """
+
+    recording_seconds: float = 600.0
+    upload_bytes: int = 64 * 2**20
+    request_bytes: int = 64 * 2**10
+    memory_bytes: int = 2**30
+    connections: int = 512
+    header_seconds: float = 15.0
+    body_seconds: float = 900.0
+    body_idle_seconds: float = 15.0
+    body_bytes_per_second: int = 16 * 2**10
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or not value > 0:
+                raise OptionError(f"{name}={value!r}: use a number greater than 0")
+
+    @property
+    def upload_memory_bytes(self) -> int:
+        """For uploads that are being received or wait to be opened; at least one fits."""
+        return max(self.memory_bytes // 4, self.upload_bytes)
+
+    @property
+    def decoding(self) -> DecodeLimits:
+        """What decoding one recording may take."""
+        return DecodeLimits(
+            max_seconds=self.recording_seconds,
+            max_channel_samples=self.recording_seconds * _CHANNEL_SAMPLES_PER_SECOND,
+            max_stream_bytes=self.upload_bytes,
+        )
+
+    @property
+    def recording_text(self) -> str:
+        """`recording_seconds` for display, such as "10 minutes"."""
+        minutes = self.recording_seconds / 60
+        if minutes < 2:
+            return f"{self.recording_seconds:g} seconds"
+        return f"{minutes:g} minutes"
+
+    @property
+    def upload_text(self) -> str:
+        """`upload_bytes` for display, such as "64 MB"."""
+        return f"{self.upload_bytes / 2**20:g} MB"
