@@ -74,10 +74,11 @@ def test_without_a_port_the_first_free_one_is_used(monkeypatch: pytest.MonkeyPat
         ports = [taken.getsockname()[1], free.getsockname()[1]]
         free.close()
         monkeypatch.setattr(launch, "_PORTS", ports)
-        assert launch.find_free_port("127.0.0.1", None) == ports[1]
+        with launch.listen_for_page("127.0.0.1", None) as found:
+            assert found.getsockname()[1] == ports[1]
         monkeypatch.setattr(launch, "_PORTS", ports[:1])
         with pytest.raises(qa.OptionError, match="are all in use"):
-            launch.find_free_port("127.0.0.1", None)
+            launch.listen_for_page("127.0.0.1", None)
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536"])

@@ -1,9 +1,8 @@
-"""Request filter, sessions, limits and the tabs' request handlers."""
+"""Sessions, limits and the tabs' request handlers."""
 
 from __future__ import annotations
 
 import ast
-import asyncio
 import dataclasses
 import json
 import os
@@ -11,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 from transformers import Qwen2AudioForConditionalGeneration
@@ -21,7 +19,6 @@ from adapters import write_adapter
 from checkpoints import random_checkpoint
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.middleware import RequestFilter
 from qwen_audio.playground.sessions import Clip, SessionStore
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
@@ -32,125 +29,6 @@ from qwen_audio.playground.tabs.snippets import Snippets
 from recordings import write_wav
 
 LIMITS = Limits(upload_bytes=1000, memory_bytes=1_000_000)
-
-
-class FakeApp:
-    """The filtered application: records the bodies that reach it."""
-
-    def __init__(self) -> None:
-        self.bodies: list[bytes] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.bodies.append((await receive()).get("body", b""))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"passed"})
-
-
-def send_request(
-    method: str, path: str, **options: Any
-) -> tuple[httpx2.Response, FakeApp, SessionStore]:
-    async def send() -> httpx2.Response:
-        transport = httpx2.ASGITransport(app=request_filter)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.request(method, path, **options)
-
-    async def page() -> str:
-        return "<p>a map</p>"
-
-    app, sessions = FakeApp(), SessionStore(LIMITS)
-    request_filter = RequestFilter(app, sessions=sessions, limits=LIMITS, pages={"/map": page})
-    return asyncio.run(send()), app, sessions
-
-
-JOIN = "/gradio_api/queue/join"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "passes"),
-    [
-        ("GET", "/", True),
-        ("GET", "/assets/index.js", True),
-        ("GET", "/gradio_api/heartbeat/abc", True),
-        ("POST", JOIN, True),
-        ("GET", "/gradio_api/file=/etc/passwd", False),
-        ("GET", "/gradio_api/file=http://example.org/a.wav", False),
-        ("GET", "/gradio_api/proxy=http://example.org/", False),
-        ("POST", "/gradio_api/upload", False),
-        ("POST", "/gradio_api/run/predict", False),
-        ("POST", "/gradio_api/component_server", False),
-        ("GET", "/monitoring/summary", False),
-        ("GET", "/docs", False),
-        ("PUT", "/", False),
-        ("POST", "/", False),
-    ],
-)
-def test_only_the_pages_own_routes_pass(method: str, path: str, passes: bool) -> None:
-    answer, app, _ = send_request(method, path, content=b"{}" if method == "POST" else b"")
-    assert (answer.status_code, len(app.bodies)) == ((200, 1) if passes else (404, 0))
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
-
-
-@pytest.mark.parametrize(
-    "file_reference",
-    [
-        {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
-        {"path": "http://example.org/a.wav"},
-        {"url": "http://example.org/a.wav"},
-        {"deep": [[{"path": "x"}]]},
-    ],
-)
-def test_requests_with_paths_or_urls_are_rejected(file_reference: dict[str, Any]) -> None:
-    fine = {"data": [{"tap": "mel", "n": 1}], "fn_index": 1, "session_hash": "x"}
-    answer, app, _ = send_request("POST", JOIN, json=fine)
-    assert answer.text == "passed"
-    assert json.loads(app.bodies[0]) == fine
-    answer, app, _ = send_request("POST", JOIN, json={**fine, "data": [file_reference]})
-    assert (answer.status_code, app.bodies) == (400, [])
-    escaped = json.dumps({**fine, "data": [file_reference]}).replace("a", "\\u0061")
-    answer, app, _ = send_request("POST", JOIN, content=escaped)
-    assert (answer.status_code, app.bodies) == (400, [])
-
-
-@pytest.mark.parametrize("body", [b"{", b"[" * 50_000, b'"' + b"x" * 70_000 + b'"'])
-def test_malformed_requests_are_rejected(body: bytes) -> None:
-    answer, app, _ = send_request("POST", JOIN, content=body)
-    assert (answer.status_code, app.bodies) == (400, [])
-
-
-def test_requests_from_other_origins_are_rejected() -> None:
-    answer, app, _ = send_request("POST", JOIN, json={}, headers={"origin": "http://elsewhere"})
-    assert (answer.status_code, app.bodies) == (403, [])
-    answer, _, _ = send_request("POST", JOIN, json={}, headers={"origin": "http://here"})
-    assert answer.status_code == 200
-
-
-def test_an_upload_can_be_used_once() -> None:
-    answer, app, sessions = send_request("POST", "/clip?name=..%2Fa%5Cb%00.wav", content=b"sound")
-    ticket = answer.json()["ticket"]
-    upload = sessions.pop_upload(ticket)
-    assert (upload.name, upload.data, app.bodies) == ("b.wav", b"sound", [])
-    with pytest.raises(qa.AudioError, match="choose the file again"):
-        sessions.pop_upload(ticket)
-
-
-def test_too_large_uploads_are_rejected() -> None:
-    async def unstated() -> Any:
-        for _ in range(1000):
-            yield b"x" * 100
-
-    for content in (b"x" * 1001, unstated()):
-        answer, _, sessions = send_request("POST", "/clip?name=a.wav", content=content)
-        assert answer.status_code == 413
-        assert answer.json()["problem"].startswith("a.wav is larger than")
-        assert not sessions._uploads
-
-
-def test_further_pages_are_served() -> None:
-    answer, _, _ = send_request("GET", "/map")
-    assert (answer.text, answer.headers["content-type"]) == (
-        "<p>a map</p>",
-        "text/html; charset=utf-8",
-    )
 
 
 def clip(seconds: float) -> Clip:
@@ -180,14 +58,6 @@ def test_idle_and_closed_sessions_are_removed() -> None:
         _ = sessions.get("idle").open_clip
 
 
-def test_pending_uploads_are_bounded() -> None:
-    sessions = SessionStore(LIMITS)
-    tickets = [sessions.add_upload("a.wav", bytes(100_000)) for _ in range(4)]
-    with pytest.raises(qa.AudioError):
-        sessions.pop_upload(tickets[0])
-    assert len(sessions.pop_upload(tickets[3]).data) == 100_000
-
-
 def test_selecting_a_window() -> None:
     long = clip(65)
     assert [str(window) for window in long.windows] == ["0:00–0:30", "0:30–1:00", "1:00–1:05"]
@@ -195,8 +65,9 @@ def test_selecting_a_window() -> None:
     long.select_window(2)
     assert long.window_waveform.duration_seconds == 5.0
     assert long.tap_seconds == {}
-    with pytest.raises(qa.AudioError, match="has 3 windows"):
-        long.select_window(3)
+    for index in (3, -1, "0", None, True, 0.0, [0], 10**20):
+        with pytest.raises(qa.AudioError, match="has 3 windows"):
+            long.select_window(index)
 
 
 def test_limits_are_positive() -> None:
@@ -426,7 +297,7 @@ def test_the_playground_uses_only_the_public_api() -> None:
                 if module == "qwen_audio":
                     assert names <= set(qa.__all__), (path.name, names)
                 elif module.startswith("qwen_audio.") and not module.startswith(
-                    "qwen_audio.playground."
+                    ("qwen_audio.playground.", "qwen_audio.serve.")
                 ):
                     assert names <= ALLOWED_INTERNALS.get(module, set()), (path.name, module, names)
                 assert node.level < 2, path

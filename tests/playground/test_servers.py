@@ -1,4 +1,4 @@
-"""The playground with another model, a taken port, a full queue, no network."""
+"""The playground with another model, a public address, a full queue, no network."""
 
 from __future__ import annotations
 
@@ -32,19 +32,16 @@ GUITAR = ROOT / "examples" / "guitar.flac"
 
 SERVER = f"""
 {FAST_IMPORT}
-import socket
 import sys
 import threading
+from gradio import networking
 from qwen_audio.playground import launch
 from qwen_audio.playground.limits import Limits
 
-find_free_port = launch.find_free_port
-with socket.create_server(("127.0.0.1", 0)) as taken:  # since its port was found to be free
-    found = iter([launch._PORTS[0], taken.getsockname()[1]])
-    launch.find_free_port = lambda host, port: next(found, None) or find_free_port(host, port)
-    running = launch.launch_playground(qa.load(), limits=Limits(queue_size=1))
-    assert next(found, None) is None
-    print(running.url, flush=True)
+networking.setup_tunnel = lambda **options: "http://shared.example"  # of Gradio's servers
+running = launch.launch_playground(qa.load(), share=True, limits=Limits(queue_size=1))
+assert running.share_url == "https://shared.example"
+print(running.url, flush=True)
 sys.stdin.readline()
 answered = threading.Event()
 running.context.run_on_model_thread(answered.wait)  # a question that takes long
@@ -53,7 +50,7 @@ sys.stdin.readline()
 answered.set()
 sys.stdin.readline()
 """
-"""A playground that starts as another one does, and then is busy for as long as the test wants.
+"""A playground that is shared, and then is busy for as long as the test wants.
 
 In a process of its own: Gradio leaves sockets open, and must see handlers without type checks.
 """
@@ -84,8 +81,20 @@ def busy_playground() -> Iterator[BusyPlayground]:
             process.kill()
 
 
-def test_a_port_taken_while_starting_is_not_used(busy_playground: BusyPlayground) -> None:
-    assert httpx2.get(busy_playground.url).status_code == 200
+def test_a_shared_page_is_complete_and_private_to_its_host(
+    busy_playground: BusyPlayground,
+) -> None:
+    shared = {"host": "shared.example", "x-forwarded-host": "evil.example"}
+    page = httpx2.get(busy_playground.url, headers=shared)
+    assert page.status_code == 200
+    assert '"root":"https://shared.example"' in page.text
+    assert "amazonaws" not in page.text  # Gradio's own page for it loads its scripts from there
+    assert "evil.example" not in page.text
+    for origin, status in (("https", 400), ("http", 403)):
+        headers = {"host": "shared.example", "origin": f"{origin}://shared.example"}
+        url = f"{busy_playground.url}gradio_api/cancel"
+        assert httpx2.post(url, headers=headers, json={}).status_code == status
+    assert httpx2.get(busy_playground.url, headers={"host": "evil.example"}).status_code == 403
 
 
 def test_every_tab_works_with_another_model(chromium: Any, tmp_path: Path) -> None:
@@ -142,11 +151,15 @@ def test_a_full_queue_rejects_the_next_request(
         third.wait_for_function(
             "() => document.querySelector('#ask-status').innerText.startsWith('Too many')"
         )
+        select_tab(third, "Hidden states")
+        third.locator(".pg-status:visible", has_text="Too many requests").first.wait_for()
         stdin.write("\n")
         stdin.flush()
         for page in (first, second):
             page.wait_for_selector(".pg-answer dl")
         assert ask(third)  # and may ask again
+        select_tab(third, "Hidden states")
+        third.wait_for_selector("[data-shown='mel']")
 
 
 def test_share_without_a_connection_is_an_error(

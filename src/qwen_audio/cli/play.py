@@ -37,6 +37,14 @@ def add_parser(subparsers: Any) -> None:
         "--port", type=int, metavar="N", help="(default: 7860, or the next that is free)"
     )
     parser.add_argument(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="also answer browsers that reach it by this name, as through a reverse proxy; "
+        "repeatable",
+    )
+    parser.add_argument(
         "--share",
         action="store_true",
         help="also serve it at a public address, through Gradio's servers",
@@ -48,11 +56,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve the playground until interrupted."""
-    from qwen_audio.playground.launch import check_installed, find_free_port, launch_playground
+    from qwen_audio.playground.launch import check_installed, launch_playground, listen_for_page
     from qwen_audio.playground.limits import Limits
+    from qwen_audio.serve.hosts import AllowedHosts
 
     if options.collection is not None:
-        names = ("gradio", "fastapi", "matplotlib", "lancedb", "pyarrow")
+        names = ("gradio", "fastapi", "matplotlib", "uvicorn", "lancedb", "pyarrow")
         check_extra("a playground with a collection", "playground,collections", *names)
     check_installed()
     limits = Limits()
@@ -60,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
         if not options.max_minutes > 0:
             raise OptionError(f"--max-minutes {options.max_minutes:g}: use a number greater than 0")
         limits = dataclasses.replace(limits, recording_seconds=60 * options.max_minutes)
-    find_free_port(options.host, options.port)  # raises if there is none
+    AllowedHosts(options.host, options.allowed_host)  # raises before the model is loaded
+    listen_for_page(options.host, options.port).close()
     if options.collection is None:
         model = load_model(options)
     else:
@@ -75,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         share=options.share,
+        allowed_hosts=options.allowed_host,
         limits=limits,
     )
     if options.json:

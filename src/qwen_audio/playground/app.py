@@ -46,6 +46,8 @@ _ON_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 """For handlers that use the model: one at a time, in order."""
 _CONCURRENT = {"concurrency_id": "concurrent", "concurrency_limit": 8}
 """For handlers that mostly return cached results."""
+_DECODING = {"concurrency_id": "decoding", "concurrency_limit": 8}
+"""For handlers that decode a recording, which may take seconds, before they use the model."""
 _ON_MAP = {"concurrency_id": "map", "concurrency_limit": 1}
 """For the map: the first request computes it, later ones find it cached."""
 _PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
@@ -108,7 +110,7 @@ def _audio_tab(context: AppContext, channels: dict[str, Any]) -> Any:
         EXAMPLES=_example_chips(),
     )
     handler = _with_request(AudioTab(context).open)
-    channels["open"].submit(handler, channels["open"], view, **_PRIVATE, **_ON_MODEL)
+    channels["open"].submit(handler, channels["open"], view, **_PRIVATE, **_DECODING)
     return view
 
 
@@ -187,7 +189,7 @@ def _compare_tab(context: AppContext, channels: dict[str, Any]) -> None:
         NO_RECORDING=_NO_RECORDING,
     )
     handler = _with_request(CompareTab(context).compare)
-    channels["compare"].submit(handler, channels["compare"], view, **_PRIVATE, **_CONCURRENT)
+    channels["compare"].submit(handler, channels["compare"], view, **_PRIVATE, **_DECODING)
 
 
 def _search_tab(context: AppContext, channels: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio import AudioError, DecodeLimits, QwenAudioError, load_waveform
+from qwen_audio import AudioError, QwenAudioError, load_waveform
 from qwen_audio.paths import printable
 
 from .examples import load_example
@@ -75,19 +75,18 @@ class AppContext:
         """
         if "example" in data:
             return Clip(load_example(data["example"]))
-        upload = self.sessions.pop_upload(str(data.get("ticket")))
-        file = io.BytesIO(upload.data)
-        file.name = upload.name
-        try:
-            limits = DecodeLimits(max_seconds=self.limits.recording_seconds)
-            return Clip(load_waveform(file, limits=limits))
-        except AudioError as error:
-            if "is longer than" in str(error):
+        with self.sessions.opened_upload(str(data.get("ticket"))) as upload:
+            file = io.BytesIO(upload.data)
+            file.name = upload.name
+            try:
+                return Clip(load_waveform(file, limits=self.limits.decoding))
+            except AudioError as error:
+                if f"the limit of {self.limits.recording_seconds:g} s: " not in str(error):
+                    raise
                 raise AudioError(
                     f"{upload.name} is longer than {self.limits.recording_text}, the limit of this "
                     "playground: choose a shorter recording, or cut it."
                 ) from error
-            raise
 
 
 def _public_name(name: str) -> str:
@@ -103,10 +102,11 @@ def report_errors(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[
     @functools.wraps(handler)
     def handle(self: Any, data: Any, request: Any) -> dict[str, Any]:
         data = data if isinstance(data, dict) else {}
+        number = data["n"] if type(data.get("n")) is int else None
         try:
-            return handler(self, data, request) | {"n": data.get("n")}
+            return handler(self, data, request) | {"n": number}
         except Exception as error:  # noqa: BLE001 (any failure must reach the visitor)
-            return {"n": data.get("n"), "problem": user_message(error)}
+            return {"n": number, "problem": user_message(error)}
 
     return handle
 

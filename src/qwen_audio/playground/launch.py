@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import logging
 import os
+import secrets
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from qwen_audio import OptionError
 from qwen_audio.errors import check_extra
+from qwen_audio.serve.hosts import AllowedHosts
+from qwen_audio.serve.listen import listen, local_url
+from qwen_audio.serve.middleware import RequestFilter
 
 from .context import AppContext
 from .limits import Limits
-from .middleware import RequestFilter
+from .middleware import CONTENT_POLICY, PageFilter
 
 if TYPE_CHECKING:
     from qwen_audio import AudioModel
+    from qwen_audio.serve.server import ThreadedServer
 
-__all__ = ["RunningPlayground", "check_installed", "find_free_port", "launch_playground"]
+__all__ = ["RunningPlayground", "check_installed", "launch_playground", "listen_for_page"]
 
 _PORTS = range(7860, 7960)
 """Tried in order if no port is given."""
-_LAUNCH_ATTEMPTS = 5
-"""Two playgrounds started at the same time may find the same free port."""
+_GRADIO_SESSIONS = 16
+"""For so many Gradio keeps the last output of every handler, which nothing here reads."""
 
 
 class RunningPlayground:
@@ -40,18 +44,27 @@ class RunningPlayground:
         context: its model, limits and sessions.
     """
 
-    def __init__(self, page: Any, context: AppContext, url: str, share_url: str | None) -> None:
-        self._page, self.context, self.url, self.share_url = page, context, url, share_url
+    def __init__(
+        self,
+        page: Any,
+        context: AppContext,
+        server: ThreadedServer,
+        url: str,
+        share_url: str | None = None,
+    ) -> None:
+        self._page, self._server, self.context = page, server, context
+        self.url, self.share_url = url, share_url
 
     def wait(self) -> None:
         """Block until interrupted from the keyboard, then stop."""
         with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()  # Gradio's own way prints a line
+            threading.Event().wait()
         self.close()
 
     def close(self) -> None:
         """Stop the server."""
-        self._page.close(verbose=False)
+        self._page.close(verbose=False)  # its queue
+        self._server.close()
         self.context.close()
 
 
@@ -59,7 +72,16 @@ def check_installed() -> None:
     """Raises MissingExtraError without the extra `playground`."""
     # Set before Gradio is imported: the import itself sends analytics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    check_extra("the playground", "playground", "gradio", "fastapi", "matplotlib")
+    check_extra("the playground", "playground", "gradio", "fastapi", "matplotlib", "uvicorn")
+
+
+def listen_for_page(host: str, port: int | None) -> socket.socket:
+    """A socket that listens at `port`, or the first free one of `_PORTS`; the caller closes it.
+
+    Raises:
+        OptionError: if the host or the port can't be used, or all ports are taken.
+    """
+    return listen(host, port, _PORTS)
 
 
 def launch_playground(
@@ -69,6 +91,7 @@ def launch_playground(
     host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
+    allowed_hosts: Iterable[str] = (),
     limits: Limits | None = None,
 ) -> RunningPlayground:
     """Start the playground in the background; call `wait` on the result to keep it running.
@@ -78,119 +101,101 @@ def launch_playground(
         host: address to listen on; "0.0.0.0" accepts connections from other machines.
         port: default: the first free one from 7860.
         share: also serve it at a public address of Gradio's, while it runs.
+        allowed_hosts: further names by which browsers reach it, as through a reverse proxy.
+            Requests to any other host than these, localhost and `host` are refused.
         limits: of uploads, memory, queue and answers.
 
     Raises:
         MissingExtraError: without the extra `playground`.
-        OptionError: if the host or port can't be used, or sharing fails.
+        OptionError: if a host or the port can't be used, or sharing fails.
         CollectionError: if there is no such collection.
     """
     check_installed()
-    find_free_port(host, port)  # raises if there is none
-    from fastapi.middleware import Middleware
+    hosts = AllowedHosts(host, allowed_hosts)
+    with contextlib.ExitStack() as on_failure:
+        sock = on_failure.enter_context(listen_for_page(host, port))
+        running = _start(model, collection, sock, local_url(host, sock), hosts, limits or Limits())
+        on_failure.callback(running.close)
+        if share:
+            running.share_url = _share(host, sock)
+            hosts.allow(str(urlsplit(running.share_url).hostname))
+        on_failure.pop_all()
+    return running
 
-    from .app import build_page
 
-    limits = limits or Limits()
+def _start(
+    model: AudioModel,
+    collection: str | Path | None,
+    sock: socket.socket,
+    url: str,
+    hosts: AllowedHosts,
+    limits: Limits,
+) -> RunningPlayground:
+    import fastapi
+    import gradio as gr
+
+    from qwen_audio.serve.server import ThreadedServer
+
+    from .accepted_inputs import accepted_inputs
+    from .app import build_page, theme_options
+
     opened_collection = None
     if collection is not None:
         from qwen_audio import Collection
 
         opened_collection = Collection.open(collection, model)
     context = AppContext(model, limits, opened_collection)
-    pages: dict[str, Callable[[], Awaitable[str]]] = {}
-    request_filter = Middleware(
-        RequestFilter, sessions=context.sessions, limits=limits, pages=pages
-    )
     page = build_page(context).queue(
         max_size=limits.queue_size, api_open=False, default_concurrency_limit=4
     )
+    page.state_session_capacity = _GRADIO_SESSIONS
     for name in ("httpx", "gradio"):  # their warnings aren't meant for users of the command
         logging.getLogger(name).setLevel(logging.ERROR)
-    gradio_output = io.StringIO()  # why sharing failed is only printed
-    with contextlib.redirect_stdout(gradio_output):
-        url, share_url = _launch_page(page, host, port, share, request_filter)
-    if share and share_url is None:
-        page.close(verbose=False)
-        message = gradio_output.getvalue().strip().partition("\n")[0]
-        reason = message.removeprefix("Could not create share link.").strip(" .")
-        raise OptionError(
-            f"share=True: no public address could be created ({reason or 'Gradio gave none'}): "
-            "check the connection, or leave it out"
-        )
-    return RunningPlayground(page, context, url, share_url)
-
-
-def _launch_page(
-    page: Any, host: str, port: int | None, share: bool, request_filter: Any
-) -> tuple[str, str | None]:
-    """Start Gradio's server. Returns the local and the public address.
-
-    Raises:
-        OptionError: if the port can't be used.
-    """
-    from .app import theme_options
-
-    for _ in range(_LAUNCH_ATTEMPTS):
-        free_port = find_free_port(host, port)
-        try:
-            _, url, share_url = page.launch(
-                server_name=host,
-                server_port=free_port,
-                share=share,
-                prevent_thread_lock=True,
-                quiet=True,
-                inline=False,
-                show_error=False,
-                footer_links=[],
-                run_history=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                enable_monitoring=False,
-                max_file_size=1,  # Gradio's own upload route is not used
-                app_kwargs={
-                    "middleware": [request_filter],
-                    "docs_url": None,
-                    "redoc_url": None,
-                    "openapi_url": None,
-                },
-                **theme_options(),
-            )
-        except OSError as error:  # another process has taken the port in the meantime
-            refused = error
-        else:
-            return url, share_url
-    raise OptionError(f"port={free_port} can't be used on {host}: choose another") from refused
-
-
-def find_free_port(host: str, port: int | None) -> int:
-    """`port`, or the first free one of `_PORTS`.
-
-    Raises:
-        OptionError: if it, or all of them, can't be used. Checked here because Gradio would take
-            minutes to try them one by one.
-    """
-    if port is not None and port not in range(1, 65536):
-        raise OptionError(f"port={port}: use a number from 1 to 65535")
-    for candidate in _PORTS if port is None else (port,):
-        try:
-            infos = socket.getaddrinfo(host.strip("[]"), candidate, type=socket.SOCK_STREAM)
-            family, kind, protocol, _, address = infos[0]
-            with socket.socket(family, kind, protocol) as server:
-                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                server.bind(address)
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                raise OptionError(
-                    f"host={host!r} is not an address of this machine: use 127.0.0.1, or 0.0.0.0 "
-                    "to accept connections from others"
-                ) from error
-            continue
-        return candidate
-    if port is None:
-        raise OptionError(f"ports {_PORTS[0]} to {_PORTS[-1]} are all in use: choose another")
-    raise OptionError(
-        f"port={port} is in use, or needs privileges: choose another, or leave it out for the next "
-        "free one"
+    bare: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = gr.mount_gradio_app(
+        fastapi.FastAPI(**bare),
+        page,
+        "",
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size=1,  # Gradio's own upload route is not used
+        app_kwargs=dict(bare),
+        **theme_options(),
     )
+    page_filter = PageFilter(
+        app, sessions=context.sessions, limits=limits, inputs=accepted_inputs(page)
+    )
+    filtered = RequestFilter(page_filter, hosts=hosts, policy=CONTENT_POLICY)
+    return RunningPlayground(page, context, ThreadedServer(filtered, sock, limits), url)
+
+
+def _share(host: str, sock: socket.socket) -> str:
+    """The public address of a tunnel through Gradio's servers.
+
+    Not made by Gradio's `launch`, whose page for it loads its scripts from another host.
+
+    Raises:
+        OptionError: if there is none.
+    """
+    from gradio import networking
+
+    try:
+        address = networking.setup_tunnel(
+            local_host=str(urlsplit(local_url(host, sock)).hostname),
+            local_port=sock.getsockname()[1],
+            share_token=secrets.token_urlsafe(32),
+            share_server_address=None,
+            share_server_tls_certificate=None,
+        )
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].strip(" .") or "no reason was given"
+        raise OptionError(
+            f"share=True: no public address could be created ({reason}): check the connection, or "
+            "leave it out"
+        ) from error
+    return f"https://{urlsplit(address).netloc}"

@@ -1,4 +1,4 @@
-"""ASGI middleware: an allowlist of the page's own requests, uploads, and security headers.
+"""ASGI middleware: an allow-list of the page's own requests, and its uploads.
 
 Gradio can also serve files, fetch URLs and run component code, none of which this page needs: every
 other route is refused, and so is any request that names a file or URL. Recordings arrive as bytes;
@@ -7,41 +7,38 @@ examples by name, search results by index.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import re
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
+
+from qwen_audio.serve.asgi import App, Message, Receive, RequestError, Scope, Send, respond
+from qwen_audio.serve.body import content_length, read_body
+from qwen_audio.serve.json_body import check_json_headers, parse_json
 
 from .limits import Limits
+from .page_requests import Inputs, check_cancel, check_page_id, checked_join, page_id_of_query
+from .pending import PendingRequests
 from .sessions import SessionStore
 
-__all__ = ["RequestFilter"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["CONTENT_POLICY", "PageFilter"]
 
 UPLOAD_PATH = "/clip"
 
 _API = "/gradio_api"
+_JOIN, _RESULTS, _HEARTBEAT = f"{_API}/queue/join", f"{_API}/queue/data", f"{_API}/heartbeat/"
+_CANCEL = frozenset({f"{_API}/cancel", f"{_API}/reset"})
 _GET_PATHS = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt"})
-_GET_PREFIXES = (
-    "/assets/",
-    "/static/",
-    f"{_API}/heartbeat/",
-    f"{_API}/queue/data",
-    f"{_API}/startup-events",
-)
-_POST_PATHS = frozenset({f"{_API}/queue/join", f"{_API}/cancel", f"{_API}/reset"})
-
-_REQUEST_BYTES = 64 * 1024
-"""Largest request other than an upload."""
+_ASSET = re.compile(r"/(assets|static)(/\w[\w.@-]{0,99}){1,4}", re.ASCII)
+_COMPLETED = b'"msg":"process_completed"'
+_CLOSED = b'"msg":"close_stream"'
+_RUNNING = 64
+"""More than Gradio runs at the same time, beside those that wait in its queue."""
 _NAME_CHARACTERS = 80
 
 # The page loads nothing from other hosts. 'unsafe-eval': Gradio compiles its templates in the page.
-_POLICY = "; ".join(
+CONTENT_POLICY = "; ".join(
     (
         "default-src 'self'",
         "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
@@ -53,100 +50,159 @@ _POLICY = "; ".join(
         "frame-src 'self' data: blob:",
         "object-src 'none'",
         "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
     )
 )
 
 
-class RequestFilter:
-    """ASGI middleware in front of Gradio.
+class PageFilter:
+    """ASGI middleware in front of Gradio, behind a RequestFilter.
 
     Args:
         sessions: where uploads are stored.
-        pages: additional pages: path → coroutine function that returns HTML.
+        inputs: what each function of the page accepts.
     """
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        sessions: SessionStore,
-        limits: Limits,
-        pages: dict[str, Callable[[], Awaitable[str]]],
-    ) -> None:
-        self.app, self.sessions, self.limits, self.pages = app, sessions, limits, pages
+    def __init__(self, app: App, *, sessions: SessionStore, limits: Limits, inputs: Inputs) -> None:
+        self.app, self.sessions, self.limits, self.inputs = app, sessions, limits, inputs
+        self.pending = PendingRequests(limits.queue_size + _RUNNING)
+        self._streams = 0
+        self._discarding: dict[str, asyncio.Task[None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward, answer or refuse one request."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        path, method = _path(scope), scope["method"]
-        if method == "POST" and not _is_same_origin(scope):
-            await _respond(send, 403, "Requests from pages of other sites are refused.")
-        elif (method, path) == ("POST", UPLOAD_PATH):
+        method, path = str(scope["method"]), str(scope["path"])
+        is_get = method in ("GET", "HEAD")
+        if (method, path) == ("POST", UPLOAD_PATH):
             await self._receive_upload(scope, receive, send)
-        elif method == "POST" and path in _POST_PATHS:
-            await self._forward_checked(scope, receive, send)
-        elif method in ("GET", "HEAD") and path in self.pages:
-            await _respond(send, 200, await self.pages[path](), "text/html; charset=utf-8")
-        elif method in ("GET", "HEAD") and (path in _GET_PATHS or path.startswith(_GET_PREFIXES)):
-            await self.app(scope, receive, _with_security_headers(send))
+        elif (method, path) == ("POST", _JOIN):
+            await self._join(scope, receive, send)
+        elif method == "POST" and path in _CANCEL:
+            body = await self._json(scope, receive)
+            check_cancel(body)
+            await self.app(scope, _replay(body, receive), send)
+        elif (method, path) == ("GET", _RESULTS):
+            await self._send_results(page_id_of_query(scope), scope, receive, send)
+        elif method == "GET" and path.startswith(_HEARTBEAT):
+            check_page_id(path.removeprefix(_HEARTBEAT))
+            await self._stream(scope, receive, send)
+        elif is_get and (path in _GET_PATHS or _ASSET.fullmatch(path)):
+            await self.app(scope, receive, send)
         else:
-            await _respond(send, 404, "Not found.")
+            raise RequestError(404, "Not found.")
 
     async def _receive_upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Store an upload in memory, unless it exceeds the limit."""
-        data = await _read_body(scope, receive, self.limits.upload_bytes)
-        query = parse_qs(scope.get("query_string", b"").decode("ascii", "replace"))
+        """Store an upload in memory, which is reserved before anything is read."""
+        limit = self.limits.upload_bytes
+        query = parse_qs(scope["query_string"].decode("latin-1"))
         name = _safe_file_name(query.get("name", [""])[0])
-        if data is None:
-            problem = f"{name} is larger than {self.limits.upload_text}: choose a shorter one."
-            await _respond_json(send, 413, {"problem": problem})
-        else:
-            await _respond_json(send, 200, {"ticket": self.sessions.add_upload(name, data)})
-
-    async def _forward_checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request to Gradio, unless it is large or Gradio would read a file for it."""
-        data = await _read_body(scope, receive, _REQUEST_BYTES)
+        too_large = f"{name} is larger than {self.limits.upload_text}: choose a shorter one."
         try:
-            content = json.loads(data) if data else {}
-        except (ValueError, RecursionError):
-            content = None
-        if data is None or content is None or _contains_file_reference(content):
-            await _respond(send, 400, "Invalid request.")
-            return
-        replayed = False
+            length = content_length(scope)
+            if length is not None and length > limit:
+                raise RequestError(413, too_large)
+            with self.sessions.receiving(limit if length is None else length) as store:
+                data = await read_body(scope, receive, limit, self.limits, too_large)
+                ticket = store(name, data)
+        except RequestError as error:
+            await _respond_json(send, error.status, {"problem": str(error)})
+        else:
+            await _respond_json(send, 200, {"ticket": ticket})
 
-        async def replay() -> Message:
-            nonlocal replayed
-            if replayed:
-                return await receive()
-            replayed = True
-            return {"type": "http.request", "body": data, "more_body": False}
+    async def _json(self, scope: Scope, receive: Receive) -> Any:
+        check_json_headers(scope)
+        limit = self.limits.request_bytes
+        body = await read_body(scope, receive, limit, self.limits, f"At most {limit} bytes.")
+        return parse_json(body)
 
-        await self.app(scope, replay, _with_security_headers(send))
+    async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward the request to call a function of the page."""
+        body = checked_join(await self._json(scope, receive), self.inputs)
+        page_id = body["session_hash"]
+        self._discard_abandoned(scope)
+        self.pending.add(page_id)
+        accepted = False
+
+        async def send_result(message: Message) -> None:
+            nonlocal accepted
+            accepted = accepted or message.get("status") == 200
+            await send(message)
+
+        try:
+            await self.app(scope, _replay(body, receive), send_result)
+        finally:
+            if not accepted:
+                self.pending.remove(page_id)
+
+    async def _send_results(self, page_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward the stream of a page's results, and count those that it has sent."""
+        is_complete = False
+
+        async def send_results(message: Message) -> None:
+            nonlocal is_complete
+            await send(message)
+            start = message.get("body", b"")[:100]
+            is_complete = is_complete or _CLOSED in start
+            if _COMPLETED in start:
+                self.pending.remove(page_id)
+
+        with self.pending.reading(page_id):
+            try:
+                await self._stream(scope, receive, send_results)
+            finally:
+                if not is_complete:
+                    self.pending.drop(page_id)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forward a response that has no end until its page is closed."""
+        if self._streams >= self.limits.connections // 2:
+            raise RequestError(503, "Too many pages are open: close one, or try again later.")
+        self._streams += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._streams -= 1
+
+    def _discard_abandoned(self, scope: Scope) -> None:
+        """Read, and drop, the results that pages which are gone have left unread."""
+        for page_id in self.pending.abandoned():
+            query = f"session_hash={page_id}".encode()
+            request = {**scope, "method": "GET", "path": _RESULTS, "query_string": query}
+            if page_id not in self._discarding:
+                task = asyncio.create_task(self._discard(page_id, request))
+                self._discarding[page_id] = task
+
+    async def _discard(self, page_id: str, request: Scope) -> None:
+        try:
+            await self._send_results(page_id, request, _never, _drop)
+        except RequestError:
+            pass  # read meanwhile
+        finally:
+            del self._discarding[page_id]
 
 
-def _path(scope: Scope) -> str:
-    return str(scope["path"]).removeprefix(str(scope.get("root_path", ""))) or "/"
+async def _never() -> Message:
+    """`receive` of a request without a body, whose client doesn't disconnect."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
 
 
-def _is_same_origin(scope: Scope) -> bool:
-    """Whether the Origin header, which only browsers send, is this server's."""
-    headers = dict(scope["headers"])
-    origin = headers.get(b"origin", b"").decode("latin-1")
-    hosts = {headers.get(name, b"").decode("latin-1") for name in (b"host", b"x-forwarded-host")}
-    return not origin or urlsplit(origin).netloc in hosts
+async def _drop(message: Message) -> None:
+    """`send` to nobody."""
 
 
-def _contains_file_reference(value: Any) -> bool:
-    """Whether any nested dict has a key by which Gradio reads a file or fetches a URL."""
-    if isinstance(value, dict):
-        return bool({"meta", "path", "url"} & value.keys()) or any(
-            map(_contains_file_reference, value.values())
-        )
-    return isinstance(value, list) and any(map(_contains_file_reference, value))
+def _replay(body: Any, receive: Receive) -> Receive:
+    """`receive` that gives the body as it was understood, then whatever follows."""
+    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
 
 
 def _safe_file_name(text: str) -> str:
@@ -155,48 +211,5 @@ def _safe_file_name(text: str) -> str:
     return name[-_NAME_CHARACTERS:].strip() or "recording"
 
 
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """The request's body, or None as soon as it exceeds `limit` bytes or the client disconnects."""
-    content_length = dict(scope["headers"]).get(b"content-length", b"0")
-    if not content_length.isdigit() or int(content_length) > limit:
-        return None
-    data = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        data += message.get("body", b"")
-        if len(data) > limit:
-            return None
-        more = message.get("more_body", False)
-    return bytes(data)
-
-
-def _with_security_headers(send: Send) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [
-                *message.get("headers", []),
-                (b"content-security-policy", _POLICY.encode()),
-                (b"referrer-policy", b"no-referrer"),
-                (b"x-content-type-options", b"nosniff"),
-            ]
-        await send(message)
-
-    return send_with_headers
-
-
-async def _respond(send: Send, status: int, text: str, content_type: str = "text/plain") -> None:
-    body = text.encode()
-    headers = [
-        (b"content-type", content_type.encode()),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    send = _with_security_headers(send)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 async def _respond_json(send: Send, status: int, data: dict[str, str]) -> None:
-    await _respond(send, status, json.dumps(data), "application/json")
+    await respond(send, status, json.dumps(data), "application/json")

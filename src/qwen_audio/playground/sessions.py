@@ -6,10 +6,14 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import AudioError, Waveform, Window
+from qwen_audio.serve.asgi import RequestError
+from qwen_audio.serve.body import ByteBudget
 
 from .limits import Limits
 
@@ -20,6 +24,8 @@ __all__ = ["Clip", "Session", "SessionStore", "Upload"]
 
 _UPLOAD_SECONDS = 120.0
 """Uploads that no page has opened after this long are dropped."""
+_MAX_SESSIONS = 500
+"""Sessions without a recording are dropped first."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,13 @@ class Clip:
             return self.waveform
         return Waveform(self.waveform.samples_in(self.window), name=self.name)
 
-    def select_window(self, index: int) -> None:
-        """Select a window; cached results of another window are dropped."""
-        if not 0 <= index < len(self.windows):
+    def select_window(self, index: Any) -> None:
+        """Select a window; cached results of another window are dropped.
+
+        Raises:
+            AudioError: for anything but the number of a window.
+        """
+        if type(index) is not int or not 0 <= index < len(self.windows):
             raise AudioError(f"{self.name} has {len(self.windows)} windows: choose one of them")
         if index != self.window_index:
             self.window_index = index
@@ -115,6 +125,7 @@ class Session:
         is_answering: whether a question is being answered.
         answers: questions and answers, newest first.
         results: what each view shows, for downloads and snippets.
+        openings: recordings that have been chosen so far.
     """
 
     last_used: float
@@ -124,6 +135,13 @@ class Session:
     is_answering: bool = False
     answers: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
+    openings: int = 0
+
+    def begin_opening(self) -> Callable[[], bool]:
+        """Before a recording is decoded. Returns whether it is still the latest to be opened."""
+        self.openings += 1
+        number = self.openings
+        return lambda: self.openings == number
 
     @property
     def open_clip(self) -> Clip:
@@ -151,13 +169,18 @@ class Session:
 
 
 class SessionStore:
-    """All sessions, by the id that each open page makes up for itself (Gradio's session hash)."""
+    """All sessions, by the id that each open page makes up for itself (Gradio's session hash).
+
+    Attributes:
+        uploads: memory of the uploads that are being received, wait to be opened, or are decoded.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.uploads = ByteBudget(limits.upload_memory_bytes)
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._waiting: OrderedDict[str, Upload] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -180,43 +203,82 @@ class SessionStore:
             self._sessions.pop(str(page_id), None)
         trim_heap()
 
-    def add_upload(self, name: str, data: bytes) -> str:
-        """Store an upload until its page opens it.
+    @contextmanager
+    def receiving(self, nbytes: int) -> Iterator[Callable[[str, bytes], str]]:
+        """Memory for an upload of at most `nbytes`, while it is received.
 
-        Returns:
-            An unguessable ticket, valid once.
+        Uploads that wait to be opened give way, the oldest first.
+
+        Yields:
+            A function that stores the upload, from its name and data, until its page opens it, and
+            returns an unguessable ticket, valid once.
+
+        Raises:
+            RequestError: (503) if other uploads take all memory.
         """
-        ticket = secrets.token_urlsafe(24)
         now = time.monotonic()
         with self._lock:
-            self._uploads[ticket] = Upload(name, data, now)
-            pending_bytes = sum(len(upload.data) for upload in self._uploads.values())
-            while pending_bytes > max(self.limits.memory_bytes // 4, len(data)):
-                _, oldest = self._uploads.popitem(last=False)
-                pending_bytes -= len(oldest.data)
+            self._drop_expired(now)
+            while not self.uploads.reserve(nbytes):
+                if not self._waiting:
+                    raise RequestError(503, "Too many uploads at once: try again in a moment.")
+                self._drop_upload(next(iter(self._waiting)))
             self._evict(now)
-        return ticket
+        kept = 0
 
-    def pop_upload(self, ticket: str) -> Upload:
-        """The upload of a ticket. Raises AudioError if there is none, or it has expired."""
+        def store(name: str, data: bytes) -> str:
+            nonlocal kept
+            ticket, kept = secrets.token_urlsafe(24), len(data)
+            with self._lock:
+                self._waiting[ticket] = Upload(name, data, time.monotonic())
+            return ticket
+
+        try:
+            yield store
+        finally:
+            self.uploads.release(nbytes - kept)
+
+    @contextmanager
+    def opened_upload(self, ticket: str) -> Iterator[Upload]:
+        """The upload of a ticket, while it is decoded.
+
+        Raises:
+            AudioError: if there is none, or it has expired.
+        """
         with self._lock:
-            upload = self._uploads.pop(ticket, None)
+            upload = self._waiting.pop(ticket, None)
         if upload is None:
             raise AudioError("That upload has expired: choose the file again.")
-        return upload
+        try:
+            yield upload
+        finally:
+            self.uploads.release(len(upload.data))
+
+    def _drop_upload(self, ticket: str) -> None:
+        self.uploads.release(len(self._waiting.pop(ticket).data))
+
+    def _drop_expired(self, now: float) -> None:
+        for ticket, upload in list(self._waiting.items()):
+            if now - upload.received > _UPLOAD_SECONDS:
+                self._drop_upload(ticket)
 
     def _evict(self, now: float) -> None:
-        """Drop expired uploads, idle sessions and, above the memory limit, the least recent."""
-        for ticket in [
-            ticket
-            for ticket, upload in self._uploads.items()
-            if now - upload.received > _UPLOAD_SECONDS
-        ]:
-            del self._uploads[ticket]
+        """Drop idle sessions and, above the limits of memory and number, the least recent."""
+        self._drop_expired(now)
         newest = next(reversed(self._sessions), None)
-        total_bytes = sum(session.nbytes for session in self._sessions.values())
+        total_bytes = self.uploads.reserved
+        total_bytes += sum(session.nbytes for session in self._sessions.values())
+        excess = len(self._sessions) - _MAX_SESSIONS
         for page_id, session in list(self._sessions.items()):
             idle = now - session.last_used > self.limits.idle_seconds
-            if page_id != newest and (idle or total_bytes > self.limits.memory_bytes):
+            if page_id == newest:
+                continue
+            if idle or (session.nbytes and total_bytes > self.limits.memory_bytes):
                 total_bytes -= session.nbytes
                 del self._sessions[page_id]
+                excess -= 1
+        if excess > 0:
+            by_use = sorted(self._sessions, key=lambda page_id: self._sessions[page_id].nbytes > 0)
+            for page_id in by_use[:excess]:
+                if page_id != newest:
+                    del self._sessions[page_id]

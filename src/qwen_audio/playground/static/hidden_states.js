@@ -145,6 +145,7 @@ playground.hiddenStatesTab = (root, props, watch, taps) => {
     lensId = send("lens", {});
   };
   playground.onClip(() => { hasClip = true; stale = true; refresh(); });
+  playground.onRejected.push(() => { stale = true; }); // asked for again when the tab is selected
   new IntersectionObserver(refresh).observe(root);
   new MutationObserver(draw).observe(document.body, { attributeFilter: ["class"] });
 };

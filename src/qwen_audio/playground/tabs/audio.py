@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qwen_audio import AudioError
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import heat_map, wav_base64
 from qwen_audio.playground.sessions import Clip
@@ -22,10 +23,14 @@ class AudioTab:
         """Open an upload ("ticket"), an example ("example") or another "window" of the clip."""
         session = self.context.session(request)
         if "window" in data:
-            session.open_clip.select_window(int(data["window"]))
+            session.open_clip.select_window(data["window"])
             session.clear_window_results()
         else:
-            session.open(self.context.load(data))
+            is_latest = session.begin_opening()
+            clip = self.context.load(data)
+            if not is_latest():  # a small file is decoded before a large one that came first
+                raise AudioError("Another recording has been opened meanwhile.")
+            session.open(clip)
         return _window_payload(self.context, session.open_clip)
 
 
