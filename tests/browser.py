@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -28,6 +29,15 @@ class PlaygroundProcess:
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url, self.process = url, process
+
+    def new_log(self) -> str:
+        """What it has written to standard error since the last call."""
+        assert self.process.stderr is not None
+        descriptor = self.process.stderr.fileno()
+        os.set_blocking(descriptor, False)
+        with contextlib.suppress(BlockingIOError):
+            return os.read(descriptor, 2**20).decode()
+        return ""
 
     @property
     def resident_bytes(self) -> int:

@@ -91,6 +91,7 @@ MISTAKES = {
     ("play", "--port", "0"): "use a number from 1 to 65535",
     ("play", "--host", "203.0.113.1"): "is not an address of this machine",
     ("play", "--max-minutes", "0"): "use a number greater than 0",
+    ("play", "--allowed-host", "https://a.example"): "is not the name of a host",
     # Options that contradict each other or have no effect.
     ("describe", "a.wav", "--top-p", "0.3"): "does nothing at temperature 0",
     ("lens", "a.wav", "--theme", "dark"): "--panels and --theme are for plots",

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.download import Downloads
+from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
 from qwen_audio.playground.tabs.search import SearchTab
 from qwen_audio.playground.tabs.snippets import Snippets
 from recordings import write_wav
@@ -187,6 +190,51 @@ def test_without_umap_the_map_names_the_extra(
         .map({}, Page())["problem"]
         .startswith("This playground has no collection")
     )
+
+
+def test_the_recording_that_was_chosen_last_stays_open(
+    collection: qa.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = AppContext(collection.model, Limits())
+    begun, finish, load = threading.Event(), threading.Event(), context.load
+
+    def load_slowly(data: dict[str, Any]) -> Clip:
+        if data["example"] == "guitar.flac":
+            begun.set()
+            finish.wait(30)
+        return load(data)
+
+    monkeypatch.setattr(context, "load", load_slowly)
+    open_recording = AudioTab(context).open
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(open_recording, {"example": "guitar.flac"}, Page())
+        assert begun.wait(30)
+        assert open_recording({"example": "speech.flac"}, Page())["name"] == "speech.flac"
+        finish.set()
+        assert "opened meanwhile" in slow.result()["problem"]
+    assert context.session(Page()).open_clip.name == "speech.flac"
+
+
+ODD_VALUES: list[Any] = [
+    *(None, True, -1, 2**53, 1.5, "", "x", "mel", "map", "csv", "lm." + "9" * 5000, [], {"a": 1}),
+    "guitar.flac/../speech.flac",
+]
+
+
+@pytest.mark.parametrize("value", ODD_VALUES)
+def test_no_value_is_an_internal_error(collection: qa.Collection, value: Any) -> None:
+    context = AppContext(collection.model, Limits(), collection)
+    context.session(Page()).clip = clip(1)
+    names = ("window", "ticket", "example", "tap", "view", "format", "result", "point", "version")
+    handlers: list[Any] = [AudioTab(context).open, HiddenStatesTab(context).view]
+    handlers += [HiddenStatesTab(context).time_tap, CompareTab(context).compare]
+    handlers += [SearchTab(context).play, Downloads(context).file, Snippets(context).snippets]
+    handlers.append(lambda data, page: SearchTab(context).search({"text": str(value)}, page))
+    for handler in handlers:
+        for data in (*({name: value, "n": value} for name in names), dict.fromkeys(names, value)):
+            answer = handler(data, Page())
+            assert "internal error" not in answer.get("problem", ""), (handler, data)
+            assert answer["n"] is None or type(answer["n"]) is int
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ _ON_MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 """For handlers that use the model: one at a time, in order."""
 _CONCURRENT = {"concurrency_id": "concurrent", "concurrency_limit": 8}
 """For handlers that mostly return cached results."""
-_DECODING = {"concurrency_id": "decoding", "concurrency_limit": 8}
+_DECODING = {"concurrency_id": "decoding", "concurrency_limit": 24}
 """For handlers that decode a recording, which may take seconds, before they use the model."""
 _ON_MAP = {"concurrency_id": "map", "concurrency_limit": 1}
 """For the map: the first request computes it, later ones find it cached."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio import AudioError, QwenAudioError, load_waveform
+from qwen_audio import QwenAudioError
 from qwen_audio.paths import printable
+from qwen_audio.serve.decoding import UploadDecoder
 
 from .examples import load_example
 from .limits import Limits
@@ -38,6 +38,7 @@ class AppContext:
     ) -> None:
         self.model, self.limits, self.collection = model, limits, collection
         self.sessions = SessionStore(limits)
+        self.decoder = UploadDecoder(limits)
         self._model_thread = ThreadPoolExecutor(1, "model")
 
     @property
@@ -76,17 +77,7 @@ class AppContext:
         if "example" in data:
             return Clip(load_example(data["example"]))
         with self.sessions.opened_upload(str(data.get("ticket"))) as upload:
-            file = io.BytesIO(upload.data)
-            file.name = upload.name
-            try:
-                return Clip(load_waveform(file, limits=self.limits.decoding))
-            except AudioError as error:
-                if f"the limit of {self.limits.recording_seconds:g} s: " not in str(error):
-                    raise
-                raise AudioError(
-                    f"{upload.name} is longer than {self.limits.recording_text}, the limit of this "
-                    "playground: choose a shorter recording, or cut it."
-                ) from error
+            return Clip(self.decoder.decode(upload.name, upload.data))
 
 
 def _public_name(name: str) -> str:
