@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
@@ -16,7 +16,7 @@ from qwen_audio.serve.limits import ServerLimits
 from qwen_audio.serve.listen import listen, local_url
 from qwen_audio.serve.server import ThreadedServer
 
-LIMITS = ServerLimits(connections=4, header_seconds=0.1)
+IMPATIENT, PATIENT = (ServerLimits(connections=4, header_seconds=s) for s in (0.1, 60.0))
 REQUEST = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 DISCONNECTED = threading.Event()
 
@@ -46,10 +46,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, 413, "Too large.")
 
 
+@contextmanager
+def serving(limits: ServerLimits) -> Iterator[tuple[str, int]]:
+    with listen("127.0.0.1", None, [0]) as sock, closing(ThreadedServer(app, sock, limits)):
+        yield sock.getsockname()
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
-    with listen("127.0.0.1", None, [0]) as sock, closing(ThreadedServer(app, sock, LIMITS)):
-        yield sock.getsockname()
+    with serving(IMPATIENT) as address:
+        yield address
 
 
 def connect(address: tuple[str, int], data: bytes = b"") -> socket.socket:
@@ -91,21 +97,25 @@ def test_responses_that_nobody_reads_are_closed(address: tuple[str, int]) -> Non
         assert DISCONNECTED.wait(30)
 
 
-def test_too_many_connections_are_refused(address: tuple[str, int]) -> None:
-    waiting = [connect(address, REQUEST % b"never") for _ in range(4)]
-    with connect(address, REQUEST % b"") as connection:
+def test_too_many_connections_are_refused() -> None:
+    with ExitStack() as stack:
+        address = stack.enter_context(serving(PATIENT))
+        for _ in range(4):
+            stack.enter_context(connect(address, REQUEST % b"never"))
+        connection = stack.enter_context(connect(address, REQUEST % b""))
         assert connection.recv(100).startswith(b"HTTP/1.1 503")
-    for each in waiting:
-        each.close()
 
 
-def test_what_is_no_http_is_a_bad_request(
-    address: tuple[str, int], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_http_is_a_bad_request(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving(PATIENT) as address:
+        check_bad_requests(address)
+    assert capfd.readouterr() == ("", "")
+
+
+def check_bad_requests(address: tuple[str, int]) -> None:
     for data in (b"\x16\x03\x01\x00\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
         with connect(address, data) as connection:
             assert connection.recv(100).startswith(b"HTTP/1.1 400")
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
