@@ -214,6 +214,8 @@ class _TransformersModel:
         config.text_config.vocab_size = checkpoint.tensors.shape(EMBEDDINGS)[0]
         config.text_config.layer_types = config.text_config.layer_types[:depth]
         config._attn_implementation = "sdpa"
+        for part in (config, config.audio_config, config.text_config):
+            part.dtype = None  # else transformers sets torch's default dtype while it builds them
         model: Any = empty_module(lambda: Qwen2AudioForConditionalGeneration(config))
         model.lm_head = nn.Identity()
         text = model.model.language_model

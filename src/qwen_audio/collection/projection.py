@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -240,15 +239,12 @@ def project(
 
 
 def _umap(vectors: Float32[np.ndarray, "rows width"], seed: int) -> Float32[np.ndarray, "rows 2"]:
-    with warnings.catch_warnings():
-        # About TensorFlow, which is missing, and about one thread, which a seed requires.
-        warnings.simplefilter("ignore")
-        from umap import UMAP
+    from umap import UMAP
 
-        reducer = UMAP(
-            n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
-        )
-        return np.asarray(reducer.fit_transform(vectors), np.float32)
+    reducer = UMAP(
+        n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
+    )
+    return np.asarray(reducer.fit_transform(vectors), np.float32)
 
 
 def _pca(vectors: Float32[np.ndarray, "rows width"], _seed: int) -> Float32[np.ndarray, "rows 2"]:

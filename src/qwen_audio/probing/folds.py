@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -122,9 +121,7 @@ def _random_folds(target: Target, groups: np.ndarray, folds: int, seed: int) -> 
             "probe other columns (targets, --target)"
         )
     splitter = GroupKFold if target.numeric else StratifiedGroupKFold
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with few groups: checked above
-        pairs_of_indices = splitter(folds, shuffle=True, random_state=seed).split(
-            values, values, groups
-        )
-        return [Fold(np.asarray(train), np.asarray(test)) for train, test in pairs_of_indices]
+    pairs_of_indices = splitter(folds, shuffle=True, random_state=seed).split(
+        values, values, groups
+    )
+    return [Fold(np.asarray(train), np.asarray(test)) for train, test in pairs_of_indices]
