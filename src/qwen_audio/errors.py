@@ -1,4 +1,4 @@
-"""Exception hierarchy, and the check for optional dependencies.
+"""Exception hierarchy, and the checks of optional dependencies and of numbers given as options.
 
 Every message is one line that states what was given, what is allowed, and what to do next.
 The command line prints that line and nothing else.
@@ -7,7 +7,9 @@ The command line prints that line and nothing else.
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
+from typing import Any
 
 from qwen_audio.paths import printable
 
@@ -21,7 +23,10 @@ __all__ = [
     "OptionError",
     "QwenAudioError",
     "TapError",
+    "as_number",
     "check_extra",
+    "number_option",
+    "whole_number_option",
 ]
 
 _LINE_BREAK = re.compile(r"[ \t\r\n]*[\t\r\n][ \t\r\n]*")
@@ -125,3 +130,58 @@ def check_extra(feature: str, extra: str, *modules: str) -> None:
     # Any folder on the path, such as a project's own datasets/, is a package without an origin.
     if any(spec is None or spec.origin is None for spec in specs):
         raise MissingExtraError(feature, extra)
+
+
+def as_number(value: Any) -> int | float | None:
+    """A number of any type as Python's: an int, a float, NumPy's, a tensor's; None for others.
+
+    Truth values, decimals, fractions and text are none, nor is an array with dimensions.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        if getattr(value.dtype, "kind", "f") not in "iuf":  # NumPy's; torch's dtypes have none
+            return None
+        value = value.item()
+        value = float(value) if hasattr(value, "dtype") else value  # of more than 64 bits
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def number_option(name: str, value: Any, allowed: str = "a number") -> float:
+    """The value of an option that takes a number, as a float.
+
+    Its range is the caller's to check, which NaN and infinity are outside of.
+
+    Args:
+        allowed: what to use, for the message.
+
+    Raises:
+        OptionError: for anything but a number.
+    """
+    number = as_number(value)
+    if number is None:
+        raise OptionError(f"{name}={_shown(value)}: use {allowed}")
+    try:
+        return float(number)
+    except OverflowError:  # an int of hundreds of digits
+        return math.copysign(math.inf, number > 0 or -1)
+
+
+def whole_number_option(name: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
+    """The value of an option that takes a whole number from `low` to `high`, as an int.
+
+    Raises:
+        OptionError: for anything else; 3.0 is a whole number.
+    """
+    number = as_number(value)
+    if number is not None and low <= number <= high and number == int(number):
+        return int(number)
+    limit = f"2**{(high + 1).bit_length() - 1} - 1" if high > 2**16 else str(high)
+    raise OptionError(f"{name}={_shown(value)}: use a whole number from {low} to {limit}")
+
+
+def _shown(value: Any) -> str:
+    """A value of any type in a message, shortened."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 (also a ValueError, for an int of thousands of digits)
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else f"{text[:60]}…"

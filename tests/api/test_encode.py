@@ -310,7 +310,7 @@ INVALID_OPTIONS = {
     "tap=['mel', 'lm.99']": "lm.99",
     "tap=[]": "empty",
     "window_seconds=31": "31",
-    "track=-1": "track=-1: use the number of an audio track, from 0 on",
+    "track=-1": "track=-1: use a whole number from 0",
     "track=True": "track=True: use the number",
     "on_damage='ignore'": "on_damage='ignore': use 'raise' or 'partial'",
     "prompt='What?'": "reads a prompt",

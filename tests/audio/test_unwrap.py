@@ -115,7 +115,7 @@ def test_names() -> None:
         ({"audio": [DECODED, DECODED], "label": [0, 1]}, "give the list of its column 'audio'"),
         ({"array": [[0.0], [0.0, 1.0]], "sampling_rate": RATE}, "different lengths"),
         ({"array": ["a"], "sampling_rate": RATE}, "is not audio: use numbers"),
-        ({"array": [0.0] * 9000, "sampling_rate": "8k"}, "is not a number of Hz"),
+        ({"array": [0.0] * 9000, "sampling_rate": "8k"}, "use a number of Hz"),
         (Decoder(error=RuntimeError("no frames")), r"clip\.wav can't be decoded \(no frames\)"),
         ((SAMPLES.T, RATE), "transpose it"),
         ([SAMPLES.tolist()[0]], "not audio: give a path"),

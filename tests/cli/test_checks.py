@@ -88,7 +88,7 @@ MISTAKES = {
     (*PROBE, "--window", "60"): "window_seconds=60",
     ("search", "none.lance", "--id", "x", "--limit", "0"): "limit=0",
     ("collection", "verify", "none.lance", "--sample", "0"): "sample=0",
-    ("play", "--port", "0"): "use a number from 1 to 65535",
+    ("play", "--port", "0"): "use a whole number from 1 to 65535",
     ("play", "--host", "203.0.113.1"): "is not an address of this machine",
     ("play", "--max-minutes", "0"): "use a number greater than 0",
     ("play", "--allowed-host", "https://a.example"): "is not the name of a host",

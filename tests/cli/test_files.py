@@ -71,7 +71,7 @@ def test_a_track_that_does_not_exist(command: str, film: Path) -> None:
     assert "track=2" in done.stderr.splitlines()[-1]
     assert "0 (flac, 16000 Hz × 1), 1 (flac, 16000 Hz × 1)" in done.stderr
     done = run(command, film, "--track", "-1")
-    assert "track=-1: use the number of an audio track, from 0 on" in done.stderr
+    assert "track=-1: use a whole number from 0" in done.stderr
 
 
 def test_a_collection_of_a_track(

@@ -83,7 +83,7 @@ def test_without_a_port_the_first_free_one_is_used(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536"])
 def test_ports_out_of_range(port: str) -> None:
-    assert error_line(run("play", f"--port={port}")).endswith("use a number from 1 to 65535")
+    assert error_line(run("play", f"--port={port}")).endswith("use a whole number from 1 to 65535")
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "nowhere.invalid"])

@@ -80,7 +80,7 @@ def test_given_splits_are_used() -> None:
         ),
         ([1.0, 2.0, 3.0], list("123"), None, 4, "t has 3 recordings in 3 groups, fewer than the 4"),
         ([1.0, 2.0, 3.0], list("123"), None, 3, "fewer than two different values to test"),
-        (list("abab"), list("1234"), None, 1, "folds=1: use 2 or more"),
+        (list("abab"), list("1234"), None, 1, "folds=1: use a whole number from 2"),
         (
             list("abab"),
             list("1234"),

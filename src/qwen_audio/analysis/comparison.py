@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates
 
 from .files import save_numbers
@@ -52,8 +52,7 @@ class Comparison:
         Raises:
             OptionError: for no pairs, hidden states of different taps, and fewer than one column.
         """
-        if not isinstance(columns, int) or columns < 1:
-            raise OptionError(f"columns={columns!r}: use a whole number from 1 on")
+        columns = whole_number_option("columns", columns, 1)
         taps: list[str] = []
         cosines, by_time, seconds = [], [], 0.0
         for one, other in pairs:

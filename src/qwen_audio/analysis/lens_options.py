@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, whole_number_option
 from qwen_audio.inference.options import check_span
 from qwen_audio.models.tap import Stage, Tap
 
@@ -16,8 +16,8 @@ _MAX_TOP = 100
 
 def check_lens_options(
     taps: Iterable[Tap], span: str, top: int, *, nearest: bool, vocabulary_size: int = _MAX_TOP
-) -> None:
-    """Check the options of `AudioModel.lens` but its words.
+) -> int:
+    """Check the options of `AudioModel.lens` but its words. Returns `top` as an int.
 
     Raises:
         OptionError: for taps other than layers of the language model, an unknown span, a `top` out
@@ -29,10 +29,10 @@ def check_lens_options(
                 f"{tap} has no logits: the lens takes layers of the language model, lm.0 to lm.-1"
             )
     check_span(span, Tap(Stage.LM, 0))
-    if not isinstance(top, int) or not 1 <= top <= min(_MAX_TOP, vocabulary_size):
-        raise OptionError(f"top={top!r}: use a whole number of tokens, 1 to {_MAX_TOP}")
+    count = whole_number_option("top", top, 1, min(_MAX_TOP, vocabulary_size))
     if nearest and span not in ("audio", "all"):
         raise OptionError(f"nearest=True with span={span!r}: only audio has rows at projector")
+    return count
 
 
 def check_words(words: Sequence[Any]) -> None:

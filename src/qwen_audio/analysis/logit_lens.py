@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, whole_number_option
 from qwen_audio.inference.hidden_states import Span, SpanKind, rows_of_kind
 from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Tap
@@ -138,7 +138,12 @@ class LogitLens:
         ]
 
     def steps(self, most: int = 16) -> list[LensSegment]:
-        """The audio in at most so many segments of equal length, with one token per level."""
+        """The audio in at most so many segments of equal length, with one token per level.
+
+        Raises:
+            OptionError: unless `most` is a whole number from 1 on.
+        """
+        most = whole_number_option("most", most, 1)
         audio = self.rows("audio")
         if not len(audio):
             return []

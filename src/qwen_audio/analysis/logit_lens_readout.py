@@ -68,7 +68,7 @@ class LensReading:
         nearest: bool,
     ) -> None:
         vocabulary = pipeline.checkpoint.vocabulary_size
-        check_lens_options(levels, span, top, nearest=nearest, vocabulary_size=vocabulary)
+        top = check_lens_options(levels, span, top, nearest=nearest, vocabulary_size=vocabulary)
         self.pipeline, self.levels, self.span, self.top = pipeline, tuple(levels), span, top
         self.followed, self.nearest, self.vocabulary = followed, nearest, vocabulary
 

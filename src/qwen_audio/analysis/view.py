@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Float64
 from qwen_audio.analysis import structure as views
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, number_option, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates
 from qwen_audio.inference.reducers import l2_norms
 from qwen_audio.models.tap import Tap
@@ -148,7 +148,7 @@ class View:
             frames_per_column,
             windows,
             dtype,
-            float(kernel_seconds),
+            number_option("kernel_seconds", kernel_seconds, "a number of seconds"),
             **panels,
         )
 
@@ -261,8 +261,7 @@ def average_to_columns(
     Raises:
         OptionError: if there are no rows, or fewer than two columns are requested.
     """
-    if not isinstance(columns, int) or columns < 2:
-        raise OptionError(f"columns={columns!r}: use a whole number, 2 or more")
+    columns = whole_number_option("columns", columns, 2)
     if not len(rows):
         raise OptionError("there is no audio to show: give hidden states with audio rows")
     span_seconds = float((middles + counts * hop_seconds / 2).max())

@@ -13,7 +13,7 @@ from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.unwrap import is_wrapped
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError, OptionError, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
 from qwen_audio.inference.options import PoolingName, Sampling, SpanName, check_span
 from qwen_audio.inference.pooling import Pooling, pooled_width
@@ -240,8 +240,7 @@ class EncodeMixin(ModelBase):
         if isinstance(taps, str | Tap):
             raise OptionError(f"taps={taps!r} is one tap: give a list of taps, such as [{taps!r}]")
         resolved_taps = self._resolve_taps(taps)
-        if not isinstance(generate, int) or generate < 0:
-            raise OptionError(f"generate={generate!r}: use a whole number of tokens, 0 or more")
+        generate = whole_number_option("generate", generate, 0)
         if generate and not any(tap.in_language_model for tap in resolved_taps.values()):
             raise OptionError(
                 f"generate={generate}, but no tap is in the language model, where generated tokens "

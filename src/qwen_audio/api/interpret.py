@@ -17,7 +17,7 @@ from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, is_s
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError, OptionError, number_option, whole_number_option
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.options import SpanName
@@ -79,6 +79,9 @@ class InterpretMixin(ModelBase):
             AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
                 invalid options.
         """
+        columns = whole_number_option("columns", columns, 2)
+        if kernel_seconds is not None:
+            kernel_seconds = number_option("kernel_seconds", kernel_seconds, "a number of seconds")
         resolved = self.dimensions.tap(tap)
         prompt_text = self._prompt_text([resolved], prompt)
         window_config = WindowConfig(window_seconds)
@@ -176,8 +179,7 @@ class InterpretMixin(ModelBase):
         """
         if is_single(audio) or not audio:
             raise OptionError("layer_similarity takes a list of recordings: give one or more")
-        if not isinstance(examples, int) or examples < 16:
-            raise OptionError(f"examples={examples!r}: use a whole number, 16 or more")
+        examples = whole_number_option("examples", examples, 16)
         resolved_taps = self._resolve_taps(self.taps if taps is None else taps)
         if len(resolved_taps) < 2:
             raise OptionError(f"taps={list(resolved_taps)}: name two or more to compare")

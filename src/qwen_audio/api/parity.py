@@ -207,15 +207,13 @@ class _TransformersModel:
     """transformers' composite model, with `depth` decoder layers and hooks at every tap."""
 
     def __init__(self, pipeline: Pipeline, depth: int) -> None:
-        self.pipeline = pipeline
-        checkpoint = pipeline.checkpoint
+        self.pipeline, checkpoint = pipeline, pipeline.checkpoint
         config: Any = copy.deepcopy(checkpoint.config)
         config.text_config.num_hidden_layers = depth
         config.text_config.vocab_size = checkpoint.tensors.shape(EMBEDDINGS)[0]
-        config.text_config.layer_types = config.text_config.layer_types[:depth]
+        del config.text_config.layer_types[depth:]
         config._attn_implementation = "sdpa"
-        for part in (config, config.audio_config, config.text_config):
-            part.dtype = None  # else transformers sets torch's default dtype while it builds them
+        config.audio_config.dtype = config.text_config.dtype = None  # would set torch's default
         model: Any = empty_module(lambda: Qwen2AudioForConditionalGeneration(config))
         model.lm_head = nn.Identity()
         text = model.model.language_model

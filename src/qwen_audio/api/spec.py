@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from qwen_audio.audio.window import WINDOW_SECONDS
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, number_option, whole_number_option
 
 __all__ = ["EmbeddingSpec"]
 
@@ -25,6 +26,9 @@ class EmbeddingSpec:
     `prompt` is set only at taps in the language model, and only there `span` may differ; `track`
     only where an audio track of the files was chosen. `adapter` is the content hash of the adapter
     that the model was loaded with, if any.
+
+    Raises:
+        OptionError: for a length or track that is no number.
     """
 
     model: str
@@ -38,6 +42,15 @@ class EmbeddingSpec:
     dtype: str = "float32"
     track: int | None = None
     adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("window_seconds", "hop_seconds"):  # as floats: 30 and 30.0 are equal
+            seconds = number_option(name, getattr(self, name), "a number of seconds")
+            if not 0 < seconds < math.inf:
+                raise OptionError(f"{name}={seconds:g}: use a number of seconds greater than 0")
+            object.__setattr__(self, name, seconds)
+        if self.track is not None:
+            object.__setattr__(self, "track", whole_number_option("track", self.track, 0))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -56,8 +69,6 @@ class EmbeddingSpec:
     def settings(self) -> dict[str, Any]:
         """By name, as stored: without settings that newer versions added and that are unset."""
         settings = dataclasses.asdict(self)
-        for name in ("window_seconds", "hop_seconds"):
-            settings[name] = float(settings[name])  # 30 and 30.0 are equal
         return {
             name: value
             for name, value in settings.items()

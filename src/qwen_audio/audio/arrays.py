@@ -7,24 +7,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, OptionError, number_option
 
 from .resample import resample
 from .track import check_rate_and_channels
 from .waveform import Waveform
 
-__all__ = ["MAX_ARRAY_CHANNELS", "is_number", "waveform_from_array"]
+__all__ = ["MAX_ARRAY_CHANNELS", "waveform_from_array"]
 
 MAX_ARRAY_CHANNELS = 8
 """Most rows of an array that are taken for channels (7.1 has 8). More mean a batch, or an array of
 shape (samples, channels)."""
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a single number: Python's, NumPy's, or a tensor's without dimensions."""
-    if getattr(value, "ndim", None) == 0:
-        value = value.item()
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def waveform_from_array(audio: Any, sampling_rate: Any, name: str = "") -> Waveform:
@@ -61,9 +54,10 @@ def waveform_from_array(audio: Any, sampling_rate: Any, name: str = "") -> Wavef
             f"{name} has {channels} rows, but an array is one recording, (samples,) or (channels, "
             f"samples) with up to {MAX_ARRAY_CHANNELS} channels: {hint}"
         )
-    if not is_number(sampling_rate):
-        raise AudioError(f"{name}: sampling_rate={sampling_rate!r} is not a number of Hz")
-    rate = float(sampling_rate)
+    try:
+        rate = number_option("sampling_rate", sampling_rate, "a number of Hz")
+    except OptionError as error:  # of a pair or dict, which states its own
+        raise AudioError(f"{name}: {error}") from None
     check_rate_and_channels(name, rate, channels)
     scaled = _scaled_to_float32(array, name)
     mono = scaled if scaled.ndim == 1 else scaled.mean(axis=0, dtype=np.float32)

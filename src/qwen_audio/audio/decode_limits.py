@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, fields
-from numbers import Real
 
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError, OptionError, number_option
 
 __all__ = ["PATH_LIMITS", "STREAM_LIMITS", "DecodeLimits", "DecodeMeter", "ProcessorBudget"]
 
@@ -44,10 +43,10 @@ class DecodeLimits:
 
     def __post_init__(self) -> None:
         for limit in fields(self):
-            value = getattr(self, limit.name)
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number or math.isnan(value) or value <= 0:
-                raise OptionError(f"{limit.name}={value!r}: use a number greater than 0")
+            value = number_option(limit.name, getattr(self, limit.name), "a number greater than 0")
+            if not value > 0:
+                raise OptionError(f"{limit.name}={value:g}: use a number greater than 0")
+            object.__setattr__(self, limit.name, value)
 
     @property
     def max_packets(self) -> float:

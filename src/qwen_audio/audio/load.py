@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_audio.errors import AudioError, AudioWarning
+from qwen_audio.errors import AudioError, AudioWarning, OptionError, number_option
 from qwen_audio.paths import path_from_text
 
 from .arrays import waveform_from_array
@@ -55,7 +55,8 @@ def load_waveform(
     Raises:
         AudioError: if the input is missing, can't be decoded, is incomplete, too long or too short,
             not finite, or of a type or shape that is not audio. The message names the input.
-        OptionError: for a track that the file doesn't have, or a track of an array.
+        OptionError: for a track that the file doesn't have, or a track of an array; for a rate or
+            limit that is no number.
     """
     waveform = _load(audio, LoadOptions(sampling_rate, track, on_damage, limits))
     if limits is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, number_option, whole_number_option
 
 from .decode_limits import DecodeLimits
 
@@ -20,8 +20,8 @@ class LoadOptions:
     """Options of `load_waveform`, which explains them.
 
     Raises:
-        OptionError: for a track that is no number from 0 on, or an unknown `on_damage`, or limits
-            that are no DecodeLimits.
+        OptionError: for a rate that is no number, a track that is no whole number from 0 on, or an
+            unknown `on_damage`.
     """
 
     sampling_rate: float | None = None
@@ -30,10 +30,10 @@ class LoadOptions:
     limits: DecodeLimits | None = None
 
     def __post_init__(self) -> None:
-        track = self.track
-        is_number = isinstance(track, int) and not isinstance(track, bool) and track >= 0
-        if track is not None and not is_number:
-            raise OptionError(f"track={track!r}: use the number of an audio track, from 0 on")
+        if self.sampling_rate is not None:
+            number_option("sampling_rate", self.sampling_rate, "a number of Hz")
+        if self.track is not None:
+            object.__setattr__(self, "track", whole_number_option("track", self.track, 0))
         if self.on_damage not in get_args(OnDamage):
             raise OptionError(f"on_damage={self.on_damage!r}: use 'raise' or 'partial'")
         if not isinstance(self.limits, DecodeLimits | None):

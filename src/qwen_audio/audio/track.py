@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from qwen_audio.errors import AudioError
@@ -44,7 +43,7 @@ class AudioTrack:
 
 def check_rate_and_channels(name: str, rate_hz: float, channels: int) -> None:
     """Raises AudioError for a sampling rate or a number of channels that no recording has."""
-    if not (math.isfinite(rate_hz) and MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ):
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise AudioError(
             f"{name}: sampling rate {rate_hz} Hz, but {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz is "
             "supported: check the file's header or the sampling_rate you pass"

@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qwen_audio.errors import AudioError
-
-from .arrays import is_number
+from qwen_audio.errors import AudioError, as_number
 
 __all__ = ["Unwrapped", "is_pair", "is_wrapped", "unwrapped"]
 
@@ -47,7 +45,7 @@ def is_pair(audio: Any) -> bool:
     """
     if not isinstance(audio, tuple) or len(audio) != 2:
         return False
-    return is_number(audio[0]) != is_number(audio[1])
+    return (as_number(audio[0]) is None) != (as_number(audio[1]) is None)
 
 
 def is_wrapped(audio: Any) -> bool:
@@ -72,7 +70,7 @@ def unwrapped(audio: Any) -> Unwrapped:
     if isinstance(audio, Mapping):
         return _from_mapping(audio)
     if is_pair(audio):
-        samples, rate = audio if is_number(audio[1]) else audio[::-1]
+        samples, rate = audio if as_number(audio[1]) is not None else audio[::-1]
         return Unwrapped(samples, True, rate)
     if hasattr(audio, "get_all_samples"):
         try:
@@ -111,7 +109,7 @@ def _from_mapping(audio: Mapping[str, Any]) -> Unwrapped:
     if (
         isinstance(inner, list)
         and inner
-        and not (isinstance(inner[0], list) or is_number(inner[0]))
+        and not (isinstance(inner[0], list) or as_number(inner[0]) is not None)
     ):
         raise AudioError(
             "a dict of columns holds several recordings: give the list of its column 'audio'"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, number_option
 
 from .timecode import format_timecode
 
@@ -18,10 +19,24 @@ MIN_SECONDS = 0.04
 
 @dataclass(frozen=True)
 class Window:
-    """Start and end of a window within its recording, in seconds."""
+    """Start and end of a window within its recording, in seconds.
+
+    Raises:
+        OptionError: unless they are numbers, in order, from 0 on.
+    """
 
     start_seconds: float
     end_seconds: float
+
+    def __post_init__(self) -> None:
+        for name in ("start_seconds", "end_seconds"):
+            seconds = number_option(name, getattr(self, name), "a number of seconds")
+            object.__setattr__(self, name, seconds)
+        if not 0 <= self.start_seconds <= self.end_seconds < math.inf:
+            raise OptionError(
+                f"a window from {self.start_seconds:g} to {self.end_seconds:g} s: use a start from "
+                "0 on, and an end after it"
+            )
 
     @property
     def duration_seconds(self) -> float:
@@ -52,9 +67,8 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         for name in ("window_seconds", "hop_seconds"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, int | float):
-                raise OptionError(f"{name}={value!r} is not a number of seconds")
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, number_option(name, value, "a number of seconds"))
         hop_seconds = self.resolved_hop_seconds
         if not MIN_SECONDS <= self.window_seconds <= WINDOW_SECONDS:
             raise OptionError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from typing import Any
 
 from qwen_audio.errors import OptionError, check_extra
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     check_installed()
     limits = Limits()
     if options.max_minutes is not None:
-        if not options.max_minutes > 0:
+        if not 0 < options.max_minutes < math.inf:
             raise OptionError(f"--max-minutes {options.max_minutes:g}: use a number greater than 0")
         limits = dataclasses.replace(limits, recording_seconds=60 * options.max_minutes)
     AllowedHosts(options.host, options.allowed_host)  # raises before the model is loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     paths = plot_paths(options, f"{tap}.{'html' if options.html else 'png'}")
     check_panels(options, "View", PANELS)
     check_embedding_options(tap, prompt=options.prompt)
-    if options.kernel is not None and not options.kernel > 0:
+    if options.kernel is not None and not 0 < options.kernel < math.inf:
         raise OptionError(f"--kernel {options.kernel:g}: use seconds greater than 0")
     check_windows(options)
     check_files(options.files)

@@ -17,7 +17,13 @@ from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_op
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_content import SourceVersion
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import AudioError, CollectionError, OptionError, check_extra
+from qwen_audio.errors import (
+    AudioError,
+    CollectionError,
+    OptionError,
+    check_extra,
+    whole_number_option,
+)
 from qwen_audio.paths import file_name, path_from_text, printable
 
 from .map_page import MapPage, map_page
@@ -201,8 +207,7 @@ def project(
     """
     if method not in (None, "umap", "pca"):
         raise OptionError(f"method={method!r}: use 'umap' or 'pca'")
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise OptionError(f"seed={seed!r}: use a whole number from 0 to 2**32 - 1")
+    seed = whole_number_option("seed", seed, 0, 2**32 - 1)
     collection.table.checkout_latest()
     condition = collection.condition(where)
     count = collection.count(condition)

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.errors import CollectionError, OptionError, whole_number_option
 from qwen_audio.paths import file_name
 
 from .conditions import Condition, sql_literal
@@ -110,7 +110,7 @@ def search_by_audio(
     options = collection.spec.options
     collection.check(model.spec(**options))
     options.pop("track", None)  # of the indexed files, not of this one
-    check_limit(limit)
+    limit = check_limit(limit)
     condition = collection.condition(where)
     vector = model.encode(audio, sampling_rate=sampling_rate, **options)
     return _nearest(collection, unit_vector(vector, collection.width), condition, limit, exact)
@@ -133,7 +133,7 @@ def search_by_id(
         CollectionError: if there is no such row.
         OptionError: for a condition that can't be used, or a bad limit.
     """
-    check_limit(limit)
+    limit = check_limit(limit)
     wanted = collection.condition(where)
     for is_query in _row_conditions(row_id):
         vectors = stored_vectors(collection.columns(["vector"], is_query)["vector"])
@@ -183,7 +183,7 @@ def full_text_search(
     if not isinstance(text, str) or not text.strip():
         empty = "is empty" if isinstance(text, str) else f"of type {type(text).__name__}"
         raise OptionError(f"text {empty}: give words to search for in captions")
-    check_limit(limit)
+    limit = check_limit(limit)
     condition = collection.condition(where)
     if not any(index.name == _TEXT_INDEX for index in collection.table.list_indices()):
         update_indices(collection)
@@ -228,7 +228,7 @@ def vector_search(
         OptionError: for a vector of another width, of numbers that aren't finite, or of zeros; for
             a condition that can't be used, or a bad limit.
     """
-    check_limit(limit)
+    limit = check_limit(limit)
     query = unit_vector(vector, collection.width)
     return _nearest(collection, query, collection.condition(where), limit, exact)
 
@@ -279,7 +279,6 @@ def _run_query(
     return results
 
 
-def check_limit(limit: Any) -> None:
-    """Raises OptionError for anything but a positive whole number."""
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise OptionError(f"limit={limit!r}: use a whole number from 1 on")
+def check_limit(limit: int) -> int:
+    """The number of results. Raises OptionError for anything but a positive whole number."""
+    return whole_number_option("limit", limit, 1)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_content import load_source
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError, OptionError, whole_number_option
 
 from .conditions import source_condition
 from .maintenance import info
@@ -49,10 +49,9 @@ class VerifyReport:
     problems: tuple[str, ...]
 
 
-def check_sample(sample: int) -> None:
-    """Raises OptionError for anything but a positive whole number."""
-    if not isinstance(sample, int) or sample < 1:
-        raise OptionError(f"sample={sample!r}: use a whole number from 1 on")
+def check_sample(sample: int) -> int:
+    """The number of recordings. Raises OptionError for anything but a positive whole number."""
+    return whole_number_option("sample", sample, 1)
 
 
 def verify(
@@ -66,11 +65,11 @@ def verify(
 
     Raises:
         CollectionError: if the model is not the one of the collection.
-        OptionError: for a sample below 1.
+        OptionError: for a sample below 1, or a seed below 0.
     """
     from qwen_audio.inference.pooling import pooled_width
 
-    check_sample(sample)
+    sample, seed = check_sample(sample), whole_number_option("seed", seed, 0, 2**63 - 1)
     spec = collection.spec
     collection.check(model.spec(**spec.options))
     stats = info(collection)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, number_option, whole_number_option
 from qwen_audio.models.tap import Tap
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
 PoolingName = Literal["mean", "max", "mean+std", "last", "none"]
 SpanName = Literal["audio", "prompt", "last", "all"]
 
+_MIN_TEMPERATURE = 1e-5
+"""Below, logits divided by it overflow, or all but the highest have no probability anyway."""
 _VECTOR_POOLINGS = tuple(name for name in get_args(PoolingName) if name != "none")
 
 
@@ -78,7 +81,7 @@ class Sampling:
 
     Attributes:
         max_new_tokens: limit of an answer; `Answer.complete` says whether it ended before.
-        temperature: 0 is greedy: always the most likely token.
+        temperature: 0 is greedy: always the most likely token; so is anything below 1e-5.
         top_p: sample from the most likely tokens that together have this probability.
         seed: makes sampling repeatable (greedy always is); each clip has a random generator of its
             own, so that its answer doesn't depend on the batch.
@@ -93,18 +96,20 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p"):
-            if not isinstance(getattr(self, name), int | float):
-                raise OptionError(f"{name}={getattr(self, name)!r} is not a number")
-        if not (isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1):
+        tokens = whole_number_option("max_new_tokens", self.max_new_tokens, 1)
+        temperature = number_option("temperature", self.temperature, "0 (greedy) or more")
+        if not 0 <= temperature < math.inf:
+            raise OptionError(f"temperature={temperature}: use 0 (greedy) or more")
+        temperature = 0.0 if temperature < _MIN_TEMPERATURE else temperature
+        top_p = number_option("top_p", self.top_p, "a probability above 0, at most 1")
+        if not 0 < top_p <= 1:
+            raise OptionError(f"top_p={top_p}: use a probability above 0, at most 1")
+        if top_p < 1 and temperature == 0:
             raise OptionError(
-                f"max_new_tokens={self.max_new_tokens!r}: use a whole number, 1 or more"
+                f"top_p={top_p} does nothing at temperature {self.temperature}, which is greedy: "
+                "set both"
             )
-        if not 0 <= self.temperature < float("inf"):
-            raise OptionError(f"temperature={self.temperature!r}: use 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            raise OptionError(f"top_p={self.top_p!r}: use a probability above 0, at most 1")
-        if self.top_p < 1 and self.temperature == 0:
-            raise OptionError(f"top_p={self.top_p!r} does nothing at temperature 0: set both")
-        if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
-            raise OptionError(f"seed={self.seed!r}: use a whole number from 0 to 2**63 - 1")
+        seed = None if self.seed is None else whole_number_option("seed", self.seed, 0, 2**63 - 1)
+        values = {"max_new_tokens": tokens, "temperature": temperature, "top_p": top_p}
+        for name, value in {**values, "seed": seed}.items():
+            object.__setattr__(self, name, value)

@@ -283,7 +283,6 @@ class Pipeline:
         chat: bool | None = None,
         on_tokens: Callable[[Sequence[int]], None] | None = None,
     ) -> list[tuple[int, ...]]:
-        penalty = self.checkpoint.generation_config.get("repetition_penalty") or 1.0
         return generate_tokens(
             self.lm,
             last_rows,
@@ -291,6 +290,6 @@ class Pipeline:
             context_ids=[item.token_ids for item in inputs],
             sampling=sampling,
             stop_ids=self.tokenizer.stop_token_ids(chat),
-            repetition_penalty=penalty,
+            repetition_penalty=self.checkpoint.repetition_penalty,
             on_tokens=on_tokens,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from qwen_audio.errors import CheckpointError, OptionError
+from qwen_audio.errors import CheckpointError, OptionError, number_option
 from qwen_audio.models.qwen2_audio.config import build_feature_extractor, read_config
 from qwen_audio.models.qwen2_audio.stored_names import canonical_name, find_names
 from qwen_audio.models.qwen2_audio.tensors import (
@@ -147,6 +148,21 @@ class Checkpoint:
     def generation_config(self) -> dict[str, Any]:
         """generation_config.json; empty if the checkpoint has none."""
         return self._json("generation_config.json")
+
+    @property
+    def repetition_penalty(self) -> float:
+        """Of generation_config.json; 1 where it has none."""
+        penalty = self.generation_config.get("repetition_penalty")
+        try:
+            value = 1.0 if penalty is None else number_option("repetition_penalty", penalty)
+        except OptionError as error:
+            raise CheckpointError(f"{self.name}: generation_config.json: {error}") from error
+        if not 0 < value < math.inf:
+            raise CheckpointError(
+                f"{self.name}: generation_config.json: repetition_penalty={value}: use a number "
+                "greater than 0"
+            )
+        return value
 
     def file(self, name: str) -> Path | None:
         """Path of a file other than weights, downloaded if need be; None if there is none."""

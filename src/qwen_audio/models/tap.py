@@ -24,7 +24,7 @@ from enum import IntEnum
 from typing import Any
 
 from qwen_audio.audio.log_mel import MEL_FRAMES_PER_SECOND
-from qwen_audio.errors import TapError
+from qwen_audio.errors import OptionError, TapError, whole_number_option
 
 __all__ = ["ModelDimensions", "Stage", "Tap"]
 
@@ -63,10 +63,21 @@ class Tap:
     """A stage and, for `encoder.k` and `lm.k`, the number k of layers applied.
 
     Taps are ordered by depth: `Tap.parse("mel") < Tap.parse("lm.0")`.
+
+    Raises:
+        TapError: for a layer that is no whole number.
     """
 
     stage: Stage
     layer: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.layer is not None:
+            try:
+                layer = whole_number_option("layer", self.layer, -(10**9), 10**9)
+            except OptionError as error:
+                raise TapError(str(error)) from None
+            object.__setattr__(self, "layer", layer)
 
     @classmethod
     def parse(cls, text: str | Tap) -> Tap:

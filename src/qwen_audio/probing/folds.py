@@ -102,7 +102,7 @@ def _given_folds(name: str, splits: np.ndarray) -> Iterable[Fold]:
 def _random_folds(target: Target, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-    check_folds(folds)
+    folds = check_folds(folds)
     values = np.array(target.values)
     group_counts: list[tuple[int, str]] = [(len(set(groups)), "")]
     if not target.numeric:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qwen_audio.errors import OptionError, check_extra
+from qwen_audio.errors import OptionError, check_extra, whole_number_option
 
 from .probes import PROBES
 
 __all__ = ["check_folds", "check_installed", "check_probes", "check_seed"]
 
 
-def check_folds(folds: int) -> None:
-    """Raises OptionError for fewer than two folds."""
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise OptionError(f"folds={folds!r}: use 2 or more")
+def check_folds(folds: int) -> int:
+    """The number of folds. Raises OptionError for fewer than two."""
+    return whole_number_option("folds", folds, 2)
 
 
 def check_installed(*modules: str) -> None:
@@ -29,7 +28,6 @@ def check_probes(probes: Sequence[str] | None) -> None:
         raise OptionError(f"probes={probes!r}: use a list of {', '.join(PROBES)}")
 
 
-def check_seed(seed: int) -> None:
-    """Raises OptionError for a seed that NumPy can't take."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise OptionError(f"seed={seed!r}: use a whole number from 0 to 2**32 - 1")
+def check_seed(seed: int) -> int:
+    """The seed. Raises OptionError for one that NumPy can't take."""
+    return whole_number_option("seed", seed, 0, 2**32 - 1)

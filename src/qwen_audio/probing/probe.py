@@ -103,7 +103,7 @@ def probe(
 
     if errors not in ("raise", "leave_out"):
         raise OptionError(f"errors={errors!r}: use 'raise' or 'leave_out'")
-    check_seed(seed)
+    seed = check_seed(seed)
     dataset = read_labels(labels, targets=targets, classes=classes, group=group, split=split)
     check_probes(probes)
     model = load() if model is None else model

@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Iterable
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, whole_number_option
 
 __all__ = ["listen", "local_url"]
 
@@ -20,8 +20,8 @@ def listen(host: str, port: int | None, ports: Iterable[int]) -> socket.socket:
     Raises:
         OptionError: if the host or the port can't be used, or all ports are taken.
     """
-    if port is not None and port not in range(1, 65536):
-        raise OptionError(f"port={port}: use a number from 1 to 65535")
+    if port is not None:
+        port = whole_number_option("port", port, 1, 65535)
     candidates = list(ports) if port is None else [port]
     for candidate in candidates:
         try:

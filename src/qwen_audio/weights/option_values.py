@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, number_option
 
 __all__ = ["DTYPE_NAMES", "check_dtype", "resolve_bytes"]
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 """Dtypes to compute in."""
 
+_SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?i?b?)\s*", re.IGNORECASE)
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -29,8 +30,14 @@ def resolve_bytes(memory: str | float | None) -> int | None:
     """
     if memory is None:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", str(memory), re.IGNORECASE)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None or isinstance(memory, bool):
-        raise OptionError(f"max_memory={memory!r}: use bytes, or text such as '4GB' or '6GiB'")
-    return round(float(match[1]) * unit)
+    allowed = "bytes, or text such as '4GB' or '6GiB'"
+    size: float | None = None
+    if not isinstance(memory, str):
+        size = number_option("max_memory", memory, allowed)
+    elif match := _SIZE.fullmatch(memory):
+        unit = _UNITS.get(match[2].upper())
+        size = None if unit is None else float(match[1]) * unit
+    if size is None or not 0 <= size < 2**63:
+        given = memory if isinstance(memory, str) else size  # an int may be too long to be printed
+        raise OptionError(f"max_memory={given!r:.60}: use {allowed}")
+    return round(size)
