@@ -7,6 +7,7 @@ from typing import Any
 
 from qwen_audio.errors import OptionError, whole_number_option
 from qwen_audio.inference.options import check_span
+from qwen_audio.models.qwen2_audio.control_tokens import check_text
 from qwen_audio.models.tap import Stage, Tap
 
 __all__ = ["check_lens_options", "check_words"]
@@ -43,4 +44,5 @@ def check_words(words: Sequence[Any]) -> None:
         )
     for word in words:
         if not isinstance(word, str) or not word.strip():
-            raise OptionError(f"tokens: {word!r} is no word: give words such as 'piano'")
+            raise OptionError(f"tokens: {word!r:.60} is no word: give words such as 'piano'")
+        check_text("tokens", word)

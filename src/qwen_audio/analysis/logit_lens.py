@@ -255,7 +255,7 @@ class LogitLens:
 
 
 def track_tokens(tokenizer: PromptTokenizer, words: Sequence[str]) -> tuple[TrackedToken, ...]:
-    """The tokens to track for each word.
+    """The tokens to track for each word. The name of a control token is that token.
 
     A word has a spelling with a space before it and one without. Those that are single tokens are
     tracked together. If neither is, the first token of each is tracked; as other words may begin

@@ -122,6 +122,11 @@ class AudioSession:
     ) -> Answer:
         tokenizer = self.pipeline.tokenizer
         earlier = state.turns if follow_up else []
+        if earlier and tokenizer.is_raw(prompt):
+            raise OptionError(
+                "follow_up=True with a raw prompt, one that contains <|AUDIO|>: only text can "
+                "continue a conversation; leave the token out, or ask anew"
+            )
         turns = [*earlier, tokenizer.user_message(prompt, audio=not earlier)]
         prompt_text = (
             tokenizer.apply_chat_template(turns) if earlier else tokenizer.render(prompt, chat)
@@ -135,7 +140,8 @@ class AudioSession:
             stream=stream,
         )
         # Only now: a question that failed is not part of the conversation.
-        state.turns = [*turns, {"role": "assistant", "content": text.text}]
+        answered = [*turns, {"role": "assistant", "content": text.text}]
+        state.turns = [] if tokenizer.is_raw(prompt) else answered  # no turn of a conversation
         return window_answer(text, state.window, self.pipeline.dtype_name)
 
 

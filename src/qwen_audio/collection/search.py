@@ -14,6 +14,7 @@ from jaxtyping import Float32
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError, whole_number_option
+from qwen_audio.models.qwen2_audio.control_tokens import check_text
 from qwen_audio.paths import file_name
 
 from .conditions import Condition, sql_literal
@@ -180,15 +181,14 @@ def full_text_search(
         raise CollectionError(
             f"{collection.path} has no captions for full-text search: index with --describe"
         )
-    if not isinstance(text, str) or not text.strip():
-        empty = "is empty" if isinstance(text, str) else f"of type {type(text).__name__}"
-        raise OptionError(f"text {empty}: give words to search for in captions")
+    check_text("text", text)
+    if not text.strip():
+        raise OptionError("text is empty: give words to search for in captions")
     limit = check_limit(limit)
     condition = collection.condition(where)
     if not any(index.name == _TEXT_INDEX for index in collection.table.list_indices()):
         update_indices(collection)
-    words = text.encode(errors="replace").decode()  # a lone surrogate is in no caption
-    query = collection.table.search(words, query_type="fts", fts_columns="caption")
+    query = collection.table.search(text, query_type="fts", fts_columns="caption")
     return _run_query(collection, query, condition, limit, lambda row: float(row.pop("_score")))
 
 

@@ -21,6 +21,8 @@ from qwen_audio.models.checkpoint import (
 )
 from qwen_audio.weights.json_file import parse_json
 
+from .control_tokens import ControlTokens, check_text
+
 __all__ = ["DEFAULT_PROMPT", "Message", "PromptTokenizer", "audio_inputs"]
 
 DEFAULT_PROMPT = "Describe the music:"
@@ -29,7 +31,7 @@ Message = Mapping[str, Any]
 """One turn in transformers' format: {"role": "user", "content": text or a list of parts}."""
 
 AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
-TURN_END = "<|im_end|>"
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 AUDIO_KEYS = ("audio", "audio_url", "url", "path")
 """Keys under which the audio part of a message may give its audio; exactly one is used."""
 
@@ -65,6 +67,13 @@ class PromptTokenizer:
         self._eos_token_ids = frozenset(
             eos if isinstance(eos, list) else [] if eos is None else [eos]
         )
+        self._control_tokens = ControlTokens(
+            self._tokenizer,
+            [
+                *(AUDIO, AUDIO_BOS, AUDIO_EOS, TURN_START, TURN_END),
+                *filter(None, map(self._tokenizer.id_to_token, self._eos_token_ids)),
+            ],
+        )
         self._turn_end_id = self._tokenizer.token_to_id(TURN_END)
         self.uses_chat_template = self._turn_end_id in self._eos_token_ids if chat is None else chat
 
@@ -78,48 +87,59 @@ class PromptTokenizer:
     def render(self, prompt: str | None, chat: bool | None = None) -> str:
         """The full prompt text for one clip, with `<|AUDIO|>` where the audio goes.
 
-        A prompt that contains `<|AUDIO|>` is used verbatim, without template or markers.
+        A raw prompt, one that contains `<|AUDIO|>`, is used verbatim, without template or markers.
+        Control tokens in any other are text: see `control_tokens`.
 
         Args:
             prompt: None for `DEFAULT_PROMPT`.
             chat: through the chat template or plain; None: as `uses_chat_template`.
 
         Raises:
-            OptionError: if it contains `<|AUDIO|>` more than once, or is not text.
+            OptionError: if it contains `<|AUDIO|>` more than once, is empty, or not text.
         """
-        text = DEFAULT_PROMPT if prompt is None else prompt
-        if not isinstance(text, str):
-            raise OptionError(f"prompt={text!r:.60} is not text")
+        text = _checked(prompt)
         if text.count(AUDIO) > 1:
             raise OptionError(
                 f"the prompt contains {AUDIO} {text.count(AUDIO)} times, but one clip is given: "
                 "use chat() for several audios in one conversation"
             )
-        if AUDIO in text:
+        if self.is_raw(text):
             return text
         if self.uses_chat_template if chat is None else chat:
             return self.apply_chat_template([self.user_message(text, audio=True)])
-        return f"{AUDIO_BOS}{AUDIO}{AUDIO_EOS}{text}"
+        return f"{AUDIO_BOS}{AUDIO}{AUDIO_EOS}{self._control_tokens.escape(text)[0]}"
+
+    def is_raw(self, prompt: str | None) -> bool:
+        """Whether a prompt says itself where the audio goes."""
+        return isinstance(prompt, str) and AUDIO in prompt
 
     def user_message(self, prompt: str | None, *, audio: bool) -> Message:
-        """A user's turn of a conversation, with or without an audio part before the text."""
-        text = DEFAULT_PROMPT if prompt is None else prompt
+        """A user's turn of a conversation, with or without an audio part before the text.
+
+        Raises:
+            OptionError: for a prompt that is empty, or not text.
+        """
         audio_part = [{"type": "audio", "audio": ""}] if audio else []
-        return {"role": "user", "content": [*audio_part, {"type": "text", "text": text}]}
+        text_part = {"type": "text", "text": _checked(prompt)}
+        return {"role": "user", "content": [*audio_part, text_part]}
 
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         """A conversation as prompt text, ending where the answer begins.
 
+        Control tokens in its texts are text: see `control_tokens`.
+
         Raises:
-            OptionError: if the template can't render the conversation.
+            OptionError: if the template can't render the conversation, or a text is none.
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            conversations: list[Any] = [list(messages)]
+            conversations: list[Any] = [list(map(self._control_tokens.escape_message, messages))]
             prompt_text: Any = render_jinja_template(
                 conversations, chat_template=self._template(), add_generation_prompt=True
             )
+        except OptionError:
+            raise
         except Exception as error:  # a template can raise anything
             raise OptionError(
                 f"the conversation doesn't fit the chat template ({error}): give a list of "
@@ -128,8 +148,8 @@ class PromptTokenizer:
         return str(prompt_text[0][0])  # of (conversations, masks)
 
     def encode(self, prompt_text: str) -> tuple[int, ...]:
-        """Text to token ids, one `<|AUDIO|>` per clip (see `expand_audio_tokens`)."""
-        return tuple(self._tokenizer.encode(prompt_text, add_special_tokens=False).ids)
+        """A rendered prompt's token ids, one `<|AUDIO|>` per clip (see `expand_audio_tokens`)."""
+        return tuple(self._control_tokens.encode(prompt_text))
 
     def expand_audio_tokens(
         self, token_ids: Sequence[int], audio_tokens: Sequence[int]
@@ -142,9 +162,8 @@ class PromptTokenizer:
         placeholders = token_ids.count(self.audio_token_id)
         if placeholders != len(audio_tokens):
             raise OptionError(
-                f"{len(audio_tokens)} audios, but the text has {placeholders} placeholders "
-                f"for them: give each as a part {{'type': 'audio', …}}, and keep {AUDIO} out of "
-                "the text"
+                f"{len(audio_tokens)} audios, but the prompt has {placeholders} placeholders "
+                "for them: give each as a part {'type': 'audio', …}"
             )
         counts = iter(audio_tokens)
         return tuple(
@@ -191,6 +210,14 @@ class PromptTokenizer:
                 f"{self._checkpoint.name}: the tokenizer lacks {token}: it is not Qwen2-Audio's"
             )
         return int(token_id)
+
+
+def _checked(prompt: str | None) -> str:
+    text = DEFAULT_PROMPT if prompt is None else prompt
+    check_text("prompt", text)
+    if not text or text.isspace():
+        raise OptionError(f"prompt={text!r:.60} is empty: give a text, or leave it out")
+    return text
 
 
 def _read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
