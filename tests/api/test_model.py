@@ -179,6 +179,29 @@ def test_an_answer_states_its_input_and_whether_it_is_complete(tmp_path: Path) -
     description = qa.load(folder).describe(sound(1.0), max_new_tokens=2, **RATE)
     assert description.complete
     assert description.answers[0].token_ids == (stop,)
+    assert [a.ended_by for a in (answer, *description.answers)] == ["max_new_tokens", "stop token"]
+
+
+def test_an_answer_ends_where_the_models_context_is_full(tmp_path: Path) -> None:
+    """And the other answers of the batch don't."""
+    folder = random_checkpoint(tmp_path)
+    clips, options = [sound(0.2), sound(0.6), sound(0.1)], {"max_new_tokens": 9, **RATE}
+    expected = qa.load(folder).describe(clips, **options)
+    positions = 6 + 15  # of the prompt and the longest clip
+    for extra in (0, 4):
+        edit_json(folder / "config.json", text_config__max_position_embeddings=positions + extra)
+        model = qa.load(folder)
+        descriptions = model.describe(clips, **options)
+        for description, whole in zip(descriptions, expected, strict=True):
+            (answer,) = description.answers
+            free = positions + extra - answer.audio_tokens - answer.prompt_tokens
+            assert answer.token_ids == whole.answers[0].token_ids[: free + 1]
+            assert answer.ended_by == ("context" if free + 1 < 9 else "max_new_tokens")
+            assert not answer.complete
+        assert model.session(clips[1], **RATE).ask(max_new_tokens=9) == descriptions[1]
+        taps = model.activations(clips, taps=["lm.-1"], generate=9, **RATE)
+        rows = [len(states["lm.-1"].rows("generated")) for states in taps]
+        assert rows == [min(9, extra + 15 - tokens) for tokens in (5, 15, 2)]
 
 
 def test_inspect_shapes_equal_activations(model: qa.AudioModel) -> None:

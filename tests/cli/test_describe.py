@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import qwen_audio as qa
+from checkpoints import edit_json, random_checkpoint
 from commands import run, run_process
 
 
@@ -30,6 +31,19 @@ def test_several_files_and_json_lines(clips: list[Path], checkpoint: Path) -> No
     assert [row["source"] for row in rows] == [str(clip) for clip in clips]
     assert rows[1]["answers"][0]["audio_tokens"] == 50
     assert rows[1]["answers"][0]["window"] == {"start_seconds": 0.0, "end_seconds": 2.0}
+
+
+def test_a_full_context_is_said(tmp_path: Path, clips: list[Path]) -> None:
+    folder = random_checkpoint(tmp_path)
+    edit_json(folder / "config.json", text_config__max_position_embeddings=60)
+    done = run("describe", clips[1], "--model", folder, "--json")  # 50 audio tokens
+    assert "cut off as the model's context was full" in done.stderr
+    assert "--max-new-tokens" not in done.stderr
+    (answer,) = json.loads(done.stdout)["answers"]
+    assert (answer["complete"], answer["ended_by"], len(answer["token_ids"])) == (
+        *(False, "context"),
+        61 - 50 - answer["prompt_tokens"],
+    )
 
 
 def test_standard_input(

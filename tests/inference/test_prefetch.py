@@ -6,17 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import qwen_audio as qa
+from qwen_audio.inference.finite import FiniteCheck
 from qwen_audio.inference.prefetch import prefetch, prefetch_map
+from reference import sound
 
 
 def threads() -> set[str]:
-    return {t.name for t in threading.enumerate() if t.name.startswith(("prefetch", "work"))}
+    names = ("prefetch", "work", "audio", "weights")
+    return {t.name for t in threading.enumerate() if t.name.startswith(names)}
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +142,7 @@ def test_prefetch_is_bounded(lookahead: int) -> None:
         assert becomes_true(lambda: len(requested) >= used + lookahead)
         time.sleep(0.02)
         assert len(requested) <= used + lookahead
+    assert becomes_true(lambda: not threads())  # while nothing is asked for
     items.close()
     assert not threads()
 
@@ -152,7 +158,6 @@ def test_dropping_the_iterator_ends_the_thread() -> None:
 
     given_out = prefetch(items(), 2)
     assert next(given_out) == 0
-    assert threads()
     del given_out
     assert closed.is_set()
     assert not threads()
@@ -179,3 +184,51 @@ def test_an_interrupt_in_the_thread_is_raised_in_the_caller() -> None:
     with pytest.raises(KeyboardInterrupt):
         next(given_out)
     assert not threads()
+
+
+def held_error(consume: Callable[[], None]) -> BaseException:
+    """The error that is raised, and with it the frames of everything that was running."""
+    with pytest.raises(BrokenError) as caught:
+        consume()
+    return caught.value
+
+
+def test_an_iterator_that_is_kept_after_its_consumer_failed_keeps_no_thread() -> None:
+    kept = prefetch(numbers(10**9, []), 3)
+
+    def fail() -> None:
+        for number in kept:
+            raise BrokenError(number)
+
+    error = held_error(fail)
+    assert becomes_true(lambda: not threads())
+    assert error.__traceback__
+    assert next(kept) == 1  # it is still good
+
+
+def test_held_errors_of_a_model_keep_no_threads(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the pass over streamed layers, with a further batch and its audio ahead; and an iterator
+    whose user fails."""
+    model = qa.load(checkpoint)
+    least = model.cost("lm.1").min_memory_bytes
+    model = qa.load(checkpoint, max_memory=least + 50_000)
+    clips = [sound(20.0)] * 6
+    vectors = model.encode_each(clips, tap="lm.1", sampling_rate=16_000)
+
+    def use_vectors() -> None:
+        raise BrokenError(next(vectors))
+
+    def describe() -> None:
+        model.encode(clips, tap="lm.1", sampling_rate=16_000)
+
+    abandoned = held_error(use_vectors)
+    monkeypatch.setattr(FiniteCheck, "check", broken)
+    held = [abandoned, *(held_error(describe) for _ in range(2))]
+    assert becomes_true(lambda: not threads())
+    assert all(error.__traceback__ for error in held)
+
+
+def broken(*_: Any) -> None:
+    raise BrokenError

@@ -483,3 +483,28 @@ def test_without_max_memory_the_available_memory_is_the_limit(
     assert monitor.peak_bytes <= budget + 2
     assert (monitor.reads[f"{DECODER}5."] == 1) == (layers == 1000)
     np.testing.assert_array_equal(vectors, resident.encode(CLIPS, tap="lm.norm", **RATE))
+
+
+def test_generating_a_token_looks_no_weights_up(
+    resident: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model in memory: neither sizes of tensors, nor threads and buffers to read them."""
+    names: list[str] = []
+
+    class RecordedShapes(dict[str, tuple[int, ...]]):
+        def items(self) -> Any:
+            names.extend(self)
+            return super().items()
+
+    tensors = resident.pipeline.checkpoint.tensors
+    resident.describe(sound(0.1), max_new_tokens=1, **RATE)
+    monkeypatch.setattr(tensors, "shapes", RecordedShapes(tensors.shapes))
+    monkeypatch.setattr("qwen_audio.weights.module_store.ReadBuffer", None)
+    monkeypatch.setattr("qwen_audio.weights.module_store.WorkerThreads", None)
+    calls: Counter[int] = Counter()
+
+    def count(_: str) -> None:
+        calls[len(calls)] = len(names)
+
+    resident.describe(sound(0.1), max_new_tokens=4, stream=count, **RATE)
+    assert len(set(calls.values())) == 1  # what costs are looked up for, once a question

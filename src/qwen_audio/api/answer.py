@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwen_audio.audio.window import Window
+from qwen_audio.inference.options import AnswerEnd
 
 __all__ = ["Answer", "Description"]
 
@@ -19,7 +20,9 @@ class Answer:
         window: the part of the recording that the model was given.
         audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
         token_ids: generated, the stop token included.
-        complete: whether generation ended by itself; False: it was cut off at max_new_tokens.
+        complete: whether generation ended by itself; False: it was cut off.
+        ended_by: "stop token" (by itself), "max_new_tokens", or "context": prompt and answer have
+            as many positions as the model reads.
         dtype: of the computation ("float32", "bfloat16").
     """
 
@@ -29,6 +32,7 @@ class Answer:
     prompt_tokens: int
     token_ids: tuple[int, ...]
     complete: bool
+    ended_by: AnswerEnd
     dtype: str
 
 
@@ -64,7 +68,7 @@ class Description(str):
 
     @property
     def complete(self) -> bool:
-        """Whether no answer was cut off at max_new_tokens."""
+        """Whether no answer was cut off; `Answer.ended_by` says by what."""
         return all(answer.complete for answer in self.answers)
 
 

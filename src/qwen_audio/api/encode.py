@@ -228,7 +228,7 @@ class EncodeMixin(ModelBase):
             taps: such as ["mel", "encoder.0", "lm.-1"]; the result has these keys.
             prompt: for taps in the language model; "Describe the music:" by default.
             generate: also generate up to so many tokens (greedily) and return their hidden states,
-                as the span "generated".
+                as the span "generated". Fewer where the answer, or the model's context, ends.
 
         Returns:
             A dict from tap, as given, to `HiddenStates`; for a list a list of dicts.

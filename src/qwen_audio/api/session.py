@@ -187,6 +187,7 @@ def window_answer(text: GeneratedText, window: Window, dtype: str) -> Answer:
         audio_tokens=text.audio_tokens,
         prompt_tokens=text.prompt_tokens,
         token_ids=text.token_ids,
-        complete=text.complete,
+        complete=text.ended_by == "stop token",
+        ended_by=text.ended_by,
         dtype=dtype,
     )

@@ -78,8 +78,11 @@ def run(options: argparse.Namespace) -> int:
     def describe(file: str) -> None:
         stream = (lambda text: print_text(text, end="")) if streaming else None
         text = model.describe(file, stream=stream, **settings)
-        if not text.complete:
+        ends = {answer.ended_by for answer in text.answers}
+        if "max_new_tokens" in ends:
             print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
+        if "context" in ends:
+            print_error(f"{file}: cut off as the model's context was full: use a shorter --window")
         if options.json:
             answers = [dataclasses.asdict(answer) for answer in text.answers]
             source = path_to_text(file)

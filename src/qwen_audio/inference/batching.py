@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -19,6 +18,7 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError
 from qwen_audio.weights.device import batch_frames
+from qwen_audio.weights.worker_threads import WorkerThreads
 
 from .pipeline import Pipeline
 from .prefetch import prefetch, prefetch_map
@@ -97,7 +97,7 @@ def _windows(
         except AudioError as error:
             return FailedRecording(clip, error)
 
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="audio") as threads:
+    with WorkerThreads(_THREADS, "audio") as threads:
         for loaded in prefetch_map(load, enumerate(inputs), threads, _RECORDINGS_AHEAD):
             if isinstance(loaded, FailedRecording):
                 yield loaded

@@ -76,6 +76,11 @@ class LanguageModel:
         self._rotary = rotary_embedding(self._config).to(self._device)
         self._embeddings: dict[int, Tensor] = {}
 
+    @property
+    def max_positions(self) -> int:
+        """Of audio and text together, prompt and answer: the model's context."""
+        return int(self._config.max_position_embeddings)
+
     def new_cache(self, clips: int) -> KeyValueCache:
         """An empty cache for all layers of this model."""
         return KeyValueCache(self._config.num_hidden_layers, clips)
@@ -135,8 +140,7 @@ class LanguageModel:
                 outputs[tap] = [reducer(tap, clip, rows) for clip, rows in rows_by_clip]
 
         reduce_rows(Tap(Stage.LM, 0), hidden_states)
-        layers = decoder_layers(self._modules, self._config, depth)
-        for k, layer in enumerate(layers, start=1):
+        for k, layer in enumerate(decoder_layers(self._modules, self._config, depth), start=1):
             hidden_states = layer(
                 hidden_states[None], position_embeddings=position_embeddings, packing=packing
             )[0]
@@ -190,10 +194,9 @@ class LanguageModel:
         return torch.stack([self._embeddings[token] for token in token_ids]).to(self._device)
 
     def _check_context(self, lengths: Sequence[int], starts: Sequence[int]) -> None:
-        limit = self._config.max_position_embeddings
         longest = max(start + length for start, length in zip(starts, lengths, strict=True))
-        if longest > limit:
+        if longest > self.max_positions:
             raise OptionError(
-                f"{longest} positions of audio and text, but the model reads at most {limit}: "
-                "use a shorter prompt or conversation, or shorter windows"
+                f"{longest} positions of audio and text, but the model reads at most "
+                f"{self.max_positions}: use a shorter prompt or conversation, or shorter windows"
             )

@@ -85,8 +85,7 @@ class AudioEncoder:
         depth = self._config.encoder_layers
         if deepest.stage is Stage.ENCODER:
             depth = deepest.layer or 0
-        layers = encoder_layers(self._modules, self._config, depth)
-        for k, layer in enumerate(layers, start=1):
+        for k, layer in enumerate(encoder_layers(self._modules, self._config, depth), start=1):
             hidden_states = layer(hidden_states[None], attention_mask=None, packing=packing)[0]
             reduce_packed_rows(Tap(Stage.ENCODER, k), hidden_states, lengths)
         if deepest.stage is Stage.ENCODER:

@@ -14,7 +14,7 @@ from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Stage, Tap
 
 from .decoder import DecoderInput, LanguageModel
-from .options import Sampling
+from .options import AnswerEnd, Sampling
 from .reducers import all_rows
 from .sampling import TokenSampler
 
@@ -30,13 +30,13 @@ class GeneratedText:
     Attributes:
         text: without special tokens, stripped.
         token_ids: generated, the stop token included.
-        complete: whether generation ended at a stop token, not at `max_new_tokens`.
+        ended_by: why generation ended.
         audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
     """
 
     text: str
     token_ids: tuple[int, ...]
-    complete: bool
+    ended_by: AnswerEnd
     audio_tokens: int
     prompt_tokens: int
 
@@ -46,13 +46,15 @@ def generated_text(
     item: DecoderInput,
     new_ids: tuple[int, ...],
     stop_ids: frozenset[int],
+    max_new_tokens: int,
 ) -> GeneratedText:
     """The tokens generated for an input, as text."""
     audio_tokens = 0 if item.audio_rows is None else len(item.audio_rows)
+    ended_by: AnswerEnd = "max_new_tokens" if len(new_ids) >= max_new_tokens else "context"
     return GeneratedText(
         text=tokenizer.decode(new_ids).strip(),
         token_ids=new_ids,
-        complete=new_ids[-1] in stop_ids,
+        ended_by="stop token" if new_ids[-1] in stop_ids else ended_by,
         audio_tokens=audio_tokens,
         prompt_tokens=len(item.token_ids) - audio_tokens,
     )
@@ -114,7 +116,7 @@ def generate_tokens(
     repetition_penalty: float = 1.0,
     on_tokens: Callable[[Sequence[int]], None] | None = None,
 ) -> list[tuple[int, ...]]:
-    """Continue every input until a stop token or the limit.
+    """Continue every input until a stop token, the limit, or the end of the model's context.
 
     Each step processes one token an input, all inputs together; one that has stopped costs nothing.
 
@@ -140,7 +142,9 @@ def generate_tokens(
         active = [
             clip
             for clip in active
-            if new_ids[clip][-1] not in stop_ids and len(new_ids[clip]) < sampling.max_new_tokens
+            if new_ids[clip][-1] not in stop_ids
+            and len(new_ids[clip]) < sampling.max_new_tokens
+            and cache.length(clip) < model.max_positions
         ]
         if active:
             step = [DecoderInput((new_ids[clip][-1],)) for clip in active]

@@ -11,6 +11,7 @@ from qwen_audio.errors import OptionError, number_option, whole_number_option
 from qwen_audio.models.tap import Tap
 
 __all__ = [
+    "AnswerEnd",
     "PoolingName",
     "Sampling",
     "SpanName",
@@ -23,6 +24,8 @@ __all__ = [
 
 PoolingName = Literal["mean", "max", "mean+std", "last", "none"]
 SpanName = Literal["audio", "prompt", "last", "all"]
+AnswerEnd = Literal["stop token", "max_new_tokens", "context"]
+"""Why an answer ended: by itself, at the limit, or as the model's context was full."""
 
 _MIN_TEMPERATURE = 1e-5
 """Below, logits divided by it overflow, or all but the highest have no probability anyway."""

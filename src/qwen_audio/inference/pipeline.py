@@ -178,7 +178,7 @@ class Pipeline:
         )
         stop_ids = self.tokenizer.stop_token_ids(chat)
         texts = [
-            generated_text(self.tokenizer, item, ids, stop_ids)
+            generated_text(self.tokenizer, item, ids, stop_ids, sampling.max_new_tokens)
             for item, ids in zip(inputs, new_ids, strict=True)
         ]
         if text_stream is not None:
@@ -265,14 +265,16 @@ class Pipeline:
         caches = [cache.truncated(clip, len(item.token_ids)) for clip, item in enumerate(inputs)]
         last_rows = [rows[-1:] for rows in rows_of[_LM_NORM]]
         for clip, new_ids in enumerate(self._continue(inputs, last_rows, cache, sampling)):
-            # The generated tokens once more, all at once, after the positions before them.
-            new_rows = self.lm.forward([DecoderInput(new_ids)], taps, all_rows, caches[clip])
-            window = captured[clip]
-            window.token_ids += new_ids
-            window.segments += (("generated", len(new_ids)),)
+            window, rows = captured[clip], {tap: rows_of[tap][clip] for tap in taps}
+            # A token after the last position of the context has no rows.
+            if new_ids := new_ids[: self.lm.max_positions - len(window.token_ids)]:
+                # The generated tokens once more, all at once, after the positions before them.
+                new_rows = self.lm.forward([DecoderInput(new_ids)], taps, all_rows, caches[clip])
+                rows = {tap: torch.cat([rows[tap], new_rows[tap][0]]) for tap in taps}
+                window.token_ids += new_ids
+                window.segments += (("generated", len(new_ids)),)
             for tap in taps:
-                rows = torch.cat([rows_of[tap][clip], new_rows[tap][0]])
-                window.outputs[tap] = reducer(rows, window.segments)
+                window.outputs[tap] = reducer(rows[tap], window.segments)
 
     def _continue(
         self,

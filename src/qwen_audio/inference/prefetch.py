@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from queue import Queue
-from threading import Event, Semaphore, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from qwen_audio.weights.worker_threads import WorkerThreads
 
 __all__ = ["prefetch", "prefetch_map"]
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+_END: Any = object()
 
 
 def prefetch_map(
@@ -35,35 +37,21 @@ def prefetch_map(
 def prefetch(items: Iterable[T], lookahead: int) -> Iterator[T]:
     """The same items, produced in a thread, at most `lookahead` of them before they are asked for.
 
-    An exception of the thread is raised here, after the items before it. Closing or deleting this
-    iterator ends the thread.
+    An exception of the thread is raised here, after the items before it. There is no thread while
+    none is needed; closing or deleting this iterator waits for the item that is being produced.
     """
-    queue: Queue[tuple[T | None, BaseException | None]] = Queue()
-    free_slots, closed = Semaphore(lookahead), Event()
-
-    def produce() -> None:
-        iterator = iter(items)
-        try:
-            while free_slots.acquire() and not closed.is_set():
-                queue.put((next(iterator), None))
-        except BaseException as error:  # noqa: BLE001 (raised in the consumer)
-            queue.put((None, error))
-        finally:
-            if (close := getattr(iterator, "close", None)) is not None:
-                close()
-
-    thread = Thread(target=produce, name="prefetch", daemon=True)
-    thread.start()
+    iterator = iter(items)
+    thread = WorkerThreads(1, "prefetch", is_daemon=True)
+    pending: deque[Future[T]] = deque()
     try:
         while True:
-            free_slots.release()  # for the item asked for now
-            item, error = queue.get()
-            if isinstance(error, StopIteration):
+            while len(pending) <= lookahead:
+                pending.append(thread.submit(next, iterator, _END))
+            if (item := pending.popleft().result()) is _END:
                 return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
+            yield item
+            del item
     finally:
-        closed.set()
-        free_slots.release()
-        thread.join()
+        thread.shutdown(cancel_futures=True)
+        if (close := getattr(iterator, "close", None)) is not None:
+            close()

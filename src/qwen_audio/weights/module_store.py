@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from .device import trim_heap
 from .direct_io import ReadBuffer
 from .prepack import prepack_linears
 from .tensor_store import TensorStore
+from .worker_threads import WorkerThreads
 
 __all__ = ["ModuleStore", "empty_module"]
 
@@ -42,6 +43,7 @@ class ModuleStore:
         self.tensors, self.device, self.dtype = tensors, device, dtype
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._resident: dict[str, nn.Module] = {}
+        self._sizes: dict[str, int] = {}
 
     def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
         """The module whose tensors are named `prefix…`, in evaluation mode, without gradients.
@@ -65,7 +67,10 @@ class ModuleStore:
         self._make_resident(
             {name: partial(build, k) for k, name in enumerate(names) if name not in streamed}
         )
-        with ThreadPoolExecutor(1, thread_name_prefix="weights") as reader:
+        if not streamed:
+            yield from (self.get(name, partial(build, k)) for k, name in enumerate(names))
+            return
+        with WorkerThreads(1, "weights") as reader:
             queue = zip(streamed, itertools.cycle((ReadBuffer(), ReadBuffer())), strict=False)
             next_read = self._read_next(reader, queue)
             for k, name in enumerate(names):
@@ -83,12 +88,13 @@ class ModuleStore:
 
     def _make_resident(self, modules: Mapping[str, Callable[[], nn.Module]]) -> None:
         absent = {name: build for name, build in modules.items() if name not in self._resident}
+        if not absent:
+            return
         buffer = ReadBuffer()
         for name, build in absent.items():
             self._evict(self._weight_bytes(name), evict_last=modules.keys())
             self._resident[name] = self._load_module(build, name, buffer)
-        if absent:
-            trim_heap()
+        trim_heap()
 
     def _streamed(self, names: Sequence[str]) -> list[str]:
         """The layers that don't fit beside the resident ones and a buffer of two layers."""
@@ -120,16 +126,21 @@ class ModuleStore:
             )
 
     def _read_next(
-        self, reader: ThreadPoolExecutor, queue: Iterator[tuple[str, ReadBuffer]]
+        self, reader: Executor, queue: Iterator[tuple[str, ReadBuffer]]
     ) -> Future[dict[str, torch.Tensor]] | None:
         item = next(queue, None)
         return None if item is None else reader.submit(self._read, *item)
 
     def _weight_bytes(self, prefix: str) -> int:
-        """Bytes of the tensors named `prefix…`, in the dtype to compute in."""
-        shapes = self.tensors.shapes.items()
-        counts = (math.prod(shape) for name, shape in shapes if name.startswith(prefix))
-        return sum(counts) * self.dtype.itemsize
+        """Bytes of the tensors named `prefix…`, in the dtype to compute in.
+
+        Looked up once: every token that is generated asks for all layers.
+        """
+        if prefix not in self._sizes:
+            shapes = self.tensors.shapes.items()
+            counts = (math.prod(shape) for name, shape in shapes if name.startswith(prefix))
+            self._sizes[prefix] = sum(counts) * self.dtype.itemsize
+        return self._sizes[prefix]
 
     def _read(self, prefix: str, buffer: ReadBuffer | None = None) -> dict[str, torch.Tensor]:
         """Read tensors onto the device; for a GPU through pinned memory, asynchronously."""
