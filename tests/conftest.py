@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process_memory(monkeypatch: pytest.MonkeyPatch) -> int:
     """Bytes that the process is assumed to use: no test depends on its actual memory."""
     size = 460_000_000
-    for module in ("inference.cost", "inference.pipeline", "api.model"):
+    for module in ("inference.cost", "inference.pipeline_stages", "api.model"):
         monkeypatch.setattr(f"qwen_audio.{module}.process_bytes", lambda *_: size)
     return size
 

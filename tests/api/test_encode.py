@@ -311,7 +311,7 @@ INVALID_OPTIONS = {
     "tap=[]": "empty",
     "window_seconds=31": "31",
     "track=-1": "track=-1: use a whole number from 0",
-    "track=True": "track=True: use the number",
+    "track=True": "track=True: use a whole number",
     "on_damage='ignore'": "on_damage='ignore': use 'raise' or 'partial'",
     "prompt='What?'": "reads a prompt",
 }

@@ -101,7 +101,9 @@ def test_bfloat16_halves_memory_but_not_bytes_read(checkpoint: Path) -> None:
         ).peak_memory_bytes
         assert (half.peak_memory_bytes - runtime) * 2 == single.peak_memory_bytes - runtime
         assert (half.min_memory_bytes - runtime) * 2 == single.min_memory_bytes - runtime
-        memory = {f: getattr(half, f) for f in ("peak_memory_bytes", "min_memory_bytes")}
+        assert half.cache_bytes * 2 == single.cache_bytes
+        fields = ("cache_bytes", "peak_memory_bytes", "min_memory_bytes")
+        memory = {name: getattr(half, name) for name in fields}
         assert dataclasses.replace(single, **memory) == half
 
 

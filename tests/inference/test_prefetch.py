@@ -194,7 +194,7 @@ def held_error(consume: Callable[[], None]) -> BaseException:
 
 
 def test_an_iterator_that_is_kept_after_its_consumer_failed_keeps_no_thread() -> None:
-    kept = prefetch(numbers(10**9, []), 3)
+    kept: Any = prefetch(numbers(10**9, []), 3)
 
     def fail() -> None:
         for number in kept:
@@ -204,6 +204,7 @@ def test_an_iterator_that_is_kept_after_its_consumer_failed_keeps_no_thread() ->
     assert becomes_true(lambda: not threads())
     assert error.__traceback__
     assert next(kept) == 1  # it is still good
+    kept.close()
 
 
 def test_held_errors_of_a_model_keep_no_threads(

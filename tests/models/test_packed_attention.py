@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.models.qwen2.modeling_qwen2 import eager_attention_forward
 
-from qwen_audio.inference.batching import batch_by_size
+from qwen_audio.inference.memory_budget import batch_by_size
 from qwen_audio.models import packed_attention as packed
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
 from qwen_audio.models.packed_attention import ATTENTION, Packing, packed_attention
@@ -323,7 +323,7 @@ def test_truncating_an_empty_cache() -> None:
 @given(st.lists(st.integers(0, 20)), st.integers(0, 30))
 def test_batches_contain_every_item_within_the_budget(sizes: list[int], budget: int) -> None:
     items = list(enumerate(sizes))
-    batches = list(batch_by_size(iter(items), lambda item: item[1], budget))
+    batches = list(batch_by_size(iter(items), lambda item: [item[1]], [budget]))
     assert [item for batch in batches for item in batch] == items
     assert all(batches)
     for batch in batches:
@@ -341,7 +341,7 @@ def test_batches_are_lazy() -> None:
             consumed.append(number)
             yield number
 
-    assert next(batch_by_size(endless(), lambda _: 1, 3)) == [0, 1, 2]
+    assert next(batch_by_size(endless(), lambda _: [1], [3])) == [0, 1, 2]
     assert consumed == [0, 1, 2, 3]
 
 

@@ -27,7 +27,7 @@ class _WindowState:
 
     window: Window
     audio_rows: torch.Tensor
-    context: CachedContext = field(default_factory=CachedContext)
+    context: CachedContext
     turns: list[Message] = field(default_factory=list)
 
 
@@ -35,7 +35,9 @@ class AudioSession:
     """An encoded recording to ask questions about; returned by `AudioModel.session`.
 
     The encoder has run. The language model's keys and values of the audio are cached by the first
-    question, so that later ones only cost their own tokens.
+    question, so that later ones only cost their own tokens. Of long recordings, and of several
+    sessions, those that fit in memory are kept (`CostEstimate.cache_bytes`); the others are
+    computed again.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class AudioSession:
         self.name = name
         self.notes = tuple(notes)
         self.pipeline = pipeline
-        self._states = [_WindowState(window, rows) for window, rows in windows]
+        owner = object()  # not this session itself: with it the caches are freed at once
+        self._states = [_WindowState(w, rows, CachedContext(owner)) for w, rows in windows]
 
     def __repr__(self) -> str:
         count = len(self._states)

@@ -44,7 +44,8 @@ def taps_tables(
     yield table
     yield Text(
         "  download: from a hub, beyond what is cached; memory: peak of the process, with audio\n"
-        "  in full batches; GFLOP/s: per second of audio (text tokens come on top)"
+        f"  in full batches, of text with {text['cache_bytes'] / 1e9:.2g} GB of cached keys and "
+        "values;\n  GFLOP/s: per second of audio (text tokens come on top)"
     )
 
 

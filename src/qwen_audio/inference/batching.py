@@ -7,9 +7,9 @@ is bounded, so that memory does not grow with the number of recordings.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions
@@ -20,12 +20,11 @@ from qwen_audio.errors import AudioError
 from qwen_audio.weights.device import batch_frames
 from qwen_audio.weights.worker_threads import WorkerThreads
 
+from .memory_budget import batch_by_size
 from .pipeline import Pipeline
 from .prefetch import prefetch, prefetch_map
 
-__all__ = ["FailedRecording", "batch_by_size", "batched_windows", "batched_windows_and_failures"]
-
-T = TypeVar("T")
+__all__ = ["FailedRecording", "batched_windows", "batched_windows_and_failures"]
 
 _THREADS = min(4, os.cpu_count() or 1)
 """Decoding releases the GIL; more threads would mean more memory, as each has its own heap."""
@@ -75,7 +74,7 @@ def batched_windows_and_failures(
     _ = pipeline.checkpoint.feature_extractor  # created before threads ask for it
     windows = _windows(pipeline, inputs, load_options, window_config)
     budget = batch_frames(pipeline.device)
-    return prefetch(batch_by_size(windows, _frames, budget), _BATCHES_AHEAD)
+    return prefetch(batch_by_size(windows, _frames, [budget]), _BATCHES_AHEAD)
 
 
 def _windows(
@@ -110,25 +109,7 @@ def _windows(
                 yield AudioWindow(clip, waveform.info, window, log_mel)
 
 
-def _frames(item: AudioWindow | FailedRecording) -> int:
-    return (
-        _FRAMES_OF_A_FAILURE if isinstance(item, FailedRecording) else item.log_mel.encoder_frames
-    )
-
-
-def batch_by_size(items: Iterable[T], size: Callable[[T], int], budget: int) -> Iterator[list[T]]:
-    """Consecutive items in batches whose sizes add up to at most `budget`.
-
-    An item larger than the budget gets a batch of its own. Order is kept, and every item is in
-    exactly one batch.
-    """
-    batch: list[T] = []
-    total = 0
-    for item in items:
-        if batch and total + size(item) > budget:
-            yield batch
-            batch, total = [], 0
-        batch.append(item)
-        total += size(item)
-    if batch:
-        yield batch
+def _frames(item: AudioWindow | FailedRecording) -> tuple[int]:
+    if isinstance(item, FailedRecording):
+        return (_FRAMES_OF_A_FAILURE,)
+    return (item.log_mel.encoder_frames,)

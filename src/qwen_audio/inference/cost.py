@@ -15,10 +15,12 @@ from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.weights.device import batch_frames
+from qwen_audio.weights.device import batch_frames, batch_positions, cached_batch_positions
 
 __all__ = [
     "CostEstimate",
+    "cache_position_bytes",
+    "cached_positions",
     "check_memory",
     "estimate_cost",
     "min_memory_bytes",
@@ -39,6 +41,9 @@ model classes."""
 
 _LAYER = re.compile(r"(.+\.layers)\.(\d+)\.")
 
+_MIN_CACHED_POSITIONS = 1_100
+"""One window of 30 s, a prompt and an answer of 256 tokens."""
+
 _SLACK = 2.5
 """Measured over counted bytes of activations: the kernels' scratch memory and fragmentation."""
 
@@ -53,9 +58,11 @@ class CostEstimate:
         download_bytes: to be downloaded, beyond what is on this machine already.
         read_bytes: of weights, from disk. Of the embedding table only rows are read, a few
             kilobytes for each token of a prompt, which are not counted.
+        cache_bytes: keys and values that are cached for texts at once, at most; 0 for a tap.
         peak_memory_bytes: of the process, with a full batch of audio (an estimate: what the process
-            holds now, weights and activations); at most `max_memory`, where that is enough.
-        min_memory_bytes: with layers streamed two at a time: the smallest `max_memory` that works.
+            holds now, weights, activations and cache); at most `max_memory`, where that is enough.
+        min_memory_bytes: with layers streamed two at a time, and the cache of one window: the
+            smallest `max_memory` that works.
         gflop_per_second: arithmetic for a second of audio, in windows of 30 s; prompt and generated
             tokens (each 2 FLOP a parameter of the language model) are not included.
     """
@@ -65,6 +72,7 @@ class CostEstimate:
     parameters: int
     download_bytes: int
     read_bytes: int
+    cache_bytes: int
     peak_memory_bytes: int
     min_memory_bytes: int
     gflop_per_second: float
@@ -106,7 +114,9 @@ def estimate_cost(
     parameters = {name: math.prod(tensor.shape) for name, tensor in required.items()}
     stored = checkpoint.tensors.without_duplicates(required)
     weights = sum(count for name, count in parameters.items() if name != EMBEDDINGS)
-    peak = weights * dtype.itemsize + non_weight_bytes(checkpoint, tap, dtype, device, base)
+    positions = cached_positions(checkpoint, dtype, device, max_memory, base)
+    other = non_weight_bytes(checkpoint, tap, dtype, device, base, positions)
+    peak = weights * dtype.itemsize + other
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base)
     products = sum(tensor.rows_per_second * parameters[name] for name, tensor in required.items())
     return CostEstimate(
@@ -115,10 +125,39 @@ def estimate_cost(
         parameters=sum(parameters[name] for name in stored),
         download_bytes=checkpoint.missing_bytes(tap),
         read_bytes=sum(checkpoint.stored_bytes(name) for name in required if name != EMBEDDINGS),
+        cache_bytes=0 if tap else positions * cache_position_bytes(checkpoint, dtype),
         peak_memory_bytes=peak if max_memory is None else min(peak, max(minimum, max_memory)),
         min_memory_bytes=minimum,
         gflop_per_second=round(2 * (products + _attention(checkpoint, tap)) / 1e9, 3),
     )
+
+
+def cache_position_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    """Keys and values of one position, in all layers."""
+    text = checkpoint.text_config
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    width: int = text.num_key_value_heads * head_dim
+    return 2 * text.num_hidden_layers * width * dtype.itemsize
+
+
+def cached_positions(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device = _CPU,
+    max_memory: int | None = None,
+    base_bytes: int | None = None,
+) -> int:
+    """Positions of texts of which keys and values are cached at once: of a full batch, or as many
+    as fit beside all weights, but of one window at least."""
+    most = cached_batch_positions(device)
+    if max_memory is None:
+        return most
+    required = checkpoint.required_tensors(None)
+    weights = sum(math.prod(required[name].shape) for name in required if name != EMBEDDINGS)
+    other = non_weight_bytes(checkpoint, None, dtype, device, base_bytes, 0)
+    free_bytes = max_memory - other - weights * dtype.itemsize
+    fitting = free_bytes // cache_position_bytes(checkpoint, dtype)
+    return min(most, max(_MIN_CACHED_POSITIONS, fitting))
 
 
 def non_weight_bytes(
@@ -127,14 +166,17 @@ def non_weight_bytes(
     dtype: torch.dtype,
     device: torch.device = _CPU,
     base_bytes: int | None = None,
+    positions: int = _MIN_CACHED_POSITIONS,
 ) -> int:
-    """Memory beside weights: the process itself, and the activations of a batch's widest layer.
+    """Memory beside weights: the process itself, the activations of a batch's widest layer, and,
+    for text, the cached keys and values.
 
-    Those are in the feed-forward block: two (a gated one: three) tensors of its width, and about
-    six of the layer's own for residual stream, norms, queries, keys, values and attention.
+    Activations are in the feed-forward block: two (a gated one: three) tensors of its width, and
+    about six of the layer's own for residual stream, norms, queries, keys, values and attention.
 
     Args:
         base_bytes: see `estimate_cost`.
+        positions: that are cached.
     """
     base = process_bytes(device) if base_bytes is None else base_bytes
     audio, text = checkpoint.audio_config, checkpoint.text_config
@@ -142,10 +184,10 @@ def non_weight_bytes(
     if tap is None or tap.stage is not Stage.MEL:
         activations = frames * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
     if tap is None or tap.in_language_model:
-        positions = frames // 2 + frames // 10  # audio tokens, and prompts
         row = 3 * text.intermediate_size + 6 * text.hidden_size
-        activations = max(activations, positions * row)
-    return base + _FIRST_USE_BYTES + round(_SLACK * activations * dtype.itemsize)
+        activations = max(activations, batch_positions(device) * row)
+    cache = 0 if tap else positions * cache_position_bytes(checkpoint, dtype)
+    return base + _FIRST_USE_BYTES + round(_SLACK * activations * dtype.itemsize) + cache
 
 
 def min_memory_bytes(
@@ -154,12 +196,13 @@ def min_memory_bytes(
     dtype: torch.dtype,
     device: torch.device = _CPU,
     base_bytes: int | None = None,
+    positions: int = _MIN_CACHED_POSITIONS,
 ) -> int:
     """Memory of the process where as few weights as possible are resident: one module, or two
     layers (one computes, one is read).
 
     Args:
-        base_bytes: see `estimate_cost`.
+        base_bytes, positions: see `non_weight_bytes`.
     """
     modules: dict[str, dict[str, int]] = {}
     for name, tensor in checkpoint.required_tensors(tap).items():
@@ -170,7 +213,7 @@ def min_memory_bytes(
             sizes[layer] = sizes.get(layer, 0) + math.prod(tensor.shape)
     at_once = [min(sum(sizes.values()), 2 * max(sizes.values())) for sizes in modules.values()]
     weights = max(at_once, default=0) * dtype.itemsize
-    return weights + non_weight_bytes(checkpoint, tap, dtype, device, base_bytes)
+    return weights + non_weight_bytes(checkpoint, tap, dtype, device, base_bytes, positions)
 
 
 def check_memory(
@@ -180,18 +223,26 @@ def check_memory(
     dtype: torch.dtype,
     device: torch.device = _CPU,
     base_bytes: int | None = None,
+    positions: int = 0,
 ) -> None:
-    """Raises OptionError where `max_memory` is less than `min_memory_bytes`."""
-    minimum = min_memory_bytes(checkpoint, tap, dtype, device, base_bytes)
+    """Raises OptionError where `max_memory` is less than `min_memory_bytes`.
+
+    Args:
+        positions: of the longest text, its answer included.
+    """
+    cached = max(positions, _MIN_CACHED_POSITIONS)
+    minimum = min_memory_bytes(checkpoint, tap, dtype, device, base_bytes, cached)
     if minimum <= max_memory:
         return
+    advice = "choose a shallower tap"
+    if tap is None and positions > _MIN_CACHED_POSITIONS:
+        advice = f"fewer max_new_tokens: prompt, audio and answer are {positions} positions"
     # 2 % more, as the memory of a process differs from one start to the next.
     suggestion = 10 * math.ceil(1.02 * minimum / 10**7)
     raise OptionError(
         f"{tap or 'text'} of {checkpoint.name} in {str(dtype).removeprefix('torch.')} needs at "
         f"least {math.ceil(minimum / 1e6)}MB of memory, but only {max_memory // 10**6}MB may be "
-        f"used: give max_memory='{suggestion}MB' or more, or choose a "
-        "shallower tap"
+        f"used: give max_memory='{suggestion}MB' or more, or {advice}"
     )
 
 

@@ -60,16 +60,27 @@ def generated_text(
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class CachedContext:
     """Token ids that the language model has processed for one input, and their keys and values.
 
     Passed to `Pipeline.generate` again and again, it saves computing the positions that a new input
-    shares with the one before.
+    shares with the one before. Where memory is needed for others, it is emptied.
+
+    Attributes:
+        owner: what contexts that are used together have in common.
     """
 
+    owner: object = None
     token_ids: tuple[int, ...] = ()
     cache: KeyValueCache | None = None
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def clear(self) -> None:
+        """Free the keys and values."""
+        self.token_ids, self.cache = (), None
 
     def shared_with(self, token_ids: Sequence[int]) -> KeyValueCache | None:
         """A cache of the longest common prefix; None where nothing has been processed.

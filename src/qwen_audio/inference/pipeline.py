@@ -5,134 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
-from qwen_audio.audio.log_mel import AudioWindow, LogMel, compute_log_mel
-from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.models.kv_cache import KeyValueCache
-from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.weights.download import ProgressCallback
-from qwen_audio.weights.module_store import ModuleStore
 
-from .cost import CostEstimate, check_memory, estimate_cost, non_weight_bytes, process_bytes
-from .decoder import DecoderInput, LanguageModel
-from .encoder import AudioEncoder
+from .decoder import DecoderInput
 from .generation import CachedContext, GeneratedText, TextStream, generate_tokens, generated_text
 from .options import Sampling
+from .pipeline_stages import PROJECTOR, PipelineStages
 from .reducers import CapturedWindow, RowReducer, all_rows, last_row
 
 __all__ = ["Pipeline"]
 
-_PROJECTOR, _LM_NORM = Tap(Stage.PROJECTOR), Tap(Stage.LM_NORM)
+_LM_NORM = Tap(Stage.LM_NORM)
 
 T = TypeVar("T")
 
 
-class Pipeline:
-    """Checkpoint, encoder, language model and tokenizer, on one device in one dtype.
-
-    Args:
-        chat: whether prompts go through the chat template; None: as the checkpoint was trained.
-        max_memory: bytes that the process may take of the device's memory; layers that don't fit
-            are streamed.
-        report: called with bytes downloaded and bytes to download while weights are fetched.
-    """
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        chat: bool | None = None,
-        max_memory: int | None = None,
-        report: ProgressCallback | None = None,
-    ) -> None:
-        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
-        self.max_memory = max_memory
-        # Measured once, before any of this pipeline's weights are read: budgets must neither count
-        # them twice nor change from pass to pass.
-        self.base_bytes = process_bytes(device)
-        self.modules = ModuleStore(checkpoint.tensors, device, dtype)
-        self.encoder = AudioEncoder(checkpoint, self.modules)
-        self.lm = LanguageModel(checkpoint, self.modules)
-        self._tokenizer: PromptTokenizer | None = None
-        self._chat, self._report = chat, report
-        self._fetched: set[Tap | None] = set()
-
-    @property
-    def tokenizer(self) -> PromptTokenizer:
-        """The tokenizer and prompt format, read when first needed: the encoder needs neither."""
-        if self._tokenizer is None:
-            self._tokenizer = PromptTokenizer(self.checkpoint, self._chat)
-        return self._tokenizer
-
-    @property
-    def dtype_name(self) -> str:
-        """Such as "float32"."""
-        return str(self.dtype).removeprefix("torch.")
-
-    def cost(self, tap: Tap | None) -> CostEstimate:
-        """Cost of computing up to a tap; None: of generating text."""
-        return estimate_cost(
-            self.checkpoint, tap, self.dtype, self.device, self.max_memory, self.base_bytes
-        )
-
-    def log_mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
-        """The log-mel spectrogram of one window, from the checkpoint's feature extractor."""
-        return compute_log_mel(samples, self.checkpoint.feature_extractor)
-
-    def fetch_weights(self, tap: Tap | None) -> None:
-        """Download what a tap (None: text) needs, all at once and not module by module.
-
-        Raises:
-            OptionError: before that, if `max_memory` is too little.
-            CheckpointError: if the hub can't deliver it.
-        """
-        self._divide_memory(tap)
-        if not {tap, None} & self._fetched:
-            self.checkpoint.fetch(tap, self._report)
-            self._fetched.add(tap)
-
-    def _divide_memory(self, tap: Tap | None) -> None:
-        """Leave to weights what the process and the activations up to a tap don't need."""
-        if self.max_memory is None:
-            return
-        settings = (self.checkpoint, tap, self.dtype, self.device, self.base_bytes)
-        self.modules.max_bytes = self.max_memory - non_weight_bytes(*settings)
-        check_memory(self.max_memory, *settings)
-
-    def encode_audio(self, mels: Sequence[LogMel]) -> list[Tensor]:
-        """For each window its rows at `projector`, (audio tokens, width): the LM's audio input."""
-        if not mels:
-            return []
-        self.fetch_weights(_PROJECTOR)
-        return self.encoder.forward(mels, [_PROJECTOR], all_rows)[_PROJECTOR]
-
-    def build_inputs(
-        self, prompt_text: str, audio_rows: Sequence[Sequence[Tensor]]
-    ) -> list[DecoderInput]:
-        """Merge a prompt with the audio of each input.
-
-        Args:
-            prompt_text: as rendered, with `<|AUDIO|>` for every audio.
-            audio_rows: for each input its audios in order, as rows at `projector`.
-
-        Raises:
-            OptionError: if an input has more or fewer audios than the prompt has placeholders.
-        """
-        prompt_ids = self.tokenizer.encode(prompt_text)
-        return [
-            DecoderInput(
-                self.tokenizer.expand_audio_tokens(prompt_ids, [len(rows) for rows in audios]),
-                torch.cat(list(audios)) if audios else None,
-            )
-            for audios in audio_rows
-        ]
+class Pipeline(PipelineStages):
+    """Text and rows of batches of windows: see `PipelineStages` for the arguments."""
 
     def generate(
         self,
@@ -160,7 +54,29 @@ class Pipeline:
         if not audio_rows:
             return []
         inputs = self.build_inputs(prompt_text, audio_rows)
-        cache = context.shared_with(inputs[0].token_ids) if context is not None else None
+
+        def positions(item: DecoderInput) -> tuple[int, int]:
+            return self.positions(len(item.token_ids), sampling)
+
+        texts: list[GeneratedText] = []
+        self.memory.divide(None, max(positions(item)[1] for item in inputs))
+        for batch in self.memory.batches(inputs, positions):
+            self.memory.make_room(sum(positions(item)[1] for item in batch), context)
+            texts += self._generate_batch(batch, sampling, chat, context, stream)
+        return texts
+
+    def _generate_batch(
+        self,
+        inputs: Sequence[DecoderInput],
+        sampling: Sampling,
+        chat: bool | None,
+        context: CachedContext | None,
+        stream: Callable[[str], None] | None,
+    ) -> list[GeneratedText]:
+        cache = None
+        if context is not None:
+            cache = context.shared_with(inputs[0].token_ids)
+            context.clear()  # else the old keys and values would stay beside the new ones
         cache = self.lm.new_cache(len(inputs)) if cache is None else cache
         unprocessed = [
             item.suffix(cache.length(clip), self.tokenizer.audio_token_id)
@@ -186,6 +102,7 @@ class Pipeline:
         if context is not None:
             token_ids = (*inputs[0].token_ids, *new_ids[0])
             context.token_ids, context.cache = token_ids[: cache.length(0)], cache
+            self.memory.keep(context)
         return texts
 
     def capture(
@@ -212,13 +129,30 @@ class Pipeline:
         lm_taps = {tap for tap in wanted if tap.in_language_model}
         encoder_taps = wanted - lm_taps
         if lm_taps or with_projector_rows:
-            encoder_taps.add(_PROJECTOR)
+            encoder_taps.add(PROJECTOR)
         self.fetch_weights(None if continuation else max(wanted | encoder_taps))
+        if lm_taps and windows:
+            prompt_tokens = len(self.tokenizer.encode(prompt_text or "")) - 1
+
+            def positions(window: AudioWindow) -> tuple[int, int]:
+                return self.positions(prompt_tokens + window.log_mel.audio_tokens, continuation)
+
+            batches = list(self.memory.batches(windows, positions))
+            if len(batches) > 1:
+                options = (reducer, prompt_text, continuation)
+                parts = [
+                    self.capture(part, wanted, *options, with_projector_rows=with_projector_rows)
+                    for part in batches
+                ]
+                return [window for part in parts for window in part]
+            if continuation is not None:
+                self.memory.divide(None, max(positions(window)[1] for window in windows))
+                self.memory.make_room(sum(positions(window)[1] for window in windows))
         captured: list[CapturedWindow[T]] = [CapturedWindow() for _ in windows]
         audio_rows: list[Tensor] = [torch.empty(0)] * len(windows)
 
         def reduce_encoder_rows(tap: Tap, clip: int, rows: Tensor) -> None:
-            if tap == _PROJECTOR:
+            if tap == PROJECTOR:
                 audio_rows[clip] = rows
             if tap in wanted:
                 captured[clip].outputs[tap] = reducer(rows, (("audio", len(rows)),))
@@ -262,14 +196,14 @@ class Pipeline:
     ) -> None:
         cache = self.lm.new_cache(len(inputs))
         rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, cache)
-        caches = [cache.truncated(clip, len(item.token_ids)) for clip, item in enumerate(inputs)]
         last_rows = [rows[-1:] for rows in rows_of[_LM_NORM]]
         for clip, new_ids in enumerate(self._continue(inputs, last_rows, cache, sampling)):
             window, rows = captured[clip], {tap: rows_of[tap][clip] for tap in taps}
             # A token after the last position of the context has no rows.
             if new_ids := new_ids[: self.lm.max_positions - len(window.token_ids)]:
                 # The generated tokens once more, all at once, after the positions before them.
-                new_rows = self.lm.forward([DecoderInput(new_ids)], taps, all_rows, caches[clip])
+                before = cache.truncated(clip, len(window.token_ids))
+                new_rows = self.lm.forward([DecoderInput(new_ids)], taps, all_rows, before)
                 rows = {tap: torch.cat([rows[tap], new_rows[tap][0]]) for tap in taps}
                 window.token_ids += new_ids
                 window.segments += (("generated", len(new_ids)),)

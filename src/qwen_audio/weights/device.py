@@ -18,6 +18,8 @@ from .option_values import check_dtype
 __all__ = [
     "available_bytes",
     "batch_frames",
+    "batch_positions",
+    "cached_batch_positions",
     "resolve_device",
     "resolve_dtype",
     "trim_heap",
@@ -30,6 +32,17 @@ def batch_frames(device: torch.device) -> int:
     Larger batches are no faster on a CPU and take more memory; a GPU needs four times as many.
     """
     return 12_000 if device.type == "cuda" else 3_000
+
+
+def batch_positions(device: torch.device) -> int:
+    """Positions of the language model in one pass: a full batch of audio, and prompts of twelve."""
+    frames = batch_frames(device)
+    return frames // 2 + frames // 8
+
+
+def cached_batch_positions(device: torch.device) -> int:
+    """Positions of a full batch of texts with their answers: of twelve clips of 5 s, 256 tokens."""
+    return batch_frames(device) * 5 // 3
 
 
 def trim_heap() -> None:

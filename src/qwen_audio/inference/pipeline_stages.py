@@ -1,0 +1,129 @@
+"""One checkpoint's stages on one device: log-mel, encoder, inputs of the language model, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from qwen_audio.audio.log_mel import LogMel, compute_log_mel
+from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
+from qwen_audio.models.tap import Stage, Tap
+from qwen_audio.weights.download import ProgressCallback
+from qwen_audio.weights.module_store import ModuleStore
+
+from .cost import CostEstimate, estimate_cost, process_bytes
+from .decoder import DecoderInput, LanguageModel
+from .encoder import AudioEncoder
+from .memory_budget import MemoryBudget
+from .options import Sampling
+from .reducers import all_rows
+
+__all__ = ["PROJECTOR", "PipelineStages"]
+
+PROJECTOR = Tap(Stage.PROJECTOR)
+
+
+class PipelineStages:
+    """Checkpoint, encoder, language model and tokenizer, on one device in one dtype.
+
+    Args:
+        chat: whether prompts go through the chat template; None: as the checkpoint was trained.
+        max_memory: bytes that the process may take of the device's memory; layers that don't fit
+            are streamed.
+        report: called with bytes downloaded and bytes to download while weights are fetched.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        chat: bool | None = None,
+        max_memory: int | None = None,
+        report: ProgressCallback | None = None,
+    ) -> None:
+        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
+        self.max_memory = max_memory
+        # Measured once, before any of this pipeline's weights are read: budgets must neither count
+        # them twice nor change from pass to pass.
+        self.base_bytes = process_bytes(device)
+        self.modules = ModuleStore(checkpoint.tensors, device, dtype)
+        self.memory = MemoryBudget(checkpoint, self.modules, max_memory, self.base_bytes)
+        self.encoder = AudioEncoder(checkpoint, self.modules)
+        self.lm = LanguageModel(checkpoint, self.modules)
+        self._tokenizer: PromptTokenizer | None = None
+        self._chat, self._report = chat, report
+        self._fetched: set[Tap | None] = set()
+
+    @property
+    def tokenizer(self) -> PromptTokenizer:
+        """The tokenizer and prompt format, read when first needed: the encoder needs neither."""
+        if self._tokenizer is None:
+            self._tokenizer = PromptTokenizer(self.checkpoint, self._chat)
+        return self._tokenizer
+
+    @property
+    def dtype_name(self) -> str:
+        """Such as "float32"."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def cost(self, tap: Tap | None) -> CostEstimate:
+        """Cost of computing up to a tap; None: of generating text."""
+        return estimate_cost(
+            self.checkpoint, tap, self.dtype, self.device, self.max_memory, self.base_bytes
+        )
+
+    def log_mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
+        """The log-mel spectrogram of one window, from the checkpoint's feature extractor."""
+        return compute_log_mel(samples, self.checkpoint.feature_extractor)
+
+    def fetch_weights(self, tap: Tap | None) -> None:
+        """Download what a tap (None: text) needs, all at once and not module by module.
+
+        Raises:
+            OptionError: before that, if `max_memory` is too little.
+            CheckpointError: if the hub can't deliver it.
+        """
+        self.memory.divide(tap)
+        if not {tap, None} & self._fetched:
+            self.checkpoint.fetch(tap, self._report)
+            self._fetched.add(tap)
+
+    def encode_audio(self, mels: Sequence[LogMel]) -> list[Tensor]:
+        """For each window its rows at `projector`, (audio tokens, width): the LM's audio input."""
+        if not mels:
+            return []
+        self.fetch_weights(PROJECTOR)
+        return self.encoder.forward(mels, [PROJECTOR], all_rows)[PROJECTOR]
+
+    def build_inputs(
+        self, prompt_text: str, audio_rows: Sequence[Sequence[Tensor]]
+    ) -> list[DecoderInput]:
+        """Merge a prompt with the audio of each input.
+
+        Args:
+            prompt_text: as rendered, with `<|AUDIO|>` for every audio.
+            audio_rows: for each input its audios in order, as rows at `projector`.
+
+        Raises:
+            OptionError: if an input has more or fewer audios than the prompt has placeholders.
+        """
+        prompt_ids = self.tokenizer.encode(prompt_text)
+        return [
+            DecoderInput(
+                self.tokenizer.expand_audio_tokens(prompt_ids, [len(rows) for rows in audios]),
+                torch.cat(list(audios)) if audios else None,
+            )
+            for audios in audio_rows
+        ]
+
+    def positions(self, length: int, sampling: Sampling | None) -> tuple[int, int]:
+        """Positions that an input has, and with its answer."""
+        new_tokens = 0 if sampling is None else sampling.max_new_tokens
+        return length, min(length + new_tokens, self.lm.max_positions)
