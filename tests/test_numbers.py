@@ -93,6 +93,9 @@ def test_real_numbers(model: qa.AudioModel, name: str) -> None:
         assert type(value) in (int, float)
     values = [value for value in NO_NUMBERS if name != "max_memory" or not isinstance(value, str)]
     takes_any = name in ("temperature", "max_seconds", "end of a window", "seconds of a spec")
+    values += (
+        [] if name in ("kernel_seconds", "max_seconds", "hop_seconds", "max_memory") else [None]
+    )
     refused(REAL[name], model, values + EXTREMES[: -1 if takes_any else None])
 
 

@@ -67,7 +67,7 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         for name in ("window_seconds", "hop_seconds"):
-            if (value := getattr(self, name)) is not None:
+            if (value := getattr(self, name)) is not None or name == "window_seconds":
                 object.__setattr__(self, name, number_option(name, value, "a number of seconds"))
         hop_seconds = self.resolved_hop_seconds
         if not MIN_SECONDS <= self.window_seconds <= WINDOW_SECONDS:
