@@ -142,7 +142,7 @@ def test_an_hour_of_the_7b_keeps_what_fits(seven_b: Any) -> None:
 @pytest.fixture
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> int:
     """Two or three windows of a second with their answers."""
-    positions = 110
+    positions = 100
     monkeypatch.setattr(cost, "cached_batch_positions", lambda _: positions)
     return positions
 
@@ -171,13 +171,13 @@ CLIPS = [sound(seconds, seed) for seed, seconds in enumerate((1.0, 0.2, 0.5, 1.3
 def expected(checkpoint: Path) -> dict[str, Any]:
     model = qa.load(checkpoint)
     long = np.concatenate([sound(1.0, seed) for seed in range(5)])
-    states = model.activations(CLIPS, taps=["lm.-1"], generate=8, **RATE)
+    states = model.activations(CLIPS, taps=["lm.-1"], generate=5, **RATE)
     return {
-        "texts": model.describe(CLIPS, max_new_tokens=8, **RATE),
+        "texts": model.describe(CLIPS, max_new_tokens=5, **RATE),
         "rows": [rows["lm.-1"].data for rows in states],
         "long": long,
-        "windows": model.describe(long, max_new_tokens=8, window_seconds=1, **RATE),
-        "What?": model.describe(long, prompt="What?", max_new_tokens=8, window_seconds=1, **RATE),
+        "windows": model.describe(long, max_new_tokens=5, window_seconds=1, **RATE),
+        "What?": model.describe(long, prompt="What?", max_new_tokens=5, window_seconds=1, **RATE),
     }
 
 
@@ -185,15 +185,15 @@ def test_texts_are_made_in_batches_that_fit(
     checkpoint: Path, expected: dict[str, Any], cached: list[int]
 ) -> None:
     model = qa.load(checkpoint)
-    assert model.describe(CLIPS, max_new_tokens=8, **RATE) == expected["texts"]
+    assert model.describe(CLIPS, max_new_tokens=5, **RATE) == expected["texts"]
     assert 1 < len(cached) < len(CLIPS)
-    assert max(cached) <= 110
+    assert max(cached) <= 100
     cached.clear()
-    states = model.activations(CLIPS, taps=["lm.-1"], generate=8, **RATE)
+    states = model.activations(CLIPS, taps=["lm.-1"], generate=5, **RATE)
     for rows, whole in zip(states, expected["rows"], strict=True):
         np.testing.assert_allclose(rows["lm.-1"].data, whole, atol=1e-5)
     assert 1 < len(cached) < len(CLIPS)
-    assert max(cached) <= 110
+    assert max(cached) <= 100
 
 
 def test_prompts_that_are_longer_than_audio(
@@ -220,6 +220,7 @@ def test_prompts_that_are_longer_than_audio(
     assert expected
 
 
+@pytest.mark.slow
 def test_a_session_keeps_what_fits_and_answers_the_same(
     checkpoint: Path, expected: dict[str, Any], small_cache: int
 ) -> None:
@@ -227,12 +228,11 @@ def test_a_session_keeps_what_fits_and_answers_the_same(
     sessions = [model.session(expected["long"], window_seconds=1, **RATE) for _ in range(2)]
     kept: list[list[int]] = []
     for session in (*sessions, sessions[0]):
-        for prompt, texts in ((None, "windows"), ("What?", "What?"), (None, "windows")):
-            assert session.ask(prompt, max_new_tokens=8) == expected[texts]
+        for prompt, texts in ((None, "windows"), ("What?", "What?")):
+            assert session.ask(prompt, max_new_tokens=5) == expected[texts]
             kept.append([sum(len(s.context) for s in each._states) for each in sessions])
             assert sum(kept[-1]) <= small_cache
-    assert [bool(first) for first, _ in kept[::3]] == [True, False, True]
-    assert kept[4][0] == 0  # the other session was used since
+    assert [bool(first) for first, _ in kept[1::2]] == [True, False, True]  # used last
     del session
     sessions.clear()
     assert not list(model.pipeline.memory._kept)  # dropped with their session
@@ -273,8 +273,8 @@ def test_kept_caches_make_room_for_other_taps(checkpoint: Path) -> None:
     free = qa.load(checkpoint, dtype="float32")
     tight = qa.load(checkpoint, dtype="float32", max_memory=free.cost("text").min_memory_bytes)
     session = tight.session(CLIPS[0], **RATE)
-    session.ask(max_new_tokens=20)
-    assert len(session._states[0].context) > 40
+    session.ask(max_new_tokens=3)
+    assert len(session._states[0].context) > 30
     for tap in ("lm.norm", "mel"):
         tight.encode(CLIPS[0], tap=tap, **RATE)
         memory = tight.pipeline.memory
@@ -283,4 +283,4 @@ def test_kept_caches_make_room_for_other_taps(checkpoint: Path) -> None:
             tight.pipeline.checkpoint, tight.dimensions.tap(tap), torch.float32, CPU, BASE
         )
         assert used + other == tight.pipeline.max_memory
-    assert session.ask(max_new_tokens=20) == free.describe(CLIPS[0], max_new_tokens=20, **RATE)
+    assert session.ask(max_new_tokens=3) == free.describe(CLIPS[0], max_new_tokens=3, **RATE)

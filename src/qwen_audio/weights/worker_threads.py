@@ -47,7 +47,7 @@ class WorkerThreads(Executor):
             if cancel_futures:
                 for future, _ in self._tasks:
                     future.cancel()
-            threads = set(self._threads)
+            threads = self._threads - {threading.current_thread()}  # a collected iterator's
         for thread in threads if wait else ():
             thread.join()
 

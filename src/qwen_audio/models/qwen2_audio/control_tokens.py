@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = ["ControlTokens", "check_text"]
 
 _MAX_CHARACTERS = 1_000_000
 """Of a text: far more than fit in any model's context, and tokenised within a second."""
+_FORM = r"<\\*\|[^<>|]{1,64}\|>"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNRENDERED_KEYS = frozenset({"role", "type", "audio", "audio_url", "url", "path"})
 
@@ -40,15 +41,18 @@ class ControlTokens:
         texts |= {name for name in names if tokenizer.token_to_id(name) is not None}
         self._ids: dict[str, Any] = {text: tokenizer.token_to_id(text) for text in texts if text}
         self._id_set = frozenset(self._ids.values())
-        longest_first = sorted(self._ids, key=len, reverse=True)
-        bodies = (f"{re.escape(text[0])}(?:\\\\*){re.escape(text[1:])}" for text in longest_first)
-        self._pattern = re.compile("|".join(bodies) or r"(?!)")
+        # Checkpoints have thousands, nearly all of this form: one pattern, and a look-up.
+        others = [text for text in self._ids if not re.fullmatch(_FORM, text)]
+        bodies = [
+            f"{re.escape(t[0])}\\\\*{re.escape(t[1:])}" for t in sorted(others, key=len)[::-1]
+        ]
+        self._pattern = re.compile("|".join([_FORM, *bodies]))
 
     def escape(self, *texts: str) -> list[str]:
         """The same texts without control tokens, also where they follow one another directly."""
         ends = list(itertools.accumulate(map(len, texts)))
         characters = list("".join(texts))
-        for match in self._pattern.finditer("".join(texts)):
+        for match, _ in self._find("".join(texts)):
             characters[match.start()] += "\\"
         starts = [0, *ends]
         return ["".join(characters[a:b]) for a, b in zip(starts, ends, strict=False)]
@@ -80,8 +84,8 @@ class ControlTokens:
 
     def encode(self, prompt_text: str) -> list[int]:
         """Token ids of a rendered prompt."""
-        matches = list(self._pattern.finditer(prompt_text))
-        control = [match for match in matches if match[0] in self._ids]
+        matches = list(self._find(prompt_text))
+        control = [match for match, token in matches if match[0] == token]
         if len(control) == len(matches):
             ids = self._encode(self._tokenizer, prompt_text)
             # More, where the tokenizer normalises other text to a control token.
@@ -96,8 +100,17 @@ class ControlTokens:
 
     def _encode_text(self, text: str) -> list[int]:
         """Text between control tokens: escaped ones are those that were typed."""
-        typed = self._pattern.sub(lambda match: match[0][0] + match[0][2:], text)
-        return self._encode(self._text_tokenizer, typed)
+        characters = list(text)
+        for match, _ in self._find(text):
+            characters[match.start() + 1] = ""
+        return self._encode(self._text_tokenizer, "".join(characters))
+
+    def _find(self, text: str) -> Iterator[tuple[re.Match[str], str]]:
+        """Control tokens in a text, as they are or escaped, and which they are."""
+        for match in self._pattern.finditer(text):
+            token = match[0][0] + match[0][1:].lstrip("\\")
+            if token in self._ids:
+                yield match, token
 
     @cached_property
     def _text_tokenizer(self) -> Tokenizer:
