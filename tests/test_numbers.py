@@ -17,8 +17,8 @@ from commands import run
 from qwen_audio.analysis.lens_options import check_lens_options
 from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.collection.maintenance import check_sample
 from qwen_audio.collection.search import check_limit
+from qwen_audio.collection.verification import check_sample
 from qwen_audio.inference.options import Sampling
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.probing.options import check_folds, check_seed
@@ -50,7 +50,7 @@ REAL: dict[str, Call] = {
     "window_seconds": lambda _, x: WindowConfig(x).window_seconds,
     "hop_seconds": lambda _, x: WindowConfig(30, x).hop_seconds,
     "seconds of a spec": lambda _, x: qa.EmbeddingSpec("m", "r", "mel", hop_seconds=x).hop_seconds,
-    "max_seconds": lambda _, x: qa.load_waveform(sound(0.5), max_seconds=x, **RATE) and 1,
+    "max_seconds": lambda _, x: qa.DecodeLimits(max_seconds=x).max_seconds,
     "end of a window": lambda _, x: qa.Window(0, x).end_seconds,
     "kernel_seconds": lambda m, x: m.view(sound(2), kernel_seconds=x, **RATE).kernel_seconds,
     "max_memory": lambda _, x: resolve_bytes(x),

@@ -26,8 +26,13 @@ __all__ = [
     "as_number",
     "check_extra",
     "number_option",
+    "text_option",
     "whole_number_option",
 ]
+
+_MAX_CHARACTERS = 1_000_000
+"""Of a text: far more than fit in any model's context, and tokenised within a second."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _LINE_BREAK = re.compile(r"[ \t\r\n]*[\t\r\n][ \t\r\n]*")
 
@@ -176,6 +181,27 @@ def whole_number_option(name: str, value: Any, low: int, high: int = 2**31 - 1) 
         return int(number)
     limit = f"2**{(high + 1).bit_length() - 1} - 1" if high > 2**16 else str(high)
     raise OptionError(f"{name}={_shown(value)}: use a whole number from {low} to {limit}")
+
+
+def text_option(name: str, text: Any) -> str:
+    """The value of an option that takes text.
+
+    Raises:
+        OptionError: for anything but text in Unicode, no longer than what any model reads.
+    """
+    if not isinstance(text, str):
+        raise OptionError(f"{name}={text!r:.60} is not text")
+    if len(text) > _MAX_CHARACTERS:
+        raise OptionError(
+            f"{name} has {len(text):,} characters, more than any model reads: use at most "
+            f"{_MAX_CHARACTERS:,}"
+        )
+    if match := _SURROGATE.search(text):
+        raise OptionError(
+            f"{name} holds half a character, U+{ord(match[0]):04X} at position {match.start()}: "
+            "give text in Unicode (a lone surrogate is what remains of text that was not UTF-8)"
+        )
+    return text
 
 
 def _shown(value: Any) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qwen_audio.errors import OptionError, whole_number_option
+from qwen_audio.errors import OptionError, text_option, whole_number_option
 from qwen_audio.inference.options import check_span
-from qwen_audio.models.qwen2_audio.control_tokens import check_text
 from qwen_audio.models.tap import Stage, Tap
 
 __all__ = ["check_lens_options", "check_words"]
@@ -45,4 +44,4 @@ def check_words(words: Sequence[Any]) -> None:
     for word in words:
         if not isinstance(word, str) or not word.strip():
             raise OptionError(f"tokens: {word!r:.60} is no word: give words such as 'piano'")
-        check_text("tokens", word)
+        text_option("tokens", word)

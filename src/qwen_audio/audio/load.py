@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_audio.errors import AudioError, AudioWarning, OptionError, number_option
+from qwen_audio.errors import AudioError, AudioWarning
 from qwen_audio.paths import path_from_text
 
 from .arrays import waveform_from_array

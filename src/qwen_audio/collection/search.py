@@ -13,8 +13,7 @@ from jaxtyping import Float32
 
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import CollectionError, OptionError, whole_number_option
-from qwen_audio.models.qwen2_audio.control_tokens import check_text
+from qwen_audio.errors import CollectionError, OptionError, text_option, whole_number_option
 from qwen_audio.paths import file_name
 
 from .conditions import Condition, sql_literal
@@ -181,7 +180,7 @@ def full_text_search(
         raise CollectionError(
             f"{collection.path} has no captions for full-text search: index with --describe"
         )
-    check_text("text", text)
+    text_option("text", text)
     if not text.strip():
         raise OptionError("text is empty: give words to search for in captions")
     limit = check_limit(limit)

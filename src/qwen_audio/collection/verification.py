@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_content import load_source
-from qwen_audio.errors import AudioError, OptionError, whole_number_option
+from qwen_audio.errors import AudioError, whole_number_option
 
 from .conditions import source_condition
 from .maintenance import info

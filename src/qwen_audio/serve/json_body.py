@@ -56,15 +56,15 @@ def parse_json(data: bytes) -> Any:
 
 def _children(value: Any) -> list[Any]:
     if isinstance(value, str):
-        _check_text(value)
+        _text_option(value)
     if isinstance(value, dict):
         for key in value:
-            _check_text(key)
+            _text_option(key)
         return list(value.values())
     return value if isinstance(value, list) else []
 
 
-def _check_text(text: str) -> None:
+def _text_option(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 
 from qwen_audio.audio.decode_limits import DecodeLimits
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, number_option
 
 __all__ = ["ServerLimits"]
 
@@ -46,10 +45,10 @@ class ServerLimits:
     body_bytes_per_second: int = 16 * 2**10
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number or not value > 0:
-                raise OptionError(f"{name}={value!r}: use a number greater than 0")
+        for name, given in vars(self).items():
+            value = number_option(name, given, "a number greater than 0")
+            if not value > 0:
+                raise OptionError(f"{name}={value:g}: use a number greater than 0")
 
     @property
     def upload_memory_bytes(self) -> int:

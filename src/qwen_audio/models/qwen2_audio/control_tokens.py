@@ -16,14 +16,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import text_option
 
-__all__ = ["ControlTokens", "check_text"]
+__all__ = ["ControlTokens"]
 
-_MAX_CHARACTERS = 1_000_000
-"""Of a text: far more than fit in any model's context, and tokenised within a second."""
 _FORM = r"<\\*\|[^<>|]{1,64}\|>"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNRENDERED_KEYS = frozenset({"role", "type", "audio", "audio_url", "url", "path"})
 
 
@@ -61,11 +58,11 @@ class ControlTokens:
         """A turn of a conversation, with every text in it escaped.
 
         Raises:
-            OptionError: for a text that is none: see `check_text`.
+            OptionError: for a text that is none: see `text_option`.
         """
         content = message["content"]
         if isinstance(content, str):
-            check_text("a message's content", content)
+            text_option("a message's content", content)
             return {**message, "content": self.escape(content)[0]}
         texts = {
             (number, key): value
@@ -74,7 +71,7 @@ class ControlTokens:
             if key == "text" or (isinstance(value, str) and key not in _UNRENDERED_KEYS)
         }
         for text in texts.values():
-            check_text("a message's text", text)
+            text_option("a message's text", text)
         escaped = dict(zip(texts, self.escape(*texts.values()), strict=True))
         parts = [
             {key: escaped.get((number, key), value) for key, value in part.items()}
@@ -123,19 +120,3 @@ class ControlTokens:
     @staticmethod
     def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def check_text(name: str, text: Any) -> None:
-    """Raises OptionError for anything but text in Unicode, no longer than what any model reads."""
-    if not isinstance(text, str):
-        raise OptionError(f"{name}={text!r:.60} is not text")
-    if len(text) > _MAX_CHARACTERS:
-        raise OptionError(
-            f"{name} has {len(text):,} characters, more than any model reads: use at most "
-            f"{_MAX_CHARACTERS:,}"
-        )
-    if match := _SURROGATE.search(text):
-        raise OptionError(
-            f"{name} holds half a character, U+{ord(match[0]):04X} at position {match.start()}: "
-            "give text in Unicode (a lone surrogate is what remains of text that was not UTF-8)"
-        )

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from qwen_audio.errors import CheckpointError, OptionError
+from qwen_audio.errors import CheckpointError, OptionError, text_option
 from qwen_audio.models.checkpoint import (
     PROCESSOR_CONFIG,
     SLOW_TOKENIZER,
@@ -21,7 +21,7 @@ from qwen_audio.models.checkpoint import (
 )
 from qwen_audio.weights.json_file import parse_json
 
-from .control_tokens import ControlTokens, check_text
+from .control_tokens import ControlTokens
 
 __all__ = ["DEFAULT_PROMPT", "Message", "PromptTokenizer", "audio_inputs"]
 
@@ -214,9 +214,12 @@ class PromptTokenizer:
 
 def _checked(prompt: str | None) -> str:
     text = DEFAULT_PROMPT if prompt is None else prompt
-    check_text("prompt", text)
+    text_option("prompt", text)
     if not text or text.isspace():
-        raise OptionError(f"prompt={text!r:.60} is empty: give a text, or leave it out")
+        raise OptionError(
+            f"prompt={text!r:.60} is empty: give a text, leave it out for the default, or give "
+            f"{AUDIO_BOS}{AUDIO}{AUDIO_EOS} for the audio alone"
+        )
     return text
 
 
