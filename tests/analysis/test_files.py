@@ -35,6 +35,19 @@ def test_the_suffix_decides_the_format_in_capitals_too(tmp_path: Path, name: str
         assert (saved["tap"], saved["rows"][0]["norm"]) == ("mel", None)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".json"])
+def test_the_same_numbers_are_the_same_file(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for seconds in (1e9, 1.5e9):
+        monkeypatch.setattr("time.time", lambda seconds=seconds: seconds)
+        target = tmp_path / f"{seconds:.0f}{suffix}"
+        save_numbers(target, {"tap": "mel"}, {"a": np.arange(3.0)}, lambda: ROWS)
+        files.append(target.read_bytes())
+    assert files[0] == files[1]
+
+
 def test_no_cell_of_csv_is_a_formula() -> None:
     """Text gets a single quote before it, numbers don't; nothing else changes."""
     harmful = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"]

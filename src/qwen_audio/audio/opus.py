@@ -21,12 +21,16 @@ _FRAME_SAMPLES = SAMPLE_RATE_HZ // 50
 
 
 def encode_opus(samples: Float32[np.ndarray, "samples"]) -> bytes:
-    """Mono samples at 16 kHz → an Ogg Opus file of 24 kbit/s; samples are clipped to [-1, 1]."""
+    """Mono samples at 16 kHz → an Ogg Opus file of 24 kbit/s; samples are clipped to [-1, 1].
+
+    The same samples are the same bytes.
+    """
     import av
 
     file = io.BytesIO()
     padded = np.clip(np.pad(samples, (0, -len(samples) % _FRAME_SAMPLES)), -1, 1)
-    with av.open(file, "w", format="ogg") as container:
+    exact = {"fflags": "+bitexact"}  # else the stream's serial number is random
+    with av.open(file, "w", format="ogg", options=exact) as container:
         stream = container.add_stream("libopus", rate=SAMPLE_RATE_HZ, layout="mono")
         stream.bit_rate = _BITS_PER_SECOND
         stream.time_base = Fraction(1, SAMPLE_RATE_HZ)

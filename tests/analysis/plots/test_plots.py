@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import re
 import threading
@@ -237,8 +238,6 @@ def test_panels_that_are_not_there(
 def test_letters_that_the_font_lacks_are_boxes(things: dict[str, Any]) -> None:
     assert drawable("a$b_琴\n") == "a$b_□⏎"
     lens = things["lens"]
-    import dataclasses
-
     strange = dict.fromkeys(lens.vocabulary, "$\\frac{琴}{\x00}$")
     followed = (TrackedToken("$x$", (1,), "$x_琴"), lens.followed[1])
     made = dataclasses.replace(lens, vocabulary=strange, followed=followed, name="$a/b$<b>.wav")
@@ -291,6 +290,30 @@ def test_images_are_written_whole(things: dict[str, Any], tmp_path: Path) -> Non
     with pytest.raises(qa.OptionError, match="a View has"):
         qa.save_plot(things["view"], tmp_path / "none.png", ["nothing"])
     assert not (tmp_path / "none.png").exists()
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".html"])
+def test_the_same_plot_is_the_same_file(
+    suffix: str, things: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for seconds in ("1", "1000000000"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", seconds)  # instead of the time of day
+        path = qa.save_plot(things["two layers"], tmp_path / f"{seconds}{suffix}")
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
+    assert mpl.rcParams["svg.hashsalt"] is None
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("weight", ["normal", "bold"])
+def test_texts_in_any_script_are_drawn_without_a_warning(suffix: str, weight: str) -> None:
+    """Bold letters of mathematics are in one of the font's weights only."""
+    figure = Figure(figsize=(1, 1))
+    text = "你好 🎵 مرحبا עברית กขค नमस्ते 𝄞 𝖠𝖡 \uf000 \ufeff \ufffe \u200d a\u0301 \ud800"
+    figure.text(0, 0.5, drawable(text), weight=weight)
+    figure.savefig(io.BytesIO(), format=suffix)
+    assert drawable("\ufeff𝖠") == "□□"
 
 
 @pytest.mark.slow

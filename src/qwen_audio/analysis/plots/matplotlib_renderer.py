@@ -17,14 +17,18 @@ from .panels import Axis, FigureSpec, Image, Line, Panel
 from .theme import Theme, ThemeName, matplotlib_settings, theme_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["drawable", "plot", "render"]
+__all__ = ["drawable", "plot", "render", "save_image"]
 
 _RC_LOCK = threading.Lock()
 """matplotlib's settings, which hold the theme, are shared by all threads."""
 _DOTS_PER_INCH = 120
+_DATES = {"svg": "Date", "pdf": "CreationDate"}
+"""The metadata in which matplotlib would write the time, by format."""
 _HEADING_INCHES, _PANEL_MARGIN_INCHES = 0.85, 0.3
 
 
@@ -82,6 +86,20 @@ def render(spec: FigureSpec, theme: Theme, *, extra: str = "plot") -> Figure:
     return figure
 
 
+def save_image(figure: Figure, path: Path) -> None:
+    """Write a figure as its path's suffix says; the same figure is the same bytes at any time.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    import matplotlib as mpl
+
+    kind = path.suffix[1:].lower()
+    metadata = {_DATES[kind]: None} if kind in _DATES else None
+    with _RC_LOCK, mpl.rc_context({"svg.hashsalt": "qwen-audio"}):  # else ids are random
+        figure.savefig(path, format=kind, metadata=metadata)
+
+
 def drawable(text: str) -> str:
     """A text with □ for letters that the font lacks, and visible line ends and tabs."""
     known = _letters_of_the_font()
@@ -91,11 +109,12 @@ def drawable(text: str) -> str:
 
 @cache
 def _letters_of_the_font() -> frozenset[int]:
+    """Those that both of the font's weights have."""
     from matplotlib.font_manager import FontProperties, fontManager, get_font
 
-    return frozenset(
-        get_font(fontManager.findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
-    )
+    fonts = (FontProperties(family="DejaVu Sans", weight=weight) for weight in ("normal", "bold"))
+    normal, bold = (frozenset(get_font(fontManager.findfont(f)).get_charmap()) for f in fonts)
+    return (normal & bold) - {0xFEFF}  # a byte order mark: no PDF can be written with it
 
 
 def _drawable_lines(text: str) -> str:

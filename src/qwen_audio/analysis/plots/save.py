@@ -41,15 +41,14 @@ def save_figure(
     target, colours = check_output_path(path, PLOT_SUFFIXES), theme_of(theme)
     if target.suffix.lower() != ".html":
         image = matplotlib_renderer.render(spec, colours, extra=extra)
-        return atomic_write(
-            target, lambda path: image.savefig(path, format=path.suffix[1:].lower())
-        )
+        return atomic_write(target, lambda path: matplotlib_renderer.save_image(image, path))
     figure = plotly_renderer.render(spec, colours, extra=extra)
     body = figure.to_html(
         full_html=False,
         include_plotlyjs=True,  # 4.5 MB
         config={"responsive": True, "displaylogo": False},
         default_height=f"{figure.layout.height}px",
+        div_id="figure",  # else a random one
     )
     text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
