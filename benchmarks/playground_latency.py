@@ -48,7 +48,7 @@ def first_caption(settings: Settings) -> Result:
     clip = ROOT / "examples" / "guitar.flac"
     model = load_model("embedded", DTYPE, settings.threads)
     caption = str(model.describe(clip))
-    command = [sys.executable, "-m", "qwen_audio.cli.main", "describe", str(clip)]
+    command = [sys.executable, "-m", "qwen_audio", "describe", str(clip)]
     rounds = 3 if settings.quick else max(settings.rounds, 9)
     describe_seconds: list[float] = []
     click_seconds: list[float] = []

@@ -19,7 +19,7 @@ def playground_server(
     settings: Settings, folder: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """URL and process of `qwen-audio play`, with `folder` for all temporary files."""
-    command = [sys.executable, "-m", "qwen_audio.cli.main", "play", "--json"]
+    command = [sys.executable, "-m", "qwen_audio", "play", "--json"]
     env = worker_environment(settings.threads) | {"TMPDIR": folder, "GRADIO_TEMP_DIR": folder}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None

@@ -131,7 +131,7 @@ def _measure(
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "qwen_audio.cli.main", *arguments]
+    return [sys.executable, "-m", "qwen_audio", *arguments]
 
 
 def _run(command: Sequence[str]) -> _Seconds:

@@ -57,7 +57,7 @@ def playground_process(
         temporary: folder of its temporary files.
     """
     chromium_path()
-    command = [sys.executable, "-m", "qwen_audio.cli.main", "play", "--json", *map(str, arguments)]
+    command = [sys.executable, "-m", "qwen_audio", "play", "--json", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     if temporary is not None:
         environment |= dict.fromkeys(("TMPDIR", "GRADIO_TEMP_DIR"), str(temporary))

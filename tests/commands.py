@@ -41,6 +41,6 @@ def run(*arguments: str | Path) -> CommandResult:
 
 def run_process(*arguments: str | Path) -> CommandResult:
     """Run it in a process of its own, without the type checks that pytest adds."""
-    command = [sys.executable, "-m", "qwen_audio.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "qwen_audio", *map(str, arguments)]
     completed = subprocess.run(command, capture_output=True, timeout=300, check=False)
     return CommandResult(completed.returncode, completed.stdout.decode(), completed.stderr.decode())

@@ -101,7 +101,7 @@ def opened(addresses: list[str]) -> Iterator[str]:
     if addresses:
         yield addresses[0]
         return
-    run = [sys.executable, "-m", "qwen_audio.cli.main"]
+    run = [sys.executable, "-m", "qwen_audio"]
     with tempfile.TemporaryDirectory() as folder:
         music = str(Path(folder) / "music.lance")
         index = [*run, "index", str(EXAMPLES), "--into", music, "--describe"]

@@ -63,9 +63,7 @@ def main() -> None:
         shown = ["qwen-audio", "probe", str(manifest), *arguments, "--probe", "logistic", "ridge"]
         print(" ".join(shown), flush=True)
         command = [*shown[1:], "--cache", str(options.work / "cache"), "-o", str(output)]
-        process = subprocess.run(
-            [sys.executable, "-m", "qwen_audio.cli.main", *command], check=False
-        )
+        process = subprocess.run([sys.executable, "-m", "qwen_audio", *command], check=False)
         if not (output / "scores.json").exists():
             sys.exit(process.returncode or 1)
         results[name] = json.loads((output / "scores.json").read_text(encoding="utf-8"))

@@ -100,11 +100,20 @@ def _states_its_rate(sampling_rate: float, kind: str) -> AudioError:
     )
 
 
+def _standard_input(limits: DecodeLimits | None) -> bytes:
+    try:
+        return read_stream(sys.stdin.buffer, "standard input", limits)
+    except AttributeError as error:  # it is None in a process without one
+        raise AudioError(
+            "standard input can't be read (it is closed): pipe an audio file into it"
+        ) from error
+
+
 def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
     settings: dict[str, Any] = {"track": options.track, "on_damage": options.on_damage}
     settings["limits"] = options.limits
     if isinstance(audio, str) and audio == "-":
-        data = read_stream(sys.stdin.buffer, "standard input", options.limits)
+        data = _standard_input(options.limits)
         return AudioDecoder.from_bytes(data, "standard input", **settings)
     if isinstance(audio, str | os.PathLike):
         return AudioDecoder.from_path(path_from_text(os.fsdecode(audio)), **settings)

@@ -101,7 +101,8 @@ def read_stream(file: Any, name: str, limits: DecodeLimits | None = None) -> byt
         try:
             block = None if isinstance(file, io.TextIOBase) else file.read(_BLOCK_BYTES)
         except (OSError, TypeError, ValueError) as error:
-            raise AudioError(f"{name} can't be read ({error}): open it for reading") from error
+            reason = error_reason(error)
+            raise AudioError(f"{name} can't be read ({reason}): open it for reading") from error
         if not isinstance(block, bytes):
             kind = "text" if block is None or isinstance(block, str) else type(block).__name__
             raise AudioError(f"{name} gives {kind}, not bytes: open the file with mode 'rb'")

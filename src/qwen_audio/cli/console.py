@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import logging
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,8 +49,6 @@ def load_model(options: argparse.Namespace) -> AudioModel:
 
     with fast_start():
         from qwen_audio.api.model import load
-    # Its warnings about retries: a final failure is an error of this package, in one line.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     model = load(
         options.model or EMBEDDED,
         device=options.device,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
+import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from . import (
 from . import map as map_command
 from .console import print_error
 from .options import CommandParser
+from .streams import OutputError, Terminated, signals_end_cleanly, standard_streams
 
 __all__ = ["build_parser", "main"]
 
@@ -69,26 +71,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0, or 1 if anything failed. Arguments that can't be parsed exit with 2.
+        The exit status: 0, or 1 if anything failed; 2 for arguments that can't be parsed; 141 if
+        the reader of a pipe has ended, and 130, 143 or 129 after SIGINT, SIGTERM or SIGHUP, as of a
+        process that ended by that signal.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # ? for characters that the terminal lacks
-            stream.reconfigure(errors="replace")
-    options = build_parser().parse_args(arguments)
+    with standard_streams(), signals_end_cleanly():
+        try:
+            status = _run(arguments)
+            sys.stdout.flush()
+        except OutputError as error:
+            if error.is_pipe:
+                return 128 + 13  # SIGPIPE, which Python ignores
+            print_error(str(error))
+            return 1
+        return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    # What they log is an error in one line where it matters: retries, folders for caches.
+    for library in ("huggingface_hub", "matplotlib"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
+        options = build_parser().parse_args(arguments)
         with warnings.catch_warnings():
             warnings.simplefilter("always", AudioWarning)
             warnings.showwarning = _print_warning
             return int(options.run(options))
+    except SystemExit as exit_:  # argparse has printed the help or the usage
+        return int(exit_.code or 0)
+    except OutputError:
+        raise
     except QwenAudioError as error:
         print_error(str(error))
         return 1
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        sys.stderr.close()
-        return 0
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        return 130
+    except OSError as error:  # of the surroundings: a full disk, a folder that has vanished
+        name = f"{error.filename}: " if error.filename else ""
+        print_error(f"{name}{error.strerror or error}: check the disk and the permissions")
+        return 1
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Terminated) else signal.SIGINT
+        print_error("interrupted" if number == signal.SIGINT else "terminated")
+        return 128 + number
 
 
 def _print_warning(
@@ -104,7 +127,3 @@ def _print_warning(
         print_error(str(message))
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
