@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import re
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qwen_audio.errors import OptionError
-from qwen_audio.paths import is_folder
+from qwen_audio.paths import exists, is_folder
 
 __all__ = [
     "NUMBER_SUFFIXES",
     "PLOT_SUFFIXES",
     "atomic_write",
+    "check_output_folder",
     "check_output_path",
     "csv_bytes",
     "json_rows",
@@ -49,7 +52,8 @@ def check_output_path(path: str | Path, suffixes: Iterable[str]) -> Path:
         suffixes: those allowed, in lower case and with their dots.
 
     Raises:
-        OptionError: for another suffix, a folder, or a file in a folder that doesn't exist.
+        OptionError: for another suffix, a folder, or a file in a folder that doesn't exist or
+            can't be written to.
     """
     target = Path(path)
     if target.suffix.lower() not in suffixes:
@@ -58,7 +62,30 @@ def check_output_path(path: str | Path, suffixes: Iterable[str]) -> Path:
         raise OptionError(f"{target} is a folder: name a file to write")
     if not is_folder(target.parent):
         raise OptionError(f"{target}: there is no folder {target.parent}: make it first")
+    _check_writable(target, target.parent)
     return target
+
+
+def check_output_folder(path: str | Path) -> Path:
+    """Check a folder for results, which may not exist yet, before the work.
+
+    Raises:
+        OptionError: if it can't be made or written to.
+    """
+    folder = Path(path)
+    existing = folder
+    while not exists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not is_folder(existing):
+        raise OptionError(f"{folder} can't be written ({existing} is no folder): name a folder")
+    _check_writable(folder, existing)
+    return folder
+
+
+def _check_writable(target: Path, folder: Path) -> None:
+    with write_errors(target):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "")
 
 
 @contextmanager
@@ -66,10 +93,11 @@ def write_errors(target: Path) -> Iterator[None]:
     """Raise any OSError inside the block as an OptionError that names the target."""
     try:
         yield
-    except OSError as error:
+    except OSError as error:  # PyArrow's have a path and a number in their text
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise OptionError(
-            f"{target} can't be written ({error.strerror or error}): check the folder's "
-            "permissions and the free space"
+            f"{target} can't be written ({reason}): check the folder, its permissions and the "
+            "free space"
         ) from error
 
 
@@ -93,8 +121,10 @@ def atomic_write(target: Path, write: Callable[[Path], object]) -> Path:
         try:
             write(temporary)
             temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):  # which would hide the error
+                temporary.unlink()
+            raise
     return target
 
 

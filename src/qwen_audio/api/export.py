@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import secrets
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +58,22 @@ class VectorFile:
         self.target, self.spec = check_output(path), spec
         self.sources: list[str] = []
         self.shapes: list[tuple[int, ...]] = []
-        self._waiting = self.target.with_name(f".{secrets.token_hex(6)}.rows")
-        with write_errors(self.target):
-            self._rows = self._waiting.open("wb")
+        with write_errors(self.target):  # without a name: nothing can be left behind
+            self._rows = tempfile.TemporaryFile(dir=self.target.parent)  # noqa: SIM115
 
     def __enter__(self) -> VectorFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with write_errors(self.target):
-                self._rows.close()
             if kind is None and self.sources:
+                with write_errors(self.target):
+                    self._rows.flush()
                 save = _SAVERS[self.target.suffix.lower()]
                 atomic_write(self.target, lambda path: save(path, self))
         finally:
-            self._waiting.unlink(missing_ok=True)
+            with suppress(OSError):  # of rows that no longer matter
+                self._rows.close()
 
     def add(self, source: str, vectors: Float32[np.ndarray, "... width"]) -> None:
         """What `encode` gave for one recording."""
@@ -89,7 +90,7 @@ class VectorFile:
     def arrays(self) -> dict[str, np.ndarray]:
         """What was added, by the names it gets, read from disk as it is used."""
         width = self.shapes[0][-1]
-        rows = np.memmap(self._waiting, np.float32, "r").reshape(-1, width)
+        rows = np.memmap(self._rows, np.float32, "r").reshape(-1, width)
         if self.pooled:
             return {"vectors": rows}
         ends = np.cumsum([shape[0] if len(shape) > 1 else 1 for shape in self.shapes])

@@ -154,8 +154,9 @@ def show_table(table: Any) -> None:
     """Print a rich renderable, as wide as the terminal; 200 columns where there is none."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.width = console.width or 80  # nothing is printed where COLUMNS is 0
+    console.print(table)
 
 
 def with_progress(files: Sequence[T]) -> Iterator[T]:

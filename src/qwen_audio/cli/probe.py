@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import __version__
-from qwen_audio.errors import OptionError
 
 from .checks import check_windows
 from .console import (
@@ -109,13 +108,10 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print and write the scores; exit status 1 if a file failed or a control isn't at chance."""
     _check_options(options)
-    folder = Path(options.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"{folder} can't be written ({error.strerror}): name a folder") from error
+    from qwen_audio.analysis.files import check_output_folder, json_rows
+
+    folder = check_output_folder(options.output)
     model = load_model(options)
-    from qwen_audio.analysis.files import json_rows
     from qwen_audio.probing.probe import probe
 
     settings = specified_options(
@@ -204,7 +200,7 @@ def _write_results(
     theme: ThemeName,
 ) -> None:
     """Write scores.csv, scores.json, depth.png and depth.html, each atomically."""
-    from qwen_audio.analysis.files import atomic_write, csv_bytes
+    from qwen_audio.analysis.files import atomic_write, csv_bytes, write_errors
     from qwen_audio.probing.plots import save_depth_plot
 
     title = f"What each tap of {Path(about['model']).name} holds"
@@ -217,6 +213,8 @@ def _write_results(
     }
     text = json.dumps(data, indent=1) + "\n"
     table = [{name: row[name] for name in row if name != "weights"} for row in rows]
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "scores.json", lambda path: path.write_text(text, encoding="utf-8"))
     atomic_write(folder / "scores.csv", lambda path: path.write_bytes(csv_bytes(table)))
     save_depth_plot(scores, folder / "depth.png", title, theme=theme)

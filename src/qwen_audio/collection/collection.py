@@ -261,7 +261,7 @@ class Collection:
 
     def failures(self) -> list[dict[str, Any]]:
         """Recordings that could not be decoded, and why."""
-        rows: list[dict[str, Any]] = self._window_table.failures.to_arrow().to_pylist()
+        rows = self._window_table.failure_rows()
         return sorted(rows, key=lambda row: str(row["source"]))
 
     def prune(self) -> list[str]:

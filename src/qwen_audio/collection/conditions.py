@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NewType
 
 from qwen_audio.errors import OptionError
 
+from .database import error_reason
+
 if TYPE_CHECKING:
     from lancedb.table import Table
 
@@ -66,11 +68,11 @@ def check_condition(table: Table, where: Any) -> Condition | None:
 
 def condition_error(where: str | None, error: Exception) -> OptionError:
     """The error for a condition that LanceDB refuses, without its stack of Rust files."""
-    message = " ".join(str(error).split())
-    reason = re.sub(r",? *(at )?/\S*\.rs.*|\. Valid fields are .*", "", message)
     # LanceDB shows the condition once more, in a statement of its own.
-    reason = re.sub(r"Error parsing statement: .* \((sql parser error: .*)\)", r"\1", reason)
+    reason = re.sub(
+        r"Error parsing statement: .* \((sql parser error: .*)\)", r"\1", error_reason(error)
+    )
     return OptionError(
-        f"where={where!r:.300} can't be used ({reason[:300]}): it takes one SQL condition over the "
+        f"where={where!r:.300} can't be used ({reason}): it takes one SQL condition over the "
         "columns, which `qwen-audio collection info` lists"
     )

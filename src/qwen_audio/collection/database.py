@@ -8,7 +8,13 @@ from typing import Any
 
 from qwen_audio.errors import CollectionError, OptionError, check_extra
 
-__all__ = ["check_installed", "check_table_path", "connect", "open_table"]
+__all__ = [
+    "check_installed",
+    "check_table_path",
+    "connect",
+    "error_reason",
+    "open_table",
+]
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.lance")
 
@@ -42,4 +48,12 @@ def open_table(path: Path) -> Any:
     try:
         return connect(path.parent).open_table(path.stem)
     except (OSError, RuntimeError, ValueError) as error:
-        raise CollectionError(f"{path} can't be opened as a Lance table ({error})") from error
+        raise CollectionError(
+            f"{path} can't be opened as a Lance table ({error_reason(error)})"
+        ) from error
+
+
+def error_reason(error: Exception, max_characters: int = 300) -> str:
+    """What an error of LanceDB or the system states, without its stack of Rust files."""
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return re.sub(r",? *(at )?/\S*\.rs.*|\. Valid fields are .*", "", text)[:max_characters]

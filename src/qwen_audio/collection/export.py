@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen_audio.analysis.files import atomic_write, save_arrays
+from qwen_audio.analysis.files import atomic_write, save_arrays, write_errors
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import OptionError, check_extra
 from qwen_audio.paths import exists, file_name, is_file, is_folder
@@ -50,7 +52,7 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
                 f"{path} would hold two columns called {taken}: use .parquet, which has room for it"
             )
     rows = collection.columns(names, collection.condition(where))
-    try:
+    with write_errors(path):
         if suffix == ".parquet":
             import pyarrow.parquet as pq
 
@@ -62,8 +64,6 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
             atomic_write(path, lambda draft: save_arrays(draft, arrays))
         else:
             _save_dataset(collection, rows, path)
-    except OSError as error:
-        raise OptionError(f"{path} can't be written ({error.strerror or error})") from error
     return len(rows)
 
 
@@ -88,6 +88,7 @@ def _array(column: pa.ChunkedArray) -> np.ndarray:
 def _save_dataset(collection: WindowTable, rows: Any, path: Path) -> None:
     import datasets
 
+    draft = path.with_name(f".{secrets.token_hex(6)}")
     bars_were_disabled = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -97,7 +98,12 @@ def _save_dataset(collection: WindowTable, rows: Any, path: Path) -> None:
         if all(source.is_local and is_file(source.path) for source in sources):
             dataset = dataset.add_column("audio", [_audio_value(source.path) for source in sources])
             dataset = dataset.cast_column("audio", datasets.Audio())
-        dataset.save_to_disk(str(path))
+        try:
+            dataset.save_to_disk(str(draft))
+            draft.rename(path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
     finally:
         if not bars_were_disabled:
             datasets.enable_progress_bars()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from qwen_audio.audio.source_content import SourceVersion, hash_source
 from qwen_audio.audio.source_listing import SourceListing
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, CollectionError
 
 from .columns import plan_columns
 from .progress import IndexCounter, IndexProgress, IndexSummary
@@ -88,8 +89,11 @@ def index_sources(
     try:
         for reading in readings:
             run.add(reading, lambda pooled: pooling.combine([pooled[tap]]))
-    finally:
-        run.writer.commit()
+    except BaseException:
+        with suppress(CollectionError):  # which would hide the error
+            run.writer.commit()
+        raise
+    run.writer.commit()
     return run.summary(found.skipped)
 
 

@@ -61,7 +61,7 @@ def info(collection: WindowTable) -> CollectionInfo:
         path=str(collection.path),
         rows=table.count_rows(),
         sources=len(durations),
-        failures=collection.failures.count_rows(),
+        failures=len(collection.failure_rows()),
         audio_seconds=float(np.sum(durations.to_numpy())) if len(durations) else 0.0,
         bytes=sum(file.stat().st_size for file in collection.path.rglob("*") if file.is_file()),
         vectors=str(table.schema.field("vector").type),
@@ -100,13 +100,14 @@ def prune(collection: WindowTable) -> list[str]:
     """
     sources = sorted(set(collection.columns(["source"])["source"].to_pylist()))
     gone = [source for source in sources if not _exists(source)]
+    failed = [row["source"] for row in collection.failure_rows() if not _exists(row["source"])]
+    if not (gone or failed):
+        return []
     with collection.locked() as table:
         for start in range(0, len(gone), _SOURCES_PER_DELETE):
             table.delete(source_condition(gone[start : start + _SOURCES_PER_DELETE]))
-        failures = collection.failures
-        for source in failures.to_arrow()["source"].to_pylist():
-            if not _exists(source):
-                failures.delete(source_condition([source]))
+        for source in failed:
+            collection.failures.delete(source_condition([source]))
     return gone
 
 

@@ -174,10 +174,7 @@ def _first_windows(
 
 def failed_versions(collection: WindowTable) -> dict[str, tuple[SourceVersion, str]]:
     """Source → the version that could not be decoded, and why."""
-    table = collection.failures.to_arrow()
-    names = ("source", "source_bytes", "source_changed", "reason")
-    columns = (table[name].to_pylist() for name in names)
     return {
-        uri: (SourceVersion(size_bytes, modified), reason)
-        for uri, size_bytes, modified, reason in zip(*columns, strict=True)
+        row["source"]: (SourceVersion(row["source_bytes"], row["source_changed"]), row["reason"])
+        for row in collection.failure_rows()
     }

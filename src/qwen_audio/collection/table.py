@@ -11,16 +11,16 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import CollectionError, QwenAudioError
-from qwen_audio.paths import is_folder
+from qwen_audio.paths import exists, is_folder
 
 from .conditions import Condition, check_condition, condition_error
-from .database import check_installed, check_table_path, connect, open_table
+from .database import check_installed, check_table_path, connect, error_reason, open_table
 from .schema import STANDARD_COLUMNS, collection_schema, is_collection_schema
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ class WindowTable:
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
-        """Whether there is a table: more than the folder of one whose creation was interrupted."""
-        versions = check_table_path(path) / "_versions"
-        return is_folder(versions) and any(versions.glob("*.manifest"))
+        """Whether there is a table."""
+        return _has_versions(check_table_path(path))
 
     @classmethod
     def open(cls, path: str | Path) -> WindowTable:
@@ -115,12 +114,16 @@ class WindowTable:
                 ).encode()
             }
         )
+        is_new = not exists(table_path)
         try:
             table_path.parent.mkdir(parents=True, exist_ok=True)
             table = connect(table_path.parent).create_table(table_path.stem, schema=schema)
         except (OSError, RuntimeError, ValueError) as error:
+            if is_new and not cls.exists(table_path):  # another process may have created it
+                shutil.rmtree(table_path, ignore_errors=True)
             raise CollectionError(
-                f"{table_path} can't be created ({error}): check the folder"
+                f"{table_path} can't be created ({error_reason(error)}): check the folder, its "
+                "permissions and the free space"
             ) from error
         return cls(table_path, table, spec, has_captions=has_captions)
 
@@ -147,12 +150,19 @@ class WindowTable:
             f"{spec.fingerprint}): {differences}; use its settings{hint}, or another collection"
         )
 
+    def failure_rows(self) -> list[dict[str, Any]]:
+        """The recordings that could not be decoded; nothing is written."""
+        if not _has_versions(self._failures_path):
+            return []
+        rows: list[dict[str, Any]] = open_table(self._failures_path).to_arrow().to_pylist()
+        return rows
+
     @property
     def failures(self) -> Table:
-        """LanceDB's table of the recordings that could not be decoded, one row each."""
+        """LanceDB's table of `failure_rows`, created if there is none."""
         import pyarrow as pa
 
-        if self.exists(self._failures_path):  # more than what a killed process left of it
+        if _has_versions(self._failures_path):
             return open_table(self._failures_path)
         text, time = pa.string(), pa.timestamp("us", "UTC")
         types = (text, text, pa.int64(), text, time)
@@ -167,7 +177,8 @@ class WindowTable:
         """Delete the table, and all files beside it that belong to it."""
         for path in (self.path, self._failures_path):
             shutil.rmtree(path, ignore_errors=True)
-        self._lock_path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._lock_path.unlink()
 
     @property
     def width(self) -> int:
@@ -183,7 +194,8 @@ class WindowTable:
     def locked(self) -> Iterator[Table]:
         """The newest version of the table, for one writer at a time across processes.
 
-        Raises CollectionError for what can't be written.
+        Raises:
+            CollectionError: if it can't be locked, or what is written within can't be.
         """
         from filelock import FileLock
 
@@ -194,9 +206,9 @@ class WindowTable:
         except QwenAudioError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
             raise CollectionError(
-                f"{self.path} can't be written ({reason:.300}): check the folder and its disk"
+                f"{self.path} can't be written ({error_reason(error)}): check the folder, its "
+                "permissions and the free space"
             ) from error
 
     def condition(self, where: str | None) -> Condition | None:
@@ -230,9 +242,8 @@ class WindowTable:
         """The error for a query that LanceDB can't complete."""
         if where is not None:
             return condition_error(where, error)
-        reason = " ".join(str(error).split())
         return CollectionError(
-            f"{self.path} can't be read ({reason:.300}): check its files, or make it again"
+            f"{self.path} can't be read ({error_reason(error)}): check its files, or make it again"
         )
 
     def count(self, where: Condition | None = None) -> int:
@@ -249,3 +260,9 @@ class WindowTable:
                 missing = [field for field in fields if field.name not in table.schema.names]
                 if missing:
                     table.add_columns(missing)
+
+
+def _has_versions(path: Path) -> bool:
+    """Whether there is a table: more than the folder of one whose creation was interrupted."""
+    versions = path / "_versions"
+    return is_folder(versions) and any(versions.glob("*.manifest"))

@@ -46,7 +46,7 @@ class EmbeddingCache:
             files = sorted(self.folder.glob(f"*{_SUFFIX}"))
         except OSError as error:
             raise OptionError(
-                f"{folder} can't be used as cache ({error}): name a folder"
+                f"{folder} can't be used as cache ({error.strerror}): name a folder"
             ) from error
         for file in files:
             self._index_file(file)
@@ -129,7 +129,11 @@ class EmbeddingCache:
                 metadata = tensors.metadata() or {}
                 fingerprints = list(tensors.keys())
             contents = json.loads(metadata["recordings"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except OSError as error:
+            raise OptionError(
+                f"{file} can't be read ({error.strerror or error}): check its permissions"
+            ) from error
+        except (SafetensorError, KeyError, ValueError) as error:
             raise OptionError(f"{file} is damaged ({error}): delete it") from error
         for fingerprint in fingerprints:
             locations = self._locations.setdefault(fingerprint, {})
