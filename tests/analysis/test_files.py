@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwen_audio.analysis.files import atomic_write, csv_bytes, json_rows, save_numbers
+from qwen_audio.analysis.files import (
+    atomic_write,
+    check_output_folder,
+    check_output_path,
+    csv_bytes,
+    json_rows,
+    save_numbers,
+)
 from qwen_audio.errors import OptionError
 
 ROWS = [{"seconds": 0.5, "norm": float("nan")}, {"seconds": 1.0, "norm": 2.0}]
@@ -101,3 +108,33 @@ def test_a_failed_write_leaves_the_target_as_it_was(tmp_path: Path) -> None:
         atomic_write(target, write)
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_cleaning_up_does_not_hide_the_error(tmp_path: Path) -> None:
+    """Of a folder that vanishes, or becomes a file, while something is written."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+
+    def write(path: Path) -> None:
+        folder.rmdir()
+        folder.touch()
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OptionError, match=r"can.t be written \(No space left"):
+        atomic_write(folder / "x.txt", write)
+
+
+def test_folders_are_checked_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("new", "new/deep", "."):
+        assert check_output_folder(tmp_path / name) == tmp_path / name
+    for name in ("file", "file/new"):
+        with pytest.raises(OptionError, match="file is no folder"):
+            check_output_folder(tmp_path / name)
+    monkeypatch.setattr("os.access", lambda *_: False)  # a privileged user may write anywhere
+    for check in (check_output_folder, lambda path: check_output_path(path, ["", ".txt"])):
+        with pytest.raises(OptionError, match=r"x can.t be written \(Permission denied\)"):
+            check(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -240,3 +240,28 @@ print(save(40) - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert float(done.stdout) < 60
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_goes_wrong_is_not_hidden_and_leaves_nothing(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors wait in a file without a name, which is gone even if the process is killed."""
+
+    def fail(reason: BaseException = error) -> None:
+        raise reason
+
+    def save() -> None:
+        with VectorFile(tmp_path / "v.npz", SPEC) as file:
+            file.add("a", POOLED[0])
+            assert list(tmp_path.iterdir()) == []
+            monkeypatch.setattr(file._rows, "flush", fail)
+            monkeypatch.setattr(file._rows, "close", lambda: fail(OSError(5, "cleaning up")))
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+
+    expected = OptionError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as caught:
+        save()
+    assert "No space left" in str(caught.value) or expected is KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

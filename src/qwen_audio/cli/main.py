@@ -8,10 +8,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from qwen_audio import __version__
-from qwen_audio.errors import AudioWarning, QwenAudioError
+from qwen_audio.errors import AudioWarning, OptionError, QwenAudioError
 
 from . import (
     collection,
@@ -96,6 +97,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", AudioWarning)
             warnings.showwarning = _print_warning
+            _check_working_directory()
             return int(options.run(options))
     except SystemExit as exit_:  # argparse has printed the help or the usage
         return int(exit_.code or 0)
@@ -112,6 +114,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         number = error.number if isinstance(error, Terminated) else signal.SIGINT
         print_error("interrupted" if number == signal.SIGINT else "terminated")
         return 128 + number
+
+
+def _check_working_directory() -> None:
+    """Raises OptionError if it has been deleted: torch's libraries would end the process."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise OptionError(
+            "the working directory no longer exists: change to one that does"
+        ) from error
 
 
 def _print_warning(

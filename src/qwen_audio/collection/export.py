@@ -95,7 +95,7 @@ def _save_dataset(collection: WindowTable, rows: Any, path: Path) -> None:
         dataset = datasets.Dataset(rows)
         dataset.info.description = json.dumps(collection.spec.settings)
         sources = [Source(uri) for uri in rows["source"].to_pylist()]
-        if all(source.is_local and is_file(source.path) for source in sources):
+        if sources and all(source.is_local and is_file(source.path) for source in sources):
             dataset = dataset.add_column("audio", [_audio_value(source.path) for source in sources])
             dataset = dataset.cast_column("audio", datasets.Audio())
         try:

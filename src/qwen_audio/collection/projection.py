@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import tempfile
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -244,12 +246,25 @@ def project(
 
 
 def _umap(vectors: Float32[np.ndarray, "rows width"], seed: int) -> Float32[np.ndarray, "rows 2"]:
-    from umap import UMAP
-
-    reducer = UMAP(
+    reducer = _umap_class()(
         n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
     )
     return np.asarray(reducer.fit_transform(vectors), np.float32)
+
+
+@cache
+def _umap_class() -> Any:
+    """umap.UMAP, also where numba finds no folder that it could store compiled functions in."""
+    try:
+        from umap import UMAP
+    except RuntimeError:  # neither beside the library nor in a home directory
+        from numba import config
+
+        folder = tempfile.TemporaryDirectory(prefix="qwen-audio-")
+        atexit.register(folder.cleanup)
+        config.CACHE_DIR = folder.name  # type: ignore[attr-defined]
+        from umap import UMAP
+    return UMAP
 
 
 def _pca(vectors: Float32[np.ndarray, "rows width"], _seed: int) -> Float32[np.ndarray, "rows 2"]:
