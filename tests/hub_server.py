@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from huggingface_hub import close_session, constants
@@ -48,6 +49,11 @@ class Hub:
         header_overrides: headers of a 206 response ("": omitted).
         extra_bytes: by which the body of a 206 response is too long, or (negative) too short.
         storage_url: redirect to it: None for no redirect, "" for a relative one.
+        refusals: file → statuses with which storage refuses the next requests for it.
+        refuse_after: bytes of the file that are sent before.
+        signed: whether an address of storage can be used only once.
+        retry_after: of responses with an error.
+        answer: of something that is no hub, to every request: status, headers and body.
         pause_seconds: after each 64 KiB of a body.
     """
 
@@ -67,6 +73,12 @@ class Hub:
         self.header_overrides: dict[str, str] = {}
         self.extra_bytes = 0
         self.storage_url: str | None = None
+        self.refusals: dict[str, list[int]] = {}
+        self.refuse_after = 0
+        self.signed = False
+        self.used_addresses: set[str] = set()
+        self.retry_after = ""
+        self.answer: tuple[int, dict[str, str], bytes] | None = None
         self.pause_seconds = 0.0
         self.url = ""
         self.lock = Lock()
@@ -116,7 +128,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             """Silent: tests check `hub.requests`."""
 
         def _respond(self, *, send: bool) -> None:
-            path = self.path.split("?")[0][1:]
+            path, _, query = self.path[1:].partition("?")
+            if hub.answer is not None:
+                return self._answer(*hub.answer)
             if path.startswith("api/models/"):
                 return self._list("/".join(path.split("/")[2:4]))
             is_stored = path.startswith("stored/")
@@ -135,6 +149,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 hub.transient_failures[file] = hub.transient_failures.get(file, 0) - 1
             if resolve != "resolve" or repo not in hub.repos:
                 return self._refuse(401, "RepoNotFound", "Repository not found")
+            refusals = hub.refusals.get(file, [])
+            is_due = bool(refusals) and hub.bytes_sent[file] >= hub.refuse_after
+            if is_stored and (is_due or query in hub.used_addresses):
+                status = refusals.pop(0) if is_due else 403
+                return self._answer(status, {}, b"<Error><Code>AccessDenied</Code></Error>")
+            if hub.signed and is_stored:
+                hub.used_addresses.add(query)
             if file in hub.error_status or fails:
                 return self._refuse(*hub.error_status.get(file, (503, "")), "Refused by this test")
             if revision not in hub.revisions:
@@ -148,7 +169,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.send_response(302)
                 self.send_header("X-Linked-ETag", etag)
                 self.send_header("X-Linked-Size", str(len(data)))
-                self._finish_redirect(f"{hub.storage_url}/stored/{repo}/{file}", revision)
+                address = f"{hub.storage_url}/stored/{repo}/{file}?signature={uuid4().hex}"
+                self._finish_redirect(address, revision)
                 return None
             self._send(file, data, '"of storage"' if is_stored else etag, revision, send=send)
             return None
@@ -208,11 +230,22 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
+        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
         def _refuse(self, status: int, code: str, message: str) -> None:
             self.send_response(status)
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", message)
             self.send_header("X-Repo-Commit", COMMIT)
+            if hub.retry_after:
+                self.send_header("Retry-After", hub.retry_after)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -24,8 +24,9 @@ from qwen_audio.models.qwen2_audio.tensors import (
 from qwen_audio.paths import is_folder
 from qwen_audio.weights.adapter import ADAPTER_CONFIG, Adapter
 from qwen_audio.weights.adapter_config import MERGE_HINT
-from qwen_audio.weights.download import ProgressCallback, is_not_found
+from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.hub import HubFiles
+from qwen_audio.weights.hub_errors import is_not_found
 from qwen_audio.weights.json_file import parse_json
 from qwen_audio.weights.tensor_store import TensorStore
 

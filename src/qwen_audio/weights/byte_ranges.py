@@ -26,12 +26,17 @@ _LAYER = re.compile(r".*?\.\d+\.")
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Bytes start … stop−1 of a remote file: the tensors in it, without gaps."""
+    """Bytes start … stop−1 of a remote file: the tensors in it, without gaps; or the whole file."""
 
     tensors: dict[str, TensorInfo]
     start: int
     stop: int
     prefix: str = ""
+
+    @classmethod
+    def whole_file(cls, size: int) -> ByteRange:
+        """All bytes of a file, which begins with a header of its own."""
+        return cls({}, 0, size, prefix="whole-")
 
     @property
     def size(self) -> int:
@@ -46,6 +51,8 @@ class ByteRange:
     @property
     def header(self) -> bytes:
         """The safetensors header that its cached file starts with, length included."""
+        if not self.tensors:
+            return b""
         entries = {
             name: {
                 "dtype": info.dtype,

@@ -1,4 +1,4 @@
-"""Downloads through huggingface_hub: whole files, retries, progress and error messages."""
+"""Downloads through huggingface_hub: whole files, retries and progress."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from qwen_audio.errors import CheckpointError
 from qwen_audio.paths import is_file, is_folder
 
+from .hub_errors import TRANSIENT_STATUS_CODES, hub_error, is_of_storage
+
 __all__ = [
     "Progress",
     "ProgressCallback",
@@ -19,9 +21,7 @@ __all__ = [
     "check_repo_name",
     "download_file",
     "hub_client",
-    "hub_error",
     "is_absent",
-    "is_not_found",
     "list_files",
     "timeouts",
     "with_retries",
@@ -35,7 +35,8 @@ _MAX_FAILURES, _RETRY_SECONDS, _PROGRESS_BYTES = 3, 0.5, 1 << 20
 wait before the first retry, and that much more before each further one."""
 
 _CONNECT_SECONDS = 3.0
-_TRANSIENT_STATUS_CODES = (408, 429, 500, 502, 503, 504)
+_MAX_WAIT_SECONDS = 60
+"""For a server that says when to try again; one that says later is given up."""
 
 
 class Progress:
@@ -116,6 +117,7 @@ def download_file(
         CheckpointError: if it can't be downloaded or stored.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     class ProgressBar(tqdm):
@@ -133,16 +135,26 @@ def download_file(
 
         set_transfer_postfix_str = update_transfer
 
-    try:
-        if not hub_reached and not try_to_load_from_cache(repo, name, revision=revision):
-            check_reachable(hf_hub_url(repo, name, revision=revision))
-        return hf_hub_download(
+    path, cached = "", None
+
+    def attempt() -> None:
+        nonlocal path
+        path = hf_hub_download(
             repo, name, revision=revision, tqdm_class=None if on_bytes is None else ProgressBar
         )
+
+    try:
+        cached = try_to_load_from_cache(repo, name, revision=revision)
+        if not hub_reached and not cached:
+            check_reachable(hf_hub_url(repo, name, revision=revision))
+        with_retries(attempt, lambda: 0)
     except CheckpointError:
         raise
     except Exception as error:  # the hub client's libraries have errors of their own
+        if isinstance(cached, str) and not isinstance(error, HfHubHTTPError):
+            return cached  # what answers, if anything, is no hub
         raise hub_error(repo, name, error) from error
+    return path
 
 
 def is_absent(repo: str, name: str, revision: str) -> bool:
@@ -170,53 +182,6 @@ def list_files(repo: str, revision: str | None) -> list[str]:
         return []
 
 
-def is_not_found(error: CheckpointError) -> bool:
-    """Whether the hub responded that there is no such file (being unreachable is no proof)."""
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    return isinstance(error.__cause__, RemoteEntryNotFoundError)
-
-
-def hub_error(repo: str, name: str, error: Exception, bytes_present: str = "") -> CheckpointError:
-    """An error of the hub's client or of the disk as a CheckpointError.
-
-    Args:
-        bytes_present: how far a download got, such as "3 of 5 bytes".
-    """
-    import httpx2
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        error = error.__cause__
-    reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
-    unreachable = (OfflineModeIsEnabled, httpx2.ConnectError, httpx2.ConnectTimeout)
-    if isinstance(error, (LocalEntryNotFoundError, *unreachable)):
-        problem = (
-            "is not in the local cache and the hub can't be reached: check the network (or "
-            "HF_HUB_OFFLINE), or give a folder"
-        )
-    elif isinstance(error, OSError) and error.errno is not None:
-        problem = (
-            f"can't be stored on this machine ({reason}): free disk space, or set HF_HOME to "
-            "another folder"
-        )
-    elif bytes_present and isinstance(error, httpx2.TransportError):
-        problem = (
-            f"stopped downloading at {bytes_present} ({reason}): try again, the download resumes "
-            "there"
-        )
-    else:
-        problem = (
-            f"can't be fetched from the hub ({reason}): check the name, revision, network and "
-            "access token"
-        )
-    return CheckpointError(f"{repo}: {name} {problem}")
-
-
 def check_reachable(url: str) -> None:
     """Check that a server responds; any response will do except a transient failure.
 
@@ -229,7 +194,7 @@ def check_reachable(url: str) -> None:
         response = hub.get_session().head(
             url, headers=hub.build_hf_headers(), timeout=timeouts(), follow_redirects=False
         )
-        if response.status_code in _TRANSIENT_STATUS_CODES:
+        if response.status_code in TRANSIENT_STATUS_CODES:
             hub.hf_raise_for_status(response)
 
     with_retries(attempt, lambda: 0)
@@ -237,6 +202,8 @@ def check_reachable(url: str) -> None:
 
 def with_retries(attempt: Callable[[], None], bytes_received: Callable[[], int]) -> None:
     """Call `attempt` until it succeeds; errors that aren't transient are raised at once.
+
+    It asks the hub in every call, which gives a fresh address where that of its storage expired.
 
     Args:
         bytes_received: by all attempts so far.
@@ -255,14 +222,16 @@ def with_retries(attempt: Callable[[], None], bytes_received: Callable[[], int])
             if bytes_received() - received_before >= _PROGRESS_BYTES:
                 failures, received_before = 0, bytes_received()
             failures += 1
-            if (
-                isinstance(error, HfHubHTTPError)
-                and error.response.status_code not in _TRANSIENT_STATUS_CODES
-            ):
+            wait = _RETRY_SECONDS * failures
+            if isinstance(error, HfHubHTTPError):
+                is_transient = error.response.status_code in TRANSIENT_STATUS_CODES
+                if not (is_transient or is_of_storage(error)):
+                    raise
+                retry_after = error.response.headers.get("Retry-After", "")
+                wait = max(wait, int(retry_after) if retry_after.isdecimal() else 0)
+            if failures == _MAX_FAILURES or wait > _MAX_WAIT_SECONDS:
                 raise
-            if failures == _MAX_FAILURES:
-                raise
-            time.sleep(_RETRY_SECONDS * failures)
+            time.sleep(wait)
 
 
 def timeouts() -> tuple[float, float, float, float]:

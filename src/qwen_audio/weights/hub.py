@@ -15,15 +15,8 @@ import torch
 from qwen_audio.errors import CheckpointError
 
 from .byte_ranges import ByteRange, row_blocks, split_into_ranges
-from .download import (
-    Progress,
-    ProgressCallback,
-    check_repo_name,
-    download_file,
-    hub_error,
-    is_absent,
-    is_not_found,
-)
+from .download import Progress, ProgressCallback, check_repo_name, download_file, is_absent
+from .hub_errors import hub_error, is_not_found
 from .remote_file import RangesUnsupported, RemoteFile
 from .safetensors_file import TensorInfo, TensorLocation, read_header, read_rows
 
@@ -167,7 +160,9 @@ class HubFiles:
             ranges = split_into_ranges({name: header[name] for name in missing})
             sizes = [each.size - remote.bytes_present(each) for each in ranges]
             if sum(sizes) == sum(info.bytes for info in header.values()):
-                transfers.append(_Transfer(file, None, remote.size))
+                whole = remote.whole_range()
+                present = remote.bytes_present(whole) if whole else 0
+                transfers.append(_Transfer(file, whole, remote.size - present))
             else:
                 transfers += map(partial(_Transfer, file), ranges, sizes)
         return transfers
@@ -221,7 +216,13 @@ class HubFiles:
             self._download_whole(transfer.file, on_bytes)
         else:
             with self._hub_errors(transfer.file, transfer.byte_range):
-                self._remote_file(transfer.file).download(transfer.byte_range, on_bytes)
+                remote = self._remote_file(transfer.file)
+                if transfer.byte_range.tensors:
+                    remote.download(transfer.byte_range, on_bytes)
+                else:
+                    blobs = self.folder.parent.parent / "blobs"
+                    remote.download_whole(transfer.byte_range, blobs, on_bytes)
+                    self._download_whole(transfer.file)  # finds it there
         on_bytes(transfer.missing_bytes)
 
     def _check_disk_space(self, transfers: list[_Transfer]) -> None:
@@ -270,7 +271,9 @@ class HubFiles:
             if byte_range is None:
                 raise hub_error(self.repo, file, error) from error
             tensors = byte_range.tensors
-            name = f"{next(iter(tensors))}{' …' * (len(tensors) > 1)} of {file}"
+            name = (
+                f"{next(iter(tensors))}{' …' * (len(tensors) > 1)} of {file}" if tensors else file
+            )
             present = self._remote_files[file].bytes_present(byte_range)
             progress = f"{present} of {byte_range.size} bytes"
             raise hub_error(self.repo, name, error, progress) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from qwen_audio.errors import CheckpointError
 
 from .byte_ranges import ByteRange
 from .download import hub_client, timeouts, with_retries
+from .hub_errors import no_hub
 from .safetensors_file import (
     LENGTH_BYTES,
     TensorInfo,
@@ -63,6 +65,7 @@ class RemoteFile:
         self._tensors: dict[str, TensorInfo] | None = None
         self._etag: str | None = None
         self._supports_ranges = True
+        self._is_chunked = False  # in Xet's storage, whose chunks files share
         self._header_lock = Lock()
 
     def header(self) -> dict[str, TensorInfo] | None:
@@ -97,7 +100,7 @@ class RemoteFile:
 
     def bytes_present(self, byte_range: ByteRange, path: Path | None = None) -> int:
         """Bytes of a range in a file; by default in its incomplete file."""
-        path = path or self.folder / f"{byte_range.file_stem}.incomplete"
+        path = path or self._incomplete(byte_range)
         header = byte_range.header
         try:
             with path.open("rb") as file:
@@ -106,6 +109,37 @@ class RemoteFile:
         except OSError:
             return 0
         return present if has_header and present <= byte_range.size else 0
+
+    def whole_range(self) -> ByteRange | None:
+        """All bytes, for `download_whole`; None if the hub's own client downloads the file."""
+        by_client = self._is_chunked or not self._etag
+        return None if by_client else ByteRange.whole_file(self.size)
+
+    def download_whole(
+        self, byte_range: ByteRange, blobs: Path, on_bytes: Callable[[int], None]
+    ) -> None:
+        """Download the file to a folder of the hub's cache, where its name is its ETag.
+
+        Args:
+            byte_range: of `whole_range`.
+            on_bytes: as of `download`, which states the errors, too.
+        """
+        incomplete, blob = self._incomplete(byte_range), blobs / (self._etag or "")
+        with self._lock(byte_range.file_stem, on_bytes):
+            if blob.is_file():
+                return
+            self._resume(byte_range, incomplete, on_bytes)
+            blobs.mkdir(parents=True, exist_ok=True)
+            moved = blobs / f"{blob.name}.{uuid4().hex}.incomplete"
+            try:
+                shutil.move(incomplete, moved)  # perhaps to another disk
+                moved.replace(blob)
+            finally:
+                with suppress(OSError):
+                    moved.unlink()
+
+    def _incomplete(self, byte_range: ByteRange) -> Path:
+        return self.folder / f"{byte_range.file_stem}.incomplete"
 
     def download(self, byte_range: ByteRange, on_bytes: Callable[[int], None]) -> None:
         """Download a range, unless it is cached.
@@ -118,7 +152,7 @@ class RemoteFile:
             RangesUnsupported: if the server no longer sends ranges.
             CheckpointError: if the file on the hub has changed.
         """
-        incomplete = self.folder / f"{byte_range.file_stem}.incomplete"
+        incomplete = self._incomplete(byte_range)
         with self._lock(byte_range.file_stem, on_bytes):
             if self.cached_range(byte_range):
                 return
@@ -237,6 +271,10 @@ class RemoteFile:
         all_headers = [answer.headers for answer in (*response.history, response)]
         linked = [headers["X-Linked-ETag"] for headers in all_headers if "X-Linked-ETag" in headers]
         headers = all_headers[-1]
+        is_of_hub = any("X-Repo-Commit" in each for each in all_headers)
+        if response.status_code != 416 and not is_of_hub:
+            raise CheckpointError(f"{self.label} {no_hub()}")
+        self._is_chunked |= any("X-Xet-Hash" in each for each in all_headers)
         etag = (linked or [headers.get("ETag", "")])[0].removeprefix("W/").strip('"')
         match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         first, last, size = (int(number) for number in match.groups()) if match else (0, 0, 0)
