@@ -25,10 +25,12 @@ CODE = {
     "collections": tuple(
         f"collection.{path.stem}"
         for path in (SOURCE / "collection").glob("*.py")
-        if path.stem not in ("export", "map_page", "projection")
+        if path.stem not in ("dimension_reduction", "export", "map_page", "projection")
     ),
     "datasets": ("collection.export",),
-    "map": ("collection.map_page", "collection.projection"),
+    "map": tuple(
+        f"collection.{name}" for name in ("dimension_reduction", "map_page", "projection")
+    ),
     "mteb": ("integrations.mteb",),
     "parquet": ("api.export",),
     "playground": ("playground", "serve", "analysis.plots.matplotlib_renderer"),

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 import qwen_audio as qa
-from qwen_audio.collection import projection
+from qwen_audio.collection import dimension_reduction
 from qwen_audio.collection.collection import Collection
 from qwen_audio.errors import CollectionError, OptionError
 
@@ -115,9 +115,9 @@ def test_umap_without_a_folder_for_its_cache(
     monkeypatch.setattr(config, "CACHE_DIR", "")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "umap", raising=False)
-    projection._umap_class.cache_clear()
+    dimension_reduction.umap_class.cache_clear()
     try:
-        assert projection._umap_class().__module__ == "umap"
+        assert dimension_reduction.umap_class().__module__ == "umap"
     finally:
-        projection._umap_class.cache_clear()
+        dimension_reduction.umap_class.cache_clear()
         sys.modules.pop("umap", None)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asgi import HOST, EchoApp, Response, request_now
 from qwen_audio.serve.asgi import Message, Receive, RequestError, Scope, Send
-from qwen_audio.serve.hosts import AllowedHosts
+from qwen_audio.serve.hosts import AllowedHosts, parse_authority
 from qwen_audio.serve.middleware import RequestFilter
 
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE")
@@ -116,6 +119,35 @@ def test_the_scheme_of_a_proxy_is_one_that_exists() -> None:
     for value in (b"gopher", b"https, http", b""):
         headers = ((b"host", b"proxied.example"), (b"x-forwarded-proto", value))
         assert send("GET", "/", *headers, host=False)[1].scopes[0]["scheme"] == "http"
+
+
+NAMES = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"x-forwarded-proto", b"cookie")
+VALUES = st.sampled_from(
+    [
+        b"localhost:7860",
+        b"http://localhost:7860",
+        b"null",
+        b"same-origin",
+        b"evil.example",
+        b"https",
+    ]
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(NAMES), VALUES | st.binary(max_size=9)), max_size=5),
+    st.sampled_from(METHODS),
+    st.text(max_size=9),
+)
+def test_whatever_is_sent_is_passed_on_or_refused(
+    headers: list[tuple[bytes, bytes]], method: str, target: str
+) -> None:
+    response, app = send(method, quote(target), *headers, host=False)
+    assert response.status in ((200,) if app.scopes else (400, 403))
+    if app.scopes:
+        seen = dict(app.scopes[0]["headers"])
+        assert parse_authority(seen[b"host"].decode()) == ("localhost", 7860)
+        assert seen.get(b"origin", b"http://localhost:7860") == b"http://localhost:7860"
 
 
 def test_responses_cannot_be_embedded_by_other_sites() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import math
-import tempfile
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -28,6 +26,7 @@ from qwen_audio.errors import (
 )
 from qwen_audio.paths import file_name, path_from_text, printable
 
+from .dimension_reduction import pca_points, umap_points
 from .map_page import MapPage, map_page
 from .records import load_indexed
 from .table import WindowTable
@@ -236,44 +235,13 @@ def project(
             f"{row['source']}#{row['window']}: `qwen-audio collection verify` lists them"
         )
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
-    points = (_umap if method == "umap" else _pca)(vectors[order], seed)
+    points = (umap_points if method == "umap" else pca_points)(vectors[order], seed)
     name, ordered = collection.path.name, tuple(rows[k] for k in order)
     projection = Projection(name, method, points, ordered, (), collection.spec.track)
     stored = (name for name in table.schema.names if name not in _NOT_COLOURABLE)
     names = dict.fromkeys(["recording", "folder", *stored])
     columns = tuple(n for n in names if _column_data(n, projection.values(n)) is not None)
     return replace(projection, columns=columns)
-
-
-def _umap(vectors: Float32[np.ndarray, "rows width"], seed: int) -> Float32[np.ndarray, "rows 2"]:
-    reducer = _umap_class()(
-        n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
-    )
-    return np.asarray(reducer.fit_transform(vectors), np.float32)
-
-
-@cache
-def _umap_class() -> Any:
-    """umap.UMAP, also where numba finds no folder that it could store compiled functions in."""
-    try:
-        from umap import UMAP
-    except RuntimeError:  # neither beside the library nor in a home directory
-        from numba import config
-
-        folder = tempfile.TemporaryDirectory(prefix="qwen-audio-")
-        atexit.register(folder.cleanup)
-        config.CACHE_DIR = folder.name  # type: ignore[attr-defined]
-        from umap import UMAP
-    return UMAP
-
-
-def _pca(vectors: Float32[np.ndarray, "rows width"], _seed: int) -> Float32[np.ndarray, "rows 2"]:
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(vectors), 2), np.float32)
-    components = min(2, len(sizes))
-    points[:, :components] = left[:, :components] * sizes[:components]
-    return points
 
 
 def _column_data(name: str, values: list[Any]) -> dict[str, Any] | None:

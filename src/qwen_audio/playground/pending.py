@@ -57,7 +57,7 @@ class PendingRequests:
     def remove(self, page_id: str) -> None:
         """A request was refused, or its result read."""
         if page := self._pages.get(page_id):
-            page.requests -= 1
+            page.requests = max(0, page.requests - 1)  # a cancelled one may end twice
             self._forget_finished(page_id, page)
 
     @contextmanager

@@ -110,7 +110,8 @@ class Clip:
     @property
     def nbytes(self) -> int:
         """Memory of the samples and cached results."""
-        rows = sum(states.data.nbytes for states in self.hidden_states.values())
+        cached = list(self.hidden_states.values())  # the model's thread may be adding to them
+        rows = sum(states.data.nbytes for states in cached)
         return self.waveform.samples.nbytes + rows + self.audio_session_bytes
 
 
