@@ -50,7 +50,6 @@ REAL: dict[str, Call] = {
     "window_seconds": lambda _, x: WindowConfig(x).window_seconds,
     "hop_seconds": lambda _, x: WindowConfig(30, x).hop_seconds,
     "seconds of a spec": lambda _, x: qa.EmbeddingSpec("m", "r", "mel", hop_seconds=x).hop_seconds,
-    "max_seconds": lambda _, x: qa.DecodeLimits(max_seconds=x).max_seconds,
     "end of a window": lambda _, x: qa.Window(0, x).end_seconds,
     "kernel_seconds": lambda m, x: m.view(sound(2), kernel_seconds=x, **RATE).kernel_seconds,
     "max_memory": lambda _, x: resolve_bytes(x),
@@ -92,10 +91,8 @@ def test_real_numbers(model: qa.AudioModel, name: str) -> None:
         assert value == 1
         assert type(value) in (int, float)
     values = [value for value in NO_NUMBERS if name != "max_memory" or not isinstance(value, str)]
-    takes_any = name in ("temperature", "max_seconds", "end of a window", "seconds of a spec")
-    values += (
-        [] if name in ("kernel_seconds", "max_seconds", "hop_seconds", "max_memory") else [None]
-    )
+    takes_any = name in ("temperature", "end of a window", "seconds of a spec")
+    values += [] if name in ("kernel_seconds", "hop_seconds", "max_memory") else [None]
     refused(REAL[name], model, values + EXTREMES[: -1 if takes_any else None])
 
 

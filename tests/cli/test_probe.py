@@ -77,7 +77,7 @@ def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     assert done.returncode == 1
     first, second, third = done.stderr.splitlines()
     assert "embedded checkpoint" in first
-    assert "gone.wav can't be read" in second
+    assert "gone.wav can't be found" in second
     assert third == "qwen-audio: 1 of 13 files failed"
     assert "12 recordings" in done.stdout
 

@@ -91,7 +91,7 @@ def test_a_table_without_the_columns_is_no_collection(tmp_path: Path, model: qa.
 
 @pytest.mark.slow
 def test_verify_reports_problems(collection: Collection, folder: Path) -> None:
-    with pytest.raises(OptionError, match="sample=0: use a whole number from 1 on"):
+    with pytest.raises(OptionError, match="sample=0: use a whole number from 1 to"):
         collection.verify(sample=0)
     report = collection.verify()
     assert (report.checked, report.problems) == (5, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import tempfile
+import warnings
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ Points: TypeAlias = Float32[np.ndarray, "rows 2"]
 
 def umap_points(vectors: Vectors, seed: int) -> Points:
     """UMAP by the cosine distance, with 15 neighbours: the same for the same seed."""
+    # Numba says once that it compiles a function of UMAP's anew in every process.
+    warnings.filterwarnings("ignore", "Cannot cache compiled function")
     reducer = umap_class()(
         n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1
     )
