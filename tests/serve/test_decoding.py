@@ -77,3 +77,13 @@ def test_too_many_long_recordings_are_refused(monkeypatch: pytest.MonkeyPatch) -
     with decoder._waiting, pytest.raises(RequestError, match="try again in a moment"):
         decoder.decode("long.wav", TWO_SECONDS)
     assert decoder.decode("long.wav", TWO_SECONDS).duration_seconds == 2
+
+
+def test_files_that_take_long_to_read_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_QUICK_READING_SECONDS", 1e-9)
+    decoder = UploadDecoder(LIMITS)
+    assert decoder.decode("a.wav", SECOND).duration_seconds == 1
+    for _ in range(UploadDecoder.waiting_limit):
+        decoder._waiting.acquire()
+    with pytest.raises(RequestError):
+        decoder.decode("a.wav", SECOND)

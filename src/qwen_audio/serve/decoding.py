@@ -18,8 +18,9 @@ __all__ = ["UploadDecoder"]
 
 _QUICK_CHANNEL_SAMPLES = 2**26
 """Ten minutes at 48 kHz in stereo have fewer: a second of work."""
-_OVER_CHANNEL_SAMPLES = "samples in all)"
-"""Part of the message about a recording of more."""
+_QUICK_READING_SECONDS = 1.0
+_NOT_QUICK = ("samples in all)", "headers, tags and packets")
+"""Parts of the messages about recordings that exceed these limits."""
 
 
 class UploadDecoder:
@@ -36,8 +37,11 @@ class UploadDecoder:
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
-        quick = min(limits.decoding.max_channel_samples, _QUICK_CHANNEL_SAMPLES)
-        self._quick_limits = dataclasses.replace(limits.decoding, max_channel_samples=quick)
+        self._quick_limits = dataclasses.replace(
+            limits.decoding,
+            max_channel_samples=min(limits.decoding.max_channel_samples, _QUICK_CHANNEL_SAMPLES),
+            max_reading_seconds=_QUICK_READING_SECONDS,
+        )
         self._waiting = threading.BoundedSemaphore(self.waiting_limit)
         self._turn = threading.Lock()
 
@@ -51,8 +55,7 @@ class UploadDecoder:
         try:
             return self._load(name, data, self._quick_limits)
         except AudioError as error:
-            limits = self._limits.decoding
-            if _OVER_CHANNEL_SAMPLES not in str(error) or limits == self._quick_limits:
+            if not any(part in str(error) for part in _NOT_QUICK):
                 raise
         if not self._waiting.acquire(blocking=False):
             raise RequestError(
@@ -60,7 +63,7 @@ class UploadDecoder:
             )
         try:
             with self._turn:
-                return self._load(name, data, limits)
+                return self._load(name, data, self._limits.decoding)
         finally:
             self._waiting.release()
 
@@ -70,7 +73,7 @@ class UploadDecoder:
         try:
             return load_waveform(file, limits=limits)
         except AudioError as error:
-            if f"the limit of {limits.max_seconds:g} s: " not in str(error):
+            if f"is longer than the limit of {limits.max_seconds:g} s: " not in str(error):
                 raise
             raise AudioError(
                 f"{name} is longer than {self._limits.recording_text}, the limit of this server: "

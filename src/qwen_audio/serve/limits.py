@@ -11,6 +11,8 @@ __all__ = ["ServerLimits"]
 
 _CHANNEL_SAMPLES_PER_SECOND = 8 * 48_000
 """Highest product of rate and channels of a recording of full length: 7.1, or 192 kHz stereo."""
+_READING_SECONDS = 10.0
+"""Processor time to read a file's headers and packets."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class ServerLimits:
             max_seconds=self.recording_seconds,
             max_channel_samples=self.recording_seconds * _CHANNEL_SAMPLES_PER_SECOND,
             max_stream_bytes=self.upload_bytes,
+            max_reading_seconds=_READING_SECONDS,
         )
 
     @property
