@@ -17,7 +17,6 @@ from hypothesis import settings
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # UMAP takes longer to compile than to run
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start compile once
 # No test may use a real hub, or the user's cache and token; test_hub.py has a hub of its own.
 os.environ |= {"HF_HOME": tempfile.mkdtemp(prefix="hub-"), "HF_HUB_OFFLINE": "1"}

@@ -70,7 +70,9 @@ def test_a_projection_and_its_page(collection: qa.Collection, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_umap_is_reproducible(collection: qa.Collection) -> None:
+def test_umap_is_reproducible(collection: qa.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not compiled, which takes longer than it runs.
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)
     first, second = collection.map(seed=3), collection.map(seed=3)
     assert first.method == "umap"
     np.testing.assert_array_equal(first.points, second.points)
