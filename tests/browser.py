@@ -165,6 +165,12 @@ def _console_errors(message: Any) -> list[str]:
 def choose_file(page: Any, path: Path | dict[str, Any]) -> None:
     """Choose a file, and wait until it is opened or rejected."""
     select_tab(page, "Audio")
+    page.evaluate(  # what was said of an earlier file is no answer
+        """() => {
+            document.querySelector('[data-name]')?.replaceChildren();
+            document.querySelector('[data-status]').dataset.kind = '';
+        }"""
+    )
     page.set_input_files("[data-drop] input[type=file]", path)
     name = path.name if isinstance(path, Path) else path["name"]
     page.wait_for_function(
