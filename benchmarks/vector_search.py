@@ -61,9 +61,9 @@ def ann_search(settings: Settings) -> Result:
 
 def search_rows(rows: int, distribution: str) -> Workload:
     """Build a table and search it as `Collection.search` does, without encoding queries."""
-    from qwen_audio.api.spec import EmbeddingSpec
     from qwen_audio.collection.search import update_indices, vector_search
     from qwen_audio.collection.table import WindowTable
+    from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
     vectors = _random_vectors(rows + QUERIES, distribution)
     folder = Path(tempfile.mkdtemp())

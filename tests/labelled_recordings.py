@@ -43,3 +43,9 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file, as text."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

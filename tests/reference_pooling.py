@@ -21,7 +21,7 @@ def rows_of_span(frames: HiddenStates, span: str) -> Rows:
     """The rows of a span."""
     if span == "all":
         return frames.data
-    rows = last_rows(frames) if span == "last" else frames.rows(span)  # type: ignore[arg-type]
+    rows = last_rows(frames) if span == "last" else frames.indices(span)  # type: ignore[arg-type]
     return frames.data[rows]
 
 

@@ -32,6 +32,7 @@ CODE = {
         f"collection.{name}" for name in ("dimension_reduction", "map_page", "projection")
     ),
     "mteb": ("integrations.mteb",),
+    "pandas": ("inference.data_frame",),
     "parquet": ("api.export",),
     "playground": ("playground", "serve", "analysis.plots.matplotlib_renderer"),
     "plot": ("analysis.plots",),

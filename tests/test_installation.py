@@ -50,7 +50,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ plot --layers tones/0.wav tones/1.wav -o layers.npz",
         "names() -> list",
         "qa.plot('a.wav') -> OptionError: str can't be plotted: give a result of `view`, `lens`, "
-        "`layer_similarity` or `Comparison.of`",
+        "`layer_similarity` or `compare`",
         "module('integrations.hear') -> module",
         "module('integrations.xares') -> module",
         "$ parity --audio tones/0.wav -o parity.json",
@@ -60,6 +60,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ plot tones/0.wav --panels norms",
         "$ lens tones/0.wav -o lens.svg",
         "$ plot --layers tones/0.wav tones/1.wav -o layers.pdf",
+        "$ compare tones/0.wav tones/1.wav --tap mel",
         "qa.plot(view()) -> Figure",
         "qa.save_plot(view(), 'view.png') -> PosixPath",
     ),

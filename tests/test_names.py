@@ -197,7 +197,7 @@ def test_describe_encode_inspect_lens_plot_and_parity(
     for output in ("x.npz", "x.parquet"):
         (row,) = json_lines(run("encode", *model, *names, "-o", output, "--json"))
         assert row["sources"] == texts
-    assert np.load("x.npz")["sources"].tolist() == texts
+    assert np.load("x.npz")["source"].tolist() == texts
     traces = json_lines(run("inspect", *model, *names[:6], "--json"))
     assert [trace["name"] for trace in traces] == list(map(printable, names[:6]))
     check_lines(run("inspect", *model, *names[:6]))

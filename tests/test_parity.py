@@ -212,7 +212,7 @@ def test_states_of_generated_tokens_equal_transformers(checkpoint: Path) -> None
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     with torch.inference_mode():
         out = reference.model(**inputs, output_hidden_states=True)
-    generated = frames["lm.1"].rows("generated")
+    generated = frames["lm.1"].indices("generated")
     assert len(generated) == len(new)
     assert relative_error(frames["lm.1"].data, out.hidden_states[1][0].numpy()) < TOLERANCE
     assert relative_error(frames["lm.norm"].data, out.hidden_states[-1][0].numpy()) < TOLERANCE

@@ -16,8 +16,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return [b.strip() for b in re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)]
+def blocks(language: str, page: str = README) -> list[str]:
+    return [b.strip() for b in re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)]
+
+
+def arguments_of(line: str, folder: Path) -> list[str]:
+    """A command's arguments, with the patterns of files replaced as a shell does."""
+    program, *arguments = shlex.split(line, comments=True)
+    assert program == "qwen-audio"
+    return [p for a in arguments for p in (map(str, folder.glob(a)) if "*" in a else [a])]
 
 
 @pytest.fixture
@@ -57,12 +64,28 @@ def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     block_lines = [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")]
     assert len(block_lines) == 5
     for line in block_lines:
-        program, *arguments = shlex.split(line, comments=True)
-        assert program == "qwen-audio"
-        expanded = [p for a in arguments for p in (map(str, folder.glob(a)) if "*" in a else [a])]
-        assert main(expanded) == 0, line
+        assert main(arguments_of(line, folder)) == 0, line
     assert (folder / "vectors.npz").is_file()
     assert "lm.norm" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_page_on_embeddings_runs(folder: Path) -> None:
+    page = (ROOT / "docs" / "embeddings.md").read_text(encoding="utf-8")
+    use, load = (compile(text, "embeddings.md", "exec") for text in blocks("python", page))
+    exec(use, {})
+    for line in blocks("sh", page)[0].splitlines():
+        assert main(arguments_of(line, folder)) == 0, line
+    exec(load, {})
+
+
+HOWTO = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(blocks("python", HOWTO))))
+def test_the_tasks_of_the_how_to_page_run(number: int, folder: Path) -> None:
+    exec(compile(blocks("python", HOWTO)[number], "howto.md", "exec"), {})
 
 
 def test_every_link_has_a_target() -> None:

@@ -19,6 +19,7 @@ from .page import fill_page, save_figure
 ROOT = Path(__file__).parents[2]
 PAGE, FIGURES = ROOT / "docs/study.md", ROOT / "docs/study"
 ENCODER_TAPS = ["mel", *(f"encoder.{k}" for k in range(5)), "audio_tower"]
+LM_TAPS = [*(f"lm.{k}" for k in range(5)), "lm.norm"]
 
 
 def write_untrained_checkpoint(downloads_folder: Path, work: Path) -> Path:
@@ -29,6 +30,10 @@ def write_untrained_checkpoint(downloads_folder: Path, work: Path) -> Path:
         tokenizer = downloads.tokenizer()
         checkpoint.save(checkpoint.build(tokenizer, downloads.whisper), tokenizer, folder)
     return folder
+
+
+def _tap_options(taps: list[str]) -> list[str]:
+    return [part for tap in taps for part in ("--tap", tap)]
 
 
 def main() -> None:
@@ -49,18 +54,18 @@ def main() -> None:
     results = {}
     runs = {
         "mean": model,  # all taps, mean pooling
-        "spread": [*model, "--pooling", "mean+std", "--tap", *ENCODER_TAPS],
-        "last": [*model, "--span", "last", "--tap", *(f"lm.{k}" for k in range(5)), "lm.norm"],
+        "spread": [*model, "--pooling", "mean+std", *_tap_options(ENCODER_TAPS)],
+        "last": [*model, "--span", "last", *_tap_options(LM_TAPS)],
         "before": [
             "--model",
             str(write_untrained_checkpoint(options.downloads, options.work)),
-            "--tap",
-            *ENCODER_TAPS,
+            *_tap_options(ENCODER_TAPS),
         ],
     }
     for name, arguments in runs.items():
         output = options.work / name
-        shown = ["qwen-audio", "probe", str(manifest), *arguments, "--probe", "logistic", "ridge"]
+        probes = ["--probe", "logistic", "--probe", "ridge"]
+        shown = ["qwen-audio", "probe", str(manifest), *arguments, *probes]
         print(" ".join(shown), flush=True)
         command = [*shown[1:], "--cache", str(options.work / "cache"), "-o", str(output)]
         process = subprocess.run([sys.executable, "-m", "qwen_audio", *command], check=False)

@@ -184,7 +184,7 @@ def _timbre_before_tempo(run: ProbeRun) -> str:
 
 def _controls(runs: ProbeRuns) -> str:
     rows = [row for run in runs.values() for row in run["scores"]]
-    above = [row for row in rows if not row["at_chance"]]
+    above = [row for row in rows if not row["control_at_chance"]]
     if not above:
         return f"All {len(rows)} controls with shuffled labels are at chance."
     names = ", ".join(f"{row['target']} at {row['tap']} ({row['control']:.3f})" for row in above)

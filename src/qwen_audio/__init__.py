@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from qwen_audio.analysis.view import View as View
     from qwen_audio.api.answer import Answer as Answer
     from qwen_audio.api.answer import Description as Description
+    from qwen_audio.api.embeddings import Embeddings as Embeddings
+    from qwen_audio.api.export import save_embeddings as save_embeddings
     from qwen_audio.api.inspection import ShapeTrace as ShapeTrace
     from qwen_audio.api.model import AudioModel as AudioModel
     from qwen_audio.api.model import load as load
     from qwen_audio.api.session import AudioSession as AudioSession
-    from qwen_audio.api.spec import EmbeddingSpec as EmbeddingSpec
     from qwen_audio.audio.decode_limits import DecodeLimits as DecodeLimits
     from qwen_audio.audio.load import load_waveform as load_waveform
     from qwen_audio.audio.log_mel import LogMel as LogMel
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
     from qwen_audio.errors import QwenAudioError as QwenAudioError
     from qwen_audio.errors import TapError as TapError
     from qwen_audio.inference.cost import CostEstimate as CostEstimate
+    from qwen_audio.inference.embedding_spec import EmbeddingSpec as EmbeddingSpec
     from qwen_audio.inference.hidden_states import HiddenStates as HiddenStates
-    from qwen_audio.inference.hidden_states import Span as Span
+    from qwen_audio.inference.spans import Span as Span
     from qwen_audio.models.tap import ModelDimensions as ModelDimensions
     from qwen_audio.models.tap import Stage as Stage
     from qwen_audio.models.tap import Tap as Tap
@@ -56,6 +58,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "api.answer": ("Answer", "Description"),
+    "api.embeddings": ("Embeddings",),
+    "api.export": ("save_embeddings",),
     "audio.waveform": ("Waveform",),
     "audio.window": ("Window",),
     "analysis.plots.plotly_renderer": ("plot_interactive",),
@@ -72,7 +76,8 @@ _EXPORTS = {
         "QwenAudioError",
         "TapError",
     ),
-    "inference.hidden_states": ("HiddenStates", "Span"),
+    "inference.hidden_states": ("HiddenStates",),
+    "inference.spans": ("Span",),
     "api.inspection": ("ShapeTrace",),
     "analysis.similarity": ("LayerSimilarity",),
     "analysis.logit_lens": ("TrackedToken", "LogitLens"),
@@ -86,7 +91,7 @@ _EXPORTS = {
     "inference.cost": ("CostEstimate",),
     "probing.probe": ("probe",),
     "collection.search": ("SearchResult",),
-    "api.spec": ("EmbeddingSpec",),
+    "inference.embedding_spec": ("EmbeddingSpec",),
     "models.tap": ("ModelDimensions", "Stage", "Tap"),
     "analysis.view": ("View",),
 }
@@ -106,4 +111,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

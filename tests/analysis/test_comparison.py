@@ -44,3 +44,27 @@ def test_what_makes_no_pair_is_an_error(checkpoint: Path) -> None:
         qa.Comparison.of([])
     with pytest.raises(qa.OptionError, match="columns=0"):
         qa.Comparison.of([(frames["mel"], frames["mel"])], columns=0)
+
+
+def test_recordings_are_compared_window_by_window(checkpoint: Path) -> None:
+    """As their whole hidden states are; the longer one goes on in the means only."""
+    model = qa.load(checkpoint)
+    one, two = sound(2.0, 16_000, seed=1)[0], sound(3.3, 16_000, seed=2)[0]
+    options: dict[str, Any] = {"window_seconds": 1.0, **RATE}
+    taps = ["mel", "encoder.1", "lm.1"]
+    found = model.compare(one, two, taps=taps, columns=10, **options)
+    states = model.activations([one, two], taps=taps, **options)
+    expected = qa.Comparison.of(((states[0][tap], states[1][tap]) for tap in taps), columns=10)
+    np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-5)
+    np.testing.assert_allclose(found.by_time, expected.by_time, atol=1e-5)
+    assert found.names == ("array (32000,)", "array (52800,)")
+    assert found.column_seconds == pytest.approx(0.2)
+    scaled = found.by_time_scaled
+    np.testing.assert_array_equal(scaled.argmax(1), found.by_time.argmax(1))
+    np.testing.assert_allclose([scaled.min(1), scaled.max(1)], [[0] * 3, [1] * 3])
+    with pytest.raises(qa.OptionError, match="two recordings, not lists"):
+        model.compare([one], two, **RATE)  # type: ignore[arg-type]
+    with pytest.raises(qa.OptionError, match="only the language model"):
+        model.compare(one, two, taps=["mel"], prompt="What?", **RATE)
+    with pytest.raises(qa.AudioError, match="no such file"):
+        model.compare(Path("none.wav"), two)

@@ -158,15 +158,15 @@ def test_spans_and_windows(embedded: qa.AudioModel) -> None:
     whole = embedded.lens(clip, **options)
     assert len(whole.windows) == 3
     assert [span.window for span in whole.spans] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert len(whole.rows("audio")) == 50 + 50 + 25
-    np.testing.assert_allclose(whole.seconds[whole.rows("audio")][[0, 50, 100]], [0, 2, 4])
-    assert np.isnan(whole.seconds[whole.rows("prompt")]).all()
-    assert {whole.read[row] for row in whole.rows("audio")} == {""}
-    assert "".join(whole.read[row] for row in whole.rows("prompt")[:6]).endswith("music:")
+    assert len(whole.indices("audio")) == 50 + 50 + 25
+    np.testing.assert_allclose(whole.seconds[whole.indices("audio")][[0, 50, 100]], [0, 2, 4])
+    assert np.isnan(whole.seconds[whole.indices("prompt")]).all()
+    assert {whole.read[row] for row in whole.indices("audio")} == {""}
+    assert "".join(whole.read[row] for row in whole.indices("prompt")[:6]).endswith("music:")
     spans: tuple[Any, ...] = ("audio", "prompt", "last")
     for span in spans:
         lens = embedded.lens(clip, span=span, **options)
-        rows = whole.rows(span) if span != "last" else np.array([55, 111, 142])
+        rows = whole.indices(span) if span != "last" else np.array([55, 111, 142])
         assert len(lens.read) == len(rows)
         np.testing.assert_allclose(lens.entropy_bits, whole.entropy_bits[:, rows], atol=1e-5)
         np.testing.assert_array_equal(lens.top_ids, whole.top_ids[:, rows])
@@ -178,7 +178,7 @@ def test_segments_have_the_token_of_highest_mean_probability(embedded: qa.AudioM
     lens = embedded.lens(sound(4.0), **RATE)
     steps = lens.steps(4)
     assert [step.start_seconds for step in steps] == pytest.approx([0, 1, 2, 3])
-    audio = lens.rows("audio")[25:50]
+    audio = lens.indices("audio")[25:50]
     for level, (word, probability_mean) in enumerate(
         zip(steps[1].words, steps[1].probabilities, strict=True)
     ):

@@ -27,7 +27,7 @@ def test_layers_are_compared_over_the_same_segments(embedded: qa.AudioModel) -> 
     assert layers.similarity[2, 3] == pytest.approx(1, abs=1e-4)  # audio is merged as it is
     frames = embedded.activations(clips, taps=taps, **RATE)
     mel = np.concatenate([f["mel"].data[:248].reshape(62, 4, -1).mean(1) for f in frames])
-    audio = np.concatenate([f["lm.2"].data[f["lm.2"].rows("audio")] for f in frames])
+    audio = np.concatenate([f["lm.2"].data[f["lm.2"].indices("audio")] for f in frames])
     assert layers.similarity[0, 4] == pytest.approx(cka_matrix([mel, audio])[0, 1], abs=1e-3)
     few = embedded.layer_similarity(clips, taps=taps, examples=30, **RATE)
     assert few.examples == 30

@@ -23,7 +23,7 @@ def test_a_view_has_the_rows_of_the_tap(embedded: qa.AudioModel) -> None:
         frames = embedded.activations(clip, taps=[tap, "mel"], **RATE)
         view = embedded.view(clip, tap=tap, **RATE)
         assert view.frames_per_column == 1
-        rows = frames[tap].data[frames[tap].rows("audio")]
+        rows = frames[tap].data[frames[tap].indices("audio")]
         assert relative_error(view.rows, rows) < 1e-5
         assert view.hop_seconds == pytest.approx(frames[tap].hop_seconds)
         assert view.log_mel is not None

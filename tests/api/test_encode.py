@@ -174,8 +174,8 @@ def test_pooled_rows_are_freed(
         stale.append(sum(ref() is not None for of, ref in seen if of < tap))
         seen.append((tap, weakref.ref(rows)))
         pooled = window(how, rows, runs)
-        for array in (pooled.values, pooled.values.base):
-            assert array is None or array.size == rows.shape[1]
+        values = pooled.values
+        assert values.untyped_storage().nbytes() == rows.shape[1] * values.element_size()
         return pooled
 
     monkeypatch.setattr(Pooling, "pool_window", watched)
@@ -371,3 +371,102 @@ print(run(200) - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert float(done.stdout) < 20  # their samples alone are 31 MB
+
+
+# Where rows are from.
+
+
+def test_one_vector_a_window(model: qa.AudioModel) -> None:
+    """Overlapping windows of a long recording: vectors equal those of the windows alone."""
+    options: dict[str, Any] = {"window_seconds": 1.0, "hop_seconds": 0.5, **RATE}
+    vectors = model.encode(CLIP, per="window", **options)
+    starts = np.arange(6) * 0.5
+    assert vectors.shape == (6, 64)
+    np.testing.assert_array_equal(vectors.window, np.arange(6))
+    np.testing.assert_allclose(vectors.start_seconds, starts)
+    np.testing.assert_allclose(vectors.end_seconds, np.minimum(starts + 1, 3.3))
+    assert set(vectors.source) == {"array (52800,)"}
+    assert vectors.spec == model.spec(window_seconds=1.0, hop_seconds=0.5)
+    for vector, start in zip(vectors, starts, strict=True):
+        alone = model.encode(CLIP[round(start * 16_000) :][:16_000], **RATE)
+        np.testing.assert_allclose(vector, alone, atol=1e-5)
+    several = model.encode([CLIP, CLIP[:20_000]], tap=["mel", "lm.1"], per="window", **options)
+    assert [len(rows) for rows in several["lm.1"]] == [6, 2]
+    np.testing.assert_array_equal(several["mel"][1].start_seconds, [0, 0.5])
+    assert list(map(len, model.encode_each([CLIP], per="window", **options))) == [6]
+    with pytest.raises(qa.OptionError, match="per='window' has no effect with pooling='none'"):
+        model.encode(CLIP, per="window", pooling="none", **RATE)
+    with pytest.raises(qa.OptionError, match="use one of recording, window"):
+        model.encode(CLIP, per="file", **RATE)  # type: ignore[call-overload]
+
+
+def test_one_vector_a_recording(model: qa.AudioModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, CLIP, 16_000)
+    vectors = model.encode([path, qa.Waveform(CLIP[:20_000], name="b")], window_seconds=1.0)
+    assert vectors.source.tolist() == [str(path), "b"]
+    assert vectors.window.tolist() == [-1, -1]
+    np.testing.assert_allclose(vectors.start_seconds, [0, 0])
+    np.testing.assert_allclose(vectors.end_seconds, [3.3, 1.25])
+    assert vectors[1].source.tolist() == ["b"]
+
+
+@pytest.mark.parametrize("span", get_args(SpanName))
+@pytest.mark.parametrize("tap", ["mel", "encoder.1", "projector", "lm.1"])
+def test_unpooled_rows_have_the_index_of_hidden_states(
+    model: qa.AudioModel, tap: str, span: SpanName
+) -> None:
+    if span in ("prompt", "last") and tap != "lm.1":
+        return
+    options: dict[str, Any] = {"window_seconds": 1.0, **RATE}
+    rows = model.encode(CLIP, tap=tap, pooling="none", span=span, **options)
+    states = model.activations(CLIP, taps=[tap], **options)[tap]
+    chosen = np.arange(len(states))
+    if span in ("audio", "prompt"):
+        chosen = states.indices(span)
+    elif span == "last":
+        stops = [s.stop for s in states.spans]
+        chosen = np.array(
+            [
+                s - 1
+                for s, n in zip(stops, states.spans, strict=True)
+                if s == len(states) or states.index.window[s] != n.window
+            ]
+        )
+    np.testing.assert_array_equal(rows, states.data[chosen])
+    for name, column in states.index[chosen].columns().items():
+        expected = np.full(len(chosen), "last") if (name, span) == ("span", "last") else column
+        np.testing.assert_array_equal(rows.index.columns()[name], expected)
+    assert (rows.index.token is not None) == (tap == "lm.1")
+
+
+def test_tokens_are_the_prompts(model: qa.AudioModel) -> None:
+    states = model.activations(CLIP[:9000], taps=["mel", "lm.0"], generate=3, **RATE)
+    assert states["mel"].tokens == ()
+    tokens = states["lm.0"].tokens
+    text = "".join(token for token in tokens[: states["lm.0"].indices("generated")[0]])
+    assert text == "<|audio_bos|><|audio_eos|>Describe the music:"
+    answer = model.describe(CLIP[:9000], max_new_tokens=3, **RATE).answers[0]
+    decoded = [model.pipeline.tokenizer.decode_token(token) for token in answer.token_ids]
+    assert [tokens[row] for row in states["lm.0"].indices("generated")] == decoded
+    assert {tokens[row] for row in states["lm.0"].indices("audio")} == {""}
+
+
+@pytest.mark.parametrize("tap", ["mel", "encoder.1", "projector", "lm.1", "lm.norm"])
+def test_tensors_are_the_rows_without_a_copy(model: qa.AudioModel, tap: str) -> None:
+    """They can be used in training: autograd takes them."""
+    states = model.activations(CLIP, taps=[tap], return_tensors="pt", **RATE)[tap]
+    expected = model.activations(CLIP, taps=[tap], **RATE)[tap]
+    assert isinstance(states.data, torch.Tensor)
+    np.testing.assert_array_equal(states.data.numpy(), expected.data)
+    np.testing.assert_array_equal(np.asarray(states), expected)
+    assert states.to_torch() is states.data
+    rows = model.encode(CLIP, tap=tap, pooling="none", span="all", return_tensors="pt", **RATE)
+    np.testing.assert_array_equal(rows.numpy(), expected.data)
+    pooled = model.encode([CLIP] * 2, tap=tap, return_tensors="pt", **RATE)
+    np.testing.assert_array_equal(pooled.numpy(), model.encode([CLIP] * 2, tap=tap, **RATE))
+    weight = torch.ones(rows.shape[1], requires_grad=True)
+    (rows @ weight).sum().backward()
+    assert weight.grad is not None
+    with pytest.raises(qa.OptionError, match="use 'np'"):
+        model.encode(CLIP, return_tensors="tf", **RATE)  # type: ignore[call-overload]

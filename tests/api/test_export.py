@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -15,64 +17,123 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from qwen_audio.api.export import VectorFile, check_output
-from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.api.embeddings import Embeddings
+from qwen_audio.api.export import VectorFile, check_output, save_embeddings
 from qwen_audio.errors import MissingExtraError, OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.row_index import RowIndex
 
 SPEC = EmbeddingSpec(model="embedded", revision="abc", tap="audio_tower")
+ROW_SPEC = EmbeddingSpec("embedded", "abc", "lm.1", pooling="none", span="all", prompt="What?")
+SUFFIXES = [".npz", ".safetensors", ".parquet", ".arrow"]
 POOLED = [np.arange(3, dtype=np.float32), np.ones(3, np.float32)]
-ROWS = [np.ones((2, 3), np.float32), np.zeros((5, 3), np.float32)]
+
+
+def embeddings(source: str, vectors: np.ndarray, spec: EmbeddingSpec = SPEC) -> Embeddings:
+    """Rows of a second each: pooled ones, or one word and audio."""
+    count = 1 if vectors.ndim == 1 else len(vectors)
+    is_text = np.arange(count) == 0
+    unpooled = spec.pooling == "none"
+    seconds = np.where(unpooled & is_text, np.nan, np.arange(count, dtype=np.float64))
+    index = RowIndex(
+        (source,),
+        np.zeros(count, np.int64),
+        np.arange(count) // 3,
+        seconds,
+        seconds + 1,
+        np.where(unpooled & is_text, "prompt", "audio"),
+        np.where(is_text, "What", "") if spec.tap.startswith("lm.") else None,
+    )
+    return Embeddings(vectors, index, spec)
 
 
 def save(
     path: Path,
     sources: list[str],
     vectors: list[np.ndarray],
-    spec: EmbeddingSpec,
     fail_after: int = 10**9,
 ) -> None:
-    with VectorFile(path, spec) as file:
+    with VectorFile(path) as file:
         for number, source in enumerate(sources):
             if number == fail_after:
                 raise StopIteration
-            file.add(source, vectors[number])
+            file.add(embeddings(source, vectors[number]))
 
 
-def test_npz(tmp_path: Path) -> None:
-    save(tmp_path / "v.npz", ["a", "b"], POOLED, SPEC)
-    with np.load(tmp_path / "v.npz") as file:
-        assert file["sources"].tolist() == ["a", "b"]
-        np.testing.assert_array_equal(file["vectors"], np.stack(POOLED))
-        assert EmbeddingSpec.from_json(str(file["spec"])) == SPEC
-    save(tmp_path / "r.npz", ["a", "b"], ROWS, SPEC)
-    with np.load(tmp_path / "r.npz") as file:
-        np.testing.assert_array_equal(file["vectors_1"], ROWS[1])
+def columns_of(path: Path, prefix: str = "") -> tuple[dict[str, Any], str]:
+    """A file's vectors and columns, and its spec, read as the documentation says."""
+    if path.suffix.lower() in (".parquet", ".arrow"):
+        table = (pq.read_table if path.suffix.lower() == ".parquet" else feather.read_table)(path)
+        columns = {name: table[name].to_numpy() for name in table.schema.names}
+        columns["vectors"] = np.array(table["vector"].to_pylist(), np.float32)
+        del columns["vector"]
+        return columns, table.schema.metadata[b"spec"].decode()
+    if path.suffix.lower() == ".npz":
+        with np.load(path) as file:
+            columns = {name.removeprefix(prefix): file[name] for name in file if prefix in name}
+        return columns, str(columns.pop("spec"))
+    columns = load_file(path)
+    with safe_open(path, framework="np") as opened:
+        metadata = opened.metadata()
+    columns = {name.removeprefix(prefix): columns[name] for name in columns if prefix in name}
+    for name in ("source", "span", "token"):
+        if name in columns:
+            columns[name] = np.array(json.loads(metadata[prefix + name]), np.str_)[columns[name]]
+    return columns, metadata[f"{prefix}spec"]
 
 
-def test_safetensors(tmp_path: Path) -> None:
-    save(tmp_path / "v.safetensors", ["a", "b"], POOLED, SPEC)
-    with safe_open(tmp_path / "v.safetensors", framework="np") as file:
-        np.testing.assert_array_equal(file.get_tensor("vectors"), np.stack(POOLED))
-        assert json.loads(file.metadata()["sources"]) == ["a", "b"]
-        assert EmbeddingSpec.from_json(file.metadata()["spec"]) == SPEC
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rows_with_their_columns(suffix: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    parts = [
+        embeddings(name, random.normal(size=(rows, 4)), ROW_SPEC)
+        for name, rows in (("a.flac", 5), ("日本語, \n'.wav", 1), ("a.flac", 4))
+    ]
+    path = save_embeddings(tmp_path / f"v{suffix}", Embeddings.concatenate(parts))
+    columns, spec = columns_of(path)
+    assert EmbeddingSpec.from_json(spec) == ROW_SPEC
+    whole = Embeddings.concatenate(parts)
+    np.testing.assert_array_equal(columns.pop("vectors"), whole)
+    if suffix in (".parquet", ".arrow"):
+        assert set(columns.pop("tap")) == {"lm.1"}
+    assert list(columns) == list(whole.index.columns()) or suffix == ".safetensors"
+    for name, column in whole.index.columns().items():
+        np.testing.assert_array_equal(columns[name], column)
 
 
-def test_parquet(tmp_path: Path) -> None:
-    save(tmp_path / "v.parquet", ["a", "b"], POOLED, SPEC)
-    table = pq.read_table(tmp_path / "v.parquet")
-    assert table["source"].to_pylist() == ["a", "b"]
-    assert table["vector"].to_pylist() == [[0, 1, 2], [1, 1, 1]]
-    assert EmbeddingSpec.from_json(table.schema.metadata[b"spec"].decode()) == SPEC
-    save(tmp_path / "r.parquet", ["a", "b"], ROWS, SPEC)
-    table = pq.read_table(tmp_path / "r.parquet")
-    assert table["source"].to_pylist() == ["a"] * 2 + ["b"] * 5
-    assert table["row"].to_pylist() == [0, 1, 0, 1, 2, 3, 4]
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_several_taps(suffix: str, tmp_path: Path) -> None:
+    """Of other widths, one of them with tokens."""
+    mel = EmbeddingSpec("embedded", "abc", "mel", pooling="none")
+    with VectorFile(tmp_path / f"v{suffix}") as file:
+        for source in ("a.wav", "b.wav"):
+            file.add(
+                {
+                    "mel": embeddings(source, np.ones((6, 2)), mel)[1:],
+                    "lm.1": embeddings(source, np.zeros((3, 4)), ROW_SPEC),
+                }
+            )
+    assert file.shapes == {"mel": (10, 2), "lm.1": (6, 4)}
+    if suffix in (".npz", ".safetensors"):
+        columns, spec = columns_of(file.target, "mel/")
+        assert EmbeddingSpec.from_json(spec) == mel
+        assert columns["vectors"].shape == (10, 2)
+        assert columns["source"].tolist() == ["a.wav"] * 5 + ["b.wav"] * 5
+        columns, spec = columns_of(file.target, "lm.1/")
+        assert EmbeddingSpec.from_json(spec) == ROW_SPEC
+        assert columns["token"].tolist() == ["What", "", ""] * 2
+        return
+    table = (pq.read_table if suffix == ".parquet" else feather.read_table)(file.target)
+    assert table["tap"].to_pylist() == ["mel"] * 10 + ["lm.1"] * 6
+    assert table["vector"].to_pylist() == [[1.0] * 2] * 10 + [[0.0] * 4] * 6
+    assert table["token"].to_pylist() == [None] * 10 + ["What", "", ""] * 2
+    assert json.loads(table.schema.metadata[b"spec"])["mel"] == mel.settings
 
 
 def test_bad_outputs_are_errors_before_computing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(OptionError, match=r"\.npz, \.safetensors, \.parquet"):
+    with pytest.raises(OptionError, match=r"\.npz, \.safetensors, \.parquet, \.arrow"):
         check_output(tmp_path / "v.csv")
     with pytest.raises(OptionError, match="no folder"):
         check_output(tmp_path / "nowhere" / "v.npz")
@@ -81,67 +142,32 @@ def test_bad_outputs_are_errors_before_computing(
         check_output(tmp_path / "v.parquet")
 
 
-@pytest.mark.parametrize("suffix", [".NPZ", ".Safetensors", ".PARQUET"])
+@pytest.mark.parametrize("suffix", [".NPZ", ".Safetensors", ".PARQUET", ".Arrow"])
 def test_the_suffix_may_be_in_capitals(suffix: str, tmp_path: Path) -> None:
     target = tmp_path / f"v{suffix}"
-    save(target, ["a", "b"], POOLED, SPEC)
+    save(target, ["a", "b"], POOLED)
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     target = target.rename(target.with_suffix(suffix.lower()))
-    np.testing.assert_array_equal(loaded(target)[1], POOLED)
+    np.testing.assert_array_equal(columns_of(target)[0]["vectors"], POOLED)
 
 
 def test_files_are_complete_or_missing_with_default_permissions(tmp_path: Path) -> None:
     ordinary = tmp_path / "ordinary"
     ordinary.write_text("")
-    for suffix in (".npz", ".safetensors", ".parquet"):
+    for suffix in SUFFIXES:
         target = tmp_path / f"v{suffix}"
-        save(target, ["a", "b"], POOLED, SPEC)
+        save(target, ["a", "b"], POOLED)
         assert target.stat().st_mode == ordinary.stat().st_mode
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [
-        "",
-        ".npz",
-        ".parquet",
-        ".safetensors",
-    ]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == sorted(["", *SUFFIXES])
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(OptionError, match="is a folder"):
-        save(tmp_path / "folder.npz", ["a"], POOLED[:1], SPEC)
+        save(tmp_path / "folder.npz", ["a"], POOLED[:1])
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".parquet"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_folder_that_takes_no_files(suffix: str) -> None:
     with pytest.raises(OptionError, match="can't be written"):
-        save(Path("/proc") / f"v{suffix}", ["a", "b"], POOLED, SPEC)
-
-
-SUFFIXES = [".npz", ".safetensors", ".parquet"]
-
-
-def loaded(path: Path) -> tuple[list[str], list[np.ndarray], EmbeddingSpec]:
-    """Contents of a file, read by its format's own library: sources, the rows of each, the spec."""
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-        sources, vectors = table["source"].to_pylist(), table["vector"].to_pylist()
-        spec = EmbeddingSpec.from_json(table.schema.metadata[b"spec"].decode())
-        if "row" not in table.schema.names:
-            return sources, [np.array(vector, np.float32) for vector in vectors], spec
-        starts = [index for index, row in enumerate(table["row"].to_pylist()) if row == 0]
-        parts = np.split(np.array(vectors, np.float32), starts[1:])
-        return [sources[start] for start in starts], parts, spec
-    if path.suffix == ".npz":
-        with np.load(path) as file:
-            arrays = dict(file)
-        sources = arrays.pop("sources").tolist()
-        spec = EmbeddingSpec.from_json(str(arrays.pop("spec")))
-    else:
-        arrays = load_file(path)
-        with safe_open(path, framework="np") as opened:
-            sources = json.loads(opened.metadata()["sources"])
-            spec = EmbeddingSpec.from_json(opened.metadata()["spec"])
-    if "vectors" in arrays:
-        assert set(arrays) == {"vectors"}
-        return sources, list(arrays["vectors"]), spec
-    return sources, [arrays[f"vectors_{k}"] for k in range(len(arrays))], spec
+        save(Path("/proc") / f"v{suffix}", ["a", "b"], POOLED)
 
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -150,31 +176,31 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @settings(max_examples=40)
 @given(
     st.sampled_from(SUFFIXES),
-    st.lists(names, min_size=1, max_size=6),
+    st.lists(st.tuples(names, st.integers(1, 40)), min_size=1, max_size=6),
     st.integers(1, 5),
-    st.one_of(st.none(), st.lists(st.integers(1, 40), min_size=6, max_size=6)),
+    st.booleans(),
 )
 def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
     suffix: str,
-    sources: list[str],
+    recordings: list[tuple[str, int]],
     width: int,
-    rows: list[int] | None,
+    pooled: bool,
 ) -> None:
     """Sources in order, with duplicates; pooled, or with any numbers of rows."""
     random = np.random.default_rng(0)
     vectors = [
-        random.normal(size=(width,) if rows is None else (rows[k], width)).astype(np.float32)
-        for k in range(len(sources))
+        random.normal(size=(width,) if pooled else (rows, width)).astype(np.float32)
+        for _, rows in recordings
     ]
     path = tmp_path_factory.mktemp("any") / f"v{suffix}"
-    save(path, sources, vectors, SPEC)
-    found, arrays, spec = loaded(path)
-    assert (found, spec) == (sources, SPEC)
-    assert len(arrays) == len(vectors)
-    for array, vector in zip(arrays, vectors, strict=True):
-        assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, vector)
+    save(path, [name for name, _ in recordings], vectors)
+    columns, spec = columns_of(path)
+    assert EmbeddingSpec.from_json(spec) == SPEC
+    np.testing.assert_array_equal(columns["vectors"], np.vstack(vectors))
+    assert columns["source"].tolist() == [
+        name for name, rows in recordings for _ in range(1 if pooled else rows)
+    ]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -184,10 +210,10 @@ def test_round_trip(
 def test_more_rows_than_are_written_at_once(suffix: str, pooled: bool, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(40_000, 2)).astype(np.float32)
     vectors = list(rows) if pooled else [rows[:39_000], rows[39_000:]]
-    save(tmp_path / f"v{suffix}", [str(k) for k in range(len(vectors))], vectors, SPEC)
-    sources, arrays, _ = loaded(tmp_path / f"v{suffix}")
-    assert sources == [str(k) for k in range(len(vectors))]
-    np.testing.assert_array_equal(np.vstack(arrays), rows)
+    save(tmp_path / f"v{suffix}", [str(k) for k in range(len(vectors))], vectors)
+    columns, _ = columns_of(tmp_path / f"v{suffix}")
+    assert list(dict.fromkeys(columns["source"].tolist())) == list(map(str, range(len(vectors))))
+    np.testing.assert_array_equal(columns["vectors"], rows)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -197,22 +223,22 @@ def test_errors_leave_no_partial_file_and_keep_the_old_one(suffix: str, tmp_path
         if before is not None:
             target.write_bytes(before)
         with pytest.raises(StopIteration):
-            save(target, ["a", "b"], POOLED, SPEC, fail_after=1)
-        with VectorFile(target, SPEC):
+            save(target, ["a", "b"], POOLED, fail_after=1)
+        with VectorFile(target):
             pass  # nothing was added
         assert [path.name for path in tmp_path.iterdir()] == [target.name] * (before is not None)
         assert before is None or target.read_bytes() == before
-    save(target, ["a"], POOLED[:1], SPEC)
-    assert loaded(target)[0] == ["a"]
+    save(target, ["a"], POOLED[:1])
+    assert columns_of(target)[0]["source"].tolist() == ["a"]
 
 
 def test_two_formats_of_one_name_can_be_written_at_once(tmp_path: Path) -> None:
     first, second = tmp_path / "v.npz", tmp_path / "v.parquet"
-    with VectorFile(first, SPEC) as one, VectorFile(second, SPEC) as two:
-        one.add("a", POOLED[0])
-        two.add("b", POOLED[1])
-    np.testing.assert_array_equal(loaded(first)[1], [POOLED[0]])
-    np.testing.assert_array_equal(loaded(second)[1], [POOLED[1]])
+    with VectorFile(first) as one, VectorFile(second) as two:
+        one.add(embeddings("a", POOLED[0]))
+        two.add(embeddings("b", POOLED[1]))
+    np.testing.assert_array_equal(columns_of(first)[0]["vectors"], [POOLED[0]])
+    np.testing.assert_array_equal(columns_of(second)[0]["vectors"], [POOLED[1]])
 
 
 @pytest.mark.slow
@@ -222,18 +248,21 @@ def test_vectors_are_buffered_on_disk(suffix: str, tmp_path: Path) -> None:
     program = f"""
 import numpy as np
 from pathlib import Path
+from qwen_audio.api.embeddings import Embeddings
 from qwen_audio.api.export import VectorFile
-from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.row_index import RowIndex
 def own():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1000
 def save(count):
     spec, most = EmbeddingSpec(model="m", revision="r", tap="mel"), 0
-    with VectorFile({str(tmp_path / "v")!r} + {suffix!r}, spec) as file:
+    numbers, seconds, span = np.arange(2500), np.zeros(2500), np.full(2500, "audio")
+    with VectorFile({str(tmp_path / "v")!r} + {suffix!r}) as file:
         for k in range(count):
-            file.add(str(k), np.full((2500, 500), k, np.float32))
+            index = RowIndex((str(k),), numbers * 0, numbers, seconds, seconds, span)
+            file.add(Embeddings(np.full((2500, 500), k, np.float32), index, spec))
             most = max(most, own())
-        arrays = file.arrays()
     return max(most, own())
 before = save(2)
 print(save(40) - before)
@@ -252,11 +281,12 @@ def test_what_goes_wrong_is_not_hidden_and_leaves_nothing(
         raise reason
 
     def save() -> None:
-        with VectorFile(tmp_path / "v.npz", SPEC) as file:
-            file.add("a", POOLED[0])
+        with VectorFile(tmp_path / "v.npz") as file:
+            file.add(embeddings("a", np.ones((1, 128), np.float32)))
             assert list(tmp_path.iterdir()) == []
-            monkeypatch.setattr(file._rows, "flush", fail)
-            monkeypatch.setattr(file._rows, "close", lambda: fail(OSError(5, "cleaning up")))
+            rows = file._taps[""].file
+            monkeypatch.setattr(rows, "flush", fail)
+            monkeypatch.setattr(rows, "close", lambda: fail(OSError(5, "cleaning up")))
             if isinstance(error, KeyboardInterrupt):
                 raise error
 

@@ -70,7 +70,7 @@ def test_encode_is_activations_pooled(model: qa.AudioModel) -> None:
     frames = model.activations(clip, taps=["lm.1"], prompt="What?", **RATE)["lm.1"]
     ids = len(frames) - 50
     assert [span.kind for span in frames.spans] == ["prompt", "audio", "prompt"]
-    audio = frames.data[frames.rows("audio")]
+    audio = frames.data[frames.indices("audio")]
     assert len(audio) == 50
     options: dict[str, Any] = {"tap": "lm.1", "prompt": "What?", **RATE}
     np.testing.assert_allclose(model.encode(clip, **options), audio.mean(0), atol=1e-5)
@@ -140,7 +140,7 @@ def test_generated_rows_follow_the_prompt(model: qa.AudioModel) -> None:
     clip = sound(1.0)
     frames = model.activations(clip, taps=["lm.0", "lm.norm"], generate=4, **RATE)["lm.norm"]
     description = model.describe(clip, max_new_tokens=4, **RATE).answers[0]
-    assert len(frames.rows("generated")) == len(description.token_ids) == 4
+    assert len(frames.indices("generated")) == len(description.token_ids) == 4
     assert frames.spans[-1].kind == "generated"
     assert last_rows(frames) == [len(frames) - 5]
     without = model.activations(clip, taps=["lm.norm"], **RATE)["lm.norm"]
@@ -200,7 +200,7 @@ def test_an_answer_ends_where_the_models_context_is_full(tmp_path: Path) -> None
             assert not answer.complete
         assert model.session(clips[1], **RATE).ask(max_new_tokens=9) == descriptions[1]
         taps = model.activations(clips, taps=["lm.-1"], generate=9, **RATE)
-        rows = [len(states["lm.-1"].rows("generated")) for states in taps]
+        rows = [len(states["lm.-1"].indices("generated")) for states in taps]
         assert rows == [min(9, extra + 15 - tokens) for tokens in (5, 15, 2)]
 
 
@@ -216,7 +216,7 @@ def test_inspect_shapes_equal_activations(model: qa.AudioModel) -> None:
 
 def test_a_30_second_clip_with_the_default_prompt(model: qa.AudioModel) -> None:
     (window,) = model.inspect(sound(30.0), prompt="Describe the music:", **RATE).windows
-    assert (window.prompt_ids, window.positions) == (7, 756)
+    assert (window.prompt_tokens, window.positions) == (6, 756)
     assert (window.mel_frames, window.encoder_frames, window.audio_tokens) == (3000, 1500, 750)
 
 

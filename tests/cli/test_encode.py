@@ -35,7 +35,7 @@ def test_one_failure_does_not_stop_the_others(
     assert "no such file" in lines[1]
     assert lines[2] == "qwen-audio: 2 of 4 files failed"
     with np.load(output) as file:
-        assert file["sources"].tolist() == [str(clips[0]), str(clips[1])]
+        assert file["source"].tolist() == [str(clips[0]), str(clips[1])]
         expected = qa.load(checkpoint).encode([clips[0], clips[1]])
         np.testing.assert_allclose(file["vectors"], expected, atol=1e-5)
         assert qa.EmbeddingSpec.from_json(str(file["spec"])) == qa.load(checkpoint).spec()
@@ -74,12 +74,32 @@ def test_files_are_written_in_order_without_the_failed_ones(
     assert json.loads(done.stdout)["sources"] == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", output.name]
     expected = qa.load(checkpoint).encode(whole, tap="encoder.1", pooling="none")
-    assert json.loads(done.stdout)["shapes"] == [list(rows.shape) for rows in expected]
+    assert json.loads(done.stdout)["shape"] == [sum(map(len, expected)), expected[0].shape[1]]
     if suffix == ".npz":
         with np.load(output) as file:
-            assert file["sources"].tolist() == whole
-            for k, rows in enumerate(expected):
-                np.testing.assert_allclose(file[f"vectors_{k}"], rows, atol=1e-5)
+            assert file["source"].tolist() == [
+                name for name, rows in zip(whole, expected, strict=True) for _ in rows
+            ]
+            np.testing.assert_allclose(file["vectors"], np.concatenate(expected), atol=1e-5)
+
+
+def test_several_taps_one_vector_a_window(
+    clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.npz"
+    taps = ("encoder.1", "lm.-1")
+    options = ["--tap", taps[0], "--tap", taps[1], "--per", "window", "--window", "1"]
+    done = run("encode", *clips, "--model", checkpoint, *options, "-o", output, "--json")
+    assert done.returncode == 0, done.stderr
+    lines = list(map(json.loads, done.stdout.splitlines()))
+    expected = qa.load(checkpoint).encode(clips, tap=taps, per="window", window_seconds=1.0)
+    with np.load(output) as file:
+        for tap, line in zip(taps, lines, strict=True):
+            whole = qa.Embeddings.concatenate(expected[tap])
+            assert line["shape"] == list(whole.shape)
+            np.testing.assert_allclose(file[f"{tap}/vectors"], whole, atol=1e-5)
+            for name, column in whole.index.columns().items():
+                np.testing.assert_array_equal(file[f"{tap}/{name}"], column)
 
 
 def test_little_memory_gives_the_same_file(

@@ -18,6 +18,7 @@ from qwen_audio.cli.main import build_parser, main
 
 COMMANDS = (
     *("describe", "encode", "inspect", "probe", "index", "search", "lens", "plot", "map", "play"),
+    "compare",
     *("taps", "parity", "collection", "collection info", "collection list", "collection failures"),
     *("collection prune", "collection verify", "collection export"),
 )
@@ -58,9 +59,9 @@ def test_wrong_arguments_exit_with_2(clips: list[Path]) -> None:
     done = run("describe", clips[0], "--promt", "What?")
     assert done.returncode == 2
     assert "--promt" in done.stderr
-    done = run("encode", clips[0], "--tap", "mel", "--tap", "lm.0", "-o", "out.npz")
+    done = run("encode", clips[0], "--span", "all", "--span", "audio", "-o", "out.npz")
     assert done.returncode == 2
-    assert "--tap is given more than once" in done.stderr
+    assert "--span is given more than once" in done.stderr
 
 
 def test_characters_missing_from_the_encoding_become_question_marks(

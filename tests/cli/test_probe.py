@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from commands import run
-from labelled_recordings import write_manifest, write_tones
+from labelled_recordings import read_rows, write_manifest, write_tones
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,9 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_table_plot_page_and_numbers(tones: Path, tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
-    options = ("--tap", "mel", "encoder.1", "lm.1", "--folds", "3", "-o", out, "--cache", cache)
-    done = run("probe", tones, "--target", "pitch", "level", *options)
+    taps = ("--tap", "mel", "--tap", "encoder.1", "--tap", "lm.1")
+    options = (*taps, "--folds", "3", "-o", out, "--cache", cache)
+    done = run("probe", tones, "--target", "pitch", "--target", "level", *options)
     assert done.returncode == 0, done.stderr
     assert "pitch: 3 classes; 24 recordings in 24 groups, 3 folds" in done.stdout
     assert "level: a quantity" in done.stdout
@@ -68,6 +69,42 @@ def test_names_of_targets_are_neither_formulas_nor_html(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rare_classes_and_labels_are_named_and_the_file_is_read_once(
+    tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**row, "source": str(tones.parent / row["source"])} for row in read_rows(tones)]
+    names = (*"abab" * 5, "c", "c", "d", "d")
+    rows = [{**r, "x": x, "a=b": f"{r['pitch']}; {x}"} for r, x in zip(rows, names, strict=True)]
+    manifest = write_manifest(tmp_path / "labels.csv", rows)
+    reads: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    done = run("probe", manifest, "--target", "x", "--target", "a=b", "--task", "a=b=labels",
+               "--tap", "mel", "--min-count", "3", "--json", "-o", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert reads.count(manifest) == 1
+    too_few = "fewer than 3 recordings in 5 groups: c (2 recordings), d (2 recordings)"
+    assert [line.removeprefix("qwen-audio: ") for line in done.stderr.splitlines()][:3] == [
+        "x: text, so classes",
+        f"x: 2 of 4 classes left out, with {too_few}",
+        f"a=b: 2 of 7 labels left out, with {too_few}",
+    ]
+    scores = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [
+        (s["target"], s["task"], s["metric"], s["classes"], s["recordings"]) for s in scores
+    ] == [
+        *[("x", "classes", "accuracy", 2, 20)] * 2,
+        *[("a=b", "labels", "mAP", 5, 24)] * 2,
+    ]
+    assert "control_at_chance" in (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     rows = write_tones(tmp_path, 12)
     rows.append({"source": "gone.wav", "pitch": "low", "level": -3.0, "bright": 1})
@@ -75,7 +112,8 @@ def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     done = run("probe", manifest, "--target", "pitch", "--tap", "mel", "--folds", "2",
                "-o", tmp_path / "out")  # fmt: skip
     assert done.returncode == 1
-    first, second, third = done.stderr.splitlines()
+    reason, first, second, third = done.stderr.splitlines()
+    assert reason == "qwen-audio: pitch: text, so classes"
     assert "embedded checkpoint" in first
     assert "gone.wav can't be found" in second
     assert third == "qwen-audio: 1 of 13 files failed"
@@ -87,8 +125,11 @@ def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
     [
         (("--target", "key"), "no column 'key'"),
         (("--tap", "lm.99"), "lm.99 is not a tap of this model"),
-        (("--folds", "20"), "fewer than the 20 folds"),
-        (("--classes", "genre"), "no column 'genre'"),
+        (("--folds", "20"), "3 columns can't be probed: pitch: fewer than two classes"),
+        (("--task", "genre=classes"), "no column 'genre'"),
+        (("--task", "level"), "--task level: use COLUMN=TASK, such as year=classes"),
+        (("--task", "level=x", "--task", "level=y"), "--task names 'level' more than once"),
+        (("--min-count", "20"), "pitch: fewer than two classes have 20 recordings"),
         (("--pooling", "median"), "use one of mean"),
     ],
 )
@@ -99,6 +140,7 @@ def test_errors_are_one_line(
     assert done.returncode == 1
     assert message in done.stderr.splitlines()[-1]
     assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
 
 
 def test_output_folder_that_cannot_be_written(tones: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,14 +9,10 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from qwen_audio.audio.window import Window
-from qwen_audio.inference.hidden_states import (
-    HiddenStates,
-    Segment,
-    Span,
-    SpanKind,
-    WindowRows,
-    concatenate_windows,
-)
+from qwen_audio.errors import OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
+from qwen_audio.inference.spans import Segment, Span, SpanKind, WindowRows
 from qwen_audio.models.tap import Tap
 from reference_pooling import last_rows
 
@@ -30,6 +28,10 @@ def frames(
 ) -> HiddenStates:
     seconds = np.zeros(rows if times is None else times)
     return HiddenStates(np.zeros((rows, 3), np.float32), Tap.parse(tap), seconds, spans, windows)
+
+
+def spec_of(tap: Tap, dtype: str = "float32") -> EmbeddingSpec:
+    return EmbeddingSpec("m", "r", str(tap), pooling="none", span="all", dtype=dtype)
 
 
 kinds: st.SearchStrategy[SpanKind] = st.sampled_from(("audio", "prompt", "generated"))
@@ -50,7 +52,9 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         tuple(window for window, _ in hidden_states),
         [state for _, state in hidden_states],
     )
-    assembled = concatenate_windows(windows, states, [tap], "bfloat16")[tap]
+    assembled = concatenate_windows(
+        windows, states, {tap: spec_of(tap, "bfloat16")}, source="song.flac", tokens=()
+    )[tap]
     assert assembled.tap == tap
     assert assembled.dtype == "bfloat16"
     assert assembled.windows == tuple(window for window, _ in hidden_states)
@@ -73,7 +77,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         else:
             assert np.isnan(seconds).all()
 
-    rows_of = {kind: assembled.rows(kind) for kind in ("audio", "prompt", "generated")}
+    rows_of = {kind: assembled.indices(kind) for kind in ("audio", "prompt", "generated")}
     together = np.sort(np.concatenate(list(rows_of.values())))
     np.testing.assert_array_equal(together, np.arange(len(assembled)))
     for kind, indices in rows_of.items():
@@ -89,7 +93,13 @@ def test_several_taps_are_assembled_separately() -> None:
         mel: (np.zeros((8, 2), np.float32), (("audio", 8),)),
         tower: (np.ones((2, 4), np.float32), (("audio", 2),)),
     }
-    assembled = concatenate_windows((Window(1.0, 1.08),), [state], [mel, tower], "float32")
+    assembled = concatenate_windows(
+        (Window(1.0, 1.08),),
+        [state],
+        {tap: spec_of(tap) for tap in (mel, tower)},
+        source="song.flac",
+        tokens=(),
+    )
     assert list(assembled) == [mel, tower]
     np.testing.assert_allclose(assembled[mel].seconds, 1 + 0.01 * np.arange(8))
     np.testing.assert_allclose(assembled[tower].seconds, [1.0, 1.04])
@@ -152,3 +162,80 @@ def test_hidden_states_are_immutable() -> None:
     hidden_states = frames((Span("audio", 0, 6),))
     with pytest.raises(AttributeError):
         hidden_states.tap = Tap.parse("mel")  # type: ignore[misc]
+
+
+# As an array, and by time.
+
+
+def window_states() -> HiddenStates:
+    """Two windows of 1 s of `lm.1`: a word, 25 audio rows and two words, as tokens w0 …"""
+    spans = []
+    for window in (0, 1):
+        for kind, start, stop in (("prompt", 0, 1), ("audio", 1, 26), ("prompt", 26, 28)):
+            spans.append(Span(kind, start + 28 * window, stop + 28 * window, window))  # type: ignore[arg-type]
+    times = [np.nan, *np.arange(25) * 0.04, np.nan, np.nan]
+    return HiddenStates(
+        np.arange(56 * 3, dtype=np.float32).reshape(56, 3),
+        Tap.parse("lm.1"),
+        np.array([*times, *(np.array(times) + 1)]),
+        tuple(spans),
+        (Window(0.0, 1.0), Window(1.0, 1.99)),
+        source="song.flac",
+        tokens=tuple("" if 1 <= k % 28 <= 25 else f"w{k}" for k in range(56)),
+    )
+
+
+def test_it_is_an_array_of_its_rows() -> None:
+    states = window_states()
+    assert states.shape == np.shape(states) == (56, 3)
+    assert len(states) == 56
+    np.testing.assert_array_equal(states, states.data)
+    assert np.asarray(states) is states.data
+    assert np.asarray(states, np.float64).dtype == np.float64
+    np.testing.assert_array_equal(states[3], states.data[3])
+    np.testing.assert_array_equal(states.to_torch().numpy(), states.data)
+    assert states.mask("audio").sum() == len(states.indices("audio")) == 50
+    np.testing.assert_array_equal(np.flatnonzero(states.mask("prompt")), states.indices("prompt"))
+
+
+@pytest.mark.parametrize(
+    "rows", [slice(20, 40), slice(None, None, -3), [0, 27, 28, 55], np.arange(56) % 5 == 0]
+)
+def test_some_rows_keep_their_spans_times_and_tokens(rows: Any) -> None:
+    states = window_states()
+    chosen = states[rows]
+    index = np.arange(56)[rows]
+    np.testing.assert_array_equal(chosen, states.data[index])
+    np.testing.assert_array_equal(chosen.seconds, states.seconds[index])
+    assert chosen.tokens == tuple(states.tokens[k] for k in index)
+    for name, column in states.index.columns().items():
+        np.testing.assert_array_equal(chosen.index.columns()[name], column[index])
+
+
+def test_rows_by_time() -> None:
+    states = window_states()
+    for part in (states[0.5:1.1], states.between(0.5, 1.1)):
+        assert (part.index.start_seconds < 1.1).all()
+        assert (part.index.end_seconds > 0.5).all()
+        assert set(part.index.span) == {"audio"}
+        np.testing.assert_allclose(part.seconds[[0, -1]], [0.48, 1.08])
+    assert len(states[:0.04]) == 1
+    assert len(states[1.96:]) == 1  # cut off by the end of its window
+    assert states.index.end_seconds[53] == 1.99
+    assert len(states[0.0:0.0]) == len(states[5.0:]) == 0
+    with pytest.raises(OptionError, match="step"):
+        states[0.0:1.0:2]
+    with pytest.raises(OptionError, match="index rows only"):
+        states[np.zeros((2, 2), int)]
+
+
+def test_as_a_table() -> None:
+    table = window_states().to_pandas()
+    assert list(table) == [
+        *("source", "window", "start_seconds", "end_seconds", "span", "token", "tap", "vector")
+    ]
+    audio = table[table["span"] == "audio"]
+    np.testing.assert_array_equal(np.stack(audio["vector"]), window_states().data[audio.index])
+    assert set(table["source"]) == {"song.flac"}
+    assert audio["window"].tolist() == [0] * 25 + [1] * 25
+    assert table["token"][27] == "w27"

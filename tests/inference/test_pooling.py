@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.hidden_states import HiddenStates, Span
+from qwen_audio.inference.hidden_states import HiddenStates
 from qwen_audio.inference.options import PoolingName, SpanName, check_pooling, check_span
 from qwen_audio.inference.pooling import Pooling
+from qwen_audio.inference.spans import Span
 from qwen_audio.models.tap import Tap
 from reference_pooling import Rows, pool, rows_of_span
 

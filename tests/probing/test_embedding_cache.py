@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.probing.embedding_cache import EmbeddingCache
 
 MEL_SPEC, LM_SPEC = (
@@ -44,7 +44,7 @@ def test_other_instances_read_what_was_committed(tmp_path: Path) -> None:
 _ADD_FOREVER = """
 import sys, numpy as np
 from qwen_audio.probing import embedding_cache
-from qwen_audio.api.spec import EmbeddingSpec
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 embedding_cache._COMMIT_BYTES = 4000
 cache = embedding_cache.EmbeddingCache(sys.argv[1])
 spec = EmbeddingSpec.from_settings(model="m", revision="r", tap="mel")

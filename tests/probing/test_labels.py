@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import datasets
+import pandas as pd
 import pytest
 
 from labelled_recordings import write_manifest
@@ -39,10 +41,10 @@ def test_classes_quantities_and_missing_labels(tmp_path: Path, kind: str) -> Non
     assert [source.uri for source in labels.sources] == [
         str(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")
     ]
-    assert [(t.name, t.values, t.numeric, t.labelled_count) for t in labels.targets] == [
-        ("genre", ("jazz", "folk", "jazz"), False, 3),
-        ("bpm", (120.0, 98.5, 60.0), True, 3),
-        ("drums", ("1", "0", None), False, 2),  # two different numbers are two classes
+    assert [(t.name, t.values, t.task, t.labelled_count) for t in labels.targets] == [
+        ("genre", ("jazz", "folk", "jazz"), "classes", 3),
+        ("bpm", (120.0, 98.5, 60.0), "quantity", 3),
+        ("drums", ("1", "0", None), "classes", 2),  # two different numbers are two classes
     ]
     assert labels.groups == ("x", "x", "y")
     assert labels.splits == ("train", "train", "test")
@@ -52,10 +54,10 @@ def test_classes_quantities_and_missing_labels(tmp_path: Path, kind: str) -> Non
 
 
 def test_selected_columns() -> None:
-    labels = read_labels(ROWS, targets=["bpm", "split"], classes=["bpm"], group="genre")
-    assert [(t.name, t.values, t.numeric) for t in labels.targets] == [
-        ("bpm", ("120", "98.5", "60"), False),
-        ("split", ("train", "train", "test"), False),
+    labels = read_labels(ROWS, targets=["bpm", "split"], tasks={"bpm": "classes"}, group="genre")
+    assert [(t.name, t.values, t.task) for t in labels.targets] == [
+        ("bpm", ("120", "98.5", "60"), "classes"),
+        ("split", ("train", "train", "test"), "classes"),
     ]
     assert labels.groups == ("jazz", "folk", "jazz")
     ungrouped = read_labels(without("group", "split"))
@@ -79,18 +81,27 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (changed("bpm", 120, "fast", 60), {}, "bpm mixes numbers .120. and names .'fast'."),
-        (changed("bpm", 120, True, 60), {}, "bpm mixes numbers .120. and true or false .True."),
-        (changed("genre", "jazz", True, "folk"), {}, "mixes true or false .True. and names"),
-        (changed("bpm", 120, float("nan"), 60), {}, "b.wav has the bpm nan: leave the cell empty"),
-        (changed("bpm", 120, float("inf"), 60), {}, "b.wav has the bpm inf"),
-        (changed("genre", "jazz", None, "jazz"), {}, "genre is 'jazz' for every.*--target"),
-        (changed("genre", None, None, None), {}, "no recording has a label 'genre'"),
         (changed("group", "x", None, "y"), {}, "b.wav has no 'group': fill in"),
-        (changed("source", "a.wav", "a.wav", "c.wav"), {}, "a.wav is named in rows 1 and 2"),
-        (changed("source", "a.wav", "", "c.wav"), {}, "row 2 names no recording"),
+        (
+            changed("source", "a.wav", "a.wav", "c.wav"),
+            {},
+            "in rows 1 and 2: .* such as jazz;piano",
+        ),
+        (changed("source", "a.wav", "", "c.wav"), {}, r"row 2 names no .*there are genre, bpm"),
+        (
+            [{"file_path": "a.wav", "genre": "x"}],
+            {},
+            r"a column source.*there are file_path, genre",
+        ),
+        (
+            ROWS,
+            {"targets": ["tempo", "x"], "tasks": {"y": "labels"}},
+            "no columns 'tempo', 'x', 'y'",
+        ),
         (ROWS, {"targets": ["tempo"]}, "no column 'tempo': there are genre, bpm"),
-        (ROWS, {"targets": ["bpm"], "classes": ["drums"]}, "'drums' is not among the targets"),
+        (ROWS, {"targets": "bpm"}, r"give a list, such as \['bpm'\]"),
+        (ROWS, {"targets": ["bpm"], "tasks": {"drums": "classes"}}, "not among the targets: bpm"),
+        (ROWS, {"tasks": {"bpm": "regression"}}, "'regression': use classes, quantity, labels"),
         (without("genre", "bpm", "drums"), {}, "no labels: add a column"),
         ([], {}, "no rows"),
         ("nowhere.csv", {}, "nowhere.csv doesn't exist"),
@@ -102,18 +113,61 @@ def test_errors(rows: Any, options: dict[str, Any], message: str) -> None:
         read_labels(rows, **options)
 
 
+def test_problems_of_all_columns_are_found() -> None:
+    rows = [
+        {**row, "mood": mood, "key": "C", "level": level}
+        for row, mood, level in zip(ROWS, (1, "calm", True), (1.0, float("nan"), 3.0), strict=True)
+    ]
+    dataset = read_labels(rows)
+    assert [target.name for target in dataset.targets] == ["genre", "bpm", "drums"]
+    assert list(dataset.problems) == ["mood", "key", "level"]
+    assert "mood mixes numbers (1) and true or false (True) and names" in dataset.problems["mood"]
+
+
+@pytest.mark.parametrize("text", ["source,genre\n", "", "name;genre\na.wav;jazz\n", "\0\xff"])
+def test_files_without_labelled_rows_are_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(OptionError) as caught:
+        read_labels(path)
+    assert "labels.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_data_frames_and_class_labels(tmp_path: Path) -> None:
+    rows = [{"source": "a.wav", "tags": ["x", "y"]}, {"source": "b.wav", "tags": []}]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    frame = pd.DataFrame([*rows, {"source": "c.wav", "tags": None}])
+    for labels in (rows, path, frame):
+        (target,) = read_labels(labels).targets
+        assert (target.task, target.values[:2]) == ("labels", (("x", "y"), ()))
+    assert target.values[2] is None
+
+    class WithFeatures(list[Any]):
+        features: ClassVar = {"genre": datasets.ClassLabel(names=["jazz", "folk"])}
+
+    genres = [{"source": f"{k}.wav", "genre": genre} for k, genre in enumerate((0, 1, -1, None))]
+    (target,) = read_labels(WithFeatures(genres)).targets
+    assert (target.task, target.values) == ("classes", ("jazz", "folk", None, None))
+
+
 def test_cells_that_are_no_numbers_among_numbers(tmp_path: Path) -> None:
     """One makes a column of CSV text; that its numbers become names must be said."""
     labels = tmp_path / "labels.csv"
     labels.write_text("source,bpm\na.wav,120\nb.wav,nan\nc.wav,60\n")
-    with pytest.raises(OptionError, match=r"bpm mixes numbers .'120'. and names .'nan'."):
-        read_labels(labels)
-    (target,) = read_labels(labels, classes=["bpm"]).targets
+    assert "bpm mixes numbers ('120') and names ('nan')" in read_labels(labels).problems["bpm"]
+    (target,) = read_labels(labels, tasks={"bpm": "classes"}).targets
     assert target.values == ("120", "nan", "60")
-    labels.write_text("source,code\na.wav,007\nb.wav,042\nc.wav,007\n")
-    assert read_labels(labels).targets[0].values == ("007", "042", "007")
+    labels.write_text("source,code,tags\na.wav,007,3\nb.wav,042,3;4\nc.wav,007,\n")
+    code, tags = read_labels(labels).targets
+    assert (code.task, code.values) == ("classes", ("007", "042", "007"))
+    assert "numbers as text, such as '007', so classes; --task code=quantity" in code.reason
+    assert (tags.task, tags.values) == ("labels", (("3",), ("3", "4"), None))
+    labels.write_text("source,share\na.wav,5%\nb.wav,6\n")
+    assert "mixes numbers ('6') and percentages ('5%')" in read_labels(labels).problems["share"]
     rows = [{"source": f"{k}.wav", "artist": artist} for k, artist in enumerate(["311", "Nan"])]
-    assert not read_labels(rows).targets[0].numeric
+    assert read_labels(rows).targets[0].task == "classes"
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

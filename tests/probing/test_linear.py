@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 
 from qwen_audio.probing.linear import LogisticModel, principal_axes, ridge
 
@@ -43,6 +44,19 @@ def test_logistic_matches_scikit_learn(classes: int, strength: float, count: int
     assert (ours.predict(x @ axes) == expected.predict(x))[~tied].all()
 
 
+def test_labels_are_each_against_the_rest() -> None:
+    x = correlated_rows(80, 12).astype(float)
+    y = x[:, :3] + 0.5 * np.random.default_rng(1).standard_normal((80, 3)) > [0, 1, -0.5]
+    expected = OneVsRestClassifier(LogisticRegression(C=0.1, tol=1e-9)).fit(x, y)
+    axes = principal_axes(x)
+    ours = LogisticModel.fit(x @ axes, y, 0.1)
+    for k, model in enumerate(expected.estimators_):
+        np.testing.assert_allclose(axes @ ours.coef[k], model.coef_[0], atol=1e-3)
+    np.testing.assert_allclose(ours.predict(x @ axes), expected.decision_function(x), atol=5e-3)
+    never = LogisticModel.fit(x, np.c_[y, np.zeros(80, bool)], 0.1)
+    assert np.isfinite(never.predict(x)).all()
+
+
 def test_any_integers_are_classes() -> None:
     x = correlated_rows(60, 5)
     y = np.where(x[:, 0] > 0, 7, 3)
@@ -65,6 +79,7 @@ def test_ridge_matches_scikit_learn(count: int) -> None:
 def gradient_of_objective(model: LogisticModel, x: Any, y: Any, strength: float) -> Any:
     """Of the mean penalised loss, by every coefficient and intercept."""
     decision = x @ model.coef.T + model.intercept
+    assert model.classes is not None
     if len(model.classes) == 2:
         probabilities = 1 / (1 + np.exp(-decision))
         one_hot = (y == model.classes[1])[:, None]

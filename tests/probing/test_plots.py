@@ -21,10 +21,10 @@ def scores(poolings: list[str], probes: list[str]) -> pd.DataFrame:
     for target, tap, pooling, probe in itertools.product(
         ("genre", "bpm"), ("mel", "audio_tower", "weighted encoder"), poolings, probes
     ):
-        kind = {"metric": "r2", "classes": 0} if target == "bpm" else {"metric": "accuracy"}
+        kind = {"metric": "r2", "task": "quantity"} if target == "bpm" else {"task": "classes"}
         rows.append(
             {"target": target, "tap": tap, "pooling": pooling, "probe": probe, "span": "audio",
-             "recordings": 60, "classes": 3, **numbers, **kind}
+             "recordings": 60, "classes": 3, "metric": "accuracy", **numbers, **kind}
         )  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -14,14 +14,15 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from labelled_recordings import RATE, write_manifest, write_tones
+from labelled_recordings import RATE, read_rows, write_manifest, write_tones
 from qwen_audio.audio import source_content
 from qwen_audio.audio.source import Source
 from qwen_audio.probing.features import FeatureSpec, plan_features
 from qwen_audio.probing.labels import read_labels
 from qwen_audio.probing.probes import FeatureMatrix
 from qwen_audio.probing.scoring import score_all
-from qwen_audio.probing.tasks import make_task
+from qwen_audio.probing.statistics import labels_at_chance
+from qwen_audio.probing.tasks import make_task, make_tasks
 from recordings import write_broken_files
 from reference import Reference
 
@@ -61,7 +62,7 @@ def test_a_row_for_each_target_tap_pooling_span_and_probe(
     assert (level.metric == "r2").all()
     assert level[level.tap == "audio_tower"].score.item() > 0.2
     assert set(scores[scores.target == "level"].probe) == {"ridge", "knn"}
-    assert scores.at_chance.all()
+    assert scores.control_at_chance.all()
     assert (scores.low <= scores.score).all()
     assert (scores.recordings == 24).all()
     (weights,) = pitch[pitch.tap == "weighted encoder"].weights
@@ -126,7 +127,7 @@ def test_a_control_with_unshuffled_labels_is_not_at_chance(
         task = make_task(labels.targets[0], labels.groups, None, None, 4, 0, **options)
         for score in score_all([task], features, lambda _: vectors):
             assert score.score > 0.9
-            assert score.at_chance is at_chance
+            assert score.control_at_chance is at_chance
 
 
 def test_duplicate_recordings_share_a_fold_and_missing_labels_are_noted(
@@ -139,6 +140,7 @@ def test_duplicate_recordings_share_a_fold_and_missing_labels_are_noted(
     manifest = write_manifest(tmp_path / "labels.csv", rows)
     scores = qa.probe(manifest, model, taps=["mel"], folds=2, targets=["bright"])
     assert scores.attrs["notes"] == [
+        "bright: two whole numbers, so classes; --task bright=quantity for a quantity",
         "bright: 11 of 12 recordings have a label",
         "6 recordings duplicate others, and are in the same fold",
     ]
@@ -236,13 +238,69 @@ def test_a_file_that_changes_after_it_was_identified(
     assert qa.probe(rows, model, **options).equals(scores)
 
 
+@pytest.mark.slow
+def test_labels_with_rare_ones_and_labels_that_are_read(tones: Path, model: qa.AudioModel) -> None:
+    rows = [
+        {**row, "source": str(tones / row["source"]), "tags": [row["pitch"], "bright"][: 1 + k % 2]}
+        for k, row in enumerate(read_rows(tones / "labels.csv"))
+    ]
+    rows[3]["tags"] = ["odd", "low"]
+    rows[4]["pitch"] = "ultrasonic"
+    dataset = read_labels(rows, targets=["tags", "pitch"], tasks={"pitch": "classes"})
+    options: dict[str, Any] = {"taps": ["mel", "encoder.1", "encoder.2"], "folds": 3}
+    scores = qa.probe(dataset, model, min_count=4, **options)
+    assert scores.attrs["notes"] == [
+        "tags: lists, so labels",
+        "tags: 1 of 5 labels left out, with fewer than 4 recordings in 3 groups: odd (1 recording)",
+        "pitch: 1 of 4 classes left out, with fewer than 4 recordings in 3 groups: "
+        "ultrasonic (1 recording)",
+    ]
+    tags = scores[scores.target == "tags"]
+    assert set(tags.probe) == {"logistic", "knn"}
+    assert set(tags.tap) == {"mel", "encoder.1", "encoder.2", "weighted encoder"}
+    assert (tags.task + tags.metric == "labelsmAP").all()
+    assert (tags.classes == 4).all()
+    assert tags.control_at_chance.all()
+    assert (tags.baseline < 0.5).all()
+    assert tags[tags.tap == "encoder.1"].score.min() > 0.8
+    assert (scores[scores.target == "pitch"].recordings == 23).all()
+    with pytest.raises(qa.OptionError, match="targets has no effect on labels that are read"):
+        qa.probe(dataset, model, targets=["tags"], **options)
+
+
+def test_controls_of_labels_that_are_not_shuffled_are_not_at_chance() -> None:
+    random = np.random.default_rng(0)
+    true = random.random((60, 4)) < 0.3
+    leaking = true + 0.3 * random.standard_normal((60, 4))
+    assert labels_at_chance([true[:30], true[30:]], list(random.random((2, 30, 4))), 0)
+    assert not labels_at_chance([true[:30], true[30:]], [leaking[:30], leaking[30:]], 0)
+
+
+def test_classes_that_given_splits_never_train_on_are_noted(tones: Path) -> None:
+    rows = [{"source": f"{k}.wav", "x": x} for k, x in enumerate("aabbcabc")]
+    rows = [{**row, "split": "test" if k > 3 else "train"} for k, row in enumerate(rows)]
+    (task,), notes = make_tasks(read_labels(rows), None, None, None, None, 0)
+    assert task.classes == ("a", "b", "c")
+    assert notes[1:] == ["x: tested in a fold that doesn't train on them: c"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"probes": ["svm"]}, "use a list of logistic, ridge, knn"),
         ({"probes": ["ridge"], "targets": ["pitch"]}, "don't apply to pitch, which is classes"),
         ({"probes": ["logistic"], "targets": ["level"]}, "which is a quantity"),
-        ({"folds": 9}, "has 8 recordings in 8 groups, fewer than the 9 folds"),
+        (
+            {"folds": 9},
+            "pitch: fewer than two .* use folds=8.*the other columns only: --target level",
+        ),
+        ({"folds": 1}, "folds=1: use a whole number from 2"),
+        ({"min_count": 0}, "min_count=0: use a whole number from 1"),
+        ({"min_count": 9, "targets": ["level"]}, r"no effect on quantities \(level\)"),
+        (
+            {"probes": ["ridge"]},
+            "2 columns can't be probed: .* to pitch, .* to bright, .*only: --target level ",
+        ),
         ({"targets": ["key"]}, "no column 'key'"),
         ({"taps": "mel"}, "are lists"),
         ({"seed": -1}, "seed=-1: use a whole number from 0"),

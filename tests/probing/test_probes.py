@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 
+from qwen_audio.probing.average_precision import macro_average_precision
 from qwen_audio.probing.probes import TrainTestRows, predict, select_regularization
 from qwen_audio.probing.weighted_layer_sum import WeightedLayerSum
 
@@ -74,6 +75,22 @@ def test_nearest_neighbors_of_quantities() -> None:
     np.testing.assert_allclose(
         predicted, x[:5, 0], atol=0.02
     )  # the nearest neighbor is the row itself
+
+
+def test_probes_score_labels() -> None:
+    x, y = clusters(separation=3)
+    labels = np.c_[y == 0, y != 1, np.arange(120) % 5 == 0]
+    fold_rows = TrainTestRows.standardized(x[:90], x[90:])
+    shuffled = np.random.default_rng(0).permutation(labels)
+    for probe in ("logistic", "knn"):
+        scores, control = predict(probe, fold_rows, [labels[:90], shuffled[:90]], 0.1)
+        assert scores.shape == (30, 3)
+        assert macro_average_precision(labels[90:, :2], scores[:, :2]) > 0.95
+        assert macro_average_precision(labels[90:, :2], control[:, :2]) < 0.8
+    best = select_regularization(
+        "logistic", fold_rows, labels[:90], np.arange(90), macro_average_precision, 0
+    )
+    assert best.validation_score > 0.6
 
 
 @pytest.mark.slow
@@ -169,6 +186,16 @@ def test_layer_weights_are_optimal() -> None:
         for step in (-1e-3, 1e-3):
             other = best + step * (np.eye(3)[k] - best)
             assert loss(other) > loss(best)
+
+
+@pytest.mark.slow
+def test_layers_are_weighted_for_labels() -> None:
+    x, y = clusters(60, separation=3)
+    noise = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    labels = np.c_[y == 0, y != 1]
+    layer_sum = WeightedLayerSum(1.0).fit([noise, x], labels)
+    assert layer_sum.weights[1] > 0.8
+    assert macro_average_precision(labels, layer_sum.predict([noise, x])) > 0.95
 
 
 @pytest.mark.slow

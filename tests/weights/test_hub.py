@@ -25,6 +25,7 @@ from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.tap import Tap
 from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.safetensors_file import read_header
+from reference import sound
 
 MODEL = "owner/Tiny-Audio"
 INDEX = "model.safetensors.index.json"
@@ -278,6 +279,17 @@ def test_cached_files_are_read_offline(hub: Hub, go_offline: Any, folder: Path) 
     )
     assert checkpoint.file("chat_template.json") is None  # its absence is cached
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_what_was_fetched_is_enough_offline(hub: Hub, go_offline: Any, chat: bool) -> None:
+    """For text; its config files, the chat template included."""
+    qwen_audio.load(MODEL, chat=chat).fetch("text")
+    go_offline()
+    answer = qwen_audio.load(MODEL, chat=chat).describe(
+        sound(0.5), sampling_rate=16_000, max_new_tokens=2
+    )
+    assert answer.answers[0].token_ids
 
 
 def test_an_uncached_model_is_an_error_offline(hub: Hub, go_offline: Any, folder: Path) -> None:

@@ -13,12 +13,13 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError, whole_number_option
-from qwen_audio.inference.hidden_states import Span, SpanKind, rows_of_kind
+from qwen_audio.inference.spans import Span, SpanKind, indices_of_kind
 from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
 from .lens_options import check_words
+from .picture import Picture
 
 __all__ = ["LensSegment", "LogitLens", "TrackedToken", "track_tokens"]
 
@@ -54,7 +55,7 @@ class LensSegment:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LogitLens:
+class LogitLens(Picture):
     """The logit lens: the final norm and head applied to the residual stream after every layer.
 
     The distribution at a position is over the next token. That of the last layer is the model's own
@@ -113,14 +114,14 @@ class LogitLens:
         if not fits:
             raise ValueError(f"arrays of different lengths for {shape[0]} levels × {shape[1]}")
 
-    def rows(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
+    def indices(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
         """Indices of the positions of one kind, in order."""
-        return rows_of_kind(self.spans, kind)
+        return indices_of_kind(self.spans, kind)
 
     @property
     def end_seconds(self) -> float:
         """When the last audio position ends."""
-        return float(self.seconds[self.rows("audio")].max()) + self.taps[0].hop_seconds
+        return float(self.seconds[self.indices("audio")].max()) + self.taps[0].hop_seconds
 
     def level(self, tap: str | Tap) -> int:
         """The index of a tap among the levels. Raises OptionError if it isn't one of them."""
@@ -144,7 +145,7 @@ class LogitLens:
             OptionError: unless `most` is a whole number from 1 on.
         """
         most = whole_number_option("most", most, 1)
-        audio = self.rows("audio")
+        audio = self.indices("audio")
         if not len(audio):
             return []
         hop = self.taps[0].hop_seconds
@@ -216,7 +217,7 @@ class LogitLens:
     def table(self) -> list[dict[str, Any]]:
         """One row per position and level."""
         kinds = [span.kind for span in self.spans for _ in range(len(span))]
-        audio_index = {int(row): k for k, row in enumerate(self.rows("audio"))}
+        audio_index = {int(row): k for k, row in enumerate(self.indices("audio"))}
         table = []
         for position, (kind, read) in enumerate(zip(kinds, self.read, strict=True)):
             for level, tap in enumerate(self.taps):

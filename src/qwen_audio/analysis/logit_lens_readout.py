@@ -18,9 +18,9 @@ from jaxtyping import Float
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
-from qwen_audio.inference.hidden_states import Segment, spans_and_times
 from qwen_audio.inference.options import SpanName
 from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.inference.spans import Segment, spans_and_times
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
 

@@ -13,12 +13,13 @@ from jaxtyping import Float, Float32, Float64
 from qwen_audio.errors import OptionError
 
 from .files import save_numbers
+from .picture import Picture
 
 __all__ = ["LayerSimilarity", "cka_matrix"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LayerSimilarity:
+class LayerSimilarity(Picture):
     """Linear CKA of all pairs of taps over recordings; created by `AudioModel.layer_similarity`.
 
     Attributes:

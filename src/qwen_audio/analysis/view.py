@@ -20,6 +20,7 @@ from qwen_audio.inference.reducers import l2_norms
 from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
+from .picture import Picture
 
 __all__ = ["COLUMNS", "ENVELOPE_POINTS", "View", "average_to_columns", "decibels"]
 
@@ -30,7 +31,7 @@ _MAX_KERNEL_SECONDS, _MIN_KERNEL_COLUMNS = 16.0, 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class View:
+class View(Picture):
     """One recording at one tap; created by `AudioModel.view`, or by `View.of` from hidden states.
 
     Long recordings are averaged to `COLUMNS` columns of equal length. Norms, similarity, novelty
@@ -98,7 +99,7 @@ class View:
         Raises:
             OptionError: for hidden states without audio rows, and values out of range.
         """
-        chosen = frames.rows("audio")
+        chosen = frames.indices("audio")
         rows, seconds = frames.data[chosen], frames.seconds[chosen]
         ones = np.ones(len(rows))
         panels: dict[str, Any] = {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 from qwen_audio.audio.window import Window
+from qwen_audio.inference.html_table import html_table
 from qwen_audio.inference.options import AnswerEnd
 
 __all__ = ["Answer", "Description"]
@@ -34,6 +36,9 @@ class Answer:
     complete: bool
     ended_by: AnswerEnd
     dtype: str
+
+    def _repr_html_(self) -> str:
+        return _answers_table("Answer", [self])
 
 
 class Description(str):
@@ -66,10 +71,23 @@ class Description(str):
     ) -> tuple[str, tuple[Answer, ...], tuple[str, ...]]:
         return self.name, self.answers, self.notes
 
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return _answers_table(self.name, self.answers) + notes
+
     @property
     def complete(self) -> bool:
         """Whether no answer was cut off; `Answer.ended_by` says by what."""
         return all(answer.complete for answer in self.answers)
+
+
+def _answers_table(caption: str, answers: Sequence[Answer]) -> str:
+    rows = [
+        (answer.window, answer.text, answer.audio_tokens, answer.prompt_tokens, answer.complete)
+        for answer in answers
+    ]
+    columns = ("window", "text", "audio tokens", "prompt tokens", "complete")
+    return html_table(columns, rows, caption)
 
 
 def prefix(window: Window, windows: int) -> str:

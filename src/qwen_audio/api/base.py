@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from qwen_audio.audio.load_options import LoadOptions
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.cost import CostEstimate
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.options import check_prompt
 from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.inference.pooling import Pooling
 from qwen_audio.models.tap import ModelDimensions, Tap
 
 __all__ = ["ModelBase"]
@@ -59,12 +63,16 @@ class ModelBase:
         return self.pipeline.cost(self._tap_or_text(tap))
 
     def fetch(self, tap: str | Tap | None = None) -> None:
-        """Download from a hub what a tap (or text) needs; every method does so when it starts.
+        """Download from a hub all that a tap (or text) needs; every method does so when it starts.
 
         Raises:
             CheckpointError: if the hub can't deliver it.
         """
-        self.pipeline.fetch_weights(self._tap_or_text(tap))
+        resolved = self._tap_or_text(tap)
+        self.pipeline.fetch_weights(resolved)
+        _ = self.pipeline.checkpoint.feature_extractor
+        if resolved is None or resolved.in_language_model:
+            _ = self.pipeline.tokenizer.render(None)  # with the chat template
 
     def _tap_or_text(self, tap: str | Tap | None) -> Tap | None:
         return None if tap in (None, "text") else self.dimensions.tap(tap)
@@ -86,3 +94,32 @@ class ModelBase:
         if not resolved:
             raise OptionError("taps is empty: name at least one, such as 'audio_tower'")
         return resolved
+
+    def _spec(
+        self,
+        tap: Tap,
+        pool: Pooling,
+        prompt_text: str | None,
+        window_config: WindowConfig,
+        track: int | None,
+    ) -> EmbeddingSpec:
+        return EmbeddingSpec(
+            model=self.name,
+            revision=self.pipeline.checkpoint.revision,
+            tap=str(tap),
+            pooling=pool.pooling,
+            span=pool.span,
+            prompt=prompt_text if tap.in_language_model else None,
+            window_seconds=window_config.window_seconds,
+            hop_seconds=window_config.resolved_hop_seconds,
+            dtype=self.pipeline.dtype_name,
+            track=LoadOptions(track=track).track,
+            adapter=self.pipeline.checkpoint.adapter_hash,
+        )
+
+    def _token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each position of the language model; "" for audio."""
+        tokenizer = self.pipeline.tokenizer
+        texts = {token: tokenizer.decode_token(token) for token in set(token_ids)}
+        texts[tokenizer.audio_token_id] = ""
+        return [texts[token] for token in token_ids]

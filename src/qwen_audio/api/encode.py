@@ -1,35 +1,46 @@
-"""Vectors and hidden states of any tap: encode, encode_each, activations, spec."""
+"""Embeddings: encode, encode_each, spec."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Unpack, overload
 
 import numpy as np
+import torch
 
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.unwrap import is_wrapped
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError, OptionError, whole_number_option
-from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
-from qwen_audio.inference.options import PoolingName, Sampling, SpanName, check_span
+from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.options import (
+    PoolingName,
+    PoolingUnit,
+    ReturnTensors,
+    SpanName,
+    VectorPoolingName,
+    check_pooling_unit,
+    check_return_tensors,
+    check_span,
+)
 from qwen_audio.inference.pooling import Pooling, pooled_width
 from qwen_audio.inference.reader import capture_recordings
-from qwen_audio.inference.reducers import rows_and_segments
+from qwen_audio.inference.row_index import RowIndex
 from qwen_audio.models.tap import Tap
 
 from .base import ModelBase
-from .options import ActivationsOptions, EncodeManyOptions, EncodeOptions, Vectors
-from .spec import EmbeddingSpec
+from .embeddings import Embeddings
+from .options import EncodeAnyOptions, EncodeManyOptions, EncodeOptions
+from .recording_embeddings import recording_embeddings
 
 __all__ = ["EncodeMixin"]
 
 
 class EncodeMixin(ModelBase):
-    """Methods that return vectors and hidden states."""
+    """Methods that return embeddings."""
 
     def spec(
         self,
@@ -43,34 +54,68 @@ class EncodeMixin(ModelBase):
         track: int | None = None,
     ) -> EmbeddingSpec:
         """The embedding spec of `encode` with the same options; raises as it does."""
-        resolved, window_config = (
-            self.dimensions.tap(tap),
-            WindowConfig(window_seconds, hop_seconds),
-        )
-        Pooling(pooling, span)
+        resolved = self.dimensions.tap(tap)
+        window_config = WindowConfig(window_seconds, hop_seconds)
+        pool = Pooling(pooling, span)
         check_span(span, resolved)
-        return EmbeddingSpec(
-            model=self.name,
-            revision=self.pipeline.checkpoint.revision,
-            tap=str(resolved),
-            pooling=pooling,
-            span=span,
-            prompt=self._prompt_text([resolved], prompt),
-            window_seconds=window_config.window_seconds,
-            hop_seconds=window_config.resolved_hop_seconds,
-            dtype=self.pipeline.dtype_name,
-            track=LoadOptions(track=track).track,
-            adapter=self.pipeline.checkpoint.adapter_hash,
-        )
+        prompt_text = self._prompt_text([resolved], prompt)
+        return self._spec(resolved, pool, prompt_text, window_config, track)
 
     @overload
-    def encode(self, audio: AudioInput, **options: Unpack[EncodeOptions]) -> Vectors: ...
-    @overload
-    def encode(self, audio: AudioInputs, **options: Unpack[EncodeOptions]) -> Any: ...
+    def encode(
+        self,
+        audio: AudioInput,
+        *,
+        pooling: PoolingName = ...,
+        per: PoolingUnit = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> Embeddings: ...
     @overload
     def encode(
-        self, audio: AudioInput | AudioInputs, **options: Unpack[EncodeManyOptions]
+        self,
+        audio: AudioInputs,
+        *,
+        pooling: VectorPoolingName = ...,
+        per: Literal["recording"] = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> Embeddings: ...
+    @overload
+    def encode(
+        self,
+        audio: AudioInputs,
+        *,
+        pooling: PoolingName = ...,
+        per: PoolingUnit = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> list[Embeddings]: ...
+    @overload
+    def encode(
+        self,
+        audio: AudioInput,
+        *,
+        pooling: PoolingName = ...,
+        per: PoolingUnit = ...,
+        **options: Unpack[EncodeManyOptions],
+    ) -> dict[str, Embeddings]: ...
+    @overload
+    def encode(
+        self,
+        audio: AudioInputs,
+        *,
+        pooling: PoolingName = ...,
+        per: PoolingUnit = ...,
+        **options: Unpack[EncodeManyOptions],
     ) -> dict[str, Any]: ...
+    @overload
+    def encode(
+        self,
+        audio: AudioInput | AudioInputs,
+        *,
+        return_tensors: Literal["pt"],
+        pooling: PoolingName = ...,
+        per: PoolingUnit = ...,
+        **options: Unpack[EncodeAnyOptions],
+    ) -> Any: ...
     def encode(
         self,
         audio: AudioInput | AudioInputs,
@@ -78,7 +123,9 @@ class EncodeMixin(ModelBase):
         tap: str | Tap | Sequence[str | Tap] = "audio_tower",
         pooling: PoolingName = "mean",
         span: SpanName = "audio",
+        per: PoolingUnit = "recording",
         prompt: str | None = None,
+        return_tensors: ReturnTensors = "np",
         sampling_rate: int | None = None,
         track: int | None = None,
         on_damage: OnDamage = "raise",
@@ -90,31 +137,37 @@ class EncodeMixin(ModelBase):
         Args:
             tap: see `taps`. Stages after it are neither read nor computed. Several, in a list,
                 share one pass.
-            pooling: "mean", "max", "mean+std" (twice as wide) or "last" over the rows of the span,
-                in all windows; "none" returns the rows.
+            pooling: "mean", "max", "mean+std" (twice as wide) or "last" over the rows of the span;
+                "none" returns the rows.
             span: "audio"; at language model taps also "prompt" (the text), "last" (the position
                 before the answer) or "all".
+            per: "recording" pools all windows of a recording to one vector, "window" each window.
             prompt: for taps in the language model; "Describe the music:" by default.
+            return_tensors: "np" for `Embeddings`, float32 NumPy arrays that know the recording,
+                window and time of each row; "pt" for tensors on the model's device, not copied
+                where they are unpooled (then in the model's dtype).
             sampling_rate: of arrays, in Hz.
             track, on_damage: of files; see `load_waveform`.
 
         Returns:
-            float32 NumPy arrays. Pooled: (width,) for one input, (inputs, width) for a list.
-            With pooling "none": (rows, width), or a list of these. For several taps a dict from
-            tap, as given, to these.
+            One vector a recording: shape (width,) for one input, (inputs, width) for a list. By
+            window or unpooled: (windows or rows, width), or a list of these. For several taps a
+            dict from tap, as given, to these.
 
         Raises:
             AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
                 invalid options.
         """
         inputs, single = as_input_list(audio)
-        vectors: list[Any] = list(
+        results: list[Any] = list(
             self.encode_each(
                 inputs,
                 tap=tap,
                 pooling=pooling,
                 span=span,
+                per=per,
                 prompt=prompt,
+                return_tensors=return_tensors,
                 sampling_rate=sampling_rate,
                 track=track,
                 on_damage=on_damage,
@@ -123,13 +176,23 @@ class EncodeMixin(ModelBase):
             )
         )
         if single:
-            return vectors[0]
+            return results[0]
+        if pooling == "none" or per == "window":  # of any number of rows each
+            stack: Callable[[list[Any], str], Any] = lambda parts, _: parts  # noqa: E731
+        else:
+
+            def stack(parts: list[Any], name: str) -> Any:
+                width = pooled_width(pooling, self.dimensions.width(self.dimensions.tap(name)))
+                if return_tensors == "pt":
+                    return torch.stack(parts) if parts else torch.zeros(0, width)
+                if parts:
+                    return Embeddings.concatenate(parts)
+                spec = self.spec(name, pooling=pooling, span=span)
+                return Embeddings(np.zeros((0, width)), RowIndex.concatenate([]), spec)
+
         if isinstance(tap, str | Tap):
-            return self._stack(vectors, tap, pooling)
-        return {
-            name: self._stack([by_tap[name] for by_tap in vectors], resolved, pooling)
-            for name, resolved in self._resolve_taps(tap).items()
-        }
+            return stack(results, str(tap))
+        return {name: stack([r[name] for r in results], name) for name in map(str, tap)}
 
     def encode_each(
         self,
@@ -139,7 +202,9 @@ class EncodeMixin(ModelBase):
         tap: str | Tap | Sequence[str | Tap] = "audio_tower",
         pooling: PoolingName = "mean",
         span: SpanName = "audio",
+        per: PoolingUnit = "recording",
         prompt: str | None = None,
+        return_tensors: ReturnTensors = "np",
         sampling_rate: int | None = None,
         track: int | None = None,
         on_damage: OnDamage = "raise",
@@ -167,8 +232,10 @@ class EncodeMixin(ModelBase):
                 "encode takes one"
             )
         single = isinstance(tap, str | Tap)
-        resolved_taps = self._resolve_taps([tap] if isinstance(tap, str | Tap) else tap)
-        pool = Pooling(pooling, span)
+        resolved_taps = self._resolve_taps(_as_list(tap))
+        check_return_tensors(return_tensors)
+        check_pooling_unit(per, pooling)
+        pool = Pooling(pooling, span, on_device=return_tensors == "pt")
         for resolved in resolved_taps.values():
             check_span(span, resolved)
         if errors not in ("raise", "yield"):
@@ -176,6 +243,10 @@ class EncodeMixin(ModelBase):
         prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
         window_config = WindowConfig(window_seconds, hop_seconds)
         load_options = LoadOptions(sampling_rate, track, on_damage)
+        specs = {
+            resolved: self._spec(resolved, pool, prompt_text, window_config, track)
+            for resolved in resolved_taps.values()
+        }
 
         def vectors() -> Iterator[Any]:
             # Not assigned to a name: an error then ends the iterator, and with it its threads.
@@ -194,82 +265,15 @@ class EncodeMixin(ModelBase):
                     yield captured
                     continue
                 pooled = {
-                    name: pool.combine([window[resolved] for window in captured.outputs])
+                    name: recording_embeddings(
+                        captured, pool, specs[resolved], resolved, per, self._token_texts
+                    )
                     for name, resolved in resolved_taps.items()
                 }
                 yield next(iter(pooled.values())) if single else pooled
 
         return vectors()
 
-    @overload
-    def activations(
-        self, audio: AudioInput, **options: Unpack[ActivationsOptions]
-    ) -> dict[str, HiddenStates]: ...
-    @overload
-    def activations(
-        self, audio: AudioInputs, **options: Unpack[ActivationsOptions]
-    ) -> list[dict[str, HiddenStates]]: ...
-    def activations(
-        self,
-        audio: AudioInput | AudioInputs,
-        *,
-        taps: Iterable[str | Tap],
-        prompt: str | None = None,
-        generate: int = 0,
-        sampling_rate: int | None = None,
-        track: int | None = None,
-        on_damage: OnDamage = "raise",
-        window_seconds: float = WindowConfig.window_seconds,
-        hop_seconds: float | None = None,
-    ) -> dict[str, HiddenStates] | list[dict[str, HiddenStates]]:
-        """The hidden states of any set of taps, in one forward pass that stops at the deepest.
 
-        Args:
-            taps: such as ["mel", "encoder.0", "lm.-1"]; the result has these keys.
-            prompt: for taps in the language model; "Describe the music:" by default.
-            generate: also generate up to so many tokens (greedily) and return their hidden states,
-                as the span "generated". Fewer where the answer, or the model's context, ends.
-
-        Returns:
-            A dict from tap, as given, to `HiddenStates`; for a list a list of dicts.
-
-        Raises:
-            AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
-                invalid options.
-        """
-        if isinstance(taps, str | Tap):
-            raise OptionError(f"taps={taps!r} is one tap: give a list of taps, such as [{taps!r}]")
-        resolved_taps = self._resolve_taps(taps)
-        generate = whole_number_option("generate", generate, 0)
-        if generate and not any(tap.in_language_model for tap in resolved_taps.values()):
-            raise OptionError(
-                f"generate={generate}, but no tap is in the language model, where generated tokens "
-                "have states: add lm.K or lm.norm"
-            )
-        continuation = Sampling(max_new_tokens=generate) if generate else None
-        inputs, single = as_input_list(audio)
-        results = []
-        for captured in capture_recordings(
-            self.pipeline,
-            inputs,
-            list(resolved_taps.values()),
-            rows_and_segments,
-            prompt_text=self._prompt_text(list(resolved_taps.values()), prompt),
-            window_config=WindowConfig(window_seconds, hop_seconds),
-            load_options=LoadOptions(sampling_rate, track, on_damage),
-            continuation=continuation,
-        ):
-            if isinstance(captured, AudioError):
-                raise captured
-            hidden_states = concatenate_windows(
-                captured.windows, captured.outputs, resolved_taps.values(), self.dtype
-            )
-            results.append({name: hidden_states[tap] for name, tap in resolved_taps.items()})
-        return results[0] if single else results
-
-    def _stack(self, vectors: list[Any], tap: str | Tap, pooling: PoolingName) -> Any:
-        if pooling == "none":
-            return vectors
-        width = pooled_width(pooling, self.dimensions.width(self.dimensions.tap(tap)))
-        empty = np.zeros((0, width), np.float32)
-        return np.stack(vectors) if vectors else empty
+def _as_list(tap: str | Tap | Sequence[str | Tap]) -> Sequence[str | Tap]:
+    return [tap] if isinstance(tap, str | Tap) else tap

@@ -24,10 +24,10 @@ class WindowSummary:
     mel_frames: int
     encoder_frames: int
     audio_tokens: int
-    prompt_ids: int
-    """Before the audio is merged: one id for all of it."""
+    prompt_tokens: int
+    """Text of the prompt, with the markers around the audio."""
     positions: int
-    """After: of the language model's input."""
+    """Of the language model's input: audio and prompt tokens."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def trace_shapes(
     pipeline: Pipeline, waveform: Waveform, window_config: WindowConfig, prompt_text: str
 ) -> ShapeTrace:
     """Counts for a waveform, with a rendered prompt."""
-    ids = len(pipeline.tokenizer.encode(prompt_text))
-    windows = tuple(_window(window, ids) for window in waveform.windows(window_config))
+    prompt_tokens = len(pipeline.tokenizer.encode(prompt_text)) - 1  # one is the audio's place
+    windows = tuple(_window(window, prompt_tokens) for window in waveform.windows(window_config))
     dimensions = pipeline.checkpoint.dimensions
     return ShapeTrace(
         name=waveform.name,
@@ -92,12 +92,18 @@ def trace_shapes(
     )
 
 
-def _window(window: Window, ids: int) -> WindowSummary:
+def _window(window: Window, prompt_tokens: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
     mel = mel_frame_count(samples)
     tokens = audio_token_count(mel)
     return WindowSummary(
-        window, samples, mel, encoder_frame_count(mel), tokens, ids, ids - 1 + tokens
+        window,
+        samples,
+        mel,
+        encoder_frame_count(mel),
+        tokens,
+        prompt_tokens,
+        prompt_tokens + tokens,
     )
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from qwen_audio.analysis.logit_lens import LogitLens, track_tokens
 from qwen_audio.analysis.logit_lens_readout import LensReading, read_windows
+from qwen_audio.analysis.plots import notebook as _notebook  # noqa: F401 (results as pictures)
 from qwen_audio.analysis.similarity import LayerSimilarity, cka_matrix
 from qwen_audio.analysis.view import COLUMNS, View
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, is_single

@@ -12,12 +12,14 @@ from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import OnDamage
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.inference.cost import process_bytes
+from qwen_audio.inference.html_table import html_table
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
 from qwen_audio.weights.device import available_bytes, resolve_device, resolve_dtype
 from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.option_values import resolve_bytes
 
+from .compare import CompareMixin
 from .describe import DescribeMixin
 from .encode import EncodeMixin
 from .inspection import ShapeTrace, trace_shapes
@@ -84,7 +86,7 @@ def load(
     )
 
 
-class AudioModel(DescribeMixin, EncodeMixin, InterpretMixin):
+class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
     """A loaded checkpoint; returned by `load`.
 
     Every method takes one input or a list of them, and returns one result or a list. An input is a
@@ -144,3 +146,15 @@ class AudioModel(DescribeMixin, EncodeMixin, InterpretMixin):
         taps = " → ".join(str(tap) for tap in (self.taps[0], self.taps[-1]))
         adapter = "" if self.adapter is None else f" with {self.adapter!r}"
         return f"AudioModel({self.name!r}{adapter}, {taps}, {self.dtype} on {self.pipeline.device})"
+
+    def _repr_html_(self) -> str:
+        dimensions = self.dimensions
+        rows = [
+            (
+                tap,
+                dimensions.width(tap),
+                "a position" if tap.in_language_model else f"{tap.rate_hz:g} Hz",
+            )
+            for tap in self.taps
+        ]
+        return html_table(("tap", "width", "rows"), rows, repr(self))

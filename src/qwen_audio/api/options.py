@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Required, TypedDict
 
-import numpy as np
-from jaxtyping import Float32
-
 from qwen_audio.audio.load_options import OnDamage
-from qwen_audio.inference.options import PoolingName, SpanName
+from qwen_audio.inference.options import SpanName
 from qwen_audio.models.tap import Tap
 
 __all__ = [
     "ActivationsOptions",
     "DescribeOptions",
+    "EncodeAnyOptions",
     "EncodeManyOptions",
     "EncodeOptions",
     "InspectOptions",
     "LensOptions",
     "SessionOptions",
-    "Vectors",
     "ViewOptions",
 ]
-
-
-Vectors = Float32[np.ndarray, "... width"]
 
 
 class SessionOptions(TypedDict, total=False):
@@ -55,10 +49,16 @@ class DescribeOptions(InspectOptions, total=False):
 
 
 class EncodeOptions(InspectOptions, total=False):
-    """Of `AudioModel.encode`."""
+    """Of `AudioModel.encode`, beside pooling and its unit."""
 
     tap: str | Tap
-    pooling: PoolingName
+    span: SpanName
+
+
+class EncodeAnyOptions(InspectOptions, total=False):
+    """Of `AudioModel.encode` for one tap or several."""
+
+    tap: Any
     span: SpanName
 
 
@@ -66,7 +66,6 @@ class EncodeManyOptions(InspectOptions, total=False):
     """Of `AudioModel.encode` for several taps at once."""
 
     tap: Required[list[Any] | tuple[Any, ...]]
-    pooling: PoolingName
     span: SpanName
 
 

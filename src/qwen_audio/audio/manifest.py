@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import AudioWarning, OptionError
-from qwen_audio.paths import is_file
+from qwen_audio.paths import is_file, printable
 
 from .manifest_file import read_rows
 from .source import ColumnValue, Source
 
-__all__ = ["MANIFEST_SUFFIXES", "read_manifest", "source_from_row"]
+__all__ = [
+    "LOCATION_COLUMNS",
+    "MANIFEST_SUFFIXES",
+    "manifest_rows",
+    "read_manifest",
+    "source_from_row",
+]
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".jsonl")
 
@@ -24,7 +30,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _INDEX = re.compile(r"Unnamed: [0-9]+(_level_[0-9]+)?(\.[0-9]+)?")
 
 _LOCATION_TYPES = (str, os.PathLike, int, float)
-_COLUMNS = ("source", "path", "file", "file_name", "audio", "uri")
+LOCATION_COLUMNS = ("source", "path", "file", "file_name", "audio", "uri")
 """Columns of a manifest that may hold the recording's path or URI; the first that is set does."""
 
 
@@ -34,8 +40,18 @@ def read_manifest(path: Path) -> Iterator[Source]:
     Raises:
         OptionError: if it can't be read or is empty, or a row names no recording.
     """
+    for place, row in manifest_rows(path):
+        yield source_from_row(row, path.parent, place)
+
+
+def manifest_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a manifest, each after its place for messages.
+
+    Raises:
+        OptionError: if it can't be read or is empty.
+    """
     try:
-        rows = read_rows(path, _COLUMNS)
+        rows = read_rows(path, LOCATION_COLUMNS)
     except OptionError as error:
         raise OptionError(f"{path}: {error}") from None
     except OSError as error:
@@ -45,8 +61,8 @@ def read_manifest(path: Path) -> Iterator[Source]:
         raise OptionError(f"{path} holds no rows: expected one per recording")
     warned: set[str] = set()
     for number, (line, row) in enumerate(rows, start=1):
-        row = _without_index(row, str(path), warned)
-        yield source_from_row(row, path.parent, f"{path}, line {line}, row {number}")
+        place = f"{path}, line {line}, row {number}"
+        yield place, _without_index(row, str(path), warned)
 
 
 def _without_index(row: Any, place: str, warned: set[str]) -> Any:
@@ -93,12 +109,16 @@ def source_from_row(row: Any, folder: Path, row_name: str) -> Source:
         )
     if any(_SURROGATE.search(name) for name in row):
         raise OptionError(f"{row_name} has a column name that isn't Unicode: write it in UTF-8")
-    candidates = {name: row[name] for name in _COLUMNS if row.get(name) is not None}
+    candidates = {name: row[name] for name in LOCATION_COLUMNS if row.get(name) is not None}
     held = next((name for name, value in candidates.items() if _holds_audio(value)), None)
     texts = (name for name, value in candidates.items() if isinstance(value, _LOCATION_TYPES))
     column = next((name for name in texts if str(row[name])), None)
     if column is None and held is None:
-        raise OptionError(f"{row_name} names no recording: use a column {', '.join(_COLUMNS)}")
+        others = ", ".join(name for name in row if name not in LOCATION_COLUMNS)
+        raise OptionError(
+            f"{row_name} names no recording: use a column {', '.join(LOCATION_COLUMNS)}"
+            + f" (there are {printable(others):.200})" * bool(others)
+        )
     location = "" if column is None else str(row[column])
     path = location if "://" in location else folder / location
     if column is not None and (held is None or is_file(path)):

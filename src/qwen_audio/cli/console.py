@@ -18,7 +18,7 @@ from .options import EMBEDDED
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
-    from qwen_audio.api.spec import EmbeddingSpec
+    from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
 __all__ = [
     "download_bar",

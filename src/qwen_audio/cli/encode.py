@@ -1,4 +1,4 @@
-"""`qwen-audio encode`: embeddings of one tap as a file."""
+"""`qwen-audio encode`: embeddings of one tap or several as a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ __all__ = ["add_parser"]
 
 def add_parser(subparsers: Any) -> None:
     """Define the command."""
-    parser = add_command(subparsers, "encode", run, "Write embeddings of one tap to a file.")
+    parser = add_command(
+        subparsers, "encode", run, "Write embeddings of one tap, or several, to a file."
+    )
     add_model_options(parser)
     add_compute_options(parser)
     add_prompt_option(parser)
@@ -41,7 +43,10 @@ def add_parser(subparsers: Any) -> None:
     add_file_options(parser)
     add_files_argument(parser)
     parser.add_argument(
-        "--tap", default="audio_tower", help="see `qwen-audio taps` (default: audio_tower)"
+        "--tap",
+        action="append",
+        metavar="TAP",
+        help="see `qwen-audio taps` (default: audio_tower); repeat it for several in one pass",
     )
     parser.add_argument(
         "--pooling",
@@ -55,62 +60,75 @@ def add_parser(subparsers: Any) -> None:
         help="rows to pool: audio (default); at lm taps also prompt, last or all",
     )
     parser.add_argument(
+        "--per",
+        choices=("recording", "window"),
+        default="recording",
+        help="what a vector is pooled over (default: recording)",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="OUT",
-        help=".npz, .safetensors or, with the extra [parquet], .parquet",
+        help=".npz, .safetensors or, with the extra [parquet], .parquet or .arrow",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Write one file with the embeddings of all recordings that can be decoded."""
     from qwen_audio.api.export import VectorFile, check_output
+    from qwen_audio.inference.options import check_pooling_unit, check_prompt
+    from qwen_audio.models.tap import Tap
 
     output = check_output(options.output)
-    check_embedding_options(
-        options.tap, pooling=options.pooling, span=options.span, prompt=options.prompt
-    )
+    taps = options.tap or ["audio_tower"]
+    for tap in taps:
+        check_embedding_options(tap, pooling=options.pooling, span=options.span)
+    check_prompt(options.prompt, [Tap.parse(tap) for tap in taps])
+    check_pooling_unit(options.per, options.pooling)
     check_windows(options)
     check_files(options.files)
-    settings = {
-        "tap": options.tap,
-        "pooling": options.pooling,
-        "span": options.span,
-        "prompt": options.prompt,
-        **window_settings(options),
-    }
     file_settings = load_settings(options)
     model = load_model(options)
-    spec = model.spec(**settings, track=options.track)
     failed = 0
-    embeddings = model.encode_each(options.files, errors="yield", **settings, **file_settings)
-    with VectorFile(output, spec) as file:
+    embeddings = model.encode_each(
+        options.files,
+        errors="yield",
+        tap=taps if len(taps) > 1 else taps[0],
+        pooling=options.pooling,
+        span=options.span,
+        per=options.per,
+        prompt=options.prompt,
+        **window_settings(options),
+        **file_settings,
+    )
+    with VectorFile(output) as file:
         for source, embedding in zip(with_progress(options.files), embeddings, strict=True):
             if isinstance(embedding, AudioError):
                 failed += 1
                 print_error(str(embedding))
             else:
-                file.add(source, embedding)
+                file.add(embedding, source)
     status = report_failures(failed, len(options.files))
     if not file.sources:
         print_error(f"nothing could be encoded, so {output} was not written")
         return status
-    if options.json:
-        print_json(
-            {
-                "output": str(output),
-                "sources": file.sources,
-                "shapes": file.shapes,
-                "spec": spec.settings,
-                "fingerprint": spec.fingerprint,
-            }
-        )
-    else:
-        shapes = " ".join("×".join(map(str, shape)) for shape in file.shapes[:3])
-        more = " …" * (len(file.shapes) > 3)
-        print_line(
-            f"{output}: {len(file.sources)} × {spec.tap}, {spec.pooling} over {spec.span}, "
-            f"{shapes}{more}, {spec.dtype}, spec {spec.fingerprint}"
-        )
+    for spec, (rows, width) in zip(file.specs, file.shapes.values(), strict=True):
+        if options.json:
+            print_json(
+                {
+                    "output": str(output),
+                    "sources": file.sources,
+                    "tap": spec.tap,
+                    "shape": [rows, width],
+                    "spec": spec.settings,
+                    "fingerprint": spec.fingerprint,
+                }
+            )
+        else:
+            unit = "row" if spec.pooling == "none" else options.per
+            print_line(
+                f"{output}: {rows} × {width}, {spec.tap}, {spec.pooling} over {spec.span}, one "
+                f"vector a {unit}, {spec.dtype}, spec {spec.fingerprint}"
+            )
     return status

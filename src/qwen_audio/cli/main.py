@@ -16,6 +16,7 @@ from qwen_audio.errors import AudioWarning, OptionError, QwenAudioError
 
 from . import (
     collection,
+    compare,
     describe,
     encode,
     index,
@@ -45,6 +46,7 @@ COMMANDS = (
     collection,
     lens,
     plot,
+    compare,
     map_command,
     play,
     taps,

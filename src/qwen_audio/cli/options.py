@@ -19,8 +19,10 @@ __all__ = [
     "add_file_options",
     "add_files_argument",
     "add_json_option",
+    "add_list_option",
     "add_model_argument",
     "add_model_options",
+    "add_on_damage_option",
     "add_prompt_option",
     "add_track_option",
     "add_where_option",
@@ -135,6 +137,11 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_list_option(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
+    """An option that is repeated for several values."""
+    parser.add_argument(name, action="append", metavar=metavar, help=f"{text}; repeat for several")
+
+
 def add_prompt_option(parser: argparse.ArgumentParser) -> None:
     """--prompt."""
     parser.add_argument(
@@ -176,6 +183,11 @@ def add_track_option(parser: argparse.ArgumentParser) -> None:
 def add_file_options(parser: argparse.ArgumentParser) -> None:
     """--track and --on-damage; see `load_settings`."""
     add_track_option(parser)
+    add_on_damage_option(parser)
+
+
+def add_on_damage_option(parser: argparse.ArgumentParser) -> None:
+    """--on-damage."""
     parser.add_argument(
         "--on-damage",
         choices=("raise", "partial"),

@@ -16,7 +16,14 @@ from .options import split_names
 if TYPE_CHECKING:
     from qwen_audio.analysis.plots.figure_spec import Plottable
 
-__all__ = ["add_plot_options", "check_panels", "check_plot_path", "plot_paths", "write_plot"]
+__all__ = [
+    "add_plot_options",
+    "add_theme_option",
+    "check_panels",
+    "check_plot_path",
+    "plot_paths",
+    "write_plot",
+]
 
 _MAX_NAME_BYTES = 255
 """Of a file's name, in the file systems of today's systems."""
@@ -25,6 +32,11 @@ _MAX_NAME_BYTES = 255
 def add_plot_options(parser: argparse.ArgumentParser, panels: Sequence[str]) -> None:
     """--panels, of these names, and --theme."""
     parser.add_argument("--panels", type=split_names, metavar="A,B", help=f"of {','.join(panels)}")
+    add_theme_option(parser)
+
+
+def add_theme_option(parser: argparse.ArgumentParser) -> None:
+    """--theme."""
     parser.add_argument("--theme", choices=("light", "dark"), help="light (default) or dark")
 
 
@@ -87,7 +99,7 @@ def check_plot_path(path: Path, options: argparse.Namespace) -> None:
     suffix = path.suffix.lower()
     if getattr(options, "html", False) and suffix != ".html":
         raise OptionError(f"--html and -o {path}: a page's name ends in .html")
-    if suffix in NUMBER_SUFFIXES and (options.panels or options.theme):
+    if suffix in NUMBER_SUFFIXES and (getattr(options, "panels", None) or options.theme):
         raise OptionError(f"--panels and --theme do nothing for {path}, which holds numbers")
     if suffix == ".html":
         check_extra("an interactive plot", "plot", "plotly")
@@ -102,4 +114,5 @@ def write_plot(plottable: Plottable, path: Path, options: argparse.Namespace) ->
 
     if path.suffix.lower() in NUMBER_SUFFIXES:
         return str(plottable.save(path))
-    return str(save_plot(plottable, path, options.panels, theme=options.theme or "light"))
+    panels = getattr(options, "panels", None)
+    return str(save_plot(plottable, path, panels, theme=options.theme or "light"))

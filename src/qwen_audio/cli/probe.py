@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import __version__
+from qwen_audio.errors import OptionError
 
 from .checks import check_windows
 from .console import (
@@ -23,6 +24,7 @@ from .console import (
 from .options import (
     add_command,
     add_compute_options,
+    add_list_option,
     add_model_options,
     add_prompt_option,
     add_track_option,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from qwen_audio.analysis.plots.theme import ThemeName
+    from qwen_audio.probing.labels import LabelledDataset
 
 __all__ = ["add_parser"]
 
@@ -59,17 +62,23 @@ def add_parser(subparsers: Any) -> None:
         help="a manifest (.csv, .tsv, .jsonl) with a column `source` and columns of labels, "
         "or a folder with one folder per class",
     )
-    names: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
-    parser.add_argument("--target", **names, help="columns to probe (default: all)")
-    parser.add_argument(
-        "--classes", **names, help="columns whose numbers are classes, not quantities"
+    add_list_option(parser, "--target", "COLUMN", "a column to probe (default: all)")
+    add_list_option(
+        parser,
+        "--task",
+        "COLUMN=TASK",
+        "what a column holds: classes, quantity, or labels (several in a cell: jazz;piano); "
+        "by default chosen by its values",
     )
-    parser.add_argument("--tap", **names, help="see `qwen-audio taps` (default: all)")
-    parser.add_argument("--pooling", **names, help="mean (default), max, mean+std, last")
-    parser.add_argument(
-        "--span", **names, help="rows to pool: audio (default); at lm taps also prompt, last, all"
+    add_list_option(parser, "--tap", "TAP", "see `qwen-audio taps` (default: all)")
+    add_list_option(parser, "--pooling", "HOW", "mean (default), max, mean+std or last")
+    add_list_option(
+        parser,
+        "--span",
+        "SPAN",
+        "rows to pool: audio (default); at lm taps also prompt, last or all",
     )
-    parser.add_argument("--probe", **names, help="logistic, ridge, knn (default: all that apply)")
+    add_list_option(parser, "--probe", "PROBE", "logistic, ridge or knn (default: all that apply)")
     parser.add_argument(
         "--group",
         metavar="COLUMN",
@@ -83,6 +92,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--folds", type=int, metavar="N", help="folds of cross-validation (default: 5)"
+    )
+    parser.add_argument(
+        "--min-count",
+        type=int,
+        metavar="N",
+        help="leave out classes with fewer recordings (default: --folds; 1 with given splits)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of folds and shuffles (default: 0)"
@@ -107,31 +122,28 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print and write the scores; exit status 1 if a file failed or a control isn't at chance."""
-    _check_options(options)
-    from qwen_audio.analysis.files import check_output_folder, json_rows
-
-    folder = check_output_folder(options.output)
+    dataset, folder, known_notes = _check_options(options)
+    for note in known_notes:
+        print_error(note)
     model = load_model(options)
+    from qwen_audio.analysis.files import json_rows
     from qwen_audio.probing.probe import probe
 
     settings = specified_options(
-        targets=options.target,
-        classes=options.classes,
         taps=options.tap,
         poolings=options.pooling,
         spans=options.span,
         probes=options.probe,
         prompt=options.prompt,
-        group=options.group,
-        split=options.split,
         folds=options.folds,
+        min_count=options.min_count,
         seed=options.seed,
         cache=options.cache,
         **load_settings(options),
         **window_settings(options),
     )
     with progress_bars() as report:
-        scores = probe(options.labels, model, errors="leave_out", on_progress=report, **settings)
+        scores = probe(dataset, model, errors="leave_out", on_progress=report, **settings)
     failures: Mapping[str, str] = scores.attrs["failures"]
     about = scores.attrs["about"]
     for reason in failures.values():
@@ -140,7 +152,8 @@ def run(options: argparse.Namespace) -> int:
     if skipped:
         print_error(f"{len(skipped)} files skipped (not audio), such as {skipped[0]}")
     for note in scores.attrs["notes"]:
-        print_error(note)
+        if note not in known_notes:
+            print_error(note)
     rows = json_rows(scores.to_dict("records"))
     _write_results(scores, rows, folder, {"labels": str(options.labels), **about}, options.theme)
     if options.json:
@@ -152,30 +165,34 @@ def run(options: argparse.Namespace) -> int:
         for table in score_tables(rows):
             show_table(table)
         print_line(f"  {folder}: scores.csv, scores.json, depth.png, depth.html")
-    controls_at_chance = bool(scores["at_chance"].all())
+    controls_at_chance = bool(scores["control_at_chance"].all())
     return max(
         report_failures(len(failures), about["recordings"] + len(failures)),
         int(not controls_at_chance),
     )
 
 
-def _check_options(options: argparse.Namespace) -> None:
-    """Check the labels and everything else that doesn't depend on the model.
+def _check_options(options: argparse.Namespace) -> tuple[LabelledDataset, Path, list[str]]:
+    """Check everything that doesn't depend on the model.
+
+    Returns:
+        The labels, the folder of the results, and notes about the labels.
 
     Raises:
         MissingExtraError: without the extra `probe`.
         TapError, OptionError: for malformed or contradictory options, and invalid labels.
     """
+    from qwen_audio.analysis.files import check_output_folder
     from qwen_audio.inference.options import check_prompt, check_vector_pooling, taps_with_span
     from qwen_audio.models.tap import Stage, Tap
     from qwen_audio.probing.labels import read_labels
     from qwen_audio.probing.options import check_folds, check_installed, check_probes, check_seed
+    from qwen_audio.probing.tasks import make_tasks
 
     check_installed("matplotlib", "plotly")  # for the charts
     check_probes(options.probe)
     check_seed(options.seed)
-    if options.folds is not None:
-        check_folds(options.folds)
+    check_folds(options.folds)
     for pooling in options.pooling or ():
         check_vector_pooling(pooling, "recording")
     taps = [Tap.parse(tap) for tap in options.tap or ()] or [Tap(Stage.LM_NORM)]
@@ -183,13 +200,31 @@ def _check_options(options: argparse.Namespace) -> None:
         taps_with_span(span, taps)
     check_prompt(options.prompt, taps)
     check_windows(options)
-    read_labels(
+    folder = check_output_folder(options.output)
+    dataset = read_labels(
         options.labels,
         targets=options.target,
-        classes=options.classes or (),
+        tasks=_tasks(options.task or ()),
         group=options.group,
         split=options.split,
     )
+    _, notes = make_tasks(
+        dataset, None, options.probe, options.folds, options.min_count, options.seed
+    )
+    return dataset, folder, notes
+
+
+def _tasks(texts: Sequence[str]) -> dict[str, str]:
+    """The task of each column. Raises OptionError for a text that isn't COLUMN=TASK."""
+    tasks: dict[str, str] = {}
+    for text in texts:
+        column, _, task = text.rpartition("=")
+        if not column:
+            raise OptionError(f"--task {text}: use COLUMN=TASK, such as year=classes")
+        if column in tasks:
+            raise OptionError(f"--task names {column!r} more than once")
+        tasks[column] = task
+    return tasks
 
 
 def _write_results(

@@ -59,13 +59,17 @@ def inspection_tables(trace: ShapeTrace) -> Renderables:
     )
     for track in trace.tracks if len(trace.tracks) > 1 else ():
         yield Text(f"  audio track {track}{' (used)' * (track.index == trace.track)}")
-    windows = _table("window", "samples", "mel", "encoder", "audio tokens", "ids", "positions")
+    windows = _table(
+        "window", "samples", "mel", "encoder", "audio tokens", "prompt tokens", "positions"
+    )
     for w in trace.windows:
-        counts = (w.encoder_frames, w.audio_tokens, w.prompt_ids, w.positions)
+        counts = (w.encoder_frames, w.audio_tokens, w.prompt_tokens, w.positions)
         mel = f"{trace.mel_bins} × {w.mel_frames}"
         windows.add_row(str(w.window), str(w.samples), mel, *map(str, counts))
     yield windows
-    yield Text(f"  prompt {trace.prompt!r}: ids before the audio is merged, positions after")
+    yield Text(
+        f"  prompt {trace.prompt!r}; positions of the language model: audio and prompt tokens"
+    )
     taps = _table("tap", "rows", "width", "rate", "tensors", "parameters", "weights")
     for tap in trace.taps:
         row = dataclasses.asdict(tap)
@@ -99,7 +103,8 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Renderables:
     for target in dict.fromkeys(row["target"] for row in scores):
         rows = [row for row in scores if row["target"] == target]
         first = rows[0]
-        kind = f"{first['classes']} classes" if first["classes"] else "a quantity"
+        task = first["task"]
+        kind = "a quantity" if task == "quantity" else f"{first['classes']} {task}"
         yield Text(
             f"{target}: {kind}; {first['recordings']} recordings in {first['groups']} groups, "
             f"{first['folds']} fold{'s' * (first['folds'] != 1)}"
@@ -118,7 +123,7 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Renderables:
                 f"{row['score']:.3f}",
                 interval,
                 f"{row['baseline']:.3f}",
-                f"{row['control']:.3f}{'' if row['at_chance'] else ' (!)'}",
+                f"{row['control']:.3f}{'' if row['control_at_chance'] else ' (!)'}",
                 style="bold" if row["score"] == best else None,
             )
         yield table

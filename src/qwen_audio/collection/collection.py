@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.paths import is_folder
 
 from . import maintenance, verification
@@ -290,3 +290,6 @@ class Collection:
             f"Collection({str(self.path)!r}, {len(self)} rows of {self.spec.tap}, "
             f"spec {self.spec.fingerprint})"
         )
+
+    def _repr_html_(self) -> str:
+        return self.info()._repr_html_()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.damage import without_partial_advice
 from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.source import ColumnValue, Source
@@ -20,6 +19,7 @@ from qwen_audio.audio.source_listing import SourceListing
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, CollectionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
 from .columns import plan_columns
 from .progress import IndexCounter, IndexProgress, IndexSummary

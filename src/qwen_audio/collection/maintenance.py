@@ -9,6 +9,7 @@ import numpy as np
 
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import AudioError
+from qwen_audio.inference.html_table import facts_table
 
 from .conditions import Condition, source_condition
 from .table import WindowTable
@@ -47,6 +48,17 @@ class CollectionInfo:
     version: int
     fingerprint: str
     spec: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        return facts_table(
+            f"Collection {self.path}",
+            recordings=self.sources,
+            windows=self.rows,
+            hours=round(self.audio_seconds / 3600, 3),
+            failures=self.failures,
+            columns=", ".join(self.columns),
+            spec=", ".join(f"{name} {value}" for name, value in self.spec.items()),
+        )
 
 
 def info(collection: WindowTable) -> CollectionInfo:

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import CollectionError, QwenAudioError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.paths import exists, is_folder
 
 from .conditions import Condition, check_condition, condition_error

@@ -25,8 +25,8 @@ from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import ModuleStore
 
 from .finite import FiniteCheck
-from .hidden_states import Segment, SpanKind
 from .reducers import TapReducer
+from .spans import Segment, SpanKind
 
 __all__ = ["DecoderInput", "LanguageModel"]
 
@@ -85,7 +85,7 @@ class LanguageModel:
         """An empty cache for all layers of this model."""
         return KeyValueCache(self._config.num_hidden_layers, clips)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(
         self,
         inputs: Sequence[DecoderInput],
@@ -150,7 +150,7 @@ class LanguageModel:
             reduce_rows(Tap(Stage.LM_NORM), norm(hidden_states))
         return outputs
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """The head over rows of `lm.norm`: a score for each possible next token.
 
@@ -163,7 +163,7 @@ class LanguageModel:
         finite.check()
         return scores
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def lens_logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logit lens: final norm and head over rows of any `lm.k`."""
         return self.logits(final_norm(self._modules, self._config)(rows))

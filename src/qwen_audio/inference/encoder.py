@@ -38,7 +38,7 @@ class AudioEncoder:
         self._config = copy.deepcopy(checkpoint.audio_config)
         self._config._attn_implementation = ATTENTION
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(
         self, mels: Sequence[LogMel], taps: Iterable[Tap], reducer: TapReducer[T]
     ) -> dict[Tap, list[T]]:

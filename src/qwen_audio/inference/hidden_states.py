@@ -2,96 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
+from typing_extensions import TypeVar
 
 from qwen_audio.audio.window import Window
+from qwen_audio.errors import OptionError
 from qwen_audio.models.tap import Tap
 
-__all__ = [
-    "HiddenStates",
-    "Segment",
-    "Span",
-    "SpanKind",
-    "WindowRows",
-    "concatenate_windows",
-    "rows_of_kind",
-    "spans_and_times",
-]
+from .data_frame import to_pandas
+from .embedding_spec import EmbeddingSpec
+from .html_table import html_table
+from .row_index import RowIndex
+from .spans import Span, SpanKind, WindowRows, indices_of_kind, spans_and_times
 
-SpanKind = Literal["audio", "prompt", "generated"]
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
 
+__all__ = ["HiddenStates", "concatenate_windows"]
 
-Segment = tuple[SpanKind, int]
-"""(kind, count): consecutive rows of one kind."""
-
-WindowRows = tuple[Float32[np.ndarray, "_rows _width"], tuple[Segment, ...]]
-"""The rows of one window at one tap, and their segments."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """Rows start … stop−1, of one kind and one window (an index into `HiddenStates.windows`)."""
-
-    kind: SpanKind
-    start: int
-    stop: int
-    window: int = 0
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-def rows_of_kind(spans: Iterable[Span], kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
-    """Indices of the rows of one kind, in order."""
-    rows = [np.arange(span.start, span.stop) for span in spans if span.kind == kind]
-    return np.concatenate([np.zeros(0, np.int64), *rows])
-
-
-def spans_and_times(
-    windows: Iterable[tuple[Window, Sequence[Segment]]], hop_seconds: float
-) -> tuple[tuple[Span, ...], Float64[np.ndarray, "rows"]]:
-    """Spans of consecutive windows, and the time at which each row starts (NaN for text), in s.
-
-    Args:
-        windows: each with the segments of its rows, in order.
-        hop_seconds: from one audio row to the next.
-    """
-    spans: list[Span] = []
-    seconds: list[np.ndarray] = [np.zeros(0)]
-    row = 0
-    for number, (window, segments) in enumerate(windows):
-        for kind, count in segments:
-            spans.append(Span(kind, row, row + count, number))
-            row += count
-            hops = np.arange(count) * hop_seconds + window.start_seconds
-            seconds.append(hops if kind == "audio" else np.full(count, np.nan))
-    return tuple(spans), np.concatenate(seconds)
+_SHOWN_ROWS = 8
+"""In notebooks."""
+RowsT = TypeVar("RowsT", default=np.ndarray)
+"""float32 arrays, or tensors, of shape (rows, width)."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HiddenStates:
+class HiddenStates(Generic[RowsT]):
     """The rows of one tap for one recording, all windows concatenated.
 
+    `np.asarray` gives the rows. Indexing gives the hidden states of some rows: `states[100:200]`,
+    a mask or indices; by time in seconds, `states[2.0:4.0]` (see `between`); `states[7]` is one
+    row, as an array.
+
     Attributes:
-        data: shape (rows, width).
+        data: shape (rows, width): a float32 array, or, if tensors were asked for, a tensor on the
+            model's device in its dtype.
         tap: that the rows were captured at.
         seconds: shape (rows,): the time in the recording at which each row starts; NaN for text.
         spans: which rows are audio, prompt or generated; together they are all rows, in order.
         windows: the parts of the recording that were encoded at once; spans index into it.
-        dtype: of the computation ("float32", "bfloat16"); `data` is always float32.
+        dtype: of the computation ("float32", "bfloat16").
+        source: the recording: its path, or its name.
+        tokens: the text of the token at each position of the language model, "" for audio; empty
+            at taps before it.
+        spec: what the rows were computed with.
     """
 
-    data: Float32[np.ndarray, "rows width"]
+    data: RowsT
     tap: Tap
     seconds: Float64[np.ndarray, "rows"]
     spans: tuple[Span, ...]
     windows: tuple[Window, ...]
     dtype: str = "float32"
+    source: str = ""
+    tokens: tuple[str, ...] = ()
+    spec: EmbeddingSpec | None = None
 
     def __post_init__(self) -> None:
         covered = 0
@@ -99,27 +71,134 @@ class HiddenStates:
             if span.start != covered or span.stop < span.start:
                 raise ValueError(f"spans must be consecutive, without gaps: {self.spans}")
             covered = span.stop
-        if not covered == len(self.data) == len(self.seconds):
+        if len(cast(Any, self.data).shape) != 2:
+            raise ValueError(f"data of shape {cast(Any, self.data).shape}: expected (rows, width)")
+        if not covered == len(self) == len(self.seconds):
             raise ValueError(
-                f"{len(self.data)} rows, {len(self.seconds)} times and spans over {covered}"
+                f"{len(self)} rows, {len(self.seconds)} times and spans over {covered}"
             )
+        if self.tokens and len(self.tokens) != covered:
+            raise ValueError(f"{covered} rows, {len(self.tokens)} tokens")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, width)."""
+        rows, width = cast(Any, self.data).shape
+        return rows, width
 
     @property
     def hop_seconds(self) -> float:
         """Seconds of audio from one audio row to the next."""
         return self.tap.hop_seconds
 
-    def rows(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
+    @property
+    def end_seconds(self) -> Float64[np.ndarray, "rows"]:
+        """Shape (rows,): the time at which each row ends: a hop later, or with its window."""
+        window_end = np.array([window.end_seconds for window in self.windows])[self._window]
+        return np.minimum(self.seconds + self.hop_seconds, window_end)
+
+    @property
+    def index(self) -> RowIndex:
+        """The recording, window, time, span and token of each row."""
+        return RowIndex(
+            (self.source,),
+            np.zeros(len(self), np.int64),
+            self._window,
+            self.seconds,
+            self.end_seconds,
+            np.array([span.kind for span in self.spans for _ in range(len(span))], np.str_),
+            np.array(self.tokens, np.str_) if self.tokens else None,
+        )
+
+    @property
+    def _window(self) -> Int64[np.ndarray, "rows"]:
+        numbers = [span.window for span in self.spans]
+        return np.repeat(np.array(numbers, np.int64), [len(span) for span in self.spans])
+
+    def indices(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
         """Indices of the rows of one kind, in order."""
-        return rows_of_kind(self.spans, kind)
+        return indices_of_kind(self.spans, kind)
+
+    def mask(self, kind: SpanKind) -> Bool[np.ndarray, "rows"]:
+        """Shape (rows,): whether each row is of this kind."""
+        mask = np.zeros(len(self), bool)
+        mask[self.indices(kind)] = True
+        return mask
+
+    def between(self, start_seconds: float, end_seconds: float) -> HiddenStates[RowsT]:
+        """The audio rows whose time overlaps start … end, in seconds."""
+        return self[self.index.between(start_seconds, end_seconds)]
+
+    def to_torch(self) -> torch.Tensor:
+        """The rows as a tensor, which shares their memory."""
+        import torch
+
+        if isinstance(self.data, np.ndarray):
+            return torch.from_numpy(self.data)
+        return cast("torch.Tensor", self.data)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One line a row: source, window, start_seconds, end_seconds, span, token (at taps in the
+        language model), tap and vector.
+
+        Raises:
+            MissingExtraError: without pandas.
+        """
+        return to_pandas(self.index, str(self.tap), np.asarray(self))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        is_array = isinstance(self.data, np.ndarray)
+        data = self.data if is_array else self.to_torch().float().cpu().numpy()
+        return np.array(data, dtype, copy=copy)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, int | np.integer):
+            return cast(Any, self.data)[rows]
+        if isinstance(rows, slice) and any(
+            isinstance(bound, float) for bound in (rows.start, rows.stop)
+        ):
+            if rows.step is not None:
+                raise OptionError(f"{rows}: seconds can't have a step: use indices of rows")
+            start, stop = (
+                default if bound is None else bound
+                for bound, default in ((rows.start, 0.0), (rows.stop, float("inf")))
+            )
+            return self.between(start, stop)
+        index = np.arange(len(self))[rows]
+        if index.ndim != 1:
+            raise OptionError(f"{rows!r:.60}: index rows only, and their numbers in `data`")
+        return self._chosen(index)
+
+    def _chosen(self, index: Int64[np.ndarray, "chosen"]) -> HiddenStates[RowsT]:
+        kinds = [(span.kind, span.window) for span in self.spans for _ in range(len(span))]
+        runs = itertools.groupby(kinds[row] for row in index)
+        spans, start = [], 0
+        for (kind, window), members in runs:
+            stop = start + sum(1 for _ in members)
+            spans.append(Span(kind, start, stop, window))
+            start = stop
+        return replace(
+            self,
+            data=cast(Any, self.data)[index],
+            seconds=self.seconds[index],
+            spans=tuple(spans),
+            tokens=tuple(self.tokens[row] for row in index) if self.tokens else (),
+        )
+
+    def _repr_html_(self) -> str:
+        norms = np.linalg.norm(np.asarray(self[:_SHOWN_ROWS]), axis=1)
+        columns = {**self.index[:_SHOWN_ROWS].columns(), "norm": np.round(norms, 3)}
+        more = len(self) - _SHOWN_ROWS
+        table = html_table(list(columns), zip(*columns.values(), strict=True), repr(self))
+        return table + (f"<p>… and {more} more rows</p>" if more > 0 else "")
 
     def __repr__(self) -> str:
-        rows, width = self.data.shape
+        rows, width = self.shape
         kinds = dict.fromkeys(span.kind for span in self.spans)
-        spans = ", ".join(f"{kind} {len(self.rows(kind))}" for kind in kinds)
+        spans = ", ".join(f"{kind} {len(self.indices(kind))}" for kind in kinds)
         rate = f"{self.tap.rate_hz:g} Hz"
         rate = f"positions (audio at {rate})" if self.tap.in_language_model else rate
         windows = ", ".join(str(window) for window in self.windows[:3])
@@ -133,19 +212,43 @@ class HiddenStates:
 def concatenate_windows(
     windows: tuple[Window, ...],
     outputs: Sequence[dict[Tap, WindowRows]],
-    taps: Iterable[Tap],
-    dtype: str,
+    specs: Mapping[Tap, EmbeddingSpec],
+    *,
+    source: str,
+    tokens: tuple[str, ...],
 ) -> dict[Tap, HiddenStates]:
     """The windows of one recording as one `HiddenStates` for each tap.
 
     Args:
         outputs: for each window and tap its rows and segments (see `rows_and_segments`).
+        specs: of each tap.
+        tokens: see `HiddenStates`; of taps in the language model.
     """
     hidden_states: dict[Tap, HiddenStates] = {}
-    for tap in taps:
+    for tap, spec in specs.items():
         rows = [output[tap] for output in outputs]
         segments = zip(windows, (segments for _, segments in rows), strict=True)
         spans, seconds = spans_and_times(segments, tap.hop_seconds)
-        data = np.concatenate([data for data, _ in rows])
-        hidden_states[tap] = HiddenStates(data, tap, seconds, spans, windows, dtype)
+        hidden_states[tap] = HiddenStates(
+            _concatenate([data for data, _ in rows]),
+            tap,
+            seconds,
+            spans,
+            windows,
+            spec.dtype,
+            source,
+            tokens if tap.in_language_model else (),
+            spec,
+        )
     return hidden_states
+
+
+def _concatenate(parts: Sequence[Any]) -> Any:
+    """Arrays or tensors, one after another; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import torch
+
+    return torch.cat(list(parts))

@@ -13,23 +13,32 @@ from qwen_audio.models.tap import Tap
 __all__ = [
     "AnswerEnd",
     "PoolingName",
+    "PoolingUnit",
+    "ReturnTensors",
     "Sampling",
     "SpanName",
+    "VectorPoolingName",
     "check_pooling",
+    "check_pooling_unit",
     "check_prompt",
+    "check_return_tensors",
     "check_span",
     "check_vector_pooling",
     "taps_with_span",
 ]
 
-PoolingName = Literal["mean", "max", "mean+std", "last", "none"]
+VectorPoolingName = Literal["mean", "max", "mean+std", "last"]
+PoolingName = Literal[VectorPoolingName, "none"]
 SpanName = Literal["audio", "prompt", "last", "all"]
+PoolingUnit = Literal["recording", "window"]
+"""What one pooled vector is of."""
+ReturnTensors = Literal["np", "pt"]
+"""NumPy arrays or PyTorch tensors, as in transformers."""
 AnswerEnd = Literal["stop token", "max_new_tokens", "context"]
 """Why an answer ended: by itself, at the limit, or as the model's context was full."""
 
 _MIN_TEMPERATURE = 1e-5
 """Below, logits divided by it overflow, or all but the highest have no probability anyway."""
-_VECTOR_POOLINGS = tuple(name for name in get_args(PoolingName) if name != "none")
 
 
 def check_pooling(pooling: str) -> None:
@@ -38,12 +47,29 @@ def check_pooling(pooling: str) -> None:
         raise OptionError(f"pooling={pooling!r}: use one of {', '.join(get_args(PoolingName))}")
 
 
+def check_pooling_unit(per: str, pooling: str) -> None:
+    """Raises OptionError for an unknown unit, or one that isn't used: rows that are not pooled."""
+    if per not in get_args(PoolingUnit):
+        raise OptionError(f"per={per!r}: use one of {', '.join(get_args(PoolingUnit))}")
+    if per == "window" and pooling == "none":
+        raise OptionError(
+            "per='window' has no effect with pooling='none', which returns all rows with their "
+            "windows: leave one out"
+        )
+
+
+def check_return_tensors(return_tensors: str) -> None:
+    """Raises OptionError for an unknown kind."""
+    if return_tensors not in get_args(ReturnTensors):
+        raise OptionError(f"return_tensors={return_tensors!r}: use 'np' (NumPy) or 'pt' (PyTorch)")
+
+
 def check_vector_pooling(pooling: str, unit: str) -> None:
     """Raises OptionError for a pooling that doesn't give one vector per `unit`."""
-    if pooling not in _VECTOR_POOLINGS:
+    if pooling not in get_args(VectorPoolingName):
         raise OptionError(
-            f"pooling={pooling!r}: use one of {', '.join(_VECTOR_POOLINGS)}, which give one "
-            f"vector per {unit}"
+            f"pooling={pooling!r}: use one of {', '.join(get_args(VectorPoolingName))}, which give "
+            f"one vector per {unit}"
         )
 
 

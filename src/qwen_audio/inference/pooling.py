@@ -12,8 +12,8 @@ from torch import Tensor
 
 from qwen_audio.errors import OptionError
 
-from .hidden_states import Segment
 from .options import PoolingName, SpanName, check_pooling
+from .spans import Segment
 
 __all__ = [
     "PooledWindow",
@@ -34,12 +34,14 @@ class PooledWindow:
     Attributes:
         values: "mean": the sum of the rows, (width,), float64; "mean+std": their sum and the sum of
             their squares, (2, width), float64; "max": (width,), "last": (1, width), "none": (rows,
-            width), all float32.
+            width), all in the dtype of the rows.
         row_count: rows of the span in this window.
+        segments: of these rows.
     """
 
-    values: Float[np.ndarray, "... width"]
+    values: Float[Tensor, "... width"]
     row_count: int
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,17 @@ class Pooling:
     Spans: audio, one row per hop; prompt, the text around it, markers included; last, the position
     before the answer begins, one per window; all, every row of the window.
 
+    Attributes:
+        on_device: whether values stay on the device, as views of the rows where they are unpooled;
+            else they are copied to the CPU, so that rows are freed.
+
     Raises:
         OptionError: for an unknown pooling.
     """
 
     pooling: PoolingName = "mean"
     span: SpanName = "audio"
+    on_device: bool = False
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
@@ -66,7 +73,7 @@ class Pooling:
         self, rows: Float[Tensor, "rows width"], segments: Sequence[Segment]
     ) -> PooledWindow:
         """One window's rows, reduced (a `RowReducer`)."""
-        chosen = self._span_rows(rows, segments)
+        chosen, chosen_segments = self._span_rows(rows, segments)
         count = len(chosen)
         if self.pooling == "mean":
             chosen = chosen.double().sum(0)
@@ -74,10 +81,12 @@ class Pooling:
             chosen = chosen.double()
             chosen = torch.stack([chosen.sum(0), chosen.square().sum(0)])
         elif self.pooling == "max" and count:
-            chosen = chosen.amax(0).float()
-        else:
-            chosen = (chosen[-1:] if self.pooling == "last" else chosen).float()
-        return PooledWindow(chosen.cpu().numpy().copy(), count)
+            chosen = chosen.amax(0)
+        elif self.pooling == "last":
+            chosen = chosen[-1:]
+        if not self.on_device:
+            chosen = chosen.to("cpu", copy=True)
+        return PooledWindow(chosen, count, chosen_segments)
 
     def combine(self, windows: Sequence[PooledWindow]) -> Float32[np.ndarray, "... width"]:
         """All windows of a recording, in order, as one vector (pooling "none": as rows).
@@ -85,29 +94,43 @@ class Pooling:
         Raises:
             OptionError: if there are no rows to pool.
         """
+        return self.combine_tensors(windows).float().cpu().numpy()
+
+    def combine_tensors(self, windows: Sequence[PooledWindow]) -> Float[Tensor, "... width"]:
+        """As `combine`: float32 for means, else in the dtype of the rows.
+
+        Raises:
+            OptionError: if there are no rows to pool.
+        """
         if self.pooling == "none":
-            return np.concatenate([window.values for window in windows])
+            parts = [window.values for window in windows]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         filled = [window for window in windows if window.row_count]
         if not filled:
             raise OptionError("there are no rows to pool: choose a span that the windows have")
-        values = [window.values for window in filled]
+        values = torch.stack([window.values for window in filled])
         total = sum(window.row_count for window in filled)
         if self.pooling == "mean":  # float64 sums: their order doesn't change the result
-            return np.asarray(np.sum(values, axis=0) / total, np.float32)
+            return (values.sum(0) / total).float()
         if self.pooling == "mean+std":
-            mean, mean_square = np.sum(values, axis=0) / total
-            std = np.sqrt(np.maximum(mean_square - mean**2, 0))
-            return np.asarray(np.concatenate([mean, std]), np.float32)
-        return np.asarray(np.max(values, axis=0)) if self.pooling == "max" else values[-1][-1]
+            mean, mean_square = values.sum(0) / total
+            std = (mean_square - mean**2).clamp(min=0).sqrt()
+            return torch.cat([mean, std]).float()
+        return values.amax(0) if self.pooling == "max" else values[-1][-1]
 
     def _span_rows(
         self, rows: Float[Tensor, "rows width"], segments: Sequence[Segment]
-    ) -> Float[Tensor, "_span_rows width"]:
+    ) -> tuple[Float[Tensor, "_span_rows width"], tuple[Segment, ...]]:
         if self.span == "all":
-            return rows
+            return rows, tuple(segments)
         if self.span == "last":
             before_generated = sum(count for kind, count in segments if kind != "generated")
-            return rows[before_generated - 1 : before_generated]
+            return rows[before_generated - 1 : before_generated], (("prompt", 1),)
+        chosen = tuple((kind, count) for kind, count in segments if kind == self.span)
+        if len(segments) == 1 and chosen:
+            return rows, chosen
         blocks = zip(rows.split([count for _, count in segments]), segments, strict=True)
-        chosen = [block for block, (kind, _) in blocks if kind == self.span]
-        return torch.cat(chosen) if chosen else rows.new_empty(0, rows.shape[1])
+        parts = [block for block, (kind, _) in blocks if kind == self.span]
+        if len(parts) == 1:
+            return parts[0], chosen
+        return (torch.cat(parts) if parts else rows.new_empty(0, rows.shape[1])), chosen

@@ -34,12 +34,23 @@ class CapturedRecording(Generic[T]):
     Attributes:
         outputs: for each window, by tap, what the reducer made of the rows.
         captions: for each window its answer to the caption prompt; empty where there is none.
+        token_ids: for each window its positions in the language model; empty where no tap is in it.
     """
 
     recording: RecordingInfo
     windows: tuple[Window, ...]
     outputs: tuple[dict[Tap, T], ...]
     captions: tuple[str, ...] = ()
+    token_ids: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Output(Generic[T]):
+    """What one pass gave for one window."""
+
+    by_tap: dict[Tap, T]
+    token_ids: tuple[int, ...]
+    caption: str | None = None
 
 
 def capture_recordings(
@@ -67,7 +78,7 @@ def capture_recordings(
             recordings decide, see `hold_overflows`, whose errors are raised.
     """
 
-    def capture(windows: Sequence[AudioWindow]) -> list[tuple[dict[Tap, T], str | None]]:
+    def capture(windows: Sequence[AudioWindow]) -> list[_Output[T]]:
         return _capture_batch(
             pipeline, windows, taps, reducer, prompt_text, continuation, caption_prompt
         )
@@ -78,10 +89,10 @@ def capture_recordings(
 
 def _by_recording(
     batches: Iterator[list[AudioWindow | FailedRecording]],
-    capture: Callable[[Sequence[AudioWindow]], list[tuple[dict[Tap, T], str | None]]],
+    capture: Callable[[Sequence[AudioWindow]], list[_Output[T]]],
 ) -> Generator[CapturedRecording[T] | AudioError]:
     """Batches, captured, as recordings; one with a window that overflows as its error."""
-    pending: list[tuple[AudioWindow, dict[Tap, T], str | None]] = []
+    pending: list[tuple[AudioWindow, _Output[T]]] = []
     failed_index = -1
     for batch in batches:
         # Further windows of a recording that failed in the batch before are left out.
@@ -100,7 +111,7 @@ def _by_recording(
                 yield cast(AudioError, result)
                 pending, failed_index = [], item.recording_index
             else:
-                pending.append((item, *result))
+                pending.append((item, result))
     if pending:
         yield _captured_recording(pending)
 
@@ -134,10 +145,10 @@ def _capture_batch(
     prompt_text: str | None,
     continuation: Sampling | None,
     caption_prompt: str | None,
-) -> list[tuple[dict[Tap, T], str | None]]:
+) -> list[_Output[T]]:
     if caption_prompt is None:
         captured = pipeline.capture(windows, taps, reducer, prompt_text, continuation)
-        return [(window.outputs, None) for window in captured]
+        return [_Output(window.outputs, window.token_ids) for window in captured]
     pipeline.fetch_weights(None)  # all at once
     captured = pipeline.capture(
         windows, taps, reducer, prompt_text, continuation, with_projector_rows=True
@@ -146,16 +157,20 @@ def _capture_batch(
         [window.projector_rows] for window in captured if window.projector_rows is not None
     ]
     texts = pipeline.generate(caption_prompt, audio_rows, Sampling())
-    return [(window.outputs, text.text) for window, text in zip(captured, texts, strict=True)]
+    return [
+        _Output(window.outputs, window.token_ids, text.text)
+        for window, text in zip(captured, texts, strict=True)
+    ]
 
 
 def _captured_recording(
-    pending: Sequence[tuple[AudioWindow, dict[Tap, T], str | None]],
+    pending: Sequence[tuple[AudioWindow, _Output[T]]],
 ) -> CapturedRecording[T]:
-    windows, outputs, captions = zip(*pending, strict=True)
+    windows, outputs = zip(*pending, strict=True)
     return CapturedRecording(
         windows[0].recording,
         tuple(window.window for window in windows),
-        tuple(outputs),
-        tuple(caption for caption in captions if caption is not None),
+        tuple(output.by_tap for output in outputs),
+        tuple(output.caption for output in outputs if output.caption is not None),
+        tuple(output.token_ids for output in outputs),
     )

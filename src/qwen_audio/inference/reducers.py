@@ -20,7 +20,7 @@ from torch import Tensor
 from qwen_audio.audio.log_mel import audio_token_count
 from qwen_audio.models.tap import Tap
 
-from .hidden_states import Segment, WindowRows
+from .spans import Segment, WindowRows
 
 __all__ = [
     "CapturedWindow",
@@ -34,6 +34,7 @@ __all__ = [
     "mean_groups",
     "mean_segments",
     "rows_and_segments",
+    "rows_as_computed",
 ]
 
 T = TypeVar("T")
@@ -76,6 +77,11 @@ def last_row(_tap: Tap, _clip: int, rows: Float[Tensor, "_rows _width"]) -> Tens
 def rows_and_segments(rows: Tensor, segments: tuple[Segment, ...]) -> WindowRows:
     """All rows in float32, and their segments (a `RowReducer`)."""
     return rows.float().cpu().numpy().copy(), segments
+
+
+def rows_as_computed(rows: Tensor, segments: tuple[Segment, ...]) -> WindowRows:
+    """All rows, not copied, on the device and in the dtype of the pass (a `RowReducer`)."""
+    return rows, segments
 
 
 def audio_rows(rows: Tensor, segments: Sequence[Segment]) -> Tensor:

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.analysis.files import atomic_write
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
 __all__ = ["EmbeddingCache"]
 

@@ -11,11 +11,10 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from qwen_audio.api.model import AudioModel
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.hidden_states import Segment
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.options import (
     PoolingName,
     SpanName,
@@ -24,6 +23,7 @@ from qwen_audio.inference.options import (
 )
 from qwen_audio.inference.pooling import PooledWindow, Pooling
 from qwen_audio.inference.reader import capture_recordings
+from qwen_audio.inference.spans import Segment
 from qwen_audio.models.tap import Tap
 
 __all__ = ["FeatureSpec", "FeatureVector", "extract_features", "plan_features"]

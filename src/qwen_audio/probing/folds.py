@@ -1,22 +1,24 @@
-"""Cross-validation folds that keep groups of recordings together."""
+"""Cross-validation folds that keep groups of recordings together, stratified by label."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64, Shaped
 
 from qwen_audio.errors import OptionError
 
-from .labels import Target
-from .options import check_folds
+from .targets import Target
 
-__all__ = ["Fold", "make_folds", "merge_groups"]
+__all__ = ["Fold", "check_splits", "make_folds", "merge_groups"]
 
 _TRAIN_TEST = {"train", "test"}
+_MAX_PARTS = 10
+"""Parts of a quantity's range, about equally frequent, by which folds are stratified."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,85 +45,109 @@ def merge_groups(groups: Sequence[str], contents: Sequence[str]) -> list[str]:
     return [root(group) for group in groups]
 
 
+def check_splits(splits: Iterable[str], subject: str = "") -> set[str]:
+    """The names of splits. Raises OptionError unless they are train and test, or several folds."""
+    names = set(splits)
+    if names & _TRAIN_TEST and names != _TRAIN_TEST:
+        raise OptionError(
+            f"{subject}splits are {', '.join(sorted(names))}: use only train and test (drop "
+            "validation rows, or add them to train), or names of folds"
+        )
+    if len(names) < 2:
+        raise OptionError(f"{subject}all splits are {', '.join(names)!r}: use at least two")
+    return names
+
+
 def make_folds(
-    target: Target,
-    groups: Sequence[str],
-    splits: Sequence[str] | None,
-    folds: int | None,
-    seed: int,
+    target: Target, groups: Sequence[str], splits: Sequence[str] | None, folds: int, seed: int
 ) -> list[Fold]:
     """Divide recordings, all of which have the label, into folds.
 
     Splits named "train" and "test" are one fold; any other names are folds, each tested once.
-    Without splits, groups are divided at random, stratified by class as far as groups allow.
+    Without splits, groups are divided at random, stratified by class, by parts of a quantity's
+    range or by labels as far as groups allow.
 
     Args:
-        folds: number of folds without splits; 5 by default.
+        folds: number of folds without splits.
 
     Raises:
-        OptionError: if there are too few recordings, groups or splits, or `folds` beside splits.
+        OptionError: if there are too few recordings, groups or splits.
     """
     if splits is not None:
-        if folds is not None:
-            raise OptionError(
-                f"folds={folds} and given splits exclude each other: omit one, or rename the "
-                "column `split`"
-            )
         result = list(_given_folds(target.name, np.array(splits)))
     else:
-        result = _random_folds(target, np.array(groups), 5 if folds is None else folds, seed)
-    values = np.array(target.values)
+        result = _random_folds(target, np.array(groups), folds, seed)
+    numeric = target.task == "quantity"
     for fold in result:
-        needed = "different values" if target.numeric else "classes"
-        if len(set(values[fold.train])) < 2:
+        train, test = ({target.values[k] for k in indices} for indices in (fold.train, fold.test))
+        if len(train) < 2:
             raise OptionError(
-                f"{target.name}: fewer than two {needed} are left to train on: add training "
-                "recordings, or split them differently"
+                f"{target.name}: fewer than two {'different values' if numeric else 'classes'} are "
+                "left to train on: add training recordings, or split them differently"
             )
-        if target.numeric and len(set(values[fold.test])) < 2:
+        if len(test) < 1 + numeric:
             raise OptionError(
-                f"{target.name}: a fold has fewer than two different values to test: use fewer "
-                "folds or more recordings"
+                f"{target.name}: a fold has "
+                f"{'fewer than two different values' if numeric else 'no recording'} to test: use "
+                "fewer folds or more recordings"
             )
     return result
 
 
-def _given_folds(name: str, splits: np.ndarray) -> Iterable[Fold]:
-    names = set(splits.tolist())
-    if names & _TRAIN_TEST and names != _TRAIN_TEST:
-        raise OptionError(
-            f"{name}: splits are {', '.join(sorted(names))}: use only train and test (drop "
-            "validation rows, or add them to train), or names of folds"
-        )
-    if len(names) < 2:
-        raise OptionError(f"{name}: all splits are {names.pop()!r}: use at least two")
+def _given_folds(name: str, splits: np.ndarray) -> Iterator[Fold]:
+    names = check_splits(splits.tolist(), f"{name}: ")
     for test in ["test"] if names == _TRAIN_TEST else sorted(names):
         yield Fold(np.flatnonzero(splits != test), np.flatnonzero(splits == test))
 
 
 def _random_folds(target: Target, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = check_folds(folds)
-    values = np.array(target.values)
-    group_counts: list[tuple[int, str]] = [(len(set(groups)), "")]
-    if not target.numeric:
-        pairs = set(zip(values.tolist(), groups.tolist(), strict=True))
-        by_class = Counter(value for value, _ in pairs)
-        group_counts += [(count, str(value)) for value, count in by_class.items()]
-    count, value = min(group_counts)
+    count = len(set(groups.tolist()))
     if count < folds:
-        recordings = int(np.sum(values == value)) if value else len(values)
-        subject = f"{value!r} of {target.name}" if value else target.name
-        remedies = ["add recordings", *["leave those cells empty"] * bool(value)]
-        remedies += [f"use folds={count}"] * (count > 1)
+        fewer = f", or use folds={count}" * (count > 1)
         raise OptionError(
-            f"{subject} has {recordings} recording{'s' * (recordings != 1)} in {count} "
-            f"group{'s' * (count != 1)}, fewer than the {folds} folds: {', '.join(remedies)}, or "
-            "probe other columns (targets, --target)"
+            f"{target.name} has {len(groups)} recording{'s' * (len(groups) != 1)} in {count} "
+            f"group{'s' * (count != 1)}, fewer than the {folds} folds: add recordings{fewer}"
         )
-    splitter = GroupKFold if target.numeric else StratifiedGroupKFold
-    pairs_of_indices = splitter(folds, shuffle=True, random_state=seed).split(
-        values, values, groups
-    )
-    return [Fold(np.asarray(train), np.asarray(test)) for train, test in pairs_of_indices]
+    # One sample for every stratum of a recording: those of a group stay together.
+    recordings, strata = _strata(target, folds)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    tests = [
+        np.unique(recordings[test])
+        for _, test in splitter.split(strata, strata, groups[recordings])
+    ]
+    everything = np.arange(len(groups))
+    return [Fold(np.setdiff1d(everything, test), test) for test in tests]
+
+
+def _strata(
+    target: Target, folds: int
+) -> tuple[Int64[np.ndarray, "samples"], Shaped[np.ndarray, "samples"]]:
+    """What folds should have in equal shares: the recording and the stratum of each sample.
+
+    A recording is a sample of its class or its part of the quantity's range; of labels, a sample of
+    each of its labels and one more, so that folds are of like size, too.
+    """
+    if target.task == "labels":
+        labels = cast(tuple[tuple[str, ...], ...], target.values)
+        pairs = [(k, name) for k, names in enumerate(labels) for name in ("", *names)]
+        return np.array([k for k, _ in pairs]), np.array([name for _, name in pairs])
+    values = np.array(target.values)
+    if target.task == "quantity":
+        values = _parts_of_range(values, max(folds, math.ceil(len(values) / _MAX_PARTS)))
+    return np.arange(len(values)), values
+
+
+def _parts_of_range(values: Float64[np.ndarray, "n"], least: int) -> Int64[np.ndarray, "n"]:
+    """The part of the range that each value is in; each part has at least so many values."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    parts: list[int] = []
+    part, size = 0, 0
+    for count in counts.tolist():
+        parts.append(part)
+        size += count
+        if size >= least:
+            part, size = part + 1, 0
+    # The last values, if they are too few for a part of their own, are in the one before.
+    return np.minimum(parts, max(part - 1, 0))[inverse]

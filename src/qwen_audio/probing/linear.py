@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 __all__ = ["LinearModel", "LogisticModel", "principal_axes", "ridge"]
 
@@ -49,20 +49,28 @@ class LinearModel:
 
 @dataclass(frozen=True, eq=False)
 class LogisticModel(LinearModel):
-    """Multinomial logistic regression: one output per class; of two classes, the second only."""
+    """Multinomial logistic regression: one output per class; of two classes, the second only.
 
-    classes: Int64[np.ndarray, "classes"]
+    Of labels, of which a row may have several, one output each against the rest.
+
+    Attributes:
+        classes: None for labels.
+    """
+
+    classes: Int64[np.ndarray, "classes"] | None
 
     @classmethod
     def fit(
         cls,
         x: Float[np.ndarray, "rows width"],
-        y: Int64[np.ndarray, "rows"],
+        y: Int64[np.ndarray, "rows"] | Bool[np.ndarray, "rows labels"],
         strength: float,
         start: LogisticModel | None = None,
         tolerance: float = 1e-5,
     ) -> LogisticModel:
         """The optimum of scikit-learn's LogisticRegression(C=strength), by L-BFGS.
+
+        Of labels, that of its OneVsRestClassifier.
 
         Args:
             x: converges fastest along principal axes, `x @ principal_axes(x)`.
@@ -74,13 +82,15 @@ class LogisticModel(LinearModel):
         from scipy.optimize import minimize
 
         x = x.astype(np.float64, copy=False)
-        classes = np.unique(y)
-        shape = (1 if len(classes) == 2 else len(classes), x.shape[1] + 1)
+        classes = np.unique(y) if y.ndim == 1 else None
+        outputs = y.shape[1] if classes is None else len(classes)
+        shape = (1 if classes is not None and outputs == 2 else outputs, x.shape[1] + 1)
         model = cls(np.zeros((shape[0], shape[1] - 1)), np.zeros(shape[0]), classes)
         penalty = np.append(np.full(x.shape[1], 1 / (strength * len(y))), 0)  # none on intercepts
-        # The curvature along each coordinate where all classes are equally probable.
+        # The curvature along each coordinate where all classes (of labels, yes and no) are equally
+        # probable.
         squares = np.append(np.einsum("rw,rw->w", x, x), len(y))
-        curvature = squares / (len(y) * max(len(classes), 4)) + penalty
+        curvature = squares / (len(y) * (4 if classes is None else max(outputs, 4))) + penalty
         scale = 1 / np.sqrt(np.maximum(curvature, 1e-12))
 
         def unpack(point: Float64[np.ndarray, "n"]) -> LogisticModel:
@@ -105,17 +115,20 @@ class LogisticModel(LinearModel):
         return unpack(result.x)
 
     def log_loss(
-        self, x: Float[np.ndarray, "rows width"], y: Int64[np.ndarray, "rows"]
+        self,
+        x: Float[np.ndarray, "rows width"],
+        y: Int64[np.ndarray, "rows"] | Bool[np.ndarray, "rows labels"],
     ) -> tuple[float, Float[np.ndarray, "outputs rows"]]:
-        """Mean log loss, and predicted probabilities minus one-hot labels.
+        """Mean log loss (of labels, their sum), and predicted probabilities minus one-hot labels.
 
         The latter are the loss's derivative with respect to the outputs, times the number of rows.
         """
         decision = self.decision(x)
-        one_hot = (self.classes[:, None] == y)[-len(self.coef) :]
-        if len(self.coef) == 1:
+        classes = self.classes
+        one_hot = y.T if classes is None else (classes[:, None] == y)[-len(self.coef) :]
+        if classes is None or len(self.coef) == 1:
             probabilities = 0.5 + 0.5 * np.tanh(0.5 * decision)
-            losses = np.logaddexp(0, decision[0]) - one_hot[0] * decision[0]
+            losses = (np.logaddexp(0, decision) - one_hot * decision).sum(0)
         else:
             decision -= decision.max(0)
             probabilities = np.exp(decision)
@@ -128,9 +141,13 @@ class LogisticModel(LinearModel):
         """The same model of `x @ axes`."""
         return LogisticModel(self.coef @ axes, self.intercept, self.classes)
 
-    def predict(self, x: Float[np.ndarray, "rows width"]) -> Int64[np.ndarray, "rows"]:
-        """The most probable class of each row."""
+    def predict(
+        self, x: Float[np.ndarray, "rows width"]
+    ) -> Int64[np.ndarray, "rows"] | Float[np.ndarray, "rows labels"]:
+        """The most probable class of each row, or its score of each label."""
         decision = self.decision(x)
+        if self.classes is None:
+            return decision.T
         best = decision.argmax(0) if len(decision) > 1 else (decision[0] > 0).astype(int)
         return self.classes[best]
 

@@ -31,7 +31,7 @@ _MARKERS: tuple[Literal["o", "s", "^"], ...] = ("o", "s", "^")
 """The next one where there are more lines than colours."""
 _MAX_BANDS = 4
 """The intervals of more lines would hide each other."""
-_METRICS = {"accuracy": "accuracy", "r2": "R²"}
+_METRICS = {"accuracy": "accuracy", "r2": "R²", "mAP": "mean average precision"}
 _LINE_KEYS = ["probe", "pooling", "span"]
 
 
@@ -86,7 +86,8 @@ def _panels(scores: pd.DataFrame, colours: Sequence[str]) -> Iterator[Panel]:
             )
         lowest = min(rows["control"].min(), rows["low"].min())
         y = Axis(_METRICS[first["metric"]], (min(0.0, max(-0.5, lowest - 0.03)), 1.02))
-        kind = f"{first['classes']} classes" if first["classes"] else "a quantity"
+        task = first["task"]
+        kind = "a quantity" if task == "quantity" else f"{first['classes']} {task}"
         title = f"{target}  ({kind}, {first['recordings']} recordings)"
         ticks = tuple((float(k), tap) for k, tap in enumerate(taps))
         x = Axis("Tap", (-0.5, len(taps) - 0.5), tuple(taps), ticks)

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from qwen_audio.api.model import AudioModel, load
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.audio.damage import without_partial_advice
 from qwen_audio.audio.source_content import SourceVersion
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.models.tap import Tap
 
 from .content import content_id, identify, load_identified
 from .embedding_cache import EmbeddingCache
 from .features import FeatureSpec, extract_features, plan_features
-from .folds import merge_groups
 from .labels import LabelledDataset, LabelsInput, read_labels
-from .options import check_installed, check_probes, check_seed
+from .options import check_folds, check_installed, check_probes, check_seed
 from .scoring import score_all
-from .tasks import Task, make_task
+from .tasks import Task, make_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,11 +36,11 @@ Progress = Callable[[str, int, int], None]
 
 
 def probe(
-    labels: LabelsInput,
+    labels: LabelsInput | LabelledDataset,
     model: AudioModel | None = None,
     *,
     targets: Sequence[str] | None = None,
-    classes: Sequence[str] = (),
+    tasks: Mapping[str, str] | None = None,
     taps: Sequence[str | Tap] | None = None,
     poolings: Sequence[str] = ("mean",),
     spans: Sequence[str] = ("audio",),
@@ -50,6 +49,7 @@ def probe(
     group: str | None = None,
     split: str | None = None,
     folds: int | None = None,
+    min_count: int | None = None,
     seed: int = 0,
     window_seconds: float = WindowConfig.window_seconds,
     hop_seconds: float | None = None,
@@ -65,21 +65,26 @@ def probe(
 
     Args:
         labels: a manifest with a column `source` and columns of labels; a folder with one folder
-            per class; or rows, such as [{"source": "a.wav", "genre": "jazz"}, …].
+            per class; rows, such as [{"source": "a.wav", "genre": "jazz"}, …], a data frame or a
+            Hugging Face dataset; or what `qwen_audio.probing.labels.read_labels` returns.
         model: by default the embedded checkpoint.
         targets: columns to predict; all by default.
-        classes: columns whose numbers are class names. Any other column with more than two
-            different numbers is a quantity.
+        tasks: "classes", "quantity" or "labels" (several in a cell), by column. By default
+            chosen by the column's values, with the reason in the result's attrs["notes"].
         taps: all by default.
         poolings: "mean", "max", "mean+std", "last".
         spans: "audio"; at taps in the language model also "prompt", "last", "all".
-        probes: "logistic" (classes), "ridge" (quantities), "knn"; by default all that apply.
+        probes: "logistic" (classes, labels), "ridge" (quantities), "knn"; by default all that
+            apply.
         prompt: for taps in the language model.
         group: a column: recordings that share its value (or their content) are never both trained
             on and tested. By default "group" if there is one.
         split: a column of "train" and "test", or of names of folds. By default "split" if there is
             one.
         folds: number of cross-validation folds without splits; 5 by default.
+        min_count: classes and labels with fewer recordings are left out, and named in
+            attrs["notes"], as are those in fewer groups than folds; by default the number of folds,
+            with given splits 1.
         seed: of folds and shuffled labels.
         track: which audio track of files with several; by default FFmpeg's choice.
         cache: a folder for embeddings, so that probing other labels of the same recordings takes
@@ -95,7 +100,7 @@ def probe(
     Raises:
         AudioError: for a recording that can't be decoded.
         TapError: for a tap that the model does not have.
-        OptionError: for labels that can't be fitted, and invalid options.
+        OptionError: for labels that can't be probed, of all columns at once, and invalid options.
         MissingExtraError: without the extra [probe].
     """
     check_installed()
@@ -103,9 +108,17 @@ def probe(
 
     if errors not in ("raise", "leave_out"):
         raise OptionError(f"errors={errors!r}: use 'raise' or 'leave_out'")
-    seed = check_seed(seed)
-    dataset = read_labels(labels, targets=targets, classes=classes, group=group, split=split)
+    seed, folds = check_seed(seed), check_folds(folds)
     check_probes(probes)
+    columns = {"targets": targets, "tasks": tasks, "group": group, "split": split}
+    if not isinstance(labels, LabelledDataset):
+        dataset = read_labels(labels, targets=targets, tasks=tasks, group=group, split=split)
+    elif given := [name for name, value in columns.items() if value is not None]:
+        raise OptionError(
+            f"{given[0]} has no effect on labels that are read: give it to read_labels"
+        )
+    else:
+        dataset = labels
     model = load() if model is None else model
     features = plan_features(
         model,
@@ -132,11 +145,11 @@ def probe(
             contents.append("")
     usable = [k for k, content in enumerate(contents) if content]
 
-    def make_tasks(indices: Sequence[int]) -> tuple[list[Task], list[str]]:
-        subset_contents = [contents[k] for k in indices]
-        return _make_tasks(dataset.subset(indices), subset_contents, probes, folds, seed)
+    def tasks_of(indices: Sequence[int]) -> tuple[list[Task], list[str]]:
+        of_subset = [contents[k] for k in indices]
+        return make_tasks(dataset.subset(indices), of_subset, probes, folds, min_count, seed)
 
-    tasks, notes = make_tasks(usable)  # label errors are raised before any encoding
+    task_list, notes = tasks_of(usable)  # label errors are raised before any encoding
     with ExitStack() as stack:
         if cache is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="qwen-audio-probe-"))
@@ -149,9 +162,9 @@ def probe(
             failures[dataset.sources[k].uri] = without_partial_advice(str(failure))
         if not failures.keys().isdisjoint(dataset.sources[k].uri for k in usable):
             usable = [k for k in usable if dataset.sources[k].uri not in failures]
-            tasks, notes = make_tasks(usable)
+            task_list, notes = tasks_of(usable)
         scores = score_all(
-            tasks,
+            task_list,
             list(features),
             lambda feature: embedding_cache.vectors(
                 features[feature], [contents[k] for k in usable]
@@ -164,7 +177,7 @@ def probe(
         f"{score.probe}): {score.control:.3f} on shuffled labels, baseline {score.baseline:.3f}: "
         "don't trust this score; look for duplicate recordings"
         for score in scores
-        if not score.at_chance
+        if not score.control_at_chance
     ]
     spec = next(iter(features.values()))
     frame.attrs = {
@@ -184,42 +197,6 @@ def probe(
         },
     }
     return frame
-
-
-def _make_tasks(
-    dataset: LabelledDataset,
-    contents: Sequence[str],
-    probes: Sequence[str] | None,
-    folds: int | None,
-    seed: int,
-) -> tuple[list[Task], list[str]]:
-    """A task for every target, and notes for the user."""
-    if not dataset.sources:
-        raise OptionError("none of the recordings can be read: check their paths")
-    groups = merge_groups(dataset.groups, contents)
-    tasks, notes = [], []
-    for target in dataset.targets:
-        task = make_task(target, groups, dataset.splits, probes, folds, seed)
-        if not task.probes:
-            kind = "a quantity" if target.numeric else "classes"
-            raise OptionError(
-                f"probes={list(probes or ())} don't apply to {target.name}, which is {kind}: "
-                f"use {'ridge or knn' if target.numeric else 'logistic or knn'}"
-            )
-        tasks.append(task)
-        if target.labelled_count < len(dataset.sources):
-            notes.append(
-                f"{target.name}: {target.labelled_count} of {len(dataset.sources)} recordings have "
-                "a label"
-            )
-    if repeated := len(contents) - len(set(contents)):
-        notes.append(
-            f"{repeated} recordings duplicate others, and are in the same fold"
-            if dataset.splits is None
-            else f"{repeated} recordings duplicate others: check that no duplicate of a test "
-            "recording is trained on"
-        )
-    return tasks, notes
 
 
 def _encode_missing(

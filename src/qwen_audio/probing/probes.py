@@ -8,14 +8,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 
 from .linear import LogisticModel, principal_axes, ridge
+from .targets import TaskName
 
 __all__ = [
-    "CLASSIFIERS",
     "PROBES",
-    "REGRESSORS",
+    "PROBES_OF_TASK",
     "FeatureMatrix",
     "ProbeName",
     "Regularization",
@@ -26,9 +26,13 @@ __all__ = [
 ]
 
 ProbeName = Literal["logistic", "ridge", "knn"]
-CLASSIFIERS: tuple[ProbeName, ...] = ("logistic", "knn")
-REGRESSORS: tuple[ProbeName, ...] = ("ridge", "knn")
 PROBES: tuple[ProbeName, ...] = ("logistic", "ridge", "knn")
+PROBES_OF_TASK: dict[TaskName, tuple[ProbeName, ...]] = {
+    "classes": ("logistic", "knn"),
+    "quantity": ("ridge", "knn"),
+    "labels": ("logistic", "knn"),
+}
+"""Those that apply to each task, the linear one first."""
 
 _NEIGHBORS = 10
 _STRENGTHS: dict[str, tuple[float, ...]] = {
@@ -42,7 +46,10 @@ _SELECTION_TOLERANCE = 1e-4
 """Gradient tolerance of fits that are only compared with each other."""
 
 FeatureMatrix = Float32[np.ndarray, "_rows width"]
-TargetArray = Int64[np.ndarray, "_rows"] | Float[np.ndarray, "_rows"]
+TargetArray = (
+    Int64[np.ndarray, "_rows"] | Float[np.ndarray, "_rows"] | Shaped[np.ndarray, "_rows labels"]
+)
+"""Classes as integers, a quantity as floats, or which labels each row has; scores of labels."""
 Metric = Callable[[Any, Any], float]
 
 
@@ -91,12 +98,20 @@ def predict(
     """Train one model for each array of targets, and predict the test rows with it.
 
     Args:
-        targets: of the training rows: classes as integers, quantities as floats.
+        targets: of the training rows: classes as integers, quantities as floats, labels as a
+            column of booleans each.
+
+    Returns:
+        Predicted classes or quantities; of labels, scores.
         strength: for "logistic" and "ridge"; see `select_regularization`.
     """
     if probe == "logistic":
         train, test = rows.principal_components
         return [LogisticModel.fit(train, y, strength or 0.1).predict(test) for y in targets]
+    if targets[0].ndim == 2:
+        counts = np.cumsum([y.shape[1] for y in targets])[:-1]
+        shares = _nearest_neighbors(rows, np.hstack(targets).astype(float))
+        return np.split(shares, counts, axis=1)
     stacked = np.stack(targets, 1)
     if probe == "ridge":
         (model,) = ridge(rows.train, stacked, [strength or 0.1])
@@ -115,20 +130,19 @@ def select_regularization(
     """The strength that scores best on a quarter of the groups after training on the others."""
     strengths = _STRENGTHS[probe]
     validation = _validation_rows(groups, seed)
-    if validation.all() or not validation.any() or len(set(y[~validation].tolist())) < 2:
+    y_train = y[~validation]
+    if validation.all() or not validation.any() or (y_train == y_train[0]).all():
         return Regularization(strengths[len(strengths) // 2])
     predictions: list[TargetArray] = []
     if probe == "ridge":
         x = rows.train
-        models = ridge(x[~validation], y[~validation, None], strengths)
+        models = ridge(x[~validation], y_train[:, None], strengths)
         predictions = [model.predict(x[validation]) for model in models]
     else:
         x, model = rows.principal_components[0], None
         x_train, x_validation = x[~validation], x[validation]
         for strength in strengths:
-            model = LogisticModel.fit(
-                x_train, y[~validation], strength, model, _SELECTION_TOLERANCE
-            )
+            model = LogisticModel.fit(x_train, y_train, strength, model, _SELECTION_TOLERANCE)
             predictions.append(model.predict(x_validation))
     candidates = [
         Regularization(strength, metric(y[validation], predicted))

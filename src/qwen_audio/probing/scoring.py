@@ -15,6 +15,7 @@ from qwen_audio.models.tap import Stage
 
 from .features import FeatureSpec
 from .probes import (
+    PROBES_OF_TASK,
     FeatureMatrix,
     ProbeName,
     Regularization,
@@ -23,8 +24,8 @@ from .probes import (
     predict,
     select_regularization,
 )
-from .statistics import confidence_interval, is_at_chance
-from .tasks import ProbeScore, Task
+from .statistics import confidence_interval, is_at_chance, labels_at_chance
+from .tasks import METRICS, ProbeScore, Task
 from .weighted_layer_sum import WeightedLayerSum
 
 __all__ = ["score_all"]
@@ -150,7 +151,7 @@ def _score_weighted_sum(
         weights.append(model.weights)
         predictions.append(model.predict(test))
         controls.append(control.predict(test))
-    probe: ProbeName = "ridge" if task.target.numeric else "logistic"
+    probe = PROBES_OF_TASK[task.target.task][0]
     source = (name, layers[0].span, layers[0].pooling)
     mean = np.mean(weights, axis=0)
     by_tap = {str(layer.tap): float(weight) for layer, weight in zip(layers, mean, strict=True)}
@@ -166,7 +167,7 @@ def _summarize(
     weights: Mapping[str, float] | None = None,
 ) -> ProbeScore:
     """The score of one probe on a (tap, span, pooling), from its predictions in each fold."""
-    folds, numeric = task.folds, task.target.numeric
+    folds, kind = task.folds, task.target.task
     true = [task.y[fold.test] for fold in folds]
     shuffled = [task.y_shuffled[fold.test] for fold in folds]
     scores = [task.metric(y, p) for y, p in zip(true, predictions, strict=True)]
@@ -175,8 +176,8 @@ def _summarize(
         task.metric(y, task.baseline_predictions(fold)) for y, fold in zip(true, folds, strict=True)
     ]
     baseline, control = float(np.mean(baselines)), float(np.mean(control_scores))
-    single = len(folds) == 1 and not numeric
-    minimum = -math.inf if numeric else 0.0
+    single = len(folds) == 1 and kind == "classes"
+    minimum = -math.inf if kind == "quantity" else 0.0
     low, high = confidence_interval(
         scores, folds, (true[0] == predictions[0]) * 1.0 if single else None, minimum
     )
@@ -184,14 +185,15 @@ def _summarize(
         control_scores, folds, (shuffled[0] == controls[0]) * 1.0 if single else None, minimum
     )
     sizes = [len(fold.test) for fold in folds]
-    tested = min(sizes) if numeric else sum(sizes)
+    tested = min(sizes) if kind == "quantity" else sum(sizes)
     return ProbeScore(
         target=task.target.name,
+        task=kind,
         tap=source[0],
         span=source[1],
         pooling=source[2],
         probe=probe,
-        metric="r2" if numeric else "accuracy",
+        metric=METRICS[kind],
         score=float(np.mean(scores)),
         low=low,
         high=high,
@@ -199,10 +201,12 @@ def _summarize(
         control=control,
         control_low=control_low,
         control_high=control_high,
-        at_chance=is_at_chance(control, baseline, tested, numeric=numeric),
+        control_at_chance=labels_at_chance(shuffled, controls, task.seed)
+        if kind == "labels"
+        else is_at_chance(control, baseline, tested, kind),
         recordings=len(task.indices),
         groups=len(set(task.groups.tolist())),
-        classes=0 if numeric else len(set(task.y.tolist())),
+        classes=len(task.classes),
         folds=len(folds),
         weights=weights,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from .linear import LinearModel, LogisticModel, principal_axes, ridge
 
@@ -35,9 +35,11 @@ class WeightedLayerSum:
         self._strength = strength
 
     def fit(
-        self, layers: LayerStack, y: Int64[np.ndarray, "n"] | Float64[np.ndarray, "n"]
+        self,
+        layers: LayerStack,
+        y: Int64[np.ndarray, "n"] | Float64[np.ndarray, "n"] | Bool[np.ndarray, "n labels"],
     ) -> WeightedLayerSum:
-        """Fit to layers of one width and classes (integers) or quantities (floats)."""
+        """Fit to layers of one width and classes (integers), quantities (floats) or labels."""
         from scipy.optimize import minimize
 
         numeric = y.dtype.kind == "f"
@@ -77,6 +79,8 @@ class WeightedLayerSum:
             if isinstance(model, LogisticModel):
                 loss, error = model.log_loss(mixed, y)
                 loss += 0.5 * penalty
+                if model.classes is None:  # per label, so that one tolerance suits any number
+                    loss, error = loss / len(error), error / len(error)
             else:  # relative to the variance, so that one tolerance suits all units
                 residual = model.decision(mixed) - y
                 loss = (float(np.square(residual).mean()) + penalty) / variance
@@ -95,7 +99,9 @@ class WeightedLayerSum:
         self._model = fit_model(weighted_sum(self.weights))
         return self
 
-    def predict(self, layers: LayerStack) -> Int64[np.ndarray, "n"] | Float64[np.ndarray, "n"]:
+    def predict(
+        self, layers: LayerStack
+    ) -> Int64[np.ndarray, "n"] | Float64[np.ndarray, "n"] | Float64[np.ndarray, "n labels"]:
         """Predictions for other rows of the same layers."""
         return self._model.predict(np.tensordot(self.weights, np.stack(layers), 1))
 

@@ -142,7 +142,7 @@ def contrast(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.slow
 def test_words_that_are_followed_fill_the_scale_and_say_how_far(things: dict[str, Any]) -> None:
     lens = things["lens"]
-    shares = lens.followed_probabilities[:, lens.rows("audio")]
+    shares = lens.followed_probabilities[:, lens.indices("audio")]
     figure = qa.plot(lens, ["followed"])
     tops = [image.get_clim()[1] for axes in figure.axes for image in axes.get_images()]
     assert tops

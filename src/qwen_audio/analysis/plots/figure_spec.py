@@ -22,6 +22,7 @@ from .panels import (
     PanelBuilders,
     evenly_spaced,
     named_axis,
+    short_name,
     time_axis,
 )
 from .view_panels import view_heading, view_panels
@@ -77,7 +78,7 @@ def _panel_builders(result: Plottable) -> PanelBuilders:
     if not isinstance(result, get_args(Plottable)):
         raise OptionError(
             f"{type(result).__name__} can't be plotted: give a result of `view`, `lens`, "
-            "`layer_similarity` or `Comparison.of`"
+            "`layer_similarity` or `compare`"
         )
     if isinstance(result, View):
         return view_panels(result)
@@ -102,7 +103,9 @@ def _heading(result: Plottable) -> tuple[str, str]:
     subtitle = (
         f"{format_duration(columns * column)} · {columns} columns of {format_duration(column)}"
     )
-    return "Similarity of two recordings, by tap and time", subtitle
+    if not any(result.names):
+        return "Similarity of two recordings, by tap and time", subtitle
+    return " and ".join(map(short_name, result.names)), f"Similarity by tap and time · {subtitle}"
 
 
 def _side_inches(layers: LayerSimilarity) -> float:
@@ -120,13 +123,18 @@ def _layers(layers: LayerSimilarity) -> list[Panel]:
 
 def _times(comparison: Comparison) -> list[Panel]:
     count, columns = comparison.by_time.shape
-    means = [(float(k), f"{comparison.cosines[k]:.3f}") for k in evenly_spaced(count, 40)]
+    means = [
+        (float(k), f"{comparison.cosines[k]:.3f} ({row.min():.2f} to {row.max():.2f})")
+        for k in evenly_spaced(count, 40)
+        for row in [comparison.by_time[k]]
+    ]
+    hover = [[f"cosine {value:.3f}" for value in row] for row in comparison.by_time]
     panel = Panel(
-        "Cosine at each moment",
+        "Cosine at each moment, between the lowest and highest of its tap",
         0.26 * max(count, 6) + 0.5,
         time_axis(columns * comparison.column_seconds),
         named_axis(comparison.taps, "Tap", 40),
-        (Image(comparison.by_time, "Cosine"),),
-        right_ticks=(means, "Cosine of the means over time"),
+        (Image(comparison.by_time_scaled, "Within the tap's range", limits=(0, 1), hover=hover),),
+        right_ticks=(means, "Cosine of the means over time (range)"),
     )
     return [panel]

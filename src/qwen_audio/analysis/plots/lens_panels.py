@@ -41,7 +41,7 @@ def lens_heading(lens: LogitLens) -> tuple[str, str]:
 
 def lens_panels(lens: LogitLens) -> PanelBuilders:
     """Builders of the panels, or how to provide their data."""
-    no_audio = "" if len(lens.rows("audio")) else "the span holds no audio: use 'all'"
+    no_audio = "" if len(lens.indices("audio")) else "the span holds no audio: use 'all'"
     no_tokens = "" if lens.followed else "name words to track (tokens)"
     ids, cosines = lens.nearest_ids, lens.nearest_cosines
     title = "Entropy over the whole vocabulary"
@@ -66,8 +66,8 @@ def shown_words(lens: LogitLens, segments: int, texts: int) -> tuple[list[LensSe
         audio where it is the only one.
     """
     stop = next((span.start for span in lens.spans if span.window > 0), len(lens.read))
-    positions = [int(row) for row in lens.rows("prompt") if row < stop][-texts:]
-    after = max(lens.rows("audio"), default=-1) if len(lens.windows) == 1 else -1
+    positions = [int(row) for row in lens.indices("prompt") if row < stop][-texts:]
+    after = max(lens.indices("audio"), default=-1) if len(lens.windows) == 1 else -1
     return lens.steps(segments), [position for position in positions if position > after]
 
 
@@ -141,7 +141,7 @@ def _by_tap(
 ) -> list[Panel]:
     """Values of the audio positions by time and tap, averaged onto at most 1,000 columns."""
     audio, hop, end, count = (
-        lens.rows("audio"),
+        lens.indices("audio"),
         lens.taps[0].hop_seconds,
         lens.end_seconds,
         len(lens.taps),
@@ -161,7 +161,7 @@ def _by_tap(
 
 def _tracked(lens: LogitLens) -> list[Panel]:
     probabilities = lens.followed_probabilities
-    audio = probabilities[:, lens.rows("audio")]
+    audio = probabilities[:, lens.indices("audio")]
     panels = []
     for number, token in enumerate(lens.followed):
         more = f" (first token of {token.word!r})" * (token.label != token.word.strip())
@@ -174,7 +174,7 @@ def _tracked(lens: LogitLens) -> list[Panel]:
 
 def _nearest(lens: LogitLens, ids: np.ndarray, cosines: np.ndarray) -> list[Panel]:
     """The token embedding nearest to the projector's rows: the most frequent one of a segment."""
-    seconds, end = lens.seconds[lens.rows("audio")], lens.end_seconds
+    seconds, end = lens.seconds[lens.indices("audio")], lens.end_seconds
     count = min(_SEGMENTS, len(seconds))
     segment = np.minimum((seconds / end * count).astype(int), count - 1)
     means, texts, hover = np.full((1, count), np.nan), [""] * count, [""] * count

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_audio.api.spec import EmbeddingSpec
 from qwen_audio.errors import OptionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
 BASE = EmbeddingSpec(
     "Qwen/Qwen2-Audio-7B", "dd84470756e6277a71d4d7188773a43cde92696e", "audio_tower"
@@ -33,7 +33,7 @@ OTHER: dict[str, Any] = {
 
 def fingerprint_elsewhere(settings: dict[str, Any]) -> str:
     script = (
-        "from qwen_audio.api.spec import EmbeddingSpec; "
+        "from qwen_audio.inference.embedding_spec import EmbeddingSpec; "
         f"print(EmbeddingSpec.from_settings(**{settings!r}).fingerprint)"
     )
     command = [sys.executable, "-c", script]
