@@ -123,6 +123,12 @@ def points(count: int) -> Any:
     return importlib.import_module("numpy").zeros((count, 2), "float32")
 
 
+def frame() -> Any:
+    """Embeddings as a table."""
+    index = module("inference.row_index").RowIndex.concatenate([])
+    return module("inference.data_frame").to_pandas(index, "mel", points(0))
+
+
 def names() -> list[Any]:
     """What all public names are."""
     return [getattr(qa, name) for name in qa.__all__]
@@ -136,7 +142,7 @@ def importable(names: list[str]) -> str:
 faulthandler.dump_traceback_later(STEP_SECONDS, exit=True)
 qa = importlib.import_module("qwen_audio")
 NAMES = {"qa": qa, "view": view, "module": module, "points": points, "names": names}
-NAMES |= {"importable": importable}
+NAMES |= {"importable": importable, "frame": frame}
 """What expressions may use."""
 
 

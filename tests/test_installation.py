@@ -34,11 +34,11 @@ from qwen_audio.cli.main import build_parser
 from recordings import sound, write_wav
 
 SOURCE = Path(qa.__file__).parent
-EXTRAS = ("collections", "datasets", "map", "parquet", "playground", "plot", "probe")
+EXTRAS = ("collections", "datasets", "map", "pandas", "parquet", "playground", "plot", "probe")
 """Those whose distributions the test tools include."""
 
 STEPS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "collections datasets map parquet playground plot probe"): (
+    ("", "collections datasets map pandas parquet playground plot probe"): (
         "$ describe tones/0.wav",
         "$ encode tones/0.wav -o v.npz",
         "$ encode tones/0.wav -o v.safetensors",
@@ -56,6 +56,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ parity --audio tones/0.wav -o parity.json",
     ),
     ("parquet", "collections datasets map"): ("$ encode tones/0.wav -o v.parquet",),
+    ("pandas", "datasets playground probe"): ("frame() -> DataFrame",),
     ("plot", "playground probe"): (
         "$ plot tones/0.wav --panels norms",
         "$ lens tones/0.wav -o lens.svg",
@@ -115,14 +116,14 @@ REFUSED_ONLY = {
 
 CHAINS = (
     ("parquet", "collections", "map"),  # first, as its collection is used by all others
-    ("datasets",),
+    ("pandas", "datasets"),
     ("", "playground", "all"),
     ("plot", "probe"),
 )
 """Environments, each with all distributions of the one before. One process runs the steps of all,
 as importing torch takes longer than most."""
 
-STARTED_WITHOUT_TORCH = {"datasets"}
+STARTED_WITHOUT_TORCH = {"pandas", "datasets"}
 """Where no public name is used, as that imports torch."""
 
 
