@@ -88,14 +88,21 @@ def test_what_a_file_names_is_not_opened(
 
 
 @pytest.mark.parametrize(
-    "scheme", ["http:", "concat:", "data:", "subfile,,start,0,end,1,,:", "tee:"]
+    "scheme", ["concat:", "data:", "subfile,,start,0,end,1,,:", "tee:", "https:"]
 )
-def test_addresses_are_not_paths(scheme: str, listener: socket.socket, tmp_path: Path) -> None:
+def test_addresses_of_ffmpeg_are_not_paths(scheme: str, tmp_path: Path) -> None:
     clip = tmp_path / "clip.wav"
     clip.write_bytes(write_wav(sound(0.1, 16_000), 16_000))
-    target = f"//127.0.0.1:{listener.getsockname()[1]}/a.wav" if scheme == "http:" else str(clip)
-    with pytest.raises(AudioError, match="only paths and file:// URIs are opened: save"):
-        load_waveform(scheme + target)
+    with pytest.raises(AudioError, match="only paths and addresses given directly are opened"):
+        load_waveform(scheme + str(clip))
+
+
+def test_an_address_in_a_row_of_a_data_set_is_not_fetched(listener: socket.socket) -> None:
+    """Rows are data of others; what the caller names is fetched."""
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/a.wav"
+    for row in ({"path": address, "bytes": None}, {"audio": {"path": address}}):
+        with pytest.raises(AudioError, match="only paths and addresses given directly are opened"):
+            load_waveform(row)
     with pytest.raises(BlockingIOError):
         listener.accept()
 

@@ -330,12 +330,16 @@ def test_a_file_that_changes_while_it_is_indexed(
     changing = folder / "a.wav"
     seeds = [77]
 
-    def change_first(audio: Any, **options: Any) -> Any:
-        if audio == str(changing) and seeds:
-            write_recording(changing, 3.0, seeds.pop())
-        return qa.load_waveform(audio, **options)
+    def change_first(function: Any) -> Any:
+        def changing_first(audio: Any, *args: Any, **options: Any) -> Any:
+            if audio == str(changing) and seeds:
+                write_recording(changing, 3.0, seeds.pop())
+            return function(audio, *args, **options)
 
-    monkeypatch.setattr(source_content, "load_waveform", change_first)
+        return changing_first
+
+    for name in ("load_waveform", "stream_windows"):
+        monkeypatch.setattr(source_content, name, change_first(getattr(source_content, name)))
     collection = Collection.create(tmp_path / "c.lance", model, tap="mel")
     assert collection.index(folder).added == 5
     row = rows_by_window(collection)["a.wav", 0]

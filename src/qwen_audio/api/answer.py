@@ -61,7 +61,9 @@ class Description(str):
         cls, name: str, answers: Sequence[Answer], notes: Sequence[str] = ()
     ) -> Description:
         """Join the answers about the recording called `name`."""
-        lines = [f"{prefix(answer.window, len(answers))}{answer.text}" for answer in answers]
+        lines = [
+            f"{prefix(answer.window, is_only=len(answers) == 1)}{answer.text}" for answer in answers
+        ]
         self = super().__new__(cls, "\n".join(lines))
         self.name, self.answers, self.notes = name, tuple(answers), tuple(notes)
         return self
@@ -90,6 +92,6 @@ def _answers_table(caption: str, answers: Sequence[Answer]) -> str:
     return html_table(columns, rows, caption)
 
 
-def prefix(window: Window, windows: int) -> str:
+def prefix(window: Window, *, is_only: bool) -> str:
     """The start of an answer's line: its window's time, unless there is just one window."""
-    return f"{window}  " if windows > 1 else ""
+    return "" if is_only else f"{window}  "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack, overload
 
 import torch
@@ -11,7 +11,6 @@ from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, is_s
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.log_mel import AudioWindow
-from qwen_audio.audio.waveform import RecordingInfo
 from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.batching import batched_windows
@@ -20,7 +19,7 @@ from qwen_audio.inference.generation import GeneratedText
 from qwen_audio.inference.options import Sampling
 from qwen_audio.models.qwen2_audio.prompt import Message, audio_inputs
 
-from .answer import Answer, Description
+from .answer import Answer, Description, prefix
 from .base import ModelBase
 from .options import DescribeOptions, SessionOptions
 from .session import AudioSession, answer_conversation, window_answer
@@ -71,49 +70,98 @@ class DescribeMixin(ModelBase):
             AudioError: naming the recording that can't be decoded, or that overflows in this dtype.
             OptionError: for invalid options.
         """
-        sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        window_config = WindowConfig(window_seconds, hop_seconds)
-        load_options = LoadOptions(sampling_rate, track, on_damage)
-        if stream is not None:
-            if not is_single(audio):
-                raise OptionError("stream= takes one recording at a time, not a list")
-            session: Any = self.session(
-                audio,
-                sampling_rate=sampling_rate,
-                track=track,
-                on_damage=on_damage,
-                window_seconds=window_seconds,
-                hop_seconds=hop_seconds,
-            )
-            return session.ask(
-                prompt,
-                stream=stream,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-            )
-        prompt_text = self.pipeline.tokenizer.render(prompt)
+        if stream is not None and not is_single(audio):
+            raise OptionError("stream= takes one recording at a time, not a list")
         inputs, single = as_input_list(audio)
+        answers: list[Answer] = []
+        results: list[Description] = []
+        for item, answer in self._answers(
+            inputs,
+            self.pipeline.tokenizer.render(prompt),
+            Sampling(max_new_tokens, temperature, top_p, seed),
+            LoadOptions(sampling_rate, track, on_damage),
+            WindowConfig(window_seconds, hop_seconds),
+            stream,
+        ):
+            answers.append(answer)
+            if item.recording is not None:  # its last window
+                results.append(Description(item.name, answers, item.recording.notes))
+                answers = []
+        return results[0] if single else results
+
+    def describe_windows(
+        self,
+        audio: AudioInput,
+        *,
+        prompt: str | None = None,
+        max_new_tokens: int = Sampling.max_new_tokens,
+        temperature: float = Sampling.temperature,
+        top_p: float = Sampling.top_p,
+        seed: int | None = None,
+        sampling_rate: int | None = None,
+        track: int | None = None,
+        on_damage: OnDamage = "raise",
+        window_seconds: float = WindowConfig.window_seconds,
+        hop_seconds: float | None = None,
+    ) -> Iterator[Answer]:
+        """The answers of `describe` about one recording, each as soon as it is generated.
+
+        The recording is decoded meanwhile, so that one of hours needs no more memory than one of
+        minutes. What is wrong with the rest of a file is found when it is reached: the answers
+        before an error hold for their windows, and only a recording without one was described in
+        full.
+
+        Args:
+            prompt, max_new_tokens, temperature, top_p, seed, sampling_rate, track, on_damage,
+            window_seconds, hop_seconds: see `describe`.
+
+        Raises:
+            AudioError, OptionError: as `describe` does.
+        """
+        if not is_single(audio):
+            raise OptionError("describe_windows takes one recording at a time, not a list")
+        answers = self._answers(
+            [audio],
+            self.pipeline.tokenizer.render(prompt),
+            Sampling(max_new_tokens, temperature, top_p, seed),
+            LoadOptions(sampling_rate, track, on_damage),
+            WindowConfig(window_seconds, hop_seconds),
+        )
+        return (answer for _, answer in answers)
+
+    def _answers(
+        self,
+        inputs: Sequence[Any],
+        prompt_text: str,
+        sampling: Sampling,
+        load_options: LoadOptions,
+        window_config: WindowConfig,
+        stream: Callable[[str], None] | None = None,
+    ) -> Iterator[tuple[AudioWindow, Answer]]:
+        """The answer about each window of all recordings, in order."""
 
         def generate(windows: Sequence[AudioWindow]) -> list[GeneratedText]:
             audio_rows = self.pipeline.encode_audio([window.log_mel for window in windows])
-            return self.pipeline.generate(prompt_text, [[rows] for rows in audio_rows], sampling)
+            if stream is None or not windows:
+                return self.pipeline.generate(
+                    prompt_text, [[rows] for rows in audio_rows], sampling
+                )
+            texts = []
+            for window, rows in zip(windows, audio_rows, strict=True):
+                is_first = window.window.start_seconds == 0
+                is_only = is_first and window.recording is not None
+                if line_start := ("" if is_first else "\n") + prefix(
+                    window.window, is_only=is_only
+                ):
+                    stream(line_start)
+                texts += self.pipeline.generate(prompt_text, [[rows]], sampling, stream=stream)
+            return texts
 
-        answers: dict[int, list[Answer]] = {}
-        recordings: dict[int, RecordingInfo] = {}
         for batch in batched_windows(self.pipeline, inputs, load_options, window_config):
             self.pipeline.fetch_weights(None)
             texts = raise_first(run_by_recording(batch, generate))
             for item, text in zip(batch, texts, strict=True):
-                answer = window_answer(text, item.window, self.dtype)
-                answers.setdefault(item.recording_index, []).append(answer)
-                recordings[item.recording_index] = item.recording
-        results = [
-            Description(recordings[clip].name, by_window, recordings[clip].notes)
-            for clip, by_window in answers.items()
-        ]
-        return results[0] if single else results
+                yield item, window_answer(text, item.window, self.dtype)
 
     @overload
     def session(self, audio: AudioInput, **options: Unpack[SessionOptions]) -> AudioSession: ...
@@ -140,7 +188,8 @@ class DescribeMixin(ModelBase):
         window_config = WindowConfig(window_seconds, hop_seconds)
         load_options = LoadOptions(sampling_rate, track, on_damage)
         rows_by_clip: dict[int, list[tuple[Window, torch.Tensor]]] = {}
-        recordings: dict[int, RecordingInfo] = {}
+        names: dict[int, str] = {}
+        notes: dict[int, tuple[str, ...]] = {}
 
         def encode(windows: Sequence[AudioWindow]) -> list[torch.Tensor]:
             return self.pipeline.encode_audio([window.log_mel for window in windows])
@@ -149,9 +198,11 @@ class DescribeMixin(ModelBase):
             audio_rows = raise_first(run_by_recording(batch, encode))
             for item, rows in zip(batch, audio_rows, strict=True):
                 rows_by_clip.setdefault(item.recording_index, []).append((item.window, rows))
-                recordings[item.recording_index] = item.recording
+                names[item.recording_index] = item.name
+                if item.recording is not None:
+                    notes[item.recording_index] = item.recording.notes
         results = [
-            AudioSession(self.pipeline, recordings[clip].name, windows, recordings[clip].notes)
+            AudioSession(self.pipeline, names[clip], windows, notes[clip])
             for clip, windows in rows_by_clip.items()
         ]
         return results[0] if single else results

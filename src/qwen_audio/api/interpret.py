@@ -144,7 +144,7 @@ class InterpretMixin(ModelBase):
             windows_read = raise_first(run_by_recording(batch, read))
             for item, window in zip(batch, windows_read, strict=True):
                 windows_by_clip.setdefault(item.recording_index, []).append(window)
-                names[item.recording_index] = item.recording.name
+                names[item.recording_index] = item.name
         results = [
             reading.lens(names[clip], prompt_text, windows)
             for clip, windows in windows_by_clip.items()

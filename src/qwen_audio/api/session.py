@@ -105,7 +105,7 @@ class AudioSession:
         for number, state in enumerate(self._states):
             if stream is not None:
                 separator = "\n" if number else ""
-                if line_start := separator + prefix(state.window, len(self._states)):
+                if line_start := separator + prefix(state.window, is_only=len(self._states) == 1):
                     stream(line_start)
             try:
                 answer = self._ask_window(state, prompt, follow_up, use_chat, sampling, stream)

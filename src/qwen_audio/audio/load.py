@@ -6,12 +6,14 @@ import itertools
 import os
 import sys
 import warnings
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from qwen_audio.errors import AudioError, AudioWarning
-from qwen_audio.paths import path_from_text
+from qwen_audio.paths import is_uri, path_from_text, printable
 
 from .arrays import waveform_from_array
 from .decode import AudioDecoder
@@ -19,11 +21,12 @@ from .decode_limits import DecodeLimits
 from .inputs import AudioInput
 from .load_options import LoadOptions, OnDamage
 from .media_file import read_stream
-from .resample import resample
+from .resample import resampled
+from .source import Source
 from .unwrap import unwrapped
-from .waveform import Waveform
+from .waveform import RecordingInfo, Waveform
 
-__all__ = ["load_waveform"]
+__all__ = ["decoded_samples", "load_waveform", "open_audio", "recording_info", "warn_of"]
 
 
 def load_waveform(
@@ -37,11 +40,12 @@ def load_waveform(
     """Load audio as a Waveform: the mean of its channels, resampled to 16 kHz by soxr (HQ).
 
     Args:
-        audio: a path or `file://` URI, "-" for standard input, bytes, a binary file object, a
-            Waveform, an array or tensor of shape (samples,) or (channels, samples), or what other
-            libraries load (see `unwrapped`): a row of Hugging Face's `datasets` or its audio,
-            torchcodec's decoder or samples, a pair of array and sampling rate. Float arrays lie in
-            [-1, 1]; integers of up to 32 bits are divided by their type's full scale.
+        audio: a path or `file://` URI, "-" for standard input, the address of a file in any of
+            fsspec's file systems (`https://…`, `s3://…`, `zip://a.flac::b.zip`), bytes, a binary
+            file object, a Waveform, an array or tensor of shape (samples,) or (channels, samples),
+            or what other libraries load (see `unwrapped`): a row of Hugging Face's `datasets` or
+            its audio, torchcodec's decoder or samples, a pair of array and sampling rate. Float
+            arrays lie in [-1, 1]; integers of up to 32 bits are divided by their type's full scale.
         sampling_rate: of an array, in Hz. Required for arrays, an error with anything else, as
             files and other libraries' objects state their own.
         track: which audio track of a file, from 0 on; by default FFmpeg's choice. `tracks` of the
@@ -58,13 +62,24 @@ def load_waveform(
         OptionError: for a track that the file doesn't have, or a track of an array; for a rate or
             limit that is no number.
     """
-    waveform = _load(audio, LoadOptions(sampling_rate, track, on_damage, limits))
+    options = LoadOptions(sampling_rate, track, on_damage, limits)
+    opened = open_audio(audio, options)
+    if isinstance(opened, Waveform):
+        waveform = opened
+    else:
+        waveform = _decode(opened)
+        warn_of(waveform.info, options)
     if limits is not None:
         limits.check_seconds(waveform.name, waveform.duration_seconds)
     return waveform
 
 
-def _load(audio: Any, options: LoadOptions) -> Waveform:
+def open_audio(audio: Any, options: LoadOptions) -> Waveform | AudioDecoder:
+    """An audio input as the decoder of its file, opened; an array or a waveform as a Waveform.
+
+    Raises:
+        AudioError, OptionError: as `load_waveform`, for what is known before it is decoded.
+    """
     sampling_rate = options.sampling_rate
     inner = unwrapped(audio)
     if inner.is_array:
@@ -74,8 +89,7 @@ def _load(audio: Any, options: LoadOptions) -> Waveform:
         waveform = waveform_from_array(inner.audio, rate, inner.name)
         options.check_no_track(waveform.name, "has no tracks")
         return waveform
-    audio = inner.audio
-    if isinstance(audio, int | float):
+    if isinstance(inner.audio, int | float):
         raise AudioError(
             f"{audio!r} is a number, not audio: a list holds several recordings; give the samples "
             "of one as an array, numpy.asarray(samples)"
@@ -83,14 +97,19 @@ def _load(audio: Any, options: LoadOptions) -> Waveform:
     if sampling_rate is not None:
         kind = "a Waveform" if isinstance(audio, Waveform) else f"{audio!r:.80}"
         raise _states_its_rate(sampling_rate, kind)
-    if isinstance(audio, Waveform):
-        options.check_no_track(audio.name, "was decoded already")
-        return audio
-    waveform = _decode(_open_decoder(audio, options))
-    for note in waveform.info.notes:
-        if waveform.missing or options.track is None:
-            warnings.warn(note, AudioWarning, stacklevel=2)
-    return waveform
+    if isinstance(inner.audio, Waveform):
+        options.check_no_track(inner.audio.name, "was decoded already")
+        return inner.audio
+    if isinstance(audio, str) and is_uri(audio):  # the caller's own; not one found in a data set
+        return _open_decoder(Source(printable(audio)).audio_input(), options)
+    return _open_decoder(inner.audio, options)
+
+
+def warn_of(recording: RecordingInfo, options: LoadOptions) -> None:
+    """Warn of missing audio, and of other tracks unless one was chosen."""
+    for note in recording.notes:
+        if recording.missing or options.track is None:
+            warnings.warn(note, AudioWarning, stacklevel=3)
 
 
 def _states_its_rate(sampling_rate: float, kind: str) -> AudioError:
@@ -129,12 +148,33 @@ def _open_decoder(audio: Any, options: LoadOptions) -> AudioDecoder:
     )
 
 
-def _decode(decoder: AudioDecoder) -> Waveform:
+def decoded_samples(decoder: AudioDecoder) -> Generator[Float32[np.ndarray, "part"]]:
+    """The samples of an opened file at 16 kHz, in consecutive chunks; ends as `chunks` does."""
     by_rate = itertools.groupby(decoder.chunks(), lambda chunk: chunk.rate_hz)
     # Joined files may change their rate midway: each part is resampled from its own.
-    parts = [resample((chunk.samples for chunk in chunks), rate) for rate, chunks in by_rate]
+    for rate, chunks in by_rate:
+        yield from resampled((chunk.samples for chunk in chunks), rate)
+
+
+def recording_info(decoder: AudioDecoder, duration_seconds: float) -> RecordingInfo:
+    """Metadata of a recording that was decoded to its end."""
+    return RecordingInfo(
+        printable(decoder.name),
+        duration_seconds,
+        decoder.rate_hz,
+        decoder.channels,
+        decoder.format,
+        decoder.tags,
+        decoder.tracks,
+        decoder.track,
+        decoder.missing,
+    )
+
+
+def _decode(decoder: AudioDecoder) -> Waveform:
+    parts = list(decoded_samples(decoder))
     return Waveform(
-        parts[0] if len(parts) == 1 else np.concatenate([*parts, np.zeros(0, np.float32)]),
+        np.concatenate([*parts, np.zeros(0, np.float32)]),
         name=decoder.name,
         source_rate_hz=decoder.rate_hz,
         source_channels=decoder.channels,

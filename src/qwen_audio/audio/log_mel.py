@@ -123,12 +123,14 @@ class AudioWindow:
 
     Attributes:
         recording_index: position of the recording among the caller's inputs.
-        recording: metadata of the recording.
+        name: of the recording.
         window: start and end within the recording.
         log_mel: the window's spectrogram.
+        recording: metadata of the recording; of its last window only, see `SampledWindow`.
     """
 
     recording_index: int
-    recording: RecordingInfo
+    name: str
     window: Window
     log_mel: LogMel
+    recording: RecordingInfo | None = None

@@ -47,7 +47,7 @@ def check_readable(name: str) -> bool:
     except (FileNotFoundError, NotADirectoryError) as error:
         if _ADDRESS.match(name):
             shown = f"{shown:.200}"
-            advice = "only paths and file:// URIs are opened: save what it names as a file first"
+            advice = "only paths and addresses given directly are opened: save what it names first"
         else:
             advice = "check the path"
         raise AudioError(f"{shown}: no such file: {advice}") from error

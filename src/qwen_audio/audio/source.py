@@ -104,6 +104,13 @@ class Source:
 
     def unreadable(self, error: Exception) -> AudioError:
         """The error for what can't be read."""
+        if not self.is_local and isinstance(error, ImportError):
+            return AudioError(
+                f"{printable(self.uri)} can't be opened ({error}): install that beside this "
+                "package, or save the recording as a file first"
+            )
+        if not self.is_local and isinstance(error, FileNotFoundError):
+            return AudioError(f"{printable(self.uri)}: no such file: check the address")
         reason = getattr(error, "strerror", None) or error
         return AudioError(f"{printable(self.path)} can't be read ({reason}): check it")
 

@@ -6,7 +6,10 @@ import hashlib
 import io
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,18 @@ from qwen_audio.errors import AudioError
 from qwen_audio.paths import printable
 
 from .load import load_waveform
+from .load_options import LoadOptions
 from .source import Source
 from .waveform import Waveform
+from .window import WindowConfig
+from .window_stream import SampledWindow, stream_windows
 
-__all__ = ["SourceVersion", "hash_source", "load_source"]
+__all__ = ["SourceVersion", "hash_source", "load_source", "stream_source"]
 
 _BLOCK_BYTES = 1 << 20
 _ATTEMPTS = 3
+_HELD_SECONDS = 60.0
+"""Of windows that are given only when the file is known not to have changed."""
 _MODIFIED_RESOLUTION_NS = 2_000_000_000
 _CHANGED_RESOLUTION_NS = 20_000_000
 """Within the resolution of a file's times a file may change once more without another time: 2 s for
@@ -51,32 +59,118 @@ def load_source(
         OptionError: for a track that it doesn't have.
     """
     for _ in range(_ATTEMPTS):
+        reading = _Reading(source, known)
+        failure = None
+        try:
+            waveform = load_waveform(reading.audio, track=track)
+        except AudioError as error:  # perhaps because the file changed
+            failure = error
+        if reading.is_unchanged():
+            if failure is not None:
+                raise failure
+            return waveform, reading.version
+        known = None
+    raise _changes(source)
+
+
+def stream_source(
+    source: Source,
+    window_config: WindowConfig,
+    *,
+    track: int | None = None,
+    on_version: Callable[[SourceVersion], object],
+) -> Iterator[SampledWindow]:
+    """The windows of a file, decoded as they are needed.
+
+    A short file that changes meanwhile is read again, a few times. Of a longer one, windows have
+    been given by then, and it is an error.
+
+    Args:
+        on_version: called with the version that was decoded, before the last window is given.
+
+    Raises:
+        AudioError, OptionError: as `load_source` does; the last window is not given then.
+    """
+    for _ in range(_ATTEMPTS):
+        reading, held, held_seconds, failure = _Reading(source), [], 0.0, None
+        windows = stream_windows(reading.audio, LoadOptions(track=track), window_config)
+        with closing(windows):
+            try:
+                for window in windows:
+                    held.append(window)
+                    held_seconds += window.window.duration_seconds
+                    if held_seconds > _HELD_SECONDS:
+                        break
+            except AudioError as error:  # perhaps because the file changed
+                failure = error
+            if failure is None and held[-1].recording is None:
+                yield from _unchanged_to_the_end(reading, chain(held, windows), on_version)
+                return
+        if reading.is_unchanged():
+            if failure is not None:
+                raise failure
+            on_version(reading.version)
+            yield from held
+            return
+    raise _changes(source)
+
+
+def _unchanged_to_the_end(
+    reading: _Reading,
+    windows: Iterable[SampledWindow],
+    on_version: Callable[[SourceVersion], object],
+) -> Iterator[SampledWindow]:
+    try:
+        for window in windows:
+            if window.recording is not None:
+                if not reading.is_unchanged():
+                    raise _changes(reading.source)
+                on_version(reading.version)
+            yield window
+    except AudioError:
+        if not reading.is_unchanged():
+            raise _changes(reading.source) from None
+        raise
+
+
+class _Reading:
+    """A source that is about to be decoded: its content, and what tells whether it changes.
+
+    Args:
+        known: a version whose hash is taken over where size and modification time are the same.
+    """
+
+    def __init__(self, source: Source, known: SourceVersion | None = None) -> None:
+        self.source = source
         size_bytes, modified = source.stat()
-        state, recent = _state(source)
+        self._state, self._recent = _state(source)
+        self.audio = source.audio_input()
         is_known = known is not None and (known.size_bytes, known.modified) == (
             size_bytes,
             modified,
         )
-        audio = source.audio_input()
-        if known is not None and is_known and not recent:
+        if known is not None and is_known and not self._recent:
             content_hash = known.content_hash
         else:
-            content_hash = _hash(source, audio)
-        failure = None
-        try:
-            waveform = load_waveform(audio, track=track)
-        except AudioError as error:  # perhaps because the file changed
-            failure = error
-        if (
-            source.stat() == (size_bytes, modified)
-            and _state(source)[0] == state
-            and not (recent and source.is_local and _hash(source, audio) != content_hash)
-        ):
-            if failure is not None:
-                raise failure
-            return waveform, SourceVersion(size_bytes, modified, content_hash)
-        known = None
-    raise AudioError(
+            content_hash = _hash(source, self.audio)
+        self.version = SourceVersion(size_bytes, modified, content_hash)
+
+    def is_unchanged(self) -> bool:
+        """Whether the source is still what it was. Raises AudioError if it can't be read."""
+        source, version = self.source, self.version
+        return (
+            source.stat() == (version.size_bytes, version.modified)
+            and _state(source)[0] == self._state
+            and not (
+                self._recent
+                and source.is_local
+                and _hash(source, self.audio) != version.content_hash
+            )
+        )
+
+
+def _changes(source: Source) -> AudioError:
+    return AudioError(
         f"{printable(source.path)} changes while it is read: try again when it is complete"
     )
 

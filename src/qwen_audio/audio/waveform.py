@@ -16,9 +16,11 @@ from .damage import MissingAudio
 from .track import AudioTrack
 from .window import MIN_SECONDS, Window, WindowConfig
 
-__all__ = ["SAMPLE_RATE_HZ", "RecordingInfo", "Waveform"]
+__all__ = ["MIN_SAMPLES", "SAMPLE_RATE_HZ", "RecordingInfo", "SampleCheck", "Waveform"]
 
 SAMPLE_RATE_HZ = 16_000
+MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE_HZ)
+"""Of one audio token."""
 _MAX_PEAK = 16.0
 """Float audio peaks near 1; a peak far above it means PCM that was not divided by full scale."""
 _DEFAULT_WINDOW_CONFIG = WindowConfig()
@@ -62,6 +64,49 @@ class RecordingInfo:
         return tuple(notes)
 
 
+class SampleCheck:
+    """Checks the samples of one recording, in consecutive parts.
+
+    Args:
+        name: of the recording, shown in messages.
+
+    Attributes:
+        size: samples so far.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self.size = name, 0
+
+    def add(self, samples: Float32[np.ndarray, "part"]) -> None:
+        """Raises AudioError if they are not finite, or obviously not scaled to [-1, 1]."""
+        if not np.isfinite(samples).all():
+            first = self.size + int(np.flatnonzero(~np.isfinite(samples))[0])
+            seconds = first / SAMPLE_RATE_HZ
+            # A sample lasts 62.5 µs: 7 decimals are exact, 3 where it lies on a millisecond.
+            decimals = 3 if seconds == round(seconds, 3) else 7
+            raise AudioError(
+                f"{self._name} holds NaN or infinite samples (first at {seconds:.{decimals}f} s): "
+                "repair it first, for instance with numpy.nan_to_num"
+            )
+        peak = float(np.abs(samples).max(initial=0))
+        if peak > _MAX_PEAK:
+            raise AudioError(
+                f"{self._name} peaks at {peak:g}, but float samples lie in [-1, 1]: "
+                "divide integer PCM by its full scale (32768 for 16 bit)"
+            )
+        self.size += samples.size
+
+    def finish(self) -> None:
+        """Raises AudioError if there were none, or fewer than of one audio token."""
+        if self.size == 0:
+            raise AudioError(f"{self._name} holds no samples: expected at least {MIN_SECONDS} s")
+        if self.size < MIN_SAMPLES:
+            raise AudioError(
+                f"{self._name} lasts {1000 * self.size / SAMPLE_RATE_HZ:.1f} ms, but one audio "
+                f"token takes {1000 * MIN_SECONDS:.0f} ms: give a longer clip"
+            )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Waveform:
     """Mono float32 samples at 16 kHz, nominally in [-1, 1], at least one audio token (40 ms) long.
@@ -92,28 +137,9 @@ class Waveform:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
-        samples = self.samples
-        if samples.size == 0:
-            raise AudioError(f"{self.name} holds no samples: expected at least {MIN_SECONDS} s")
-        if not np.isfinite(samples).all():
-            seconds = int(np.flatnonzero(~np.isfinite(samples))[0]) / SAMPLE_RATE_HZ
-            # A sample lasts 62.5 µs: 7 decimals are exact, 3 where it lies on a millisecond.
-            decimals = 3 if seconds == round(seconds, 3) else 7
-            raise AudioError(
-                f"{self.name} holds NaN or infinite samples (first at {seconds:.{decimals}f} s): "
-                "repair it first, for instance with numpy.nan_to_num"
-            )
-        if samples.size < round(MIN_SECONDS * SAMPLE_RATE_HZ):
-            raise AudioError(
-                f"{self.name} lasts {1000 * self.duration_seconds:.1f} ms, but one audio token "
-                f"takes {1000 * MIN_SECONDS:.0f} ms: give a longer clip"
-            )
-        peak = float(np.abs(samples).max())
-        if peak > _MAX_PEAK:
-            raise AudioError(
-                f"{self.name} peaks at {peak:g}, but float samples lie in [-1, 1]: "
-                "divide integer PCM by its full scale (32768 for 16 bit)"
-            )
+        check = SampleCheck(self.name)
+        check.add(self.samples)
+        check.finish()
 
     @property
     def duration_seconds(self) -> float:
@@ -144,9 +170,8 @@ class Waveform:
         size = self.samples.size
         window_samples = round(window_config.window_seconds * SAMPLE_RATE_HZ)
         hop_samples = round(window_config.resolved_hop_seconds * SAMPLE_RATE_HZ)
-        min_samples = round(MIN_SECONDS * SAMPLE_RATE_HZ)
         count = 1 + max(0, math.ceil((size - window_samples) / hop_samples))
-        starts = (min(k * hop_samples, size - min_samples) for k in range(count))
+        starts = (min(k * hop_samples, size - MIN_SAMPLES) for k in range(count))
         return tuple(
             Window(start / SAMPLE_RATE_HZ, min(start + window_samples, size) / SAMPLE_RATE_HZ)
             for start in starts

@@ -76,13 +76,14 @@ def index_sources(
     collection.table.checkout_latest()
     new, columns, sources = plan_columns(found.sources, collection.table.schema)
     run = _IndexRun(collection, columns, new, len(sources), retry, on_progress)
+    window_config = WindowConfig(spec.window_seconds, spec.hop_seconds)
     readings = capture_recordings(
         model.pipeline,
-        (partial(pending.load, spec.track) for pending in run.pending(sources)),
+        (partial(pending.windows, window_config, spec.track) for pending in run.pending(sources)),
         [tap],
         pooling.pool_window,
         prompt_text=spec.prompt,
-        window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
+        window_config=window_config,
         caption_prompt=model.pipeline.tokenizer.render(None) if collection.has_captions else None,
         is_proven=collection.count() > 0,
     )

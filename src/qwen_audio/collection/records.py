@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qwen_audio.audio.source import ColumnValue, Source
-from qwen_audio.audio.source_content import SourceVersion, hash_source, load_source
+from qwen_audio.audio.source_content import SourceVersion, hash_source, load_source, stream_source
 from qwen_audio.errors import AudioError
 from qwen_audio.paths import printable
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from qwen_audio.audio.waveform import Waveform
+    from qwen_audio.audio.window import WindowConfig
+    from qwen_audio.audio.window_stream import SampledWindow
     from qwen_audio.inference.pooling import PooledWindow
     from qwen_audio.inference.reader import CapturedRecording
 
@@ -44,20 +46,24 @@ class PendingSource:
 
     Attributes:
         source: where it is.
-        version: which version of it; that which was decoded, with its hash, once it is loaded.
+        version: which version of it; that which was decoded, with its hash, once its last window
+            is there.
     """
 
     def __init__(self, source: Source, version: SourceVersion) -> None:
         self.source, self.version = source, version
 
-    def load(self, track: int | None) -> Waveform:
-        """Decode it; called in a prefetch thread.
+    def windows(self, window_config: WindowConfig, track: int | None) -> Generator[SampledWindow]:
+        """Its windows, decoded as they are needed, in prefetch threads.
 
         Raises:
-            AudioError: if it can't be decoded.
+            AudioError: if it can't be decoded, or changes meanwhile.
         """
-        waveform, self.version = load_source(self.source, track=track)
-        return waveform
+
+        def decoded(version: SourceVersion) -> None:
+            self.version = version
+
+        yield from stream_source(self.source, window_config, track=track, on_version=decoded)
 
 
 def load_indexed(source: Source, indexed: SourceVersion, track: int | None = None) -> Waveform:

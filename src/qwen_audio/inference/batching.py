@@ -1,21 +1,21 @@
 """Inputs of any kind → windows with their log-mel spectrograms, in batches of one pass each.
 
 Decoding, resampling and mel run in threads while the model works on the batch before. The lookahead
-is bounded, so that memory does not grow with the number of recordings.
+is bounded, so that memory grows neither with the number of recordings nor with their length.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
+from qwen_audio.audio.window_stream import SampledWindow, stream_windows
 from qwen_audio.errors import AudioError
 from qwen_audio.weights.device import batch_frames
 from qwen_audio.weights.worker_threads import WorkerThreads
@@ -29,6 +29,10 @@ __all__ = ["FailedRecording", "batched_windows", "batched_windows_and_failures"]
 _THREADS = min(4, os.cpu_count() or 1)
 """Decoding releases the GIL; more threads would mean more memory, as each has its own heap."""
 _RECORDINGS_AHEAD = 4
+_SECONDS_AHEAD = 60.0
+"""Of each of these recordings: what it takes to decode short clips in parallel, and little memory
+of long ones."""
+_WINDOWS_AHEAD = 2
 _BATCHES_AHEAD = 1
 _FRAMES_OF_A_FAILURE = 60
 """Counted as a short clip, so that a stream of nothing but failures still fills batches."""
@@ -54,6 +58,13 @@ def batched_windows(
 ) -> Iterator[list[AudioWindow]]:
     """Windows of all recordings in order, in batches of at most `batch_frames` encoder frames.
 
+    Recordings are decoded as their windows are needed: only with its last window, the one that has
+    `AudioWindow.recording`, is a recording known to be in order.
+
+    Args:
+        inputs: anything that `load_waveform` takes, generators of windows, and functions without
+            arguments that return one of these, called when its turn comes.
+
     Raises:
         AudioError: for the first recording that can't be decoded.
     """
@@ -70,7 +81,8 @@ def batched_windows_and_failures(
     load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow | FailedRecording]]:
-    """As `batched_windows`, with a `FailedRecording` in place of one that can't be decoded."""
+    """As `batched_windows`, with a `FailedRecording` in place of one that can't be decoded, or of
+    the rest of it."""
     _ = pipeline.checkpoint.feature_extractor  # created before threads ask for it
     windows = _windows(pipeline, inputs, load_options, window_config)
     budget = batch_frames(pipeline.device)
@@ -83,30 +95,59 @@ def _windows(
     load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[AudioWindow | FailedRecording]:
-    settings: dict[str, Any] = dict(vars(load_options))
-
-    def load(numbered: tuple[int, Any]) -> tuple[int, Waveform] | FailedRecording:
+    def begin(numbered: tuple[int, Any]) -> tuple[int, _BegunStream | AudioError]:
         clip, audio = numbered
         try:
+            options = load_options
             if callable(audio):  # opened only now
                 audio = audio()
                 if isinstance(audio, Waveform):  # decoded by itself
-                    return clip, audio
-            return clip, load_waveform(audio, **settings)
+                    options = LoadOptions()
+            if not isinstance(audio, Generator):
+                audio = stream_windows(audio, options, window_config)
+            return clip, _BegunStream(audio)
         except AudioError as error:
-            return FailedRecording(clip, error)
+            return clip, error
 
     with WorkerThreads(_THREADS, "audio") as threads:
-        for loaded in prefetch_map(load, enumerate(inputs), threads, _RECORDINGS_AHEAD):
-            if isinstance(loaded, FailedRecording):
-                yield loaded
+        for clip, begun in prefetch_map(begin, enumerate(inputs), threads, _RECORDINGS_AHEAD):
+            if isinstance(begun, AudioError):
+                yield FailedRecording(clip, begun)
                 continue
-            clip, waveform = loaded
             # In this one thread, not in the pool: a spectrogram already uses several cores, and
             # each thread that computes them would need memory of its own.
-            for window in waveform.windows(window_config):
-                log_mel = pipeline.log_mel(waveform.samples_in(window))
-                yield AudioWindow(clip, waveform.info, window, log_mel)
+            try:
+                for window in begun.windows():
+                    log_mel = pipeline.log_mel(window.samples)
+                    yield AudioWindow(clip, window.name, window.window, log_mel, window.recording)
+            except AudioError as error:
+                yield FailedRecording(clip, error)
+
+
+class _BegunStream:
+    """The windows of a recording, of which the first are there already.
+
+    Raises:
+        AudioError: for what is wrong with these.
+    """
+
+    def __init__(self, stream: Generator[SampledWindow]) -> None:
+        self._first: list[SampledWindow] = []
+        self._rest: Generator[SampledWindow] | None = None
+        seconds = 0.0
+        for window in stream:
+            self._first.append(window)
+            seconds += window.window.duration_seconds
+            if window.recording is None and seconds >= _SECONDS_AHEAD:
+                self._rest = stream
+                return
+
+    def windows(self) -> Iterator[SampledWindow]:
+        """All of them; those after the first are decoded ahead in a thread."""
+        yield from self._first
+        self._first = []
+        if self._rest is not None:
+            yield from prefetch(self._rest, _WINDOWS_AHEAD)
 
 
 def _frames(item: AudioWindow | FailedRecording) -> tuple[int]:

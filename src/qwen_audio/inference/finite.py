@@ -140,7 +140,7 @@ def run_by_recording(
         for window in windows:
             recordings.setdefault(window.recording_index, []).append(window)
         if len(recordings) == 1:
-            return [error.named(windows[0].recording.name)] * len(windows)
+            return [error.named(windows[0].name)] * len(windows)
     results: list[T | NotFiniteError] = []
     for same in recordings.values():  # in order: a recording's windows are consecutive
         results += run_by_recording(same, run)

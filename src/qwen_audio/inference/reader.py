@@ -92,7 +92,7 @@ def _by_recording(
     capture: Callable[[Sequence[AudioWindow]], list[_Output[T]]],
 ) -> Generator[CapturedRecording[T] | AudioError]:
     """Batches, captured, as recordings; one with a window that overflows as its error."""
-    pending: list[tuple[AudioWindow, _Output[T]]] = []
+    pending: list[tuple[Window, _Output[T]]] = []
     failed_index = -1
     for batch in batches:
         # Further windows of a recording that failed in the batch before are left out.
@@ -104,16 +104,14 @@ def _by_recording(
             result = item.error if isinstance(item, FailedRecording) else next(results)
             if item.recording_index == failed_index:
                 continue
-            if pending and item.recording_index != pending[0][0].recording_index:
-                yield _captured_recording(pending)
-                pending = []
             if isinstance(item, FailedRecording) or isinstance(result, AudioError):
                 yield cast(AudioError, result)
                 pending, failed_index = [], item.recording_index
-            else:
-                pending.append((item, result))
-    if pending:
-        yield _captured_recording(pending)
+                continue
+            pending.append((item.window, result))
+            if item.recording is not None:  # its last window
+                yield _captured_recording(item.recording, pending)
+                pending = []
 
 
 def capture_recording(
@@ -164,12 +162,12 @@ def _capture_batch(
 
 
 def _captured_recording(
-    pending: Sequence[tuple[AudioWindow, _Output[T]]],
+    recording: RecordingInfo, captured: Sequence[tuple[Window, _Output[T]]]
 ) -> CapturedRecording[T]:
-    windows, outputs = zip(*pending, strict=True)
+    windows, outputs = zip(*captured, strict=True)
     return CapturedRecording(
-        windows[0].recording,
-        tuple(window.window for window in windows),
+        recording,
+        windows,
         tuple(output.by_tap for output in outputs),
         tuple(output.caption for output in outputs if output.caption is not None),
         tuple(output.token_ids for output in outputs),
