@@ -250,7 +250,6 @@ print(int(peak.split()[1]) * 1024, cost.peak_memory_bytes, model.pipeline.base_b
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is the peak")
 def test_the_process_is_measured(process_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory in use counts, as much of it as is touched."""
     assert cost_module.process_bytes() == process_memory

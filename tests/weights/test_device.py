@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
+from commands import run
 from qwen_audio.errors import OptionError
-from qwen_audio.weights.device import available_bytes, resolve_device, resolve_dtype
+from qwen_audio.inference import pooling as pooling_module
+from qwen_audio.inference.pooling import Pooling
+from qwen_audio.weights import device as device_module
+from qwen_audio.weights.device import (
+    available_bytes,
+    float64_device,
+    resolve_device,
+    resolve_dtype,
+)
 from qwen_audio.weights.option_values import resolve_bytes
 from reference import sound
 
@@ -92,6 +104,69 @@ def test_default_dtype_by_processor_instructions(
     assert resolve_dtype("float32", torch.bfloat16, CPU) is torch.float32
     assert resolve_dtype("bfloat16", torch.float32, CPU) is torch.bfloat16
     assert resolve_dtype("torch.float16", torch.float32, CPU) is torch.float16
+
+
+@pytest.mark.parametrize("macos", [13, 14])
+def test_dtypes_of_an_apple_gpu(macos: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before macOS 14 it has no bfloat16; it never has float64."""
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda major, _: macos >= major)
+    gpu = torch.device("mps")  # need not exist
+    in_bfloat16 = resolve_dtype(None, torch.bfloat16, gpu)
+    assert in_bfloat16 is (torch.bfloat16 if macos >= 14 else torch.float32)
+    assert resolve_dtype(None, torch.float16, gpu) is torch.float16
+    assert resolve_dtype(None, torch.float64, gpu) is torch.float32
+    assert float64_device(gpu) == CPU
+    assert float64_device(torch.device("cuda:1")) == torch.device("cuda:1")
+
+
+def test_an_apple_gpu_is_offered_and_not_taken(
+    monkeypatch: pytest.MonkeyPatch, bfloat16_checkpoint: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    clip = tmp_path / "a.wav"
+    soundfile.write(clip, sound(0.2), 16_000)
+    arguments = ("encode", clip, "--model", bfloat16_checkpoint, "-o", tmp_path / "a.npz")
+    for is_there in (True, False):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=is_there: there)
+        assert resolve_device(None) == CPU
+        assert ("--device mps uses it (untested" in run(*arguments).stderr) == is_there
+        assert "mps" not in run(*arguments, "--device", "cpu").stderr
+
+
+def test_means_are_taken_where_float64_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a device without it go to the CPU first; here it is torch's "meta" that stands for
+    the place."""
+    monkeypatch.setattr(pooling_module, "float64_device", lambda _: torch.device("meta"))
+    for name in ("mean", "mean+std"):
+        pooled = Pooling(name, device=CPU).pool_window(torch.ones(4, 3), (("audio", 4),))
+        assert (pooled.values.device.type, pooled.values.dtype) == ("meta", torch.float64)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_memory_of_any_system(limited: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What psutil says, an Apple GPU's too, as it shares it; less in a container with a limit."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 10**9))
+    limit = 10**9 if limited else 2**63
+    monkeypatch.setattr(device_module, "_cgroup_available_bytes", lambda: limit)
+    for name in ("cpu", "mps"):
+        assert available_bytes(torch.device(name)) == (10**9 if limited else 8 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory.max": "3000\n", "memory.current": "1000\n"}, 2000),
+        ({"memory.max": "max\n", "memory.current": "1000\n"}, 2**63),
+        ({}, 2**63),  # no cgroups, as on macOS and Windows
+    ],
+)
+def test_limits_of_containers(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(device_module, "_CGROUP", tmp_path)
+    assert device_module._cgroup_available_bytes() == expected
 
 
 @pytest.fixture(scope="module")

@@ -235,7 +235,7 @@ class EncodeMixin(ModelBase):
         resolved_taps = self._resolve_taps(_as_list(tap))
         check_return_tensors(return_tensors)
         check_pooling_unit(per, pooling)
-        pool = Pooling(pooling, span, on_device=return_tensors == "pt")
+        pool = Pooling(pooling, span, self.pipeline.device if return_tensors == "pt" else None)
         for resolved in resolved_taps.values():
             check_span(span, resolved)
         if errors not in ("raise", "yield"):

@@ -48,7 +48,8 @@ def load(
 
     Args:
         model: "embedded", a folder, or a hub model such as "Qwen/Qwen2-Audio-7B-Instruct".
-        device: such as "cpu" or "cuda"; a GPU if there is one, else the CPU.
+        device: such as "cpu", "cuda" or "mps" (Apple's GPU, untested); an NVIDIA GPU if there is
+            one, else the CPU.
         dtype: of the computation: "float32", "bfloat16" or "float16"; by default the checkpoint's
             own, but float32 on a CPU that has no instructions for bfloat16.
         revision: branch, tag or commit of a hub model.

@@ -42,7 +42,7 @@ def recording_embeddings(
         vectors = torch.stack([pool.combine_tensors([window]) for window in windows])
     else:
         vectors = pool.combine_tensors(windows)
-    if pool.on_device:
+    if pool.device is not None:
         return vectors
     source = captured.recording.name
     if pool.pooling == "none":

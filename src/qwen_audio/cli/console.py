@@ -59,6 +59,12 @@ def load_model(options: argparse.Namespace) -> AudioModel:
         on_download=download_bar(),
     )
     print_embedded_notice(options.model)
+    from qwen_audio.weights.device import has_unused_apple_gpu
+
+    if has_unused_apple_gpu(options.device):
+        print_error(
+            "there is an Apple GPU: --device mps uses it (untested; the CPU is the default)"
+        )
     return model
 
 

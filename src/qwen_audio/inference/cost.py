@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -35,10 +32,6 @@ _FIRST_USE_BYTES = 100_000_000
 (20 to 40 MB measured), the heaps of decoding threads, codecs, the tokenizer."""
 _CUDA_CONTEXT_BYTES = 460_000_000
 """Taken of a GPU's memory by CUDA and its libraries, which torch's allocator doesn't count."""
-_UNKNOWN_PROCESS_BYTES = 460_000_000
-"""Where a system doesn't tell: a process that has imported torch (built for CPUs) and transformers'
-model classes."""
-
 _LAYER = re.compile(r"(.+\.layers)\.(\d+)\.")
 
 _MIN_CACHED_POSITIONS = 1_100
@@ -82,17 +75,10 @@ def process_bytes(device: torch.device = _CPU) -> int:
     """Memory that this process takes now, of the machine's (CPU) or of a GPU's."""
     if device.type == "cuda":
         return _CUDA_CONTEXT_BYTES + torch.cuda.memory_allocated(device)
-    try:  # Linux: total and resident pages
-        resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return resident_pages * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return _UNKNOWN_PROCESS_BYTES
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    import psutil
+
+    resident: int = psutil.Process().memory_info().rss
+    return resident
 
 
 def estimate_cost(

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from qwen_audio.errors import OptionError
+from qwen_audio.weights.device import float64_device
 
 from .options import PoolingName, SpanName, check_pooling
 from .spans import Segment
@@ -55,8 +56,8 @@ class Pooling:
     before the answer begins, one per window; all, every row of the window.
 
     Attributes:
-        on_device: whether values stay on the device, as views of the rows where they are unpooled;
-            else they are copied to the CPU, so that rows are freed.
+        device: where vectors are to be; values stay on it, as views of the rows where they are
+            unpooled. None: they are copied to the CPU, so that rows are freed.
 
     Raises:
         OptionError: for an unknown pooling.
@@ -64,7 +65,7 @@ class Pooling:
 
     pooling: PoolingName = "mean"
     span: SpanName = "audio"
-    on_device: bool = False
+    device: torch.device | None = None
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
@@ -76,15 +77,15 @@ class Pooling:
         chosen, chosen_segments = self._span_rows(rows, segments)
         count = len(chosen)
         if self.pooling == "mean":
-            chosen = chosen.double().sum(0)
+            chosen = _in_float64(chosen).sum(0)
         elif self.pooling == "mean+std":
-            chosen = chosen.double()
+            chosen = _in_float64(chosen)
             chosen = torch.stack([chosen.sum(0), chosen.square().sum(0)])
         elif self.pooling == "max" and count:
             chosen = chosen.amax(0)
         elif self.pooling == "last":
             chosen = chosen[-1:]
-        if not self.on_device:
+        if self.device is None:
             chosen = chosen.to("cpu", copy=True)
         return PooledWindow(chosen, count, chosen_segments)
 
@@ -111,11 +112,11 @@ class Pooling:
         values = torch.stack([window.values for window in filled])
         total = sum(window.row_count for window in filled)
         if self.pooling == "mean":  # float64 sums: their order doesn't change the result
-            return (values.sum(0) / total).float()
+            return (values.sum(0) / total).float().to(device=self.device)
         if self.pooling == "mean+std":
             mean, mean_square = values.sum(0) / total
             std = (mean_square - mean**2).clamp(min=0).sqrt()
-            return torch.cat([mean, std]).float()
+            return torch.cat([mean, std]).float().to(device=self.device)
         return values.amax(0) if self.pooling == "max" else values[-1][-1]
 
     def _span_rows(
@@ -134,3 +135,7 @@ class Pooling:
         if len(parts) == 1:
             return parts[0], chosen
         return (torch.cat(parts) if parts else rows.new_empty(0, rows.shape[1])), chosen
+
+
+def _in_float64(rows: Float[Tensor, "rows width"]) -> Float64[Tensor, "rows width"]:
+    return rows.to(float64_device(rows.device)).double()

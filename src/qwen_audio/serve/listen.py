@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterable
 
@@ -31,7 +32,8 @@ def listen(host: str, port: int | None, ports: Iterable[int]) -> socket.socket:
         except (OSError, UnicodeError) as error:
             raise _unknown_host(host) from error
         try:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # Windows would share a port that is in use
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind(address)
             server.listen(2048)
         except OSError as error:

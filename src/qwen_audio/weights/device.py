@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import sys
 from pathlib import Path
 from typing import cast
@@ -20,10 +19,14 @@ __all__ = [
     "batch_frames",
     "batch_positions",
     "cached_batch_positions",
+    "float64_device",
+    "has_unused_apple_gpu",
     "resolve_device",
     "resolve_dtype",
     "trim_heap",
 ]
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def batch_frames(device: torch.device) -> int:
@@ -83,40 +86,54 @@ def resolve_dtype(
 ) -> torch.dtype:
     """The dtype named; None: the stored dtype where the device is fast in it, else float32.
 
-    A CPU is fast in bfloat16 if it has instructions for it, and never in float16.
+    A CPU is fast in bfloat16 if it has instructions for it, and never in float16. Apple's GPUs are
+    fast in both; macOS before 14 lacks bfloat16.
 
     Raises:
         OptionError: unless it is float32, bfloat16 or float16.
     """
     if dtype is None:
-        fast = device.type != "cpu" or (stored is torch.bfloat16 and _has_bfloat16_instructions())
+        fast = device.type != "cpu"
+        if stored is torch.bfloat16:
+            if device.type == "cpu":
+                fast = _has_bfloat16_instructions()
+            elif device.type == "mps":
+                fast = torch.backends.mps.is_macos_or_newer(14, 0)
         return stored if fast and stored is not torch.float64 else torch.float32
     name = str(dtype).removeprefix("torch.")
     check_dtype(name)
     return cast(torch.dtype, getattr(torch, name))
 
 
+def has_unused_apple_gpu(device: str | None) -> bool:
+    """Whether there is an Apple GPU that isn't used, because no device was named.
+
+    Nothing has been tested on one: the default stays the CPU.
+    """
+    return device is None and torch.backends.mps.is_available()
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Where to compute in float64 with rows of a device: Apple's GPUs can't, so on the CPU."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a device, in bytes; of a CPU within the limit of its container, if any."""
+    """Free memory of a device, in bytes; of the machine's within the limit of a container, if any.
+
+    An Apple GPU shares the machine's memory.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:  # MemAvailable: what the kernel can give without swapping (Linux only)
-        with Path("/proc/meminfo").open(encoding="ascii") as lines:
-            line = next(line for line in lines if line.startswith("MemAvailable:"))
-        return min(int(line.split()[1]) * 1024, _cgroup_available_bytes())
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system without these values
-        return 2**63
+    import psutil
+
+    return min(psutil.virtual_memory().available, _cgroup_available_bytes())
 
 
 def _cgroup_available_bytes() -> int:
     """Bytes left below the memory limit of this process's cgroup (v2); 2⁶³ without a limit."""
-    cgroup = Path("/sys/fs/cgroup")
     try:
-        limit, used = ((cgroup / name).read_text() for name in ("memory.max", "memory.current"))
+        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
         return 2**63 if limit.strip() == "max" else max(0, int(limit) - int(used))
     except (OSError, ValueError):
         return 2**63
