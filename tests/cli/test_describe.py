@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
 from commands import run, run_process
+from qwen_audio.cli.answers import print_answers
+from reference import sound
 
 
 @pytest.mark.slow
@@ -52,3 +60,41 @@ def test_standard_input(
     options: list[str | Path] = ["--model", checkpoint, "--max-new-tokens", "3"]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(clips[0].read_bytes())))
     assert run("describe", "-", *options).stdout == run("describe", clips[0], *options).stdout
+
+
+def test_answers_are_printed_as_they_come(
+    clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    """Before an error that is found at the end of the file; together as the API's text."""
+    options: list[str | Path] = ["--model", checkpoint, "--max-new-tokens", "3", "--window", "0.5"]
+    flac, cut = tmp_path / "a.flac", tmp_path / "cut.flac"
+    soundfile.write(flac, sound(2.0), 16_000)
+    cut.write_bytes(flac.read_bytes()[: 7 * flac.stat().st_size // 10])
+    whole = qa.load(checkpoint).describe(flac, max_new_tokens=3, window_seconds=0.5)
+    assert run("describe", flac, *options).stdout == f"{whole}\n"
+    answers = iter(whole.answers)
+
+    def cut_short() -> Iterator[qa.Answer]:
+        yield from itertools.islice(answers, 2)
+        raise qa.AudioError("a.flac is truncated")
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(qa.AudioError):
+        print_answers(cut_short(), "a.flac")
+    assert printed.getvalue().splitlines() == ["a.flac:", *str(whole).splitlines()[:2]]
+    done = run("describe", cut, flac, *options)
+    assert (done.returncode, "is truncated" in done.stderr) == (1, True)
+    assert done.stdout.endswith(f"{flac}:\n{whole}\n")
+
+
+def test_addresses(clips: list[Path], checkpoint: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "takes.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.write(clips[0], "a.wav")
+    address = f"zip://a.wav::{archive}"
+    options: list[str | Path] = ["--model", checkpoint, "--max-new-tokens", "2"]
+    texts = [run("describe", file, *options).stdout for file in (clips[0], address)]
+    assert texts[0] == texts[1]
+    output = tmp_path / "vectors.npz"
+    done = run("encode", address, "nowhere://a.wav", "--model", checkpoint, "-o", output)
+    assert (done.returncode, "Protocol not known" in done.stderr) == (1, True)
+    assert list(np.load(output)["source"]) == [address]

@@ -37,6 +37,12 @@ def test_long_recordings_are_decoded_in_full() -> None:
         decoder.decode("a.wav", THREE_SECONDS)
 
 
+def test_a_name_is_not_an_address() -> None:
+    """Of an upload it is text: nothing is fetched."""
+    for name in ("https://127.0.0.1:1/a.wav", "memory://a.wav", "zip://a.wav::b.zip"):
+        assert UploadDecoder(LIMITS).decode(name, SECOND).name == name
+
+
 def test_rate_times_channels_is_limited() -> None:
     many = write_wav(np.zeros((9, 48_000 * 2), np.float32), 48_000)
     with pytest.raises(qa.AudioError, match="48000 Hz × 9 channels"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.paths import exists, is_folder, path_from_text
+from qwen_audio.paths import exists, is_folder, is_uri, path_from_text
 
 from .options import EMBEDDED, window_settings
 
@@ -24,7 +24,8 @@ __all__ = [
 def check_files(files: Sequence[str]) -> None:
     """Check that at least one file can be opened, and standard input is named once.
 
-    Other missing files are reported when their turn comes, so that the rest is processed.
+    Other missing files, and addresses that can't be opened, are reported when their turn comes, so
+    that the rest is processed.
 
     Raises:
         OptionError: if - is there more than once.
@@ -32,8 +33,9 @@ def check_files(files: Sequence[str]) -> None:
     """
     check_stdin(files)
     paths = [path_from_text(file) for file in files]
-    if any(path == "-" or (exists(path) and not is_folder(path)) for path in paths):
-        return
+    for path in paths:
+        if path == "-" or is_uri(path) or (exists(path) and not is_folder(path)):
+            return
     from qwen_audio.audio.decode import AudioDecoder
 
     try:

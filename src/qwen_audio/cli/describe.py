@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from qwen_audio.paths import path_to_text, printable
 
+from .answers import print_answers
 from .checks import check_files, check_windows
 from .console import load_model, print_error, print_json, print_text, process_files
 from .options import (
@@ -22,6 +24,9 @@ from .options import (
     load_settings,
     window_settings,
 )
+
+if TYPE_CHECKING:
+    from qwen_audio.api.answer import Answer
 
 __all__ = ["add_parser"]
 
@@ -76,25 +81,30 @@ def run(options: argparse.Namespace) -> int:
     streaming = sys.stdout.isatty() and not options.json and len(options.files) == 1
 
     def describe(file: str) -> None:
+        if not options.json and not streaming:
+            name = printable(file) if len(options.files) > 1 else None
+            _report_cuts(
+                file, print_answers(model.describe_windows(file, **settings), name), options
+            )
+            return
         stream = (lambda text: print_text(text, end="")) if streaming else None
         text = model.describe(file, stream=stream, **settings)
-        ends = {answer.ended_by for answer in text.answers}
-        if "max_new_tokens" in ends:
-            print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
-        if "context" in ends:
-            print_error(f"{file}: cut off as the model's context was full: use a shorter --window")
-        if options.json:
+        _report_cuts(file, text.answers, options)
+        if streaming:
+            print_text("")
+        else:
             answers = [dataclasses.asdict(answer) for answer in text.answers]
             source = path_to_text(file)
             print_json(
                 {"source": source, "text": str(text), "answers": answers, "notes": text.notes}
             )
-        elif streaming:
-            print_text("")
-        elif len(options.files) > 1:
-            name = printable(file)
-            print_text(f"{name}: {text}" if len(text.answers) == 1 else f"{name}:\n{text}")
-        else:
-            print_text(text)
 
     return process_files(options.files, describe)
+
+
+def _report_cuts(file: str, answers: Sequence[Answer], options: argparse.Namespace) -> None:
+    ends = {answer.ended_by for answer in answers}
+    if "max_new_tokens" in ends:
+        print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
+    if "context" in ends:
+        print_error(f"{file}: cut off as the model's context was full: use a shorter --window")
