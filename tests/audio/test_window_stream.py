@@ -155,8 +155,8 @@ def test_addresses_of_file_systems(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("memory://gone/a.wav", "memory://gone/a.wav: no such file: check the address"),
-        ("zip://a.wav::/gone.zip", "no such file"),
+        ("memory://gone/a.wav", "memory://gone/a.wav can't be found: check the address"),
+        ("zip://a.wav::/gone.zip", "can't be found"),
         ("nowhere://a.wav", "Protocol not known: nowhere"),
         ("missing://a.wav", "install that beside this package"),
     ],

@@ -110,7 +110,7 @@ class Source:
                 "package, or save the recording as a file first"
             )
         if not self.is_local and isinstance(error, FileNotFoundError):
-            return AudioError(f"{printable(self.uri)}: no such file: check the address")
+            return AudioError(f"{printable(self.uri)} can't be found: check the address")
         reason = getattr(error, "strerror", None) or error
         return AudioError(f"{printable(self.path)} can't be read ({reason}): check it")
 
