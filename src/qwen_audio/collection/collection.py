@@ -244,10 +244,7 @@ class Collection:
         uri = Source.from_path(source).uri
         versions = indexed_versions(self._window_table, [uri])
         if uri not in versions:
-            raise CollectionError(
-                f"{self.path} has no recording {source!r}: give a source as `qwen-audio collection "
-                "list` shows it"
-            )
+            raise maintenance.unknown_source(self._window_table, source)
         waveform = load_indexed(Source(uri), versions[uri], self.spec.track)
         return waveform if window is None else Waveform(waveform.samples_in(window), waveform.name)
 
@@ -268,9 +265,17 @@ class Collection:
         """Delete the rows of recordings that no longer exist. Returns their sources."""
         return maintenance.prune(self._window_table)
 
-    def verify(self, *, sample: int = 20, seed: int = 0) -> verification.VerifyReport:
+    def remove(self, sources: str | Path | Iterable[str | Path]) -> int:
+        """Delete recordings, whether their files exist or not; see `maintenance.remove`."""
+        return maintenance.remove(self._window_table, sources)
+
+    def verify(
+        self, *, sample: int = 20, seed: int = 0, on_progress: verification.OnProgress = None
+    ) -> verification.VerifyReport:
         """Check all vectors, counts and indices; encode some recordings again and compare."""
-        return verification.verify(self._window_table, self.model, sample=sample, seed=seed)
+        return verification.verify(
+            self._window_table, self.model, sample=sample, seed=seed, on_progress=on_progress
+        )
 
     def export(self, target: str | Path, where: str | None = None) -> int:
         """Write it as .parquet, .npz, or a Hugging Face dataset's folder. Returns the rows."""

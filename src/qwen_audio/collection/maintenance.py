@@ -1,20 +1,22 @@
-"""Maintenance of a collection: statistics, list of recordings, prune."""
+"""Maintenance of a collection: statistics, list of recordings, prune, remove."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qwen_audio.audio.source import Source
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, CollectionError
 from qwen_audio.inference.html_table import facts_table
 
 from .conditions import Condition, source_condition
 from .table import WindowTable
 
-__all__ = ["CollectionInfo", "info", "list_recordings", "prune"]
+__all__ = ["CollectionInfo", "info", "list_recordings", "prune", "remove", "unknown_source"]
 
 _SOURCES_PER_DELETE = 8192
 
@@ -121,6 +123,36 @@ def prune(collection: WindowTable) -> list[str]:
         for source in failed:
             collection.failures.delete(source_condition([source]))
     return gone
+
+
+def remove(collection: WindowTable, sources: str | Path | Iterable[str | Path]) -> int:
+    """Delete the rows and failures of these sources. Returns the number of rows.
+
+    Raises:
+        CollectionError: naming the first that the collection doesn't have; nothing is deleted then.
+    """
+    sources = [sources] if isinstance(sources, str | Path) else list(sources)
+    uris = [Source.from_path(source).uri for source in sources]
+    stored = set(collection.columns(["source"])["source"].to_pylist())
+    failed = {row["source"] for row in collection.failure_rows()}
+    for source, uri in zip(sources, uris, strict=True):
+        if uri not in stored | failed:
+            raise unknown_source(collection, str(source))
+    with collection.locked() as table:
+        before = table.count_rows()
+        for start in range(0, len(uris), _SOURCES_PER_DELETE):
+            table.delete(source_condition(uris[start : start + _SOURCES_PER_DELETE]))
+        for uri in failed.intersection(uris):
+            collection.failures.delete(source_condition([uri]))
+        return int(before - table.count_rows())
+
+
+def unknown_source(collection: WindowTable, source: str) -> CollectionError:
+    """The error for a source that the collection doesn't have."""
+    return CollectionError(
+        f"{collection.path} has no recording {source!r}: give a source as `qwen-audio collection "
+        "list` shows it"
+    )
 
 
 def _exists(source: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["STANDARD_COLUMNS", "collection_schema", "is_collection_schema"]
+__all__ = ["STANDARD_COLUMNS", "check_collection_schema", "collection_schema"]
 
 STANDARD_COLUMNS = (
     "source",
@@ -32,13 +32,15 @@ STANDARD_COLUMNS = (
 """Columns of every collection; columns of manifests are added to them."""
 
 
-def is_collection_schema(schema: pa.Schema) -> bool:
-    """Whether a table has the standard columns, and vectors that all have the same width."""
+def check_collection_schema(schema: pa.Schema) -> None:
+    """Raises ValueError unless a table has the standard columns, and vectors of one width."""
     import pyarrow as pa
 
-    return set(STANDARD_COLUMNS) <= set(schema.names) and pa.types.is_fixed_size_list(
-        schema.field("vector").type
-    )
+    missing = [name for name in STANDARD_COLUMNS if name not in schema.names]
+    if missing:
+        raise ValueError(f"no column {', '.join(missing)}")
+    if not pa.types.is_fixed_size_list(schema.field("vector").type):
+        raise ValueError("vectors of any width")
 
 
 def collection_schema(width: int, number_type: pa.DataType) -> pa.Schema:

@@ -15,13 +15,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import CollectionError, QwenAudioError
+from qwen_audio.errors import CollectionError, OptionError, QwenAudioError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.paths import exists, is_folder
 
 from .conditions import Condition, check_condition, condition_error
 from .database import check_installed, check_table_path, connect, error_reason, open_table
-from .schema import STANDARD_COLUMNS, collection_schema, is_collection_schema
+from .schema import STANDARD_COLUMNS, check_collection_schema, collection_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,8 @@ class WindowTable:
         """The collection's table.
 
         Raises:
-            CollectionError: if there is none, or if it isn't a collection.
+            CollectionError: if there is none, or if it isn't a collection, or one of another
+                version of this package that can't be read.
             OptionError: for a name that doesn't end in .lance.
             MissingExtraError: without the extra `collections`.
         """
@@ -73,11 +74,20 @@ class WindowTable:
             raise CollectionError(f"{table_path}: no such collection: `qwen-audio index` makes one")
         table = open_table(table_path)
         metadata = table.schema.metadata or {}
-        if _METADATA_KEY not in metadata or not is_collection_schema(table.schema):
+        if _METADATA_KEY not in metadata:
             raise CollectionError(f"{table_path} is a Lance table, but not a collection")
-        settings = json.loads(metadata[_METADATA_KEY])
-        spec = EmbeddingSpec.from_settings(**settings["spec"])
-        return cls(table_path, table, spec, has_captions=settings["describes"])
+        try:
+            settings = json.loads(metadata[_METADATA_KEY])
+            spec = EmbeddingSpec.from_settings(**settings["spec"])
+            has_captions = bool(settings["describes"])
+            check_collection_schema(table.schema)
+        except (ValueError, KeyError, TypeError, OptionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise CollectionError(
+                f"{table_path} was made by another version of this package ({reason}): make it "
+                "again with `qwen-audio index`, from the recordings that its column `source` names"
+            ) from error
+        return cls(table_path, table, spec, has_captions=has_captions)
 
     @classmethod
     def create(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,10 @@ from .vectors import is_unit, stored_vectors
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
 
-__all__ = ["VerifyReport", "check_sample", "verify"]
+__all__ = ["OnProgress", "VerifyReport", "check_sample", "verify"]
 
+OnProgress = Callable[[int, int], None] | None
+"""Called with the number of recordings encoded again, and their total."""
 _MIN_COSINE = 0.999
 """Between a stored vector and the same encoded again: float16 costs 1e-7, other thread counts and
 processors the rest."""
@@ -55,13 +57,19 @@ def check_sample(sample: int) -> int:
 
 
 def verify(
-    collection: WindowTable, model: AudioModel, *, sample: int = 20, seed: int = 0
+    collection: WindowTable,
+    model: AudioModel,
+    *,
+    sample: int = 20,
+    seed: int = 0,
+    on_progress: OnProgress = None,
 ) -> VerifyReport:
     """Check all vectors, counts and indices; encode some recordings again and compare.
 
     Args:
         sample: at most so many recordings.
         seed: of their random choice.
+        on_progress: called before each of them, and after the last.
 
     Raises:
         CollectionError: if the model is not the one of the collection.
@@ -88,7 +96,9 @@ def verify(
     sources = sorted({source for source, _ in pairs})
     chosen = np.random.default_rng(seed).permutation(sources)[:sample].tolist()
     lowest_cosine = 1.0
-    for source in chosen:
+    for done, source in enumerate(chosen):
+        if on_progress is not None:
+            on_progress(done, len(chosen))
         try:
             for number, (cosine, norm_ratio) in enumerate(_encode_again(collection, model, source)):
                 lowest_cosine = min(lowest_cosine, cosine)
@@ -103,6 +113,8 @@ def verify(
                     )
         except (AudioError, _MismatchError) as error:
             problems.append(str(error))
+    if on_progress is not None:
+        on_progress(len(chosen), len(chosen))
     return VerifyReport(len(chosen), lowest_cosine, tuple(problems))
 
 

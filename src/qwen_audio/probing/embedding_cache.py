@@ -134,7 +134,10 @@ class EmbeddingCache:
                 f"{file} can't be read ({error.strerror or error}): check its permissions"
             ) from error
         except (SafetensorError, KeyError, ValueError) as error:
-            raise OptionError(f"{file} is damaged ({error}): delete it") from error
+            raise OptionError(
+                f"{file} is damaged, or of another version ({error}): delete it, and its vectors "
+                "are computed again"
+            ) from error
         for fingerprint in fingerprints:
             locations = self._locations.setdefault(fingerprint, {})
             locations.update({content: (file, row) for row, content in enumerate(contents)})
