@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.paths import exists, is_file, is_folder, is_uri, path_from_text, path_to_text
@@ -15,7 +15,7 @@ from qwen_audio.paths import exists, is_file, is_folder, is_uri, path_from_text,
 from .manifest import MANIFEST_SUFFIXES, read_manifest, source_from_row
 from .source import Source, filesystem
 
-__all__ = ["AUDIO_SUFFIX", "SourceListing", "files_below", "find_sources"]
+__all__ = ["AUDIO_SUFFIX", "FolderFiles", "SourceListing", "files_below", "find_sources"]
 
 AUDIO_SUFFIX = re.compile(
     r"\.(3gp|aac|aifc?|aiff|amr|ape|au|caf|flac|m4[ab]|mk[av]|mov|mp[234c]|og[ag]|opus|ra|rf64|snd"
@@ -33,10 +33,14 @@ class SourceListing:
     Attributes:
         sources: each recording once, in order.
         skipped: paths and URIs of files in folders that are not audio by their suffix.
+        linked: folders that are symbolic links, which are skipped, too, unless they are followed.
+        empty: inputs that hold no audio.
     """
 
     sources: tuple[Source, ...]
     skipped: tuple[str, ...]
+    linked: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
     def check_available(self) -> None:
         """Raises OptionError if there are no recordings, or none of them exists."""
@@ -55,7 +59,9 @@ class SourceListing:
         raise OptionError(f"there is nothing to index: {none}{first_reason}")
 
 
-def find_sources(inputs: Iterable[str | Path | Mapping[str, Any]]) -> SourceListing:
+def find_sources(
+    inputs: Iterable[str | Path | Mapping[str, Any]], *, follow_links: bool = False
+) -> SourceListing:
     """Recordings of all inputs: each once, in order.
 
     Args:
@@ -63,6 +69,7 @@ def find_sources(inputs: Iterable[str | Path | Mapping[str, Any]]) -> SourceList
             of any of fsspec's file systems, and mappings as rows of a manifest. In folders, files
             without a suffix of audio, and hidden ones, are left out; the former are listed as
             skipped.
+        follow_links: also search folders that are symbolic links; else they are listed.
 
     Raises:
         OptionError: for a pattern or URI that matches nothing, and for a manifest or row that
@@ -70,17 +77,29 @@ def find_sources(inputs: Iterable[str | Path | Mapping[str, Any]]) -> SourceList
     """
     sources: dict[str, Source] = {}
     skipped: list[str] = []
+    linked: list[str] = []
+    empty: list[str] = []
     for item in inputs:
-        for source in _expand(item):
-            if isinstance(source, str):
-                skipped.append(source)
-            else:
+        is_empty = True
+        for source in _expand(item, follow_links):
+            if isinstance(source, Source):
+                is_empty = False
                 sources.setdefault(source.uri, source)
-    return SourceListing(tuple(sources.values()), tuple(skipped))
+            elif isinstance(source, _Link):
+                linked.append(source)
+            else:
+                skipped.append(source)
+        if is_empty:
+            empty.append(path_to_text(str(item)))
+    return SourceListing(tuple(sources.values()), tuple(skipped), tuple(linked), tuple(empty))
 
 
-def _expand(item: str | Path | Mapping[str, Any]) -> Iterator[Source | str]:
-    """Sources of one input, and as strings the names of files that are skipped."""
+class _Link(str):
+    """The path of a linked folder that is skipped."""
+
+
+def _expand(item: str | Path | Mapping[str, Any], follow_links: bool) -> Iterator[Source | str]:
+    """Sources of one input, and as strings the names of files and links that are skipped."""
     if isinstance(item, Mapping):
         source = source_from_row(item, Path(), "a row")
         if source.audio is not None:
@@ -97,7 +116,7 @@ def _expand(item: str | Path | Mapping[str, Any]) -> Iterator[Source | str]:
     text = path_from_text(text)
     path = Path(text)
     if is_folder(path):
-        yield from _folder(path)
+        yield from _folder(path, follow_links)
     elif path.suffix.lower() in MANIFEST_SUFFIXES and is_file(path):
         yield from read_manifest(path)
     elif exists(path) or not any(wildcard in text for wildcard in "*?["):
@@ -107,7 +126,9 @@ def _expand(item: str | Path | Mapping[str, Any]) -> Iterator[Source | str]:
         if not matches:
             raise OptionError(f"{text} matches nothing: check the pattern")
         for match in matches:
-            yield from _folder(match) if is_folder(match) else [Source.from_path(match)]
+            yield from (
+                _folder(match, follow_links) if is_folder(match) else [Source.from_path(match)]
+            )
 
 
 def _glob(pattern: Path) -> Iterator[Path]:
@@ -115,24 +136,52 @@ def _glob(pattern: Path) -> Iterator[Path]:
     return root.glob(str(pattern.relative_to(pattern.anchor)))
 
 
-def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a folder and the folders in it, and the folders that can't be listed.
+class FolderFiles(NamedTuple):
+    """The files of a folder and the folders in it; folders that can't be listed, and links."""
 
-    Hidden files and folders are left out, as are links to folders.
+    files: list[Path]
+    unlisted: list[Path]
+    linked: list[Path]
+
+
+def files_below(folder: Path, *, follow_links: bool = False) -> FolderFiles:
+    """What there is in a folder. Hidden files and folders are left out.
+
+    Args:
+        follow_links: search linked folders, too, each folder once; else they are only listed.
     """
     found: list[Path] = []
     unlisted: list[Path] = []
+    linked: list[Path] = []
+    seen = {_identity(folder)} if follow_links else set()
     for parent, folders, files in os.walk(
-        folder, onerror=lambda error: unlisted.append(Path(error.filename))
+        folder,
+        onerror=lambda error: unlisted.append(Path(error.filename)),
+        followlinks=follow_links,
     ):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if follow_links:  # of which any may lead back
+            identities = {name: _identity(Path(parent, name)) for name in folders}
+            folders[:] = [name for name in folders if identities[name] not in seen]
+            seen |= set(identities.values())
+        else:
+            linked += [Path(parent, name) for name in folders if _is_link(parent, name)]
         found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(found), sorted(unlisted)
+    return FolderFiles(sorted(found), sorted(unlisted), sorted(linked))
 
 
-def _folder(folder: Path) -> Iterator[Source | str]:
-    files, unlisted = files_below(folder)
+def _is_link(parent: str, name: str) -> bool:
+    return os.path.islink(os.path.join(parent, name))  # noqa: PTH114, PTH118 (names of any length)
+
+
+def _identity(folder: Path) -> str:
+    return os.path.realpath(folder)
+
+
+def _folder(folder: Path, follow_links: bool) -> Iterator[Source | str]:
+    files, unlisted, linked = files_below(folder, follow_links=follow_links)
     yield from map(Source.from_path, unlisted)  # which fail by name
+    yield from (_Link(path_to_text(str(path))) for path in linked)
     for path in files:
         is_audio = AUDIO_SUFFIX.fullmatch(path.suffix)
         yield Source.from_path(path) if is_audio else path_to_text(str(path))

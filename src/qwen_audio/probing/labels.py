@@ -201,8 +201,10 @@ def _row(row: Any, folder: Path, place: str) -> _Row:
 
 
 def _class_folders(folder: Path) -> tuple[list[Source], list[str]]:
-    sources, skipped = [], []
-    files, unlisted = files_below(folder)
+    sources: list[Source] = []
+    skipped: list[str] = []
+    files, unlisted, linked = files_below(folder)
+    skipped += [path_to_text(str(path)) for path in linked]
     if unlisted:
         raise OptionError(f"{unlisted[0]} can't be listed: check its permissions")
     for path in files:
