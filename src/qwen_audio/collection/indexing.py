@@ -177,6 +177,7 @@ class _IndexRun:
             failed_before = self._failed_before.get(source.uri)
             if failed_before and not self._retry and failed_before[0] == version:
                 self._counter.failures[source.uri] = failed_before[1]
+                self._counter.known_failures.append(source.uri)
                 continue
             if (
                 indexed is not None
@@ -217,6 +218,8 @@ class _IndexRun:
     def _fail(self, pending: PendingSource, error: AudioError) -> None:
         reason = without_partial_advice(str(error))
         self._counter.failures[pending.source.uri] = reason
+        if self._failed_before.get(pending.source.uri, (None,))[0] == pending.version:
+            self._counter.known_failures.append(pending.source.uri)
         self.writer.add_failure(pending, reason)
 
     def _keep(self, source: Source, indexed: SourceVersion, version: SourceVersion) -> None:

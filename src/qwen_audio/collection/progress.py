@@ -42,6 +42,7 @@ class IndexSummary:
         elapsed_seconds: wall-clock time.
         failures: source → why it can't be decoded, including failures of earlier runs whose files
             haven't changed.
+        known_failures: those of them that had failed in earlier runs, and haven't changed.
         skipped: files in folders that are not audio by their suffix.
     """
 
@@ -53,6 +54,7 @@ class IndexSummary:
     audio_seconds: float
     elapsed_seconds: float
     failures: Mapping[str, str]
+    known_failures: tuple[str, ...]
     skipped: tuple[str, ...]
 
 
@@ -70,6 +72,7 @@ class IndexCounter:
     """Of the encoded recordings, those that another process had added meanwhile."""
     audio_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
+    known_failures: list[str] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
 
     def progress(self) -> IndexProgress:
@@ -94,5 +97,6 @@ class IndexCounter:
             audio_seconds=self.audio_seconds,
             elapsed_seconds=time.monotonic() - self._started,
             failures=dict(self.failures),
+            known_failures=tuple(self.known_failures),
             skipped=skipped,
         )
