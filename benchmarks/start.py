@@ -54,7 +54,7 @@ def start_collection(settings: Settings) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         collection = str(Path(folder) / "c.lance")
         clip = _clip(Path(folder))
-        _run(_command("index", str(clip), "--describe", "--into", collection))
+        _run(_command("index", str(clip), "--describe", "-o", collection))
         return _measure(
             settings,
             "full-text search and collection info, list and failures, the slowest of them",
@@ -76,13 +76,13 @@ def start_index(settings: Settings) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         clip = str(_clip(Path(folder)))
         existing, new = (str(Path(folder) / name) for name in ("existing.lance", "new.lance"))
-        _run(_command("index", clip, "--into", existing))
+        _run(_command("index", clip, "-o", existing))
         return _measure(
             settings,
             f"index one new file of {CLIP_SECONDS:g} s, and search by one, the slower of them",
             "lancedb, torch, transformers",
             {
-                "index": _command("index", clip, "--into", new),
+                "index": _command("index", clip, "-o", new),
                 "search_audio": _command("search", existing, "--audio", clip),
             },
             Target(1.4, at_most=True),

@@ -60,7 +60,7 @@ def indexed(
 ) -> tuple[Path, list[str]]:
     """A collection of all of them, and their sources in it."""
     into = tmp_path_factory.mktemp("indexed") / "names.lance"
-    done = run("index", *names, "--into", into, "--model", checkpoint, "--dtype", "float32")
+    done = run("index", *names, "-o", into, "--model", checkpoint, "--dtype", "float32")
     assert done.stdout.startswith(f"{into}: {len(NAMES)} added"), done.stderr
     assert (done.returncode, done.stderr) == (0, "")
     return into, [Source.from_path(name).uri for name in names]
@@ -99,7 +99,7 @@ def test_index_again_list_verify_and_prune(
     indexed: tuple[Path, list[str]], names: list[str]
 ) -> None:
     into, sources = indexed
-    assert f"{len(names)} unchanged" in check_lines(run("index", *sources, "--into", into))[0]
+    assert f"{len(names)} unchanged" in check_lines(run("index", *sources, "-o", into))[0]
     shown = check_lines(run("collection", "list", into))
     assert len(shown) == len(names)
     listed = json_lines(run("collection", "list", into, "--json"))
@@ -113,7 +113,7 @@ def test_index_again_list_verify_and_prune(
 @pytest.mark.slow
 def test_a_folder_is_indexed(names: list[str], checkpoint: Path, tmp_path: Path) -> None:
     folder, into = Path(names[0]).parent, tmp_path / "m.lance"
-    done = run("index", folder, "--into", into, "--model", checkpoint, "--json")
+    done = run("index", folder, "-o", into, "--model", checkpoint, "--json")
     assert done.returncode == 0
     summary = json.loads(done.stdout)
     skipped = [name for name in names if not name.endswith(".wav")]
@@ -201,12 +201,12 @@ def test_describe_encode_inspect_lens_plot_and_parity(
     traces = json_lines(run("inspect", *model, *names[:6], "--json"))
     assert [trace["name"] for trace in traces] == list(map(printable, names[:6]))
     check_lines(run("inspect", *model, *names[:6]))
-    check_lines(run("lens", *model, *names[:6], "--top", "1", "--taps", "lm.0"))
+    check_lines(run("lens", *model, *names[:6], "--top", "1", "--tap", "lm.0"))
     odd = [names[0], *(name for name in names if "$\\" in name or len(name) > 200)]
     for format_option in ([], ["--html"]):
-        check_lines(run("plot", *model, *odd, *format_option, "--panels", "novelty"))
+        check_lines(run("plot", *model, *odd, *format_option, "--panel", "novelty"))
     assert len(list(tmp_path.glob("*.png"))) == len(list(tmp_path.glob("*.html"))) == len(odd)
-    check_lines(run("parity", *model, "--audio", *names[:1]))
+    check_lines(run("parity", *model, *names[:1]))
 
 
 @pytest.mark.slow
@@ -246,9 +246,9 @@ def test_names_that_no_file_can_have(name: str, checkpoint: Path, tmp_path: Path
         ("plot", *model, name, "-o", tmp_path / "x.png"),
         ("lens", *model, name),
         ("inspect", *model, name),
-        ("parity", *model, "--audio", name, "-o", tmp_path / "x.json"),
+        ("parity", *model, name, "-o", tmp_path / "x.json"),
         ("probe", name),
-        ("index", *model, name, "--into", into),
+        ("index", *model, name, "-o", into),
         ("search", f"{name}.lance", "--id", "a"),
         ("collection", "info", f"{name}.lance"),
         ("map", f"{name}.lance"),
@@ -258,7 +258,7 @@ def test_names_that_no_file_can_have(name: str, checkpoint: Path, tmp_path: Path
         done = run(*arguments)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), arguments[0]
         assert not UNSAFE.search(done.stdout + done.stderr)
-    done = run("index", *model, good, name, "--into", into)
+    done = run("index", *model, good, name, "-o", into)
     assert done.returncode == 1
     assert "1 added" in done.stdout
     assert "1 failed" in done.stdout
@@ -267,7 +267,7 @@ def test_names_that_no_file_can_have(name: str, checkpoint: Path, tmp_path: Path
 
 def test_half_a_character_in_a_manifest(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text(json.dumps({"source": "a.wav", "genre": "\ud800"}))
-    done = run("index", tmp_path / "m.jsonl", "--into", tmp_path / "m.lance", "--model", checkpoint)
+    done = run("index", tmp_path / "m.jsonl", "-o", tmp_path / "m.lance", "--model", checkpoint)
     assert (done.returncode, done.stdout) == (1, "")
     assert "row 1: column genre holds half of a character" in done.stderr
 
@@ -286,7 +286,7 @@ def test_a_folder_that_cannot_be_listed(checkpoint: Path, tmp_path: Path) -> Non
             descriptor = inner
     finally:
         os.close(descriptor)
-    done = run("index", deep, "--into", tmp_path / "m.lance", "--model", checkpoint)
+    done = run("index", deep, "-o", tmp_path / "m.lance", "--model", checkpoint)
     assert done.returncode == 1
     assert "1 added" in done.stdout
     assert "File name too long" in done.stderr

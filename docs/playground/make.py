@@ -104,7 +104,7 @@ def opened(addresses: list[str]) -> Iterator[str]:
     run = [sys.executable, "-m", "qwen_audio"]
     with tempfile.TemporaryDirectory() as folder:
         music = str(Path(folder) / "music.lance")
-        index = [*run, "index", str(EXAMPLES), "--into", music, "--describe"]
+        index = [*run, "index", str(EXAMPLES), "-o", music, "--describe"]
         subprocess.run([*index, "--window", "3", "--hop", "0.15"], check=True)
         command = [*run, "play", "--collection", music]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -47,6 +47,6 @@ def music(tmp_path: Path) -> Path:
 def indexed(tmp_path: Path, music: Path, checkpoint: Path) -> Path:
     """A collection of `music` at lm.1."""
     into = tmp_path / "music.lance"
-    done = run("index", music, "--into", into, "--tap", "lm.1", "--model", checkpoint)
+    done = run("index", music, "-o", into, "--tap", "lm.1", "--model", checkpoint)
     assert (done.returncode, done.stderr) == (0, "")
     return into

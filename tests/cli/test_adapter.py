@@ -35,12 +35,12 @@ def test_vectors_of_a_model_with_an_adapter(
 
 
 def test_costs_of_a_model_with_an_adapter(checkpoint: Path, adapter: Path) -> None:
-    done = run("taps", checkpoint, "--adapter", adapter, "--json")
+    done = run("taps", "--model", checkpoint, "--adapter", adapter, "--json")
     assert json.loads(done.stdout)["adapter"] == str(adapter)
     assert f"Taps of {checkpoint} with {adapter} in" in run(
-        "taps", checkpoint, "--adapter", adapter
+        "taps", "--model", checkpoint, "--adapter", adapter
     ).stdout.replace("\n", " ")
-    assert "adapter" not in json.loads(run("taps", checkpoint, "--json").stdout)
+    assert "adapter" not in json.loads(run("taps", "--model", checkpoint, "--json").stdout)
 
 
 @pytest.mark.slow
@@ -49,9 +49,9 @@ def test_a_collection_needs_its_adapter(
 ) -> None:
     into = tmp_path / "music.lance"
     model = ("--model", checkpoint)
-    assert run("index", music, "--into", into, *model, "--adapter", adapter).returncode == 0
+    assert run("index", music, "-o", into, *model, "--adapter", adapter).returncode == 0
     for command in (
-        ("index", music, "--into", into),
+        ("index", music, "-o", into),
         ("search", into, "--audio", music / "0.wav"),
         ("collection", "verify", into),
     ):

@@ -50,7 +50,7 @@ def test_prune_and_verify_after_changes(indexed: Path, music: Path) -> None:
 @pytest.mark.slow
 def test_captions_are_listed_window_by_window(tmp_path: Path, music: Path) -> None:
     into = tmp_path / "captions.lance"
-    done = run("index", music / "1.wav", music / "2.wav", "--into", into, "--describe")
+    done = run("index", music / "1.wav", music / "2.wav", "-o", into, "--describe")
     assert (done.returncode, done.stderr.count("small embedded checkpoint")) == (0, 1)
     model = qa.load()
     samples, _ = soundfile.read(music / "2.wav", dtype="float32")

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from qwen_audio.cli.console import progress_bars
+from qwen_audio.cli.progress import progress_bars
 
 
 class Terminal(io.StringIO):

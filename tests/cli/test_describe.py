@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import itertools
 import json
@@ -18,6 +19,7 @@ import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
 from commands import run, run_process
 from qwen_audio.cli.answers import print_answers
+from qwen_audio.cli.caption_files import save_subtitles
 from reference import sound
 
 
@@ -98,3 +100,75 @@ def test_addresses(clips: list[Path], checkpoint: Path, tmp_path: Path) -> None:
     done = run("encode", address, "nowhere://a.wav", "--model", checkpoint, "-o", output)
     assert (done.returncode, "Protocol not known" in done.stderr) == (1, True)
     assert list(np.load(output)["source"]) == [address]
+
+
+CAPTIONS = [
+    {"start_seconds": 0.0, "end_seconds": 10.0, "text": "=A song\n\n& <two>"},
+    {"start_seconds": 3605.5, "end_seconds": 3612.0625, "text": ""},
+]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        (
+            "srt",
+            "1\n00:00:00,000 --> 00:00:10,000\n=A song\n& <two>\n\n"
+            "2\n01:00:05,500 --> 01:00:12,062\n…\n",
+        ),
+        (
+            "vtt",
+            "WEBVTT\n\n00:00:00.000 --> 00:00:10.000\n=A song\n&amp; &lt;two&gt;\n\n"
+            "01:00:05.500 --> 01:00:12.062\n…\n",
+        ),
+    ],
+)
+def test_subtitles(suffix: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "new" / f"a.{suffix}"
+    save_subtitles(path, CAPTIONS)
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.wav", "--resume"), "--resume is for captions in a file"),
+        (("a.wav", "--format", "srt"), "--format is for captions in a file"),
+        (("a.wav", "-o", "a.txt"), "use .csv, .jsonl, .srt, .vtt"),
+        (("a.wav", "-o", "."), "add --format srt"),
+        (("a.wav", "-o", "a.srt", "--format", "srt"), "name a folder"),
+        (("a.wav", "b.wav", "-o", "a.srt"), "name a folder and --format srt"),
+        (("a.wav", "b/a.wav", "-o", ".", "--format", "vtt"), "2 files called a "),
+    ],
+)
+def test_wrong_outputs_of_captions(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav", "b/a.wav"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"RIFF")
+    done = run("describe", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert message in done.stderr
+
+
+@pytest.mark.slow
+def test_captions_as_a_table_and_as_subtitles(folder: Path) -> None:
+    command = ("describe", "0.wav", "gone.wav", "1.wav", "--max-new-tokens", "3", "--window", "1.5")
+    done = run(*command, "-o", "a.csv")
+    assert done.returncode == 1
+    assert done.stdout == "a.csv: 4 windows of 2 recordings\n"
+    with Path("a.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["source"], row["window"], row["start_seconds"]) for row in rows] == [
+        *(("0.wav", "0", "0.0"), ("0.wav", "1", "1.5")),
+        *(("1.wav", "0", "0.0"), ("1.wav", "1", "1.5")),
+    ]
+    assert {row["complete"] for row in rows} == {"False"}
+    done = run("describe", ".", "-o", "subtitles", "--format", "vtt", "--json", "-q")
+    outputs = [json.loads(line)["output"] for line in done.stdout.splitlines()]
+    assert outputs == ["subtitles/0.vtt", "subtitles/1.vtt"]
+    assert (
+        Path("subtitles/0.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
+    )

@@ -122,7 +122,7 @@ def test_little_memory_gives_the_same_file(
     done = run("encode", *clips, *options, "--max-memory", "1MB", "-o", tmp_path / "none.npz")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
-    assert "max_memory" in done.stderr
+    assert "--max-memory" in done.stderr
     assert not (tmp_path / "none.npz").exists()
 
 

@@ -68,10 +68,10 @@ def test_describe_and_encode_a_track(film: Path, tmp_path: Path) -> None:
 def test_a_track_that_does_not_exist(command: str, film: Path) -> None:
     done = run(command, film, "--track", "2")
     assert done.returncode == 1
-    assert "track=2" in done.stderr.splitlines()[-1]
+    assert "--track 2" in done.stderr.splitlines()[-1]
     assert "0 (flac, 16000 Hz × 1), 1 (flac, 16000 Hz × 1)" in done.stderr
     done = run(command, film, "--track", "-1")
-    assert "track=-1: use a whole number from 0" in done.stderr
+    assert "--track -1: use a whole number from 0" in done.stderr
 
 
 def test_a_collection_of_a_track(
@@ -96,10 +96,10 @@ def test_a_collection_of_a_track(
     assert lengths == [8000]
     (hit,) = collection.search(film.parent / "b.wav")  # a file of one track
     assert hit.score > 0.999
-    done = run("index", film, "--into", tmp_path / "track.lance")
+    done = run("index", film, "-o", tmp_path / "track.lance")
     assert done.returncode == 0
     assert "1 unchanged" in done.stdout
-    done = run("index", film, "--into", tmp_path / "track.lance", "--track", "0")
+    done = run("index", film, "-o", tmp_path / "track.lance", "--track", "0")
     assert done.returncode == 1
     assert "track" in done.stderr
 
@@ -107,7 +107,7 @@ def test_a_collection_of_a_track(
 def test_damaged_files_in_part(damaged: Path, tmp_path: Path) -> None:
     done = run("describe", damaged)
     assert done.returncode == 1
-    assert "on_damage='partial' for what there is" in done.stderr
+    assert "--on-damage partial for what there is" in done.stderr
     done = run("describe", damaged, "--on-damage", "partial", "--json")
     assert done.returncode == 0
     answer: dict[str, Any] = json.loads(done.stdout)

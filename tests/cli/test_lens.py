@@ -16,7 +16,7 @@ RATE = 16_000
 
 @pytest.mark.slow
 def test_tables_and_plots(folder: Path) -> None:
-    done = run("lens", "0.wav", "--tokens", "piano,qzwv", "--nearest", "-o", "a.png")
+    done = run("lens", "0.wav", "--token", "piano", "--token", "qzwv", "--nearest", "-o", "a.png")
     assert done.returncode == 0
     for text in (
         "0.wav: most likely next token",
@@ -29,11 +29,11 @@ def test_tables_and_plots(folder: Path) -> None:
     assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
     model = qa.load()
     answer = model.describe("0.wav", max_new_tokens=1).strip()
-    data = json.loads(run("lens", "0.wav", "--span", "last", "--taps", "lm.-1", "--json").stdout)
+    data = json.loads(run("lens", "0.wav", "--span", "last", "--tap", "lm.-1", "--json").stdout)
     assert data["taps"] == [str(model.taps[-2])]
     (row,) = data["rows"]
     assert row["word_1"].strip() == answer
-    assert run("lens", "0.wav", "1.wav", "-o", ".", "--panels", "words").returncode == 0
+    assert run("lens", "0.wav", "1.wav", "-o", ".", "--panel", "words").returncode == 0
     assert {path.name for path in folder.glob("*.lens.png")} == {"0.lens.png", "1.lens.png"}
 
 
@@ -47,8 +47,8 @@ def test_help_names_every_panel(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("0.wav", "--theme", "dark"), "are for plots"),
-        (("0.wav", "--tokens", "piano,"), "is no word"),
-        (("0.wav", "--taps", "mel"), "mel has no logits"),
+        (("0.wav", "--token", ""), "is no word"),
+        (("0.wav", "--tap", "mel"), "mel has no logits"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(

@@ -18,9 +18,9 @@ from qwen_audio.cli.main import build_parser, main
 
 COMMANDS = (
     *("describe", "encode", "inspect", "probe", "index", "search", "lens", "plot", "map", "play"),
-    "compare",
+    *("compare", "completion"),
     *("taps", "parity", "collection", "collection info", "collection list", "collection failures"),
-    *("collection prune", "collection verify", "collection export"),
+    *("collection prune", "collection remove", "collection verify", "collection export"),
 )
 HEAVY = {"torch", "transformers", "av", "soxr", "rich", "numpy", "lancedb", "pyarrow", "fsspec"}
 HEAVY |= {"gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"}
@@ -33,7 +33,7 @@ HEAVY |= {"gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"
         ("describe", "{clip}", "--device", "tpu"),
         ("describe", "{clip}", "--window", "99"),
         ("describe", "{clip}", "{clip}", "--top-p", "0.3"),
-        ("describe", "{folder}"),
+        ("describe", "{folder}/none"),
         ("describe", "{clip}", "--max-memory", "plenty"),
         ("encode", "{clip}", "-o", "out.npz", "--max-memory", "0"),
         ("encode", "{clip}", "-o", "out.csv"),

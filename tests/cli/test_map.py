@@ -19,7 +19,7 @@ def test_missing_recordings_are_named(tmp_path: Path) -> None:
     for seed in range(2):
         soundfile.write(tmp_path / f"{seed}.wav", sound(2.0, RATE, seed=seed)[0], RATE)
     into = tmp_path / "m.lance"
-    assert run("index", tmp_path / "0.wav", tmp_path / "1.wav", "--into", into).returncode == 0
+    assert run("index", tmp_path / "0.wav", tmp_path / "1.wav", "-o", into).returncode == 0
     (tmp_path / "0.wav").unlink()
     done = run("map", into, "-o", tmp_path / "m.html", "--json")
     assert done.returncode == 1

@@ -34,9 +34,9 @@ def overflowing(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         ("plot --tap lm.2", 2),
         ("encode --tap lm.norm -o out.npz", 1),
         ("encode --tap lm.norm -o out.npz", 2),
-        ("index --tap lm.2 --into m.lance", 1),
-        ("index --tap lm.2 --into m.lance", 2),
-        ("index --describe --into m.lance", 2),
+        ("index --tap lm.2 -o m.lance", 1),
+        ("index --tap lm.2 -o m.lance", 2),
+        ("index --describe -o m.lance", 2),
         ("parity -o out.json", 0),
     ],
 )
@@ -58,7 +58,7 @@ def test_index_names_the_one_recording_that_overflows(
     tmp_path: Path, folder: Path, checkpoint: Path
 ) -> None:
     model = changed_checkpoint(checkpoint, tmp_path / "m", FC2, lambda w: 26_200 * w)
-    options = ("--model", model, "--dtype", "float16", "--into", "m.lance")
+    options = ("--model", model, "--dtype", "float16", "-o", "m.lance")
     quiet, loud = folder / "2 quiet.wav", folder / "1 loud.wav"
     soundfile.write(quiet, np.zeros(16_000), 16_000)
     soundfile.write(loud, sound(1.0, 16_000, seed=4)[0], 16_000)

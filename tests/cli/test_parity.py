@@ -21,8 +21,8 @@ from reference import sound
 def test_a_table_is_shown_and_saved(checkpoint: Path, tmp_path: Path) -> None:
     clip, output = tmp_path / "clip.wav", tmp_path / "out.json"
     soundfile.write(clip, sound(0.8), 16_000)
-    options: list[str | Path] = ["--dtype", "float32", "--audio", clip, "-o", output]
-    code, table, err = run("parity", checkpoint, *options)
+    options: list[str | Path] = ["--dtype", "float32", clip, "-o", output]
+    code, table, err = run("parity", "--model", checkpoint, *options)
     assert (code, err) == (0, "")
     saved = json.loads(output.read_text(encoding="utf-8"))
     assert saved["holds"] is True
@@ -44,7 +44,7 @@ def test_what_does_not_hold_is_a_status(
     # Positions shifted by one row.
     monkeypatch.setattr(encoder_module, "stem", lambda *arguments: stem(*arguments).roll(1, 0))
     output = tmp_path / "out.json"
-    code, table, _ = run("parity", checkpoint, "--dtype", "float32", "-o", output)
+    code, table, _ = run("parity", "--model", checkpoint, "--dtype", "float32", "-o", output)
     assert code == 1
     assert "NOT EQUAL" in table
     assert json.loads(output.read_text(encoding="utf-8"))["holds"] is False
@@ -63,14 +63,8 @@ def test_where_nothing_can_be_saved(
 ) -> None:
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, sound(0.2), 16_000)
-    code, out, err = run("parity", checkpoint, "--audio", clip, "-o", tmp_path / output)
+    code, out, err = run("parity", "--model", checkpoint, clip, "-o", tmp_path / output)
     assert (code, out) == (1, "")
     assert message in err
     assert err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
-
-
-def test_one_model_at_a_time(checkpoint: Path) -> None:
-    code, _, err = run("parity", checkpoint, "--model", checkpoint)
-    assert code == 1
-    assert "name one model" in err

@@ -22,7 +22,7 @@ RATE = 16_000
 
 @pytest.mark.slow
 def test_plots_by_options(folder: Path) -> None:
-    done = run("plot", "0.wav", "gone.wav", "1.wav", "--panels", "waveform,novelty")
+    done = run("plot", "0.wav", "gone.wav", "1.wav", "--panel", "waveform", "--panel", "novelty")
     assert done.returncode == 1
     assert "gone.wav" in done.stderr
     assert done.stderr.endswith("1 of 3 files failed\n")
@@ -35,7 +35,7 @@ def test_plots_by_options(folder: Path) -> None:
     assert data["tap"] == "lm.1"
     assert data["kernel_seconds"] == 1
     assert np.load("x.npz")["rows"].shape == (50, qa.load().dimensions.lm_width)
-    assert run("plot", "0.wav", "--html", "--panels", "norms", "--depth").returncode == 0
+    assert run("plot", "0.wav", "--html", "--panel", "norms", "--depth").returncode == 0
     assert "L2 norm" in (folder / "0.audio_tower.html").read_text(encoding="utf-8")
     layers = run("plot", "0.wav", "1.wav", "--layers", "-o", "layers.csv")
     assert "taps over 2 recordings" in layers.stdout
@@ -51,7 +51,7 @@ def test_help_names_every_panel(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("0.wav", "--panels", "spectrum"), "a View has waveform"),
+        (("0.wav", "--panel", "spectrum"), "a View has waveform"),
         (("0.wav", "--tap", "encoder.99"), "encoder.99"),
         (("0.wav", "--html", "-o", "a.png"), "a page's name ends in .html"),
         (("0.wav", "1.wav", "-o", "a.png"), "name an existing folder"),
@@ -60,7 +60,7 @@ def test_help_names_every_panel(folder: Path) -> None:
         (("0.wav", "-o", "a.gif"), "the suffix decides the format"),
         (("0.wav", "--layers", "--tap", "mel"), "--tap does nothing with --layers"),
         (("0.wav", "--prompt", "What?"), "only the language model"),
-        (("0.wav", "--kernel", "9"), "kernel_seconds=9"),
+        (("0.wav", "--kernel", "9"), "--kernel 9"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(

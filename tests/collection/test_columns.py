@@ -84,7 +84,7 @@ def test_names_that_are_errors(
         collection.index(rows)
     assert collection.table.schema == before
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    done = run("index", tmp_path / "m.jsonl", "--into", tmp_path / "n.lance")
+    done = run("index", tmp_path / "m.jsonl", "-o", tmp_path / "n.lance")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert not (tmp_path / "n.lance").exists()
 
@@ -187,7 +187,7 @@ def test_an_index_in_rows_and_on_the_command_line(
         )
     assert [target.name for target in labels.targets] == ["genre"]
     (tmp_path / "m.csv").write_text(f",source,genre\n0,{paths[0]},rock\n1,{paths[1]},rock\n")
-    done = run("index", tmp_path / "m.csv", "--into", collection.path, "--json")
+    done = run("index", tmp_path / "m.csv", "-o", collection.path, "--json")
     assert (done.returncode, done.stderr.count("has no name")) == (0, 1)
     assert json.loads(done.stdout)["added"] == 1
     assert collection.table.to_arrow()["genre"].to_pylist() == ["rock", "rock"]

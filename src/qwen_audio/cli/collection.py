@@ -1,15 +1,17 @@
-"""`qwen-audio collection`: info, list, failures, prune, verify and export."""
+"""`qwen-audio collection`: info, list, failures, prune, remove, verify and export."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import check_extra
 
 from .console import load_collection_model, print_error, print_json, print_line
+from .inputs import add_from_file_option, input_names
 from .options import (
     CommandFunction,
     add_adapter_option,
@@ -19,6 +21,7 @@ from .options import (
     add_json_option,
     add_where_option,
 )
+from .progress import progress_bars, working_on
 
 if TYPE_CHECKING:
     from qwen_audio.collection.collection import Collection
@@ -47,6 +50,11 @@ def add_parser(subparsers: Any) -> None:
     add_where_option(action("list", run_list, "List its recordings, with captions."))
     action("failures", run_failures, "List recordings that can't be decoded, and why.")
     action("prune", run_prune, "Delete the rows of recordings that no longer exist.")
+    remove = action("remove", run_remove, "Delete the rows of recordings.")
+    remove.add_argument(
+        "inputs", nargs="*", metavar="SOURCE", help="as `list` shows it; @LIST: those of a list"
+    )
+    add_from_file_option(remove)
     verify = action("verify", run_verify, "Encode a sample again and compare.")
     add_adapter_option(verify)
     add_compute_options(verify)
@@ -121,6 +129,18 @@ def run_prune(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_remove(options: argparse.Namespace) -> int:
+    """Delete the rows of recordings."""
+    sources = input_names(options)
+    rows = _open(options).remove(sources)
+    if options.json:
+        print_json({"removed": sources, "rows": rows})
+    else:
+        recordings = f"{len(sources)} recording{'s' * (len(sources) != 1)}"
+        print_line(f"{options.collection}: deleted the {rows} rows of {recordings}")
+    return 0
+
+
 def run_verify(options: argparse.Namespace) -> int:
     """Encode a sample again and compare; exit status 1 if there are problems."""
     from qwen_audio.collection.collection import Collection
@@ -130,7 +150,11 @@ def run_verify(options: argparse.Namespace) -> int:
     check_sample(options.sample)
     table = WindowTable.open(options.collection)
     model = load_collection_model(table.spec, options)
-    report = Collection(table, model).verify(sample=options.sample)
+    with progress_bars() as show:
+        report = Collection(table, model).verify(
+            sample=options.sample,
+            on_progress=partial(show, "verify") if show else None,
+        )
     if options.json:
         print_json(dataclasses.asdict(report))
     else:
@@ -147,7 +171,9 @@ def run_export(options: argparse.Namespace) -> int:
     """Write the rows in another format."""
     if not PurePath(options.output).suffix:
         check_extra("a dataset's folder", "datasets", "lancedb", "pyarrow", "datasets")
-    rows = _open(options).export(options.output, options.where)
+    collection = _open(options)
+    with working_on("export"):
+        rows = collection.export(options.output, options.where)
     if options.json:
         print_json({"output": options.output, "rows": rows})
     else:

@@ -6,11 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from qwen_audio.errors import OptionError
+
 from .checks import check_files, check_windows
 from .console import load_model, print_json, print_line
+from .inputs import add_input_options, resolve_files
 from .options import (
     add_command,
     add_compute_options,
+    add_list_option,
     add_model_options,
     add_on_damage_option,
     add_prompt_option,
@@ -18,6 +22,7 @@ from .options import (
     window_settings,
 )
 from .plot_files import add_theme_option, check_plot_path, write_plot
+from .progress import working_on
 
 __all__ = ["add_parser"]
 
@@ -36,14 +41,8 @@ def add_parser(subparsers: Any) -> None:
     add_prompt_option(parser)
     add_window_option(parser)
     add_on_damage_option(parser)
-    parser.add_argument("file", metavar="A", help="an audio file; - for stdin")
-    parser.add_argument("other_file", metavar="B", help="another")
-    parser.add_argument(
-        "--tap",
-        action="append",
-        metavar="TAP",
-        help="see `qwen-audio taps` (default: all); repeat it for several",
-    )
+    add_input_options(parser, "two recordings: ")
+    add_list_option(parser, "--tap", "TAP", "see `qwen-audio taps` (default: all)")
     parser.add_argument(
         "-o",
         "--output",
@@ -63,15 +62,20 @@ def run(options: argparse.Namespace) -> int:
     for tap in options.tap or ():
         Tap.parse(tap)
     check_windows(options)
-    files = (options.file, options.other_file)
+    files = resolve_files(options)
+    if len(files) != 2:
+        count = f"{len(files)} recording{'s' * (len(files) != 1)}"
+        raise OptionError(f"compare takes two different recordings, but the inputs name {count}")
     check_files(files)
-    comparison = load_model(options).compare(
-        *files,
-        taps=options.tap,
-        prompt=options.prompt,
-        on_damage=options.on_damage or "raise",
-        **window_settings(options),
-    )
+    model = load_model(options)
+    with working_on("comparing"):
+        comparison = model.compare(
+            *files,
+            taps=options.tap,
+            prompt=options.prompt,
+            on_damage=options.on_damage or "raise",
+            **window_settings(options),
+        )
     written = write_plot(comparison, path, options)
     cosines = dict(zip(comparison.taps, map(float, comparison.cosines), strict=True))
     if options.json:

@@ -1,4 +1,4 @@
-"""What all commands share: loading the model, printing, tables, progress bars, failed files."""
+"""What all commands share: loading the model, printing, tables, failed files."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import argparse
 import copy
 import json
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import AudioError, CollectionError
 from qwen_audio.paths import UNPRINTABLE, is_folder, printable
 
 from .checks import check_model_options
+from .option_names import with_option_names
 from .options import EMBEDDED
+from .progress import download_bar, file_progress, format_rate
+from .verbosity import VERBOSITY, Verbosity
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
     from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
 __all__ = [
-    "download_bar",
     "load_collection_model",
     "load_model",
     "print_embedded_notice",
     "print_error",
+    "print_file",
     "print_json",
     "print_line",
+    "print_notice",
     "print_text",
     "process_files",
-    "progress_bars",
     "report_failures",
     "show_table",
-    "with_progress",
 ]
-
-T = TypeVar("T")
 
 
 def load_model(options: argparse.Namespace) -> AudioModel:
@@ -65,6 +65,9 @@ def load_model(options: argparse.Namespace) -> AudioModel:
         print_error(
             "there is an Apple GPU: --device mps uses it (untested; the CPU is the default)"
         )
+    if VERBOSITY.get() is Verbosity.VERBOSE:
+        dtype = str(model.dtype).removeprefix("torch.")
+        print_error(f"model {model.name}, {dtype} on {model.pipeline.device}")
     return model
 
 
@@ -92,14 +95,21 @@ def load_collection_model(spec: EmbeddingSpec, options: argparse.Namespace) -> A
 def print_embedded_notice(model: str | None) -> None:
     """Tell users who named no model that the embedded checkpoint is used."""
     if model is None:
-        print_error(
+        print_notice(
             "using the small embedded checkpoint "
             "(--model Qwen/Qwen2-Audio-7B-Instruct for the real one)"
         )
 
 
-def process_files(files: Sequence[str], process: Callable[[str], None]) -> int:
+def process_files(
+    files: Sequence[str], process: Callable[[str], float], task: str | None, *, done: int = 0
+) -> int:
     """Process every file and print the errors of those that fail.
+
+    Args:
+        process: returns the seconds of audio.
+        task: what is shown as the progress; None: nothing is.
+        done: files that were processed before.
 
     Returns:
         The exit status.
@@ -111,20 +121,31 @@ def process_files(files: Sequence[str], process: Callable[[str], None]) -> int:
     from qwen_audio.inference.finite import hold_overflows
 
     def results() -> Generator[AudioError | None]:
-        for file in with_progress(files):
-            try:
-                process(file)
-            except AudioError as error:
-                yield error
-            else:
-                yield None
+        with file_progress(task, files) as progress:
+            for file in files:
+                started, seconds = time.monotonic(), 0.0
+                try:
+                    seconds = process(file)
+                except AudioError as error:
+                    yield error
+                else:
+                    print_file(file, seconds, time.monotonic() - started)
+                    yield None
+                progress.advance(seconds)
 
     failed = 0
     for error in hold_overflows(results()):
         if error is not None:
             failed += 1
             print_error(str(error))
-    return report_failures(failed, len(files))
+    return report_failures(failed, len(files) + done)
+
+
+def print_file(name: str, audio_seconds: float, elapsed_seconds: float) -> None:
+    """With --verbose, that a file is done."""
+    if VERBOSITY.get() is Verbosity.VERBOSE:
+        rate = format_rate(audio_seconds, elapsed_seconds)
+        print_error(f"{name}: {audio_seconds:.1f} s in {elapsed_seconds:.1f} s ({rate})")
 
 
 def report_failures(failed: int, files: int) -> int:
@@ -152,8 +173,14 @@ def print_json(data: Any) -> None:
 
 
 def print_error(line: str) -> None:
-    """Print one line to standard error."""
-    print(f"qwen-audio: {printable(line)}", file=sys.stderr)
+    """Print one line to standard error, in which options are called as on the command line."""
+    print(f"qwen-audio: {printable(with_option_names(line))}", file=sys.stderr)
+
+
+def print_notice(line: str) -> None:
+    """Print one line that is no error to standard error, unless --quiet is given."""
+    if VERBOSITY.get() is not Verbosity.QUIET:
+        print_error(line)
 
 
 def show_table(table: Any) -> None:
@@ -163,95 +190,3 @@ def show_table(table: Any) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     console.width = console.width or 80  # nothing is printed where COLUMNS is 0
     console.print(table)
-
-
-def with_progress(files: Sequence[T]) -> Iterator[T]:
-    """The files, with a progress bar if there are several and standard error is a terminal.
-
-    The bar appears after the first file, so that it doesn't mix with that of a download. There is
-    none if standard output is a terminal, too: results are printed there.
-    """
-    if len(files) < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
-        yield from files
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    first, *others = files
-    yield first
-    yield from track(others, console=Console(stderr=True), transient=True)
-
-
-@contextmanager
-def progress_bars() -> Iterator[Callable[..., None] | None]:
-    """Progress bars on standard error, one for each task; None if it is no terminal.
-
-    The function takes the task's name, the number of items done, their total, and optionally a text
-    to show instead of the name. Nothing is shown before its first call.
-    """
-    if not sys.stderr.isatty():
-        yield None
-        return
-    bars: list[Any] = []
-    tasks: dict[str, Any] = {}
-
-    def show(task: str, done: int, total: int, text: str = "") -> None:
-        from rich import progress
-        from rich.console import Console
-
-        if not bars:
-            bars.append(
-                progress.Progress(
-                    progress.BarColumn(),
-                    progress.MofNCompleteColumn(),
-                    progress.TextColumn("{task.description}", markup=False),
-                    progress.TimeRemainingColumn(),
-                    console=Console(stderr=True),
-                    transient=True,
-                )
-            )
-            bars[0].start()
-        state = {"description": text or task, "completed": done, "total": total}
-        if task not in tasks:
-            tasks[task] = bars[0].add_task(**state)
-        bars[0].update(tasks[task], **state)
-
-    try:
-        yield show
-    finally:
-        if bars:
-            bars[0].stop()
-
-
-def download_bar() -> Callable[[int, int], None] | None:
-    """A progress bar of downloaded bytes on standard error; None if it is no terminal.
-
-    The function takes the bytes downloaded so far and their total.
-    """
-    if not sys.stderr.isatty():
-        return None
-    bars: list[Any] = []
-
-    def report(downloaded_bytes: int, total_bytes: int) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        if not bars:
-            bar = progress.Progress(
-                progress.TextColumn("fetching weights"),
-                progress.BarColumn(),
-                progress.DownloadColumn(),
-                progress.TransferSpeedColumn(),
-                progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            bar.start()
-            bars.append((bar, bar.add_task("", total=total_bytes)))
-        bar, task = bars[0]
-        bar.update(task, completed=downloaded_bytes, total=total_bytes)
-        if downloaded_bytes >= total_bytes:
-            bar.stop()
-            bars.clear()
-
-    return report

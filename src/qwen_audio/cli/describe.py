@@ -1,32 +1,44 @@
-"""`qwen-audio describe`: captions and answers about recordings."""
+"""`qwen-audio describe`: captions and answers about recordings, printed or as files."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.paths import path_to_text, printable
 
 from .answers import print_answers
 from .checks import check_files, check_windows
-from .console import load_model, print_error, print_json, print_text, process_files
+from .console import (
+    load_model,
+    print_error,
+    print_json,
+    print_line,
+    print_notice,
+    print_text,
+    process_files,
+)
+from .inputs import add_input_options, resolve_files
 from .options import (
     add_command,
     add_compute_options,
     add_file_options,
-    add_files_argument,
     add_model_options,
     add_prompt_option,
+    add_resume_option,
     add_window_options,
     load_settings,
     window_settings,
 )
 
 if TYPE_CHECKING:
-    from qwen_audio.api.answer import Answer
+    from qwen_audio.api.answer import Answer, Description
+    from qwen_audio.api.model import AudioModel
 
 __all__ = ["add_parser"]
 
@@ -41,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
     add_prompt_option(parser)
     add_window_options(parser)
     add_file_options(parser)
-    add_files_argument(parser)
+    add_input_options(parser)
     parser.add_argument(
         "--max-new-tokens", type=int, default=256, metavar="N", help="per answer (default: 256)"
     )
@@ -56,11 +68,23 @@ def add_parser(subparsers: Any) -> None:
         help="sample from the most likely tokens that together have this probability (default: 1)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="write them with their times instead: .csv, .jsonl, .srt, .vtt, or a folder",
+    )
+    parser.add_argument(
+        "--format", choices=("srt", "vtt"), help="of the files in a folder, one a recording"
+    )
+    add_resume_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the generated text of every file."""
+    """Print the generated text of every file, or write it."""
     from qwen_audio.inference.options import Sampling
+
+    from .caption_files import check_caption_output, subtitle_paths
 
     sampling = {
         "max_new_tokens": options.max_new_tokens,
@@ -70,6 +94,9 @@ def run(options: argparse.Namespace) -> int:
     }
     Sampling(**sampling)
     check_windows(options)
+    output = check_caption_output(options)
+    resolve_files(options)
+    subtitles = {} if output is None else subtitle_paths(output, options)
     check_files(options.files)
     settings = {
         "prompt": options.prompt,
@@ -78,28 +105,42 @@ def run(options: argparse.Namespace) -> int:
         **window_settings(options),
     }
     model = load_model(options)
+    if output is None:
+        return _print_texts(model, options, settings)
+    if subtitles:
+        return _write_subtitles(model, options, settings, subtitles)
+    return _write_table(model, options, settings, output)
+
+
+def _print_texts(model: AudioModel, options: argparse.Namespace, settings: dict[str, Any]) -> int:
     streaming = sys.stdout.isatty() and not options.json and len(options.files) == 1
 
-    def describe(file: str) -> None:
+    def describe(file: str) -> float:
         if not options.json and not streaming:
             name = printable(file) if len(options.files) > 1 else None
-            _report_cuts(
-                file, print_answers(model.describe_windows(file, **settings), name), options
-            )
-            return
+            answers = print_answers(model.describe_windows(file, **settings), name)
+            _report_cuts(file, answers, options)
+            return answers[-1].window.end_seconds
         stream = (lambda text: print_text(text, end="")) if streaming else None
-        text = model.describe(file, stream=stream, **settings)
-        _report_cuts(file, text.answers, options)
-        if streaming:
-            print_text("")
-        else:
-            answers = [dataclasses.asdict(answer) for answer in text.answers]
+        text = _describe(model, file, options, {**settings, "stream": stream})
+        if options.json:
+            rows = [dataclasses.asdict(answer) for answer in text.answers]
             source = path_to_text(file)
-            print_json(
-                {"source": source, "text": str(text), "answers": answers, "notes": text.notes}
-            )
+            print_json({"source": source, "text": str(text), "answers": rows, "notes": text.notes})
+        else:
+            print_text("")
+        return text.answers[-1].window.end_seconds
 
-    return process_files(options.files, describe)
+    return process_files(options.files, describe, None if streaming else "describe")
+
+
+def _describe(
+    model: AudioModel, file: str, options: argparse.Namespace, settings: dict[str, Any]
+) -> Description:
+    """The description of a file; answers that were cut off are named."""
+    text = model.describe(file, **settings)
+    _report_cuts(file, text.answers, options)
+    return text
 
 
 def _report_cuts(file: str, answers: Sequence[Answer], options: argparse.Namespace) -> None:
@@ -108,3 +149,76 @@ def _report_cuts(file: str, answers: Sequence[Answer], options: argparse.Namespa
         print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
     if "context" in ends:
         print_error(f"{file}: cut off as the model's context was full: use a shorter --window")
+
+
+def _write_subtitles(
+    model: AudioModel,
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    paths: dict[str, Path],
+) -> int:
+    """A file for each recording, written as soon as its text is there."""
+    from .caption_files import caption_rows, is_newer, save_subtitles
+
+    files = options.files
+    if options.resume:
+        files = [file for file in files if not is_newer(paths[file], file)]
+        _print_done(len(options.files) - len(files), len(options.files))
+
+    def describe(file: str) -> float:
+        text = _describe(model, file, options, settings)
+        save_subtitles(paths[file], caption_rows(file, text))
+        if options.json:
+            print_json({"source": path_to_text(file), "output": str(paths[file])})
+        else:
+            windows = f"{len(text.answers)} window{'s' * (len(text.answers) != 1)}"
+            print_line(f"{paths[file]}: {windows}")
+        return text.answers[-1].window.end_seconds
+
+    return process_files(files, describe, "describe", done=len(options.files) - len(files))
+
+
+def _write_table(
+    model: AudioModel, options: argparse.Namespace, settings: dict[str, Any], output: Path
+) -> int:
+    """One file of all recordings, made at the end of what the journal holds."""
+    from .caption_files import caption_rows, save_table
+    from .journal import Journal
+
+    checkpoint = model.pipeline.checkpoint
+    identity = {
+        "model": model.name,
+        "revision": checkpoint.revision,
+        "adapter": checkpoint.adapter_hash,
+        "dtype": model.dtype,
+        **settings,
+    }
+    with Journal(output, identity, resume=options.resume) as journal:
+        files = journal.pending(options.files)
+        _print_done(len(options.files) - len(files), len(options.files))
+
+        def describe(file: str) -> float:
+            text = _describe(model, file, options, settings)
+            journal.add(file, json.dumps(caption_rows(file, text)).encode())
+            return text.answers[-1].window.end_seconds
+
+        status = process_files(files, describe, "describe", done=len(options.files) - len(files))
+        results = list(journal.results(options.files))
+        rows = [row for _, result in results for row in json.loads(result)]
+        if rows:
+            save_table(output, rows)
+        journal.finish()
+    if not rows:
+        print_error(f"nothing could be described, so {output} was not written")
+    elif options.json:
+        sources = [path_to_text(file) for file, _ in results]
+        print_json({"output": str(output), "sources": sources, "rows": len(rows)})
+    else:
+        recordings = f"{len(results)} recording{'s' * (len(results) != 1)}"
+        print_line(f"{output}: {len(rows)} windows of {recordings}")
+    return status
+
+
+def _print_done(done: int, files: int) -> None:
+    if done:
+        print_notice(f"{done} of {files} files were done")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import io
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import AudioError
 
@@ -11,22 +14,35 @@ from .checks import check_embedding_options, check_files, check_windows
 from .console import (
     load_model,
     print_error,
+    print_file,
     print_json,
     print_line,
+    print_notice,
     report_failures,
-    with_progress,
 )
+from .inputs import add_input_options, resolve_files
 from .options import (
     add_command,
     add_compute_options,
     add_file_options,
-    add_files_argument,
+    add_list_option,
     add_model_options,
     add_prompt_option,
+    add_resume_option,
     add_window_options,
     load_settings,
     window_settings,
 )
+from .progress import file_progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from qwen_audio.api.embeddings import Embeddings
+    from qwen_audio.api.export import VectorFile
+    from qwen_audio.api.model import AudioModel
+
+    from .journal import Journal
 
 __all__ = ["add_parser"]
 
@@ -41,13 +57,8 @@ def add_parser(subparsers: Any) -> None:
     add_prompt_option(parser)
     add_window_options(parser)
     add_file_options(parser)
-    add_files_argument(parser)
-    parser.add_argument(
-        "--tap",
-        action="append",
-        metavar="TAP",
-        help="see `qwen-audio taps` (default: audio_tower); repeat it for several in one pass",
-    )
+    add_input_options(parser)
+    add_list_option(parser, "--tap", "TAP", "see `qwen-audio taps` (default: audio_tower)")
     parser.add_argument(
         "--pooling",
         default="mean",
@@ -72,6 +83,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="OUT",
         help=".npz, .safetensors or, with the extra [parquet], .parquet or .arrow",
     )
+    add_resume_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -87,12 +99,47 @@ def run(options: argparse.Namespace) -> int:
     check_prompt(options.prompt, [Tap.parse(tap) for tap in taps])
     check_pooling_unit(options.per, options.pooling)
     check_windows(options)
-    check_files(options.files)
-    file_settings = load_settings(options)
+    check_files(resolve_files(options))
+    load_settings(options)
     model = load_model(options)
+    from .journal import Journal
+
+    specs = [
+        model.spec(
+            tap,
+            pooling=options.pooling,
+            span=options.span,
+            **({"prompt": options.prompt} if Tap.parse(tap).in_language_model else {}),
+            **({} if options.track is None else {"track": options.track}),
+            **window_settings(options),
+        ).settings
+        for tap in taps
+    ]
+    settings = {"taps": taps, "per": options.per, "on_damage": options.on_damage, "specs": specs}
+    with Journal(output, settings, resume=options.resume) as journal:
+        failed = _encode(model, taps, journal, options)
+        with VectorFile(output) as file:
+            for source, result in journal.results(options.files):
+                file.add(_from_bytes(result), source)
+        journal.finish()
+    status = report_failures(failed, len(options.files))
+    if not file.sources:
+        print_error(f"nothing could be encoded, so {output} was not written")
+        return status
+    _print_result(file, options)
+    return status
+
+
+def _encode(
+    model: AudioModel, taps: list[str], journal: Journal, options: argparse.Namespace
+) -> int:
+    """Encode what the journal doesn't have; returns how many failed."""
     failed = 0
+    files = journal.pending(options.files)
+    if len(files) < len(options.files):
+        print_notice(f"{len(options.files) - len(files)} of {len(options.files)} files were done")
     embeddings = model.encode_each(
-        options.files,
+        files,
         errors="yield",
         tap=taps if len(taps) > 1 else taps[0],
         pooling=options.pooling,
@@ -100,24 +147,85 @@ def run(options: argparse.Namespace) -> int:
         per=options.per,
         prompt=options.prompt,
         **window_settings(options),
-        **file_settings,
+        **load_settings(options),
     )
-    with VectorFile(output) as file:
-        for source, embedding in zip(with_progress(options.files), embeddings, strict=True):
+    with file_progress("encode", files) as progress:
+        started = time.monotonic()
+        for source, embedding in zip(files, embeddings, strict=True):
+            seconds = 0.0
             if isinstance(embedding, AudioError):
                 failed += 1
                 print_error(str(embedding))
             else:
-                file.add(embedding, source)
-    status = report_failures(failed, len(options.files))
-    if not file.sources:
-        print_error(f"nothing could be encoded, so {output} was not written")
-        return status
+                by_tap = embedding if isinstance(embedding, dict) else {"": embedding}
+                journal.add(source, _to_bytes(by_tap))
+                seconds = max(_end_seconds(part) for part in by_tap.values())
+                print_file(source, seconds, time.monotonic() - started)
+            started = time.monotonic()
+            progress.advance(seconds)
+    return failed
+
+
+def _end_seconds(embeddings: Embeddings) -> float:
+    """Where the audio of the rows ends; 0 of text alone."""
+    import numpy as np
+
+    ends = embeddings.end_seconds[~np.isnan(embeddings.end_seconds)]
+    return float(ends.max()) if len(ends) else 0.0
+
+
+def _to_bytes(embeddings: Mapping[str, Embeddings]) -> bytes:
+    """One recording's embeddings by tap as an .npz archive."""
+    import numpy as np
+
+    arrays: dict[str, np.ndarray] = {}
+    for number, (tap, part) in enumerate(embeddings.items()):
+        columns = {**part.index.columns(), "vectors": np.asarray(part)}
+        texts = {"tap": np.array(tap), "spec": np.array(part.spec.to_json())}
+        arrays |= {f"{number}.{name}": array for name, array in {**columns, **texts}.items()}
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _from_bytes(data: bytes) -> Any:
+    """What `_to_bytes` was given; the embeddings alone where the tap has no name."""
+    import numpy as np
+
+    from qwen_audio.api.embeddings import Embeddings
+    from qwen_audio.inference.embedding_spec import EmbeddingSpec
+    from qwen_audio.inference.row_index import RowIndex
+
+    with np.load(io.BytesIO(data)) as arrays:
+        found: dict[str, Embeddings] = {}
+        for number in range(sum(name.endswith(".tap") for name in arrays)):
+            part = {
+                name.partition(".")[2]: arrays[name]
+                for name in arrays
+                if name.startswith(f"{number}.")
+            }
+            sources = part["source"]
+            index = RowIndex(
+                (str(sources[0]) if len(sources) else "",),
+                np.zeros(len(sources), np.int64),
+                part["window"],
+                part["start_seconds"],
+                part["end_seconds"],
+                part["span"],
+                part.get("token"),
+            )
+            spec = EmbeddingSpec.from_json(str(part["spec"]))
+            found[str(part["tap"])] = Embeddings(part["vectors"], index, spec)
+    return found.get("", found)
+
+
+def _print_result(file: VectorFile, options: argparse.Namespace) -> None:
+    output = str(file.target)
     for spec, (rows, width) in zip(file.specs, file.shapes.values(), strict=True):
         if options.json:
             print_json(
                 {
-                    "output": str(output),
+                    "output": output,
                     "sources": file.sources,
                     "tap": spec.tap,
                     "shape": [rows, width],
@@ -131,4 +239,3 @@ def run(options: argparse.Namespace) -> int:
                 f"{output}: {rows} × {width}, {spec.tap}, {spec.pooling} over {spec.span}, one "
                 f"vector a {unit}, {spec.dtype}, spec {spec.fingerprint}"
             )
-    return status

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.audio.timecode import format_duration
@@ -17,9 +16,9 @@ from .console import (
     print_error,
     print_json,
     print_line,
-    progress_bars,
     report_failures,
 )
+from .inputs import add_input_options, find_inputs
 from .options import (
     add_command,
     add_compute_options,
@@ -31,6 +30,7 @@ from .options import (
     specified_options,
     window_settings,
 )
+from .progress import format_rate, progress_bars
 
 if TYPE_CHECKING:
     from qwen_audio.audio.source_listing import SourceListing
@@ -53,14 +53,13 @@ def add_parser(subparsers: Any) -> None:
     add_compute_options(parser)
     add_prompt_option(parser)
     add_track_option(parser)
+    add_input_options(parser)
     parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="folders, files, globs, manifests (.csv, .tsv, .jsonl) or URIs (s3://, hf://)",
-    )
-    parser.add_argument(
-        "--into", required=True, metavar="C.lance", help="created if it doesn't exist"
+        "-o",
+        "--output",
+        required=True,
+        metavar="C.lance",
+        help="the collection, which is created if it doesn't exist",
     )
     parser.add_argument("--tap", help="see `qwen-audio taps` (default: audio_tower)")
     parser.add_argument("--pooling", help="mean (default), max, mean+std or last")
@@ -77,12 +76,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--retry", action="store_true", help="also files that failed before and haven't changed"
     )
+    parser.add_argument(
+        "--known-failures",
+        choices=("ok", "error"),
+        default="error",
+        help="whether files that failed before and haven't changed make the exit status 1 "
+        "(default: error)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Index the recordings and print what was added, replaced, unchanged, skipped and failed."""
-    from qwen_audio.audio.source_listing import find_sources
-
     settings = specified_options(
         tap=options.tap,
         pooling=options.pooling,
@@ -92,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         **window_settings(options),
     )
     _check_options(options)
-    listing = find_sources(options.inputs)
+    listing = find_inputs(options)
     created = _create(options, settings, listing)
     collection = created or _open(options, settings)
     with progress_bars() as show:
@@ -100,8 +104,9 @@ def run(options: argparse.Namespace) -> int:
         def report(progress: IndexProgress) -> None:
             if show is not None:
                 done = progress.encoded + progress.unchanged + progress.failed
-                rate = _rate_text(progress.audio_seconds, progress.elapsed_seconds)
-                show("index", done, progress.total, f"{rate}, {progress.failed} failed")
+                rate = format_rate(progress.audio_seconds, progress.elapsed_seconds)
+                failed = f" · {progress.failed} failed" if progress.failed else ""
+                show("index", done, progress.total, f"index · {rate}{failed}")
 
         try:
             summary = collection.index(listing, retry=options.retry, on_progress=report)
@@ -109,24 +114,27 @@ def run(options: argparse.Namespace) -> int:
             if created is not None and not len(created):  # the next try may have other settings
                 created.drop()
             raise
-    if summary.skipped:
-        print_error(f"skipped (not audio): {_first_names(summary.skipped)}")
-    for reason in summary.failures.values():
-        print_error(reason)
+    for source, reason in summary.failures.items():
+        print_error(f"{reason} (known)" if source in summary.known_failures else reason)
     if options.json:
         print_json(dataclasses.asdict(summary))
     else:
         updated = f"{summary.updated} updated, " if summary.updated else ""
+        count = len(summary.known_failures)
+        known = f" ({count} known from earlier runs)" if count else ""
         rate = ""
         if summary.audio_seconds:
             rate = f"; {_rate_text(summary.audio_seconds, summary.elapsed_seconds)}"
         print_line(
-            f"{options.into}: {summary.added} added, {summary.replaced} replaced, {updated}"
-            f"{summary.unchanged} unchanged, {len(summary.failures)} failed; "
+            f"{options.output}: {summary.added} added, {summary.replaced} replaced, {updated}"
+            f"{summary.unchanged} unchanged, {len(summary.failures)} failed{known}; "
             f"{summary.rows} rows{rate}"
         )
     files = summary.added + summary.replaced + summary.updated + summary.unchanged
-    return report_failures(len(summary.failures), files + len(summary.failures))
+    failed = len(summary.failures)
+    if options.known_failures == "ok":
+        failed -= len(summary.known_failures)
+    return report_failures(failed, files + len(summary.failures))
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -144,7 +152,7 @@ def _check_options(options: argparse.Namespace) -> None:
     check_installed()
     if options.pooling is not None:
         check_vector_pooling(options.pooling, "window")
-    if WindowTable.exists(options.into):  # whose settings are the defaults
+    if WindowTable.exists(options.output):  # whose settings are the defaults
         if options.tap is not None:
             Tap.parse(options.tap)
         if options.window is not None:
@@ -167,21 +175,21 @@ def _create(
     from qwen_audio.collection.columns import plan_columns
     from qwen_audio.collection.table import WindowTable
 
-    if WindowTable.exists(options.into):
+    if WindowTable.exists(options.output):
         return None
     listing.check_available()  # before anything is written
     plan_columns(listing.sources)
     model = load_model(options)
     try:
         return Collection.create(
-            options.into,
+            options.output,
             model,
             describe=bool(options.describe),
             float32=options.float32,
             **{"window_seconds": DEFAULT_WINDOW_SECONDS, **settings},
         )
     except CollectionError:
-        if not WindowTable.exists(options.into):
+        if not WindowTable.exists(options.output):
             raise
         return None
 
@@ -195,7 +203,7 @@ def _open(options: argparse.Namespace, settings: dict[str, Any]) -> Collection:
     from qwen_audio.collection.collection import Collection
     from qwen_audio.collection.table import WindowTable
 
-    table = WindowTable.open(options.into)
+    table = WindowTable.open(options.output)
     model = load_collection_model(table.spec, options)
     requested = {**table.spec.options, **settings}
     if options.window is not None and options.hop is None:
@@ -203,21 +211,14 @@ def _open(options: argparse.Namespace, settings: dict[str, Any]) -> Collection:
     table.check(model.spec(**requested))
     if options.describe and not table.has_captions:
         raise CollectionError(
-            f"{options.into} was made without captions, and stays so: make another collection"
+            f"{options.output} was made without captions, and stays so: make another collection"
         )
     return Collection(table, model)
 
 
-def _first_names(names: Sequence[str], count: int = 3) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
-
-
 def _rate_text(audio_seconds: float, elapsed_seconds: float) -> str:
-    """Seconds of audio, the time they took, and hours of audio per hour."""
-    speed = audio_seconds / max(elapsed_seconds, 1e-9)
+    """Seconds of audio, the time they took, and the speed."""
     return (
         f"{format_duration(audio_seconds)} of audio in {format_duration(elapsed_seconds)} "
-        f"({speed:.{0 if speed >= 10 else 1}f} h an hour)"
+        f"({format_rate(audio_seconds, elapsed_seconds)})"
     )

@@ -8,11 +8,11 @@ from typing import Any
 
 from .checks import check_files, check_windows
 from .console import load_model, print_json, process_files, show_table
+from .inputs import add_input_options, resolve_files
 from .options import (
     add_command,
     add_compute_options,
     add_file_options,
-    add_files_argument,
     add_model_options,
     add_prompt_option,
     add_window_options,
@@ -33,23 +33,24 @@ def add_parser(subparsers: Any) -> None:
     add_prompt_option(parser)
     add_window_options(parser)
     add_file_options(parser)
-    add_files_argument(parser)
+    add_input_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the shape trace of every file."""
     check_windows(options)
     settings = load_settings(options) | window_settings(options)
-    check_files(options.files)
+    check_files(resolve_files(options))
     model = load_model(options)
     from .tables import inspection_tables
 
-    def inspect(file: str) -> None:
+    def inspect(file: str) -> float:
         trace = model.inspect(file, prompt=options.prompt, **settings)
         if options.json:
             print_json(dataclasses.asdict(trace))
         else:
             for table in inspection_tables(trace):
                 show_table(table)
+        return trace.seconds
 
-    return process_files(options.files, inspect)
+    return process_files(options.files, inspect, "inspect")

@@ -10,16 +10,16 @@ from qwen_audio.paths import path_to_text
 
 from .checks import check_files, check_windows
 from .console import load_model, print_json, print_line, process_files, show_table
+from .inputs import add_input_options, resolve_files
 from .options import (
     add_command,
     add_compute_options,
     add_file_options,
-    add_files_argument,
+    add_list_option,
     add_model_options,
     add_prompt_option,
     add_window_options,
     load_settings,
-    split_names,
     window_settings,
 )
 from .plot_files import add_plot_options, check_panels, plot_paths, write_plot
@@ -44,17 +44,13 @@ def add_parser(subparsers: Any) -> None:
     add_prompt_option(parser)
     add_window_options(parser)
     add_file_options(parser)
-    add_files_argument(parser)
-    parser.add_argument(
-        "--taps", type=split_names, metavar="A,B", help="lm taps, such as lm.0,lm.-1 (default: all)"
-    )
+    add_input_options(parser)
+    add_list_option(parser, "--tap", "TAP", "an lm tap, such as lm.-1 (default: all)")
     parser.add_argument("--span", default="all", help="audio, prompt, last or all (default: all)")
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="most likely tokens (default: 5)"
     )
-    parser.add_argument(
-        "--tokens", type=split_names, default=[], metavar="A,B", help="words to track: violin,piano"
-    )
+    add_list_option(parser, "--token", "WORD", "a word to track, such as violin")
     parser.add_argument(
         "--nearest",
         action="store_true",
@@ -75,24 +71,25 @@ def run(options: argparse.Namespace) -> int:
     from qwen_audio.analysis.lens_options import check_lens_options, check_words
     from qwen_audio.models.tap import Tap
 
+    resolve_files(options)
     paths = plot_paths(options, "lens.png") if options.output else {}
-    if not paths and (options.panels or options.theme):
+    if not paths and (options.panel or options.theme):
         raise OptionError(
-            "--panels and --theme are for plots: name an output with -o, such as -o a.png"
+            "--panel and --theme are for plots: name an output with -o, such as -o a.png"
         )
     check_panels(options, "LogitLens", PANELS)
     check_lens_options(
-        map(Tap.parse, options.taps or ()), options.span, options.top, nearest=options.nearest
+        map(Tap.parse, options.tap or ()), options.span, options.top, nearest=options.nearest
     )
-    check_words(options.tokens)
+    check_words(options.token or [])
     check_windows(options)
     check_files(options.files)
     settings = {
         "prompt": options.prompt,
         "span": options.span,
-        "taps": options.taps,
+        "taps": options.tap,
         "top": options.top,
-        "tokens": options.tokens,
+        "tokens": options.token or [],
         "nearest": options.nearest,
         **load_settings(options),
         **window_settings(options),
@@ -102,18 +99,20 @@ def run(options: argparse.Namespace) -> int:
 
     from .tables import lens_tables
 
-    def show(file: str) -> None:
+    def show(file: str) -> float:
         lens = model.lens(file, **settings)
+        seconds = lens.windows[-1].end_seconds
         written = write_plot(lens, paths[file], options) if paths else None
         if options.json:
             rows = json_rows(lens.table(), decimals=6)
             print_json(
                 {"source": path_to_text(file), "output": written, **lens.facts(), "rows": rows}
             )
-            return
+            return seconds
         for table in lens_tables(lens):
             show_table(table)
         if written:
             print_line(f"  {written}")
+        return seconds
 
-    return process_files(options.files, show)
+    return process_files(options.files, show, "lens")

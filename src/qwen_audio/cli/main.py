@@ -17,6 +17,7 @@ from qwen_audio.errors import AudioWarning, OptionError, QwenAudioError
 from . import (
     collection,
     compare,
+    completion,
     describe,
     encode,
     index,
@@ -31,8 +32,10 @@ from . import (
 )
 from . import map as map_command
 from .console import print_error
+from .option_names import OPTION_NAMES, option_names
 from .options import CommandParser
 from .streams import OutputError, Terminated, signals_end_cleanly, standard_streams
+from .verbosity import VERBOSITY, Verbosity
 
 __all__ = ["build_parser", "main"]
 
@@ -51,6 +54,7 @@ COMMANDS = (
     play,
     taps,
     parity,
+    completion,
 )
 """Modules of the commands, in the order of `--help`. Each has `add_parser`."""
 
@@ -65,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qwen-audio {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.set_defaults(program=parser)
     for command in COMMANDS:
         command.add_parser(subparsers)
     return parser
@@ -94,13 +99,18 @@ def _run(arguments: Sequence[str] | None) -> int:
     # What they log is an error in one line where it matters: retries, folders for caches.
     for library in ("huggingface_hub", "matplotlib"):
         logging.getLogger(library).setLevel(logging.ERROR)
+    OPTION_NAMES.set({})
     try:
         options = build_parser().parse_args(arguments)
+        OPTION_NAMES.set(option_names(options.parser))
+        VERBOSITY.set(Verbosity(1 + options.verbose - options.quiet))
         with warnings.catch_warnings():
             warnings.simplefilter("always", AudioWarning)
             warnings.showwarning = _print_warning
             _check_working_directory()
-            return int(options.run(options))
+            status = int(options.run(options))
+            # An input without audio, which the command has left out.
+            return max(status, int(getattr(options, "is_incomplete", False)))
     except SystemExit as exit_:  # argparse has printed the help or the usage
         return int(exit_.code or 0)
     except OutputError:

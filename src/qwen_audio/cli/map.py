@@ -10,6 +10,7 @@ from qwen_audio.errors import check_extra
 
 from .console import print_error, print_json, print_line, report_failures
 from .options import add_collection_argument, add_command, add_json_option, add_where_option
+from .progress import working_on
 
 __all__ = ["add_parser"]
 
@@ -48,12 +49,12 @@ def run(options: argparse.Namespace) -> int:
     path = check_output_path(
         options.output or f"{PurePath(options.collection).stem}.html", (".html",)
     )
-    projection = Collection.open(options.collection).map(
-        method=options.method, seed=options.seed, where=options.where
-    )
-    page = projection.write_html(
-        path, audio=options.audio, colour=options.colour, theme=options.theme
-    )
+    collection = Collection.open(options.collection)
+    with working_on("map"):
+        projection = collection.map(method=options.method, seed=options.seed, where=options.where)
+        page = projection.write_html(
+            path, audio=options.audio, colour=options.colour, theme=options.theme
+        )
     for reason in page.failures:
         print_error(reason)
     size_bytes = path.stat().st_size

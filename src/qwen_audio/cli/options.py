@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from qwen_audio.errors import OptionError
-
 __all__ = [
     "EMBEDDED",
     "CommandFunction",
@@ -17,21 +15,18 @@ __all__ = [
     "add_command",
     "add_compute_options",
     "add_file_options",
-    "add_files_argument",
     "add_json_option",
     "add_list_option",
-    "add_model_argument",
     "add_model_options",
     "add_on_damage_option",
     "add_prompt_option",
+    "add_resume_option",
     "add_track_option",
     "add_where_option",
     "add_window_option",
     "add_window_options",
     "load_settings",
-    "resolve_model_argument",
     "specified_options",
-    "split_names",
     "window_settings",
 ]
 
@@ -87,7 +82,14 @@ def add_command(
         name, help=summary, description=f"{summary} {note}".rstrip(), allow_abbrev=False
     )
     parser.register("action", None, _StoreOnce)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
+    verbosity = parser.add_mutually_exclusive_group()
+    verbosity.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress and no notices; still errors"
+    )
+    verbosity.add_argument(
+        "-v", "--verbose", action="store_true", help="also the model, and each file with its rate"
+    )
     return parser
 
 
@@ -113,11 +115,6 @@ def add_adapter_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """The model as an argument, for commands about a model; see `resolve_model_argument`."""
-    parser.add_argument("checkpoint", nargs="?", metavar="MODEL", help="same as --model")
-
-
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
@@ -140,6 +137,15 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
 def add_list_option(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
     """An option that is repeated for several values."""
     parser.add_argument(name, action="append", metavar=metavar, help=f"{text}; repeat for several")
+
+
+def add_resume_option(parser: argparse.ArgumentParser) -> None:
+    """--resume."""
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue a run that was stopped: what it had done is in OUT.partial",
+    )
 
 
 def add_prompt_option(parser: argparse.ArgumentParser) -> None:
@@ -195,11 +201,6 @@ def add_on_damage_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_files_argument(parser: argparse.ArgumentParser) -> None:
-    """The audio files."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio files; - for stdin")
-
-
 def add_collection_argument(parser: argparse.ArgumentParser) -> None:
     """The path of a collection that exists."""
     parser.add_argument("collection", metavar="C.lance", help="a collection, made by `index`")
@@ -210,11 +211,6 @@ def add_where_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", metavar="SQL", help='only matching rows, such as "duration_seconds > 5"'
     )
-
-
-def split_names(text: str) -> list[str]:
-    """The names of a comma-separated list: piano,drums → ["piano", "drums"]."""
-    return text.split(",")
 
 
 def specified_options(**values: Any) -> dict[str, Any]:
@@ -240,14 +236,3 @@ def load_settings(options: argparse.Namespace) -> dict[str, Any]:
     settings = specified_options(track=options.track, on_damage=getattr(options, "on_damage", None))
     LoadOptions(**settings)
     return settings
-
-
-def resolve_model_argument(command: str, options: argparse.Namespace) -> None:
-    """Set `options.model` to the model named as an argument, if any.
-
-    Raises:
-        OptionError: if --model names one, too.
-    """
-    if options.checkpoint and options.model:
-        raise OptionError(f"{command} {options.checkpoint} --model {options.model}: name one model")
-    options.model = options.checkpoint or options.model

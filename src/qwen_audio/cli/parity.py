@@ -14,14 +14,14 @@ from qwen_audio.paths import is_folder
 
 from .checks import check_files
 from .console import load_model, print_json, print_line, show_table
+from .inputs import add_input_options, resolve_files
 from .options import (
     add_command,
     add_compute_options,
-    add_model_argument,
     add_model_options,
     add_prompt_option,
-    resolve_model_argument,
 )
+from .progress import working_on
 
 __all__ = ["add_parser"]
 
@@ -34,13 +34,7 @@ def add_parser(subparsers: Any) -> None:
     add_model_options(parser)
     add_compute_options(parser)
     add_prompt_option(parser)
-    add_model_argument(parser)
-    parser.add_argument(
-        "--audio",
-        nargs="+",
-        metavar="FILE",
-        help="recordings of at most 30 s (default: synthetic ones)",
-    )
+    add_input_options(parser, "recordings of at most 30 s (default: synthetic ones): ")
     parser.add_argument(
         "-o",
         "--output",
@@ -52,18 +46,18 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write and print the parity report; exit status 1 if the differences are too large."""
-    resolve_model_argument("parity", options)
     output = Path(options.output)
     if not (is_folder(output.parent) and os.access(output.parent, os.W_OK)) or is_folder(output):
         raise OptionError(f"{output} can't be written: name a file in a writable folder")
-    if options.audio:
-        check_files(options.audio)
+    if resolve_files(options, required=False):
+        check_files(options.files)
     model = load_model(options)
     from qwen_audio.analysis.files import atomic_write
 
     from .tables import parity_tables
 
-    report = model.check_parity(options.audio or None, prompt=options.prompt)
+    with working_on("comparing with transformers"):
+        report = model.check_parity(options.files or None, prompt=options.prompt)
     data = dataclasses.asdict(report) | {"holds": report.holds}
     text = json.dumps(data, indent=2) + "\n"
     atomic_write(output, lambda path: path.write_text(text, encoding="utf-8"))

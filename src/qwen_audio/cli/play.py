@@ -10,7 +10,7 @@ from typing import Any
 from qwen_audio.errors import OptionError, check_extra
 
 from .console import load_collection_model, load_model, print_json, print_line
-from .options import add_command, add_compute_options, add_model_options
+from .options import add_command, add_compute_options, add_list_option, add_model_options
 
 __all__ = ["add_parser"]
 
@@ -37,13 +37,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--port", type=int, metavar="N", help="(default: 7860, or the next that is free)"
     )
-    parser.add_argument(
+    add_list_option(
+        parser,
         "--allowed-host",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="also answer browsers that reach it by this name, as through a reverse proxy; "
-        "repeatable",
+        "NAME",
+        "also answer browsers that reach it by this name, as through a reverse proxy",
     )
     parser.add_argument(
         "--share",
@@ -70,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         if not 0 < options.max_minutes < math.inf:
             raise OptionError(f"--max-minutes {options.max_minutes:g}: use a number greater than 0")
         limits = dataclasses.replace(limits, recording_seconds=60 * options.max_minutes)
-    AllowedHosts(options.host, options.allowed_host)  # raises before the model is loaded
+    AllowedHosts(options.host, options.allowed_host or [])  # raises before the model is loaded
     listen_for_page(options.host, options.port).close()
     if options.collection is None:
         model = load_model(options)
@@ -86,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         host=options.host,
         port=options.port,
         share=options.share,
-        allowed_hosts=options.allowed_host,
+        allowed_hosts=options.allowed_host or [],
         limits=limits,
     )
     if options.json:

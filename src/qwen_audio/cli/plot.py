@@ -12,11 +12,11 @@ from qwen_audio.paths import is_folder, path_to_text
 
 from .checks import check_embedding_options, check_files, check_windows
 from .console import load_model, print_json, print_line, process_files
+from .inputs import add_input_options, resolve_files
 from .options import (
     add_command,
     add_compute_options,
     add_file_options,
-    add_files_argument,
     add_model_options,
     add_prompt_option,
     add_window_option,
@@ -24,6 +24,7 @@ from .options import (
     window_settings,
 )
 from .plot_files import add_plot_options, check_panels, check_plot_path, plot_paths, write_plot
+from .progress import working_on
 
 __all__ = ["PANELS", "add_parser"]
 
@@ -46,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     add_compute_options(parser)
     add_prompt_option(parser)
     add_file_options(parser)
-    add_files_argument(parser)
+    add_input_options(parser)
     add_window_option(parser)
     parser.add_argument("--tap", help=f"see `qwen-audio taps` (default: {_DEFAULT_TAP})")
     parser.add_argument(
@@ -76,10 +77,11 @@ def run(options: argparse.Namespace) -> int:
     """Write one plot per file, or with --layers one of all files."""
     if options.layers:
         return _plot_layers(options)
-    panels = options.panels
+    panels = options.panel
     if panels and options.depth and "depth" not in panels:
-        panels = options.panels = [*panels, "depth"]
+        panels = options.panel = [*panels, "depth"]
     tap = options.tap or _DEFAULT_TAP
+    resolve_files(options)
     paths = plot_paths(options, f"{tap}.{'html' if options.html else 'png'}")
     check_panels(options, "View", PANELS)
     check_embedding_options(tap, prompt=options.prompt)
@@ -97,20 +99,22 @@ def run(options: argparse.Namespace) -> int:
     }
     model = load_model(options)
 
-    def show(file: str) -> None:
+    def show(file: str) -> float:
         view = model.view(file, **settings)
+        seconds = view.windows[-1].end_seconds
         written = write_plot(view, paths[file], options)
         if options.json:
             print_json({"source": path_to_text(file), "output": written, **view.facts()})
-            return
+            return seconds
         boundaries = ", ".join(f"{start:.1f}" for start in view.boundaries) or "none found"
         print_line(f"{written}: {view.tap}, sections begin at (s): {boundaries}")
+        return seconds
 
-    return process_files(options.files, show)
+    return process_files(options.files, show, "plot")
 
 
 def _plot_layers(options: argparse.Namespace) -> int:
-    for name in ("tap", "kernel", "depth", "panels"):
+    for name in ("tap", "kernel", "depth", "panel"):
         if getattr(options, name):
             raise OptionError(f"--{name} does nothing with --layers, which compares all taps")
     default_name = "layers.html" if options.html else "layers.png"
@@ -119,16 +123,17 @@ def _plot_layers(options: argparse.Namespace) -> int:
         path /= default_name
     check_plot_path(path, options)
     check_windows(options)
-    check_files(options.files)
+    check_files(resolve_files(options))
     model = load_model(options)
     from qwen_audio.analysis.files import json_rows
 
-    layers = model.layer_similarity(
-        options.files,
-        prompt=options.prompt,
-        **load_settings(options),
-        **window_settings(options),
-    )
+    with working_on(f"encoding {len(options.files)} recordings at every tap"):
+        layers = model.layer_similarity(
+            options.files,
+            prompt=options.prompt,
+            **load_settings(options),
+            **window_settings(options),
+        )
     written = write_plot(layers, path, options)
     if options.json:
         rows = json_rows(layers.table(), decimals=6)

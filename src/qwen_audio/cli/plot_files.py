@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_audio.errors import OptionError, check_extra
-from qwen_audio.paths import is_folder, path_from_text
+from qwen_audio.paths import is_folder
 
-from .options import split_names
+from .options import add_list_option
+from .output_names import output_paths
 
 if TYPE_CHECKING:
     from qwen_audio.analysis.plots.figure_spec import Plottable
@@ -25,13 +25,10 @@ __all__ = [
     "write_plot",
 ]
 
-_MAX_NAME_BYTES = 255
-"""Of a file's name, in the file systems of today's systems."""
-
 
 def add_plot_options(parser: argparse.ArgumentParser, panels: Sequence[str]) -> None:
-    """--panels, of these names, and --theme."""
-    parser.add_argument("--panels", type=split_names, metavar="A,B", help=f"of {','.join(panels)}")
+    """--panel, of these names, and --theme."""
+    add_list_option(parser, "--panel", "PANEL", f"one of {', '.join(panels)} (default: most)")
     add_theme_option(parser)
 
 
@@ -42,7 +39,7 @@ def add_theme_option(parser: argparse.ArgumentParser) -> None:
 
 def check_panels(options: argparse.Namespace, result: str, panels: Sequence[str]) -> None:
     """Raises OptionError for names of panels that a result of this type doesn't have."""
-    for name in options.panels or ():
+    for name in options.panel or ():
         if name not in panels:
             raise OptionError(f"panel {name!r}: a {result} has {', '.join(panels)}")
 
@@ -65,25 +62,10 @@ def plot_paths(options: argparse.Namespace, suffix: str) -> dict[str, Path]:
             )
         check_plot_path(output, options)
         return {files[0]: output}
-    stems = ["stdin" if file == "-" else _stem(file, f".{suffix}") for file in files]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise OptionError(
-                f"{stems.count(stem)} files called {stem} would be written to one: do one by one, "
-                "each with -o"
-            )
-    paths = {file: output / f"{stem}.{suffix}" for file, stem in zip(files, stems, strict=True)}
+    paths = output_paths(files, output, suffix)
     for path in paths.values():
         check_plot_path(path, options)
     return paths
-
-
-def _stem(file: str, ending: str) -> str:
-    """A file's name without its suffix, cut where no file could be called that and the ending."""
-    stem = PurePath(path_from_text(file)).stem
-    while len(os.fsencode(stem + ending)) > _MAX_NAME_BYTES:
-        stem = stem[:-1]
-    return stem
 
 
 def check_plot_path(path: Path, options: argparse.Namespace) -> None:
@@ -99,8 +81,8 @@ def check_plot_path(path: Path, options: argparse.Namespace) -> None:
     suffix = path.suffix.lower()
     if getattr(options, "html", False) and suffix != ".html":
         raise OptionError(f"--html and -o {path}: a page's name ends in .html")
-    if suffix in NUMBER_SUFFIXES and (getattr(options, "panels", None) or options.theme):
-        raise OptionError(f"--panels and --theme do nothing for {path}, which holds numbers")
+    if suffix in NUMBER_SUFFIXES and (getattr(options, "panel", None) or options.theme):
+        raise OptionError(f"--panel and --theme do nothing for {path}, which holds numbers")
     if suffix == ".html":
         check_extra("an interactive plot", "plot", "plotly")
     elif suffix in PLOT_SUFFIXES:
@@ -114,5 +96,5 @@ def write_plot(plottable: Plottable, path: Path, options: argparse.Namespace) ->
 
     if path.suffix.lower() in NUMBER_SUFFIXES:
         return str(plottable.save(path))
-    panels = getattr(options, "panels", None)
+    panels = getattr(options, "panel", None)
     return str(save_plot(plottable, path, panels, theme=options.theme or "light"))

@@ -17,7 +17,6 @@ from .console import (
     print_error,
     print_json,
     print_line,
-    progress_bars,
     report_failures,
     show_table,
 )
@@ -33,6 +32,7 @@ from .options import (
     specified_options,
     window_settings,
 )
+from .progress import progress_bars
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,7 @@ from .options import (
     EMBEDDED,
     add_command,
     add_compute_options,
-    add_model_argument,
     add_model_options,
-    resolve_model_argument,
 )
 
 __all__ = ["add_parser"]
@@ -27,12 +25,10 @@ def add_parser(subparsers: Any) -> None:
     )
     add_model_options(parser)
     add_compute_options(parser)
-    add_model_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print width, rate and cost of every tap, and the cost of generating text."""
-    resolve_model_argument("taps", options)
     check_model_options(options)
     from qwen_audio.weights.option_values import resolve_bytes
 

@@ -71,7 +71,7 @@ class Snippets:
 
     def _audio(self, session: Session, _: str) -> tuple[str, list[str]]:
         clip = session.open_clip
-        options = "--tap mel --panels waveform,mel -o audio.png"
+        options = "--tap mel --panel waveform --panel mel -o audio.png"
         return self._command(clip, "plot", options), [
             *self._load_clip(clip),
             'view = model.view(clip, tap="mel")',

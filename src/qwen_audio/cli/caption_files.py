@@ -1,0 +1,160 @@
+"""Captions as files, with the times of their windows: .csv, .jsonl, .srt and .vtt."""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen_audio.analysis.files import (
+    atomic_write,
+    check_output_folder,
+    check_output_path,
+    csv_bytes,
+    write_errors,
+)
+from qwen_audio.errors import OptionError
+from qwen_audio.paths import exists, is_folder, path_to_text
+
+from .output_names import output_paths
+
+if TYPE_CHECKING:
+    from qwen_audio.api.answer import Description
+
+__all__ = [
+    "SUBTITLE_FORMATS",
+    "caption_rows",
+    "check_caption_output",
+    "save_subtitles",
+    "save_table",
+    "subtitle_paths",
+]
+
+TABLE_SUFFIXES = (".csv", ".jsonl")
+SUBTITLE_FORMATS = ("srt", "vtt")
+
+
+def check_caption_output(options: argparse.Namespace) -> Path | None:
+    """-o and --format: the table, or the file or folder of subtitles; None without -o.
+
+    Raises:
+        OptionError: for a suffix or a format that is missing or has no effect, or a path that can't
+            be written to.
+    """
+    if options.output is None:
+        for name in ("resume", "format"):
+            if getattr(options, name):
+                raise OptionError(f"--{name} is for captions in a file: name one with -o")
+        return None
+    output = Path(options.output)
+    if options.format is not None:
+        if output.suffix.lower() in (*TABLE_SUFFIXES, ".srt", ".vtt"):
+            raise OptionError(f"--format {options.format} -o {output}: name a folder")
+        return check_output_folder(output)
+    if is_folder(output):
+        raise OptionError(f"{output} is a folder: add --format srt or --format vtt")
+    return check_output_path(output, (*TABLE_SUFFIXES, *(f".{name}" for name in SUBTITLE_FORMATS)))
+
+
+def subtitle_paths(output: Path, options: argparse.Namespace) -> dict[str, Path]:
+    """The file of subtitles of each recording; none where the captions are one table.
+
+    Raises:
+        OptionError: for one file of several recordings, or two that would have one name.
+    """
+    if options.format is not None:
+        return output_paths(options.files, output, options.format)
+    if output.suffix.lower() in TABLE_SUFFIXES:
+        return {}
+    if len(options.files) > 1:
+        raise OptionError(
+            f"{output} holds the captions of one recording: for {len(options.files)}, name a "
+            f"folder and --format {output.suffix[1:].lower()}"
+        )
+    return dict.fromkeys(options.files, output)
+
+
+def caption_rows(file: str, description: Description) -> list[dict[str, Any]]:
+    """A row for each window: source, window, start_seconds, end_seconds, text and complete."""
+    return [
+        {
+            "source": path_to_text(file),
+            "window": number,
+            "start_seconds": answer.window.start_seconds,
+            "end_seconds": answer.window.end_seconds,
+            "text": answer.text,
+            "complete": answer.complete,
+        }
+        for number, answer in enumerate(description.answers)
+    ]
+
+
+def save_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of all recordings as CSV, or as JSON Lines.
+
+    Raises:
+        OptionError: if it can't be written.
+    """
+    if path.suffix.lower() == ".csv":
+        data = csv_bytes(rows)
+    else:
+        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    atomic_write(path, lambda draft: draft.write_bytes(data))
+
+
+def save_subtitles(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the rows of one recording as SubRip (.srt) or WebVTT (.vtt).
+
+    Raises:
+        OptionError: if it can't be written.
+    """
+    make = _srt if path.suffix.lower() == ".srt" else _vtt
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    data = make(rows).encode(errors="replace")
+    atomic_write(path, lambda draft: draft.write_bytes(data))
+
+
+def is_newer(path: Path, source: str) -> bool:
+    """Whether a file is there and was written after the recording that it is about."""
+    try:
+        return exists(path) and path.stat().st_mtime_ns >= Path(source).stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def _srt(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "\n".join(
+        f"{number}\n{_times(row, ',')}\n{_cue(row['text'], str)}\n"
+        for number, row in enumerate(rows, start=1)
+    )
+
+
+def _vtt(rows: Iterable[Mapping[str, Any]]) -> str:
+    def escape(line: str) -> str:
+        return html.escape(line, quote=False)
+
+    return "\n".join(
+        ["WEBVTT\n", *(f"{_times(row, '.')}\n{_cue(row['text'], escape)}\n" for row in rows)]
+    )
+
+
+def _times(row: Mapping[str, Any], point: str) -> str:
+    return f"{_time(row['start_seconds'], point)} --> {_time(row['end_seconds'], point)}"
+
+
+def _time(seconds: float, point: str) -> str:
+    """Hours, minutes, seconds and milliseconds: 00:01:02,500."""
+    whole, milliseconds = divmod(round(1000 * seconds), 1000)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:02}:{minute:02}:{second:02}{point}{milliseconds:03}"
+
+
+def _cue(text: str, escape: Callable[[str], str]) -> str:
+    """The lines of a cue: a blank one would end it."""
+    lines = [escape(line) for line in text.splitlines() if line.strip()]
+    return "\n".join(lines) or "…"

@@ -1,0 +1,190 @@
+"""Journal: what a command has done for each recording, on disk as it comes, to resume from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from qwen_audio.analysis.files import write_errors
+from qwen_audio.audio.source import Source
+from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.paths import exists, path_to_text
+
+from .console import print_error
+
+__all__ = ["Journal"]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One recording: the size and version of its file, and where its result is."""
+
+    version: tuple[int, str] | None
+    start: int
+    length: int
+
+
+class Journal:
+    """Results of recordings in `OUT.partial`, beside the file that is made of them at the end.
+
+    The file begins with a line of the settings. Each recording has a line with its name, size and
+    version, and its result in bytes; one that was not written to its end is cut off. Used in a
+    `with`: an error or a signal leaves the file, unless nothing was done; `finish` deletes it.
+
+    Args:
+        output: what is made at the end.
+        settings: everything that decides a result, as JSON can hold it.
+        resume: continue with the file of an earlier run, if there is one.
+
+    Raises:
+        OptionError: if there is a file of an earlier run and `resume` is false, if it has other
+            settings, or if it can't be written; also in `add`.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = output.with_name(f"{output.name}.partial")
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self._records: dict[str, _Record] = {}
+        self._file: IO[bytes] | None = None
+        if not exists(self.path):
+            return
+        if not resume:
+            raise OptionError(
+                f"{self.path} holds what a run that was stopped had done: continue it with "
+                "--resume, or delete the file"
+            )
+        with write_errors(self.path):
+            self._file = self.path.open("r+b")
+            try:
+                self._read(self._file)
+            except BaseException:
+                self._close()
+                raise
+
+    def _read(self, file: IO[bytes]) -> None:
+        """Find the records, and cut off one that is not whole."""
+        end = 0
+        for number, header in enumerate(_headers(file)):
+            if number == 0:
+                self._check(header.get("settings"))
+                end = file.tell()
+                continue
+            version = header["version"]
+            record = _Record(tuple(version) if version else None, file.tell(), header["bytes"])
+            file.seek(record.length, 1)
+            if file.read(1) != b"\n":
+                break
+            self._records[header["source"]] = record
+            end = file.tell()
+        if end == 0:  # stopped before the first line was there
+            file.seek(0)
+            file.write(self._first_line())
+            end = file.tell()
+        file.truncate(end)
+        file.seek(end)
+
+    def _check(self, stored: Any) -> None:
+        if stored != self._settings:
+            stored = stored if isinstance(stored, dict) else {}
+            names = [
+                name
+                for name in sorted(stored | self._settings)
+                if stored.get(name) != self._settings.get(name)
+            ]
+            raise OptionError(
+                f"{self.path} was made with other settings ({', '.join(names)}): give the same, or "
+                "delete it to begin anew"
+            )
+
+    def _first_line(self) -> bytes:
+        return json.dumps({"settings": self._settings}).encode() + b"\n"
+
+    def pending(self, files: Sequence[str]) -> list[str]:
+        """The files that have no result yet, or have changed since."""
+        return [file for file in files if not self._is_done(file)]
+
+    def _is_done(self, file: str) -> bool:
+        record = self._records.get(path_to_text(file))
+        return (
+            record is not None and record.version is not None and record.version == _version(file)
+        )
+
+    def add(self, file: str, result: bytes) -> None:
+        """The result of another file, on disk when this returns."""
+        version = _version(file)
+        header = {"source": path_to_text(file), "version": version, "bytes": len(result)}
+        with write_errors(self.path):
+            if self._file is None:
+                self._file = self.path.open("w+b")
+                self._file.write(self._first_line())
+            self._file.seek(0, 2)
+            self._file.write(json.dumps(header).encode() + b"\n")
+            start = self._file.tell()
+            self._file.write(result)
+            self._file.write(b"\n")
+            self._file.flush()
+        self._records[header["source"]] = _Record(version, start, len(result))  # type: ignore[index]
+
+    def results(self, files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The files that have a result, in this order, each with it."""
+        for file in files:
+            record = self._records.get(path_to_text(file))
+            if record is not None and self._file is not None:
+                with write_errors(self.path):
+                    self._file.seek(record.start)
+                    result = self._file.read(record.length)
+                yield file, result
+
+    def finish(self) -> None:
+        """Delete the file: the output is there."""
+        self._close()
+        with write_errors(self.path):
+            self.path.unlink(missing_ok=True)
+        self._records.clear()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        count = len(self._records)
+        self._close()
+        if kind is not None and count:
+            files = f"{count} file{'s' * (count != 1)}"
+            print_error(f"{self.path} holds what was done ({files}): --resume continues")
+
+
+def _headers(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The lines of JSON; the reader moves past what follows each."""
+    while True:
+        line = file.readline()
+        try:
+            header = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            header = None
+        if not isinstance(header, dict):
+            return
+        yield header
+
+
+def _version(file: str) -> tuple[int, str] | None:
+    """Size and version of a file; None of standard input, which is never the same."""
+    if file == "-":
+        return None
+    try:
+        return Source.from_path(file).stat()
+    except AudioError:
+        return None

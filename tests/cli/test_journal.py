@@ -1,0 +1,154 @@
+"""Work that resumes: what was done is on disk, wherever a run ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qwen_audio as qa
+from commands import run
+from qwen_audio.cli.journal import Journal
+from qwen_audio.errors import OptionError
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Three files of different sizes."""
+    names = [str(tmp_path / f"{size}.wav") for size in range(3)]
+    for size, name in enumerate(names):
+        Path(name).write_bytes(bytes(size))
+    return names
+
+
+SETTINGS = {"model": "m", "span": None, "window": 5.0}
+RESULTS = [b"one\n{}\n", b"", b"\x00\xff\r\n"]
+
+
+def filled(output: Path, files: list[str]) -> Path:
+    with Journal(output, SETTINGS, resume=False) as journal:
+        for file, result in zip(files, RESULTS, strict=True):
+            journal.add(file, result)
+    return journal.path
+
+
+def test_a_journal_cut_off_anywhere_has_the_whole_records(tmp_path: Path, files: list[str]) -> None:
+    """As a process that is killed leaves it, or a disk that is full."""
+    output = tmp_path / "out.npz"
+    path = filled(output, files)
+    data = path.read_bytes()
+    done_before = 0
+    for length in range(len(data) + 1):
+        path.write_bytes(data[:length])
+        with Journal(output, SETTINGS, resume=True) as journal:
+            pending = journal.pending(files)
+            done = len(files) - len(pending)
+            assert pending == files[done:]
+            assert [r for _, r in journal.results(files)] == RESULTS[:done]
+            for file, result in zip(pending, RESULTS[done:], strict=True):
+                journal.add(file, result)
+        assert path.read_bytes() == data
+        assert done >= done_before
+        done_before = done
+    assert done_before == 3
+
+
+def test_what_changed_is_done_again(tmp_path: Path, files: list[str]) -> None:
+    output = tmp_path / "out.npz"
+    filled(output, files)
+    Path(files[1]).write_bytes(b"longer")
+    with Journal(output, SETTINGS, resume=True) as journal:
+        assert journal.pending(["-", *files]) == ["-", files[1]]
+        journal.add(files[1], b"new")
+        assert dict(journal.results(files))[files[1]] == b"new"
+
+
+def test_other_settings_and_a_run_that_is_forgotten(tmp_path: Path, files: list[str]) -> None:
+    output = tmp_path / "out.npz"
+    path = filled(output, files)
+    with pytest.raises(OptionError, match=r"other settings \(span, window\)"):
+        Journal(output, {"model": "m", "span": 1, "window": 2}, resume=True)
+    with pytest.raises(OptionError, match=r"out.npz.partial .* --resume"):
+        Journal(output, SETTINGS, resume=False)
+    path.write_text("not a journal")
+    with Journal(output, SETTINGS, resume=True) as journal:
+        journal.finish()
+    assert not path.exists()
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, after: int) -> None:
+    """Ctrl-C when so many results are there."""
+    original: Any = getattr(qa.AudioModel, method)
+    count = 0
+
+    def each(self: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, result in enumerate(original(self, *arguments, **options)):
+            if number == after:
+                raise KeyboardInterrupt
+            yield result
+
+    def one(self: Any, *arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        if count == after:
+            raise KeyboardInterrupt
+        count += 1
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(qa.AudioModel, method, each if method == "encode_each" else one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("taps", [["mel"], ["mel", "lm.1"]], ids="+".join)
+def test_encode_resumes_at_every_point(
+    taps: list[str], music: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    options = [part for tap in taps for part in ("--tap", tap)]
+    command: list[str | Path] = ["encode", music, "--model", checkpoint, *options]
+    command += ["--per", "window"]
+    assert run(*command, "-o", tmp_path / "whole.npz").returncode == 0
+    whole = np.load(tmp_path / "whole.npz")
+    for after in range(4):
+        output = tmp_path / f"{after}.npz"
+        partial = tmp_path / f"{after}.npz.partial"
+        with pytest.MonkeyPatch.context() as patch:
+            interrupted(patch, "encode_each", after)
+            done = run(*command, "-o", output)
+        if after < 3:
+            assert done.returncode == 130
+            assert not output.exists()
+            assert partial.exists() == (after > 0)
+            assert ("--resume continues" in done.stderr) == (after > 0)
+        again = run(*command, "-o", output, "--resume")
+        assert again.returncode == 0
+        if 0 < after < 3:
+            assert f"{after} of 3 files were done" in again.stderr
+        assert not partial.exists()
+        resumed = np.load(output)
+        assert set(resumed) == set(whole)
+        for name in whole:
+            np.testing.assert_array_equal(resumed[name], whole[name])
+
+
+@pytest.mark.slow
+def test_describe_resumes_at_every_point(music: Path, checkpoint: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = ["describe", music, "--model", checkpoint, "--window", "10"]
+    command += ["--max-new-tokens", "1"]
+    assert run(*command, "-o", tmp_path / "whole.jsonl").returncode == 0
+    rows = (tmp_path / "whole.jsonl").read_text().splitlines()
+    assert [json.loads(row)["start_seconds"] for row in rows] == [0, 0, 0, 10]
+    for after in range(3):
+        output, folder = tmp_path / f"{after}.jsonl", tmp_path / str(after)
+        places: list[list[str | Path]] = [["-o", output], ["-o", folder, "--format", "srt"]]
+        for place in places:
+            with pytest.MonkeyPatch.context() as patch:
+                interrupted(patch, "describe", after)
+                assert run(*command, *place).returncode == 130
+            again = run(*command, *place, "--resume")
+            assert again.returncode == 0
+            assert (f"{after} of 3 files were done" in again.stderr) == (after > 0)
+        assert output.read_text().splitlines() == rows
+        assert sorted(path.name for path in folder.iterdir()) == ["0.srt", "1.srt", "2.srt"]
