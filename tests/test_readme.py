@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -77,6 +79,31 @@ def test_the_page_on_embeddings_runs(folder: Path) -> None:
     for line in blocks("sh", page)[0].splitlines():
         assert main(arguments_of(line, folder)) == 0, line
     exec(load, {})
+
+
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_page_on_commands_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_jq, captions = blocks("sh", COMMANDS)
+    for line in captions.splitlines():
+        assert main([*arguments_of(line, folder), "--max-new-tokens", "2"]) == 0, line
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"captions.csv", "captions.jsonl", "guitar.srt", "guitar.vtt"} <= names
+    capsys.readouterr()
+    for line in with_jq.splitlines():
+        command, program = line.split(" | jq ")
+        fewer = ["--max-new-tokens", "2"] if " describe " in command else []
+        assert main([*arguments_of(command, folder), *fewer]) == 0, line
+        printed = capsys.readouterr().out
+        for row in printed.splitlines():
+            assert isinstance(json.loads(row), dict)
+            for key in re.findall(r"\.([a-z_]+)", program):
+                assert f'"{key}":' in row, line
+        if shutil.which("jq"):
+            subprocess.run(["jq", *shlex.split(program)], input=printed, text=True, check=True)
+    assert printed == ""  # no failures: no lines
 
 
 HOWTO = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")

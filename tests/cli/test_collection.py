@@ -94,3 +94,23 @@ def test_errors_are_one_line(
     assert line.startswith("qwen-audio: ")
     assert message in line
     assert not list(tmp_path.iterdir())
+
+
+def test_remove(indexed: Path, music: Path, tmp_path: Path) -> None:
+    unknown = run("collection", "remove", indexed, music / "0.wav", "none.wav")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "no recording 'none.wav'" in unknown.stderr
+    (music / "2.wav").unlink()  # it need not exist
+    (tmp_path / "list.txt").write_text(f"{music / '0.wav'}\n")
+    done = run("collection", "remove", indexed, "@" + str(tmp_path / "list.txt"), music / "2.wav")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{indexed}: deleted the 3 rows of 2 recordings\n"
+    left = run("collection", "list", indexed, "--json").stdout.splitlines()
+    assert [json.loads(row)["source"] for row in left] == [str(music / "1.wav")]
+
+
+def test_json_is_lines_and_nothing_where_there_are_no_results(indexed: Path) -> None:
+    for action in ("list --where window>99", "failures"):
+        name, *options = action.split(" ", 2)
+        done = run("collection", name, indexed, "--json", *options)
+        assert (done.returncode, done.stdout) == (0, "")

@@ -155,3 +155,24 @@ def test_another_process_may_create_the_collection_at_the_same_time(
     done = run(*command)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(run("collection", "info", into, "--json").stdout)["rows"] == 4
+
+
+def test_failures_known_from_earlier_runs_are_told_apart(
+    tmp_path: Path, music: Path, checkpoint: Path
+) -> None:
+    (music / "bad.wav").write_bytes(b"RIFF")
+    command = ("index", music, "-o", tmp_path / "m.lance", "--tap", "mel", "--model", checkpoint)
+    allowed = (*command, "--known-failures", "ok")
+    assert run(*allowed).returncode == 1  # it is new
+    known = run(*allowed)
+    assert known.returncode == 0
+    assert "1 failed (1 known from earlier runs); " in known.stdout
+    assert known.stderr.endswith(" (known)\n")
+    again = run(*command, "--json")  # by default as any failure
+    assert again.returncode == 1
+    assert json.loads(again.stdout)["known_failures"] == [str(music / "bad.wav")]
+    assert run(*allowed, "--retry").returncode == 0  # tried again, and no other than before
+    (music / "bad.wav").write_bytes(b"RIFFRIFF")
+    assert run(*allowed).returncode == 1  # it has changed
+    assert run("collection", "remove", tmp_path / "m.lance", music / "bad.wav").returncode == 0
+    assert run("collection", "failures", tmp_path / "m.lance", "--json").stdout == ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,16 @@ import pytest
 
 import qwen_audio as qa
 from commands import run
+from qwen_audio.analysis.files import csv_bytes, csv_text
 from qwen_audio.cli.journal import Journal
 from qwen_audio.errors import OptionError
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[str]:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Three files of different sizes."""
-    names = [str(tmp_path / f"{size}.wav") for size in range(3)]
+    monkeypatch.chdir(tmp_path)
+    names = [f"{size}.wav" for size in range(3)]
     for size, name in enumerate(names):
         Path(name).write_bytes(bytes(size))
     return names
@@ -102,30 +107,24 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, after: int) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("taps", [["mel"], ["mel", "lm.1"]], ids="+".join)
-def test_encode_resumes_at_every_point(
-    taps: list[str], music: Path, checkpoint: Path, tmp_path: Path
-) -> None:
-    options = [part for tap in taps for part in ("--tap", tap)]
-    command: list[str | Path] = ["encode", music, "--model", checkpoint, *options]
-    command += ["--per", "window"]
+def test_encode_resumes_at_every_point(clips: list[Path], checkpoint: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = ["encode", *clips, "--model", checkpoint, "--per", "window"]
+    command += ["--tap", "mel", "--tap", "lm.1", "--window", "1"]
     assert run(*command, "-o", tmp_path / "whole.npz").returncode == 0
     whole = np.load(tmp_path / "whole.npz")
-    for after in range(4):
+    for after in range(2):
         output = tmp_path / f"{after}.npz"
         partial = tmp_path / f"{after}.npz.partial"
         with pytest.MonkeyPatch.context() as patch:
             interrupted(patch, "encode_each", after)
             done = run(*command, "-o", output)
-        if after < 3:
-            assert done.returncode == 130
-            assert not output.exists()
-            assert partial.exists() == (after > 0)
-            assert ("--resume continues" in done.stderr) == (after > 0)
+        assert done.returncode == 130
+        assert not output.exists()
+        assert partial.exists() == (after > 0)
+        assert ("--resume continues" in done.stderr) == (after > 0)
         again = run(*command, "-o", output, "--resume")
         assert again.returncode == 0
-        if 0 < after < 3:
-            assert f"{after} of 3 files were done" in again.stderr
+        assert ("1 of 2 files were done" in again.stderr) == (after > 0)
         assert not partial.exists()
         resumed = np.load(output)
         assert set(resumed) == set(whole)
@@ -134,13 +133,15 @@ def test_encode_resumes_at_every_point(
 
 
 @pytest.mark.slow
-def test_describe_resumes_at_every_point(music: Path, checkpoint: Path, tmp_path: Path) -> None:
-    command: list[str | Path] = ["describe", music, "--model", checkpoint, "--window", "10"]
+def test_describe_resumes_at_every_point(
+    clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    command: list[str | Path] = ["describe", *clips, "--model", checkpoint, "--window", "1"]
     command += ["--max-new-tokens", "1"]
     assert run(*command, "-o", tmp_path / "whole.jsonl").returncode == 0
     rows = (tmp_path / "whole.jsonl").read_text().splitlines()
-    assert [json.loads(row)["start_seconds"] for row in rows] == [0, 0, 0, 10]
-    for after in range(3):
+    assert [json.loads(row)["start_seconds"] for row in rows] == [0, 0, 1]
+    for after in range(2):
         output, folder = tmp_path / f"{after}.jsonl", tmp_path / str(after)
         places: list[list[str | Path]] = [["-o", output], ["-o", folder, "--format", "srt"]]
         for place in places:
@@ -149,6 +150,49 @@ def test_describe_resumes_at_every_point(music: Path, checkpoint: Path, tmp_path
                 assert run(*command, *place).returncode == 130
             again = run(*command, *place, "--resume")
             assert again.returncode == 0
-            assert (f"{after} of 3 files were done" in again.stderr) == (after > 0)
+            assert (f"{after} of 2 files were done" in again.stderr) == (after > 0)
         assert output.read_text().splitlines() == rows
-        assert sorted(path.name for path in folder.iterdir()) == ["0.srt", "1.srt", "2.srt"]
+        assert sorted(path.name for path in folder.iterdir()) == ["one.srt", "two.srt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "parquet", "arrow"])
+def test_a_finished_file_is_continued(
+    suffix: str, clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    taps = ("--tap", "mel", "--tap", "lm.1", "--pooling", "none") if suffix == "npz" else ()
+    command = ("encode", "--model", checkpoint, *taps, clips[0].parent)
+    whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    assert run(*command, "-o", whole).returncode == 0
+    clips[0].rename(tmp_path / "later")
+    assert run(*command, "-o", output).returncode == 0
+    (tmp_path / "later").rename(clips[0])
+    done = run(*command, "-o", output, "--resume")
+    assert done.returncode == 0
+    assert "1 of 2 files were done" in done.stderr
+    assert output.read_bytes() == whole.read_bytes()
+    os.utime(clips[1], (2e9, 2e9))  # changed since
+    assert "1 of 2 files were done" in run(*command, "-o", output, "--resume").stderr
+    other = run(*command, "-o", output, "--resume", "--window", "5")
+    assert "was made with other settings" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_finished_captions_are_continued(
+    suffix: str, clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    command = ("describe", "--model", checkpoint, "--max-new-tokens", "1", clips[0].parent)
+    whole, output = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    assert run(*command, "-o", whole).returncode == 0
+    clips[0].rename(tmp_path / "later")
+    assert run(*command, "-o", output).returncode == 0
+    (tmp_path / "later").rename(clips[0])
+    assert "1 of 2 files were done" in run(*command, "-o", output, "--resume").stderr
+    assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "'", "plain", "-3.5", "@x", "a\n=b"])
+def test_texts_of_csv_are_read_back(text: str) -> None:
+    rows = list(csv.reader(io.StringIO(csv_bytes([{"x": text}]).decode(), newline="")))
+    assert csv_text(rows[1][0]) == text

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import lancedb
+import pyarrow as pa
 import pytest
 from transformers import Qwen2AudioForConditionalGeneration
 
 import qwen_audio as qa
 from adapters import write_adapter
 from qwen_audio.collection.collection import Collection
+from qwen_audio.collection.schema import collection_schema
 from qwen_audio.errors import CollectionError
 
 
@@ -57,3 +60,53 @@ def test_a_collection_made_with_an_adapter(
     assert '"adapter": ' in text
     text = (plain.table.schema.metadata or {})[b"qwen_audio_spec"].decode()
     assert "adapter" not in text
+
+
+OLD_SPEC = {
+    "model": "embedded",
+    "revision": "0" * 40,
+    "tap": "audio_tower",
+    "pooling": "mean",
+    "span": "audio",
+    "prompt": None,
+    "window_seconds": 10,
+    "hop_seconds": 10,
+    "dtype": "float32",
+}
+"""As the first versions wrote it: no adapter, no track, whole numbers of seconds."""
+
+
+def table_with_metadata(path: Path, settings: object) -> None:
+    schema = collection_schema(8, pa.float16()).with_metadata(
+        {b"qwen_audio_spec": json.dumps(settings).encode()}
+    )
+    lancedb.connect(path.parent).create_table(path.stem, schema=schema)
+
+
+def test_a_collection_of_an_earlier_version_opens(tmp_path: Path) -> None:
+    path = tmp_path / "old.lance"
+    table_with_metadata(path, {"spec": OLD_SPEC, "fingerprint": "", "describes": False})
+    collection = Collection.open(path)
+    assert collection.spec.settings == {**OLD_SPEC, "window_seconds": 10.0, "hop_seconds": 10.0}
+    assert collection.spec.fingerprint == "7598f3729a4a6046"
+    assert (len(collection), collection.failures()) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"spec": {**OLD_SPEC, "colour": 1}, "describes": True}, r"unknown settings \['colour'\]"),
+        ({"spec": OLD_SPEC}, "no 'describes'"),
+        ({"describes": True}, "no 'spec'"),
+        ([], "list indices"),
+    ],
+)
+def test_a_collection_of_another_version_says_what_to_do(
+    settings: object, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.lance"
+    table_with_metadata(path, settings)
+    with pytest.raises(CollectionError, match=reason) as error:
+        Collection.open(path)
+    assert "make it again with `qwen-audio index`" in str(error.value)
+    assert "\n" not in str(error.value)

@@ -82,7 +82,7 @@ def test_damaged_files_and_unusable_folders(tmp_path: Path) -> None:
     cache.commit()
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(OptionError, match=r"is damaged .* delete it"):
+    with pytest.raises(OptionError, match=r"is damaged, or of another version .* delete it"):
         EmbeddingCache(tmp_path / "cache")
     shutil.rmtree(tmp_path / "cache")
     cache.add("s", {MEL_SPEC: vector(1)})

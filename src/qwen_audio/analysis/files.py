@@ -28,6 +28,7 @@ __all__ = [
     "check_output_folder",
     "check_output_path",
     "csv_bytes",
+    "csv_text",
     "json_rows",
     "json_value",
     "save_arrays",
@@ -180,6 +181,11 @@ def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writerow(map(_csv_cell, columns))
     writer.writerows([_csv_cell(row.get(name)) for name in columns] for row in rows)
     return file.getvalue().encode(errors="backslashreplace")
+
+
+def csv_text(cell: str) -> str:
+    """The text of a cell that `csv_bytes` wrote; a quote before a formula is taken for its own."""
+    return cell[1:] if cell.startswith("'") and _csv_cell(cell[1:]) == cell else cell
 
 
 def _csv_cell(value: Any) -> Any:

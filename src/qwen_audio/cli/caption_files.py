@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import html
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +16,11 @@ from qwen_audio.analysis.files import (
     check_output_folder,
     check_output_path,
     csv_bytes,
+    csv_text,
     write_errors,
 )
 from qwen_audio.errors import OptionError
-from qwen_audio.paths import exists, is_folder, path_to_text
+from qwen_audio.paths import is_folder, path_to_text
 
 from .output_names import output_paths
 
@@ -28,6 +31,7 @@ __all__ = [
     "SUBTITLE_FORMATS",
     "caption_rows",
     "check_caption_output",
+    "read_table",
     "save_subtitles",
     "save_table",
     "subtitle_paths",
@@ -118,12 +122,39 @@ def save_subtitles(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     atomic_write(path, lambda draft: draft.write_bytes(data))
 
 
-def is_newer(path: Path, source: str) -> bool:
-    """Whether a file is there and was written after the recording that it is about."""
+def read_table(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each recording in a table that `save_table` wrote.
+
+    Raises:
+        OptionError: for anything else.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
     try:
-        return exists(path) and path.stat().st_mtime_ns >= Path(source).stat().st_mtime_ns
-    except OSError:
-        return False
+        text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".csv":
+            table = [_typed(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+        else:
+            table = [json.loads(line) for line in text.splitlines()]
+        for row in table:
+            rows.setdefault(row["source"], []).append(row)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OptionError(
+            f"{path} holds no captions that can be read ({error}): leave out --resume to make it "
+            "anew"
+        ) from error
+    return rows
+
+
+def _typed(row: dict[str, str]) -> dict[str, Any]:
+    """A row of CSV as it was before it was text."""
+    return {
+        "source": csv_text(row["source"]),
+        "window": int(row["window"]),
+        "start_seconds": float(row["start_seconds"]),
+        "end_seconds": float(row["end_seconds"]),
+        "text": csv_text(row["text"]),
+        "complete": row["complete"] == "True",
+    }
 
 
 def _srt(rows: Iterable[Mapping[str, Any]]) -> str:

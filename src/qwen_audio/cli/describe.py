@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.paths import path_to_text, printable
+from qwen_audio.paths import exists, path_to_text, printable
 
 from .answers import print_answers
 from .checks import check_files, check_windows
@@ -158,7 +158,8 @@ def _write_subtitles(
     paths: dict[str, Path],
 ) -> int:
     """A file for each recording, written as soon as its text is there."""
-    from .caption_files import caption_rows, is_newer, save_subtitles
+    from .caption_files import caption_rows, save_subtitles
+    from .journal import is_newer
 
     files = options.files
     if options.resume:
@@ -182,8 +183,8 @@ def _write_table(
     model: AudioModel, options: argparse.Namespace, settings: dict[str, Any], output: Path
 ) -> int:
     """One file of all recordings, made at the end of what the journal holds."""
-    from .caption_files import caption_rows, save_table
-    from .journal import Journal
+    from .caption_files import caption_rows, read_table, save_table
+    from .journal import Journal, is_newer
 
     checkpoint = model.pipeline.checkpoint
     identity = {
@@ -194,6 +195,10 @@ def _write_table(
         **settings,
     }
     with Journal(output, identity, resume=options.resume) as journal:
+        if journal.is_new and options.resume and exists(output):
+            for source, source_rows in read_table(output).items():
+                if is_newer(output, source):
+                    journal.add(source, json.dumps(source_rows).encode())
         files = journal.pending(options.files)
         _print_done(len(options.files) - len(files), len(options.files))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import AudioError
+from qwen_audio.paths import exists
 
 from .checks import check_embedding_options, check_files, check_windows
 from .console import (
@@ -36,8 +35,6 @@ from .options import (
 from .progress import file_progress
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from qwen_audio.api.embeddings import Embeddings
     from qwen_audio.api.export import VectorFile
     from qwen_audio.api.model import AudioModel
@@ -103,6 +100,7 @@ def run(options: argparse.Namespace) -> int:
     load_settings(options)
     model = load_model(options)
     from .journal import Journal
+    from .resumed_vectors import continue_vectors, embeddings_from_bytes
 
     specs = [
         model.spec(
@@ -117,10 +115,12 @@ def run(options: argparse.Namespace) -> int:
     ]
     settings = {"taps": taps, "per": options.per, "on_damage": options.on_damage, "specs": specs}
     with Journal(output, settings, resume=options.resume) as journal:
+        if journal.is_new and options.resume and exists(output):
+            continue_vectors(journal, output, specs, options.per)
         failed = _encode(model, taps, journal, options)
         with VectorFile(output) as file:
             for source, result in journal.results(options.files):
-                file.add(_from_bytes(result), source)
+                file.add(embeddings_from_bytes(result), source)
         journal.finish()
     status = report_failures(failed, len(options.files))
     if not file.sources:
@@ -134,6 +134,8 @@ def _encode(
     model: AudioModel, taps: list[str], journal: Journal, options: argparse.Namespace
 ) -> int:
     """Encode what the journal doesn't have; returns how many failed."""
+    from .resumed_vectors import embeddings_to_bytes
+
     failed = 0
     files = journal.pending(options.files)
     if len(files) < len(options.files):
@@ -158,7 +160,7 @@ def _encode(
                 print_error(str(embedding))
             else:
                 by_tap = embedding if isinstance(embedding, dict) else {"": embedding}
-                journal.add(source, _to_bytes(by_tap))
+                journal.add(source, embeddings_to_bytes(by_tap))
                 seconds = max(_end_seconds(part) for part in by_tap.values())
                 print_file(source, seconds, time.monotonic() - started)
             started = time.monotonic()
@@ -172,51 +174,6 @@ def _end_seconds(embeddings: Embeddings) -> float:
 
     ends = embeddings.end_seconds[~np.isnan(embeddings.end_seconds)]
     return float(ends.max()) if len(ends) else 0.0
-
-
-def _to_bytes(embeddings: Mapping[str, Embeddings]) -> bytes:
-    """One recording's embeddings by tap as an .npz archive."""
-    import numpy as np
-
-    arrays: dict[str, np.ndarray] = {}
-    for number, (tap, part) in enumerate(embeddings.items()):
-        columns = {**part.index.columns(), "vectors": np.asarray(part)}
-        texts = {"tap": np.array(tap), "spec": np.array(part.spec.to_json())}
-        arrays |= {f"{number}.{name}": array for name, array in {**columns, **texts}.items()}
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
-
-
-def _from_bytes(data: bytes) -> Any:
-    """What `_to_bytes` was given; the embeddings alone where the tap has no name."""
-    import numpy as np
-
-    from qwen_audio.api.embeddings import Embeddings
-    from qwen_audio.inference.embedding_spec import EmbeddingSpec
-    from qwen_audio.inference.row_index import RowIndex
-
-    with np.load(io.BytesIO(data)) as arrays:
-        found: dict[str, Embeddings] = {}
-        for number in range(sum(name.endswith(".tap") for name in arrays)):
-            part = {
-                name.partition(".")[2]: arrays[name]
-                for name in arrays
-                if name.startswith(f"{number}.")
-            }
-            sources = part["source"]
-            index = RowIndex(
-                (str(sources[0]) if len(sources) else "",),
-                np.zeros(len(sources), np.int64),
-                part["window"],
-                part["start_seconds"],
-                part["end_seconds"],
-                part["span"],
-                part.get("token"),
-            )
-            spec = EmbeddingSpec.from_json(str(part["spec"]))
-            found[str(part["tap"])] = Embeddings(part["vectors"], index, spec)
-    return found.get("", found)
 
 
 def _print_result(file: VectorFile, options: argparse.Namespace) -> None:

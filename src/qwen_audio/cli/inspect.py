@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 from typing import Any
 
+from qwen_audio.paths import path_to_text
+
 from .checks import check_files, check_windows
 from .console import load_model, print_json, process_files, show_table
 from .inputs import add_input_options, resolve_files
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     def inspect(file: str) -> float:
         trace = model.inspect(file, prompt=options.prompt, **settings)
         if options.json:
-            print_json(dataclasses.asdict(trace))
+            print_json({"source": path_to_text(file), **dataclasses.asdict(trace)})
         else:
             for table in inspection_tables(trace):
                 show_table(table)

@@ -12,11 +12,11 @@ from typing import IO, Any
 from qwen_audio.analysis.files import write_errors
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.paths import exists, path_to_text
+from qwen_audio.paths import exists, path_from_text, path_to_text
 
 from .console import print_error
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "is_newer"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Journal:
             except BaseException:
                 self._close()
                 raise
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is nothing of an earlier run."""
+        return self._file is None
 
     def _read(self, file: IO[bytes]) -> None:
         """Find the records, and cut off one that is not whole."""
@@ -178,6 +183,15 @@ def _headers(file: IO[bytes]) -> Iterator[dict[str, Any]]:
         if not isinstance(header, dict):
             return
         yield header
+
+
+def is_newer(path: Path, source: str) -> bool:
+    """Whether a file is there and was written after the recording that it is about."""
+    try:
+        changed = Path(path_from_text(source)).stat().st_mtime_ns
+        return path.stat().st_mtime_ns >= changed
+    except OSError:
+        return False
 
 
 def _version(file: str) -> tuple[int, str] | None:
