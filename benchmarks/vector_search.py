@@ -61,7 +61,8 @@ def ann_search(settings: Settings) -> Result:
 
 def search_rows(rows: int, distribution: str) -> Workload:
     """Build a table and search it as `Collection.search` does, without encoding queries."""
-    from qwen_audio.collection.search import update_indices, vector_search
+    from qwen_audio.collection.indices import update_indices
+    from qwen_audio.collection.search import search_by_vector
     from qwen_audio.collection.table import WindowTable
     from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
@@ -79,9 +80,9 @@ def search_rows(rows: int, distribution: str) -> Workload:
         query_seconds, recalls = [], []
         for query in vectors[rows:].astype(np.float32):
             start = time.perf_counter()
-            results = vector_search(window_table, query, limit=LIMIT)
+            results = search_by_vector(window_table, query, limit=LIMIT)
             query_seconds.append(time.perf_counter() - start)
-            exact_results = vector_search(window_table, query, limit=LIMIT, exact=True)
+            exact_results = search_by_vector(window_table, query, limit=LIMIT, exact=True)
             common = {r.source for r in results} & {r.source for r in exact_results}
             recalls.append(len(common) / LIMIT)
         return {

@@ -133,12 +133,12 @@ def test_search_and_open_each_result(indexed: tuple[Path, list[str]], names: lis
         np.testing.assert_array_equal(qa.load_waveform(result.source).samples, query.samples)
         np.testing.assert_array_equal(collection.waveform(result.source).samples, query.samples)
         for row_id in (result.id, source, name):
-            others = collection.search(id=row_id, limit=99)
+            others = collection.search(like=row_id, limit=99)
             assert {row.source for row in others} == set(sources) - {source}
         where = "source = '{}'".format(source.replace("'", "''"))
         assert collection.search(query, where=where)[0].source == source
-    check_lines(run("search", into, "--audio", names[0], "--limit", "99"))
-    found = json_lines(run("search", into, "--id", names[0], "--limit", "99", "--json"))
+    check_lines(run("search", into, names[0], "--limit", "99"))
+    found = json_lines(run("search", into, "--like", names[0], "--limit", "99", "--json"))
     assert {row["source"] for row in found} == set(sources[1:])
 
 
@@ -249,7 +249,7 @@ def test_names_that_no_file_can_have(name: str, checkpoint: Path, tmp_path: Path
         ("parity", *model, name, "-o", tmp_path / "x.json"),
         ("probe", name),
         ("index", *model, name, "-o", into),
-        ("search", f"{name}.lance", "--id", "a"),
+        ("search", f"{name}.lance", "--like", "a"),
         ("collection", "info", f"{name}.lance"),
         ("map", f"{name}.lance"),
         ("describe", "--model", name, good),

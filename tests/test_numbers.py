@@ -164,7 +164,7 @@ def refused(call: Call, model: qa.AudioModel, values: list[Any]) -> None:
         "encode a.wav -o a.npz --hop N",
         "lens a.wav --top N",
         "plot a.wav --kernel N",
-        "search c.lance --text a --limit N",
+        "search c.lance --caption a --limit N",
         "collection verify c.lance --sample N",
         "probe . --folds N",
         "probe . --seed N",

@@ -52,7 +52,7 @@ def test_a_collection_needs_its_adapter(
     assert run("index", music, "-o", into, *model, "--adapter", adapter).returncode == 0
     for command in (
         ("index", music, "-o", into),
-        ("search", into, "--audio", music / "0.wav"),
+        ("search", into, music / "0.wav"),
         ("collection", "verify", into),
     ):
         done = run(*command)
@@ -60,7 +60,7 @@ def test_a_collection_needs_its_adapter(
         assert "the collection was made with an adapter (content hash" in done.stderr
         assert "give it with --adapter" in done.stderr
         assert run(*command, "--adapter", adapter).returncode == 0
-    assert run("search", into, "--id", "0.wav").returncode == 1  # which needs no model
+    assert run("search", into, "--like", "0.wav").returncode == 1  # which needs no model
     spec = json.loads(run("collection", "info", into, "--json").stdout)["spec"]
     assert len(spec["adapter"]) == 40
 

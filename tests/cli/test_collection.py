@@ -71,9 +71,11 @@ def test_captions_are_listed_window_by_window(tmp_path: Path, music: Path) -> No
         (0.0, str(first)),
         (10.0, str(second)),
     ]
-    nothing = run("search", into, "--text", "xylophonically")
+    nothing = run("search", into, "--caption", "xylophonically")
     assert nothing == (0, "", "qwen-audio: nothing found among 3 windows\n")
-    similar = run("search", into, "--audio", music / "1.wav")  # no notice: its model was chosen
+    similar = run(
+        "search", into, music / "1.wav", "--include-self", "--json"
+    )  # no notice: its model was chosen
     assert (similar.returncode, similar.stderr) == (0, "")
 
 

@@ -74,14 +74,14 @@ def test_the_collections_dtype_is_the_default(
     for command in (
         ("index", music, "-o", into),
         ("index", music, "-o", into, "--model", checkpoint, "--device", "cpu"),
-        ("search", into, "--audio", first, "--device", "cpu"),
+        ("search", into, first, "--json", "--include-self", "--device", "cpu"),
         ("collection", "verify", into),
-        ("search", into, "--audio", first, "--dtype", dtype),
+        ("search", into, first, "--json", "--include-self", "--dtype", dtype),
     ):
         done = run(*command)
         assert (done.returncode, done.stderr) == (0, ""), command
     other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
-    refused = run("search", into, "--audio", first, "--dtype", other)
+    refused = run("search", into, first, "--dtype", other)
     assert refused.returncode == 1
     assert f"dtype {dtype!r} here and {other!r} asked for" in refused.stderr
     assert f"(load with --dtype {dtype})" in refused.stderr

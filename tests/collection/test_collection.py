@@ -50,7 +50,7 @@ def test_a_copied_checkpoint_is_the_same_model(
     shutil.copytree(checkpoint, tmp_path / "elsewhere")
     copy = qa.load(tmp_path / "elsewhere", dtype="float32")
     opened = Collection.open(collection.path, copy)
-    assert opened.search(folder / "b.flac", limit=1)[0].score > 0.999
+    assert opened.search(folder / "b.flac", include_self=True, limit=1)[0].score > 0.999
     assert opened.index(folder).unchanged == 5
     with pytest.raises(CollectionError, match=r"model '.*' here and 'embedded' asked for"):
         Collection.open(collection.path, qa.load(dtype="float32")).search(folder / "b.flac")
@@ -59,7 +59,7 @@ def test_a_copied_checkpoint_is_the_same_model(
 def test_open_loads_the_collections_model(collection: Collection, folder: Path) -> None:
     opened = Collection.open(collection.path)
     assert opened.spec == collection.spec
-    (result,) = opened.search(folder / "b.flac", limit=1)
+    (result,) = opened.search(folder / "b.flac", include_self=True, limit=1)
     assert result.source == str(folder / "b.flac")
 
 

@@ -55,7 +55,7 @@ def test_names_that_work(tmp_path: Path, paths: list[Path], model: qa.AudioModel
     row = {"source": str(paths[0]), **{name: f"one {name}" for name in WORKING}}
     collection.index([row, {**row, "source": str(paths[1]), **dict.fromkeys(WORKING, "two")}])
     assert collection.index([{**row, "x": "changed"}]).updated == 1
-    found = collection.search(paths[0])[0].columns
+    found = collection.search(paths[0], include_self=True)[0].columns
     assert [found[name] for name in WORKING if name != "x"] == [
         f"one {name}" for name in WORKING if name != "x"
     ]
@@ -114,7 +114,7 @@ def test_columns_that_are_empty_in_every_row(
     assert "none" not in collection.table.schema.names
     summary = collection.index([{"source": str(paths[0]), "kind": None, "title": None}])
     assert summary.updated == 1
-    assert collection.search(paths[0])[0].columns["kind"] is None
+    assert collection.search(paths[0], include_self=True)[0].columns["kind"] is None
 
 
 @pytest.mark.parametrize(
@@ -199,11 +199,11 @@ def test_a_column_does_not_take_the_place_of_a_search_results_own(
     collection = Collection.create(tmp_path / "m.lance", model, tap="mel")
     names = ("id", "score", "distance", "Score", "ID")
     collection.index([{"source": str(path), **dict.fromkeys(names, "own")} for path in paths])
-    done = run("search", collection.path, "--id", str(paths[0]), "--json")
+    done = run("search", collection.path, "--like", str(paths[0]), "--json")
     found = json.loads(done.stdout)
     assert (found["id"], found["manifest.id"]) == (f"{paths[1]}#0", "own")
     assert (found["manifest.score"], found["Score"], found["distance"]) == ("own", "own", "own")
-    assert found["score"] == collection.search(id=str(paths[0]))[0].score
+    assert found["score"] == collection.search(like=str(paths[0]))[0].score
 
 
 @pytest.mark.parametrize("name", ["a.b", "_rowid", "norm", ""])

@@ -112,7 +112,7 @@ def test_every_function_with_a_condition_checks_it(collection: Collection, tmp_p
             np.zeros(16_000), sampling_rate=16_000, where=where
         ),
         "vector": lambda where: collection.search(vector=np.ones(64), where=where),
-        "id": lambda where: collection.search(id="/x/0.wav", where=where),
+        "like": lambda where: collection.search(like="/x/0.wav", where=where),
     }
     for where in ("duration_seconds > 3 ADN x", "true) OR (true", "true;", ""):
         for name, operation in operations.items():
@@ -120,7 +120,7 @@ def test_every_function_with_a_condition_checks_it(collection: Collection, tmp_p
                 pytest.fail(f"{name} took {where!r}: {operation(where)}")
     assert not (tmp_path / "x.npz").exists()
     # The other rows, also where the condition holds for the row itself.
-    assert len(collection.search(id="/x/0.wav", where="duration_seconds < 3 OR true")) == 3
+    assert len(collection.search(like="/x/0.wav", where="duration_seconds < 3 OR true")) == 3
 
 
 def test_commands(collection: Collection, tmp_path: Path) -> None:
@@ -128,13 +128,13 @@ def test_commands(collection: Collection, tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     for where in ("true ADN false", ""):
         for command in (
-            ("search", path, "--id", "/x/0.wav"),
-            ("search", path, "--audio", tmp_path / "a.wav"),
+            ("search", path, "--like", "/x/0.wav"),
+            ("search", path, tmp_path / "a.wav"),
             ("map", path, "-o", tmp_path / "m.html"),
             ("collection", "list", path),
             ("collection", "export", path, "-o", tmp_path / "x.parquet"),
         ):
             done = run(*command, "--where", where)
             assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), command
-    done = run("search", path, "--id", "/x/0.wav", "--where", "duration_seconds > 3.9", "--json")
+    done = run("search", path, "--like", "/x/0.wav", "--where", "duration_seconds > 3.9", "--json")
     assert json.loads(done.stdout)["source"] == "/x/3.wav"

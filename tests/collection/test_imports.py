@@ -20,10 +20,14 @@ collection = Collection.open(sys.argv[1])
 assert collection.info().rows == 2
 assert len(collection.recordings("duration_seconds > 1.2")) == 1
 assert collection.failures() == [] and collection.prune() == []
-assert collection.search(text="a") is not None
-assert collection.search(id=collection.recordings()[0]["source"])
+assert collection.search(caption="a") is not None
+assert collection.search(like=collection.recordings()[0]["source"])
 assert collection.export(sys.argv[1] + ".npz") == 2
-print(sorted(sys.modules.keys() & {"torch", "transformers"}))
+from qwen_audio.cli.main import main
+
+assert main(["search", sys.argv[1], "--caption", "xylophonically"]) == 0
+assert main(["search", sys.argv[1], "--like", collection.recordings()[0]["source"], "--json"]) == 0
+print(sorted(sys.modules.keys() & {"torch", "transformers", "tokenizers"}))
 """
 
 
@@ -39,4 +43,7 @@ def test_operations_without_a_model_import_no_torch(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+    found, modules = done.stdout.splitlines()
+    assert (done.returncode, modules) == (0, "[]")
+    assert '"rank": 1' in found
+    assert done.stderr == "qwen-audio: nothing found among 2 windows\n"

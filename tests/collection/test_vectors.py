@@ -121,7 +121,7 @@ def test_rows_without_a_direction_are_not_found(tmp_path: Path, collection: Coll
     for literal in (None, "[" + ",".join(["1e999"] * WIDTH) + "]"):
         assert len(damaged.search(vector=vectors[0])) == 3
         with pytest.raises(CollectionError, match=r"'/x/3.wav' is damaged: .* verify"):
-            damaged.search(id="/x/3.wav")
+            damaged.search(like="/x/3.wav")
         with pytest.raises(CollectionError, match=r"/x/3.wav#0: .*collection verify"):
             damaged.map()
         damaged.table.update(where="source = '/x/3.wav'", values_sql={"vector": literal or "NULL"})

@@ -351,7 +351,7 @@ def test_search_results_can_be_played(page: Any, music: qa.Collection) -> None:
     page.click("[data-by-clip]")
     page.wait_for_selector("[data-results] li")
     names = page.locator("[data-results] b").all_inner_texts()
-    hits = music.search(SPEECH)
+    hits = music.search(SPEECH, include_self=True)
     assert names == [Path(hit.source).name for hit in hits]
     scores = page.locator("[data-results] .pg-score").all_inner_texts()
     assert scores == [f"{hit.score:.3f}" for hit in hits]
@@ -362,7 +362,7 @@ def test_search_results_can_be_played(page: Any, music: qa.Collection) -> None:
     page.fill("[data-text]", "drums")
     page.press("[data-text]", "Enter")
     page.wait_for_function("() => document.querySelectorAll('[data-results] li').length === 1")
-    assert page.inner_text("[data-results] b") == Path(music.search(text="drums")[0].source).name
+    assert page.inner_text("[data-results] b") == Path(music.search(caption="drums")[0].source).name
 
 
 def test_compare_by_layer_and_time(page: Any, model: qa.AudioModel) -> None:
@@ -509,12 +509,12 @@ def test_downloads_of_comparisons_search_and_map(
     page.wait_for_selector("[data-results] li")
     part = open_download(page, "Download the results")
     found = csv_rows(download(page, part, "csv", tmp_path))
-    hits = music.search(GUITAR, limit=12)
+    hits = music.search(GUITAR, include_self=True, limit=12)
     assert [row["file"] for row in found] == [Path(hit.source).name for hit in hits]
     scores = [hit.score for hit in hits]
     assert [float(row["score"]) for row in found] == pytest.approx(scores, abs=COSINE_TOLERANCE)
     lines = run_command(part).splitlines()
-    assert [float(line.split()[0]) for line in lines] == pytest.approx(scores, abs=COSINE_TOLERANCE)
+    assert [float(line.split()[1]) for line in lines] == pytest.approx(scores, abs=COSINE_TOLERANCE)
     assert run_python(part)["result"].id == hits[-1].id
 
     page.fill("[data-text]", "guitar.flac's drums")  # words, though they hold a file's name

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
@@ -17,22 +16,18 @@ from qwen_audio.paths import is_folder
 from . import maintenance, verification
 from .database import check_installed
 from .indexing import index_sources
-from .progress import IndexProgress, IndexSummary
-from .records import indexed_versions, load_indexed
-from .search import (
-    SearchResult,
-    full_text_search,
-    search_by_audio,
-    search_by_id,
-    update_indices,
-    vector_search,
-)
+from .indices import update_indices
+from .progress import IndexProgress, IndexSummary, index_bar
+from .records import load_recording
+from .search import check_query, search_by_audio, search_by_row, search_by_vector, search_by_words
+from .search_results import SearchResult, SearchResults
 from .table import WindowTable
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
     from qwen_audio.api.model import AudioModel
+    from qwen_audio.audio.inputs import AudioInput
 
     from .projection import Projection
 
@@ -156,6 +151,7 @@ class Collection:
         *,
         retry: bool = False,
         on_progress: Callable[[IndexProgress], None] | None = None,
+        progress: bool | None = None,
     ) -> IndexSummary:
         """Add recordings: folders, files, patterns, manifests (.csv, .jsonl), URIs, rows.
 
@@ -167,6 +163,8 @@ class Collection:
                 columns. Or the result of `find_sources`.
             retry: try recordings again that failed before, though they haven't changed.
             on_progress: called after every recording.
+            progress: whether a bar shows them, where `on_progress` isn't given; by default in
+                notebooks only.
 
         Raises:
             CollectionError: if the model is not the one of the collection.
@@ -174,54 +172,66 @@ class Collection:
         """
         if not isinstance(inputs, SourceListing):
             inputs = find_sources([inputs] if isinstance(inputs, str | Path) else inputs)
-        summary = index_sources(
-            self._window_table, self.model, inputs, retry=retry, on_progress=on_progress
-        )
+        with index_bar(progress) as bar:
+            summary = index_sources(
+                self._window_table, self.model, inputs, retry=retry, on_progress=on_progress or bar
+            )
         update_indices(self._window_table)
         return summary
 
     def search(
         self,
-        audio: Any = None,
+        audio: AudioInput | None = None,
         *,
-        text: str | None = None,
+        caption: str | None = None,
+        like: str | SearchResult | None = None,
         vector: Any = None,
-        id: str | None = None,  # noqa: A002 (the name of the column that `search` prints)
         where: str | None = None,
         limit: int = 10,
+        include_self: bool = False,
         exact: bool = False,
         sampling_rate: int | None = None,
-    ) -> list[SearchResult]:
-        """Windows, best first: similar to audio, a vector or another window, or by captions.
+    ) -> SearchResults:
+        """Windows, best first: similar to audio, another window or a vector, or by captions.
 
         Args:
             audio: any audio input, for similarity search by the cosine of vectors.
-            text: words for full-text search over captions. (Text and the model's vectors share no
-                embedding space.)
+            caption: words for full-text search over captions, without a model. (Text and vectors
+                share no embedding space.)
+            like: a row, for windows similar to it, without a model: a source (its first window),
+                source#window as in `SearchResult.id`, or a result of an earlier search.
             vector: similarity search with any vector of the collection's width, of any length.
-            id: a source, or source#window as in `SearchResult.id`: windows similar to this one,
-                without itself.
             where: SQL over the columns, such as "duration_seconds > 5".
+            include_self: also return the query's own row (`like`), or the windows of a recording
+                that is in the collection under the path that is given as `audio`.
             exact: compare every vector, even where there is an index.
+            sampling_rate: of `audio` that is an array, in Hz.
+
+        Returns:
+            A list of `SearchResult`, which states what the scores mean.
 
         Raises:
-            OptionError: for none or several of audio, text, vector and id; for a vector that is
-                zero or not finite, or a condition that can't be used.
+            OptionError: for none or several of the four; for options that have no effect on it, a
+                vector that is zero or not finite, or a condition that can't be used.
             AudioError: if the recording can't be decoded.
-            CollectionError: if there is no such id, or there are no captions.
+            CollectionError: if there is no such row, or there are no captions.
         """
-        if sum(query is not None for query in (audio, text, vector, id)) != 1:
-            raise OptionError("search takes one of audio, text=, vector= and id=")
+        check_query(
+            {"audio": audio, "caption": caption, "like": like, "vector": vector},
+            {"include_self": include_self, "exact": exact, "sampling_rate": sampling_rate},
+        )
         table = self._window_table
         options: dict[str, Any] = {"where": where, "limit": limit}
-        if text is not None:
-            return full_text_search(table, text, **options)
+        if caption is not None:
+            return search_by_words(table, caption, **options)
         options["exact"] = exact
         if vector is not None:
-            return vector_search(table, vector, **options)
-        if id is not None:
-            return search_by_id(table, id, **options)
-        return search_by_audio(table, self.model, audio, sampling_rate=sampling_rate, **options)
+            return search_by_vector(table, vector, **options)
+        options["include_self"] = include_self
+        if like is not None:
+            return search_by_row(table, like, **options)
+        query: Any = audio
+        return search_by_audio(table, self.model, query, sampling_rate=sampling_rate, **options)
 
     def map(
         self, *, method: str | None = None, seed: int = 0, where: str | None = None
@@ -241,12 +251,7 @@ class Collection:
             CollectionError: if the collection has no such recording.
             AudioError: if it is gone, has changed since it was indexed, or can't be decoded.
         """
-        uri = Source.from_path(source).uri
-        versions = indexed_versions(self._window_table, [uri])
-        if uri not in versions:
-            raise maintenance.unknown_source(self._window_table, source)
-        waveform = load_indexed(Source(uri), versions[uri], self.spec.track)
-        return waveform if window is None else Waveform(waveform.samples_in(window), waveform.name)
+        return load_recording(self._window_table, source, window)
 
     def info(self) -> maintenance.CollectionInfo:
         """Numbers of rows, recordings and failures, size, indices and embedding spec."""

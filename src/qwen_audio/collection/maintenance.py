@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from qwen_audio.audio.source import Source
-from qwen_audio.errors import AudioError, CollectionError
+from qwen_audio.errors import AudioError
 from qwen_audio.inference.html_table import facts_table
 
 from .conditions import Condition, source_condition
+from .records import unknown_source
 from .table import WindowTable
 
-__all__ = ["CollectionInfo", "info", "list_recordings", "prune", "remove", "unknown_source"]
+__all__ = ["CollectionInfo", "info", "list_recordings", "prune", "remove"]
 
 _SOURCES_PER_DELETE = 8192
 
@@ -145,14 +146,6 @@ def remove(collection: WindowTable, sources: str | Path | Iterable[str | Path]) 
         for uri in failed.intersection(uris):
             collection.failures.delete(source_condition([uri]))
         return int(before - table.count_rows())
-
-
-def unknown_source(collection: WindowTable, source: str) -> CollectionError:
-    """The error for a source that the collection doesn't have."""
-    return CollectionError(
-        f"{collection.path} has no recording {source!r}: give a source as `qwen-audio collection "
-        "list` shows it"
-    )
 
 
 def _exists(source: str) -> bool:

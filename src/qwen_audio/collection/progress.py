@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["IndexCounter", "IndexProgress", "IndexSummary"]
+from qwen_audio.inference.progress_bars import progress_bars
+
+__all__ = ["IndexCounter", "IndexProgress", "IndexSummary", "index_bar"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class IndexSummary:
     failures: Mapping[str, str]
     known_failures: tuple[str, ...]
     skipped: tuple[str, ...]
+
+
+@contextmanager
+def index_bar(progress: bool | None) -> Iterator[Callable[[IndexProgress], None] | None]:
+    """A progress bar as `on_progress` of an index operation; see `progress_bars`."""
+    with progress_bars(progress) as report:
+        yield report and (lambda p: report("indexing", p.encoded + p.unchanged + p.failed, p.total))
 
 
 @dataclass

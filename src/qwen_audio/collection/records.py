@@ -11,7 +11,9 @@ import numpy as np
 
 from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_content import SourceVersion, hash_source, load_source, stream_source
-from qwen_audio.errors import AudioError
+from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.window import Window
+from qwen_audio.errors import AudioError, CollectionError
 from qwen_audio.paths import printable
 
 from .conditions import Condition, source_condition
@@ -20,7 +22,6 @@ from .table import WindowTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from qwen_audio.audio.waveform import Waveform
     from qwen_audio.audio.window import WindowConfig
     from qwen_audio.audio.window_stream import SampledWindow
     from qwen_audio.inference.pooling import PooledWindow
@@ -31,9 +32,11 @@ __all__ = [
     "failed_versions",
     "indexed_versions",
     "load_indexed",
+    "load_recording",
     "manifest_values",
     "recording_rows",
     "to_arrow_table",
+    "unknown_source",
 ]
 
 
@@ -82,6 +85,24 @@ def load_indexed(source: Source, indexed: SourceVersion, track: int | None = Non
     if version.content_hash != indexed.content_hash:
         raise changed
     return waveform
+
+
+def unknown_source(collection: WindowTable, source: str) -> CollectionError:
+    """The error for a source that the collection doesn't have."""
+    return CollectionError(
+        f"{collection.path} has no recording {source!r}: give a source as `qwen-audio collection "
+        "list` shows it"
+    )
+
+
+def load_recording(collection: WindowTable, source: str, window: Window | None) -> Waveform:
+    """The audio of one of its recordings, or of one of its windows."""
+    uri = Source.from_path(source).uri
+    versions = indexed_versions(collection, [uri])
+    if uri not in versions:
+        raise unknown_source(collection, source)
+    waveform = load_indexed(Source(uri), versions[uri], collection.spec.track)
+    return waveform if window is None else Waveform(waveform.samples_in(window), waveform.name)
 
 
 def recording_rows(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +13,11 @@ from jaxtyping import Float32
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError, text_option, whole_number_option
-from qwen_audio.paths import file_name
+from qwen_audio.paths import is_uri
 
-from .conditions import Condition, sql_literal
+from .conditions import Condition, source_condition, sql_literal
+from .indices import PARTITION_ROWS, TEXT_INDEX, VECTOR_INDEX, update_indices
+from .search_results import SearchResult, SearchResults
 from .table import WindowTable
 from .vectors import stored_vectors, unit_vector
 
@@ -25,62 +26,29 @@ if TYPE_CHECKING:
     from qwen_audio.audio.inputs import AudioInput
 
 __all__ = [
-    "ANN_MIN_ROWS",
-    "SearchResult",
-    "full_text_search",
+    "check_limit",
+    "check_query",
+    "find_row",
     "search_by_audio",
-    "search_by_id",
-    "update_indices",
-    "vector_search",
+    "search_by_row",
+    "search_by_vector",
+    "search_by_words",
 ]
 
-ANN_MIN_ROWS = 50_000
-"""Up to so many rows every vector is compared; beyond, an approximate index is built."""
-
-_PARTITION_ROWS = 1024
-"""Target rows of an IVF partition. A size and not a number of partitions: `optimize` keeps to the
-size, but forgets a number and merges partitions until every search scans all rows."""
 _PROBED_SHARE = 0.1
 """Share of the partitions that a search probes: recall@10 of at least .95, measured (`ann_search`
 in benchmarks/)."""
 _MAX_LIMIT = 2**31 - 1
 """More results than that aren't asked for at once."""
+_TYPICAL_ROWS = 1000
+"""Rows whose median cosine with the query is the typical one."""
+_QUERIES_WITH = {
+    "include_self": ("audio", "like"),
+    "exact": ("audio", "like", "vector"),
+    "sampling_rate": ("audio",),
+}
+"""The queries on which an option has an effect."""
 _WINDOW_NUMBER = re.compile("[0-9]{1,9}")
-_VECTOR_INDEX, _TEXT_INDEX = "vector_idx", "caption_idx"
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """One window that a search returned.
-
-    Attributes:
-        source: path or URI of the recording.
-        window: start and end in seconds.
-        score: cosine similarity with the query (1: the same direction); for full-text search the
-            BM25 score (positive; only its order means something).
-        caption: of the window, if the collection has captions.
-        columns: all columns of its row except `vector`.
-    """
-
-    source: str
-    window: Window
-    score: float
-    caption: str | None
-    columns: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        """`source#number of the window`, as `Collection.search(id=…)` takes it."""
-        return f"{self.source}#{self.columns['window']}"
-
-    @property
-    def name(self) -> str:
-        """The file's name, to be shown."""
-        return file_name(self.source)
-
-    def __str__(self) -> str:
-        text = f": {self.caption}" if self.caption else ""
-        return f"{self.score:.3f}  {self.source} at {self.window}{text}"
 
 
 def search_by_audio(
@@ -88,17 +56,20 @@ def search_by_audio(
     model: AudioModel,
     audio: AudioInput,
     *,
+    include_self: bool = False,
     where: str | None = None,
     limit: int = 10,
     exact: bool = False,
     sampling_rate: int | None = None,
-) -> list[SearchResult]:
+) -> SearchResults:
     """The windows most similar to a recording, by cosine similarity, best first.
 
     The recording becomes one vector, made with the collection's embedding spec and pooled over all
     of its windows.
 
     Args:
+        include_self: also compare a recording, given by its path or opened from it, with its own
+            windows in the collection.
         where: SQL over the columns, such as "duration_seconds > 5 AND artist = 'Ann'".
         exact: compare every vector, even where there is an index.
 
@@ -113,46 +84,76 @@ def search_by_audio(
     limit = check_limit(limit)
     condition = collection.condition(where)
     vector = model.encode(audio, sampling_rate=sampling_rate, **options)
-    return _nearest(collection, unit_vector(vector, collection.width), condition, limit, exact)
+    own = [] if include_self else _own_sources(collection, audio)
+    if own:
+        condition = _without(source_condition(own), condition)
+    query = unit_vector(vector, collection.width)
+    return _nearest(collection, query, condition, limit, exact, left_out=own[0] if own else None)
 
 
-def search_by_id(
+def _own_sources(collection: WindowTable, audio: Any) -> list[str]:
+    """The sources in the collection that are the recording at a path, or of an opened file."""
+    name = audio.name if hasattr(audio, "read") and hasattr(audio, "name") else audio
+    if not isinstance(name, str | os.PathLike):
+        return []
+    path = os.fsdecode(name)
+    paths = {path} if is_uri(path) else {path, os.path.realpath(Source.from_path(path).path)}
+    uris = {Source.from_path(each).uri for each in paths}
+    return [uri for uri in sorted(uris) if collection.count(source_condition([uri]))]
+
+
+def _without(own: Condition, condition: Condition | None) -> Condition:
+    return Condition(f"NOT ({own})" + ("" if condition is None else f" AND ({condition})"))
+
+
+def search_by_row(
     collection: WindowTable,
-    row_id: str,
+    row_id: str | SearchResult,
     *,
+    include_self: bool = False,
     where: str | None = None,
     limit: int = 10,
     exact: bool = False,
-) -> list[SearchResult]:
-    """The windows most similar to one of the collection's own, without itself.
+) -> SearchResults:
+    """The windows most similar to one of the collection's own.
 
     Args:
-        row_id: a source (its first window), or source#window, as `SearchResult.id` gives it.
+        row_id: a source (its first window), or source#window, as `SearchResult.id` gives it; or a
+            result of an earlier search.
+        include_self: also return the row itself.
 
     Raises:
         CollectionError: if there is no such row.
         OptionError: for a condition that can't be used, or a bad limit.
     """
     limit = check_limit(limit)
-    wanted = collection.condition(where)
-    for is_query in _row_conditions(row_id):
-        vectors = stored_vectors(collection.columns(["vector"], is_query)["vector"])
-        if len(vectors):
-            break
-    else:
+    condition = collection.condition(where)
+    name = row_id.id if isinstance(row_id, SearchResult) else row_id
+    if not isinstance(name, str):
+        raise OptionError(f"like={name!r:.80} is no row: give the id that a search shows")
+    is_query = find_row(collection, name)
+    if is_query is None:
         raise CollectionError(
-            f"{collection.path} has no row {row_id!r}: give a source as `qwen-audio collection "
+            f"{collection.path} has no row {name!r}: give a source as `qwen-audio collection "
             "list` shows it, with #1, #2, … for its later windows"
         )
+    (vector,) = stored_vectors(collection.columns(["vector"], is_query)["vector"])
     try:
-        query = unit_vector(vectors[0], collection.width)
+        query = unit_vector(vector, collection.width)
     except OptionError as error:
         raise CollectionError(
-            f"{collection.path}: the vector of {row_id!r} is damaged: `qwen-audio collection "
+            f"{collection.path}: the vector of {name!r} is damaged: `qwen-audio collection "
             "verify` lists such rows"
         ) from error
-    others = f"NOT ({is_query})" + ("" if wanted is None else f" AND ({wanted})")
-    return _nearest(collection, query, Condition(others), limit, exact)
+    if not include_self:
+        condition = _without(is_query, condition)
+    left_out = None if include_self else name
+    return _nearest(collection, query, condition, limit, exact, left_out=left_out)
+
+
+def find_row(collection: WindowTable, row_id: str) -> Condition | None:
+    """The SQL condition that holds for the row of an id only; None if there is no such row."""
+    return next(filter(collection.count, _row_conditions(row_id)), None)
 
 
 def _row_conditions(row_id: str) -> Iterator[Condition]:
@@ -164,10 +165,10 @@ def _row_conditions(row_id: str) -> Iterator[Condition]:
         yield Condition(f'source = {sql_literal(uri)} AND "window" = {int(window)}')
 
 
-def full_text_search(
-    collection: WindowTable, text: str, *, where: str | None = None, limit: int = 10
-) -> list[SearchResult]:
-    """The windows whose captions contain words of a text, best first (BM25).
+def search_by_words(
+    collection: WindowTable, words: str, *, where: str | None = None, limit: int = 10
+) -> SearchResults:
+    """Full-text search: the windows whose captions contain words of a text, best first (BM25).
 
     Captions are searched, not vectors: this model's hidden states are not an embedding space that
     text and audio share.
@@ -176,47 +177,30 @@ def full_text_search(
         CollectionError: if the collection has no captions.
         OptionError: for an empty text, a condition that can't be used, or a bad limit.
     """
+    text_option("caption", words)
+    if not words.strip():
+        raise OptionError("caption is empty: give words to search for in captions")
     if not collection.has_captions:
         raise CollectionError(
             f"{collection.path} has no captions for full-text search: index with --describe"
         )
-    text_option("text", text)
-    if not text.strip():
-        raise OptionError("text is empty: give words to search for in captions")
     limit = check_limit(limit)
     condition = collection.condition(where)
-    if not any(index.name == _TEXT_INDEX for index in collection.table.list_indices()):
+    if not any(index.name == TEXT_INDEX for index in collection.table.list_indices()):
         update_indices(collection)
-    query = collection.table.search(text, query_type="fts", fts_columns="caption")
-    return _run_query(collection, query, condition, limit, lambda row: float(row.pop("_score")))
+    query = collection.table.search(words, query_type="fts", fts_columns="caption")
+    results = _run_query(collection, query, condition, limit, lambda row: float(row.pop("_score")))
+    return SearchResults(results, metric="BM25")
 
 
-def update_indices(collection: WindowTable) -> None:
-    """Compact the table's files and create or update its indices.
-
-    Captions get a full-text index, vectors an IVF index of 8-bit vectors from `ANN_MIN_ROWS` on.
-    """
-    from lancedb.index import FTS, IvfSq
-
-    with collection.locked() as table:
-        names = {index.name for index in table.list_indices()}
-        rows = table.count_rows()
-        if collection.has_captions and rows and _TEXT_INDEX not in names:
-            table.create_index("caption", config=FTS(), name=_TEXT_INDEX)
-        if rows > ANN_MIN_ROWS and _VECTOR_INDEX not in names:
-            config = IvfSq(distance_type="cosine", target_partition_size=_PARTITION_ROWS)
-            table.create_index("vector", config=config, name=_VECTOR_INDEX)
-        table.optimize(cleanup_older_than=timedelta(days=1))
-
-
-def vector_search(
+def search_by_vector(
     collection: WindowTable,
     vector: Any,
     *,
     where: str | None = None,
     limit: int = 10,
     exact: bool = False,
-) -> list[SearchResult]:
+) -> SearchResults:
     """The windows whose vectors have the highest cosine similarity with a vector, best first.
 
     Args:
@@ -238,22 +222,39 @@ def _nearest(
     condition: Condition | None,
     limit: int,
     exact: bool,
-) -> list[SearchResult]:
+    *,
+    left_out: str | None = None,
+) -> SearchResults:
     indices = [index.name for index in collection.table.list_indices()]
     query: Any = collection.table.search(unit_query, vector_column_name="vector")
     query = query.metric("cosine")
-    if exact or _VECTOR_INDEX not in indices:
+    if exact or VECTOR_INDEX not in indices:
         query = query.bypass_vector_index()
     else:
-        partitions = collection.table.count_rows() / _PARTITION_ROWS
+        partitions = collection.table.count_rows() / PARTITION_ROWS
         query = query.nprobes(max(8, round(_PROBED_SHARE * partitions))).refine_factor(4)
-    return _run_query(
-        collection,
-        query,
-        condition,
-        limit,
-        lambda row: 1.0 - float(row.pop("_distance")),
+    return SearchResults(
+        _run_query(
+            collection, query, condition, limit, lambda row: 1.0 - float(row.pop("_distance"))
+        ),
+        metric="cosine",
+        typical_score=_typical_cosine(collection, unit_query),
+        left_out=left_out,
     )
+
+
+def _typical_cosine(
+    collection: WindowTable, unit_query: Float32[np.ndarray, "width"]
+) -> float | None:
+    """The median cosine of a query with rows spread over the collection; None without rows."""
+    rows = collection.count()
+    offsets = np.unique(np.linspace(0, rows - 1, min(rows, _TYPICAL_ROWS)).astype(int))
+    if not len(offsets):
+        return None
+    sample = collection.table.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
+    cosines = stored_vectors(sample["vector"]).astype(np.float32) @ unit_query
+    cosines = cosines[np.isfinite(cosines)]  # but for damaged rows
+    return float(np.median(cosines)) if len(cosines) else None
 
 
 def _run_query(
@@ -271,11 +272,23 @@ def _run_query(
     except (RuntimeError, ValueError, OSError) as error:
         raise collection.read_error(condition, error) from error
     results = []
-    for row in table.drop_columns(["vector"]).to_pylist():
+    for rank, row in enumerate(table.drop_columns(["vector"]).to_pylist(), 1):
         score = score_of(row)
         window = Window(row["start_seconds"], row["end_seconds"])
-        results.append(SearchResult(row["source"], window, score, row["caption"], row))
+        results.append(SearchResult(rank, score, row["source"], window, row["caption"], row))
     return results
+
+
+def check_query(queries: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raises OptionError unless one query is given, and no option that has no effect on it."""
+    given = [name for name, query in queries.items() if query is not None]
+    if len(given) != 1:
+        raise OptionError(
+            f"search takes one of audio, caption=, like= and vector=, not {len(given)} of them"
+        )
+    for option, value in options.items():
+        if value and given[0] not in _QUERIES_WITH[option]:
+            raise OptionError(f"{option} has no effect on a search by {given[0]}: leave it out")
 
 
 def check_limit(limit: int) -> int:

@@ -40,12 +40,12 @@ class SearchTab:
         session = self.context.session(request)
         text = data.get("text")
         text = text[:1000] if isinstance(text, str) else None
-        search = self.collection.search
+        search, run = self.collection.search, self.context.run_on_model_thread
         if text is not None:
-            work = self.context.run_on_model_thread(lambda: search(text=text, limit=RESULT_LIMIT))
+            work = run(lambda: search(caption=text, limit=RESULT_LIMIT))
         else:
             window = session.open_clip.window_waveform
-            work = self.context.run_on_model_thread(lambda: search(window, limit=RESULT_LIMIT))
+            work = run(lambda: search(window, limit=RESULT_LIMIT))
         results = work.result()
         session.search_results = results
         clip = session.clip

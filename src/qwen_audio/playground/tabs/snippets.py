@@ -139,9 +139,9 @@ class Snippets:
             raise OptionError(NOTHING_SHOWN)
         path, text, clip = collection.path.name, query["text"], query["clip"]
         lines = ["import qwen_audio as qa", "", f"collection = qa.Collection.open({path!r})"]
-        option, argument = f"--text {shlex.quote(text or '')}", f"text={text!r}"
+        option, argument = f"--caption {shlex.quote(text or '')}", f"caption={text!r}"
         if text is None:
-            option, argument = f"--audio {shlex.quote(clip)}", "clip"
+            option, argument = f"{shlex.quote(clip)} --include-self", "clip"
             lines += [f"clip = qa.load_waveform({clip!r})", *_cut(query["window"])]
         lines += [
             f"for result in collection.search({argument}, limit={RESULT_LIMIT}):",
@@ -170,4 +170,4 @@ def _cut(window: Window | None, name: str = "clip") -> list[str]:
     if window is None:
         return []
     span = f"{window.start_seconds}, {window.end_seconds}"
-    return [f"{name} = qa.Waveform({name}.cut(qa.Window({span})), {name}.name)"]
+    return [f"{name} = qa.Waveform({name}.samples_in(qa.Window({span})), {name}.name)"]

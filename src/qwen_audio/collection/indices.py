@@ -1,0 +1,34 @@
+"""Indices of a collection's table: full-text of captions, approximate nearest neighbours."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from .table import WindowTable
+
+__all__ = ["ANN_MIN_ROWS", "PARTITION_ROWS", "TEXT_INDEX", "VECTOR_INDEX", "update_indices"]
+
+ANN_MIN_ROWS = 50_000
+"""Up to so many rows every vector is compared; beyond, an approximate index is built."""
+PARTITION_ROWS = 1024
+"""Target rows of an IVF partition. A size and not a number of partitions: `optimize` keeps to the
+size, but forgets a number and merges partitions until every search scans all rows."""
+VECTOR_INDEX, TEXT_INDEX = "vector_idx", "caption_idx"
+
+
+def update_indices(collection: WindowTable) -> None:
+    """Compact the table's files and create or update its indices.
+
+    Captions get a full-text index, vectors an IVF index of 8-bit vectors from `ANN_MIN_ROWS` on.
+    """
+    from lancedb.index import FTS, IvfSq
+
+    with collection.locked() as table:
+        names = {index.name for index in table.list_indices()}
+        rows = table.count_rows()
+        if collection.has_captions and rows and TEXT_INDEX not in names:
+            table.create_index("caption", config=FTS(), name=TEXT_INDEX)
+        if rows > ANN_MIN_ROWS and VECTOR_INDEX not in names:
+            config = IvfSq(distance_type="cosine", target_partition_size=PARTITION_ROWS)
+            table.create_index("vector", config=config, name=VECTOR_INDEX)
+        table.optimize(cleanup_older_than=timedelta(days=1))

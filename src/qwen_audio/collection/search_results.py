@@ -1,0 +1,93 @@
+"""What a search returns: windows with their relevance, best first, as a list that can be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qwen_audio.audio.window import Window
+from qwen_audio.inference.html_table import html_table
+from qwen_audio.paths import file_name
+
+__all__ = ["SearchResult", "SearchResults"]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """One window that a search returned.
+
+    Attributes:
+        rank: 1 for the best.
+        score: cosine similarity with the query (1: the same direction); for full-text search the
+            BM25 score (positive; only its order means something).
+        source: path or URI of the recording.
+        window: start and end in seconds.
+        caption: of the window, if the collection has captions.
+        columns: all columns of its row except `vector`.
+    """
+
+    rank: int
+    score: float
+    source: str
+    window: Window
+    caption: str | None
+    columns: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """`source#number of the window`, as `Collection.search(like=…)` takes it."""
+        return f"{self.source}#{self.columns['window']}"
+
+    @property
+    def name(self) -> str:
+        """The file's name, to be shown."""
+        return file_name(self.source)
+
+    def __str__(self) -> str:
+        text = f": {self.caption}" if self.caption else ""
+        return f"{self.rank:2}  {self.score:.3f}  {self.id} at {self.window}{text}"
+
+
+class SearchResults(list[SearchResult]):
+    """The windows that a search returned, best first: a list, which notebooks show as a table.
+
+    Attributes:
+        metric: what the scores are: "cosine" similarities of vectors, or "BM25" of captions.
+        typical_score: the median cosine similarity of the query with up to 1000 windows spread over
+            the collection: what a window scores that has nothing to do with the query. None for
+            captions.
+        left_out: the query's own recording or row, which was not compared with itself; None where
+            the query isn't in the collection, or `include_self` is set.
+    """
+
+    def __init__(
+        self,
+        results: Iterable[SearchResult] = (),
+        *,
+        metric: Literal["cosine", "BM25"],
+        typical_score: float | None = None,
+        left_out: str | None = None,
+    ) -> None:
+        super().__init__(results)
+        self.metric = metric
+        self.typical_score, self.left_out = typical_score, left_out
+
+    @property
+    def explanation(self) -> str:
+        """What the scores mean, in one line."""
+        if self.metric == "BM25":
+            return "scores: BM25 of the query's words in captions; only their order means something"
+        meaning = "scores: cosine similarity with the query; 1 is the same direction"
+        if self.typical_score is None:
+            return meaning
+        return f"{meaning}, {self.typical_score:.3f} the median of this collection's windows"
+
+    def _repr_html_(self) -> str:
+        has_captions = any(result.caption for result in self)
+        columns = ("rank", self.metric, "id", "window", *(["caption"] if has_captions else []))
+        rows = (
+            (r.rank, f"{r.score:.3f}", r.id, r.window, *([r.caption or ""] if has_captions else []))
+            for r in self
+        )
+        return html_table(columns, rows, f"{len(self)} windows; {self.explanation}")
