@@ -131,7 +131,7 @@ def frame() -> Any:
 
 def names() -> list[Any]:
     """What all public names are."""
-    return [getattr(qa, name) for name in qa.__all__]
+    return [getattr(qa, name) for name in dir(qa)]
 
 
 def importable(names: list[str]) -> str:

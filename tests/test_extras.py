@@ -40,7 +40,7 @@ CODE = {
 }
 """The modules and packages that each extra is for."""
 
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "umap": "umap-learn"}
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "umap": "umap-learn"}
 """Distributions that aren't called what is imported."""
 
 INDIRECT = {"jinja2"}

@@ -24,7 +24,7 @@ HEAVY |= {"gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"
 
 
 def test_public_names() -> None:
-    assert set(qa.__all__) == {
+    assert set(dir(qa)) == {
         "Answer",
         "AudioError",
         "AudioWarning",
@@ -40,6 +40,7 @@ def test_public_names() -> None:
         "HiddenStates",
         "ModelDimensions",
         "SearchResult",
+        "SearchResults",
         "ShapeTrace",
         "LayerSimilarity",
         "LogitLens",
@@ -67,9 +68,8 @@ def test_public_names() -> None:
         "plot",
         "probe",
     }
-    for name in qa.__all__:
+    for name in dir(qa):
         assert getattr(qa, name) is not None
-    assert set(qa.__all__) <= set(dir(qa))
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = qa.no_such_name
 

@@ -1,9 +1,26 @@
 """Qwen2-Audio with a tap at every stage: captions, embeddings and hidden states of recordings.
 
     import qwen_audio as qa
-    model = qa.load()
-    model.describe("song.flac")
-    model.encode("song.flac", tap="audio_tower")
+    model = qa.load()                                # an AudioModel
+    model.describe("song.flac")                      # words
+    model.encode("song.flac", tap="audio_tower")     # a vector
+
+The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.NAME) each of these:
+
+    load, AudioModel            open a checkpoint: describe, chat, encode, encode_each, activations,
+                                session, view, lens, compare, layer_similarity, inspect, cost, spec
+    Description, Answer         of describe; AudioSession: questions about one recording
+    Embeddings, EmbeddingSpec   of encode: vectors with their times, and all that decides one
+    HiddenStates, Span          of activations: the rows of a tap with their times
+    View, LogitLens, Comparison, LayerSimilarity, TrackedToken    what can be plotted:
+    plot, plot_interactive, save_plot                             a figure, a page, a file
+    Collection, SearchResults, SearchResult, Projection           recordings to search and map
+    probe                       how well labels can be read from each tap
+    save_embeddings             vectors as .npz, .safetensors, .parquet or .arrow
+    load_waveform, Waveform, Window, LogMel, DecodeLimits         audio
+    Tap, Stage, ModelDimensions, CostEstimate, ShapeTrace         a model's taps and their costs
+    QwenAudioError              every error: AudioError, CheckpointError, CollectionError,
+                                MissingExtraError, OptionError, TapError; AudioWarning: a warning
 
 Importing this package loads no torch: the modules of the public names are imported on first use.
 """
@@ -37,7 +54,8 @@ if TYPE_CHECKING:
     from qwen_audio.audio.window import Window as Window
     from qwen_audio.collection.collection import Collection as Collection
     from qwen_audio.collection.projection import Projection as Projection
-    from qwen_audio.collection.search import SearchResult as SearchResult
+    from qwen_audio.collection.search_results import SearchResult as SearchResult
+    from qwen_audio.collection.search_results import SearchResults as SearchResults
     from qwen_audio.errors import AudioError as AudioError
     from qwen_audio.errors import AudioWarning as AudioWarning
     from qwen_audio.errors import CheckpointError as CheckpointError
@@ -90,7 +108,7 @@ _EXPORTS = {
     "analysis.plots.save": ("save_plot",),
     "inference.cost": ("CostEstimate",),
     "probing.probe": ("probe",),
-    "collection.search": ("SearchResult",),
+    "collection.search_results": ("SearchResult", "SearchResults"),
     "inference.embedding_spec": ("EmbeddingSpec",),
     "models.tap": ("ModelDimensions", "Stage", "Tap"),
     "analysis.view": ("View",),
@@ -98,8 +116,7 @@ _EXPORTS = {
 """Public names by the module that defines them; it is imported when one of them is first used."""
 
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
-
-__all__ = [*sorted(_MODULE_OF), "__version__"]
+# There is no __all__: `help` would print every method of all classes, 6000 lines.
 
 
 def __getattr__(name: str) -> Any:
@@ -111,4 +128,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*_MODULE_OF, "__version__"])

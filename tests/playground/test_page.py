@@ -520,7 +520,7 @@ def test_downloads_of_comparisons_search_and_map(
     page.fill("[data-text]", "guitar.flac's drums")  # words, though they hold a file's name
     page.press("[data-text]", "Enter")
     page.wait_for_function(
-        "() => document.querySelector('[data-snippet=command]').innerText.includes('--text')"
+        "() => document.querySelector('[data-snippet=command]').innerText.includes('--caption')"
     )
     run_command(part)
     run_python(part)

@@ -9,7 +9,7 @@ from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.cost import CostEstimate
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
-from qwen_audio.inference.options import check_prompt
+from qwen_audio.inference.options import PoolingName, SpanName, check_prompt, check_span
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.models.tap import ModelDimensions, Tap
@@ -73,6 +73,25 @@ class ModelBase:
         _ = self.pipeline.checkpoint.feature_extractor
         if resolved is None or resolved.in_language_model:
             _ = self.pipeline.tokenizer.render(None)  # with the chat template
+
+    def spec(
+        self,
+        tap: str | Tap = "audio_tower",
+        *,
+        pooling: PoolingName = "mean",
+        span: SpanName = "audio",
+        prompt: str | None = None,
+        window_seconds: float = WindowConfig.window_seconds,
+        hop_seconds: float | None = None,
+        track: int | None = None,
+    ) -> EmbeddingSpec:
+        """The embedding spec of `encode` with the same options; raises as it does."""
+        resolved = self.dimensions.tap(tap)
+        window_config = WindowConfig(window_seconds, hop_seconds)
+        pool = Pooling(pooling, span)
+        check_span(span, resolved)
+        prompt_text = self._prompt_text([resolved], prompt)
+        return self._spec(resolved, pool, prompt_text, window_config, track)
 
     def _tap_or_text(self, tap: str | Tap | None) -> Tap | None:
         return None if tap in (None, "text") else self.dimensions.tap(tap)

@@ -1,12 +1,11 @@
-"""Embeddings: encode, encode_each, spec."""
+"""Embeddings: encode, encode_each."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Literal, Unpack, overload
 
-import numpy as np
 import torch
 
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
@@ -15,26 +14,30 @@ from qwen_audio.audio.unwrap import is_wrapped
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.options import (
     PoolingName,
     PoolingUnit,
     ReturnTensors,
     SpanName,
-    VectorPoolingName,
     check_pooling_unit,
     check_return_tensors,
     check_span,
 )
 from qwen_audio.inference.pooling import Pooling, pooled_width
+from qwen_audio.inference.progress_bars import shows_progress, with_progress
 from qwen_audio.inference.reader import capture_recordings
-from qwen_audio.inference.row_index import RowIndex
 from qwen_audio.models.tap import Tap
 
 from .base import ModelBase
 from .embeddings import Embeddings
-from .options import EncodeAnyOptions, EncodeManyOptions, EncodeOptions
-from .recording_embeddings import recording_embeddings
+from .options import (
+    EncodeOptions,
+    ManyTapsOptions,
+    ManyTapsVectorOptions,
+    OneTapOptions,
+    OneTapVectorOptions,
+)
+from .recording_embeddings import no_embeddings, recording_embeddings, stacked
 
 __all__ = ["EncodeMixin"]
 
@@ -42,80 +45,64 @@ __all__ = ["EncodeMixin"]
 class EncodeMixin(ModelBase):
     """Methods that return embeddings."""
 
-    def spec(
-        self,
-        tap: str | Tap = "audio_tower",
-        *,
-        pooling: PoolingName = "mean",
-        span: SpanName = "audio",
-        prompt: str | None = None,
-        window_seconds: float = WindowConfig.window_seconds,
-        hop_seconds: float | None = None,
-        track: int | None = None,
-    ) -> EmbeddingSpec:
-        """The embedding spec of `encode` with the same options; raises as it does."""
-        resolved = self.dimensions.tap(tap)
-        window_config = WindowConfig(window_seconds, hop_seconds)
-        pool = Pooling(pooling, span)
-        check_span(span, resolved)
-        prompt_text = self._prompt_text([resolved], prompt)
-        return self._spec(resolved, pool, prompt_text, window_config, track)
-
+    @overload
+    def encode(self, audio: AudioInput, **options: Unpack[OneTapOptions]) -> Embeddings: ...
     @overload
     def encode(
-        self,
-        audio: AudioInput,
-        *,
-        pooling: PoolingName = ...,
-        per: PoolingUnit = ...,
-        **options: Unpack[EncodeOptions],
-    ) -> Embeddings: ...
+        self, audio: AudioInput, **options: Unpack[ManyTapsOptions]
+    ) -> dict[str, Embeddings]: ...
+    @overload
+    def encode(self, audio: AudioInputs, **options: Unpack[OneTapVectorOptions]) -> Embeddings: ...
+    @overload
+    def encode(self, audio: AudioInputs, **options: Unpack[OneTapOptions]) -> list[Embeddings]: ...
     @overload
     def encode(
-        self,
-        audio: AudioInputs,
-        *,
-        pooling: VectorPoolingName = ...,
-        per: Literal["recording"] = ...,
-        **options: Unpack[EncodeOptions],
-    ) -> Embeddings: ...
-    @overload
-    def encode(
-        self,
-        audio: AudioInputs,
-        *,
-        pooling: PoolingName = ...,
-        per: PoolingUnit = ...,
-        **options: Unpack[EncodeOptions],
-    ) -> list[Embeddings]: ...
-    @overload
-    def encode(
-        self,
-        audio: AudioInput,
-        *,
-        pooling: PoolingName = ...,
-        per: PoolingUnit = ...,
-        **options: Unpack[EncodeManyOptions],
+        self, audio: AudioInputs, **options: Unpack[ManyTapsVectorOptions]
     ) -> dict[str, Embeddings]: ...
     @overload
     def encode(
-        self,
-        audio: AudioInputs,
-        *,
-        pooling: PoolingName = ...,
-        per: PoolingUnit = ...,
-        **options: Unpack[EncodeManyOptions],
-    ) -> dict[str, Any]: ...
+        self, audio: AudioInputs, **options: Unpack[ManyTapsOptions]
+    ) -> dict[str, list[Embeddings]]: ...
+    @overload
+    def encode(
+        self, audio: AudioInput, *, return_tensors: Literal["pt"], **options: Unpack[OneTapOptions]
+    ) -> torch.Tensor: ...
     @overload
     def encode(
         self,
-        audio: AudioInput | AudioInputs,
+        audio: AudioInput,
         *,
         return_tensors: Literal["pt"],
-        pooling: PoolingName = ...,
-        per: PoolingUnit = ...,
-        **options: Unpack[EncodeAnyOptions],
-    ) -> Any: ...
+        **options: Unpack[ManyTapsOptions],
+    ) -> dict[str, torch.Tensor]: ...
+    @overload
+    def encode(
+        self,
+        audio: AudioInputs,
+        *,
+        return_tensors: Literal["pt"],
+        **options: Unpack[OneTapVectorOptions],
+    ) -> torch.Tensor: ...
+    @overload
+    def encode(
+        self, audio: AudioInputs, *, return_tensors: Literal["pt"], **options: Unpack[OneTapOptions]
+    ) -> list[torch.Tensor]: ...
+    @overload
+    def encode(
+        self,
+        audio: AudioInputs,
+        *,
+        return_tensors: Literal["pt"],
+        **options: Unpack[ManyTapsVectorOptions],
+    ) -> dict[str, torch.Tensor]: ...
+    @overload
+    def encode(
+        self,
+        audio: AudioInputs,
+        *,
+        return_tensors: Literal["pt"],
+        **options: Unpack[ManyTapsOptions],
+    ) -> dict[str, list[torch.Tensor]]: ...
     def encode(
         self,
         audio: AudioInput | AudioInputs,
@@ -131,6 +118,7 @@ class EncodeMixin(ModelBase):
         on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
+        progress: bool | None = None,
     ) -> Any:
         """Embeddings: the rows of a tap of the audio encoder or the language model, pooled.
 
@@ -148,6 +136,7 @@ class EncodeMixin(ModelBase):
                 where they are unpooled (then in the model's dtype).
             sampling_rate: of arrays, in Hz.
             track, on_damage: of files; see `load_waveform`.
+            progress: show a bar for several recordings; by default in notebooks only.
 
         Returns:
             One vector a recording: shape (width,) for one input, (inputs, width) for a list. By
@@ -173,27 +162,61 @@ class EncodeMixin(ModelBase):
                 on_damage=on_damage,
                 window_seconds=window_seconds,
                 hop_seconds=hop_seconds,
+                progress=False if len(inputs) < 2 and progress is None else progress,
             )
         )
         if single:
             return results[0]
-        if pooling == "none" or per == "window":  # of any number of rows each
-            stack: Callable[[list[Any], str], Any] = lambda parts, _: parts  # noqa: E731
-        else:
 
-            def stack(parts: list[Any], name: str) -> Any:
-                width = pooled_width(pooling, self.dimensions.width(self.dimensions.tap(name)))
-                if return_tensors == "pt":
-                    return torch.stack(parts) if parts else torch.zeros(0, width)
-                if parts:
-                    return Embeddings.concatenate(parts)
-                spec = self.spec(name, pooling=pooling, span=span)
-                return Embeddings(np.zeros((0, width)), RowIndex.concatenate([]), spec)
+        def stack(parts: list[Any], name: str) -> Any:
+            if pooling == "none" or per == "window":  # of any number of rows each
+                return parts
+            if parts:
+                return stacked(parts)
+            width = pooled_width(pooling, self.dimensions.width(self.dimensions.tap(name)))
+            spec = self.spec(name, pooling=pooling, span=span)
+            return torch.zeros(0, width) if return_tensors == "pt" else no_embeddings(width, spec)
 
         if isinstance(tap, str | Tap):
             return stack(results, str(tap))
         return {name: stack([r[name] for r in results], name) for name in map(str, tap)}
 
+    @overload
+    def encode_each(
+        self,
+        audio: Iterable[Any],
+        *,
+        errors: Literal["raise"] = ...,
+        **options: Unpack[OneTapOptions],
+    ) -> Iterator[Embeddings]: ...
+    @overload
+    def encode_each(
+        self, audio: Iterable[Any], *, errors: Literal["yield"], **options: Unpack[OneTapOptions]
+    ) -> Iterator[Embeddings | AudioError]: ...
+    @overload
+    def encode_each(
+        self,
+        audio: Iterable[Any],
+        *,
+        errors: Literal["raise"] = ...,
+        **options: Unpack[ManyTapsOptions],
+    ) -> Iterator[dict[str, Embeddings]]: ...
+    @overload
+    def encode_each(
+        self, audio: Iterable[Any], *, errors: Literal["yield"], **options: Unpack[ManyTapsOptions]
+    ) -> Iterator[dict[str, Embeddings] | AudioError]: ...
+    @overload
+    def encode_each(
+        self,
+        audio: Iterable[Any],
+        *,
+        errors: Literal["raise", "yield"] = ...,
+        return_tensors: ReturnTensors,
+        tap: Any = ...,
+        pooling: PoolingName = ...,
+        per: PoolingUnit = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> Iterator[Any]: ...
     def encode_each(
         self,
         audio: Iterable[Any],
@@ -210,6 +233,7 @@ class EncodeMixin(ModelBase):
         on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
+        progress: bool | None = False,
     ) -> Iterator[Any]:
         """`encode` for any number of recordings: vectors in order, each as soon as it is computed.
 
@@ -219,6 +243,7 @@ class EncodeMixin(ModelBase):
         Args:
             errors: "yield" puts an AudioError in place of a recording that can't be decoded and
                 continues; "raise" raises it.
+            progress: as in `encode`; without a bar by default, for those who add one of their own.
 
         Yields:
             What `encode` returns for the recording alone.
@@ -231,8 +256,8 @@ class EncodeMixin(ModelBase):
                 f"{audio!r:.80} is one recording: encode_each takes several, such as a list; "
                 "encode takes one"
             )
-        single = isinstance(tap, str | Tap)
-        resolved_taps = self._resolve_taps(_as_list(tap))
+        single, shown = isinstance(tap, str | Tap), shows_progress(progress)
+        resolved_taps = self._resolve_taps([tap] if isinstance(tap, str | Tap) else tap)
         check_return_tensors(return_tensors)
         check_pooling_unit(per, pooling)
         pool = Pooling(pooling, span, self.pipeline.device if return_tensors == "pt" else None)
@@ -272,8 +297,4 @@ class EncodeMixin(ModelBase):
                 }
                 yield next(iter(pooled.values())) if single else pooled
 
-        return vectors()
-
-
-def _as_list(tap: str | Tap | Sequence[str | Tap]) -> Sequence[str | Tap]:
-    return [tap] if isinstance(tap, str | Tap) else tap
+        return with_progress(vectors(), shown, len(audio) if isinstance(audio, Sized) else None)

@@ -14,6 +14,7 @@ from qwen_audio.audio.window import WindowConfig
 from qwen_audio.inference.cost import process_bytes
 from qwen_audio.inference.html_table import html_table
 from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.inference.progress_bars import download_bar
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
 from qwen_audio.weights.device import available_bytes, resolve_device, resolve_dtype
 from qwen_audio.weights.download import ProgressCallback
@@ -43,6 +44,7 @@ def load(
     chat: bool | None = None,
     max_memory: str | int | None = None,
     on_download: ProgressCallback | None = None,
+    progress: bool | None = None,
 ) -> AudioModel:
     """Open a checkpoint. No weights are read until a tap needs them.
 
@@ -63,12 +65,15 @@ def load(
             slow for generating text, where every token is a pass.
         on_download: called with bytes downloaded and bytes to download while weights come from a
             hub.
+        progress: whether a progress bar shows that, where `on_download` isn't given; by default in
+            notebooks only.
 
     Raises:
         CheckpointError: if the checkpoint is missing or not exactly what its config says, or the
             adapter isn't LoRA, or is for another model.
         OptionError: for a device, dtype or memory limit that can't be used.
     """
+    report = download_bar(progress) if on_download is None else on_download
     resolved_device = resolve_device(device)
     limit = resolve_bytes(max_memory)
     if limit is None:
@@ -82,7 +87,7 @@ def load(
             resolve_dtype(dtype, checkpoint.dtype, resolved_device),
             chat=chat,
             max_memory=limit,
-            report=on_download,
+            report=report,
         )
     )
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from qwen_audio.audio.load_options import OnDamage
-from qwen_audio.inference.options import SpanName
+from qwen_audio.inference.options import (
+    PoolingName,
+    PoolingUnit,
+    SpanName,
+    VectorPoolingName,
+)
 from qwen_audio.models.tap import Tap
 
 __all__ = [
     "ActivationsOptions",
     "DescribeOptions",
-    "EncodeAnyOptions",
-    "EncodeManyOptions",
     "EncodeOptions",
     "InspectOptions",
     "LensOptions",
+    "ManyTapsOptions",
+    "ManyTapsVectorOptions",
+    "OneTapOptions",
+    "OneTapVectorOptions",
     "SessionOptions",
     "ViewOptions",
 ]
@@ -49,24 +56,42 @@ class DescribeOptions(InspectOptions, total=False):
 
 
 class EncodeOptions(InspectOptions, total=False):
-    """Of `AudioModel.encode`, beside pooling and its unit."""
+    """Of `AudioModel.encode`, whatever it returns."""
+
+    span: SpanName
+    progress: bool | None
+
+
+class OneTapOptions(EncodeOptions, total=False):
+    """For one tap; pooled or not, by recording or window."""
 
     tap: str | Tap
-    span: SpanName
+    pooling: PoolingName
+    per: PoolingUnit
 
 
-class EncodeAnyOptions(InspectOptions, total=False):
-    """Of `AudioModel.encode` for one tap or several."""
+class OneTapVectorOptions(EncodeOptions, total=False):
+    """For one tap, one vector a recording."""
 
-    tap: Any
-    span: SpanName
+    tap: str | Tap
+    pooling: VectorPoolingName
+    per: Literal["recording"]
 
 
-class EncodeManyOptions(InspectOptions, total=False):
-    """Of `AudioModel.encode` for several taps at once."""
+class ManyTapsOptions(EncodeOptions, total=False):
+    """For several taps at once; pooled or not, by recording or window."""
 
     tap: Required[list[Any] | tuple[Any, ...]]
-    span: SpanName
+    pooling: PoolingName
+    per: PoolingUnit
+
+
+class ManyTapsVectorOptions(EncodeOptions, total=False):
+    """For several taps at once, one vector a recording."""
+
+    tap: Required[list[Any] | tuple[Any, ...]]
+    pooling: VectorPoolingName
+    per: Literal["recording"]
 
 
 class ActivationsOptions(InspectOptions, total=False):

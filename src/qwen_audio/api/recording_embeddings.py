@@ -20,7 +20,7 @@ from qwen_audio.models.tap import Tap
 
 from .embeddings import Embeddings
 
-__all__ = ["recording_embeddings"]
+__all__ = ["no_embeddings", "recording_embeddings", "stacked"]
 
 
 def recording_embeddings(
@@ -105,3 +105,15 @@ def _of_span(texts: Sequence[str], span: str) -> Sequence[str]:
     if span == "last":
         return texts[-1:]
     return [text for text in texts if (text == "") == (span == "audio")]
+
+
+def stacked(parts: Sequence[Any]) -> Any:
+    """One row for each of several recordings, of vectors or tensors; at least one."""
+    if isinstance(parts[0], torch.Tensor):
+        return torch.stack(list(parts))
+    return Embeddings.concatenate(parts)
+
+
+def no_embeddings(width: int, spec: EmbeddingSpec) -> Embeddings:
+    """The embeddings of no recordings."""
+    return Embeddings(np.zeros((0, width)), RowIndex.concatenate([]), spec)

@@ -16,6 +16,7 @@ from qwen_audio.audio.source_content import SourceVersion
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.progress_bars import progress_bars
 from qwen_audio.models.tap import Tap
 
 from .content import content_id, identify, load_identified
@@ -57,6 +58,7 @@ def probe(
     cache: str | Path | None = None,
     errors: Literal["raise", "leave_out"] = "raise",
     on_progress: Progress | None = None,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Score how well labels can be predicted from each tap, with baselines and controls.
 
@@ -92,6 +94,8 @@ def probe(
         errors: "leave_out" leaves out recordings that can't be decoded; their reasons are in the
             result's attrs["failures"].
         on_progress: called with the stage, the number of items done and the total.
+        progress: whether bars show that, where `on_progress` isn't given; by default in notebooks
+            only.
 
     Returns:
         One row per target, tap, span, pooling and probe; the columns are those of
@@ -151,6 +155,8 @@ def probe(
 
     task_list, notes = tasks_of(usable)  # label errors are raised before any encoding
     with ExitStack() as stack:
+        if on_progress is None:
+            on_progress = stack.enter_context(progress_bars(progress, unit=""))
         if cache is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="qwen-audio-probe-"))
         embedding_cache = EmbeddingCache(cache)

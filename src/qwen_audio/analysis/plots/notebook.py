@@ -13,16 +13,20 @@ _DPI = 72
 
 
 def draw_png(result: Any) -> bytes:
-    """A result's plot as a PNG file.
+    """A result's plot as a PNG file, with a palette of 256 colours: notebooks stay small.
 
     Raises:
         MissingExtraError: without matplotlib.
     """
     from .matplotlib_renderer import plot
 
-    image = io.BytesIO()
+    image, small = io.BytesIO(), io.BytesIO()
     plot(result).savefig(image, format="png", dpi=_DPI)
-    return image.getvalue()
+    # matplotlib itself needs Pillow.
+    from PIL import Image
+
+    Image.open(image).convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
+    return small.getvalue()
 
 
 Picture.draw_png = draw_png
