@@ -41,6 +41,7 @@ def filled(output: Path, files: list[str]) -> Path:
     return journal.path
 
 
+@pytest.mark.slow
 def test_a_journal_cut_off_anywhere_has_the_whole_records(tmp_path: Path, files: list[str]) -> None:
     """As a process that is killed leaves it, or a disk that is full."""
     output = tmp_path / "out.npz"

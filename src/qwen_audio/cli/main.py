@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import TextIO
 
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with standard_streams(), signals_end_cleanly():
         try:
-            status = _run(arguments)
+            status = copy_context().run(_run, arguments)  # whose options end with it
             sys.stdout.flush()
         except OutputError as error:
             if error.is_pipe:
@@ -99,7 +100,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     # What they log is an error in one line where it matters: retries, folders for caches.
     for library in ("huggingface_hub", "matplotlib"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    OPTION_NAMES.set({})
     try:
         options = build_parser().parse_args(arguments)
         OPTION_NAMES.set(option_names(options.parser))
