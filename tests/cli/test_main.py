@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import qwen_audio as qa
@@ -62,6 +63,20 @@ def test_wrong_arguments_exit_with_2(clips: list[Path]) -> None:
     done = run("encode", clips[0], "--span", "all", "--span", "audio", "-o", "out.npz")
     assert done.returncode == 2
     assert "--span is given more than once" in done.stderr
+
+
+def test_options_stand_anywhere(clips: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "v.npz"
+    done = run("encode", clips[0], "--tap", "mel", "-o", output, clips[1])
+    assert done.returncode == 0, done.stderr
+    with np.load(output) as file:
+        assert file["source"].tolist() == list(map(str, clips[:2]))
+    done = run("search", "--limit", "1", "none.lance", "--exact", "a.wav")
+    assert "none.lance: no such collection" in done.stderr
+    for command in ("encode", "search", "collection"):
+        wrong = run(command, "--limmit", "1")
+        assert wrong.returncode == 2
+        assert f"usage: qwen-audio {command}" in wrong.stderr
 
 
 def test_characters_missing_from_the_encoding_become_question_marks(

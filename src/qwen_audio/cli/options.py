@@ -43,9 +43,18 @@ class CommandParser(argparse.ArgumentParser):
     argparse leaves them to the parser of all commands, whose usage doesn't show the options.
     """
 
+    _is_mixing = False
+
     def parse_known_args(self, *args: Any, **options: Any) -> Any:
-        """As `parse_args`: no argument is left over."""
-        namespace, rest = super().parse_known_args(*args, **options)
+        """As `parse_args`: no argument is left over. Options may stand between files."""
+        has_commands = any(action.nargs == argparse.PARSER for action in self._actions)
+        if self._is_mixing or has_commands:  # the former: argparse's own two passes
+            return super().parse_known_args(*args, **options)
+        self._is_mixing = True
+        try:
+            namespace, rest = self.parse_known_intermixed_args(*args, **options)
+        finally:
+            self._is_mixing = False
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return namespace, rest
