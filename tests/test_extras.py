@@ -33,7 +33,7 @@ CODE = {
     ),
     "mteb": ("integrations.mteb",),
     "pandas": ("inference.data_frame",),
-    "parquet": ("api.export",),
+    "parquet": ("api.export", "api.vector_reader"),
     "playground": ("playground", "serve", "analysis.plots.matplotlib_renderer"),
     "plot": ("analysis.plots",),
     "probe": ("probing", "analysis.plots"),

@@ -86,7 +86,13 @@ def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list
             name = f"./{name}" if name == _STDIN else name
             files.setdefault(os.path.abspath(name), name)  # noqa: PTH100 (resolve follows links)
             continue
-        listing = find_sources([name], follow_links=options.follow_links)
+        try:
+            listing = find_sources([name], follow_links=options.follow_links)
+        except OptionError:
+            if not is_uri(name):
+                raise
+            files.setdefault(name, name)  # an error when its turn comes, so that others are done
+            continue
         for source in listing.sources:
             files.setdefault(source.path, _shown(source, name))
         listings.append(listing)

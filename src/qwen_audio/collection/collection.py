@@ -11,7 +11,6 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
-from qwen_audio.paths import is_folder
 
 from . import maintenance, verification
 from .database import check_installed
@@ -21,6 +20,7 @@ from .progress import IndexProgress, IndexSummary, index_bar
 from .records import load_recording
 from .search import check_query, search_by_audio, search_by_row, search_by_vector, search_by_words
 from .search_results import SearchResult, SearchResults
+from .stored_model import load_stored_model
 from .table import WindowTable
 
 if TYPE_CHECKING:
@@ -132,17 +132,7 @@ class Collection:
     def model(self) -> AudioModel:
         """What makes its vectors."""
         if self._model is None:
-            from qwen_audio.api.model import load
-
-            spec = self.spec
-            if spec.adapter is not None:
-                raise CollectionError(
-                    f"{self.path} was made with an adapter (content hash {spec.adapter}): open it "
-                    f"with model=load({spec.model!r}, adapter=…)"
-                )
-            local = spec.model == "embedded" or is_folder(spec.model)
-            revision = None if local else spec.revision
-            self._model = load(spec.model, dtype=spec.dtype, revision=revision)
+            self._model = load_stored_model(self.spec, self.path)
         return self._model
 
     def index(

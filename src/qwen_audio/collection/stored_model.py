@@ -1,0 +1,33 @@
+"""The model that a collection's vectors are made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen_audio.errors import CollectionError
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.paths import is_folder
+
+if TYPE_CHECKING:
+    from qwen_audio.api.model import AudioModel
+
+__all__ = ["load_stored_model"]
+
+
+def load_stored_model(spec: EmbeddingSpec, path: Path) -> AudioModel:
+    """The model of a spec, in its dtype and revision.
+
+    Raises:
+        CheckpointError: if it can't be loaded.
+        CollectionError: if the spec has an adapter, which is known by its content only.
+    """
+    from qwen_audio.api.model import load
+
+    if spec.adapter is not None:
+        raise CollectionError(
+            f"{path} was made with an adapter (content hash {spec.adapter}): open it with "
+            f"model=load({spec.model!r}, adapter=…)"
+        )
+    is_local = spec.model == "embedded" or is_folder(spec.model)
+    return load(spec.model, dtype=spec.dtype, revision=None if is_local else spec.revision)
