@@ -88,3 +88,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("largest relative error against transformers, float32")
         for stage, error in _PARITY_ERRORS.items():
             terminalreporter.write_line(f"{stage:12} {error:.1e}")
+
+
+_LOADED: dict[Any, Any] = {}
+
+
+@pytest.fixture
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of `load` with the same options gives one model, for the commands of a page.
+
+    Reading the weights takes longer than most of what such commands do.
+    """
+    import qwen_audio
+    from qwen_audio.api import model
+
+    load = model.load
+
+    def load_once(*arguments: Any, **options: Any) -> Any:
+        key = (*arguments, *sorted((name, str(value)) for name, value in options.items()))
+        if key not in _LOADED:
+            _LOADED[key] = load(*arguments, **options)
+        return _LOADED[key]
+
+    monkeypatch.setattr(model, "load", load_once)
+    monkeypatch.setattr(qwen_audio, "load", load_once)

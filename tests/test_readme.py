@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shlex
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import qwen_audio as qa
 from qwen_audio.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -31,14 +29,9 @@ def arguments_of(line: str, folder: Path) -> list[str]:
     return [p for a in arguments for p in (map(str, folder.glob(a)) if "*" in a else [a])]
 
 
-_load = functools.cache(qa.load)
-"""One model for all pages: reading the weights takes longer than most of what is done with them."""
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded_once: None) -> Path:
     """A folder with the examples, in which the README's commands can write."""
-    monkeypatch.setattr(qa, "load", _load)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path

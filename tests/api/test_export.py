@@ -204,12 +204,14 @@ def test_round_trip(
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("pooled", [True, False])
-def test_more_rows_than_are_written_at_once(suffix: str, pooled: bool, tmp_path: Path) -> None:
-    rows = np.random.default_rng(0).normal(size=(40_000, 2)).astype(np.float32)
-    vectors = list(rows) if pooled else [rows[:39_000], rows[39_000:]]
+def test_more_rows_than_are_written_at_once(
+    suffix: str, pooled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwen_audio.api.export._BYTES_AT_ONCE", 128)
+    rows = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    vectors = list(rows) if pooled else [rows[:195], rows[195:]]
     save(tmp_path / f"v{suffix}", [str(k) for k in range(len(vectors))], vectors)
     columns, _ = columns_of(tmp_path / f"v{suffix}")
     assert list(dict.fromkeys(columns["source"].tolist())) == list(map(str, range(len(vectors))))

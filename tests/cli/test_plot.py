@@ -75,6 +75,7 @@ def test_errors_are_one_line_and_write_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("loaded_once")
 def test_docs_plots_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "probe.md").read_text(encoding="utf
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("loaded_once")
 def test_its_commands_and_its_python_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
