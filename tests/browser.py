@@ -165,7 +165,7 @@ def _console_errors(message: Any) -> list[str]:
 def choose_file(page: Any, path: Path | dict[str, Any]) -> None:
     """Choose a file, and wait until it is opened or rejected."""
     select_tab(page, "Audio")
-    page.evaluate(  # what was said of an earlier file is no answer
+    page.evaluate(  # the status of an earlier file is not waited for
         """() => {
             document.querySelector('[data-name]')?.replaceChildren();
             document.querySelector('[data-status]').dataset.kind = '';

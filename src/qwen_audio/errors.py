@@ -18,6 +18,7 @@ __all__ = [
     "AudioWarning",
     "CheckpointError",
     "CollectionError",
+    "DecodeLimitError",
     "MissingExtraError",
     "NotFiniteError",
     "OptionError",
@@ -79,6 +80,21 @@ class NotFiniteError(AudioError):
             f"{self.dtype} overflows at {self.place} for each of {recordings} recordings, such as "
             f"{self.name}: {self.advice}"
         )
+
+
+class DecodeLimitError(AudioError):
+    """A recording takes more than a limit of `DecodeLimits`.
+
+    Attributes:
+        limit: name of the limit.
+    """
+
+    def __init__(self, limit: str, message: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.limit, str(self))
 
 
 class AudioWarning(UserWarning):

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from qwen_audio.api.embeddings import Embeddings
 from qwen_audio.api.export import VectorFile, check_output, save_embeddings
+from qwen_audio.api.vector_reader import read_vectors
 from qwen_audio.errors import MissingExtraError, OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.row_index import RowIndex
@@ -99,6 +100,22 @@ def test_rows_with_their_columns(suffix: str, tmp_path: Path) -> None:
     assert list(columns) == list(whole.index.columns()) or suffix == ".safetensors"
     for name, column in whole.index.columns().items():
         np.testing.assert_array_equal(columns[name], column)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".NPZ", ".PARQUET"])
+def test_recordings_are_read_back(suffix: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    parts = {
+        name: embeddings(name, random.normal(size=(rows, 4)), ROW_SPEC)
+        for name, rows in (("a.flac", 5), ("b.flac", 1))
+    }
+    path = save_embeddings(tmp_path / f"v{suffix}", Embeddings.concatenate([*parts.values()]))
+    found = dict(read_vectors(path))
+    assert list(found) == list(parts)
+    for name, part in parts.items():
+        np.testing.assert_array_equal(found[name][""], part)
+        for column, values in part.index.columns().items():
+            np.testing.assert_array_equal(found[name][""].index.columns()[column], values)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

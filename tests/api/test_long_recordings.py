@@ -43,7 +43,7 @@ def test_answers_come_while_the_recording_is_decoded(
 def test_a_recording_whose_end_is_missing_fails_as_a_whole(
     model: qa.AudioModel, tmp_path: Path
 ) -> None:
-    """What was said of its windows before is no result of the recording."""
+    """Results of the windows before the error are discarded."""
     cut, whole = tmp_path / "cut.flac", tmp_path / "whole.flac"
     flac = encode(sound(2.0)[None], 16_000, "flac")
     whole.write_bytes(flac)

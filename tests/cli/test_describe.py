@@ -19,7 +19,7 @@ import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
 from commands import run, run_process
 from qwen_audio.cli.answers import print_answers
-from qwen_audio.cli.caption_files import save_subtitles
+from qwen_audio.cli.caption_files import read_table, save_subtitles, save_table
 from reference import sound
 
 
@@ -127,6 +127,21 @@ def test_subtitles(suffix: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / f"a.{suffix}"
     save_subtitles(path, CAPTIONS)
     assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".CSV", ".JSONL"])
+def test_tables_are_read_back(suffix: str, tmp_path: Path) -> None:
+    """Whatever their texts hold: line ends of Unicode, too."""
+    path = tmp_path / f"a{suffix}"
+    rows = [
+        {"source": source, "window": number, **caption, "complete": number == 0}
+        for source in ("a,b.wav", "file:///caf%E9.wav")
+        for number, caption in enumerate(
+            [*CAPTIONS, {**CAPTIONS[0], "text": "one\u2028two\x85three\r\nfour\x0bfive"}]
+        )
+    ]
+    save_table(path, rows)
+    assert read_table(path) == {"a,b.wav": rows[:3], "file:///caf%E9.wav": rows[3:]}
 
 
 @pytest.mark.parametrize(

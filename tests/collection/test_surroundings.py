@@ -75,7 +75,7 @@ def test_a_collection_that_cannot_be_created_leaves_nothing(
 ) -> None:
     def fail(_: Any, name: str, **__: Any) -> None:
         (tmp_path / f"{name}.lance").mkdir()
-        raise RuntimeError("lance error: IO: full, /root/.cargo/lance-io-1.0/src/x.rs:1:2")
+        raise RuntimeError("lance error: IO: full, /build/lance-io-1.0/src/x.rs:1:2")
 
     monkeypatch.setattr("lancedb.db.LanceDBConnection.create_table", fail)
     with pytest.raises(

@@ -10,7 +10,7 @@ import numpy as np
 
 from qwen_audio.inference.data_frame import to_pandas
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
-from qwen_audio.inference.html_table import html_table
+from qwen_audio.inference.html_table import rows_table
 from qwen_audio.inference.row_index import RowIndex
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["Embeddings"]
-
-
-_SHOWN_ROWS = 8
-"""In notebooks."""
 
 
 class Embeddings(np.ndarray):
@@ -98,15 +94,10 @@ class Embeddings(np.ndarray):
         return to_pandas(self.index, self.spec.tap, np.atleast_2d(np.asarray(self)))
 
     def _repr_html_(self) -> str:
-        shown = np.atleast_2d(np.asarray(self))[:_SHOWN_ROWS]
-        norms = np.linalg.norm(shown, axis=1)
-        columns = {**self.index[:_SHOWN_ROWS].columns(), "norm": np.round(norms, 3)}
         spec = self.spec
         shape = " × ".join(map(str, self.shape))
         caption = f"Embeddings: {shape}, {spec.tap}, {spec.pooling} over {spec.span}, {spec.model}"
-        more = len(self.index) - _SHOWN_ROWS
-        table = html_table(list(columns), zip(*columns.values(), strict=True), caption)
-        return table + (f"<p>… and {more} more rows</p>" if more > 0 else "")
+        return rows_table(self.index, np.atleast_2d(np.asarray(self)), caption)
 
     def __array_finalize__(self, parent: Any) -> None:
         """A view has no index of its own until it is given one."""

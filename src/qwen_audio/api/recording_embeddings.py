@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from qwen_audio.inference.options import PoolingUnit
 from qwen_audio.inference.pooling import PooledWindow, Pooling
 from qwen_audio.inference.reader import CapturedRecording
 from qwen_audio.inference.row_index import ALL_WINDOWS, RowIndex
-from qwen_audio.inference.spans import spans_and_times
+from qwen_audio.inference.spans import index_of_spans, spans_and_times
 from qwen_audio.models.tap import Tap
 
 from .embeddings import Embeddings
@@ -59,9 +60,8 @@ def recording_embeddings(
 def _index_of_windows(
     source: str, numbers: Sequence[int], windows: Sequence[Window], span: str
 ) -> RowIndex:
-    return RowIndex(
-        (source,),
-        np.zeros(len(windows), np.int64),
+    return RowIndex.of_recording(
+        source,
         np.array(numbers, np.int64),
         np.array([window.start_seconds for window in windows]),
         np.array([window.end_seconds for window in windows]),
@@ -79,23 +79,14 @@ def _index_of_rows(
     """As `HiddenStates.index`, of the rows of one span."""
     segments = [window.segments for window in windows]
     spans, seconds = spans_and_times(zip(captured.windows, segments, strict=True), tap.hop_seconds)
-    lengths = [len(span) for span in spans]
-    number = np.repeat(np.array([span.window for span in spans], np.int64), lengths)
-    ends = np.array([window.end_seconds for window in captured.windows])[number]
-    kinds = np.repeat(np.array([span.kind for span in spans], np.str_), lengths)
     tokens = None
     if tap.in_language_model:
         chosen = [_of_span(token_texts(ids), pool.span) for ids in captured.token_ids]
-        tokens = np.array(list(itertools.chain.from_iterable(chosen)), np.str_)
-    return RowIndex(
-        (captured.recording.name,),
-        np.zeros(len(seconds), np.int64),
-        number,
-        seconds,
-        np.minimum(seconds + tap.hop_seconds, ends),
-        np.full(len(seconds), "last") if pool.span == "last" else kinds,
-        tokens,
+        tokens = list(itertools.chain.from_iterable(chosen))
+    index = index_of_spans(
+        captured.recording.name, spans, seconds, captured.windows, tap.hop_seconds, tokens
     )
+    return replace(index, span=np.full(len(index), "last")) if pool.span == "last" else index
 
 
 def _of_span(texts: Sequence[str], span: str) -> Sequence[str]:

@@ -26,7 +26,9 @@ def read_vectors(path: Path) -> Iterator[tuple[str, dict[str, Embeddings]]]:
     Raises:
         OptionError: for anything that `VectorFile` hasn't written.
     """
-    read = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix, _read_arrow)
+    read = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(
+        path.suffix.lower(), _read_arrow
+    )
     try:
         parts = {
             name: (EmbeddingSpec.from_json(spec), columns)
@@ -59,9 +61,8 @@ def _rows_by_source(columns: _Columns) -> dict[str, list[int]]:
 
 def _embeddings(source: str, spec: EmbeddingSpec, columns: _Columns, rows: list[int]) -> Embeddings:
     token = columns.get("token")
-    index = RowIndex(
-        (source,),
-        np.zeros(len(rows), np.int64),
+    index = RowIndex.of_recording(
+        source,
         columns["window"][rows],
         columns["start_seconds"][rows],
         columns["end_seconds"][rows],
@@ -106,7 +107,11 @@ def _read_arrow(path: Path) -> dict[str, tuple[str, _Columns]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path) if path.suffix == ".parquet" else pa.ipc.open_file(path).read_all()
+    table = (
+        pq.read_table(path)
+        if path.suffix.lower() == ".parquet"
+        else pa.ipc.open_file(path).read_all()
+    )
     spec: dict[str, Any] = json.loads((table.schema.metadata or {})[b"spec"])
     specs = {"": spec} if "tap" in spec else spec
     taps = np.array(table["tap"].to_pylist(), np.str_)

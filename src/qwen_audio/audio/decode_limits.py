@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, fields
 
-from qwen_audio.errors import AudioError, OptionError, number_option
+from qwen_audio.errors import AudioError, DecodeLimitError, OptionError, number_option
 
 __all__ = ["PATH_LIMITS", "STREAM_LIMITS", "DecodeLimits", "DecodeMeter", "ProcessorBudget"]
 
@@ -55,9 +55,10 @@ class DecodeLimits:
     def check_seconds(self, name: str, seconds: float) -> None:
         """Raises AudioError for audio that lasts longer than allowed."""
         if seconds > self.max_seconds + 1e-6:  # less than a sample: rounding
-            raise AudioError(
+            raise DecodeLimitError(
+                "max_seconds",
                 f"{name} is longer than the limit of {self.max_seconds:g} s: cut it into shorter "
-                "files"
+                "files",
             )
 
 
@@ -92,10 +93,11 @@ class ProcessorBudget:
     def check(self) -> None:
         """Raises AudioError if it took longer than allowed."""
         if self.is_used_up:
-            raise AudioError(
+            raise DecodeLimitError(
+                "max_reading_seconds",
                 f"{self._name} can't be decoded: to read its headers, tags and packets takes more "
                 f"than the limit of {self._max_seconds:g} s: use an intact copy of the file, or "
-                "convert it to flac or wav"
+                "convert it to flac or wav",
             )
 
 
@@ -136,10 +138,11 @@ class DecodeMeter:
         self._limits.check_seconds(self._name, seconds)
         allowed = self._limits.max_channel_samples
         if channel_samples > allowed:
-            raise AudioError(
+            raise DecodeLimitError(
+                "max_channel_samples",
                 f"{self._name} is longer than the limit of {allowed / rate_hz / channels:.4g} s "
                 f"for {rate_hz} Hz × {channels} channels ({allowed:.4g} samples in all): cut it "
-                "into shorter files, or resample it or mix it down first"
+                "into shorter files, or resample it or mix it down first",
             )
 
     def add_packet(self, packet_bytes: int) -> None:
@@ -152,10 +155,11 @@ class DecodeMeter:
         self._packets += 1
         self._packet_bytes += packet_bytes
         if self._packets > self._limits.max_packets:
-            raise AudioError(
+            raise DecodeLimitError(
+                "max_packets",
                 f"{self._name} has more than {self._limits.max_packets:.0f} packets, too many for "
                 f"the limit of {self._limits.max_seconds:g} s: cut it into shorter files, or "
-                "convert it to flac or wav"
+                "convert it to flac or wav",
             )
         if self._packet_bytes > self._max_packet_bytes:
             raise AudioError(

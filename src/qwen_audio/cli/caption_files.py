@@ -130,11 +130,11 @@ def read_table(path: Path) -> dict[str, list[dict[str, Any]]]:
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # with line ends in quoted cells as they are
         if path.suffix.lower() == ".csv":
             table = [_typed(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
         else:
-            table = [json.loads(line) for line in text.splitlines()]
+            table = [json.loads(line) for line in text.split("\n") if line]
         for row in table:
             rows.setdefault(row["source"], []).append(row)
     except (OSError, ValueError, KeyError, TypeError) as error:

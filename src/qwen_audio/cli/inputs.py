@@ -122,12 +122,14 @@ def find_inputs(options: argparse.Namespace) -> SourceListing:
             listings.append(SourceListing((Source.from_path(name),), ()))
         else:
             listings.append(find_sources([name], follow_links=options.follow_links))
-    sources = {source.uri: source for listing in reversed(listings) for source in listing.sources}
+    sources: dict[str, Source] = {}
+    for listing in listings:
+        for source in listing.sources:
+            sources.setdefault(source.uri, source)
     _report(options, listings, has_files=bool(sources))
     skipped = tuple(name for listing in listings for name in listing.skipped)
     linked = tuple(name for listing in listings for name in listing.linked)
-    ordered = dict.fromkeys(source.uri for listing in listings for source in listing.sources)
-    return SourceListing(tuple(sources[uri] for uri in ordered), skipped, linked)
+    return SourceListing(tuple(sources.values()), skipped, linked)
 
 
 def _names(options: argparse.Namespace, *, required: bool = True) -> Iterator[tuple[str, bool]]:

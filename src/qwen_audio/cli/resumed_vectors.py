@@ -66,9 +66,8 @@ def embeddings_from_bytes(data: bytes) -> Any:
                 if name.startswith(f"{number}.")
             }
             sources = part["source"]
-            index = RowIndex(
-                (str(sources[0]) if len(sources) else "",),
-                np.zeros(len(sources), np.int64),
+            index = RowIndex.of_recording(
+                str(sources[0]) if len(sources) else "",
                 part["window"],
                 part["start_seconds"],
                 part["end_seconds"],

@@ -17,9 +17,9 @@ from qwen_audio.models.tap import Tap
 
 from .data_frame import to_pandas
 from .embedding_spec import EmbeddingSpec
-from .html_table import html_table
+from .html_table import rows_table
 from .row_index import RowIndex
-from .spans import Span, SpanKind, WindowRows, indices_of_kind, spans_and_times
+from .spans import Span, SpanKind, WindowRows, index_of_spans, indices_of_kind, spans_and_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HiddenStates", "concatenate_windows"]
 
-_SHOWN_ROWS = 8
-"""In notebooks."""
 RowsT = TypeVar("RowsT", default=np.ndarray)
 """float32 arrays, or tensors, of shape (rows, width)."""
 
@@ -94,26 +92,19 @@ class HiddenStates(Generic[RowsT]):
     @property
     def end_seconds(self) -> Float64[np.ndarray, "rows"]:
         """Shape (rows,): the time at which each row ends: a hop later, or with its window."""
-        window_end = np.array([window.end_seconds for window in self.windows])[self._window]
-        return np.minimum(self.seconds + self.hop_seconds, window_end)
+        return self.index.end_seconds
 
     @property
     def index(self) -> RowIndex:
         """The recording, window, time, span and token of each row."""
-        return RowIndex(
-            (self.source,),
-            np.zeros(len(self), np.int64),
-            self._window,
+        return index_of_spans(
+            self.source,
+            self.spans,
             self.seconds,
-            self.end_seconds,
-            np.array([span.kind for span in self.spans for _ in range(len(span))], np.str_),
-            np.array(self.tokens, np.str_) if self.tokens else None,
+            self.windows,
+            self.hop_seconds,
+            self.tokens or None,
         )
-
-    @property
-    def _window(self) -> Int64[np.ndarray, "rows"]:
-        numbers = [span.window for span in self.spans]
-        return np.repeat(np.array(numbers, np.int64), [len(span) for span in self.spans])
 
     def indices(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
         """Indices of the rows of one kind, in order."""
@@ -189,11 +180,7 @@ class HiddenStates(Generic[RowsT]):
         )
 
     def _repr_html_(self) -> str:
-        norms = np.linalg.norm(np.asarray(self[:_SHOWN_ROWS]), axis=1)
-        columns = {**self.index[:_SHOWN_ROWS].columns(), "norm": np.round(norms, 3)}
-        more = len(self) - _SHOWN_ROWS
-        table = html_table(list(columns), zip(*columns.values(), strict=True), repr(self))
-        return table + (f"<p>… and {more} more rows</p>" if more > 0 else "")
+        return rows_table(self.index, np.asarray(self), repr(self))
 
     def __repr__(self) -> str:
         rows, width = self.shape

@@ -45,6 +45,20 @@ class RowIndex:
         if len(lengths | ({len(self.token)} if self.token is not None else set())) != 1:
             raise ValueError(f"parallel arrays of different lengths: {sorted(lengths)}")
 
+    @classmethod
+    def of_recording(
+        cls,
+        source: str,
+        window: Int64[np.ndarray, "rows"],
+        start_seconds: Float64[np.ndarray, "rows"],
+        end_seconds: Float64[np.ndarray, "rows"],
+        span: np.ndarray,
+        token: np.ndarray | None = None,
+    ) -> RowIndex:
+        """Rows that are all of one recording."""
+        recording = np.zeros(len(window), np.int64)
+        return cls((source,), recording, window, start_seconds, end_seconds, span, token)
+
     @property
     def source(self) -> np.ndarray:
         """Shape (rows,): the recording of each row, by name."""

@@ -11,11 +11,14 @@ from jaxtyping import Float64, Int64
 
 from qwen_audio.audio.window import Window
 
+from .row_index import RowIndex
+
 __all__ = [
     "Segment",
     "Span",
     "SpanKind",
     "WindowRows",
+    "index_of_spans",
     "indices_of_kind",
     "spans_and_times",
 ]
@@ -47,6 +50,33 @@ def indices_of_kind(spans: Iterable[Span], kind: SpanKind) -> Int64[np.ndarray, 
     """Indices of the rows of one kind, in order."""
     rows = [np.arange(span.start, span.stop) for span in spans if span.kind == kind]
     return np.concatenate([np.zeros(0, np.int64), *rows])
+
+
+def index_of_spans(
+    source: str,
+    spans: Sequence[Span],
+    seconds: Float64[np.ndarray, "rows"],
+    windows: Sequence[Window],
+    hop_seconds: float,
+    tokens: Sequence[str] | None,
+) -> RowIndex:
+    """The index of consecutive spans: a row ends a hop after it starts, or with its window.
+
+    Args:
+        seconds: the time at which each row starts.
+        tokens: the text at each row; None where rows are no positions of the language model.
+    """
+    lengths = [len(span) for span in spans]
+    window = np.repeat(np.array([span.window for span in spans], np.int64), lengths)
+    window_end = np.array([window.end_seconds for window in windows])[window]
+    return RowIndex.of_recording(
+        source,
+        window,
+        seconds,
+        np.minimum(seconds + hop_seconds, window_end),
+        np.repeat(np.array([span.kind for span in spans], np.str_), lengths),
+        None if tokens is None else np.array(tokens, np.str_),
+    )
 
 
 def spans_and_times(

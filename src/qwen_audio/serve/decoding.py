@@ -9,7 +9,7 @@ import threading
 from qwen_audio.audio.decode_limits import DecodeLimits
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.waveform import Waveform
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import DecodeLimitError
 
 from .asgi import RequestError
 from .limits import ServerLimits
@@ -19,8 +19,6 @@ __all__ = ["UploadDecoder"]
 _QUICK_CHANNEL_SAMPLES = 2**26
 """Ten minutes at 48 kHz in stereo have fewer: a second of work."""
 _QUICK_READING_SECONDS = 1.0
-_NOT_QUICK = ("samples in all)", "headers, tags and packets")
-"""Parts of the messages about recordings that exceed these limits."""
 
 
 class UploadDecoder:
@@ -54,8 +52,8 @@ class UploadDecoder:
         """
         try:
             return self._load(name, data, self._quick_limits)
-        except AudioError as error:
-            if not any(part in str(error) for part in _NOT_QUICK):
+        except DecodeLimitError as error:
+            if error.limit not in ("max_channel_samples", "max_reading_seconds"):
                 raise
         if not self._waiting.acquire(blocking=False):
             raise RequestError(
@@ -72,10 +70,11 @@ class UploadDecoder:
         file.name = name
         try:
             return load_waveform(file, limits=limits)
-        except AudioError as error:
-            if f"is longer than the limit of {limits.max_seconds:g} s: " not in str(error):
+        except DecodeLimitError as error:
+            if error.limit != "max_seconds":
                 raise
-            raise AudioError(
+            raise DecodeLimitError(
+                error.limit,
                 f"{name} is longer than {self._limits.recording_text}, the limit of this server: "
-                "choose a shorter recording, or cut it."
+                "choose a shorter recording, or cut it.",
             ) from error
