@@ -124,6 +124,29 @@ def test_bars_are_shown_in_notebooks_only(
     assert " 2/2 " in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("notebook")
+def test_bars_of_texts_and_hidden_states(
+    clip: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = qa.load(checkpoint)
+    clips = [clip, clip]
+
+    def bars(**options: Any) -> tuple[str, str]:
+        model.activations(clips, taps=["mel"], **options)
+        states = capsys.readouterr().err
+        model.describe(clips, max_new_tokens=1, **options)
+        return states, capsys.readouterr().err
+
+    states, texts = bars()
+    assert re.search(r"encoding: 100%.* 2/2 ", states)
+    assert re.search(r"describing: 100%.* 2/2 .* recordings/s", texts)
+    assert bars(progress=False) == ("", "")
+    model.activations(clip, taps=["mel"])
+    model.describe(clip, max_new_tokens=1)
+    model.compare(clip, clip, taps=["mel"])  # two recordings, but one after another
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.slow
 def test_bars_of_collections_probes_and_downloads(
     clip: Path,

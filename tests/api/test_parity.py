@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 import qwen_audio as qa
 from qwen_audio.api import parity as parity_module
 from qwen_audio.api.parity import synthetic_clips
+from qwen_audio.api.transformers_model import TransformersModel
 from qwen_audio.inference import decoder as decoder_module
 from qwen_audio.inference import encoder as encoder_module
 from qwen_audio.inference.cost import estimate_cost
@@ -55,7 +56,7 @@ def test_the_reference_is_transformers_own_model(checkpoint: Path) -> None:
     """Its hidden states equal those of `from_pretrained`, at every tap."""
     pipeline = qa.load(checkpoint, dtype="float32").pipeline
     prompt_text = pipeline.tokenizer.render(None)
-    composite = parity_module._TransformersModel(pipeline, 3)
+    composite = TransformersModel(pipeline, 3)
     actual = composite.taps(SHORT, prompt_text)
     expected = Reference(checkpoint).taps(SHORT.samples)
     assert actual.keys() == expected.keys()

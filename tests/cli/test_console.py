@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
+from typing import Any
 
 import pytest
 
 from qwen_audio.cli.console import process_files
-from qwen_audio.cli.progress import download_bar, format_rate, format_time_left, progress_bars
+from qwen_audio.cli.progress import (
+    FileProgress,
+    download_bar,
+    format_count_rate,
+    format_rate,
+    format_time_left,
+    progress_bars,
+    working_on,
+)
 from qwen_audio.cli.verbosity import VERBOSITY, Verbosity
 
 
@@ -18,21 +28,55 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_one_bar_per_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
+def test_one_bar_per_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = as_terminal(monkeypatch)
     with progress_bars() as show:
         assert show is not None
         assert terminal.getvalue() == ""  # a download's bar may come first
         show("encoding", 2, 8)
-        show("index", 5, 7, "0.10 h [of] audio")
+        show("[map]", 5, 7, "rows", note="1 failed")
     written = terminal.getvalue()
-    assert "encoding" in written
-    assert "2/8" in written
-    assert "5/7" in written
-    assert "0.10 h [of] audio" in written
-    assert "index" not in written
+    for part in ("2/8 · encoding", "5/7 rows · [map] · 1 failed"):
+        assert part in written
+
+
+@pytest.mark.parametrize(
+    ("calls", "shown"),
+    [
+        ([(0, 40, "taps"), (10, 40, "taps")], "10/40 taps · stage · 5.0 taps/s · 0:06 left"),
+        ([(0, 9, "files"), (3, 9, "files", 60.0)], "3/9 files · stage · 30× real time · 0:04 left"),
+        # What was done before, such as files that a resumed run skips, says nothing of the speed.
+        ([(8, 12, "rows"), (10, 12, "rows")], "10/12 rows · stage · 1.0 rows/s · 0:02 left"),
+        ([(0, None), (5, None, "rows")], "stage · 2.5 rows/s"),
+    ],
+)
+def test_rate_and_time_left_are_of_what_was_done_since_the_stage_began(
+    calls: list[Any], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = as_terminal(monkeypatch)
+    clock = [100.0]
+    monkeypatch.setattr("qwen_audio.cli.progress.time.monotonic", lambda: clock[0])
+    with progress_bars() as show:
+        assert show is not None
+        for call in calls:
+            show("stage", *call)
+            clock[0] += 2.0
+    assert f" {shown} " in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+
+
+def test_a_stage_without_a_total_is_over_when_another_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = as_terminal(monkeypatch)
+    with working_on("reading") as show:
+        assert show is not None
+        assert "reading" in terminal.getvalue()
+        terminal.truncate(0)
+        show("encoding", 1, 2, "files")
+        show("encoding", 2, 2, "files")
+    with working_on("loading"):
+        pass
+    assert "reading" not in terminal.getvalue()
 
 
 def test_no_bars_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +93,9 @@ def test_no_bars_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         (format_rate(4530, 30), "151× real time"),
         (format_rate(9, 2), "4.5× real time"),
         (format_rate(9, 0), "9000000000× real time"),
+        (format_count_rate(40, "rows", 2), "20 rows/s"),
+        (format_count_rate(3, "recordings", 60), "3.0 recordings/min"),
+        (format_count_rate(1, "taps", 7200), "0.5 taps/h"),
         (format_time_left(0, 9, 4), ""),
         (format_time_left(3, 9, 65), "2:10 left"),
         (format_time_left(1, 3, 1800.4), "1:00:01 left"),
@@ -73,8 +120,9 @@ def test_files_have_a_rate_and_results_stay_where_they_go(monkeypatch: pytest.Mo
     out = io.StringIO()  # a file or a pipe: the display is on the terminal only
     monkeypatch.setattr("sys.stdout", out)
 
-    def process(file: str) -> float:
+    def process(file: str, progress: FileProgress) -> float:
         print(f"result of {file}")
+        progress.reached(120.0)
         return 300.0
 
     assert process_files(["a", "b"], process, "describe") == 0
@@ -99,6 +147,19 @@ def test_a_download_is_shown_among_the_bars(monkeypatch: pytest.MonkeyPatch) -> 
         assert part in written
 
 
+def test_a_long_file_says_where_it_is() -> None:
+    calls: list[tuple[Any, ...]] = []
+    progress = FileProgress("describe", 2, lambda *call, note="": calls.append((*call, note)))
+    progress.reached(90.0)
+    progress.advance(100.0)
+    progress.reached(3725.0)
+    assert calls == [
+        ("describe", 0, 2, "files", 90.0, "90 s of this file"),
+        ("describe", 1, 2, "files", 100.0, ""),
+        ("describe", 1, 2, "files", 3825.0, "1:02:05 h of this file"),
+    ]
+
+
 def test_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = as_terminal(monkeypatch)
     token = VERBOSITY.set(Verbosity.QUIET)
@@ -106,10 +167,10 @@ def test_quiet_and_verbose(monkeypatch: pytest.MonkeyPatch) -> None:
         with progress_bars() as show:
             assert show is None
         assert download_bar() is None
-        assert process_files(["a"], lambda _: 1.0, "describe") == 0
+        assert process_files(["a"], lambda *_: 1.0, "describe") == 0
         assert terminal.getvalue() == ""
         VERBOSITY.set(Verbosity.VERBOSE)
-        assert process_files(["a"], lambda _: 1.0, None) == 0
+        assert process_files(["a"], lambda *_: 1.0, None) == 0
         assert "qwen-audio: a: 1.0 s in 0.0 s (" in terminal.getvalue()
     finally:
         VERBOSITY.reset(token)

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,8 +104,8 @@ def test_addresses(clips: list[Path], checkpoint: Path, tmp_path: Path) -> None:
 
 
 CAPTIONS = [
-    {"start_seconds": 0.0, "end_seconds": 10.0, "text": "=A song\n\n& <two>"},
-    {"start_seconds": 3605.5, "end_seconds": 3612.0625, "text": ""},
+    {"start_seconds": 0.0, "end_seconds": 10.0, "text": "=A song\n\n& <two>", "spec": "1f"},
+    {"start_seconds": 3605.5, "end_seconds": 3612.0625, "text": "", "spec": "1f"},
 ]
 
 
@@ -118,7 +119,8 @@ CAPTIONS = [
         ),
         (
             "vtt",
-            "WEBVTT\n\n00:00:00.000 --> 00:00:10.000\n=A song\n&amp; &lt;two&gt;\n\n"
+            "WEBVTT\n\nNOTE spec 1f\n\n"
+            "00:00:00.000 --> 00:00:10.000\n=A song\n&amp; &lt;two&gt;\n\n"
             "01:00:05.500 --> 01:00:12.062\n…\n",
         ),
     ],
@@ -141,7 +143,7 @@ def test_tables_are_read_back(suffix: str, tmp_path: Path) -> None:
         )
     ]
     save_table(path, rows)
-    assert read_table(path) == {"a,b.wav": rows[:3], "file:///caf%E9.wav": rows[3:]}
+    assert read_table(path, "1f") == {"a,b.wav": rows[:3], "file:///caf%E9.wav": rows[3:]}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,5 @@ def test_captions_as_a_table_and_as_subtitles(folder: Path) -> None:
     done = run("describe", ".", "-o", "subtitles", "--format", "vtt", "--json", "-q")
     outputs = [json.loads(line)["output"] for line in done.stdout.splitlines()]
     assert outputs == ["subtitles/0.vtt", "subtitles/1.vtt"]
-    assert (
-        Path("subtitles/0.vtt").read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
-    )
+    subtitles = Path("subtitles/0.vtt").read_text()
+    assert re.match(r"WEBVTT\n\nNOTE spec \w{16}\n\n00:00:00.000 --> 00:00:02.000\n", subtitles)

@@ -16,6 +16,12 @@ import pytest
 import qwen_audio as qa
 from commands import run
 from qwen_audio.analysis.files import csv_bytes, csv_text
+from qwen_audio.cli.caption_files import (
+    check_subtitles,
+    read_table,
+    save_subtitles,
+    save_table,
+)
 from qwen_audio.cli.journal import Journal
 from qwen_audio.errors import OptionError
 
@@ -147,7 +153,7 @@ def test_describe_resumes_at_every_point(
         places: list[list[str | Path]] = [["-o", output], ["-o", folder, "--format", "srt"]]
         for place in places:
             with pytest.MonkeyPatch.context() as patch:
-                interrupted(patch, "describe", after)
+                interrupted(patch, "describe_windows", after)
                 assert run(*command, *place).returncode == 130
             again = run(*command, *place, "--resume")
             assert again.returncode == 0
@@ -191,6 +197,44 @@ def test_finished_captions_are_continued(
     (tmp_path / "later").rename(clips[0])
     assert "1 of 2 files were done" in run(*command, "-o", output, "--resume").stderr
     assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.vtt"])
+def test_finished_captions_of_other_settings_are_noticed(name: str, tmp_path: Path) -> None:
+    path, is_table = tmp_path / name, not name.endswith("vtt")
+    row = {"source": "a.wav", "window": 0, "start_seconds": 0.0, "end_seconds": 1.0}
+    rows = [{**row, "text": "A song", "complete": True, "spec": "1f"}]
+    (save_table if is_table else save_subtitles)(path, rows)
+    check: Any = read_table if is_table else check_subtitles
+    assert check(path, "1f") == ({"a.wav": rows} if is_table else True)
+    with pytest.raises(OptionError, match="made with other settings: give the same, or leave out"):
+        check(path, "2e")
+    path.write_text(path.read_text().replace("spec", "x", 1))
+    with pytest.raises(OptionError, match="doesn't say with which settings it was made"):
+        check(path, "1f")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("loaded_once")
+@pytest.mark.parametrize(
+    ("output", "format_options"),
+    [("a.csv", ()), ("a.jsonl", ()), ("a.vtt", ()), ("a.srt", ()), ("a", ("--format", "vtt"))],
+)
+def test_resuming_finished_captions_with_other_settings(
+    output: str, format_options: tuple[str, ...], checkpoint: Path, folder: Path
+) -> None:
+    command: list[str | Path] = ["describe", "--model", checkpoint, "0.wav", "-o", output]
+    command += format_options
+    short = [*command, "--max-new-tokens", "1"]
+    assert run(*short).returncode == 0
+    again = run(*short, "--resume")
+    assert (again.returncode, "1 of 1 files were done" in again.stderr) == (0, True)
+    for changed in (("--prompt", "Which?"), ("--temperature", "1"), ("--window", "1"), ()):
+        done = run(*(short if changed else command), *changed, "--resume")
+        if output == "a.srt":
+            assert (done.returncode, "is not checked" in done.stderr) == (0, True)
+        else:
+            assert (done.returncode, "made with other settings" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "'", "plain", "-3.5", "@x", "a\n=b"])

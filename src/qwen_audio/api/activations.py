@@ -14,6 +14,7 @@ from qwen_audio.errors import AudioError, OptionError, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
 from qwen_audio.inference.options import ReturnTensors, Sampling, check_return_tensors
 from qwen_audio.inference.pooling import Pooling
+from qwen_audio.inference.progress_bars import shows_progress, with_progress
 from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import rows_and_segments, rows_as_computed
 from qwen_audio.models.tap import Tap
@@ -64,6 +65,7 @@ class ActivationsMixin(ModelBase):
         on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
+        progress: bool | None = None,
     ) -> Any:
         """The hidden states of any set of taps, in one forward pass that stops at the deepest.
 
@@ -74,6 +76,7 @@ class ActivationsMixin(ModelBase):
                 as the span "generated". Fewer where the answer, or the model's context, ends.
             return_tensors: "pt" for tensors in `HiddenStates.data`: on the model's device, in its
                 dtype, and not copied where a recording is one window.
+            progress: show a bar for several recordings; by default in notebooks only.
 
         Returns:
             A dict from tap, as given, to `HiddenStates`; for a list a list of dicts.
@@ -94,6 +97,7 @@ class ActivationsMixin(ModelBase):
         check_return_tensors(return_tensors)
         continuation = Sampling(max_new_tokens=generate) if generate else None
         inputs, single = as_input_list(audio)
+        shown = shows_progress(False if len(inputs) < 2 and progress is None else progress)
         prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
         window_config = WindowConfig(window_seconds, hop_seconds)
         specs = {
@@ -101,7 +105,7 @@ class ActivationsMixin(ModelBase):
             for tap in resolved_taps.values()
         }
         results = []
-        for captured in capture_recordings(
+        recordings = capture_recordings(
             self.pipeline,
             inputs,
             list(specs),
@@ -110,7 +114,8 @@ class ActivationsMixin(ModelBase):
             window_config=window_config,
             load_options=LoadOptions(sampling_rate, track, on_damage),
             continuation=continuation,
-        ):
+        )
+        for captured in with_progress(recordings, shown, len(inputs)):
             if isinstance(captured, AudioError):
                 raise captured
             hidden_states = concatenate_windows(

@@ -11,6 +11,7 @@ from qwen_audio.audio.load_options import OnDamage
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import OptionError
+from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.models.tap import Tap
 
 from .activations import ActivationsMixin
@@ -32,6 +33,7 @@ class CompareMixin(ActivationsMixin):
         sampling_rate: int | None = None,
         on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
+        on_progress: OnProgress | None = None,
     ) -> Comparison:
         """Cosines of two recordings by depth and time; plot the result, or save its numbers.
 
@@ -41,6 +43,7 @@ class CompareMixin(ActivationsMixin):
             taps: all of them by default.
             prompt: for taps in the language model; "Describe the music:" by default.
             columns: at most so many columns of time; they end with the shorter recording.
+            on_progress: called before each window of both, and after the last; see `OnProgress`.
 
         Raises:
             AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
@@ -59,16 +62,24 @@ class CompareMixin(ActivationsMixin):
             name: TapCosines(str(tap), tap.hop_seconds) for name, tap in resolved_taps.items()
         }
         pairs = [waveform.windows(WindowConfig(window_seconds)) for waveform in (one, two)]
-        for number in range(max(map(len, pairs))):
+        count, seconds = max(map(len, pairs)), 0.0
+        for number in range(count):
+            if on_progress is not None:
+                on_progress("comparing", number, count, "windows", seconds)
             parts = [
                 Waveform(waveform.samples_in(windows[number]), name=waveform.name)
                 if number < len(windows)
                 else None
                 for waveform, windows in zip((one, two), pairs, strict=True)
             ]
+            seconds += sum(part.duration_seconds for part in parts if part is not None)
             given = [part for part in parts if part is not None]
-            states = iter(self.activations(given, taps=list(cosines), prompt=prompt))
+            states = iter(
+                self.activations(given, taps=list(cosines), prompt=prompt, progress=False)
+            )
             found = [None if part is None else next(states) for part in parts]
             for name, tap_cosines in cosines.items():
                 tap_cosines.add(*(None if by_tap is None else by_tap[name] for by_tap in found))
+        if on_progress is not None:
+            on_progress("comparing", count, count, "windows", seconds)
         return Comparison.from_cosines(cosines.values(), (one.name, two.name), columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Unpack, overload
 
 import torch
@@ -17,6 +17,7 @@ from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.generation import GeneratedText
 from qwen_audio.inference.options import Sampling
+from qwen_audio.inference.progress_bars import shows_progress, with_progress
 from qwen_audio.models.qwen2_audio.prompt import Message, audio_inputs
 
 from .answer import Answer, Description, prefix
@@ -51,6 +52,7 @@ class DescribeMixin(ModelBase):
         on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
+        progress: bool | None = None,
     ) -> Description | list[Description]:
         """Describe each recording, or answer a question about it.
 
@@ -62,6 +64,7 @@ class DescribeMixin(ModelBase):
             sampling_rate: of arrays, in Hz.
             track, on_damage: of files; see `load_waveform`.
             window_seconds, hop_seconds: see `WindowConfig`.
+            progress: show a bar for several recordings; by default in notebooks only.
 
         Returns:
             A `Description`: a str with an `Answer` for each window.
@@ -73,20 +76,16 @@ class DescribeMixin(ModelBase):
         if stream is not None and not is_single(audio):
             raise OptionError("stream= takes one recording at a time, not a list")
         inputs, single = as_input_list(audio)
-        answers: list[Answer] = []
-        results: list[Description] = []
-        for item, answer in self._answers(
+        shown = shows_progress(False if len(inputs) < 2 and progress is None else progress)
+        answers = self._answers(
             inputs,
             self.pipeline.tokenizer.render(prompt),
             Sampling(max_new_tokens, temperature, top_p, seed),
             LoadOptions(sampling_rate, track, on_damage),
             WindowConfig(window_seconds, hop_seconds),
             stream,
-        ):
-            answers.append(answer)
-            if item.recording is not None:  # its last window
-                results.append(Description(item.name, answers, item.recording.notes))
-                answers = []
+        )
+        results = list(with_progress(_descriptions(answers), shown, len(inputs), "describing"))
         return results[0] if single else results
 
     def describe_windows(
@@ -232,3 +231,13 @@ class DescribeMixin(ModelBase):
             load_waveform(audio, sampling_rate=sampling_rate) for audio in audio_inputs(messages)
         ]
         return answer_conversation(self.pipeline, messages, waveforms, sampling)
+
+
+def _descriptions(answers: Iterable[tuple[AudioWindow, Answer]]) -> Iterator[Description]:
+    """The answers about the windows of each recording, as soon as it is complete."""
+    of_recording: list[Answer] = []
+    for item, answer in answers:
+        of_recording.append(answer)
+        if item.recording is not None:  # its last window
+            yield Description(item.name, of_recording, item.recording.notes)
+            of_recording = []

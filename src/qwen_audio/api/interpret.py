@@ -17,11 +17,13 @@ from qwen_audio.analysis.view import COLUMNS, View
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, is_single
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
+from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError, number_option, whole_number_option
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.options import SpanName
+from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import mean_segments
 from qwen_audio.models.tap import Stage, Tap
@@ -162,6 +164,7 @@ class InterpretMixin(ModelBase):
         track: int | None = None,
         on_damage: OnDamage = "raise",
         window_seconds: float = WindowConfig.window_seconds,
+        on_progress: OnProgress | None = None,
     ) -> LayerSimilarity:
         """Similarity (linear CKA) of all pairs of taps over a set of recordings; see
         `LayerSimilarity`.
@@ -173,6 +176,7 @@ class InterpretMixin(ModelBase):
             audio: a list; recordings that differ say more than one alone.
             taps: all of them by default.
             examples: at most so many segments; memory grows with their square, for each tap.
+            on_progress: called for every recording and pass (one a rate); see `OnProgress`.
 
         Raises:
             AudioError, TapError, OptionError: for audio that can't be decoded, unknown taps and
@@ -188,7 +192,11 @@ class InterpretMixin(ModelBase):
         render = self.pipeline.tokenizer.render
         prompt_text = render(prompt) if in_lm else self._prompt_text([], prompt)
         load = partial(load_waveform, sampling_rate=sampling_rate, track=track, on_damage=on_damage)
-        waveforms = [load(item) for item in audio]
+        waveforms: list[Waveform] = []
+        for item in audio:
+            if on_progress is not None:
+                on_progress("reading", len(waveforms), len(audio), "recordings")
+            waveforms.append(load(item))
         window_config = WindowConfig(window_seconds)
         windows = sum(len(waveform.windows(window_config)) for waveform in waveforms)
         if windows > examples // 2:
@@ -197,7 +205,11 @@ class InterpretMixin(ModelBase):
                 "or fewer recordings"
             )
         segments: dict[str, list[np.ndarray]] = {name: [] for name in resolved_taps}
-        for rate in {tap.rate_hz for tap in resolved_taps.values()}:  # one pass each
+        rates = {tap.rate_hz for tap in resolved_taps.values()}
+        done, seconds, total = 0, 0.0, len(rates) * len(waveforms)
+        if on_progress is not None:
+            on_progress("encoding", done, total, "passes")
+        for rate in rates:  # one pass each
             same_rate = {name: tap for name, tap in resolved_taps.items() if tap.rate_hz == rate}
             reducer = partial(
                 mean_segments,
@@ -217,6 +229,10 @@ class InterpretMixin(ModelBase):
                 for window in captured.outputs:
                     for name, tap in same_rate.items():
                         segments[name].append(window[tap])
+                done += 1
+                seconds += captured.recording.duration_seconds / len(rates)
+                if on_progress is not None:
+                    on_progress("encoding", done, total, "passes", seconds)
         rows = [np.concatenate(segments[name]) for name in resolved_taps]
         return LayerSimilarity(
             tuple(waveform.name for waveform in waveforms),

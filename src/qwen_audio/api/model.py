@@ -14,7 +14,7 @@ from qwen_audio.audio.window import WindowConfig
 from qwen_audio.inference.cost import process_bytes
 from qwen_audio.inference.html_table import html_table
 from qwen_audio.inference.pipeline import Pipeline
-from qwen_audio.inference.progress_bars import download_bar
+from qwen_audio.inference.progress_bars import OnProgress, download_bar
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
 from qwen_audio.weights.device import available_bytes, resolve_device, resolve_dtype
 from qwen_audio.weights.download import ProgressCallback
@@ -133,10 +133,17 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
         return results[0] if single else results
 
     def check_parity(
-        self, audio: AudioInput | AudioInputs | None = None, *, prompt: str | None = None
+        self,
+        audio: AudioInput | AudioInputs | None = None,
+        *,
+        prompt: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> ParityReport:
         """Compare with transformers' own model on this machine, tap by tap, as deep as memory
         allows; on synthetic clips, or on recordings of at most 30 s.
+
+        Args:
+            on_progress: see `OnProgress`.
 
         Raises:
             AudioError: for a recording that can't be decoded, or is longer.
@@ -146,7 +153,7 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
         if audio is not None:
             inputs, _ = as_input_list(audio)
             clips = [load_waveform(item) for item in inputs]
-        return check_parity(self.pipeline, clips, prompt)
+        return check_parity(self.pipeline, clips, prompt, on_progress)
 
     def __repr__(self) -> str:
         taps = " → ".join(str(tap) for tap in (self.taps[0], self.taps[-1]))

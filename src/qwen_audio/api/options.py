@@ -53,6 +53,7 @@ class DescribeOptions(InspectOptions, total=False):
     temperature: float
     top_p: float
     seed: int | None
+    progress: bool | None
 
 
 class EncodeOptions(InspectOptions, total=False):
@@ -99,6 +100,7 @@ class ActivationsOptions(InspectOptions, total=False):
 
     taps: Required[Iterable[str | Tap]]
     generate: int
+    progress: bool | None
 
 
 class LensOptions(InspectOptions, total=False):

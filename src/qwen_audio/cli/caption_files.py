@@ -7,7 +7,9 @@ import csv
 import html
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +27,14 @@ from qwen_audio.paths import is_folder, path_to_text
 from .output_names import output_paths
 
 if TYPE_CHECKING:
-    from qwen_audio.api.answer import Description
+    from qwen_audio.api.answer import Answer
 
 __all__ = [
     "SUBTITLE_FORMATS",
     "caption_rows",
     "check_caption_output",
+    "check_subtitles",
+    "other_settings",
     "read_table",
     "save_subtitles",
     "save_table",
@@ -81,8 +85,12 @@ def subtitle_paths(output: Path, options: argparse.Namespace) -> dict[str, Path]
     return dict.fromkeys(options.files, output)
 
 
-def caption_rows(file: str, description: Description) -> list[dict[str, Any]]:
-    """A row for each window: source, window, start_seconds, end_seconds, text and complete."""
+def caption_rows(file: str, answers: Iterable[Answer], spec: str) -> list[dict[str, Any]]:
+    """A row for each window: source, window, start_seconds, end_seconds, text, complete and spec.
+
+    Args:
+        spec: fingerprint of the settings that decide the texts, so that other settings are noticed.
+    """
     return [
         {
             "source": path_to_text(file),
@@ -91,8 +99,9 @@ def caption_rows(file: str, description: Description) -> list[dict[str, Any]]:
             "end_seconds": answer.window.end_seconds,
             "text": answer.text,
             "complete": answer.complete,
+            "spec": spec,
         }
-        for number, answer in enumerate(description.answers)
+        for number, answer in enumerate(answers)
     ]
 
 
@@ -122,11 +131,11 @@ def save_subtitles(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     atomic_write(path, lambda draft: draft.write_bytes(data))
 
 
-def read_table(path: Path) -> dict[str, list[dict[str, Any]]]:
+def read_table(path: Path, spec: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of each recording in a table that `save_table` wrote.
 
     Raises:
-        OptionError: for anything else.
+        OptionError: for anything else, and for rows that were made with other settings.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     try:
@@ -142,7 +151,42 @@ def read_table(path: Path) -> dict[str, list[dict[str, Any]]]:
             f"{path} holds no captions that can be read ({error}): leave out --resume to make it "
             "anew"
         ) from error
+    for row in table:
+        _check_spec(path, row.get("spec"), spec)
     return rows
+
+
+def check_subtitles(path: Path, spec: str) -> bool:
+    """Whether a file of subtitles says what it was made with; SubRip has no place for it.
+
+    Raises:
+        OptionError: if that is other settings.
+    """
+    if path.suffix.lower() == ".srt":
+        return False
+    header = ""
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
+        header = "".join(file.readline() for _ in range(3))
+    found = re.search(r"^NOTE spec (\w+)$", header, re.MULTILINE)
+    _check_spec(path, found and found[1], spec)
+    return True
+
+
+def _check_spec(path: Path, found: str | None, spec: str) -> None:
+    if not found:
+        raise OptionError(
+            f"{path} doesn't say with which settings it was made: leave out --resume to make it "
+            "anew"
+        )
+    if found != spec:
+        raise other_settings(path)
+
+
+def other_settings(path: Path) -> OptionError:
+    """The error for a finished file that can't be continued."""
+    return OptionError(
+        f"{path} was made with other settings: give the same, or leave out --resume to make it anew"
+    )
 
 
 def _typed(row: dict[str, str]) -> dict[str, Any]:
@@ -154,6 +198,7 @@ def _typed(row: dict[str, str]) -> dict[str, Any]:
         "end_seconds": float(row["end_seconds"]),
         "text": csv_text(row["text"]),
         "complete": row["complete"] == "True",
+        "spec": row.get("spec"),
     }
 
 
@@ -168,9 +213,10 @@ def _vtt(rows: Iterable[Mapping[str, Any]]) -> str:
     def escape(line: str) -> str:
         return html.escape(line, quote=False)
 
-    return "\n".join(
-        ["WEBVTT\n", *(f"{_times(row, '.')}\n{_cue(row['text'], escape)}\n" for row in rows)]
-    )
+    rows = list(rows)
+    cues = [f"{_times(row, '.')}\n{_cue(row['text'], escape)}\n" for row in rows]
+    comment = f"NOTE spec {rows[0]['spec']}\n"  # which players don't show
+    return "\n".join(["WEBVTT\n", comment, *cues])
 
 
 def _times(row: Mapping[str, Any], point: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,9 @@ def run_failures(options: argparse.Namespace) -> int:
 
 def run_prune(options: argparse.Namespace) -> int:
     """Delete the rows of recordings that no longer exist."""
-    pruned = _open(options).prune()
+    collection = _open(options)
+    with working_on("looking for the recordings"):
+        pruned = collection.prune()
     if options.json:
         print_json({"pruned": pruned})
     else:
@@ -153,7 +154,7 @@ def run_verify(options: argparse.Namespace) -> int:
     with progress_bars() as show:
         report = Collection(table, model).verify(
             sample=options.sample,
-            on_progress=partial(show, "verify") if show else None,
+            on_progress=show,
         )
     if options.json:
         print_json(dataclasses.asdict(report))
@@ -172,8 +173,8 @@ def run_export(options: argparse.Namespace) -> int:
     if not PurePath(options.output).suffix:
         check_extra("a dataset's folder", "datasets", "lancedb", "pyarrow", "datasets")
     collection = _open(options)
-    with working_on("export"):
-        rows = collection.export(options.output, options.where)
+    with progress_bars() as show:
+        rows = collection.export(options.output, options.where, show)
     if options.json:
         print_json({"output": options.output, "rows": rows})
     else:

@@ -68,12 +68,13 @@ def run(options: argparse.Namespace) -> int:
         raise OptionError(f"compare takes two different recordings, but the inputs name {count}")
     check_files(files)
     model = load_model(options)
-    with working_on("comparing"):
+    with working_on("reading both recordings") as show:
         comparison = model.compare(
             *files,
             taps=options.tap,
             prompt=options.prompt,
             on_damage=options.on_damage or "raise",
+            on_progress=show,
             **window_settings(options),
         )
     written = write_plot(comparison, path, options)

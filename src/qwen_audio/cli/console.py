@@ -16,7 +16,7 @@ from qwen_audio.paths import UNPRINTABLE, is_folder, printable
 from .checks import check_model_options
 from .option_names import with_option_names
 from .options import EMBEDDED
-from .progress import download_bar, file_progress, format_rate
+from .progress import FileProgress, download_bar, file_progress, format_rate, working_on
 from .verbosity import VERBOSITY, Verbosity
 
 if TYPE_CHECKING:
@@ -47,17 +47,18 @@ def load_model(options: argparse.Namespace) -> AudioModel:
     check_model_options(options)
     from .stub_imports import fast_start
 
-    with fast_start():
-        from qwen_audio.api.model import load
-    model = load(
-        options.model or EMBEDDED,
-        device=options.device,
-        dtype=options.dtype,
-        revision=options.revision,
-        adapter=options.adapter,
-        max_memory=options.max_memory,
-        on_download=download_bar(),
-    )
+    with working_on("loading the model"):
+        with fast_start():
+            from qwen_audio.api.model import load
+        model = load(
+            options.model or EMBEDDED,
+            device=options.device,
+            dtype=options.dtype,
+            revision=options.revision,
+            adapter=options.adapter,
+            max_memory=options.max_memory,
+            on_download=download_bar(),
+        )
     print_embedded_notice(options.model)
     from qwen_audio.weights.device import has_unused_apple_gpu
 
@@ -102,12 +103,16 @@ def print_embedded_notice(model: str | None) -> None:
 
 
 def process_files(
-    files: Sequence[str], process: Callable[[str], float], task: str | None, *, done: int = 0
+    files: Sequence[str],
+    process: Callable[[str, FileProgress], float],
+    task: str | None,
+    *,
+    done: int = 0,
 ) -> int:
     """Process every file and print the errors of those that fail.
 
     Args:
-        process: returns the seconds of audio.
+        process: returns the seconds of audio; of a long file it says meanwhile what is `reached`.
         task: what is shown as the progress; None: nothing is.
         done: files that were processed before.
 
@@ -125,7 +130,7 @@ def process_files(
             for file in files:
                 started, seconds = time.monotonic(), 0.0
                 try:
-                    seconds = process(file)
+                    seconds = process(file, progress)
                 except AudioError as error:
                     yield error
                 else:

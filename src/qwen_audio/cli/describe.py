@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,10 @@ from .options import (
     load_settings,
     window_settings,
 )
+from .progress import FileProgress
 
 if TYPE_CHECKING:
-    from qwen_audio.api.answer import Answer, Description
+    from qwen_audio.api.answer import Answer
     from qwen_audio.api.model import AudioModel
 
 __all__ = ["add_parser"]
@@ -107,22 +108,31 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options)
     if output is None:
         return _print_texts(model, options, settings)
+    checkpoint = model.pipeline.checkpoint
+    identity = {
+        "model": model.name,
+        "revision": checkpoint.revision,
+        "adapter": checkpoint.adapter_hash,
+        "dtype": model.dtype,
+        **settings,
+    }
     if subtitles:
-        return _write_subtitles(model, options, settings, subtitles)
-    return _write_table(model, options, settings, output)
+        return _write_subtitles(model, options, settings, identity, subtitles)
+    return _write_table(model, options, settings, identity, output)
 
 
 def _print_texts(model: AudioModel, options: argparse.Namespace, settings: dict[str, Any]) -> int:
     streaming = sys.stdout.isatty() and not options.json and len(options.files) == 1
 
-    def describe(file: str) -> float:
+    def describe(file: str, progress: FileProgress) -> float:
         if not options.json and not streaming:
             name = printable(file) if len(options.files) > 1 else None
-            answers = print_answers(model.describe_windows(file, **settings), name)
+            answers = print_answers(_answers(model, file, settings, progress), name)
             _report_cuts(file, answers, options)
             return answers[-1].window.end_seconds
         stream = (lambda text: print_text(text, end="")) if streaming else None
-        text = _describe(model, file, options, {**settings, "stream": stream})
+        text = model.describe(file, **settings, stream=stream)
+        _report_cuts(file, text.answers, options)
         if options.json:
             rows = [dataclasses.asdict(answer) for answer in text.answers]
             source = path_to_text(file)
@@ -134,13 +144,13 @@ def _print_texts(model: AudioModel, options: argparse.Namespace, settings: dict[
     return process_files(options.files, describe, None if streaming else "describe")
 
 
-def _describe(
-    model: AudioModel, file: str, options: argparse.Namespace, settings: dict[str, Any]
-) -> Description:
-    """The description of a file; answers that were cut off are named."""
-    text = model.describe(file, **settings)
-    _report_cuts(file, text.answers, options)
-    return text
+def _answers(
+    model: AudioModel, file: str, settings: dict[str, Any], progress: FileProgress
+) -> Iterator[Answer]:
+    """The answers about a file, as they come."""
+    for answer in model.describe_windows(file, **settings):
+        progress.reached(answer.window.end_seconds)
+        yield answer
 
 
 def _report_cuts(file: str, answers: Sequence[Answer], options: argparse.Namespace) -> None:
@@ -155,57 +165,68 @@ def _write_subtitles(
     model: AudioModel,
     options: argparse.Namespace,
     settings: dict[str, Any],
+    identity: dict[str, Any],
     paths: dict[str, Path],
 ) -> int:
     """A file for each recording, written as soon as its text is there."""
-    from .caption_files import caption_rows, save_subtitles
+    from qwen_audio.inference.embedding_spec import settings_fingerprint
+
+    from .caption_files import caption_rows, check_subtitles, save_subtitles
     from .journal import is_newer
 
+    spec = settings_fingerprint(identity)
     files = options.files
     if options.resume:
-        files = [file for file in files if not is_newer(paths[file], file)]
-        _print_done(len(options.files) - len(files), len(options.files))
+        done = {file for file in files if is_newer(paths[file], file)}
+        if not all(check_subtitles(paths[file], spec) for file in sorted(done)):
+            print_notice(
+                ".srt has no place for settings: whether files that are there were made with the "
+                "same is not checked"
+            )
+        _print_done(len(done), len(files))
+        files = [file for file in files if file not in done]
 
-    def describe(file: str) -> float:
-        text = _describe(model, file, options, settings)
-        save_subtitles(paths[file], caption_rows(file, text))
+    def describe(file: str, progress: FileProgress) -> float:
+        answers = list(_answers(model, file, settings, progress))
+        _report_cuts(file, answers, options)
+        save_subtitles(paths[file], caption_rows(file, answers, spec))
         if options.json:
             print_json({"source": path_to_text(file), "output": str(paths[file])})
         else:
-            windows = f"{len(text.answers)} window{'s' * (len(text.answers) != 1)}"
+            windows = f"{len(answers)} window{'s' * (len(answers) != 1)}"
             print_line(f"{paths[file]}: {windows}")
-        return text.answers[-1].window.end_seconds
+        return answers[-1].window.end_seconds
 
     return process_files(files, describe, "describe", done=len(options.files) - len(files))
 
 
 def _write_table(
-    model: AudioModel, options: argparse.Namespace, settings: dict[str, Any], output: Path
+    model: AudioModel,
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    identity: dict[str, Any],
+    output: Path,
 ) -> int:
     """One file of all recordings, made at the end of what the journal holds."""
+    from qwen_audio.inference.embedding_spec import settings_fingerprint
+
     from .caption_files import caption_rows, read_table, save_table
     from .journal import Journal, is_newer
 
-    checkpoint = model.pipeline.checkpoint
-    identity = {
-        "model": model.name,
-        "revision": checkpoint.revision,
-        "adapter": checkpoint.adapter_hash,
-        "dtype": model.dtype,
-        **settings,
-    }
+    spec = settings_fingerprint(identity)
     with Journal(output, identity, resume=options.resume) as journal:
         if journal.is_new and options.resume and exists(output):
-            for source, source_rows in read_table(output).items():
+            for source, source_rows in read_table(output, spec).items():
                 if is_newer(output, source):
                     journal.add(source, json.dumps(source_rows).encode())
         files = journal.pending(options.files)
         _print_done(len(options.files) - len(files), len(options.files))
 
-        def describe(file: str) -> float:
-            text = _describe(model, file, options, settings)
-            journal.add(file, json.dumps(caption_rows(file, text)).encode())
-            return text.answers[-1].window.end_seconds
+        def describe(file: str, progress: FileProgress) -> float:
+            answers = list(_answers(model, file, settings, progress))
+            _report_cuts(file, answers, options)
+            journal.add(file, json.dumps(caption_rows(file, answers, spec)).encode())
+            return answers[-1].window.end_seconds
 
         status = process_files(files, describe, "describe", done=len(options.files) - len(files))
         results = list(journal.results(options.files))

@@ -30,7 +30,7 @@ from .options import (
     specified_options,
     window_settings,
 )
-from .progress import format_rate, progress_bars
+from .progress import format_rate, working_on
 
 if TYPE_CHECKING:
     from qwen_audio.audio.source_listing import SourceListing
@@ -99,14 +99,19 @@ def run(options: argparse.Namespace) -> int:
     listing = find_inputs(options)
     created = _create(options, settings, listing)
     collection = created or _open(options, settings)
-    with progress_bars() as show:
+    with working_on("index") as show:
 
         def report(progress: IndexProgress) -> None:
             if show is not None:
-                done = progress.encoded + progress.unchanged + progress.failed
-                rate = format_rate(progress.audio_seconds, progress.elapsed_seconds)
-                failed = f" · {progress.failed} failed" if progress.failed else ""
-                show("index", done, progress.total, f"index · {rate}{failed}")
+                failed = f"{progress.failed} failed" if progress.failed else ""
+                show(
+                    "index",
+                    progress.done,
+                    progress.total,
+                    "recordings",
+                    progress.audio_seconds,
+                    note=failed,
+                )
 
         try:
             summary = collection.index(listing, retry=options.retry, on_progress=report)

@@ -21,6 +21,7 @@ from .options import (
     load_settings,
     window_settings,
 )
+from .progress import FileProgress
 
 __all__ = ["add_parser"]
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options)
     from .tables import inspection_tables
 
-    def inspect(file: str) -> float:
+    def inspect(file: str, _: FileProgress) -> float:
         trace = model.inspect(file, prompt=options.prompt, **settings)
         if options.json:
             print_json({"source": path_to_text(file), **dataclasses.asdict(trace)})

@@ -23,6 +23,7 @@ from .options import (
     window_settings,
 )
 from .plot_files import add_plot_options, check_panels, plot_paths, write_plot
+from .progress import FileProgress
 
 __all__ = ["PANELS", "add_parser"]
 
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
 
     from .tables import lens_tables
 
-    def show(file: str) -> float:
+    def show(file: str, _: FileProgress) -> float:
         lens = model.lens(file, **settings)
         seconds = lens.windows[-1].end_seconds
         written = write_plot(lens, paths[file], options) if paths else None

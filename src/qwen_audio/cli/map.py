@@ -10,7 +10,7 @@ from qwen_audio.errors import check_extra
 
 from .console import print_error, print_json, print_line, report_failures
 from .options import add_collection_argument, add_command, add_json_option, add_where_option
-from .progress import working_on
+from .progress import progress_bars
 
 __all__ = ["add_parser"]
 
@@ -50,10 +50,16 @@ def run(options: argparse.Namespace) -> int:
         options.output or f"{PurePath(options.collection).stem}.html", (".html",)
     )
     collection = Collection.open(options.collection)
-    with working_on("map"):
-        projection = collection.map(method=options.method, seed=options.seed, where=options.where)
+    with progress_bars() as show:
+        projection = collection.map(
+            method=options.method, seed=options.seed, where=options.where, on_progress=show
+        )
         page = projection.write_html(
-            path, audio=options.audio, colour=options.colour, theme=options.theme
+            path,
+            audio=options.audio,
+            colour=options.colour,
+            theme=options.theme,
+            on_progress=show,
         )
     for reason in page.failures:
         print_error(reason)

@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
 
     from .tables import parity_tables
 
-    with working_on("comparing with transformers"):
-        report = model.check_parity(options.files or None, prompt=options.prompt)
+    with working_on("computing here") as show:
+        report = model.check_parity(options.files or None, prompt=options.prompt, on_progress=show)
     data = dataclasses.asdict(report) | {"holds": report.holds}
     text = json.dumps(data, indent=2) + "\n"
     atomic_write(output, lambda path: path.write_text(text, encoding="utf-8"))

@@ -24,7 +24,7 @@ from .options import (
     window_settings,
 )
 from .plot_files import add_plot_options, check_panels, check_plot_path, plot_paths, write_plot
-from .progress import working_on
+from .progress import FileProgress, progress_bars
 
 __all__ = ["PANELS", "add_parser"]
 
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     }
     model = load_model(options)
 
-    def show(file: str) -> float:
+    def show(file: str, _: FileProgress) -> float:
         view = model.view(file, **settings)
         seconds = view.windows[-1].end_seconds
         written = write_plot(view, paths[file], options)
@@ -127,10 +127,11 @@ def _plot_layers(options: argparse.Namespace) -> int:
     model = load_model(options)
     from qwen_audio.analysis.files import json_rows
 
-    with working_on(f"encoding {len(options.files)} recordings at every tap"):
+    with progress_bars() as show:
         layers = model.layer_similarity(
             options.files,
             prompt=options.prompt,
+            on_progress=show,
             **load_settings(options),
             **window_settings(options),
         )

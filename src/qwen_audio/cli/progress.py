@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
+
+from qwen_audio.audio.timecode import format_duration
 
 from .verbosity import VERBOSITY, Verbosity
 
@@ -16,26 +18,47 @@ __all__ = [
     "ShowProgress",
     "download_bar",
     "file_progress",
+    "format_count_rate",
     "format_rate",
     "format_time_left",
     "progress_bars",
     "working_on",
 ]
 
-T = TypeVar("T")
-
 
 class ShowProgress(Protocol):
-    """Shows how far a task is: items done, their total, and a text instead of the task's name."""
+    """Shows how far a stage is, with its rate and the time left: see `OnProgress`.
 
-    def __call__(self, task: str, done: int, total: int | None, text: str = "", /) -> None:
-        """Called as often as something is done."""
+    A stage without a total is over as soon as another one is shown.
+    """
+
+    def __call__(
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        unit: str = "",
+        audio_seconds: float = 0.0,
+        /,
+        note: str = "",
+    ) -> None:
+        """Called when a stage begins, and as often as something of it is done; a note is added."""
 
 
 def format_rate(audio_seconds: float, elapsed_seconds: float) -> str:
     """How fast audio is processed: 151× real time."""
     speed = audio_seconds / max(elapsed_seconds, 1e-9)
     return f"{speed:.{0 if speed >= 10 else 1}f}× real time"
+
+
+def format_count_rate(count: int, unit: str, elapsed_seconds: float) -> str:
+    """How fast things are done, at a number from 1 on if it can be: 3.2 taps/s, 5.0 files/min."""
+    speed = count / max(elapsed_seconds, 1e-9)
+    for seconds, per in ((1, "s"), (60, "min"), (3600, "h")):
+        if speed * seconds >= 1 or per == "h":
+            break
+    speed *= seconds
+    return f"{speed:.{0 if speed >= 10 else 1}f} {unit}/{per}"
 
 
 def format_time_left(done: float, total: float, elapsed_seconds: float) -> str:
@@ -48,35 +71,75 @@ def format_time_left(done: float, total: float, elapsed_seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
 
+@dataclass(frozen=True)
+class _Start:
+    """When a stage was first shown, and how far it was then."""
+
+    seconds: float
+    done: int
+    audio_seconds: float = 0.0
+
+
 @dataclass
 class _Display:
     """The bars on the screen: one display at a time, or they would overwrite each other."""
 
     bars: Any
     tasks: dict[str, Any] = field(default_factory=dict)
-    started: dict[str, float] = field(default_factory=dict)
+    starts: dict[str, _Start] = field(default_factory=dict)
+    unending: str | None = None
+    """The stage without a total that was shown last."""
 
-    def show(self, task: str, done: int, total: int | None, text: str = "", /) -> None:
-        """See `ShowProgress`. The time left is that of the task since it was first shown."""
-        started = self.started.setdefault(task, time.monotonic())
-        parts = [text or task]
+    def show(
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        unit: str = "",
+        audio_seconds: float = 0.0,
+        /,
+        note: str = "",
+    ) -> None:
+        """See `ShowProgress`. Rate and time left are those since the stage was first shown."""
+        if self.unending not in (None, stage):
+            self.remove(self.unending)
+        self.unending = stage if total is None else None
+        start = self.starts.setdefault(stage, _Start(time.monotonic(), done, audio_seconds))
+        elapsed = time.monotonic() - start.seconds
+        new_done, new_seconds = done - start.done, audio_seconds - start.audio_seconds
+        count = rate = left = ""
+        if new_seconds:
+            rate = format_rate(new_seconds, elapsed)
+        elif new_done and unit:
+            rate = format_count_rate(new_done, unit, elapsed)
         if total is not None:
-            left = format_time_left(done, total, time.monotonic() - started)
-            parts = [f"{done}/{total}", *parts, left]
-        self.update(task, done, total, " · ".join(part for part in parts if part))
+            count = f"{done}/{total} {unit}".rstrip()
+            left = format_time_left(new_done, total - start.done, elapsed)
+        self._update(stage, done, total, (count, stage, rate, left, note))
 
-    def update(self, task: str, done: int, total: int | None, description: str) -> None:
-        """Show a task with this text."""
-        if task not in self.tasks:
-            self.tasks[task] = self.bars.add_task(description, total=total)
+    def show_bytes(self, stage: str, done: int, total: int) -> None:
+        """A download: bytes, as megabytes."""
+        start = self.starts.setdefault(stage, _Start(time.monotonic(), done))
+        elapsed = time.monotonic() - start.seconds
+        megabytes = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
+        rate = f"{(done - start.done) / 1e6 / max(elapsed, 1e-9):.1f} MB/s"
+        left = format_time_left(done - start.done, total - start.done, elapsed)
+        self._update(stage, done, total, (stage, megabytes, rate, left))
+
+    def remove(self, stage: str | None) -> None:
+        """Take a stage's bar off."""
+        if stage in self.tasks:
+            self.bars.remove_task(self.tasks.pop(stage))
+            del self.starts[stage]
+        if stage == self.unending:
+            self.unending = None
+
+    def _update(self, stage: str, done: int, total: int | None, parts: Iterable[str]) -> None:
+        description = " · ".join(part for part in parts if part)
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(description, total=total)
             self.bars.start()
-        self.bars.update(self.tasks[task], completed=done, total=total, description=description)
-
-    def remove(self, task: str) -> None:
-        """Take a task's bar off."""
-        if task in self.tasks:
-            self.bars.remove_task(self.tasks.pop(task))
-            self.started.pop(task, None)
+        self.bars.update(self.tasks[stage], completed=done, total=total, description=description)
 
 
 _shown: list[_Display] = []
@@ -89,7 +152,7 @@ def _is_shown() -> bool:
 
 @contextmanager
 def progress_bars() -> Iterator[ShowProgress | None]:
-    """Progress bars on standard error, one for each task; None if it is no terminal, or --quiet.
+    """Progress bars on standard error, one for each stage; None if it is no terminal, or --quiet.
 
     Nothing is shown before the first call. Inside another `progress_bars`, its display.
     """
@@ -123,21 +186,24 @@ def progress_bars() -> Iterator[ShowProgress | None]:
 
 
 @contextmanager
-def working_on(task: str) -> Iterator[None]:
-    """Show that something without steps is going on, and for how long."""
+def working_on(stage: str) -> Iterator[ShowProgress | None]:
+    """`progress_bars` that show from the beginning on what is going on, and for how long."""
     with progress_bars() as show:
         if show is not None:
-            show(task, 0, None)
-        yield
+            show(stage, 0, None)
+        try:
+            yield show
+        finally:
+            if _shown:
+                _shown[0].remove(stage)
 
 
 class FileProgress:
     """Progress over files: how many are done, at which rate, and the time left."""
 
-    def __init__(self, task: str, total: int, show: ShowProgress | None) -> None:
-        self._task, self._total, self._show = task, total, show
+    def __init__(self, stage: str, total: int, show: ShowProgress | None) -> None:
+        self._stage, self._total, self._show = stage, total, show
         self._done, self._audio_seconds = 0, 0.0
-        self._started = time.monotonic()
 
     def advance(self, audio_seconds: float = 0.0) -> None:
         """Another file is done, of so many seconds; 0 of one that failed."""
@@ -145,20 +211,23 @@ class FileProgress:
         self._audio_seconds += audio_seconds
         self.show()
 
-    def show(self) -> None:
+    def reached(self, audio_seconds: float) -> None:
+        """So many seconds of the file that is being processed are done."""
+        self.show(audio_seconds)
+
+    def show(self, reached_seconds: float = 0.0) -> None:
         """Show the state."""
         if self._show is not None:
-            elapsed = time.monotonic() - self._started
-            rate = format_rate(self._audio_seconds, elapsed) if self._audio_seconds else ""
-            text = " · ".join(part for part in (self._task, rate) if part)
-            self._show(self._task, self._done, self._total, text)
+            note = f"{format_duration(reached_seconds)} of this file" if reached_seconds else ""
+            seconds = self._audio_seconds + reached_seconds
+            self._show(self._stage, self._done, self._total, "files", seconds, note=note)
 
 
 @contextmanager
-def file_progress(task: str | None, files: Sequence[Any]) -> Iterator[FileProgress]:
-    """Progress over these files, shown from the beginning on; not shown without a task."""
-    with progress_bars() if task else nullcontext() as show:
-        progress = FileProgress(task or "", len(files), show)
+def file_progress(stage: str | None, files: Sequence[Any]) -> Iterator[FileProgress]:
+    """Progress over these files, shown from the beginning on; not shown without a stage."""
+    with progress_bars() if stage else nullcontext() as show:
+        progress = FileProgress(stage or "", len(files), show)
         if files:
             progress.show()
         yield progress
@@ -171,24 +240,16 @@ def download_bar() -> Callable[[int, int], None] | None:
     """
     if not _is_shown():
         return None
-    opened: list[tuple[ExitStack, float]] = []
-    task = "fetching weights"
+    opened: list[ExitStack] = []
+    stage = "fetching weights"
 
     def report(downloaded_bytes: int, total_bytes: int) -> None:
         if not opened:
-            opened.append((ExitStack(), time.monotonic()))
-            opened[0][0].enter_context(progress_bars())
-        stack, started = opened[0]
-        seconds = max(time.monotonic() - started, 1e-9)
-        rate = f"{downloaded_bytes / 1e6 / seconds:.1f} MB/s"
-        left = format_time_left(downloaded_bytes, total_bytes, seconds)
-        megabytes = f"{downloaded_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB"
-        _shown[0].update(
-            task, downloaded_bytes, total_bytes, f"{task} · {megabytes} · {rate} · {left}"
-        )
+            opened.append(ExitStack())
+            opened[0].enter_context(progress_bars())
+        _shown[0].show_bytes(stage, downloaded_bytes, total_bytes)
         if downloaded_bytes >= total_bytes:
-            _shown[0].remove(task)
-            stack.close()
-            opened.clear()
+            _shown[0].remove(stage)
+            opened.pop().close()
 
     return report

@@ -11,10 +11,10 @@ import numpy as np
 
 from qwen_audio.api.embeddings import Embeddings
 from qwen_audio.api.vector_reader import read_vectors
-from qwen_audio.errors import OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.row_index import RowIndex
 
+from .caption_files import other_settings
 from .journal import Journal, is_newer
 
 __all__ = ["continue_vectors", "embeddings_from_bytes", "embeddings_to_bytes"]
@@ -35,10 +35,7 @@ def continue_vectors(
                 windows = part.window
                 same &= len(windows) == 1 if per == "recording" else bool((windows >= 0).all())
         if not same:
-            raise OptionError(
-                f"{output} was made with other settings: give the same, or leave out --resume to "
-                "make it anew"
-            )
+            raise other_settings(output)
         if is_newer(output, source):
             journal.add(source, embeddings_to_bytes(by_tap))
 

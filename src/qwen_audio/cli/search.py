@@ -18,6 +18,7 @@ from .options import (
     add_model_options,
     add_where_option,
 )
+from .progress import working_on
 
 if TYPE_CHECKING:
     from qwen_audio.collection.table import WindowTable
@@ -80,15 +81,16 @@ def run(options: argparse.Namespace) -> int:
     table.condition(options.where)  # before a model is loaded
     is_audio = options.query is not None and _is_audio(options.query, table)
     model = load_collection_model(table.spec, options) if is_audio else None
-    results = Collection(table, model).search(
-        options.query if is_audio else None,
-        caption=options.caption,
-        like=options.like if is_audio or options.query is None else options.query,
-        where=options.where,
-        limit=options.limit,
-        include_self=options.include_self,
-        exact=options.exact,
-    )
+    with working_on("search"):
+        results = Collection(table, model).search(
+            options.query if is_audio else None,
+            caption=options.caption,
+            like=options.like if is_audio or options.query is None else options.query,
+            where=options.where,
+            limit=options.limit,
+            include_self=options.include_self,
+            exact=options.exact,
+        )
     if is_audio and results.left_out is not None:
         print_error(f"left out: {results.left_out}, the query itself (--include-self keeps it)")
     if not results:

@@ -11,6 +11,7 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.progress_bars import OnProgress
 
 from . import maintenance, verification
 from .database import check_installed
@@ -152,9 +153,8 @@ class Collection:
             inputs: a row is a dict with the recording's path or URI as "source", and further
                 columns. Or the result of `find_sources`.
             retry: try recordings again that failed before, though they haven't changed.
-            on_progress: called after every recording.
-            progress: whether a bar shows them, where `on_progress` isn't given; by default in
-                notebooks only.
+            on_progress: called after every recording, also in threads that read ahead.
+            progress: show a bar, without `on_progress`; by default in notebooks only.
 
         Raises:
             CollectionError: if the model is not the one of the collection.
@@ -182,7 +182,8 @@ class Collection:
         exact: bool = False,
         sampling_rate: int | None = None,
     ) -> SearchResults:
-        """Windows, best first: similar to audio, another window or a vector, or by captions.
+        """Windows, best first: similar to audio, another window or a vector, or by captions, and
+        what their scores mean.
 
         Args:
             audio: any audio input, for similarity search by the cosine of vectors.
@@ -196,9 +197,6 @@ class Collection:
                 that is in the collection under the path that is given as `audio`.
             exact: compare every vector, even where there is an index.
             sampling_rate: of `audio` that is an array, in Hz.
-
-        Returns:
-            A list of `SearchResult`, which states what the scores mean.
 
         Raises:
             OptionError: for none or several of the four; for options that have no effect on it, a
@@ -224,12 +222,18 @@ class Collection:
         return search_by_audio(table, self.model, query, sampling_rate=sampling_rate, **options)
 
     def map(
-        self, *, method: str | None = None, seed: int = 0, where: str | None = None
+        self,
+        *,
+        method: str | None = None,
+        seed: int = 0,
+        where: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Projection:
         """Two-dimensional projection of its vectors; see `projection.project`."""
         from .projection import project
 
-        return project(self._window_table, method=method, seed=seed, where=where)
+        table = self._window_table
+        return project(table, method=method, seed=seed, where=where, on_progress=on_progress)
 
     def waveform(self, source: str, window: Window | None = None) -> Waveform:
         """The audio of one of its recordings, or of a window, as the model gets it.
@@ -253,8 +257,7 @@ class Collection:
 
     def failures(self) -> list[dict[str, Any]]:
         """Recordings that could not be decoded, and why."""
-        rows = self._window_table.failure_rows()
-        return sorted(rows, key=lambda row: str(row["source"]))
+        return sorted(self._window_table.failure_rows(), key=lambda row: str(row["source"]))
 
     def prune(self) -> list[str]:
         """Delete the rows of recordings that no longer exist. Returns their sources."""
@@ -265,18 +268,20 @@ class Collection:
         return maintenance.remove(self._window_table, sources)
 
     def verify(
-        self, *, sample: int = 20, seed: int = 0, on_progress: verification.OnProgress = None
+        self, *, sample: int = 20, seed: int = 0, on_progress: OnProgress | None = None
     ) -> verification.VerifyReport:
         """Check all vectors, counts and indices; encode some recordings again and compare."""
         return verification.verify(
             self._window_table, self.model, sample=sample, seed=seed, on_progress=on_progress
         )
 
-    def export(self, target: str | Path, where: str | None = None) -> int:
+    def export(
+        self, target: str | Path, where: str | None = None, on_progress: OnProgress | None = None
+    ) -> int:
         """Write it as .parquet, .npz, or a Hugging Face dataset's folder. Returns the rows."""
         from .export import export
 
-        return export(self._window_table, target, where)
+        return export(self._window_table, target, where, on_progress)
 
     def drop(self) -> None:
         """Delete it with all its files; it can't be used afterwards."""

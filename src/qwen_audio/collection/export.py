@@ -13,6 +13,7 @@ import numpy as np
 from qwen_audio.analysis.files import atomic_write, save_arrays, write_errors
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import OptionError, check_extra
+from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.paths import exists, file_name, is_file, is_folder
 
 from .table import WindowTable
@@ -24,12 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 
-def export(collection: WindowTable, target: str | Path, where: str | None = None) -> int:
+def export(
+    collection: WindowTable,
+    target: str | Path,
+    where: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> int:
     """Write the rows to a file or folder. Returns their number.
 
     .parquet: all columns, the embedding spec in the schema's metadata. .npz: one array per column,
     and the spec as JSON in `spec`; see `_array`. A folder (a name without a suffix): a Hugging Face
     dataset (`datasets.load_from_disk`), with an Audio column if all sources are local files.
+
+    Args:
+        on_progress: called as rows are read, and before they are written; see `OnProgress`.
 
     Raises:
         OptionError: for another suffix, an existing target, or a condition that can't be used.
@@ -51,7 +60,9 @@ def export(collection: WindowTable, target: str | Path, where: str | None = None
             raise OptionError(
                 f"{path} would hold two columns called {taken}: use .parquet, which has room for it"
             )
-    rows = collection.columns(names, collection.condition(where))
+    rows = collection.rows(collection.condition(where), on_progress)
+    if on_progress is not None:
+        on_progress(f"writing {len(rows)} rows", 0, None)
     with write_errors(path):
         if suffix == ".parquet":
             import pyarrow.parquet as pq

@@ -162,33 +162,40 @@ class _IndexRun:
     def pending(self, sources: Iterable[Source]) -> Iterator[PendingSource]:
         """The sources to encode, in order; unchanged and unreachable ones are settled here."""
         for source in sources:
-            indexed = self._indexed.get(source.uri)
-            try:
-                version = SourceVersion(*source.stat())
-            except AudioError as error:
-                self._fail(PendingSource(source, SourceVersion(-1, "")), error)
-                continue
-            if indexed is not None and (indexed.size_bytes, indexed.modified) == (
-                version.size_bytes,
-                version.modified,
-            ):
-                self._keep(source, indexed, version)
-                continue
-            failed_before = self._failed_before.get(source.uri)
-            if failed_before and not self._retry and failed_before[0] == version:
-                self._counter.failures[source.uri] = failed_before[1]
-                self._counter.known_failures.append(source.uri)
-                continue
-            if (
-                indexed is not None
-                and indexed.size_bytes == version.size_bytes
-                and _has_content(source, indexed)
-            ):
-                self._keep(source, indexed, version)
-                continue
-            pending = PendingSource(source, version)
-            self._in_progress.append(pending)
-            yield pending
+            pending = self._settle(source)
+            if pending is None:
+                self._report()
+            else:
+                self._in_progress.append(pending)
+                yield pending
+
+    def _settle(self, source: Source) -> PendingSource | None:
+        """None for a source that is unchanged or can't be reached; else it is to be encoded."""
+        indexed = self._indexed.get(source.uri)
+        try:
+            version = SourceVersion(*source.stat())
+        except AudioError as error:
+            self._fail(PendingSource(source, SourceVersion(-1, "")), error)
+            return None
+        if indexed is not None and (indexed.size_bytes, indexed.modified) == (
+            version.size_bytes,
+            version.modified,
+        ):
+            self._keep(source, indexed, version)
+            return None
+        failed_before = self._failed_before.get(source.uri)
+        if failed_before and not self._retry and failed_before[0] == version:
+            self._counter.failures[source.uri] = failed_before[1]
+            self._counter.known_failures.append(source.uri)
+            return None
+        if (
+            indexed is not None
+            and indexed.size_bytes == version.size_bytes
+            and _has_content(source, indexed)
+        ):
+            self._keep(source, indexed, version)
+            return None
+        return PendingSource(source, version)
 
     def add(
         self,
@@ -208,6 +215,9 @@ class _IndexRun:
             self._counter.encoded += 1
             self._counter.audio_seconds += reading.recording.duration_seconds
         self.writer.commit_if_due()
+        self._report()
+
+    def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(self._counter.progress())
 

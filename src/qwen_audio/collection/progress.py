@@ -30,6 +30,11 @@ class IndexProgress:
     audio_seconds: float
     elapsed_seconds: float
 
+    @property
+    def done(self) -> int:
+        """Recordings that are encoded, unchanged or failed."""
+        return self.encoded + self.unchanged + self.failed
+
 
 @dataclass(frozen=True)
 class IndexSummary:
@@ -65,7 +70,11 @@ class IndexSummary:
 def index_bar(progress: bool | None) -> Iterator[Callable[[IndexProgress], None] | None]:
     """A progress bar as `on_progress` of an index operation; see `progress_bars`."""
     with progress_bars(progress) as report:
-        yield report and (lambda p: report("indexing", p.encoded + p.unchanged + p.failed, p.total))
+        yield (
+            None
+            if report is None
+            else lambda p: report("indexing", p.done, p.total, "recordings", p.audio_seconds)
+        )
 
 
 @dataclass

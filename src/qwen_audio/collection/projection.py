@@ -24,6 +24,7 @@ from qwen_audio.errors import (
     check_extra,
     whole_number_option,
 )
+from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.paths import file_name, path_from_text, printable
 
 from .dimension_reduction import pca_points, umap_points
@@ -84,6 +85,7 @@ class Projection:
         audio: str | None = None,
         colour: str | None = None,
         theme: ThemeName = "light",
+        on_progress: OnProgress | None = None,
     ) -> MapPage:
         """Write the map as an .html page: hover, colour by a column, click to play the window.
 
@@ -92,18 +94,26 @@ class Projection:
                 the page can be sent to others; "link" plays the files where they are; "none"
                 neither. By default it is embedded up to 20 MB, and linked beyond.
             colour: the column to colour by at first.
+            on_progress: called before each recording is embedded; see `OnProgress`.
 
         Raises:
             OptionError: for a column that can't be coloured by, or too much audio to embed.
             MissingExtraError: without plotly.
         """
         target = check_output_path(path, (".html",))
-        text, audio_mode, failures = self.to_html(audio=audio, colour=colour, theme=theme)
+        text, audio_mode, failures = self.to_html(
+            audio=audio, colour=colour, theme=theme, on_progress=on_progress
+        )
         atomic_write(target, lambda draft: draft.write_text(text, encoding="utf-8"))
         return MapPage(target, audio_mode, failures)
 
     def to_html(
-        self, *, audio: str | None = None, colour: str | None = None, theme: ThemeName = "light"
+        self,
+        *,
+        audio: str | None = None,
+        colour: str | None = None,
+        theme: ThemeName = "light",
+        on_progress: OnProgress | None = None,
     ) -> tuple[str, str, tuple[str, ...]]:
         """The page, whether its audio is "embedded", "linked" or "none", and the errors of files
         that could not be embedded. Arguments and errors are those of `write_html`."""
@@ -111,7 +121,7 @@ class Projection:
             choices = ", ".join(self.columns) or "none: all rows are the same"
             raise OptionError(f"colour={colour!r} can't be coloured by: choose one of {choices}")
         audio_mode = self._audio_mode(audio)
-        audio_urls, failures = self._audio_urls(audio_mode)
+        audio_urls, failures = self._audio_urls(audio_mode, on_progress)
         first_column = next(iter(self.columns), None) if colour is None else colour
         data = {
             "x": [round(float(x), 4) for x in self.points[:, 0]],
@@ -158,7 +168,9 @@ class Projection:
             audio = "embed" if size_bytes <= MAX_EMBEDDED_BYTES else "link"
         return {"embed": "embedded", "link": "linked", "none": "none"}[audio]
 
-    def _audio_urls(self, audio_mode: str) -> tuple[list[str | None], tuple[str, ...]]:
+    def _audio_urls(
+        self, audio_mode: str, on_progress: OnProgress | None
+    ) -> tuple[list[str | None], tuple[str, ...]]:
         """For every point a data: URL, a link or None; and why some files could not be embedded."""
         if audio_mode == "none":
             return [None] * len(self), ()
@@ -169,7 +181,10 @@ class Projection:
         points_of: dict[str, list[int]] = {}
         for point, row in enumerate(self.rows):
             points_of.setdefault(row["source"], []).append(point)
-        for source, points in points_of.items():  # each file is decoded once
+        seconds = 0.0
+        for number, (source, points) in enumerate(points_of.items()):  # each is decoded once
+            if on_progress is not None:
+                on_progress("embedding audio", number, len(points_of), "recordings", seconds)
             row = self.rows[points[0]]
             version = SourceVersion(row["source_bytes"], row["source_changed"], row["content_hash"])
             try:
@@ -177,6 +192,7 @@ class Projection:
             except AudioError as error:
                 failures.append(str(error))
                 continue
+            seconds += waveform.duration_seconds
             for point in points:
                 row = self.rows[point]
                 samples = waveform.samples_in(Window(row["start_seconds"], row["end_seconds"]))
@@ -191,7 +207,12 @@ class Projection:
 
 
 def project(
-    collection: WindowTable, *, method: str | None = None, seed: int = 0, where: str | None = None
+    collection: WindowTable,
+    *,
+    method: str | None = None,
+    seed: int = 0,
+    where: str | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Projection:
     """Two-dimensional projection of a collection's vectors.
 
@@ -200,6 +221,7 @@ def project(
             components; by default UMAP, and PCA for fewer than 16 windows.
         seed: of UMAP; the same seed gives the same map.
         where: SQL over the columns.
+        on_progress: called as rows are read, and before they are projected; see `OnProgress`.
 
     Raises:
         CollectionError: if there are no rows.
@@ -225,7 +247,7 @@ def project(
     method = method or ("umap" if count >= UMAP_MIN_ROWS else "pca")
     if method == "umap":
         check_extra("a map by UMAP", "map", "umap")
-    table = collection.columns(collection.table.schema.names, condition)
+    table = collection.rows(condition, on_progress)
     vectors = stored_vectors(table["vector"]).astype(np.float32)
     rows = table.drop_columns(["vector"]).to_pylist()
     if (damaged := np.flatnonzero(~is_unit(vectors))).size:
@@ -235,6 +257,8 @@ def project(
             f"{row['source']}#{row['window']}: `qwen-audio collection verify` lists them"
         )
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
+    if on_progress is not None:
+        on_progress(f"projecting {count} windows by {method.upper()}", 0, None)
     points = (umap_points if method == "umap" else pca_points)(vectors[order], seed)
     name, ordered = collection.path.name, tuple(rows[k] for k in order)
     projection = Projection(name, method, points, ordered, (), collection.spec.track)

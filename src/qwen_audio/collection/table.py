@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import CollectionError, OptionError, QwenAudioError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.paths import exists, is_folder
 
 from .conditions import Condition, check_condition, condition_error
@@ -240,13 +241,29 @@ class WindowTable:
         except (RuntimeError, ValueError, OSError) as error:
             raise self.read_error(where, error) from error
 
-    def batches(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        """Some columns of all rows, a few thousand rows at a time."""
+    def batches(self, names: Sequence[str], where: Condition | None = None) -> Iterator[pa.Table]:
+        """`columns`, a few thousand rows at a time."""
         import pyarrow as pa
 
         query = self.table.search().select(list(names)).limit(self.table.count_rows())
-        for batch in query.to_batches(_BATCH_ROWS):
-            yield pa.Table.from_batches([batch])
+        try:
+            for batch in (query if where is None else query.where(where)).to_batches(_BATCH_ROWS):
+                yield pa.Table.from_batches([batch])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise self.read_error(where, error) from error
+
+    def rows(self, where: Condition | None, on_progress: OnProgress | None) -> pa.Table:
+        """All columns, as `columns` gives them, in as many steps as there are `batches`."""
+        import pyarrow as pa
+
+        names, total, done = self.table.schema.names, self.count(where), 0
+        parts = [self.table.schema.empty_table().replace_schema_metadata()]
+        for batch in self.batches(names, where):
+            if on_progress is not None:
+                on_progress("reading", done, total, "rows")
+            done += len(batch)
+            parts.append(batch.replace_schema_metadata())
+        return pa.concat_tables(parts)
 
     def read_error(self, where: Condition | None, error: Exception) -> Exception:
         """The error for a query that LanceDB can't complete."""

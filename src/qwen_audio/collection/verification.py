@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_content import load_source
 from qwen_audio.errors import AudioError, whole_number_option
+from qwen_audio.inference.progress_bars import OnProgress
 
 from .conditions import source_condition
 from .maintenance import info
@@ -22,10 +23,8 @@ from .vectors import is_unit, stored_vectors
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
 
-__all__ = ["OnProgress", "VerifyReport", "check_sample", "verify"]
+__all__ = ["VerifyReport", "check_sample", "verify"]
 
-OnProgress = Callable[[int, int], None] | None
-"""Called with the number of recordings encoded again, and their total."""
 _MIN_COSINE = 0.999
 """Between a stored vector and the same encoded again: float16 costs 1e-7, other thread counts and
 processors the rest."""
@@ -62,14 +61,15 @@ def verify(
     *,
     sample: int = 20,
     seed: int = 0,
-    on_progress: OnProgress = None,
+    on_progress: OnProgress | None = None,
 ) -> VerifyReport:
     """Check all vectors, counts and indices; encode some recordings again and compare.
 
     Args:
         sample: at most so many recordings.
         seed: of their random choice.
-        on_progress: called before each of them, and after the last.
+        on_progress: called as rows are checked, before each recording is encoded, and after the
+            last; see `OnProgress`.
 
     Raises:
         CollectionError: if the model is not the one of the collection.
@@ -89,16 +89,16 @@ def verify(
     keys = collection.columns(["source", "window"])
     pairs = list(zip(keys["source"].to_pylist(), keys["window"].to_pylist(), strict=True))
     problems += _window_problems(pairs)
-    damaged = list(_damaged_rows(collection))
+    damaged = list(_damaged_rows(collection, stats.rows, on_progress))
     problems += damaged[:_MAX_DAMAGED]
     if len(damaged) > _MAX_DAMAGED:
         problems.append(f"{len(damaged) - _MAX_DAMAGED} more rows are damaged")
     sources = sorted({source for source, _ in pairs})
     chosen = np.random.default_rng(seed).permutation(sources)[:sample].tolist()
-    lowest_cosine = 1.0
+    lowest_cosine, seconds = 1.0, 0.0
     for done, source in enumerate(chosen):
         if on_progress is not None:
-            on_progress(done, len(chosen))
+            on_progress("encoding again", done, len(chosen), "recordings", seconds)
         try:
             for number, (cosine, norm_ratio) in enumerate(_encode_again(collection, model, source)):
                 lowest_cosine = min(lowest_cosine, cosine)
@@ -114,7 +114,7 @@ def verify(
         except (AudioError, _MismatchError) as error:
             problems.append(str(error))
     if on_progress is not None:
-        on_progress(len(chosen), len(chosen))
+        on_progress("encoding again", len(chosen), len(chosen), "recordings", seconds)
     return VerifyReport(len(chosen), lowest_cosine, tuple(problems))
 
 
@@ -135,9 +135,15 @@ def _window_problems(pairs: Sequence[tuple[str, int]]) -> Iterator[str]:
             yield f"{source} lacks windows among its {max(numbers) + 1}"
 
 
-def _damaged_rows(collection: WindowTable) -> Iterator[str]:
+def _damaged_rows(
+    collection: WindowTable, total: int, on_progress: OnProgress | None
+) -> Iterator[str]:
     """Messages on rows whose vector is not of length 1, or whose norm is no length."""
+    done = 0
     for rows in collection.batches(["source", "window", "norm", "vector"]):
+        if on_progress is not None:
+            on_progress("checking", done, total, "rows")
+        done += len(rows)
         vectors = stored_vectors(rows["vector"])
         norms = rows["norm"].to_numpy()  # null becomes NaN
         sound_vectors, sound_norms = is_unit(vectors), np.isfinite(norms) & (norms > 0)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import OptionError, number_option, whole_number_option
 
-__all__ = ["EmbeddingSpec"]
+__all__ = ["EmbeddingSpec", "settings_fingerprint"]
 
 _LEFT_OUT_UNSET = frozenset({"adapter", "track"})
 """Settings that are stored only where they are set, so that older fingerprints stay valid."""
@@ -55,8 +56,7 @@ class EmbeddingSpec:
     @cached_property
     def fingerprint(self) -> str:
         """Equal for equal specs, on any machine: 16 hexadecimal digits of SHA-256."""
-        canonical = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return settings_fingerprint(self.settings)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -102,3 +102,9 @@ class EmbeddingSpec:
                 f"it takes {', '.join(sorted(known))}"
             )
         return cls(**settings)
+
+
+def settings_fingerprint(settings: Mapping[str, Any]) -> str:
+    """Equal for equal settings, which JSON can hold: 16 hexadecimal digits of SHA-256."""
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -5,16 +5,42 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from qwen_audio.errors import OptionError
 
-__all__ = ["download_bar", "in_notebook", "progress_bars", "shows_progress", "with_progress"]
+__all__ = [
+    "OnProgress",
+    "download_bar",
+    "in_notebook",
+    "progress_bars",
+    "shows_progress",
+    "with_progress",
+]
 
 T = TypeVar("T")
 
-_RECORDINGS = {"unit": " recordings"}
-_BYTES = {"unit": "B", "unit_scale": True}
+
+@runtime_checkable
+class OnProgress(Protocol):
+    """A function that is told how far a long call is."""
+
+    def __call__(
+        self,
+        stage: str,
+        done: int,
+        total: int | None,
+        unit: str = "",
+        audio_seconds: float = 0.0,
+        /,
+    ) -> None:
+        """Called when a stage begins, and as often as something of it is done.
+
+        Args:
+            done, total: items; a total of None isn't known.
+            unit: what they are, such as "recordings".
+            audio_seconds: of those that are done; 0 where that isn't known.
+        """
 
 
 def in_notebook() -> bool:
@@ -39,27 +65,29 @@ def shows_progress(progress: bool | None) -> bool:
 
 @contextmanager
 def progress_bars(
-    progress: bool | None, **options: Any
-) -> Iterator[Callable[[str, int, int | None], None] | None]:
-    """Bars on standard error, or as widgets of a notebook; None where there are none.
-
-    The function takes a bar's label, the number of items done, and the total if it is known.
+    progress: bool | None,
+) -> Iterator[OnProgress | None]:
+    """A bar a stage on standard error, or as widgets of a notebook; None where there are none.
 
     Args:
         progress: see `shows_progress`.
-        options: of tqdm, such as the unit.
     """
     if not shows_progress(progress):
         yield None
         return
     bars: dict[str, Any] = {}
 
-    def report(label: str, done: int, total: int | None) -> None:
+    def report(
+        stage: str, done: int, total: int | None, unit: str = "", _audio_seconds: float = 0.0, /
+    ) -> None:
         from tqdm.auto import tqdm
 
-        if label not in bars:
-            bars[label] = tqdm(desc=label, total=total, **(_RECORDINGS | options))
-        bars[label].update(done - bars[label].n)
+        if stage not in bars:
+            is_bytes = unit == "B"
+            bars[stage] = tqdm(
+                desc=stage, total=total, unit=unit if is_bytes else f" {unit}", unit_scale=is_bytes
+            )
+        bars[stage].update(done - bars[stage].n)
 
     try:
         yield report
@@ -68,12 +96,16 @@ def progress_bars(
             bar.close()
 
 
-def with_progress(results: Iterator[T], progress: bool, total: int | None) -> Iterator[T]:
+def with_progress(
+    results: Iterator[T], progress: bool, total: int | None, stage: str = "encoding"
+) -> Iterator[T]:
     """The results of recordings, with a bar."""
     with progress_bars(progress) as report:
+        if report is not None:
+            report(stage, 0, total, "recordings")
         for done, result in enumerate(results, 1):
             if report is not None:
-                report("encoding", done, total)
+                report(stage, done, total, "recordings")
             yield result
 
 
@@ -86,13 +118,13 @@ def download_bar(progress: bool | None) -> Callable[[int, int], None] | None:
     if not shows_progress(progress):
         return None
     shown = ExitStack()
-    reports: list[Callable[[str, int, int | None], None] | None] = []
+    reports: list[OnProgress | None] = []
 
     def report(done: int, total: int) -> None:
         if not reports:
-            reports.append(shown.enter_context(progress_bars(True, **_BYTES)))
+            reports.append(shown.enter_context(progress_bars(True)))
         if reports[0] is not None:
-            reports[0]("fetching weights", done, total)
+            reports[0]("fetching weights", done, total, "B")
         if done >= total:
             reports.clear()
             shown.close()

@@ -48,7 +48,7 @@ def get_timestamp_embeddings(
 ) -> tuple[Float32[Tensor, "clips rows width"], Float32[Tensor, "clips rows"]]:
     """Rows of each clip, and the time at the middle of each row in milliseconds."""
     hidden_states = model.audio_model.activations(
-        _clips(audio), taps=[model.tap], sampling_rate=model.sample_rate
+        _clips(audio), taps=[model.tap], sampling_rate=model.sample_rate, progress=False
     )
     rows_and_seconds = [_audio_rows(taps[model.tap]) for taps in hidden_states]
     rows = np.stack([rows for rows, _ in rows_and_seconds])

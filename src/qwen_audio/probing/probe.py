@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from qwen_audio.audio.source_content import SourceVersion
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
-from qwen_audio.inference.progress_bars import progress_bars
+from qwen_audio.inference.progress_bars import OnProgress, progress_bars
 from qwen_audio.models.tap import Tap
 
 from .content import content_id, identify, load_identified
@@ -30,9 +30,8 @@ from .tasks import Task, make_tasks
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Progress", "probe"]
+__all__ = ["probe"]
 
-Progress = Callable[[str, int, int], None]
 """Called with the stage ("encoding", "probing"), the number of items done, and the total."""
 
 
@@ -57,7 +56,7 @@ def probe(
     track: int | None = None,
     cache: str | Path | None = None,
     errors: Literal["raise", "leave_out"] = "raise",
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     progress: bool | None = None,
 ) -> pd.DataFrame:
     """Score how well labels can be predicted from each tap, with baselines and controls.
@@ -93,7 +92,7 @@ def probe(
             seconds.
         errors: "leave_out" leaves out recordings that can't be decoded; their reasons are in the
             result's attrs["failures"].
-        on_progress: called with the stage, the number of items done and the total.
+        on_progress: see `OnProgress`.
         progress: whether bars show that, where `on_progress` isn't given; by default in notebooks
             only.
 
@@ -138,25 +137,27 @@ def probe(
     failures: dict[str, str] = {}
     contents: list[str] = []
     versions: dict[str, SourceVersion] = {}
-    for source in dataset.sources:
-        try:
-            versions[source.uri] = identify(source)
-            contents.append(content_id(source, versions[source.uri]))
-        except AudioError as error:
-            if errors == "raise":
-                raise
-            failures[source.uri] = without_partial_advice(str(error))
-            contents.append("")
-    usable = [k for k, content in enumerate(contents) if content]
 
     def tasks_of(indices: Sequence[int]) -> tuple[list[Task], list[str]]:
         of_subset = [contents[k] for k in indices]
         return make_tasks(dataset.subset(indices), of_subset, probes, folds, min_count, seed)
 
-    task_list, notes = tasks_of(usable)  # label errors are raised before any encoding
     with ExitStack() as stack:
         if on_progress is None:
-            on_progress = stack.enter_context(progress_bars(progress, unit=""))
+            on_progress = stack.enter_context(progress_bars(progress))
+        for number, source in enumerate(dataset.sources):
+            if on_progress is not None:
+                on_progress("reading", number, len(dataset.sources), "recordings")
+            try:
+                versions[source.uri] = identify(source)
+                contents.append(content_id(source, versions[source.uri]))
+            except AudioError as error:
+                if errors == "raise":
+                    raise
+                failures[source.uri] = without_partial_advice(str(error))
+                contents.append("")
+        usable = [k for k, content in enumerate(contents) if content]
+        task_list, notes = tasks_of(usable)  # label errors are raised before any encoding
         if cache is None:
             cache = stack.enter_context(tempfile.TemporaryDirectory(prefix="qwen-audio-probe-"))
         embedding_cache = EmbeddingCache(cache)
@@ -175,7 +176,9 @@ def probe(
             lambda feature: embedding_cache.vectors(
                 features[feature], [contents[k] for k in usable]
             ),
-            on_progress and (lambda done, total: on_progress("probing", done, total)),
+            None
+            if on_progress is None
+            else lambda done, total: on_progress("probing", done, total, "features"),
         )
     frame = pd.DataFrame([dataclasses.asdict(score) for score in scores])
     notes += [
@@ -213,7 +216,7 @@ def _encode_missing(
     indices: Sequence[int],
     features: dict[FeatureSpec, EmbeddingSpec],
     cache: EmbeddingCache,
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
 ) -> Iterator[tuple[int, AudioError]]:
     """Encode what the cache lacks; yields the recordings that can't be decoded."""
     first_with_content: dict[str, int] = {}
@@ -232,6 +235,8 @@ def _encode_missing(
         partial(load_identified, dataset.sources[k], versions[dataset.sources[k].uri], track)
         for k in first_with_content.values()
     ]
+    if on_progress is not None:
+        on_progress("encoding", 0, len(first_with_content), "recordings")
     try:
         results = extract_features(model, inputs, to_extract)
         for done, (content, vectors) in enumerate(
@@ -243,7 +248,7 @@ def _encode_missing(
                         yield k, vectors
             else:
                 cache.add(content, {to_extract[f]: vector for f, vector in vectors.items()})
-            if on_progress:
-                on_progress("encoding", done, len(first_with_content))
+            if on_progress is not None:
+                on_progress("encoding", done, len(first_with_content), "recordings")
     finally:
         cache.commit()
