@@ -129,6 +129,12 @@ def frame() -> Any:
     return module("inference.data_frame").to_pandas(index, "mel", points(0))
 
 
+def array() -> Any:
+    """Embeddings with coordinates."""
+    index = module("inference.row_index").RowIndex.concatenate([])
+    return module("inference.data_array").to_xarray(index, "mel", points(0))
+
+
 def names() -> list[Any]:
     """What all public names are."""
     return [getattr(qa, name) for name in dir(qa)]
@@ -142,7 +148,7 @@ def importable(names: list[str]) -> str:
 faulthandler.dump_traceback_later(STEP_SECONDS, exit=True)
 qa = importlib.import_module("qwen_audio")
 NAMES = {"qa": qa, "view": view, "module": module, "points": points, "names": names}
-NAMES |= {"importable": importable, "frame": frame}
+NAMES |= {"importable": importable, "frame": frame, "array": array}
 """What expressions may use."""
 
 

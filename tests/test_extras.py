@@ -37,6 +37,7 @@ CODE = {
     "playground": ("playground", "serve", "analysis.plots.matplotlib_renderer"),
     "plot": ("analysis.plots",),
     "probe": ("probing", "analysis.plots"),
+    "xarray": ("inference.data_array",),
 }
 """The modules and packages that each extra is for."""
 

@@ -34,11 +34,14 @@ from qwen_audio.cli.main import build_parser
 from recordings import sound, write_wav
 
 SOURCE = Path(qa.__file__).parent
-EXTRAS = ("collections", "datasets", "map", "pandas", "parquet", "playground", "plot", "probe")
+EXTRAS = (
+    *("collections", "datasets", "map", "pandas", "parquet", "playground", "plot", "probe"),
+    "xarray",
+)
 """Those whose distributions the test tools include."""
 
 STEPS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "collections datasets map pandas parquet playground plot probe"): (
+    ("", "collections datasets map pandas parquet playground plot probe xarray"): (
         "$ describe tones/0.wav",
         "$ encode tones/0.wav -o v.npz",
         "$ encode tones/0.wav -o v.safetensors",
@@ -58,7 +61,8 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ parity tones/0.wav -o parity.json",
     ),
     ("parquet", "collections datasets map"): ("$ encode tones/0.wav -o v.parquet",),
-    ("pandas", "datasets playground probe"): ("frame() -> DataFrame",),
+    ("pandas", "datasets playground probe xarray"): ("frame() -> DataFrame",),
+    ("xarray", ""): ("array() -> DataArray",),
     ("plot", "playground probe"): (
         "$ plot tones/0.wav --panel norms",
         "$ lens tones/0.wav -o lens.svg",
@@ -122,11 +126,12 @@ CHAINS = (
     ("pandas", "datasets"),
     ("", "playground", "all"),
     ("plot", "probe"),
+    ("xarray",),
 )
 """Environments, each with all distributions of the one before. One process runs the steps of all,
 as importing torch takes longer than most."""
 
-STARTED_WITHOUT_TORCH = {"pandas", "datasets"}
+STARTED_WITHOUT_TORCH = {"pandas", "datasets", "xarray"}
 """Where no public name is used, as that imports torch."""
 
 

@@ -229,6 +229,24 @@ def test_rows_by_time() -> None:
         states[np.zeros((2, 2), int)]
 
 
+@pytest.mark.slow
+def test_as_an_array_with_coordinates() -> None:
+    """Imports xarray: half a second."""
+    states = window_states()
+    array = states.to_xarray()
+    assert (array.dims, array.name) == (("row", "feature"), str(states.tap))
+    assert np.shares_memory(array.values, states.data)
+    assert set(array.coords) == {
+        *("source", "window", "start_seconds", "end_seconds", "span", "token")
+    }
+    audio = array[array.span == "audio"]
+    np.testing.assert_array_equal(audio, states.data[states.indices("audio")])
+    late = audio[audio.start_seconds >= states.seconds[states.indices("audio")][30]]
+    np.testing.assert_array_equal(late, audio[30:])
+    assert array.token[27].item() == "w27"
+    assert array.groupby("window").mean().sizes["window"] == 2
+
+
 def test_as_a_table() -> None:
     table = window_states().to_pandas()
     assert list(table) == [

@@ -15,6 +15,7 @@ from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.models.tap import Tap
 
+from .data_array import to_xarray
 from .data_frame import to_pandas
 from .embedding_spec import EmbeddingSpec
 from .html_table import rows_table
@@ -24,6 +25,7 @@ from .spans import Span, SpanKind, WindowRows, index_of_spans, indices_of_kind, 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    import xarray as xr
 
 __all__ = ["HiddenStates", "concatenate_windows"]
 
@@ -136,6 +138,15 @@ class HiddenStates(Generic[RowsT]):
             MissingExtraError: without pandas.
         """
         return to_pandas(self.index, str(self.tap), np.asarray(self))
+
+    def to_xarray(self) -> xr.DataArray:
+        """Dimensions row and feature; coordinates of rows as the columns of `to_pandas`, and the
+        tap as the name.
+
+        Raises:
+            MissingExtraError: without xarray.
+        """
+        return to_xarray(self.index, str(self.tap), np.asarray(self))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         is_array = isinstance(self.data, np.ndarray)
