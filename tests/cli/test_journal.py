@@ -218,7 +218,7 @@ def test_finished_captions_of_other_settings_are_noticed(name: str, tmp_path: Pa
 @pytest.mark.usefixtures("loaded_once")
 @pytest.mark.parametrize(
     ("output", "format_options"),
-    [("a.csv", ()), ("a.jsonl", ()), ("a.vtt", ()), ("a.srt", ()), ("a", ("--format", "vtt"))],
+    [("a.csv", ()), ("a.srt", ()), ("a", ("--format", "vtt"))],
 )
 def test_resuming_finished_captions_with_other_settings(
     output: str, format_options: tuple[str, ...], checkpoint: Path, folder: Path
@@ -229,8 +229,8 @@ def test_resuming_finished_captions_with_other_settings(
     assert run(*short).returncode == 0
     again = run(*short, "--resume")
     assert (again.returncode, "1 of 1 files were done" in again.stderr) == (0, True)
-    for changed in (("--prompt", "Which?"), ("--temperature", "1"), ("--window", "1"), ()):
-        done = run(*(short if changed else command), *changed, "--resume")
+    for other in ([*short, "--prompt", "Which?"], command):
+        done = run(*other, "--resume")
         if output == "a.srt":
             assert (done.returncode, "is not checked" in done.stderr) == (0, True)
         else:
