@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 
 import qwen_audio as qa
 from checkpoints import random_checkpoint
-from commands import FAST_IMPORT
+from forked import run_forked
 from qwen_audio.analysis.logit_lens import track_tokens
 from reference import Reference, sound
 
@@ -104,10 +102,10 @@ def test_streamed_weights_give_the_same_lens(checkpoint: Path) -> None:
     np.testing.assert_allclose(streamed.followed_probabilities, whole.followed_probabilities)
 
 
-_PEAK_MEMORY_SCRIPT = f"""
-{FAST_IMPORT}
+_PEAK_MEMORY_SCRIPT = """
 import sys
 import numpy as np
+import qwen_audio as qa
 
 def peak():
     line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -127,13 +125,7 @@ print(peak() - before, lens.top_ids.max())
 def test_logits_of_all_positions_are_never_in_memory_at_once(tmp_path: Path) -> None:
     vocabulary = 152_000
     folder = random_checkpoint(tmp_path, lm_layers=1, vocabulary=vocabulary)
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK_MEMORY_SCRIPT, folder],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    growth_mib, highest = done.stdout.split()
+    growth_mib, highest = run_forked(_PEAK_MEMORY_SCRIPT, folder).split()
     assert int(highest) > 10_000  # the tokenizer has fewer: such ids have no text, and no error
     logits_mib = 375 * vocabulary * 4 / 2**20  # of one level's positions; several such are needed
     assert float(growth_mib) < 2 * logits_mib

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -22,7 +20,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoderLayer
 
 import qwen_audio as qa
-from commands import FAST_IMPORT
+from forked import run_forked
 from qwen_audio.inference.options import PoolingName, SpanName, check_span
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.weights.device import batch_frames
@@ -320,9 +318,9 @@ INVALID_OPTIONS = {
 @pytest.mark.slow
 def test_invalid_options_fail_at_the_call() -> None:
     """Not at the first vector. In a process of its own, without the type checks of tests."""
-    program = f"""
-{FAST_IMPORT}
+    program = """
 import sys
+import qwen_audio as qa
 model = qa.load()
 for options in sys.argv[1:]:
     try:
@@ -331,9 +329,8 @@ for options in sys.argv[1:]:
     except qa.QwenAudioError as error:
         print(error)
 """
-    command = [sys.executable, "-c", program, *INVALID_OPTIONS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for message, error in zip(INVALID_OPTIONS.values(), done.stdout.splitlines(), strict=True):
+    errors = run_forked(program, *INVALID_OPTIONS).splitlines()
+    for message, error in zip(INVALID_OPTIONS.values(), errors, strict=True):
         assert message in error
 
 
@@ -356,9 +353,9 @@ def test_mixed_files_and_arrays_keep_their_order(model: qa.AudioModel, tmp_path:
 def test_memory_does_not_grow_with_the_number_of_recordings(checkpoint: Path) -> None:
     """In a process of its own: MB that 160 more clips add to its peak."""
     program = f"""
-{FAST_IMPORT}
-import resource, sys
+import resource
 import numpy as np
+import qwen_audio as qa
 model = qa.load({str(checkpoint)!r}, max_memory="8GB", dtype="float32")
 clip = np.random.default_rng(0).normal(size=48_000).astype(np.float32) / 10
 def run(count):
@@ -369,8 +366,7 @@ run(40)
 before = run(40)
 print(run(200) - before)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert float(done.stdout) < 20  # their samples alone are 31 MB
+    assert float(run_forked(program)) < 20  # their samples alone are 31 MB
 
 
 # Where rows are from.

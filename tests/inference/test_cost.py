@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
-from commands import FAST_IMPORT
+from forked import run_forked
 from qwen_audio.inference import cost as cost_module
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
@@ -233,8 +231,8 @@ def test_estimated_memory_is_near_the_peak(
             folder, width=384, encoder_heads=6, encoder_layers=6, lm_width=512, heads=8, lm_layers=6
         )
     program = f"""
-{FAST_IMPORT}
 import numpy as np
+import qwen_audio as qa
 model = qa.load({str(folder)!r}, dtype={dtype!r}, max_memory="8GB")
 clips = [np.random.default_rng(k).normal(size=80_000).astype(np.float32) / 10 for k in range(12)]
 model.encode(clips, tap={tap!r}, sampling_rate=16_000)
@@ -242,8 +240,7 @@ peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM
 cost = model.cost({tap!r})
 print(int(peak.split()[1]) * 1024, cost.peak_memory_bytes, model.pipeline.base_bytes)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    peak, estimate, base = map(int, done.stdout.split())
+    peak, estimate, base = map(int, run_forked(program).split())
     assert base > 100_000_000
     taken, estimated = peak - base, estimate - base
     assert taken / 3 <= estimated <= 3 * taken + 100_000_000
