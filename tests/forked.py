@@ -63,7 +63,7 @@ def _starter() -> socket.socket:
     process = subprocess.Popen(
         [sys.executable, "-c", _STARTER, str(its.fileno())],
         pass_fds=[its.fileno()],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
     )
     its.close()
 
