@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def open_page(
     own_window: bool = False,
     phone: str | None = None,
 ) -> Iterator[Any]:
-    """A new page; requests to other hosts, errors and dialogs fail.
+    """A new page, which is checked.
 
     Args:
         ready: selector of an element to wait for.
@@ -128,6 +128,19 @@ def open_page(
     context = chromium.browser.new_context() if own_window else chromium
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
+    if phone is not None:
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.emulate_media(color_scheme=phone)
+    with checked(page, url):
+        page.goto(url)
+        page.wait_for_selector(ready)
+        yield page
+    (context if own_window else page).close()
+
+
+@contextmanager
+def checked(page: Any, url: str) -> Iterator[None]:
+    """From now on, a page's requests to other hosts than a URL's, errors and dialogs fail."""
     requested: list[str] = []
     errors: list[str] = []
 
@@ -135,20 +148,20 @@ def open_page(
         errors.append(dialog.message)
         dialog.dismiss()
 
-    page.on("request", lambda request: requested.append(request.url))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.extend(_console_errors(message)))
-    page.on("dialog", dismiss)
-    if phone is not None:
-        page.set_viewport_size({"width": 390, "height": 844})
-        page.emulate_media(color_scheme=phone)
-    page.goto(url)
-    page.wait_for_selector(ready)
-    yield page
+    handlers: dict[str, Callable[[Any], None]] = {
+        "request": lambda request: requested.append(request.url),
+        "pageerror": lambda error: errors.append(str(error)),
+        "console": lambda message: errors.extend(_console_errors(message)),
+        "dialog": dismiss,
+    }
+    for event, handler in handlers.items():
+        page.on(event, handler)
+    yield
+    for event, handler in handlers.items():
+        page.remove_listener(event, handler)
     other_hosts = [
         address for address in requested if not address.startswith((url, "data:", "blob:"))
     ]
-    (context if own_window else page).close()
     assert not other_hosts, other_hosts
     assert not errors, errors
 

@@ -27,8 +27,10 @@ from benchmarks.playground_load import QUESTIONS, client_recordings
 import qwen_audio as qa
 from browser import (
     ROOT,
+    TIMEOUT_MS,
     PlaygroundProcess,
     ask,
+    checked,
     choose_file,
     open_page,
     playground_process,
@@ -76,10 +78,23 @@ def playground(music: qa.Collection, folder_for_files: Path) -> Iterator[Playgro
         yield running
 
 
+@pytest.fixture(scope="module")
+def tab(chromium: Any, playground: PlaygroundProcess) -> Iterator[Any]:
+    """A tab of the window: loading a page again takes half as long as opening one."""
+    opened = chromium.new_page()
+    opened.set_default_timeout(TIMEOUT_MS)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def page(chromium: Any, playground: PlaygroundProcess) -> Iterator[Any]:
-    with open_page(chromium, playground.url) as opened:
-        yield opened
+def page(tab: Any, playground: PlaygroundProcess) -> Iterator[Any]:
+    """The page, loaded for this test: a session of its own."""
+    tab.bring_to_front()
+    tab.goto(playground.url, wait_until="commit")  # breaks off requests of the page before
+    with checked(tab, playground.url):
+        tab.wait_for_selector("[data-example]")
+        yield tab
 
 
 def file(name: str, data: bytes) -> dict[str, Any]:
@@ -240,13 +255,6 @@ def test_a_long_recording_window_by_window(page: Any, model: qa.AudioModel) -> N
     assert "400 × 80" in page.inner_text(".pg-tap .pg-facts")
 
 
-@pytest.fixture(scope="module")
-def page_of_mistakes(chromium: Any, playground: PlaygroundProcess) -> Iterator[Any]:
-    """One page for one mistake after the other."""
-    with open_page(chromium, playground.url) as opened:
-        yield opened
-
-
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
@@ -256,10 +264,7 @@ def page_of_mistakes(chromium: Any, playground: PlaygroundProcess) -> Iterator[A
         ("eleven minutes.wav", wav(np.zeros(660 * 8000), 8000), "is longer than 10 minutes"),
     ],
 )
-def test_undecodable_files_show_a_message(
-    page_of_mistakes: Any, name: str, data: bytes, words: str
-) -> None:
-    page = page_of_mistakes
+def test_undecodable_files_show_a_message(page: Any, name: str, data: bytes, words: str) -> None:
     choose_file(page, file(name, data))
     answer_text = status(page)
     assert words in answer_text
@@ -270,8 +275,7 @@ def test_undecodable_files_show_a_message(
     assert page.inner_text("[data-clip] [data-name]") == SPEECH.name
 
 
-def test_a_too_large_file_shows_a_message(page_of_mistakes: Any, tmp_path: Path) -> None:
-    page = page_of_mistakes
+def test_a_too_large_file_shows_a_message(page: Any, tmp_path: Path) -> None:
     huge = tmp_path / "huge.wav"
     with huge.open("wb") as opened:
         opened.truncate(65 * 2**20)
@@ -442,7 +446,7 @@ PNG = b"\x89PNG"
 
 
 def test_downloads_of_audio_answers_and_hidden_states(
-    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded_once: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(GUITAR, tmp_path)
@@ -484,7 +488,11 @@ def test_downloads_of_audio_answers_and_hidden_states(
 
 
 def test_downloads_of_comparisons_search_and_map(
-    page: Any, music: qa.Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Any,
+    music: qa.Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loaded_once: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (GUITAR, SPEECH):
@@ -613,15 +621,22 @@ def test_visitors_have_separate_sessions(
         assert second.locator(".pg-answer").count() == 0
 
 
-def test_closing_the_page_frees_its_memory(chromium: Any, playground: PlaygroundProcess) -> None:
-    minutes = wav(sound(9 * 60.0, 16_000)[0])
+def test_closing_the_page_frees_its_memory(
+    chromium: Any, playground: PlaygroundProcess, tmp_path: Path
+) -> None:
+    minutes = tmp_path / "nine minutes.wav"
+    minutes.write_bytes(wav(np.tile(sound(60.0, 16_000)[0], 9)))
     with open_page(chromium, playground.url) as page:
-        choose_file(page, file("nine minutes.wav", minutes))
+        choose_file(page, minutes)
         resident_bytes = playground.resident_bytes
     end = time.monotonic() + 30
     while playground.resident_bytes > resident_bytes - 0.8 * 4 * 540 * 16_000:
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+PAINTED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Waits until the page has been laid out and painted."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -630,11 +645,20 @@ def test_a_phone_scrolls_in_one_direction(
 ) -> None:
     with open_page(chromium, playground.url, phone=scheme) as page:
         choose_file(page, GUITAR)
+        shown = {
+            "Audio": "[data-clip]:visible",
+            "Ask": "#ask:visible",
+            "Hidden states": "[data-shown='mel']:visible",
+            "Compare": "[data-example='speech.flac']:visible",
+            "Search": "[data-chart][data-points]:visible",
+        }
         visible = [tab.inner_text() for tab in page.get_by_role("tab").all() if tab.is_visible()]
-        assert visible == ["Audio", "Ask", "Hidden states", "Compare", "Search"]
+        assert visible == list(shown)
         for name in page.get_by_role("tab").all_inner_texts():
             select_tab(page, name)
-            page.wait_for_timeout(300)
+            if name in shown:
+                page.wait_for_selector(shown[name])
+            page.evaluate(PAINTED)
             wide = page.evaluate("() => document.documentElement.scrollWidth")
             assert wide <= 390, name
         dark = page.evaluate("() => document.body.classList.contains('dark')")
