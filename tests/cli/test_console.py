@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qwen_audio.cli.console import process_files
+from qwen_audio.cli.console import print_json, print_line, process_files
 from qwen_audio.cli.progress import (
     FileProgress,
     download_bar,
@@ -26,6 +26,15 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+def test_results_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that reads `play --json` waits for its address."""
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(written)))
+    print_line("done")
+    print_json({"url": "http://here/"})
+    assert written.getvalue() == b'done\n{"url": "http://here/"}\n'
 
 
 def test_one_bar_per_stage(monkeypatch: pytest.MonkeyPatch) -> None:

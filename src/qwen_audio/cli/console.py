@@ -174,7 +174,7 @@ def print_json(data: Any) -> None:
     """Print JSON on one line."""
     text = json.dumps(data, ensure_ascii=False)
     # JSON allows more characters in a string than terminals and readers of lines do.
-    print(UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    print(UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text), flush=True)
 
 
 def print_error(line: str) -> None:
