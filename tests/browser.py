@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,62 +15,45 @@ from typing import Any
 
 import pytest
 
+from forked import ForkedProcess
+
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT_MS = 60_000
 """Timeout of any wait in the browser, in milliseconds: generous, for busy machines."""
 
 
+PLAY = """
+import os, sys, tempfile
+from qwen_audio.cli.main import main
+
+os.environ |= dict.fromkeys(("TMPDIR", "GRADIO_TEMP_DIR"), sys.argv[1])
+tempfile.tempdir = None
+sys.exit(main(["play", "--json", *sys.argv[2:]]))
+"""
+
+
 class PlaygroundProcess:
     """A running playground: its address and process."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, url: str, process: ForkedProcess) -> None:
         self.url, self.process = url, process
-
-    def new_log(self) -> str:
-        """What it has written to standard error since the last call."""
-        assert self.process.stderr is not None
-        descriptor = self.process.stderr.fileno()
-        os.set_blocking(descriptor, False)
-        with contextlib.suppress(BlockingIOError):
-            return os.read(descriptor, 2**20).decode()
-        return ""
 
     @property
     def resident_bytes(self) -> int:
         """Resident memory of its process."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        pages = Path(f"/proc/{self.process.id}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
-def playground_process(
-    *arguments: str | Path, temporary: Path | None = None
-) -> Iterator[PlaygroundProcess]:
-    """`qwen-audio play` in a process of its own, on a free port.
-
-    Args:
-        arguments: options of the command.
-        temporary: folder of its temporary files.
-    """
+def playground_process(temporary: Path, *options: str | Path) -> Iterator[PlaygroundProcess]:
+    """`qwen-audio play` in a process of its own, on a free port, with a folder for its files."""
     chromium_path()
-    command = [sys.executable, "-m", "qwen_audio", "play", "--json", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    if temporary is not None:
-        environment |= dict.fromkeys(("TMPDIR", "GRADIO_TEMP_DIR"), str(temporary))
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with ForkedProcess(PLAY, temporary, *options) as process:
         line = process.stdout.readline()
-        try:
-            if not line:
-                raise RuntimeError(process.stderr.read())
-            yield PlaygroundProcess(json.loads(line)["url"], process)
-        finally:
-            process.terminate()
-            process.wait(30)
+        assert line, process.new_errors()
+        yield PlaygroundProcess(json.loads(line)["url"], process)
 
 
 def chromium_path() -> str:

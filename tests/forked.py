@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from commands import FAST_IMPORT
 
@@ -25,6 +26,7 @@ import contextlib, json, os, socket, sys
 
 def run(program, arguments):
     sys.argv[1:] = arguments
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
     exec(compile(program, "program", "exec"), {{"__name__": "__main__"}})
 
 starter = socket.socket(fileno=int(sys.argv[1]))
@@ -76,7 +78,7 @@ def _starter() -> socket.socket:
 
 
 class ForkedProcess:
-    """A running Python program."""
+    """A running Python program. Leaving its context ends it."""
 
     def __init__(self, program: str, *arguments: str | Path) -> None:
         message = json.dumps([program, [*map(str, arguments)]])
@@ -89,12 +91,26 @@ class ForkedProcess:
         )
         for descriptor in (stdin, stdout, status):
             os.close(descriptor)
-        self._id = int(self._report.readline())
-        self.running = True
+        self.id = int(self._report.readline())
+        self._seen, self._running = 0, True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._running:
+            self.kill()
+            self.finish()
 
     def kill(self) -> None:
         """End it at once."""
-        os.kill(self._id, signal.SIGKILL)
+        os.kill(self.id, signal.SIGKILL)
+
+    def new_errors(self) -> str:
+        """What it has written to standard error since the last call."""
+        errors = os.pread(self._errors.fileno(), 2**20, self._seen)
+        self._seen += len(errors)
+        return errors.decode()
 
     def finish(self) -> tuple[int, str, str]:
         """Wait until it ends: its exit status, and what it wrote and hasn't been read."""
@@ -102,7 +118,7 @@ class ForkedProcess:
         output, status = self.stdout.read(), int(self._report.readline())
         self.stdout.close()
         self._report.close()
-        self.running = False
+        self._running = False
         with self._errors as errors:
             errors.seek(0)
             return status, output, errors.read()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -57,26 +58,6 @@ def unbroken(
     return collection
 
 
-@pytest.fixture
-def indexers() -> Iterator[list[ForkedProcess]]:
-    """Processes that are killed after the test."""
-    started: list[ForkedProcess] = []
-    yield started
-    for process in started:
-        if process.running:
-            process.kill()
-            process.finish()
-
-
-def start_indexer(
-    indexers: list[ForkedProcess], path: Path, folder: Path, checkpoint: Path
-) -> ForkedProcess:
-    """A process that has loaded the model and waits before indexing."""
-    process = ForkedProcess(INDEXING_SCRIPT, path, folder, checkpoint)
-    indexers.append(process)
-    return process
-
-
 def start_indexing(process: ForkedProcess) -> None:
     """Wait until the process has loaded the model, and let it index."""
     assert process.stdout.readline() == "ready\n"
@@ -90,18 +71,16 @@ def test_the_next_run_completes_a_killed_one(
     many_files: Path,
     unbroken: Collection,
     checkpoint: Path,
-    indexers: list[ForkedProcess],
 ) -> None:
     path = tmp_path / "killed.lance"
     random = np.random.default_rng(0)
-    process = start_indexer(indexers, path, many_files, checkpoint)
-    start_indexing(process)
-    for _ in range(9):
-        assert process.stdout.readline().strip().isdigit()
-    time.sleep(random.uniform(0, 0.05))  # within decoding, computing, or writing
-    process.kill()
-    status, _, _ = process.finish()
-    assert status == -signal.SIGKILL
+    with ForkedProcess(INDEXING_SCRIPT, path, many_files, checkpoint) as process:
+        start_indexing(process)
+        for _ in range(9):
+            assert process.stdout.readline().strip().isdigit()
+        time.sleep(random.uniform(0, 0.05))  # within decoding, computing, or writing
+        process.kill()
+        assert process.finish() == (-signal.SIGKILL, ANY, ANY)
     broken = Collection.open(path, unbroken.model)
     assert 0 < len(broken) < len(unbroken)
     assert broken.index(many_files).unchanged > 0
@@ -115,14 +94,17 @@ def test_two_processes_write_each_row_once(
     many_files: Path,
     unbroken: Collection,
     checkpoint: Path,
-    indexers: list[ForkedProcess],
 ) -> None:
     path = tmp_path / "both.lance"
-    processes = [start_indexer(indexers, path, many_files, checkpoint) for _ in range(2)]
-    for process in processes:
-        start_indexing(process)
-    for process in processes:
-        status, output, errors = process.finish()
-        assert output.endswith("done\n"), errors
-        assert status == 0
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(ForkedProcess(INDEXING_SCRIPT, path, many_files, checkpoint))
+            for _ in range(2)
+        ]
+        for process in processes:
+            start_indexing(process)
+        for process in processes:
+            status, output, errors = process.finish()
+            assert status == 0, errors
+            assert output.endswith("done\n")
     assert vectors_by_window(Collection.open(path)) == vectors_by_window(unbroken)

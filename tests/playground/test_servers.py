@@ -81,16 +81,11 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> qa.Collection:
 @pytest.fixture(scope="module")
 def servers(collection: qa.Collection) -> Iterator[Servers]:
     chromium_path()
-    process = ForkedProcess(SERVERS, collection.path.with_name("other"), collection.path)
-    try:
+    with ForkedProcess(SERVERS, collection.path.with_name("other"), collection.path) as process:
         lines = process.stdout.readline(), process.stdout.readline()
-        assert all(lines), process.finish()
+        assert all(lines), process.new_errors()
         failed, (other, shared) = map(json.loads, lines)
         yield Servers(CommandResult(*failed), other, shared, process)
-    finally:
-        if process.running:
-            process.kill()
-            process.finish()
 
 
 def test_share_without_a_connection_is_an_error(servers: Servers) -> None:
