@@ -47,7 +47,7 @@ def test_a_row_for_each_target_tap_pooling_span_and_probe(
         "taps": ["mel", "encoder.1", "audio_tower", "lm.1", "lm.-1"],
         "spans": ["audio", "last"],
         "cache": tmp_path / "cache",
-        "folds": 4,
+        "folds": 2,
     }
     scores = qa.probe(tones / "labels.csv", model, **options)
     mean, last = 5, 2
@@ -92,7 +92,7 @@ def test_scores_from_transformers_hidden_states_are_equal(tones: Path, checkpoin
     ]
     taps = ["mel", "encoder.1", "encoder.2", "projector", "lm.1", "lm.norm"]
     features = list(plan_features(model, taps))
-    tasks = [make_task(t, labels.groups, None, None, 4, 0) for t in labels.targets]
+    tasks = [make_task(t, labels.groups, None, None, 2, 0) for t in labels.targets]
 
     def load(feature: FeatureSpec) -> FeatureMatrix:
         rows = [taps[str(feature.tap)] for taps in hidden_states]
@@ -102,7 +102,7 @@ def test_scores_from_transformers_hidden_states_are_equal(tones: Path, checkpoin
         return np.stack([r.astype(np.float64).mean(0) for r in rows]).astype(np.float32)
 
     expected = {(s.target, s.tap, s.probe): s for s in score_all(tasks, features, load)}
-    ours = qa.probe(tones / "labels.csv", model, taps=taps, targets=["pitch", "level"], folds=4)
+    ours = qa.probe(tones / "labels.csv", model, taps=taps, targets=["pitch", "level"], folds=2)
     assert len(ours) == len(expected)
     for row in ours.itertuples():
         # R² isn't quantised as accuracy is, so rounding shows in it.
