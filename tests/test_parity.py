@@ -70,7 +70,7 @@ def check(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.04, 0.33, 4.99, 29.98, 30.0])
+@pytest.mark.parametrize("seconds", [0.04, 4.99, 29.98, 30.0])
 def test_every_tap_equals_transformers(
     pair: tuple[qa.AudioModel, Reference], seconds: float, parity_errors: dict[str, float]
 ) -> None:
@@ -78,7 +78,7 @@ def test_every_tap_equals_transformers(
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(lengths=st.lists(samples, min_size=1, max_size=3), seed=st.integers(0, 1000))
 def test_packed_batches_equal_transformers(
     pair: tuple[qa.AudioModel, Reference],
@@ -163,7 +163,7 @@ def test_a_chat_prompt_equals_transformers(checkpoint: Path) -> None:
 
 # Two audio tokens at least: with one, transformers takes a legacy path that can not generate.
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.09, 1.3, 30.0])
+@pytest.mark.parametrize("seconds", [0.09, 30.0])
 def test_generated_tokens_equal_transformers(
     pair: tuple[qa.AudioModel, Reference], seconds: float
 ) -> None:
