@@ -18,7 +18,8 @@ import soundfile
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
-from commands import run, run_process
+from commands import run
+from forked import ForkedProcess
 from qwen_audio.cli.answers import print_answers
 from qwen_audio.cli.caption_files import read_table, save_subtitles, save_table
 from reference import sound
@@ -26,11 +27,12 @@ from reference import sound
 
 @pytest.mark.slow
 def test_output_is_that_of_the_api(clips: list[Path], checkpoint: Path) -> None:
-    done = run_process("describe", clips[0], "--model", checkpoint, "--max-new-tokens", "5")
-    expected = qa.load(checkpoint).describe(clips[0], max_new_tokens=5)
-    assert done.stdout.strip() == expected
-    assert done.returncode == 0
-    assert "cut off at 5 tokens" in done.stderr
+    program = "import sys; from qwen_audio.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    options = ("--model", checkpoint, "--max-new-tokens", "5")
+    status, output, errors = ForkedProcess(program, "describe", clips[0], *options).finish()
+    assert output.strip() == qa.load(checkpoint).describe(clips[0], max_new_tokens=5)
+    assert status == 0
+    assert "cut off at 5 tokens" in errors
 
 
 def test_several_files_and_json_lines(clips: list[Path], checkpoint: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import itertools
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +84,34 @@ def texts(figure: Figure) -> list[Text]:
     return [text for text in shown if text not in hidden]
 
 
+PICTURES = [
+    *((name, "light") for name in NAMES),
+    *((name, "dark") for name in ("view", "lens", "layers", "comparison")),
+]
+"""Names and themes: each in light, and one of each kind in dark."""
+
+Draw = Callable[[str, Any], tuple[Figure, list[Text]]]
+
+
+@pytest.fixture(scope="module")
+def drawn(things: dict[str, Any]) -> Draw:
+    """Draws one of the things in a theme, once: its figure and texts."""
+
+    @functools.cache
+    def draw(name: str, theme: Any) -> tuple[Figure, list[Text]]:
+        figure = qa.plot(things[name], theme=theme)
+        return figure, texts(figure)
+
+    return draw
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", NAMES)
-def test_no_text_is_cut_off(things: dict[str, Any], name: str, theme: Any) -> None:
-    figure = qa.plot(things[name], theme=theme)
+@pytest.mark.parametrize(("name", "theme"), PICTURES)
+def test_no_text_is_cut_off(drawn: Draw, name: str, theme: Any) -> None:
+    figure, shown = drawn(name, theme)
     assert figure.get_figwidth() * figure.dpi <= 1200
     box = figure.bbox
-    for text in texts(figure):
+    for text in shown:
         extent = text.get_window_extent()
         inside = extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1
         inside &= extent.y0 >= box.y0 - 1 and extent.y1 <= box.y1 + 1
@@ -98,8 +120,8 @@ def test_no_text_is_cut_off(things: dict[str, Any], name: str, theme: Any) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_axes_are_named_with_their_units(things: dict[str, Any], name: str) -> None:
-    figure = qa.plot(things[name])
+def test_axes_are_named_with_their_units(drawn: Draw, name: str) -> None:
+    figure, shown = drawn(name, "light")
     for axes in figure.axes:
         if axes.get_title(loc="left"):
             labels = f"{axes.get_xlabel()} {axes.get_ylabel()}"
@@ -109,7 +131,7 @@ def test_axes_are_named_with_their_units(things: dict[str, Any], name: str) -> N
                 assert re.search(r"Time \((s|min:s|h:min:s)\)", labels), labels
         elif axes.get_label() == "<colorbar>":
             assert axes.get_ylabel()
-    words = " ".join(text.get_text() for text in texts(figure))
+    words = " ".join(text.get_text() for text in shown)
     if "view" in name:
         for unit in ("(Hz)", "(dB)", "Time ("):
             assert unit in words
@@ -120,10 +142,10 @@ def test_axes_are_named_with_their_units(things: dict[str, Any], name: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", THEMES)
-def test_text_can_be_read_against_the_paper(things: dict[str, Any], theme: Any) -> None:
-    figure = qa.plot(things["view"], theme=theme)
+def test_text_can_be_read_against_the_paper(drawn: Draw, theme: Any) -> None:
+    figure, shown = drawn("view", theme)
     paper = np.array(mpl.colors.to_rgb(figure.get_facecolor()))
-    for text in texts(figure):
+    for text in shown:
         ink = np.array(mpl.colors.to_rgb(text.get_color()))
         assert contrast(ink, paper) > 3, text.get_text()
 
@@ -249,8 +271,7 @@ def test_letters_that_the_font_lacks_are_boxes(things: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize(("name", "theme"), PICTURES)
 def test_charts_show_the_same_numbers(things: dict[str, Any], name: str, theme: Any) -> None:
     thing = things[name]
     figure = qa.plot_interactive(thing, theme=theme)
