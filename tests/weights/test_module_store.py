@@ -174,7 +174,7 @@ passes = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(passes=passes, layers=st.floats(2, 10))
 def test_any_sequence_of_passes_stays_within_the_budget(
     checkpoint: Checkpoint, passes: list[tuple[str, int]], layers: float

@@ -302,12 +302,12 @@ def test_images_are_written_whole(things: dict[str, Any], tmp_path: Path) -> Non
         ".pdf": b"%PDF",
         ".PNG": b"\x89PNG",
     }.items():
-        path = qa.save_plot(things["layers"], tmp_path / f"x{suffix}")
+        path = qa.save_plot(things["two layers"], tmp_path / f"x{suffix}")
         assert path.read_bytes().startswith(start)
     with pytest.raises(qa.OptionError, match="the suffix decides the format"):
-        qa.save_plot(things["layers"], tmp_path / "x.gif")
+        qa.save_plot(things["two layers"], tmp_path / "x.gif")
     with pytest.raises(qa.OptionError, match="no folder"):
-        qa.save_plot(things["layers"], tmp_path / "none" / "x.png")
+        qa.save_plot(things["two layers"], tmp_path / "none" / "x.png")
     with pytest.raises(qa.OptionError, match="a View has"):
         qa.save_plot(things["view"], tmp_path / "none.png", ["nothing"])
     assert not (tmp_path / "none.png").exists()
