@@ -23,7 +23,8 @@ from qwen_audio.collection.collection import Collection
 from qwen_audio.collection.progress import IndexSummary
 from qwen_audio.collection.write_queue import WriteQueue
 from qwen_audio.errors import CollectionError
-from qwen_audio.inference import batching, reader
+from qwen_audio.inference import reader
+from qwen_audio.inference.memory_budget import MemoryBudget
 from qwen_audio.inference.options import Sampling
 
 
@@ -251,7 +252,7 @@ def test_updates_that_are_found_while_others_are_written(
 ) -> None:
     """Writes and finding an update take long, and each recording is a batch of its own."""
     monkeypatch.setattr(writer, "_SECONDS_PER_COMMIT", 0.0)
-    monkeypatch.setattr(batching, "batch_frames", lambda _: 1)
+    monkeypatch.setattr(MemoryBudget, "max_frames", 1)
     write_updates, add_update = writer.IndexWriter._write_updates, writer.IndexWriter.add_update
 
     def slow_write(self: writer.IndexWriter, updates: Any) -> None:

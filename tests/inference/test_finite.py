@@ -14,6 +14,7 @@ import qwen_audio as qa
 from checkpoints import changed_checkpoint
 from qwen_audio.errors import NotFiniteError
 from qwen_audio.inference.finite import hold_overflows
+from qwen_audio.inference.memory_budget import MemoryBudget
 from recordings import sound
 
 DOWN = "language_model.model.layers.1.mlp.down_proj.weight"
@@ -168,7 +169,7 @@ def test_a_recording_that_overflows_among_others(loud_overflows: qa.AudioModel) 
 def test_windows_in_different_batches(
     loud_overflows: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qwen_audio.inference.batching.batch_frames", lambda _: 100)
+    monkeypatch.setattr(MemoryBudget, "max_frames", 100)
     three = qa.Waveform(np.concatenate([BOTH.samples, QUIET.samples]), "three")
     results = list(
         loud_overflows.encode_each([QUIET, three, QUIET], errors="yield", window_seconds=1.0)

@@ -67,10 +67,10 @@ def test_a_position_of_the_7b_takes_half_a_megabyte(seven_b: Any) -> None:
     ("device", "memory_gigabytes", "positions"),
     [
         (CPU, None, 5_000),  # 2.6 GB
-        (GPU, None, 20_000),  # 10.5 GB
+        (GPU, None, 30_000),  # 15.7 GB
         (CPU, 64, 5_000),
         (CPU, 4, 1_100),  # layers are streamed: one window at a time
-        (GPU, 80, 20_000),
+        (GPU, 80, 30_000),
         (GPU, 24, None),  # as many as fit beside the weights
     ],
 )
@@ -81,12 +81,12 @@ def test_texts_of_the_7b(
     budget = budget_of(seven_b, device, memory_gigabytes)
     settings = (seven_b, None, torch.bfloat16, device, BASE)
     cached = budget.max_positions
-    assert 1_100 <= cached <= 20_000
+    assert 1_100 <= cached <= 30_000
     assert positions in (None, cached)
     budget.divide(None)
     if memory_gigabytes is not None:
         modules: Any = budget._modules
-        other = cost.non_weight_bytes(*settings, cached)
+        other = cost.non_weight_bytes(*settings, cached, budget.max_frames)
         assert modules.max_bytes + other == memory_gigabytes * GIGABYTE
         if memory_gigabytes > 16:
             assert modules.max_bytes >= weight_bytes(seven_b)
@@ -96,6 +96,42 @@ def test_texts_of_the_7b(
     )
 
 
+@pytest.mark.parametrize(
+    ("memory_gigabytes", "frames"), [(2, 3_000), (4, 3_700), (8, 6_500), (16, 12_000), (80, 18_000)]
+)
+def test_batches_grow_with_the_memory_of_a_gpu(
+    seven_b: Any, memory_gigabytes: float, frames: int
+) -> None:
+    """On a CPU they don't: larger ones are no faster there."""
+    budget = budget_of(seven_b, GPU, memory_gigabytes)
+    assert budget.max_frames == pytest.approx(frames, rel=0.02)
+    assert budget_of(seven_b, CPU, memory_gigabytes).max_frames == 3_000
+    least, most = (
+        cost.non_weight_bytes(seven_b, None, torch.bfloat16, GPU, BASE, 0, count)
+        for count in (3_000, budget.max_frames)
+    )
+    assert most - least <= memory_gigabytes * GIGABYTE / 8
+
+
+@pytest.mark.parametrize(
+    ("tap", "positions"),
+    [("audio_tower", 0), ("lm.8", 0), ("lm.norm", 0), (None, 1_000), (None, 8_000)],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_is_enough_memory_for_a_gpu_stays_enough(
+    seven_b: Any, tap: str | None, positions: int, dtype: torch.dtype
+) -> None:
+    """From the least on: larger batches never take what two layers need."""
+    settings: Any = (seven_b, tap and qa.Tap.parse(tap), dtype, GPU, BASE)
+    cached = max(positions, 1_100)
+    minimum = cost.min_memory_bytes(*settings, cached)
+    weights = minimum - cost.non_weight_bytes(*settings, cached)
+    for limit in (minimum, *(round(minimum * factor) for factor in (1.05, 1.5, 2, 4, 8))):
+        modules: Any = SimpleNamespace(device=GPU, dtype=dtype, max_bytes=0)
+        MemoryBudget(seven_b, modules, limit, BASE).divide(settings[1], positions)
+        assert modules.max_bytes >= weights
+
+
 @pytest.mark.parametrize("device", [CPU, GPU])
 @pytest.mark.parametrize(("seconds", "prompt"), [(30, 30), (5, 30), (0.1, 30), (0.1, 800), (30, 8)])
 def test_batches_of_the_7b_fit_its_cache(
@@ -103,15 +139,15 @@ def test_batches_of_the_7b_fit_its_cache(
 ) -> None:
     """600 clips of 0.1 s are a batch of audio; with their answers they are 90 GB."""
     audio = max(1, int(25 * seconds))
-    count = (12_000 if device.type == "cuda" else 3_000) // max(2, int(50 * seconds))
     for memory_gigabytes in (4, 24, None):
         budget = budget_of(seven_b, device, memory_gigabytes)
+        count = budget.max_frames // max(2, int(50 * seconds))
         sizes = (audio + prompt, audio + prompt + 256)
         batches = list(budget.batches([sizes] * count, lambda size: size))
         assert sum(map(len, batches)) == count
         for batch in batches:
             assert len(batch) * sizes[1] <= budget.max_positions
-            assert len(batch) == 1 or len(batch) * sizes[0] <= (7_500 if device is GPU else 1_875)
+            assert len(batch) == 1 or len(batch) * sizes[0] <= budget.max_frames * 5 / 8
     if (seconds, device) == (5, CPU):
         assert len(batches) == 1  # twelve, as before
 

@@ -97,13 +97,39 @@ def test_default_dtype_by_processor_instructions(
     assert resolve_dtype(None, torch.bfloat16, CPU) is expected
     for stored in (torch.float32, torch.float16, torch.float64):
         assert resolve_dtype(None, stored, CPU) is torch.float32
-    gpu = torch.device("cuda")  # need not exist
-    for stored in (torch.bfloat16, torch.float16, torch.float32):
-        assert resolve_dtype(None, stored, gpu) is stored
-    assert resolve_dtype(None, torch.float64, gpu) is torch.float32
     assert resolve_dtype("float32", torch.bfloat16, CPU) is torch.float32
     assert resolve_dtype("bfloat16", torch.float32, CPU) is torch.bfloat16
     assert resolve_dtype("torch.float16", torch.float32, CPU) is torch.float16
+
+
+@pytest.mark.parametrize(
+    ("capability", "fast"),
+    [((7, 0), False), ((7, 5), False), ((8, 0), True), ((8, 9), True), ((12, 0), True)],
+)
+def test_bfloat16_is_not_chosen_where_a_gpu_emulates_it(
+    capability: tuple[int, int], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is float16 in its place, which ends where the Qwen2 models' activations go on."""
+    gpus = {torch.device("cuda:1"): capability, torch.device("cuda:0"): (8, 6)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", gpus.__getitem__)
+    gpu = torch.device("cuda:1")
+    assert resolve_dtype(None, torch.bfloat16, gpu) is (torch.bfloat16 if fast else torch.float32)
+    for stored in (torch.float16, torch.float32):
+        assert resolve_dtype(None, stored, gpu) is stored
+    assert resolve_dtype(None, torch.float64, gpu) is torch.float32
+    for name in ("float16", "bfloat16"):
+        assert resolve_dtype(name, torch.bfloat16, gpu) is getattr(torch, name)
+
+
+def test_memory_that_torch_keeps_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GPU: a second model would else be streamed, or refused."""
+    gpu, held = torch.device("cuda:1"), {"reserved": 5, "allocated": 2}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 8) if device == gpu else 0)
+    for name, count in held.items():
+        monkeypatch.setattr(
+            torch.cuda, f"memory_{name}", lambda device, n=count: n if device == gpu else 0
+        )
+    assert available_bytes(gpu) == 6
 
 
 @pytest.mark.parametrize("macos", [13, 14])

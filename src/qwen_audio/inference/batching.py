@@ -17,7 +17,6 @@ from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.audio.window_stream import SampledWindow, stream_windows
 from qwen_audio.errors import AudioError
-from qwen_audio.weights.device import batch_frames
 from qwen_audio.weights.worker_threads import WorkerThreads
 
 from .memory_budget import batch_by_size
@@ -56,7 +55,7 @@ def batched_windows(
     load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[list[AudioWindow]]:
-    """Windows of all recordings in order, in batches of at most `batch_frames` encoder frames.
+    """Windows of all recordings in order, in batches of at most `MemoryBudget.max_frames`.
 
     Recordings are decoded as their windows are needed: only with its last window, the one that has
     `AudioWindow.recording`, is a recording known to be in order.
@@ -85,8 +84,8 @@ def batched_windows_and_failures(
     the rest of it."""
     _ = pipeline.checkpoint.feature_extractor  # created before threads ask for it
     windows = _windows(pipeline, inputs, load_options, window_config)
-    budget = batch_frames(pipeline.device)
-    return prefetch(batch_by_size(windows, _frames, [budget]), _BATCHES_AHEAD)
+    limit = pipeline.memory.max_frames
+    return prefetch(batch_by_size(windows, _frames, [limit]), _BATCHES_AHEAD)
 
 
 def _windows(

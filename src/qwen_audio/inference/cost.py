@@ -12,10 +12,16 @@ from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.weights.device import batch_frames, batch_positions, cached_batch_positions
+from qwen_audio.weights.device import (
+    MIN_BATCH_FRAMES,
+    batch_positions,
+    cached_batch_positions,
+    max_batch_frames,
+)
 
 __all__ = [
     "CostEstimate",
+    "batch_frames",
     "cache_position_bytes",
     "cached_positions",
     "check_memory",
@@ -39,6 +45,10 @@ _MIN_CACHED_POSITIONS = 1_100
 
 _SLACK = 2.5
 """Measured over counted bytes of activations: the kernels' scratch memory and fragmentation."""
+
+_SHARE_OF_ACTIVATIONS = 1 / 8
+"""Of the memory beyond what is needed at least: the rest is for weights, and keys and values, which
+take four to five times what the activations of the same batch take in the 7B."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,9 @@ def estimate_cost(
     parameters = {name: math.prod(tensor.shape) for name, tensor in required.items()}
     stored = checkpoint.tensors.without_duplicates(required)
     weights = sum(count for name, count in parameters.items() if name != EMBEDDINGS)
+    frames = batch_frames(checkpoint, dtype, device, max_memory, base)
     positions = cached_positions(checkpoint, dtype, device, max_memory, base)
-    other = non_weight_bytes(checkpoint, tap, dtype, device, base, positions)
+    other = non_weight_bytes(checkpoint, tap, dtype, device, base, positions, frames)
     peak = weights * dtype.itemsize + other
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base)
     products = sum(tensor.rows_per_second * parameters[name] for name, tensor in required.items())
@@ -126,6 +137,25 @@ def cache_position_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
     return 2 * text.num_hidden_layers * width * dtype.itemsize
 
 
+def batch_frames(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device = _CPU,
+    max_memory: int | None = None,
+    base_bytes: int | None = None,
+) -> int:
+    """Encoder frames (20 ms each) in one pass: the more, the more memory a GPU has for it.
+
+    A frame of the 7B takes 180 kB in bfloat16: 6,000 on a GPU with 8 GB, 18,000 from 28 GB on.
+    """
+    least, most = MIN_BATCH_FRAMES, max_batch_frames(device)
+    if max_memory is None or least == most:
+        return most
+    spare = max_memory - min_memory_bytes(checkpoint, None, dtype, device, base_bytes)
+    frame_bytes = _activation_bytes(checkpoint, None, dtype, least) / least
+    return max(least, min(most, least + int(_SHARE_OF_ACTIVATIONS * spare / frame_bytes)))
+
+
 def cached_positions(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
@@ -135,12 +165,13 @@ def cached_positions(
 ) -> int:
     """Positions of texts of which keys and values are cached at once: of a full batch, or as many
     as fit beside all weights, but of one window at least."""
-    most = cached_batch_positions(device)
+    frames = batch_frames(checkpoint, dtype, device, max_memory, base_bytes)
+    most = cached_batch_positions(frames)
     if max_memory is None:
         return most
     required = checkpoint.required_tensors(None)
     weights = sum(math.prod(required[name].shape) for name in required if name != EMBEDDINGS)
-    other = non_weight_bytes(checkpoint, None, dtype, device, base_bytes, 0)
+    other = non_weight_bytes(checkpoint, None, dtype, device, base_bytes, 0, frames)
     free_bytes = max_memory - other - weights * dtype.itemsize
     fitting = free_bytes // cache_position_bytes(checkpoint, dtype)
     return min(most, max(_MIN_CACHED_POSITIONS, fitting))
@@ -153,27 +184,37 @@ def non_weight_bytes(
     device: torch.device = _CPU,
     base_bytes: int | None = None,
     positions: int = _MIN_CACHED_POSITIONS,
+    frames: int = MIN_BATCH_FRAMES,
 ) -> int:
     """Memory beside weights: the process itself, the activations of a batch's widest layer, and,
     for text, the cached keys and values.
 
-    Activations are in the feed-forward block: two (a gated one: three) tensors of its width, and
-    about six of the layer's own for residual stream, norms, queries, keys, values and attention.
-
     Args:
         base_bytes: see `estimate_cost`.
         positions: that are cached.
+        frames: of the encoder in a batch.
     """
     base = process_bytes(device) if base_bytes is None else base_bytes
+    cache = 0 if tap else positions * cache_position_bytes(checkpoint, dtype)
+    return base + _FIRST_USE_BYTES + _activation_bytes(checkpoint, tap, dtype, frames) + cache
+
+
+def _activation_bytes(
+    checkpoint: Checkpoint, tap: Tap | None, dtype: torch.dtype, frames: int
+) -> int:
+    """Activations of the widest layer for a batch of encoder frames.
+
+    They are in the feed-forward block: two (a gated one: three) tensors of its width, and about six
+    of the layer's own for residual stream, norms, queries, keys, values and attention.
+    """
     audio, text = checkpoint.audio_config, checkpoint.text_config
-    activations, frames = 0, batch_frames(device)
+    values = 0
     if tap is None or tap.stage is not Stage.MEL:
-        activations = frames * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
+        values = frames * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
     if tap is None or tap.in_language_model:
         row = 3 * text.intermediate_size + 6 * text.hidden_size
-        activations = max(activations, batch_positions(device) * row)
-    cache = 0 if tap else positions * cache_position_bytes(checkpoint, dtype)
-    return base + _FIRST_USE_BYTES + round(_SLACK * activations * dtype.itemsize) + cache
+        values = max(values, batch_positions(frames) * row)
+    return round(_SLACK * values * dtype.itemsize)
 
 
 def min_memory_bytes(
@@ -183,12 +224,13 @@ def min_memory_bytes(
     device: torch.device = _CPU,
     base_bytes: int | None = None,
     positions: int = _MIN_CACHED_POSITIONS,
+    frames: int = MIN_BATCH_FRAMES,
 ) -> int:
     """Memory of the process where as few weights as possible are resident: one module, or two
     layers (one computes, one is read).
 
     Args:
-        base_bytes, positions: see `non_weight_bytes`.
+        base_bytes, positions, frames: see `non_weight_bytes`.
     """
     modules: dict[str, dict[str, int]] = {}
     for name, tensor in checkpoint.required_tensors(tap).items():
@@ -199,7 +241,7 @@ def min_memory_bytes(
             sizes[layer] = sizes.get(layer, 0) + math.prod(tensor.shape)
     at_once = [min(sum(sizes.values()), 2 * max(sizes.values())) for sizes in modules.values()]
     weights = max(at_once, default=0) * dtype.itemsize
-    return weights + non_weight_bytes(checkpoint, tap, dtype, device, base_bytes, positions)
+    return weights + non_weight_bytes(checkpoint, tap, dtype, device, base_bytes, positions, frames)
 
 
 def check_memory(

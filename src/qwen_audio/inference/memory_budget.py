@@ -18,6 +18,7 @@ from qwen_audio.weights.device import batch_positions
 from qwen_audio.weights.module_store import ModuleStore
 
 from .cost import (
+    batch_frames,
     cache_position_bytes,
     cached_positions,
     check_memory,
@@ -48,6 +49,14 @@ class MemoryBudget:
         self._kept: WeakKeyDictionary[CachedContext, None] = WeakKeyDictionary()
 
     @cached_property
+    def max_frames(self) -> int:
+        """Encoder frames in one pass; a single window may need more."""
+        modules = self._modules
+        return batch_frames(
+            self._checkpoint, modules.dtype, modules.device, self._max_memory, self._base_bytes
+        )
+
+    @cached_property
     def max_positions(self) -> int:
         """Of which keys and values are cached at once; one text may need more."""
         modules = self._modules
@@ -71,13 +80,19 @@ class MemoryBudget:
         settings = (self._checkpoint, tap, modules.dtype, modules.device, self._base_bytes)
         if tap is None:
             check_memory(self._max_memory, *settings, positions)
-            cached = max(self.max_positions, positions)
-            modules.max_bytes = self._max_memory - non_weight_bytes(*settings, cached)
+            # A text of more positions than are cached at once is alone in its pass.
+            other = max(
+                non_weight_bytes(*settings, self.max_positions, self.max_frames),
+                non_weight_bytes(*settings, positions),
+            )
+            modules.max_bytes = self._max_memory - other
             return
         check_memory(self._max_memory, *settings)
-        if min_memory_bytes(*settings) + self._kept_bytes() > self._max_memory:
+        frames = self.max_frames
+        if min_memory_bytes(*settings, frames=frames) + self._kept_bytes() > self._max_memory:
             self._drop(list(self._kept))
-        modules.max_bytes = self._max_memory - non_weight_bytes(*settings) - self._kept_bytes()
+        other = non_weight_bytes(*settings, frames=frames) + self._kept_bytes()
+        modules.max_bytes = self._max_memory - other
 
     def batches(
         self, items: Iterable[T], positions: Callable[[T], tuple[int, int]]
@@ -87,7 +102,7 @@ class MemoryBudget:
         Args:
             positions: of an item, those to process, and those to cache with its answer.
         """
-        limits = (batch_positions(self._modules.device), self.max_positions)
+        limits = (batch_positions(self.max_frames), self.max_positions)
         return batch_by_size(items, positions, limits)
 
     def make_room(self, positions: int, context: CachedContext | None = None) -> None:

@@ -15,12 +15,13 @@ from qwen_audio.errors import OptionError
 from .option_values import check_dtype
 
 __all__ = [
+    "MIN_BATCH_FRAMES",
     "available_bytes",
-    "batch_frames",
     "batch_positions",
     "cached_batch_positions",
     "float64_device",
     "has_unused_apple_gpu",
+    "max_batch_frames",
     "resolve_device",
     "resolve_dtype",
     "trim_heap",
@@ -29,23 +30,32 @@ __all__ = [
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def batch_frames(device: torch.device) -> int:
-    """Encoder frames (20 ms each) in one pass: two windows of 30 s, or twelve clips of 5 s.
+MIN_BATCH_FRAMES = 3_000
+"""Encoder frames (20 ms each) that one pass always takes: two windows of 30 s, or twelve clips of
+5 s. Larger batches are no faster on a CPU, and take more memory."""
 
-    Larger batches are no faster on a CPU and take more memory; a GPU needs four times as many.
-    """
-    return 12_000 if device.type == "cuda" else 3_000
+_MAX_GPU_BATCH_FRAMES = 18_000
+"""Of the 7B in 16 bits: a step of text generation reads 15.5 GB of weights once for all clips of a
+batch, and 0.52 MB of keys and values for each of their positions, 5 / 3 a frame. At 18,000 frames
+both take the same time, so that larger batches gain little. In the encoder 18,000 rows are more
+than a GPU needs: 5,600 tiles of 128 × 128 for each of its widest products, 40 and more for every
+multiprocessor."""
 
 
-def batch_positions(device: torch.device) -> int:
-    """Positions of the language model in one pass: a full batch of audio, and prompts of twelve."""
-    frames = batch_frames(device)
+def max_batch_frames(device: torch.device) -> int:
+    """Encoder frames in one pass at most, however much memory there is."""
+    return _MAX_GPU_BATCH_FRAMES if device.type == "cuda" else MIN_BATCH_FRAMES
+
+
+def batch_positions(frames: int) -> int:
+    """Positions of the language model in one pass: a full batch of audio, and prompts of twelve
+    for every 3,000 frames."""
     return frames // 2 + frames // 8
 
 
-def cached_batch_positions(device: torch.device) -> int:
+def cached_batch_positions(frames: int) -> int:
     """Positions of a full batch of texts with their answers: of twelve clips of 5 s, 256 tokens."""
-    return batch_frames(device) * 5 // 3
+    return frames * 5 // 3
 
 
 def trim_heap() -> None:
@@ -86,8 +96,12 @@ def resolve_dtype(
 ) -> torch.dtype:
     """The dtype named; None: the stored dtype where the device is fast in it, else float32.
 
-    A CPU is fast in bfloat16 if it has instructions for it, and never in float16. Apple's GPUs are
-    fast in both; macOS before 14 lacks bfloat16.
+    A CPU is fast in bfloat16 if it has instructions for it, and never in float16. An NVIDIA GPU
+    before compute capability 8.0 (V100, T4) emulates bfloat16, which is slower than float32. It is
+    fast in float16, but that is never chosen in place of bfloat16: the Qwen2 models' activations
+    exceed its range of ±65,504 (Qwen's own advice is float32), so that a recording could fail by
+    default. Who names it gets its speed, and an error where rows overflow (`FiniteCheck`). Apple's
+    GPUs are fast in both; macOS before 14 lacks bfloat16.
 
     Raises:
         OptionError: unless it is float32, bfloat16 or float16.
@@ -97,6 +111,9 @@ def resolve_dtype(
         if stored is torch.bfloat16:
             if device.type == "cpu":
                 fast = _has_bfloat16_instructions()
+            elif device.type == "cuda":
+                # Not torch.cuda.is_bf16_supported: it tells of the current device, not of this one.
+                fast = torch.cuda.get_device_capability(device) >= (8, 0)
             elif device.type == "mps":
                 fast = torch.backends.mps.is_macos_or_newer(14, 0)
         return stored if fast and stored is not torch.float64 else torch.float32
@@ -121,10 +138,12 @@ def float64_device(device: torch.device) -> torch.device:
 def available_bytes(device: torch.device) -> int:
     """Free memory of a device, in bytes; of the machine's within the limit of a container, if any.
 
-    An Apple GPU shares the machine's memory.
+    What torch keeps of a GPU's memory for new tensors is free, too. An Apple GPU shares the
+    machine's memory.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     import psutil
 
     return min(psutil.virtual_memory().available, _cgroup_available_bytes())
