@@ -122,7 +122,7 @@ def test_what_is_enough_memory_for_a_gpu_stays_enough(
     seven_b: Any, tap: str | None, positions: int, dtype: torch.dtype
 ) -> None:
     """From the least on: larger batches never take what two layers need."""
-    settings: Any = (seven_b, tap and qa.Tap.parse(tap), dtype, GPU, BASE)
+    settings = (seven_b, qa.Tap.parse(tap) if tap else None, dtype, GPU, BASE)
     cached = max(positions, 1_100)
     minimum = cost.min_memory_bytes(*settings, cached)
     weights = minimum - cost.non_weight_bytes(*settings, cached)

@@ -77,13 +77,17 @@ def _c_library() -> ctypes.CDLL | None:
 def resolve_device(device: str | torch.device | None) -> torch.device:
     """The device named; None: a GPU if there is one, else the CPU.
 
+    An NVIDIA GPU is resolved with its number: each thread has a current one of its own.
+
     Raises:
         OptionError: if there is no such device.
     """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
+        if resolved == torch.device("cuda"):
+            resolved = torch.device("cuda", torch.cuda.current_device())
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]

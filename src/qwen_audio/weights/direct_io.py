@@ -13,9 +13,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["ReadBuffer"]
+__all__ = ["PAGE", "ReadBuffer", "read_block"]
 
-_PAGE = mmap.PAGESIZE
+PAGE = mmap.PAGESIZE
 """Alignment of direct reads, in the file and in memory."""
 
 
@@ -40,25 +40,14 @@ class ReadBuffer:
         Raises:
             OSError: if it can't be read.
         """
-        before = start % _PAGE
-        first, size = start - before, before + stop - start
-        block = self._next_block(size)
-        try:
-            filled = _read_direct(file, first, block, size)
-        except OSError as error:
-            if error.errno not in (
-                errno.EINVAL,
-                errno.ENOTSUP,
-            ):  # a file system without direct reads
-                raise
-            filled = _read_cached(file, first, block[:size])
-        return block[before : max(before, min(filled, size))]
+        block = self._next_block(start % PAGE + stop - start)
+        return read_block(block, file, start, stop)
 
     def _next_block(self, size: int) -> memoryview:
-        aligned_size = -(-size // _PAGE) * _PAGE
+        aligned_size = -(-size // PAGE) * PAGE
         index = slice(self._next, self._next + 1)
         if not any(len(block) >= aligned_size for block in self._blocks[index]):
-            block = mmap.mmap(-1, max(_PAGE, aligned_size))
+            block = mmap.mmap(-1, max(PAGE, aligned_size))
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 with suppress(OSError):  # a kernel without huge pages
                     block.madvise(mmap.MADV_HUGEPAGE)
@@ -67,16 +56,47 @@ class ReadBuffer:
         return memoryview(self._blocks[self._next - 1])[:aligned_size]
 
 
-def _read_direct(file: Path, start: int, block: memoryview, size: int) -> int:
-    """Read whole pages until `size` bytes or the end of the file; returns the bytes read."""
+def read_block(
+    block: memoryview, file: Path, start: int, stop: int, *, is_direct: bool = True
+) -> memoryview:
+    """Bytes start … stop−1 of a file, read into whole pages of memory; fewer if it ends before.
+
+    Args:
+        is_direct: bypass the page cache, where the system and the file system allow it.
+
+    Returns:
+        The part of `block` that holds them: from byte `start % PAGE` on.
+
+    Raises:
+        OSError: if it can't be read.
+    """
+    before = start % PAGE
+    first, size = start - before, before + stop - start
+    filled = (
+        _read_direct(file, first, block[: -(-size // PAGE) * PAGE], size) if is_direct else None
+    )
+    if filled is None:
+        filled = _read_cached(file, first, block[:size])
+    return block[before : max(before, min(filled, size))]
+
+
+def _read_direct(file: Path, start: int, block: memoryview, size: int) -> int | None:
+    """Read whole pages until `size` bytes or the end of the file; returns the bytes read, None
+    where the system or the file system has no direct reads."""
     if not (hasattr(os, "O_DIRECT") and hasattr(os, "preadv")):
-        raise OSError(errno.ENOTSUP, "this system has no direct reads")
-    descriptor, filled = os.open(file, os.O_RDONLY | os.O_DIRECT), 0
+        return None
+    descriptor, filled = -1, 0
     try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_DIRECT)
         while filled < size and (count := os.preadv(descriptor, [block[filled:]], start + filled)):
             filled += count
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOTSUP):
+            return None
+        raise
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
     return filled
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from qwen_audio.errors import OptionError
 
 from .device import trim_heap
 from .direct_io import ReadBuffer
+from .gpu_copies import CopyStream, StagingBuffer
 from .prepack import prepack_linears
 from .tensor_store import TensorStore
 from .worker_threads import WorkerThreads
@@ -42,6 +44,7 @@ class ModuleStore:
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
+        self._copies = CopyStream(device) if device.type == "cuda" else None
         self._resident: dict[str, nn.Module] = {}
         self._sizes: dict[str, int] = {}
 
@@ -71,7 +74,7 @@ class ModuleStore:
             yield from (self.get(name, partial(build, k)) for k, name in enumerate(names))
             return
         with WorkerThreads(1, "weights") as reader:
-            queue = zip(streamed, itertools.cycle((ReadBuffer(), ReadBuffer())), strict=False)
+            queue = zip(streamed, itertools.cycle(self._stream_buffers()), strict=False)
             next_read = self._read_next(reader, queue)
             for k, name in enumerate(names):
                 if name not in streamed:
@@ -90,7 +93,7 @@ class ModuleStore:
         absent = {name: build for name, build in modules.items() if name not in self._resident}
         if not absent:
             return
-        buffer = ReadBuffer()
+        buffer = ReadBuffer() if self._copies is None else StagingBuffer(self._copies)
         for name, build in absent.items():
             self._evict(self._weight_bytes(name), evict_last=modules.keys())
             self._resident[name] = self._load_module(build, name, buffer)
@@ -126,7 +129,7 @@ class ModuleStore:
             )
 
     def _read_next(
-        self, reader: Executor, queue: Iterator[tuple[str, ReadBuffer]]
+        self, reader: Executor, queue: Iterator[tuple[str, ReadBuffer | StagingBuffer]]
     ) -> Future[dict[str, torch.Tensor]] | None:
         item = next(queue, None)
         return None if item is None else reader.submit(self._read, *item)
@@ -142,21 +145,25 @@ class ModuleStore:
             self._sizes[prefix] = sum(counts) * self.dtype.itemsize
         return self._sizes[prefix]
 
-    def _read(self, prefix: str, buffer: ReadBuffer | None = None) -> dict[str, torch.Tensor]:
-        """Read tensors onto the device; for a GPU through pinned memory, asynchronously."""
-        on_gpu = self.device.type == "cuda"
-        return self.tensors.read(
-            prefix,
-            device=self.device,
-            dtype=self.dtype,
-            pinned=on_gpu,
-            buffer=None if on_gpu else buffer,
-        )
+    def _stream_buffers(self) -> tuple[ReadBuffer | StagingBuffer, ...]:
+        """Used in turn. The layer that computes is in one itself, or has been copied to a GPU."""
+        if self._copies is not None:
+            return (StagingBuffer(self._copies, is_direct=True),)
+        return ReadBuffer(), ReadBuffer()
+
+    def _read(
+        self, prefix: str, buffer: ReadBuffer | StagingBuffer | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Read tensors, for a GPU on the stream of its copies."""
+        with nullcontext() if self._copies is None else self._copies.select():
+            return self.tensors.read(prefix, device=self.device, dtype=self.dtype, buffer=buffer)
 
     def _load_module(
-        self, build: Callable[[], nn.Module], prefix: str, buffer: ReadBuffer
+        self, build: Callable[[], nn.Module], prefix: str, buffer: ReadBuffer | StagingBuffer
     ) -> nn.Module:
-        """A resident module. Weights that are packed are only read into `buffer`, others copied."""
+        """A resident module. On a CPU, weights that are packed are only read into `buffer`."""
+        if self._copies is not None:
+            return self._fill(build, self._read(prefix, buffer))
         if self.device.type != "cpu" or self.dtype is not torch.bfloat16:
             return self._fill(build, self._read(prefix))
         module = prepack_linears(self._fill(build, self._read(prefix, buffer)))
@@ -165,6 +172,8 @@ class ModuleStore:
         return module
 
     def _fill(self, build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor]) -> nn.Module:
+        if self._copies is not None:
+            self._copies.hand_over(tensors.values())
         module = empty_module(build)
         module.load_state_dict(tensors, strict=True, assign=True)
         return module.eval().requires_grad_(False)

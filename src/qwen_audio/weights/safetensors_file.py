@@ -21,6 +21,7 @@ import torch
 from qwen_audio.errors import CheckpointError
 
 from .direct_io import ReadBuffer
+from .gpu_copies import StagingBuffer
 
 __all__ = [
     "LENGTH_BYTES",
@@ -131,16 +132,14 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def read_tensors(
     locations: Mapping[str, TensorLocation],
     *,
-    pinned: bool = False,
-    buffer: ReadBuffer | None = None,
+    buffer: ReadBuffer | StagingBuffer | None = None,
     convert: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Read tensors, in the order of the files, each into its own memory.
 
     Args:
-        pinned: whether that memory is page-locked.
         buffer: read into this instead, overwriting the tensors read into it before: for weights
-            that are soon released.
+            that are soon released. A `StagingBuffer` copies each tensor on to its GPU.
         convert: applied to each tensor's name and the tensor as soon as it is read, so that memory
             never holds both forms of all of them.
 
@@ -148,7 +147,7 @@ def read_tensors(
         CheckpointError: for a dtype that isn't supported, or a truncated file.
     """
     tensors: dict[str, torch.Tensor] = {}
-    if buffer is not None:
+    if isinstance(buffer, ReadBuffer):
         buffer.rewind()
     for path in dict.fromkeys(location.file for location in locations.values()):
         with _open(path) as file:
@@ -158,9 +157,10 @@ def read_tensors(
                     tensor = _read_buffered(buffer, path, name, info)
                 else:
                     _advise_will_need(file, info.start, info.bytes)
-                    tensor = _read_values(file, name, info, info.start, info.shape, pinned)
+                    tensor = _read_values(file, name, info, info.start, info.shape)
                 tensors[name] = tensor if convert is None else convert(name, tensor)
-                if buffer is not None and tensors[name].data_ptr() != tensor.data_ptr():
+                is_copy = tensors[name].data_ptr() != tensor.data_ptr()
+                if isinstance(buffer, ReadBuffer) and is_copy:
                     buffer.give_back()
     return tensors
 
@@ -171,9 +171,7 @@ def read_rows(location: TensorLocation, rows: Iterable[int], name: str) -> list[
     row_bytes = info.bytes // info.shape[0]
     with _open(location.file) as file:
         return [
-            _read_values(
-                file, name, info, info.start + row * row_bytes, info.shape[1:], pinned=False
-            )
+            _read_values(file, name, info, info.start + row * row_bytes, info.shape[1:])
             for row in rows
         ]
 
@@ -223,10 +221,9 @@ def _read_values(
     info: TensorInfo,
     start: int,
     shape: tuple[int, ...],
-    pinned: bool,
 ) -> torch.Tensor:
     """Values of one tensor, from offset `start` of the file on, as many as `shape` holds."""
-    values = torch.empty(math.prod(shape), dtype=tensor_dtype(info, name), pin_memory=pinned)
+    values = torch.empty(math.prod(shape), dtype=tensor_dtype(info, name))
     data = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
     file.seek(start)
     filled = 0
@@ -238,7 +235,9 @@ def _read_values(
     return values.reshape(shape)
 
 
-def _read_buffered(buffer: ReadBuffer, path: Path, name: str, info: TensorInfo) -> torch.Tensor:
+def _read_buffered(
+    buffer: ReadBuffer | StagingBuffer, path: Path, name: str, info: TensorInfo
+) -> torch.Tensor:
     dtype = tensor_dtype(info, name)
     try:
         data = buffer.read(path, info.start, info.stop)
@@ -246,6 +245,8 @@ def _read_buffered(buffer: ReadBuffer, path: Path, name: str, info: TensorInfo) 
         raise _invalid_file(str(path), str(error)) from error
     if len(data) < info.bytes:
         raise _invalid_file(str(path), f"it ends inside {name}")
+    if isinstance(data, torch.Tensor):
+        return data.view(dtype).reshape(info.shape)
     if info.start % dtype.itemsize:  # unaligned, after a header of odd length
         return torch.frombuffer(bytearray(data), dtype=dtype).reshape(info.shape)
     return torch.frombuffer(data, dtype=dtype).reshape(info.shape)

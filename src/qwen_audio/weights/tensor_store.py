@@ -15,6 +15,7 @@ from qwen_audio.errors import CheckpointError
 from .adapter import Adapter
 from .direct_io import ReadBuffer
 from .download import ProgressCallback
+from .gpu_copies import StagingBuffer
 from .hub import HubFiles
 from .safetensors_file import (
     TensorInfo,
@@ -141,24 +142,23 @@ class TensorStore:
         *,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
-        pinned: bool = False,
-        buffer: ReadBuffer | None = None,
+        buffer: ReadBuffer | StagingBuffer | None = None,
     ) -> dict[str, torch.Tensor]:
         """The tensors whose names start with `prefix`, keyed by the rest of their names.
 
         Args:
             device, dtype: to convert to; None: the CPU, and the dtype on disk.
-            pinned, buffer: see `read_tensors`.
+            buffer: see `read_tensors`.
         """
         locations = self._locate(name for name in self.shapes if name.startswith(prefix))
 
         def convert(name: str, tensor: torch.Tensor) -> torch.Tensor:
             if self.adapter is None or not self.adapter.adds_to(name):
-                return tensor.to(device=device, dtype=dtype, non_blocking=pinned)
-            placed = tensor.to(device=device, non_blocking=pinned)
+                return tensor.to(device=device, dtype=dtype)
+            placed = tensor.to(device=device)
             return self.adapter.merge(name, placed, dtype or tensor.dtype)
 
-        tensors = read_tensors(locations, pinned=pinned, buffer=buffer, convert=convert)
+        tensors = read_tensors(locations, buffer=buffer, convert=convert)
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
     def read_rows(self, name: str, rows: Sequence[int]) -> list[torch.Tensor]:

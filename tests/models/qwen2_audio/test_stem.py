@@ -45,7 +45,7 @@ class _RandomModules(ModuleStore):
     def __init__(self, device: str) -> None:
         self.device, self.dtype = torch.device(device), torch.float32
 
-    def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:  # noqa: ARG002
+    def get(self, prefix: str, build: Callable[[], nn.Module]) -> Any:
         with self.device:
             return build().requires_grad_(False)
 

@@ -57,8 +57,9 @@ def _as_product(
     conv: nn.Conv1d, features: Float[Tensor, "channels frames"]
 ) -> Float[Tensor, "width rows"]:
     """A convolution as the product of its weight and the frames that each row is made of."""
-    (padding,), (size,), (stride,) = map(tuple, (conv.padding, conv.kernel_size, conv.stride))
-    patches = pad(features, (padding, padding)).unfold(1, size, stride)  # channels, rows, size
+    padding = int(conv.padding[0])
+    padded = pad(features, (padding, padding))
+    patches = padded.unfold(1, conv.kernel_size[0], conv.stride[0])  # channels, rows, size
     return linear(patches.transpose(0, 1).flatten(1), conv.weight.flatten(1), conv.bias).T
 
 
