@@ -49,6 +49,7 @@ def test_public_names() -> None:
         "Projection",
         "MissingExtraError",
         "OptionError",
+        "OutOfMemoryError",
         "AudioModel",
         "QwenAudioError",
         "Span",

@@ -20,7 +20,8 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     load_waveform, Waveform, Window, LogMel, DecodeLimits         audio
     Tap, Stage, ModelDimensions, CostEstimate, ShapeTrace         a model's taps and their costs
     QwenAudioError              every error: AudioError, CheckpointError, CollectionError,
-                                MissingExtraError, OptionError, TapError; AudioWarning: a warning
+                                MissingExtraError, OptionError, OutOfMemoryError, TapError;
+                                AudioWarning: a warning
 
 Importing this package loads no torch: the modules of the public names are imported on first use.
 """
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from qwen_audio.errors import CollectionError as CollectionError
     from qwen_audio.errors import MissingExtraError as MissingExtraError
     from qwen_audio.errors import OptionError as OptionError
+    from qwen_audio.errors import OutOfMemoryError as OutOfMemoryError
     from qwen_audio.errors import QwenAudioError as QwenAudioError
     from qwen_audio.errors import TapError as TapError
     from qwen_audio.inference.cost import CostEstimate as CostEstimate
@@ -91,6 +93,7 @@ _EXPORTS = {
         "CollectionError",
         "MissingExtraError",
         "OptionError",
+        "OutOfMemoryError",
         "QwenAudioError",
         "TapError",
     ),

@@ -22,6 +22,7 @@ __all__ = [
     "MissingExtraError",
     "NotFiniteError",
     "OptionError",
+    "OutOfMemoryError",
     "QwenAudioError",
     "TapError",
     "as_number",
@@ -108,6 +109,11 @@ class TapError(QwenAudioError, ValueError):
 
 class OptionError(QwenAudioError, ValueError):
     """An option with an invalid value, or in a combination in which it would have no effect."""
+
+
+class OutOfMemoryError(QwenAudioError, MemoryError):
+    """A device that has less memory than a computation takes: less than was free at `load`, or a
+    computation that takes more than its cost estimate."""
 
 
 class CheckpointError(QwenAudioError):

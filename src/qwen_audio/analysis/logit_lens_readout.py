@@ -19,6 +19,7 @@ from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.options import SpanName
+from qwen_audio.inference.out_of_memory import explains_out_of_memory
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.spans import Segment, spans_and_times
 from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
@@ -118,6 +119,7 @@ class LensReading:
         )
 
 
+@explains_out_of_memory
 def read_windows(
     reading: LensReading, prompt_text: str, audio_windows: Sequence[AudioWindow]
 ) -> list[_Window]:

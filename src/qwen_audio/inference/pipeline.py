@@ -15,6 +15,7 @@ from qwen_audio.models.tap import Stage, Tap
 from .decoder import DecoderInput
 from .generation import CachedContext, GeneratedText, TextStream, generate_tokens, generated_text
 from .options import Sampling
+from .out_of_memory import explains_out_of_memory
 from .pipeline_stages import PROJECTOR, PipelineStages
 from .reducers import CapturedWindow, RowReducer, all_rows, last_row
 
@@ -28,6 +29,7 @@ T = TypeVar("T")
 class Pipeline(PipelineStages):
     """Text and rows of batches of windows: see `PipelineStages` for the arguments."""
 
+    @explains_out_of_memory
     def generate(
         self,
         prompt_text: str,
@@ -49,6 +51,7 @@ class Pipeline(PipelineStages):
 
         Raises:
             OptionError: if an input doesn't fit the prompt or the model's context.
+            OutOfMemoryError: if the device has less memory than it takes.
         """
         self.fetch_weights(None)
         if not audio_rows:
@@ -105,6 +108,7 @@ class Pipeline(PipelineStages):
             self.memory.keep(context)
         return texts
 
+    @explains_out_of_memory
     def capture(
         self,
         windows: Sequence[AudioWindow],

@@ -21,6 +21,7 @@ from .decoder import DecoderInput, LanguageModel
 from .encoder import AudioEncoder
 from .memory_budget import MemoryBudget
 from .options import Sampling
+from .out_of_memory import explains_out_of_memory
 from .reducers import all_rows
 
 __all__ = ["PROJECTOR", "PipelineStages"]
@@ -95,6 +96,7 @@ class PipelineStages:
             self.checkpoint.fetch(tap, self._report)
             self._fetched.add(tap)
 
+    @explains_out_of_memory
     def encode_audio(self, mels: Sequence[LogMel]) -> list[Tensor]:
         """For each window its rows at `projector`, (audio tokens, width): the LM's audio input."""
         if not mels:
