@@ -28,6 +28,7 @@ from . import (
     vector_search,
 )
 from .benchmark import Benchmark, Settings, SkipBenchmark, log_progress
+from .gpu import GPU_BENCHMARKS
 from .report import summary_line, write_overview, write_result
 from .rounds import ROOT
 
@@ -77,7 +78,8 @@ def main() -> int:
         )
         results = options.results or (work / "results" if options.quick else RESULTS)
         results.mkdir(parents=True, exist_ok=True)
-        failed = _run(options.only or list(BENCHMARKS), settings, results)
+        names = options.only or list(GPU_BENCHMARKS if options.gpu else BENCHMARKS)
+        failed = _run(names, settings, results)
         if options.quick:
             print("Dry run: these numbers mean nothing.\n")
         print(write_overview(results))
@@ -91,7 +93,7 @@ def _run(names: list[str], settings: Settings, results: Path) -> list[str]:
         start_time = time.perf_counter()
         log_progress(name)
         try:
-            result = BENCHMARKS[name](settings)
+            result = (BENCHMARKS | GPU_BENCHMARKS)[name](settings)
         except SkipBenchmark as reason:
             log_progress(f"  skipped: {reason}")
         except Exception as error:  # noqa: BLE001 (the others are still run)
@@ -115,11 +117,18 @@ def _options() -> argparse.Namespace:
         "the 7B's dimensions; write JSON, a table and a chart to benchmarks/results.",
         epilog="All benchmarks need about 22 GB of disk, 18 GB of memory, and on two cores one and "
         "a half to two hours, half an hour of it for `folder` (a quarter of that with --files 16). "
-        f"Benchmarks: {', '.join(BENCHMARKS)}.",
+        "Those of a GPU need 20 GB of disk and less than ten minutes. "
+        f"Benchmarks: {', '.join(BENCHMARKS)}; of a GPU: {', '.join(GPU_BENCHMARKS)}.",
     )
-    parser.add_argument(
-        "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help="run only these"
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--only",
+        nargs="+",
+        choices=BENCHMARKS | GPU_BENCHMARKS,
+        metavar="NAME",
+        help="run only these",
     )
+    chosen.add_argument("--gpu", action="store_true", help="run those of an NVIDIA GPU instead")
     parser.add_argument(
         "--quick", action="store_true", help="dry run with small models, in less than a minute"
     )

@@ -57,6 +57,7 @@ class Result:
         ratio: the number that `target` bounds.
         conditions: further conditions for meeting the target.
         packages: peers, whose versions are recorded.
+        device: that computed, as torch names it.
     """
 
     what: str
@@ -66,6 +67,7 @@ class Result:
     target: Target
     conditions: Mapping[str, bool] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
+    device: str = "cpu"
 
 
 Benchmark = Callable[[Settings], Result]

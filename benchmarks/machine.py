@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .benchmark import SkipBenchmark
 
-__all__ = ["available_bytes", "machine", "require_linux", "require_packages", "versions"]
+__all__ = ["available_bytes", "gpu", "machine", "require_linux", "require_packages", "versions"]
 
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd")
 """Instruction sets that decide the speed of bfloat16 and int8."""
@@ -26,6 +26,20 @@ def machine(threads: int) -> dict[str, object]:
         "threads": threads,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.system(),
+    }
+
+
+def gpu(device: str) -> dict[str, object]:
+    """Name, memory and CUDA of a GPU; nothing of a CPU."""
+    if device == "cpu":
+        return {}
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "gpu_memory_gb": round(properties.total_memory / 1e9, 1),
+        "cuda": torch.version.cuda,
     }
 
 

@@ -31,18 +31,18 @@ __all__ = [
 class Composite:
     """transformers' audio tower in the composite model: padded to 30 s, with attention mask."""
 
-    def __init__(self, checkpoint: str, dtype: str, threads: int) -> None:
+    def __init__(self, checkpoint: str, dtype: str, threads: int, device: str = "cpu") -> None:
         from transformers import Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         torch.set_num_threads(threads)
-        self._dtype = getattr(torch, dtype)
+        self._dtype, self._device = getattr(torch, dtype), device
         model = Qwen2AudioForConditionalGeneration.from_pretrained(
             checkpoint, dtype=self._dtype, attn_implementation="sdpa"
         )
-        self.tower = model.eval().model.audio_tower
+        self.tower = model.eval().model.audio_tower.to(device)
         self.feature_extractor = WhisperFeatureExtractor.from_pretrained(checkpoint)
 
     def features(self, clips: list[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -56,22 +56,28 @@ class Composite:
         )
         return processed["input_features"], processed["attention_mask"]
 
-    @torch.inference_mode()
     def means(self, clips: list[np.ndarray]) -> np.ndarray:
-        """Mean of each clip's rows [clips, width], with the steps of `Qwen2AudioModel.forward`."""
+        """Mean of each clip's rows [clips, width]."""
+        return self.means_of(*self.features(clips))
+
+    @torch.inference_mode()
+    def means_of(self, features: Tensor, feature_mask: Tensor) -> np.ndarray:
+        """The same of processed clips, with the steps of `Qwen2AudioModel.forward`."""
         from transformers.masking_utils import create_bidirectional_mask
 
-        features, feature_mask = self.features(clips)
+        features, feature_mask = features.to(self._device), feature_mask.to(self._device)
         lengths, tokens = self.tower._get_feat_extract_output_lengths(feature_mask.sum(-1))
         frames = (features.shape[-1] - 2) // 2 + 1
         mask = create_bidirectional_mask(
             config=self.tower.config,
-            inputs_embeds=torch.zeros(len(clips), frames, 1, dtype=self._dtype),
-            attention_mask=(torch.arange(frames) < lengths[:, None]).long(),
+            inputs_embeds=torch.zeros(
+                len(features), frames, 1, dtype=self._dtype, device=self._device
+            ),
+            attention_mask=(torch.arange(frames, device=self._device) < lengths[:, None]).long(),
         )
         output = self.tower(features, attention_mask=mask).last_hidden_state.float()
         means = [rows[:count].mean(0) for rows, count in zip(output, tokens.tolist(), strict=True)]
-        return torch.stack(means).numpy()
+        return torch.stack(means).cpu().numpy()
 
 
 def composite_tower(

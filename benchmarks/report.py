@@ -9,8 +9,8 @@ from typing import Any
 
 from .benchmark import Result, Settings
 from .chart import chart
+from .machine import gpu, versions
 from .machine import machine as this_machine
-from .machine import versions
 
 __all__ = ["summary_line", "write_overview", "write_result"]
 
@@ -29,7 +29,7 @@ def write_result(path: Path, result: Result, settings: Settings) -> None:
         "figures": result.figures,
         "dtype": result.dtype,
         "turns": settings.rounds,
-        "machine": this_machine(settings.threads),
+        "machine": this_machine(settings.threads) | gpu(result.device),
         "versions": versions(*result.packages),
         **({"dry_run": True} if settings.quick else {}),
     }
@@ -70,6 +70,7 @@ def _table(records: Mapping[str, dict[str, Any]]) -> str:
         f"{machine['processor']} ({', '.join(machine['instructions'])}), "
         f"{machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['memory_gb']:g} GB of memory"
+        + (f"; {machine['gpu']}, {machine['gpu_memory_gb']:g} GB" if "gpu" in machine else "")
         for machine in (record["machine"] for record in records.values())
     }
     package_versions = {

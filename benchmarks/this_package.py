@@ -69,11 +69,18 @@ def encode_taps(
     return run
 
 
-def load_model(checkpoint: str, dtype: str, threads: int, max_memory: str | None = None) -> Any:
-    """The checkpoint's `AudioModel` on the CPU, with this number of torch threads."""
+def load_model(
+    checkpoint: str,
+    dtype: str,
+    threads: int,
+    max_memory: str | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> Any:
+    """The checkpoint's `AudioModel`, with this number of torch threads."""
     import torch
 
     import qwen_audio as qa
 
     torch.set_num_threads(threads)
-    return qa.load(checkpoint, device="cpu", dtype=dtype, max_memory=max_memory)
+    return qa.load(checkpoint, device=device, dtype=dtype, max_memory=max_memory, **options)

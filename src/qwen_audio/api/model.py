@@ -53,7 +53,7 @@ def load(
         device: such as "cpu", "cuda" or "mps" (Apple's GPU, untested); an NVIDIA GPU if there is
             one, else the CPU.
         dtype: of the computation: "float32", "bfloat16" or "float16"; by default the checkpoint's
-            own, but float32 on a CPU that has no instructions for bfloat16.
+            own, but float32 on a CPU or GPU that has no instructions for bfloat16.
         revision: branch, tag or commit of a hub model.
         adapter: a LoRA adapter for it, as PEFT saves it: a folder, or a hub model. It is merged
             into the weights as they are read.

@@ -102,10 +102,11 @@ def resolve_dtype(
 
     A CPU is fast in bfloat16 if it has instructions for it, and never in float16. An NVIDIA GPU
     before compute capability 8.0 (V100, T4) emulates bfloat16, which is slower than float32. It is
-    fast in float16, but that is never chosen in place of bfloat16: the Qwen2 models' activations
-    exceed its range of ±65,504 (Qwen's own advice is float32), so that a recording could fail by
-    default. Who names it gets its speed, and an error where rows overflow (`FiniteCheck`). Apple's
-    GPUs are fast in both; macOS before 14 lacks bfloat16.
+    fast in float16, but that is never chosen in place of bfloat16: Qwen's models, trained in
+    bfloat16, are known to exceed its range of ±65,504 (github.com/QwenLM/Qwen3/issues/868; the
+    maintainers advise float32), so that a recording could fail by default. Who names it gets its
+    speed, and an error where rows overflow (`FiniteCheck`). Apple's GPUs are fast in both; macOS
+    before 14 lacks bfloat16.
 
     Raises:
         OptionError: unless it is float32, bfloat16 or float16.
