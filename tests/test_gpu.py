@@ -39,7 +39,7 @@ def test_float32_equals_the_cpu(checkpoint: Path) -> None:
         rows(checkpoint, "cuda", "float32"), rows(checkpoint, "cpu", "float32"), strict=True
     ):
         for tap in TAPS:
-            assert relative_error(actual[tap].data, expected[tap].data) < 1e-3
+            assert relative_error(actual[tap].data, expected[tap].data) < 1e-4  # TF32: 3.5e-4
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
@@ -119,6 +120,17 @@ def test_bfloat16_is_not_chosen_where_a_gpu_emulates_it(
     assert resolve_dtype(None, torch.float64, gpu) is torch.float32
     for name in ("float16", "bfloat16"):
         assert resolve_dtype(name, torch.bfloat16, gpu) is getattr(torch, name)
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", 1), ("cuda:3", 3), (None, 1)])
+def test_a_gpu_is_the_same_in_every_thread(
+    device: str | None, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a current one of its own, and weights are read in another thread."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    with FakeTensorMode():  # in which there are as many GPUs as one likes
+        assert resolve_device(device) == torch.device("cuda", number)
 
 
 def test_memory_that_torch_keeps_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from qwen_audio.audio.load_options import OnDamage
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.inference.cost import process_bytes
 from qwen_audio.inference.html_table import html_table
+from qwen_audio.inference.out_of_memory import explains_out_of_memory
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.progress_bars import OnProgress, download_bar
 from qwen_audio.models.checkpoint import EMBEDDED, Checkpoint
@@ -132,6 +133,7 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
         ]
         return results[0] if single else results
 
+    @explains_out_of_memory
     def check_parity(
         self,
         audio: AudioInput | AudioInputs | None = None,
