@@ -95,6 +95,8 @@ def test_rows_with_their_columns(suffix: str, tmp_path: Path) -> None:
     assert EmbeddingSpec.from_json(spec) == ROW_SPEC
     whole = Embeddings.concatenate(parts)
     np.testing.assert_array_equal(columns.pop("vectors"), whole)
+    listed = columns_of(save_embeddings(tmp_path / f"listed{suffix}", parts))[0]
+    np.testing.assert_array_equal(listed["vectors"], whole)
     if suffix in (".parquet", ".arrow"):
         assert set(columns.pop("tap")) == {"lm.1"}
     assert list(columns) == list(whole.index.columns()) or suffix == ".safetensors"

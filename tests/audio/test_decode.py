@@ -328,6 +328,11 @@ def test_an_empty_file(tmp_path: Path) -> None:
         ("pointer.flac", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
         ("table.ogg", b"\x89PNG\r\n\x1a\n" + bytes(500)),
         ("zeros.wav", bytes(10_000)),
+        # Raw samples of two equal channels, which are like the frames of a format without a header.
+        (
+            "samples.wav",
+            np.random.default_rng(0).integers(-9000, 9000, 9000, "<i2").repeat(2).tobytes(),
+        ),
         ("one.wav", b"R"),
         ("riff.wav", b"RIFF\xff\xff\xff\xffWAVE"),
         ("ogg.ogg", b"OggS"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -43,14 +43,21 @@ def check_output(path: str | Path) -> Path:
     return target
 
 
-def save_embeddings(path: str | Path, embeddings: Embeddings | Mapping[str, Embeddings]) -> Path:
+def save_embeddings(
+    path: str | Path,
+    embeddings: Embeddings | Mapping[str, Embeddings] | Sequence[Embeddings],
+) -> Path:
     """Write what `encode` returned to a file; its suffix names the format, see `VectorFile`.
 
     Raises:
         OptionError: for another suffix, or a path that can't be written to.
     """
     with VectorFile(path) as file:
-        file.add(embeddings)
+        if isinstance(embeddings, Embeddings | Mapping):
+            file.add(embeddings)
+        else:
+            for each in embeddings:
+                file.add(each)
     return file.target
 
 

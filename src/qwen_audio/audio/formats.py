@@ -28,7 +28,7 @@ SELF_CONTAINED_FORMATS = tuple(
         "nuv pva rm smjpeg swf ty wtv",
         # Audio of games.
         "ace acm aix alp apac argo_asf argo_cvg dcstr fwse laf musx pp_bnk redspark "
-        "sdns sdx wady wsaud xmd adp ads adx aea afc apc apm ast bfstm binka brstm fsb "
+        "sdns sdx wady wsaud xmd ads adx aea afc apc apm ast bfstm binka brstm fsb "
         "genh hca iss kvag mmf msf mtaf rsd siff sol svag svs vag vpk xa xvag",
     )
     for name in names.split()
