@@ -44,8 +44,7 @@ def check_output(path: str | Path) -> Path:
 
 
 def save_embeddings(
-    path: str | Path,
-    embeddings: Embeddings | Mapping[str, Embeddings] | Sequence[Embeddings],
+    path: str | Path, embeddings: Embeddings | Mapping[str, Embeddings] | Sequence[Embeddings]
 ) -> Path:
     """Write what `encode` returned to a file; its suffix names the format, see `VectorFile`.
 
@@ -53,11 +52,9 @@ def save_embeddings(
         OptionError: for another suffix, or a path that can't be written to.
     """
     with VectorFile(path) as file:
-        if isinstance(embeddings, Embeddings | Mapping):
-            file.add(embeddings)
-        else:
-            for each in embeddings:
-                file.add(each)
+        is_one = isinstance(embeddings, Embeddings | Mapping)
+        for each in [embeddings] if is_one else embeddings:
+            file.add(each)  # type: ignore[arg-type]
     return file.target
 
 
