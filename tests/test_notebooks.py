@@ -60,7 +60,7 @@ def test_every_result_has_one(clip: Path, checkpoint: Path, tmp_path: Path) -> N
         "audio 37": model.activations(clip, taps=["lm.1"])["lm.1"],
         "prompt tokens": model.describe(clip, max_new_tokens=2),
         "windows": collection,
-        "1 windows; scores: cosine": collection.search(clip, include_self=True),
+        "1 window; scores: cosine": collection.search(clip, include_self=True),
     }
     for text, result in results.items():
         page = Elements(result._repr_html_())

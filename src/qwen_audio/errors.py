@@ -27,6 +27,7 @@ __all__ = [
     "TapError",
     "as_number",
     "check_extra",
+    "counted",
     "number_option",
     "text_option",
     "whole_number_option",
@@ -157,6 +158,15 @@ def check_extra(feature: str, extra: str, *modules: str) -> None:
     # Any folder on the path, such as a project's own datasets/, is a package without an origin.
     if any(spec is None or spec.origin is None for spec in specs):
         raise MissingExtraError(feature, extra)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things as text: 1 recording, 2 recordings.
+
+    Args:
+        plural: of the noun, where it isn't the noun with an s.
+    """
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def as_number(value: Any) -> int | float | None:

@@ -36,11 +36,11 @@ def test_vectors_of_a_model_with_an_adapter(
 
 def test_costs_of_a_model_with_an_adapter(checkpoint: Path, adapter: Path) -> None:
     done = run("taps", "--model", checkpoint, "--adapter", adapter, "--json")
-    assert json.loads(done.stdout)["adapter"] == str(adapter)
+    assert {json.loads(row)["adapter"] for row in done.stdout.splitlines()} == {str(adapter)}
     assert f"Taps of {checkpoint} with {adapter} in" in run(
         "taps", "--model", checkpoint, "--adapter", adapter
     ).stdout.replace("\n", " ")
-    assert "adapter" not in json.loads(run("taps", "--model", checkpoint, "--json").stdout)
+    assert '"adapter"' not in run("taps", "--model", checkpoint, "--json").stdout
 
 
 @pytest.mark.slow
@@ -76,4 +76,4 @@ def test_an_adapter_given_as_model(adapter: Path, clips: list[Path]) -> None:
     done = run("describe", clips[0], "--model", adapter)
     assert done.returncode == 1
     assert done.stderr.startswith(f"qwen-audio: {adapter} is an adapter (PEFT) for owner/base, not")
-    assert f"--model owner/base --adapter {adapter}" in done.stderr
+    assert f"--model owner/base and --adapter {adapter}" in done.stderr

@@ -106,7 +106,7 @@ def test_remove(indexed: Path, music: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{music / '0.wav'}\n")
     done = run("collection", "remove", indexed, "@" + str(tmp_path / "list.txt"), music / "2.wav")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{indexed}: deleted the 3 rows of 2 recordings\n"
+    assert done.stdout == f"{indexed}: deleted 3 rows of 2 recordings\n"
     left = run("collection", "list", indexed, "--json").stdout.splitlines()
     assert [json.loads(row)["source"] for row in left] == [str(music / "1.wav")]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import qwen_audio as qa
 from commands import run
 from qwen_audio.cli.index import _rate_text
 from qwen_audio.collection.collection import Collection
@@ -108,7 +109,7 @@ def test_rates_have_units(seconds: tuple[float, float], text: str) -> None:
         (("x.wav", "-o", "m.lance", "--pooling", "none"), "one vector per window"),
         (("gone.wav", "-o", "m.lance"), "nothing to index: "),
         (("gone.wav", "a/b.wav", "-o", "m.lance"), "none of 2 recordings: "),
-        (("notes", "-o", "m.lance"), "notes holds no audio among 1 files: give"),
+        (("notes", "-o", "m.lance"), "notes holds no audio, only notes/read.me: give"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(
@@ -128,6 +129,34 @@ def test_errors_are_one_line_and_write_nothing(
     assert line.startswith("qwen-audio: ")
     assert message in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "x.wav"]
+
+
+def test_recordings_that_all_fail_leave_no_collection(folder: Path, checkpoint: Path) -> None:
+    (folder / "list.csv").write_text("filename\nbad.wav\n")
+    (folder / "bad.wav").write_bytes(b"x")
+    command = ("index", "list.csv", "-o", "m.lance", "--model", checkpoint)
+    done = run(*command)
+    assert (done.returncode, done.stdout) == (1, "")
+    first, second = done.stderr.splitlines()
+    assert "/bad.wav can't be decoded" in first
+    assert second == "qwen-audio: nothing could be indexed, so m.lance was not created"
+    assert not list(folder.glob("m*"))
+    assert json.loads(run(*command, "--json").stdout)["rows"] == 0
+
+
+def test_an_error_keeps_what_a_new_collection_holds(
+    folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Collection.index
+
+    def index_and_fail(self: Collection, *arguments: Any, **options: Any) -> None:
+        index(self, *arguments, **options)
+        raise qa.CollectionError("m.lance can't be written")
+
+    monkeypatch.setattr(Collection, "index", index_and_fail)
+    command = ("index", "0.wav", "-o", "m.lance", "--tap", "mel", "--model", checkpoint)
+    assert run(*command).returncode == 1
+    assert len(Collection.open("m.lance")) == 1
 
 
 def test_an_invalid_manifest_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ PARSERS = parsers(build_parser())
         ("give max_memory='4 GB', or", "give --max-memory '4 GB', or"),
         ("taps=3: not one", "--tap 3: not one"),
         ("errors='raise': unknown here", "errors='raise': unknown here"),
+        ("only: taps=['mel', 'a b', \"it's\"]", "only: --tap mel --tap 'a b' --tap 'it'\"'\"'s'"),
+        ("with tap={'year': 'classes'};", "with --tap year=classes;"),
+        ("taps=['mel', 3]: no", "taps=['mel', 3]: no"),  # not what the option takes
+        ("resume=True with pooling=, leave it out", "--resume with --pooling, leave it out"),
         ("a/seed=5.wav: no such file", "a/seed=5.wav: no such file"),
         ("window_seconds=1.wav: no such file", "window_seconds=1.wav: no such file"),
     ],

@@ -64,7 +64,7 @@ def test_index_names_the_one_recording_that_overflows(
     soundfile.write(loud, sound(1.0, 16_000, seed=4)[0], 16_000)
     done = run("index", loud, quiet, *options)
     assert done.returncode == 1
-    assert done.stdout.startswith("m.lance: 1 added, 0 replaced, 0 unchanged, 1 failed; 1 rows")
+    assert done.stdout.startswith("m.lance: 1 added, 0 replaced, 0 unchanged, 1 failed; 1 row;")
     assert f"{loud}: float16 overflows at encoder.2: use bfloat16 or float32" in done.stderr
 
     # The model has worked for the collection's rows: what overflows now is the recording's.

@@ -131,6 +131,8 @@ def test_failed_files_are_named_and_the_others_probed(tmp_path: Path) -> None:
         (("--task", "level=x", "--task", "level=y"), "--task names 'level' more than once"),
         (("--min-count", "20"), "pitch: fewer than two classes have 20 recordings"),
         (("--pooling", "median"), "use one of mean"),
+        (("--probe", "ridge"), "; or probe the other columns only: --target level"),
+        (("--probe", "ridge"), "2 columns can't be probed: --probe ridge: none applies to pitch"),
     ],
 )
 def test_errors_are_one_line(

@@ -14,16 +14,17 @@ from commands import run
 def test_every_tap_with_its_cost(checkpoint: Path) -> None:
     model = qa.load(checkpoint)
     done = run("taps", "--model", checkpoint, "--json")
-    rows = json.loads(done.stdout)["taps"]
+    *rows, text = map(json.loads, done.stdout.splitlines())
     assert [row["tap"] for row in rows] == [str(tap) for tap in model.taps]
     for row, tap in zip(rows, model.taps, strict=True):
         cost = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(tap))
         assert {name: row[name] for name in cost} == cost
         assert row["download_bytes"] == 0
         assert (row["width"], row["rate_hz"]) == (model.dimensions.width(tap), tap.rate_hz)
-    text = json.loads(done.stdout)["text"]
-    assert text == dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(None))
-    assert json.loads(done.stdout)["dtype"] == model.dtype
+    cost = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(None))
+    about = {"model": str(checkpoint), "dtype": model.dtype, "width": None, "rate_hz": None}
+    assert text == {**about, **cost}
+    assert (text["tap"], {row["dtype"] for row in rows}) == (None, {model.dtype})
     assert "lm.norm" in run("taps", "--model", checkpoint).stdout
     assert run("taps", checkpoint).returncode == 2  # the model is --model everywhere
 

@@ -87,7 +87,9 @@ def test_invalid_options_of_a_map(
 ) -> None:
     few = "start_seconds < 3"
     assert collection.map(where=few).method == "pca"
-    with pytest.raises(qa.OptionError, match="it takes 16 or more; use 'pca'"):
+    with pytest.raises(
+        qa.OptionError, match=r"UMAP takes 16 windows or more, not .*: use method='pca'"
+    ):
         collection.map(method="umap", where=few)
     with pytest.raises(qa.OptionError, match="use 'umap' or 'pca'"):
         collection.map(method="tsne")

@@ -162,7 +162,7 @@ def test_cells_that_are_no_numbers_among_numbers(tmp_path: Path) -> None:
     labels.write_text("source,code,tags\na.wav,007,3\nb.wav,042,3;4\nc.wav,007,\n")
     code, tags = read_labels(labels).targets
     assert (code.task, code.values) == ("classes", ("007", "042", "007"))
-    assert "numbers as text, such as '007', so classes; --task code=quantity" in code.reason
+    assert "numbers as text, such as '007', so classes; tasks={'code': 'quantity'}" in code.reason
     assert (tags.task, tags.values) == ("labels", (("3",), ("3", "4"), None))
     labels.write_text("source,share\na.wav,5%\nb.wav,6\n")
     assert "mixes numbers ('6') and percentages ('5%')" in read_labels(labels).problems["share"]

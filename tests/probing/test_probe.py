@@ -140,9 +140,9 @@ def test_duplicate_recordings_share_a_fold_and_missing_labels_are_noted(
     manifest = write_manifest(tmp_path / "labels.csv", rows)
     scores = qa.probe(manifest, model, taps=["mel"], folds=2, targets=["bright"])
     assert scores.attrs["notes"] == [
-        "bright: two whole numbers, so classes; --task bright=quantity for a quantity",
+        "bright: two whole numbers, so classes; tasks={'bright': 'quantity'} for a quantity",
         "bright: 11 of 12 recordings have a label",
-        "6 recordings duplicate others, and are in the same fold",
+        "6 duplicates of other recordings, in the same fold as these",
     ]
     assert (scores.groups == 6).all()
 
@@ -288,18 +288,18 @@ def test_classes_that_given_splits_never_train_on_are_noted(tones: Path) -> None
     ("options", "message"),
     [
         ({"probes": ["svm"]}, "use a list of logistic, ridge, knn"),
-        ({"probes": ["ridge"], "targets": ["pitch"]}, "don't apply to pitch, which is classes"),
+        ({"probes": ["ridge"], "targets": ["pitch"]}, "none applies to pitch, which is classes"),
         ({"probes": ["logistic"], "targets": ["level"]}, "which is a quantity"),
         (
             {"folds": 9},
-            "pitch: fewer than two .* use folds=8.*the other columns only: --target level",
+            "pitch: fewer than two .* use folds=8.*the other columns only: targets=.'level'.",
         ),
         ({"folds": 1}, "folds=1: use a whole number from 2"),
         ({"min_count": 0}, "min_count=0: use a whole number from 1"),
         ({"min_count": 9, "targets": ["level"]}, r"no effect on quantities \(level\)"),
         (
             {"probes": ["ridge"]},
-            "2 columns can't be probed: .* to pitch, .* to bright, .*only: --target level ",
+            "2 columns can't be probed: .* to pitch, .* to bright, .*only: targets=.'level'.$",
         ),
         ({"targets": ["key"]}, "no column 'key'"),
         ({"taps": "mel"}, "are lists"),

@@ -54,7 +54,7 @@ def test_a_quantity_has_no_classes() -> None:
             r"genre: fewer than two classes have 5 recordings in 4 groups \(too rare: "
             r"a \(4 recordings\), b \(4 recordings\), .*: add recordings, or use min_count=4",
         ),
-        (GENRES, 5, 5, r"add recordings, or use folds=4 \(--folds\)$"),
+        (GENRES, 5, 5, r"add recordings, or use folds=4$"),
         (
             Target("id", tuple("abcdefgh"), "classes"),
             5,

@@ -19,12 +19,12 @@ def sources(cells: list[Any]) -> list[str]:
     [
         (["jazz ", "folk", None, " "], "classes", ("jazz", "folk", None, None), "text, so classes"),
         ([True, False], "classes", ("True", "False"), "true or false, so classes"),
-        ([1, 0, 1.0], "classes", ("1", "0", "1"), "two whole numbers, so classes; --task"),
+        ([1, 0, 1.0], "classes", ("1", "0", "1"), "two whole numbers, so classes; tasks="),
         (
             [1999, 2001, -5],
             "quantity",
             (1999.0, 2001.0, -5.0),
-            "3 different whole numbers, so a quantity; --task x=classes for classes",
+            "3 different whole numbers, so a quantity; tasks={'x': 'classes'} for classes",
         ),
         ([0.5, 1, -2], "quantity", (0.5, 1.0, -2.0), "3 different numbers, so a quantity"),
         (["5%", "-7.5 %", ""], "quantity", (5.0, -7.5, None), "percentages, so a quantity"),
@@ -32,7 +32,7 @@ def sources(cells: list[Any]) -> list[str]:
             ["b;a", "a", "b | c;;b"],
             "labels",
             (("a", "b"), ("a",), ("b", "c")),
-            "cells such as 'b;a', so labels; --task x=classes for classes",
+            "cells such as 'b;a', so labels; tasks={'x': 'classes'} for classes",
         ),
         (
             [("rock, hard", "pop"), (), None, "pop"],
@@ -40,7 +40,7 @@ def sources(cells: list[Any]) -> list[str]:
             (("pop", "rock, hard"), (), None, ("pop",)),
             "lists, so labels",
         ),
-        (["a,b", "c"], "classes", ("a,b", "c"), "--task x=labels to divide it at commas"),
+        (["a,b", "c"], "classes", ("a,b", "c"), "tasks={'x': 'labels'} to divide it at commas"),
     ],
 )  # fmt: skip
 def test_the_task_is_chosen_by_the_values(
@@ -73,10 +73,10 @@ def test_a_named_task_needs_no_reason(cells: list[Cell], task: TaskName, values:
 @pytest.mark.parametrize(
     ("cells", "task", "message"),
     [
-        ([120, "fast"], None, r"mixes numbers .120. and names .'fast'.*--task x=classes"),
+        ([120, "fast"], None, r"mixes numbers .120. and names .'fast'.*tasks={'x': 'classes'}"),
         ([120, True, 60], None, "mixes numbers .120. and true or false .True."),
         ([5, "5%"], None, "mixes numbers .5. and percentages"),
-        ([3, "3;4"], None, "read all as labels with --task x=labels"),
+        ([3, "3;4"], None, "read all as labels with tasks={'x': 'labels'}"),
         ([1.0, float("nan")], None, "x: 1.wav has nan: leave the cell empty"),
         ([1.0, float("inf")], None, "1.wav has inf"),
         ([None, ""], None, "x: no recording has a label"),
@@ -101,4 +101,6 @@ def test_names_of_tasks_are_checked() -> None:
         check_tasks({"x": "number"})
     with pytest.raises(OptionError, match="give a task by column"):
         check_tasks(["x"])  # type: ignore[arg-type]
-    assert make_target("a b", [1, 2, 3], sources([1, 2, 3])).reason.count("--task 'a b=classes'")
+    assert make_target("a b", [1, 2, 3], sources([1, 2, 3])).reason.count(
+        "tasks={'a b': 'classes'}"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from qwen_audio.errors import OptionError, whole_number_option
+from qwen_audio.errors import OptionError, counted, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates
 
 from .files import save_numbers
@@ -167,7 +167,8 @@ class Comparison(Picture):
 
     def __repr__(self) -> str:
         taps, columns = self.by_time.shape
-        return f"Comparison({taps} taps × {columns} columns of {self.column_seconds:.3g} s)"
+        size = f"{counted(taps, 'tap')} × {counted(columns, 'column')}"
+        return f"Comparison({size} of {self.column_seconds:.3g} s)"
 
 
 def _cosines(

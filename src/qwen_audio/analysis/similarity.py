@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 
 from .files import save_numbers
 from .picture import Picture
@@ -66,8 +66,8 @@ class LayerSimilarity(Picture):
 
     def __repr__(self) -> str:
         return (
-            f"LayerSimilarity({len(self.taps)} taps over {len(self.names)} recordings, "
-            f"{self.examples} examples)"
+            f"LayerSimilarity({counted(len(self.taps), 'tap')} over "
+            f"{counted(len(self.names), 'recording')}, {counted(self.examples, 'example')})"
         )
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Float64
 from qwen_audio.analysis import structure as views
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import OptionError, number_option, whole_number_option
+from qwen_audio.errors import OptionError, counted, number_option, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates
 from qwen_audio.inference.reducers import l2_norms
 from qwen_audio.models.tap import Tap
@@ -238,8 +238,9 @@ class View(Picture):
     def __repr__(self) -> str:
         columns, width = self.rows.shape
         return (
-            f"View({self.name!r} at {self.tap}: {columns} columns of {self.hop_seconds:g} s × "
-            f"{width}, {len(self.boundaries)} boundaries)"
+            f"View({self.name!r} at {self.tap}: {counted(columns, 'column')} of "
+            f"{self.hop_seconds:g} s × {width}, "
+            f"{counted(len(self.boundaries), 'boundary', 'boundaries')})"
         )
 
 

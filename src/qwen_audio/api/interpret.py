@@ -19,7 +19,7 @@ from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError, OptionError, number_option, whole_number_option
+from qwen_audio.errors import AudioError, OptionError, counted, number_option, whole_number_option
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.options import SpanName
@@ -201,8 +201,8 @@ class InterpretMixin(ModelBase):
         windows = sum(len(waveform.windows(window_config)) for waveform in waveforms)
         if windows > examples // 2:
             raise OptionError(
-                f"{windows} windows and examples={examples}: give examples={2 * windows} or more, "
-                "or fewer recordings"
+                f"{counted(windows, 'window')} and examples={examples}: give "
+                f"examples={2 * windows} or more, or fewer recordings"
             )
         segments: dict[str, list[np.ndarray]] = {name: [] for name in resolved_taps}
         rates = {tap.rate_hz for tap in resolved_taps.values()}

@@ -10,7 +10,7 @@ import torch
 
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WINDOW_SECONDS, Window
-from qwen_audio.errors import AudioError, NotFiniteError, OptionError
+from qwen_audio.errors import AudioError, NotFiniteError, OptionError, counted
 from qwen_audio.inference.generation import CachedContext, GeneratedText
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
@@ -55,7 +55,7 @@ class AudioSession:
 
     def __repr__(self) -> str:
         count = len(self._states)
-        return f"AudioSession({self.name!r}, {count} window{'s' * (count != 1)})"
+        return f"AudioSession({self.name!r}, {counted(count, 'window')})"
 
     @property
     def windows(self) -> tuple[Window, ...]:

@@ -30,7 +30,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _INDEX = re.compile(r"Unnamed: [0-9]+(_level_[0-9]+)?(\.[0-9]+)?")
 
 _LOCATION_TYPES = (str, os.PathLike, int, float)
-LOCATION_COLUMNS = ("source", "path", "file", "file_name", "audio", "uri")
+LOCATION_COLUMNS = ("source", "path", "file", "file_name", "filename", "audio", "uri")
 """Columns of a manifest that may hold the recording's path or URI; the first that is set does."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,17 @@ from qwen_audio.paths import exists, is_file, is_folder, is_uri, path_from_text,
 from .manifest import MANIFEST_SUFFIXES, read_manifest, source_from_row
 from .source import Source, filesystem
 
-__all__ = ["AUDIO_SUFFIX", "FolderFiles", "SourceListing", "files_below", "find_sources"]
+__all__ = [
+    "AUDIO_SUFFIX",
+    "FolderFiles",
+    "SourceListing",
+    "files_below",
+    "find_sources",
+    "first_names",
+    "only",
+]
+
+_SHOWN_NAMES = 3
 
 AUDIO_SUFFIX = re.compile(
     r"\.(3gp|aac|aifc?|aiff|amr|ape|au|caf|flac|m4[ab]|mk[av]|mov|mp[234c]|og[ag]|opus|ra|rf64|snd"
@@ -45,8 +55,9 @@ class SourceListing:
     def check_available(self) -> None:
         """Raises OptionError if there are no recordings, or none of them exists."""
         if not self.sources:
-            others = f" among {len(self.skipped)} files" if self.skipped else ""
-            raise OptionError(f"there is no audio{others}: give recordings, or folders of them")
+            raise OptionError(
+                f"there is no audio{only(self.skipped)}: give recordings, or folders of them"
+            )
         first_reason = ""
         for source in self.sources:
             try:
@@ -57,6 +68,17 @@ class SourceListing:
                 return
         none = f"none of {len(self.sources)} recordings: " if len(self.sources) > 1 else ""
         raise OptionError(f"there is nothing to index: {none}{first_reason}")
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
+
+
+def only(skipped: Sequence[str]) -> str:
+    """What there is instead of audio, for messages: ", only notes.txt"; "" where there is none."""
+    return f", only {first_names(skipped)}" if skipped else ""
 
 
 def find_sources(

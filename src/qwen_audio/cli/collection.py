@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import check_extra
+from qwen_audio.errors import check_extra, counted
 
 from .console import load_collection_model, print_error, print_json, print_line
 from .inputs import add_from_file_option, input_names
@@ -94,7 +94,7 @@ def run_list(options: argparse.Namespace) -> int:
             continue
         captions = recording["captions"]
         caption = f": {captions[0]['caption']}" if len(captions) == 1 else ""
-        windows = f"{recording['windows']} window{'s' * (recording['windows'] != 1)}"
+        windows = counted(recording["windows"], "window")
         print_line(
             f"{recording['source']}  {recording['duration_seconds']:.1f} s, {windows}{caption}"
         )
@@ -125,7 +125,7 @@ def run_prune(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"pruned": pruned})
     else:
-        recordings = f"{len(pruned)} recording{'s' * (len(pruned) != 1)}"
+        recordings = counted(len(pruned), "recording")
         print_line(f"{options.collection}: deleted the rows of {recordings} that no longer exist")
     return 0
 
@@ -137,8 +137,8 @@ def run_remove(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"removed": sources, "rows": rows})
     else:
-        recordings = f"{len(sources)} recording{'s' * (len(sources) != 1)}"
-        print_line(f"{options.collection}: deleted the {rows} rows of {recordings}")
+        recordings = counted(len(sources), "recording")
+        print_line(f"{options.collection}: deleted {counted(rows, 'row')} of {recordings}")
     return 0
 
 
@@ -162,8 +162,8 @@ def run_verify(options: argparse.Namespace) -> int:
         for problem in report.problems:
             print_error(problem)
         print_line(
-            f"{options.collection}: {report.checked} recordings encoded again, lowest cosine "
-            f"{report.lowest_cosine:.6f}, {len(report.problems)} problems"
+            f"{options.collection}: {counted(report.checked, 'recording')} encoded again, lowest "
+            f"cosine {report.lowest_cosine:.6f}, {counted(len(report.problems), 'problem')}"
         )
     return int(bool(report.problems))
 
@@ -178,7 +178,7 @@ def run_export(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"output": options.output, "rows": rows})
     else:
-        print_line(f"{options.output}: {rows} rows")
+        print_line(f"{options.output}: {counted(rows, 'row')}")
     return 0
 
 

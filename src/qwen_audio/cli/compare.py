@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 
 from .checks import check_files, check_windows
 from .console import load_model, print_json, print_line
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     check_windows(options)
     files = resolve_files(options)
     if len(files) != 2:
-        count = f"{len(files)} recording{'s' * (len(files) != 1)}"
+        count = counted(len(files), "recording")
         raise OptionError(f"compare takes two different recordings, but the inputs name {count}")
     check_files(files)
     model = load_model(options)

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.audio.timecode import format_duration
-from qwen_audio.errors import CollectionError, QwenAudioError
+from qwen_audio.errors import CollectionError, counted
 
 from .checks import check_embedding_options, check_windows
 from .console import (
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     _check_options(options)
     listing = find_inputs(options)
     created = _create(options, settings, listing)
-    collection = created or _open(options, settings)
+    collection = _open(options, settings) if created is None else created  # which is empty: false
     with working_on("index") as show:
 
         def report(progress: IndexProgress) -> None:
@@ -115,15 +115,17 @@ def run(options: argparse.Namespace) -> int:
 
         try:
             summary = collection.index(listing, retry=options.retry, on_progress=report)
-        except QwenAudioError:
-            if created is not None and not len(created):  # the next try may have other settings
+        finally:
+            is_dropped = created is not None and not len(created)
+            if created is not None and is_dropped:  # the next try may have other settings
                 created.drop()
-            raise
     for source, reason in summary.failures.items():
         print_error(f"{reason} (known)" if source in summary.known_failures else reason)
+    if is_dropped:
+        print_error(f"nothing could be indexed, so {options.output} was not created")
     if options.json:
         print_json(dataclasses.asdict(summary))
-    else:
+    elif not is_dropped:
         updated = f"{summary.updated} updated, " if summary.updated else ""
         count = len(summary.known_failures)
         known = f" ({count} known from earlier runs)" if count else ""
@@ -133,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
         print_line(
             f"{options.output}: {summary.added} added, {summary.replaced} replaced, {updated}"
             f"{summary.unchanged} unchanged, {len(summary.failures)} failed{known}; "
-            f"{summary.rows} rows{rate}"
+            f"{counted(summary.rows, 'row')}{rate}"
         )
     files = summary.added + summary.replaced + summary.updated + summary.unchanged
     failed = len(summary.failures)

@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 _STDIN = "-"
-_SHOWN_NAMES = 3
 
 
 def add_input_options(parser: argparse.ArgumentParser, what: str = "") -> None:
@@ -187,27 +186,24 @@ def _report(
     options: argparse.Namespace, listings: Sequence[SourceListing], *, has_files: bool
 ) -> None:
     """Print what is left out. Raises OptionError if nothing is left."""
+    from qwen_audio.audio.source_listing import first_names, only
+
     skipped = [name for listing in listings for name in listing.skipped]
     linked = [name for listing in listings for name in listing.linked]
     reasons = []
     for listing in listings:
-        among = f" among {len(listing.skipped)} files" if listing.skipped else ""
-        hint = "give recordings, or folders of them"
-        reasons += [f"{name} holds no audio{among}: {hint}" for name in listing.empty]
+        reasons += [
+            f"{name} holds no audio{only(listing.skipped)}: give recordings, or folders of them"
+            for name in listing.empty
+        ]
     is_incomplete = bool(reasons)
     if skipped and has_files:
-        print_notice(f"skipped (not audio): {_first_names(skipped)}")
+        print_notice(f"skipped (not audio): {first_names(skipped)}")
     if linked:
-        print_notice(f"skipped (linked folders, see --follow-links): {_first_names(linked)}")
+        print_notice(f"skipped (linked folders, see --follow-links): {first_names(linked)}")
     last = reasons.pop() if reasons and not has_files else None
     for reason in reasons:
         print_error(reason)
     if last is not None:
         raise OptionError(last)
     options.is_incomplete = is_incomplete
-
-
-def _first_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more

@@ -111,7 +111,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             status = int(options.run(options))
             # An input without audio, which the command has left out.
             return max(status, int(getattr(options, "is_incomplete", False)))
-    except SystemExit as exit_:  # argparse has printed the help or the usage
+    except SystemExit as exit_:  # argparse has printed the help or an error
         return int(exit_.code or 0)
     except OutputError:
         raise

@@ -6,7 +6,7 @@ import argparse
 from pathlib import PurePath
 from typing import Any
 
-from qwen_audio.errors import check_extra
+from qwen_audio.errors import check_extra, counted
 
 from .console import print_error, print_json, print_line, report_failures
 from .options import add_collection_argument, add_command, add_json_option, add_where_option
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         )
     else:
         print_line(
-            f"{path}: {len(projection)} windows by {projection.method}, audio: {page.audio}, "
-            f"{size_bytes / 1e6:.1f} MB"
+            f"{path}: {counted(len(projection), 'window')} by {projection.method}, audio: "
+            f"{page.audio}, {size_bytes / 1e6:.1f} MB"
         )
     return report_failures(len(page.failures), len(projection))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 from collections.abc import Mapping
@@ -13,9 +14,14 @@ __all__ = ["OPTION_NAMES", "option_names", "with_option_names"]
 OPTION_NAMES: ContextVar[Mapping[str, str]] = ContextVar("option_names")
 """Keyword arguments of Python → the options of the command that runs."""
 
-# A value that is quoted, or a number or constant; so no part of a file's name.
+_TEXT = r"""(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
+# A value that is quoted, or a number or constant, or several that are quoted; so no part of a
+# file's name. Or none, where the message is about the option as such.
 _SETTING = re.compile(
-    r"""(?<![^\s(])([a-z_]+)=(?:'([^'\n]*)'|"([^"\n]*)"|(-?[\d.e+-]+|-?inf|nan|None))(?=[\s,;:)]|$)"""
+    rf"""(?<![^\s(])([a-z_]+)=(?:({_TEXT}|\[{_TEXT}(?:,\ {_TEXT})*\]
+    |\{{{_TEXT}:\ {_TEXT}(?:,\ {_TEXT}:\ {_TEXT})*\}})|(-?[\d.e+-]+|-?inf|nan|None)|True|)
+    (?=[\s,;:)]|$)""",
+    re.VERBOSE,
 )
 
 
@@ -31,14 +37,22 @@ def option_names(parser: argparse.ArgumentParser) -> dict[str, str]:
 
 
 def with_option_names(message: str) -> str:
-    """A message with `--window 99` where it says `window_seconds=99`, if there is that option."""
+    """A message with `--window 99` where it says `window_seconds=99`, if there is that option.
+
+    Of a list each item: `--tap mel --tap lm.0`; of a dict `--task year=classes`.
+    """
     names = OPTION_NAMES.get({})
 
     def replaced(match: re.Match[str]) -> str:
-        name, *values = match.groups()
+        name, quoted, plain = match.groups()
         if name not in names:
             return match[0]
-        value = next(value for value in values if value is not None)
-        return f"{names[name]} {value if value == values[-1] else shlex.quote(value)}"
+        if not quoted:
+            return f"{names[name]} {plain or ''}".rstrip()
+        value = ast.literal_eval(quoted)
+        if isinstance(value, dict):
+            value = [f"{key}={item}" for key, item in value.items()]
+        values = value if isinstance(value, list) else [value]
+        return " ".join(f"{names[name]} {shlex.quote(each)}" for each in values)
 
     return _SETTING.sub(replaced, message)

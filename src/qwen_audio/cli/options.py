@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
+
+from qwen_audio.paths import printable
 
 __all__ = [
     "EMBEDDED",
@@ -40,7 +42,8 @@ CommandFunction: TypeAlias = Callable[[argparse.Namespace], int]
 class CommandParser(argparse.ArgumentParser):
     """A parser of one command, which reports arguments that it doesn't know as its own errors.
 
-    argparse leaves them to the parser of all commands, whose usage doesn't show the options.
+    argparse leaves them to the parser of all commands, whose help doesn't show the options, and
+    prints its usage before an error.
     """
 
     _is_mixing = False
@@ -58,6 +61,10 @@ class CommandParser(argparse.ArgumentParser):
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return namespace, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line, as of any other error, and exit with status 2."""
+        self.exit(2, f"qwen-audio: {printable(message)} (see `{self.prog} --help`)\n")
 
 
 class _StoreOnce(argparse.Action):

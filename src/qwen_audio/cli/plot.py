@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 from qwen_audio.paths import is_folder, path_to_text
 
 from .checks import check_embedding_options, check_files, check_windows
@@ -141,6 +141,6 @@ def _plot_layers(options: argparse.Namespace) -> int:
         print_json({"output": written, **layers.facts(), "rows": rows})
     else:
         count = len(layers.names)
-        recordings = f"{count} recording{'s' * (count != 1)}"
-        print_line(f"{written}: {len(layers.taps)} taps over {recordings}")
+        recordings = counted(count, "recording")
+        print_line(f"{written}: {counted(len(layers.taps), 'tap')} over {recordings}")
     return 0

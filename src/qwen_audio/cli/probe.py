@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import __version__
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 
 from .checks import check_windows
 from .console import (
@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
         print_error(reason)
     skipped = about["skipped"]
     if skipped:
-        print_error(f"{len(skipped)} files skipped (not audio), such as {skipped[0]}")
+        print_error(f"{counted(len(skipped), 'file')} skipped (not audio), such as {skipped[0]}")
     for note in scores.attrs["notes"]:
         if note not in known_notes:
             print_error(note)

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 from qwen_audio.paths import exists, is_uri, path_from_text
 
 from .checks import check_files
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     if is_audio and results.left_out is not None:
         print_error(f"left out: {results.left_out}, the query itself (--include-self keeps it)")
     if not results:
-        print_error(f"nothing found among {table.count()} windows")
+        print_error(f"nothing found among {counted(table.count(), 'window')}")
     elif not options.json:
         print_error(results.explanation)
     for result in results:

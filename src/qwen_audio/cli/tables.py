@@ -18,6 +18,7 @@ from qwen_audio.analysis.plots.panels import evenly_spaced
 from qwen_audio.api.inspection import ShapeTrace
 from qwen_audio.api.parity import ParityReport
 from qwen_audio.audio.timecode import format_duration, format_time
+from qwen_audio.errors import counted
 
 __all__ = [
     "inspection_tables",
@@ -53,9 +54,9 @@ def inspection_tables(trace: ShapeTrace) -> Renderables:
     """A table of a recording's windows, and one of its taps over all windows."""
     yield Text(
         f"{trace.name}: {trace.seconds:g} s, {trace.source_format}, {trace.source_rate_hz} Hz, "
-        f"{trace.source_channels} channel{'s' * (trace.source_channels != 1)}; "
-        f"{trace.samples} samples at 16 kHz in {len(trace.windows)} "
-        f"window{'s' * (len(trace.windows) != 1)}"
+        f"{counted(trace.source_channels, 'channel')}; "
+        f"{trace.samples} samples at 16 kHz in "
+        f"{counted(len(trace.windows), 'window')}"
     )
     for track in trace.tracks if len(trace.tracks) > 1 else ():
         yield Text(f"  audio track {track}{' (used)' * (track.index == trace.track)}")
@@ -106,11 +107,11 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Renderables:
         task = first["task"]
         kind = "a quantity" if task == "quantity" else f"{first['classes']} {task}"
         yield Text(
-            f"{target}: {kind}; {first['recordings']} recordings in {first['groups']} groups, "
-            f"{first['folds']} fold{'s' * (first['folds'] != 1)}"
+            f"{target}: {kind}; {counted(first['recordings'], 'recording')} in "
+            f"{counted(first['groups'], 'group')}, {counted(first['folds'], 'fold')}"
         )
         table = _table(
-            "tap", "pooling", "span", "probe", first["metric"], "95 %", "baseline", "shuffled"
+            "tap", "pooling", "span", "probe", first["metric"], "95 %", "baseline", "control"
         )
         best = max(row["score"] for row in rows)
         for row in rows:

@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print width, rate and cost of every tap, and the cost of generating text."""
+    """Print width, rate and cost of every tap, and, as one without a name, of generating text."""
     check_model_options(options)
     from qwen_audio.weights.option_values import resolve_bytes
 
@@ -47,20 +47,21 @@ def run(options: argparse.Namespace) -> int:
     memory_bytes = resolve_bytes(options.max_memory)
     dtype_name = str(dtype).removeprefix("torch.")
     dimensions = checkpoint.dimensions
-    taps = [
+    rows = [
         {
-            "width": dimensions.width(tap),
-            "rate_hz": tap.rate_hz,
+            "width": None if tap is None else dimensions.width(tap),
+            "rate_hz": None if tap is None else tap.rate_hz,
             **dataclasses.asdict(estimate_cost(checkpoint, tap, dtype, device, memory_bytes)),
         }
-        for tap in dimensions.taps()
+        for tap in (*dimensions.taps(), None)
     ]
-    text = dataclasses.asdict(estimate_cost(checkpoint, None, dtype, device, memory_bytes))
     adapter = {} if checkpoint.adapter is None else {"adapter": checkpoint.adapter.name}
     model = {"model": checkpoint.name, **adapter}
     if options.json:
-        print_json({**model, "dtype": dtype_name, "taps": taps, "text": text})
+        for row in rows:
+            print_json({**model, "dtype": dtype_name, **row})
     else:
-        for table in taps_tables(f"{' with '.join(model.values())} in {dtype_name}", taps, text):
+        title = f"{' with '.join(model.values())} in {dtype_name}"
+        for table in taps_tables(title, rows[:-1], rows[-1]):
             show_table(table)
     return 0

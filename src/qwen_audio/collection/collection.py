@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import CollectionError, OptionError
+from qwen_audio.errors import CollectionError, OptionError, counted
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.progress_bars import OnProgress
 
@@ -292,7 +292,7 @@ class Collection:
 
     def __repr__(self) -> str:
         return (
-            f"Collection({str(self.path)!r}, {len(self)} rows of {self.spec.tap}, "
+            f"Collection({str(self.path)!r}, {counted(len(self), 'row')} of {self.spec.tap}, "
             f"spec {self.spec.fingerprint})"
         )
 

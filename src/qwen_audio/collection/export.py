@@ -12,7 +12,7 @@ import numpy as np
 
 from qwen_audio.analysis.files import atomic_write, save_arrays, write_errors
 from qwen_audio.audio.source import Source
-from qwen_audio.errors import OptionError, check_extra
+from qwen_audio.errors import OptionError, check_extra, counted
 from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.paths import exists, file_name, is_file, is_folder
 
@@ -62,7 +62,7 @@ def export(
             )
     rows = collection.rows(collection.condition(where), on_progress)
     if on_progress is not None:
-        on_progress(f"writing {len(rows)} rows", 0, None)
+        on_progress(f"writing {counted(len(rows), 'row')}", 0, None)
     with write_errors(path):
         if suffix == ".parquet":
             import pyarrow.parquet as pq

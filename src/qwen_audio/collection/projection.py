@@ -22,6 +22,7 @@ from qwen_audio.errors import (
     CollectionError,
     OptionError,
     check_extra,
+    counted,
     whole_number_option,
 )
 from qwen_audio.inference.progress_bars import OnProgress
@@ -134,7 +135,8 @@ class Projection:
             "colour": self.columns.index(first_column) if first_column is not None else None,
         }
         method = self.method.upper()
-        note = f"{len(self)} windows by {method}: nearby points are similar; axes have no unit."
+        windows = counted(len(self), "window")
+        note = f"{windows} by {method}: nearby points are similar; axes have no unit."
         text = map_page(self.name, note, data, theme_of(theme))
         return text, audio_mode, failures
 
@@ -203,7 +205,7 @@ class Projection:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"Projection({self.name!r}, {len(self)} windows by {self.method})"
+        return f"Projection({self.name!r}, {counted(len(self), 'window')} by {self.method})"
 
 
 def project(
@@ -243,7 +245,9 @@ def project(
             f"{count} windows are too many for one page: select {MAX_ROWS} or fewer with where="
         )
     if method == "umap" and count < UMAP_MIN_ROWS:
-        raise OptionError(f"UMAP of {count} windows: it takes {UMAP_MIN_ROWS} or more; use 'pca'")
+        raise OptionError(
+            f"UMAP takes {UMAP_MIN_ROWS} windows or more, not {count}: use method='pca'"
+        )
     method = method or ("umap" if count >= UMAP_MIN_ROWS else "pca")
     if method == "umap":
         check_extra("a map by UMAP", "map", "umap")
@@ -258,7 +262,7 @@ def project(
         )
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
     if on_progress is not None:
-        on_progress(f"projecting {count} windows by {method.upper()}", 0, None)
+        on_progress(f"projecting {counted(count, 'window')} by {method.upper()}", 0, None)
     points = (umap_points if method == "umap" else pca_points)(vectors[order], seed)
     name, ordered = collection.path.name, tuple(rows[k] for k in order)
     projection = Projection(name, method, points, ordered, (), collection.spec.track)

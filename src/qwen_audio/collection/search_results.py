@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from qwen_audio.audio.window import Window
+from qwen_audio.errors import counted
 from qwen_audio.inference.html_table import html_table
 from qwen_audio.paths import file_name
 
@@ -90,4 +91,4 @@ class SearchResults(list[SearchResult]):
             (r.rank, f"{r.score:.3f}", r.id, r.window, *([r.caption or ""] if has_captions else []))
             for r in self
         )
-        return html_table(columns, rows, f"{len(self)} windows; {self.explanation}")
+        return html_table(columns, rows, f"{counted(len(self), 'window')}; {self.explanation}")

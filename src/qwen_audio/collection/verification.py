@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_content import load_source
-from qwen_audio.errors import AudioError, whole_number_option
+from qwen_audio.errors import AudioError, counted, whole_number_option
 from qwen_audio.inference.progress_bars import OnProgress
 
 from .conditions import source_condition
@@ -81,7 +81,11 @@ def verify(
     spec = collection.spec
     collection.check(model.spec(**spec.options))
     stats = info(collection)
-    problems = [f"index {n} lacks {k} of {stats.rows} rows" for n, k in stats.indices.items() if k]
+    problems = [
+        f"index {n} lacks {k} of {counted(stats.rows, 'row')}"
+        for n, k in stats.indices.items()
+        if k
+    ]
     width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
     if collection.width != width:
         problems.append(f"vectors are {collection.width} wide, but {width} by the embedding spec")
@@ -92,7 +96,7 @@ def verify(
     damaged = list(_damaged_rows(collection, stats.rows, on_progress))
     problems += damaged[:_MAX_DAMAGED]
     if len(damaged) > _MAX_DAMAGED:
-        problems.append(f"{len(damaged) - _MAX_DAMAGED} more rows are damaged")
+        problems.append(f"more rows that are damaged: {len(damaged) - _MAX_DAMAGED}")
     sources = sorted({source for source, _ in pairs})
     chosen = np.random.default_rng(seed).permutation(sources)[:sample].tolist()
     lowest_cosine, seconds = 1.0, 0.0
@@ -126,7 +130,7 @@ def _window_problems(pairs: Sequence[tuple[str, int]]) -> Iterator[str]:
     """Messages on duplicate and missing windows, from (source, window) of all rows."""
     unique = set(pairs)
     if len(unique) != len(pairs):
-        yield f"{len(pairs) - len(unique)} windows are there twice"
+        yield f"there twice: {counted(len(pairs) - len(unique), 'window')}"
     windows: dict[str, set[int]] = defaultdict(set)
     for source, window in pairs:
         windows[source].add(window)
@@ -185,7 +189,7 @@ def _encode_again(
     vectors = encode_windows(model, waveform, collection.spec)
     if len(vectors) != len(table):
         raise _MismatchError(
-            f"{source} has {len(table)} windows here and {len(vectors)} encoded again"
+            f"{source} has {counted(len(table), 'window')} here and {len(vectors)} encoded again"
         )
     stored, norms = stored_vectors(table["vector"]).astype(np.float64), table["norm"].to_numpy()
     for old, old_norm, vector in zip(stored, norms, vectors, strict=True):

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from typing_extensions import TypeVar
 
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 from qwen_audio.models.tap import Tap
 
 from .data_array import to_xarray
@@ -202,7 +202,7 @@ class HiddenStates(Generic[RowsT]):
         windows = ", ".join(str(window) for window in self.windows[:3])
         more = f" … {self.windows[-1]}" if len(self.windows) > 3 else ""
         return (
-            f"HiddenStates({self.tap}: {rows} rows × {width}, {rate}; {spans}; "
+            f"HiddenStates({self.tap}: {counted(rows, 'row')} × {width}, {rate}; {spans}; "
             f"windows {windows}{more}; {self.dtype})"
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from qwen_audio.errors import counted
+
 __all__ = ["ALL_WINDOWS", "RowIndex"]
 
 ALL_WINDOWS = -1
@@ -120,7 +122,7 @@ class RowIndex:
 
     def __repr__(self) -> str:
         count = len(np.unique(self.recording))
-        return f"RowIndex({len(self)} rows of {count} recording{'s' * (count != 1)})"
+        return f"RowIndex({counted(len(self), 'row')} of {counted(count, 'recording')})"
 
 
 def _joined(arrays: Iterable[np.ndarray], dtype: Any) -> np.ndarray:

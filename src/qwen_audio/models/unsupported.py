@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -111,7 +110,6 @@ def hub_model_error(repo: str, revision: str | None) -> CheckpointError | None:
 def _is_adapter(folder: Path, name: str) -> CheckpointError:
     base = parse_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "ITS-BASE-MODEL"
     return CheckpointError(
-        f"{name} is an adapter (PEFT) for {base}, not a whole checkpoint: load that model with it, "
-        f"load({base!r}, adapter={name!r}) or --model {shlex.quote(str(base))} --adapter "
-        f"{shlex.quote(name)}"
+        f"{name} is an adapter (PEFT) for {base}, not a whole checkpoint: load both, with "
+        f"model={base!r} and adapter={name!r}"
     )

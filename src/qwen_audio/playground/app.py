@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from qwen_audio.analysis.html_text import script_json
+from qwen_audio.errors import counted
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, WINDOW, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.compare import CompareTab
@@ -195,7 +196,7 @@ def _compare_tab(context: AppContext, channels: dict[str, Any]) -> None:
 def _search_tab(context: AppContext, channels: dict[str, Any]) -> None:
     tab = SearchTab(context)
     collection = tab.collection
-    windows = f"{len(collection)} window{'s' * (len(collection) != 1)}"
+    windows = counted(len(collection), "window")
     about = f"{collection.path.name}: {windows}, tap {collection.spec.tap}."
     view = _component(
         "search.html",

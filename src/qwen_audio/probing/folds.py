@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 
 from .targets import Target
 
@@ -107,8 +107,8 @@ def _random_folds(target: Target, groups: np.ndarray, folds: int, seed: int) -> 
     if count < folds:
         fewer = f", or use folds={count}" * (count > 1)
         raise OptionError(
-            f"{target.name} has {len(groups)} recording{'s' * (len(groups) != 1)} in {count} "
-            f"group{'s' * (count != 1)}, fewer than the {folds} folds: add recordings{fewer}"
+            f"{target.name} has {counted(len(groups), 'recording')} in "
+            f"{counted(count, 'group')}, fewer than the {folds} folds: add recordings{fewer}"
         )
     # One sample for every stratum of a recording: those of a group stay together.
     recordings, strata = _strata(target, folds)

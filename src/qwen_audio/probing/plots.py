@@ -11,6 +11,7 @@ import numpy as np
 from qwen_audio.analysis.plots.panels import Axis, FigureSpec, Line, Panel
 from qwen_audio.analysis.plots.save import save_figure
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
+from qwen_audio.errors import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ def save_depth_plot(
     columns = 1 if is_page else min(2, len(panels))
     rows = tuple(tuple(panels[k : k + columns]) for k in range(0, len(panels), columns))
     subtitle = (
-        "dotted: shuffled labels; dashed: baseline; ★ layers combined; bands and bars: 95 %"
+        "dotted: control; dashed: baseline; ★ layers combined; bands and bars: 95 %"
         + " (hover for numbers)" * is_page
     )
     spec = FigureSpec(title, subtitle, rows, width_inches=7.8 * columns)
@@ -88,7 +89,7 @@ def _panels(scores: pd.DataFrame, colours: Sequence[str]) -> Iterator[Panel]:
         y = Axis(_METRICS[first["metric"]], (min(0.0, max(-0.5, lowest - 0.03)), 1.02))
         task = first["task"]
         kind = "a quantity" if task == "quantity" else f"{first['classes']} {task}"
-        title = f"{target}  ({kind}, {first['recordings']} recordings)"
+        title = f"{target}  ({kind}, {counted(first['recordings'], 'recording')})"
         ticks = tuple((float(k), tap) for k, tap in enumerate(taps))
         x = Axis("Tap", (-0.5, len(taps) - 0.5), tuple(taps), ticks)
         yield Panel(title, 3.8, x, y, tuple(lines), baseline=float(first["baseline"]))
@@ -122,7 +123,7 @@ def _lines(
             style="none" if is_weighted else "solid",
             in_legend=not is_weighted,
             hover=[
-                f"{score:.3f} ({a:.3f} to {b:.3f}), baseline {base:.3f}, shuffled {control:.3f}"
+                f"{score:.3f} ({a:.3f} to {b:.3f}), baseline {base:.3f}, control {control:.3f}"
                 for score, a, b, base, control in numbers
             ],
             **shared,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 
 from .targets import Target
 
@@ -29,9 +29,9 @@ class _Count:
     def __str__(self) -> str:
         if self.without and not self.recordings:
             return f"{self.name} (all recordings)"
-        count = f"{self.recordings} recording{'s' * (self.recordings != 1)}"
+        count = counted(self.recordings, "recording")
         if self.groups < self.recordings:
-            count += f" in {self.groups} group{'s' * (self.groups != 1)}"
+            count += f" in {counted(self.groups, 'group')}"
         return f"{self.name} ({f'all but {count}' if self.without else count})"
 
 
@@ -57,7 +57,7 @@ def leave_out_rare(
     rare = [count for count in counts if count.recordings < min_count or count.groups < folds]
     if not rare:
         return target, ""
-    needed = f"{min_count} recording{'s' * (min_count != 1)}"
+    needed = counted(min_count, "recording")
     needed += f" in {folds} groups" * (folds > 1)
     kind, least = ("labels", 1) if is_labels else ("classes", 2)
     if len(counts) - len(rare) < least:
@@ -65,9 +65,9 @@ def leave_out_rare(
         remedies = ["add recordings"]
         if len(counts) >= least:
             best = counts[least - 1]
-            remedies += [f"use folds={best.groups} (--folds)"] * (1 < best.groups < folds)
+            remedies += [f"use folds={best.groups}"] * (1 < best.groups < folds)
             if folds < min_count > best.recordings > 1:
-                remedies.append(f"use min_count={best.recordings} (--min-count)")
+                remedies.append(f"use min_count={best.recordings}")
         raise OptionError(
             f"{target.name}: {'no label has' if is_labels else 'fewer than two classes have'} "
             f"{needed} (too rare: {named}): {', or '.join(remedies)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -136,7 +135,7 @@ def _choose_task(name: str, known: Sequence[Cell], *, is_text: bool) -> tuple[Ta
         task: TaskName = "labels" if separated or "lists" in kinds else "classes"
         raise OptionError(
             f"{name} mixes {mixed}: use one type, or read all as {task} with "
-            f"{_task_option(name, task)} (tasks={{{name!r}: {task!r}}})"
+            f"{_task_option(name, task)}"
         )
     as_classes = _task_option(name, "classes")
     if "lists" in kinds:
@@ -165,7 +164,7 @@ def _choose_task(name: str, known: Sequence[Cell], *, is_text: bool) -> tuple[Ta
 
 
 def _task_option(name: str, task: TaskName) -> str:
-    return f"--task {shlex.quote(f'{name}={task}')}"
+    return f"tasks={ {name: task} }"
 
 
 def _examples_by_kind(known: Sequence[Cell], *, read_numbers: bool) -> dict[str, Cell]:

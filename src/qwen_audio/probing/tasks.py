@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 
 from .average_precision import macro_average_precision
 from .folds import Fold, check_splits, make_folds, merge_groups
@@ -138,7 +137,7 @@ def make_task(
     used = tuple(probe for probe in applicable if probes is None or probe in probes)
     if not used:
         raise OptionError(
-            f"probes={list(probes or ())} don't apply to {target.name}, which is "
+            f"probes={list(probes or ())}: none applies to {target.name}, which is "
             f"{TASKS[target.task]}: use {' or '.join(applicable)}"
         )
     indices = np.array([k for k, value in enumerate(target.values) if value is not None])
@@ -210,11 +209,11 @@ def make_tasks(
     if problems:
         raise OptionError(_problems_line(problems, [task.target.name for task in tasks]))
     if repeated := 0 if contents is None else len(contents) - len(set(contents)):
+        duplicates = f"{counted(repeated, 'duplicate')} of other recordings"
         notes.append(
-            f"{repeated} recordings duplicate others, and are in the same fold"
+            f"{duplicates}, in the same fold as these"
             if splits is None
-            else f"{repeated} recordings duplicate others: check that no duplicate of a test "
-            "recording is trained on"
+            else f"{duplicates}: check that no duplicate of a test recording is trained on"
         )
     return tasks, notes
 
@@ -252,6 +251,5 @@ def _problems_line(problems: Mapping[str, str], good: Sequence[str]) -> str:
     count = f"{len(problems)} columns can't be probed: " if len(problems) > 1 else ""
     others = ""
     if good:
-        options = " ".join(f"--target {shlex.quote(name)}" for name in good)
-        others = f"; or probe the other columns only: {options} (targets={list(good)})"
+        others = f"; or probe the other columns only: targets={list(good)}"
     return f"{count}{'; '.join(problems.values())}{others}"

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qwen_audio.errors import CheckpointError
+from qwen_audio.errors import CheckpointError, counted
 from qwen_audio.paths import is_folder
 
 from .adapter_config import MERGE_HINT, check_adapter_config, lora_scale
@@ -141,7 +141,7 @@ class Adapter:
         unknown = sorted(self.changed - set(known))
         if unknown:
             raise CheckpointError(
-                f"{self.name} changes {len(unknown)} tensor{'s' * (len(unknown) != 1)} that this "
+                f"{self.name} changes {counted(len(unknown), 'tensor')} that this "
                 f"model lacks, {', '.join(unknown[:3])}{' …' * (len(unknown) > 3)}: it was trained "
                 f"on {base}"
             )

@@ -137,7 +137,7 @@ def test_a_prompt_for_one_clip_has_one_placeholder(chat: bool) -> None:
         prompt_tokenizer(chat).render("<|AUDIO|> and <|AUDIO|>")
     assert str(caught.value) == (
         "the prompt contains <|AUDIO|> 2 times, but one clip is given: "
-        "use chat() for several audios in one conversation"
+        "in Python, chat() takes several audios in one conversation"
     )
 
 

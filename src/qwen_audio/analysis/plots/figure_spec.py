@@ -11,7 +11,7 @@ from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.similarity import LayerSimilarity
 from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import format_duration
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 
 from .lens_panels import lens_heading, lens_panels
 from .panels import (
@@ -96,12 +96,13 @@ def _heading(result: Plottable) -> tuple[str, str]:
     if isinstance(result, LogitLens):
         return lens_heading(result)
     if isinstance(result, LayerSimilarity):
-        recordings = f"{len(result.names)} recording{'s' * (len(result.names) != 1)}"
-        subtitle = f"{recordings}, {result.examples} examples, {result.dtype}"
+        recordings = counted(len(result.names), "recording")
+        subtitle = f"{recordings}, {counted(result.examples, 'example')}, {result.dtype}"
         return "Similarity of the taps", subtitle
     column, columns = result.column_seconds, result.by_time.shape[1]
     subtitle = (
-        f"{format_duration(columns * column)} · {columns} columns of {format_duration(column)}"
+        f"{format_duration(columns * column)} · {counted(columns, 'column')} of "
+        f"{format_duration(column)}"
     )
     if not any(result.names):
         return "Similarity of two recordings, by tap and time", subtitle

@@ -8,6 +8,7 @@ import numpy as np
 
 from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import format_duration, format_timecode
+from qwen_audio.errors import counted
 
 from .panels import Axis, Image, Line, Panel, PanelBuilders, named_axis, short_name, time_axis
 
@@ -21,7 +22,7 @@ _MEL_TICKS_HZ = (250, 500, 1000, 2000, 4000)
 def view_heading(view: View) -> tuple[str, str]:
     """Title and subtitle."""
     subtitle = (
-        f"{format_duration(view.duration_seconds)} · {len(view.rows)} columns of "
+        f"{format_duration(view.duration_seconds)} · {counted(len(view.rows), 'column')} of "
         f"{format_duration(view.hop_seconds)} · width {view.rows.shape[1]} · {view.dtype}"
     )
     return f"{short_name(view.name)} at {view.tap}", subtitle

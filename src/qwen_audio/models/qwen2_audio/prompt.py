@@ -101,7 +101,7 @@ class PromptTokenizer:
         if text.count(AUDIO) > 1:
             raise OptionError(
                 f"the prompt contains {AUDIO} {text.count(AUDIO)} times, but one clip is given: "
-                "use chat() for several audios in one conversation"
+                "in Python, chat() takes several audios in one conversation"
             )
         if self.is_raw(text):
             return text

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from qwen_audio.errors import CheckpointError
+from qwen_audio.errors import CheckpointError, counted
 
 from .tensors import EMBEDDINGS, LM_HEAD
 
@@ -126,5 +126,5 @@ def _check_layout(names: Collection[str], checkpoint: str) -> None:
 def _listed(names: Iterable[str], relation: str = "") -> str:
     """How many there are, and the first three: "4 tensors, a, b, c …"."""
     ordered = sorted(names)
-    count = f"{len(ordered)} tensor{'s' * (len(ordered) != 1)}{relation}"
+    count = f"{counted(len(ordered), 'tensor')}{relation}"
     return f"{count}, {', '.join(ordered[:3])}{' …' * (len(ordered) > 3)}"

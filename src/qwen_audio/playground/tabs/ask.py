@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import AudioError, OptionError
+from qwen_audio.errors import counted
 from qwen_audio.playground.context import AppContext, user_message
 from qwen_audio.playground.sessions import Clip, Session
 
@@ -211,7 +212,7 @@ def _facts_html(entry: dict[str, Any]) -> str:
         + ("encoded before" if entry["reused"] else "encoded now"),
         "audio tokens": str(sum(answer.audio_tokens for answer in answers)),
         "prompt tokens": str(sum(answer.prompt_tokens for answer in answers)),
-        "generated": f"{sum(len(answer.token_ids) for answer in answers)} tokens"
+        "generated": counted(sum(len(answer.token_ids) for answer in answers), "token")
         + ("" if description.complete else ", cut off"),
         "layers": f"mel → {entry['last_tap']} → text, {answers[0].dtype}",
         "first token": "–" if first_token is None else f"{first_token:.2f} s",
