@@ -41,7 +41,7 @@ RESULTS = [b"one\n{}\n", b"", b"\x00\xff\r\n"]
 
 
 def filled(output: Path, files: list[str]) -> Path:
-    with Journal(output, SETTINGS, resume=False) as journal:
+    with Journal(output, SETTINGS, resume=True) as journal:
         for file, result in zip(files, RESULTS, strict=True):
             journal.add(file, result)
     return journal.path
@@ -92,6 +92,46 @@ def test_other_settings_and_a_run_that_is_forgotten(tmp_path: Path, files: list[
     assert not path.exists()
 
 
+def test_what_earlier_runs_have_done_stays(tmp_path: Path, files: list[str]) -> None:
+    output = tmp_path / "out.npz"
+    filled(output, files)
+    Path(files[0]).write_bytes(b"longer")
+    with Journal(output, SETTINGS, resume=True) as journal:
+        named = [str(tmp_path / files[2]), "-", files[0]]  # one by another name
+        assert journal.pending(named) == ["-", files[0]]
+        assert journal.others(named) == 1
+        assert list(journal.results(named)) == [(named[0], RESULTS[2]), (files[1], RESULTS[1])]
+        journal.add("-", b"heard")
+        journal.add(files[0], b"new")
+        assert [source for source, _ in journal.results(named)] == [*named, files[1]]
+        assert [source for source, _ in journal.results(["-"])] == [*files, "-"]
+        assert [source for source, _ in journal.results(files[1:])] == [*files, "-"]
+
+
+def test_an_output_that_is_continued_is_whole_wherever_a_run_ends(
+    tmp_path: Path, files: list[str]
+) -> None:
+    output = tmp_path / "out.npz"
+    output.touch()
+    os.utime(output, (2e9, 2e9))
+    os.utime(files[1], (2.1e9, 2.1e9))  # changed since
+    with Journal(output, SETTINGS, resume=True) as journal:
+        assert journal.continues_output
+        journal.take_over(files[0], b"zero")  # and is stopped
+    with Journal(output, SETTINGS, resume=True) as journal:
+        assert journal.continues_output
+        for number, name in enumerate((files[0], files[1], "gone.wav")):
+            journal.take_over(name, b"%d" % number)
+        assert dict(journal.results([])) == {files[0]: b"zero", files[1]: b"1", "gone.wav": b"2"}
+        assert journal.pending(files) == files[1:]
+        assert dict(journal.results(files)) == {files[0]: b"zero", "gone.wav": b"2"}
+        journal.finish()
+    with Journal(output, SETTINGS, resume=False) as journal:  # made anew, and is stopped
+        journal.add(files[0], b"zero")
+    with Journal(output, SETTINGS, resume=True) as journal:
+        assert not journal.continues_output
+
+
 def interrupted(monkeypatch: pytest.MonkeyPatch, method: str, after: int) -> None:
     """Ctrl-C when so many results are there."""
     original: Any = getattr(qa.AudioModel, method)
@@ -131,7 +171,7 @@ def test_encode_resumes_at_every_point(clips: list[Path], checkpoint: Path, tmp_
         assert ("--resume continues" in done.stderr) == (after > 0)
         again = run(*command, "-o", output, "--resume")
         assert again.returncode == 0
-        assert ("1 of 2 files were done" in again.stderr) == (after > 0)
+        assert ("already done: 1 of 2 files" in again.stderr) == (after > 0)
         assert not partial.exists()
         resumed = np.load(output)
         assert set(resumed) == set(whole)
@@ -157,7 +197,7 @@ def test_describe_resumes_at_every_point(
                 assert run(*command, *place).returncode == 130
             again = run(*command, *place, "--resume")
             assert again.returncode == 0
-            assert (f"{after} of 2 files were done" in again.stderr) == (after > 0)
+            assert (f"already done: {after} of 2 files" in again.stderr) == (after > 0)
         assert output.read_text().splitlines() == rows
         assert sorted(path.name for path in folder.iterdir()) == ["one.srt", "two.srt"]
 
@@ -176,12 +216,17 @@ def test_a_finished_file_is_continued(
     (tmp_path / "later").rename(clips[0])
     done = run(*command, "-o", output, "--resume")
     assert done.returncode == 0
-    assert "1 of 2 files were done" in done.stderr
+    assert "already done: 1 of 2 files" in done.stderr
     assert output.read_bytes() == whole.read_bytes()
     os.utime(clips[1], (2e9, 2e9))  # changed since
-    assert "1 of 2 files were done" in run(*command, "-o", output, "--resume").stderr
+    assert "already done: 1 of 2 files" in run(*command, "-o", output, "--resume").stderr
     other = run(*command, "-o", output, "--resume", "--window", "5")
     assert "was made with other settings" in other.stderr
+    clips[1].rename(tmp_path / "later")  # what was encoded stays, though it isn't there
+    one = run(*command[:-1], clips[0], "-o", output, "--resume", "--json")
+    assert "already done: 1 of 1 file; kept from earlier runs: 1 recording" in one.stderr
+    assert json.loads(one.stdout.splitlines()[0])["sources"] == list(map(str, clips))
+    assert output.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.slow
@@ -195,7 +240,11 @@ def test_finished_captions_are_continued(
     clips[0].rename(tmp_path / "later")
     assert run(*command, "-o", output).returncode == 0
     (tmp_path / "later").rename(clips[0])
-    assert "1 of 2 files were done" in run(*command, "-o", output, "--resume").stderr
+    assert "already done: 1 of 2 files" in run(*command, "-o", output, "--resume").stderr
+    assert output.read_bytes() == whole.read_bytes()
+    one = run(*command[:-1], clips[1], "-o", output, "--resume")
+    assert "already done: 1 of 1 file; kept from earlier runs: 1 recording" in one.stderr
+    assert one.stdout == f"{output}: 2 windows of 2 recordings\n"
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -228,7 +277,7 @@ def test_resuming_finished_captions_with_other_settings(
     short = [*command, "--max-new-tokens", "1"]
     assert run(*short).returncode == 0
     again = run(*short, "--resume")
-    assert (again.returncode, "1 of 1 files were done" in again.stderr) == (0, True)
+    assert (again.returncode, "already done: 1 of 1 file\n" in again.stderr) == (0, True)
     for other in ([*short, "--prompt", "Which?"], command):
         done = run(*other, "--resume")
         if output == "a.srt":

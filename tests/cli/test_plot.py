@@ -55,7 +55,7 @@ def test_help_names_every_panel(folder: Path) -> None:
         (("0.wav", "--tap", "encoder.99"), "encoder.99"),
         (("0.wav", "--html", "-o", "a.png"), "a page's name ends in .html"),
         (("0.wav", "1.wav", "-o", "a.png"), "name an existing folder"),
-        (("0.wav", "x/0.wav"), "2 files called 0"),
+        (("0.wav", "0.flac"), "0.wav, 0.flac would be written to one file, 0.audio_tower.png: "),
         (("0.wav", "-o", "a.npz", "--theme", "dark"), "do nothing for a.npz"),
         (("0.wav", "-o", "a.gif"), "the suffix decides the format"),
         (("0.wav", "--layers", "--tap", "mel"), "--tap does nothing with --layers"),

@@ -71,10 +71,10 @@ def subtitle_paths(output: Path, options: argparse.Namespace) -> dict[str, Path]
     """The file of subtitles of each recording; none where the captions are one table.
 
     Raises:
-        OptionError: for one file of several recordings, or two that would have one name.
+        OptionError: for one file of several recordings, or as `output_paths` does.
     """
     if options.format is not None:
-        return output_paths(options.files, output, options.format)
+        return output_paths(options.depths, output, options.format)
     if output.suffix.lower() in TABLE_SUFFIXES:
         return {}
     if len(options.files) > 1:

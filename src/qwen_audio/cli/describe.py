@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.paths import exists, path_to_text, printable
+from qwen_audio.errors import counted
+from qwen_audio.paths import path_to_text, printable
 
 from .answers import print_answers
 from .checks import check_files, check_windows
@@ -172,7 +173,7 @@ def _write_subtitles(
     from qwen_audio.inference.embedding_spec import settings_fingerprint
 
     from .caption_files import caption_rows, check_subtitles, save_subtitles
-    from .journal import is_newer
+    from .journal import is_newer, report_done
 
     spec = settings_fingerprint(identity)
     files = options.files
@@ -183,7 +184,7 @@ def _write_subtitles(
                 ".srt has no place for settings: whether files that are there were made with the "
                 "same is not checked"
             )
-        _print_done(len(done), len(files))
+        report_done(len(done), len(files))
         files = [file for file in files if file not in done]
 
     def describe(file: str, progress: FileProgress) -> float:
@@ -193,8 +194,7 @@ def _write_subtitles(
         if options.json:
             print_json({"source": path_to_text(file), "output": str(paths[file])})
         else:
-            windows = f"{len(answers)} window{'s' * (len(answers) != 1)}"
-            print_line(f"{paths[file]}: {windows}")
+            print_line(f"{paths[file]}: {counted(len(answers), 'window')}")
         return answers[-1].window.end_seconds
 
     return process_files(files, describe, "describe", done=len(options.files) - len(files))
@@ -211,16 +211,16 @@ def _write_table(
     from qwen_audio.inference.embedding_spec import settings_fingerprint
 
     from .caption_files import caption_rows, read_table, save_table
-    from .journal import Journal, is_newer
+    from .journal import Journal, report_done
 
     spec = settings_fingerprint(identity)
     with Journal(output, identity, resume=options.resume) as journal:
-        if journal.is_new and options.resume and exists(output):
+        if journal.continues_output:
             for source, source_rows in read_table(output, spec).items():
-                if is_newer(output, source):
-                    journal.add(source, json.dumps(source_rows).encode())
+                journal.take_over(source, json.dumps(source_rows).encode())
         files = journal.pending(options.files)
-        _print_done(len(options.files) - len(files), len(options.files))
+        others = journal.others(options.files)
+        report_done(len(options.files) - len(files), len(options.files), others)
 
         def describe(file: str, progress: FileProgress) -> float:
             answers = list(_answers(model, file, settings, progress))
@@ -230,21 +230,18 @@ def _write_table(
 
         status = process_files(files, describe, "describe", done=len(options.files) - len(files))
         results = list(journal.results(options.files))
-        rows = [row for _, result in results for row in json.loads(result)]
+        rows = [
+            {**row, "source": source} for source, result in results for row in json.loads(result)
+        ]
         if rows:
             save_table(output, rows)
         journal.finish()
     if not rows:
         print_error(f"nothing could be described, so {output} was not written")
     elif options.json:
-        sources = [path_to_text(file) for file, _ in results]
+        sources = [source for source, _ in results]
         print_json({"output": str(output), "sources": sources, "rows": len(rows)})
     else:
-        recordings = f"{len(results)} recording{'s' * (len(results) != 1)}"
-        print_line(f"{output}: {len(rows)} windows of {recordings}")
+        recordings = counted(len(results), "recording")
+        print_line(f"{output}: {counted(len(rows), 'window')} of {recordings}")
     return status
-
-
-def _print_done(done: int, files: int) -> None:
-    if done:
-        print_notice(f"{done} of {files} files were done")

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import AudioError
-from qwen_audio.paths import exists
 
 from .checks import check_embedding_options, check_files, check_windows
 from .console import (
@@ -16,7 +15,6 @@ from .console import (
     print_file,
     print_json,
     print_line,
-    print_notice,
     report_failures,
 )
 from .inputs import add_input_options, resolve_files
@@ -115,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     settings = {"taps": taps, "per": options.per, "on_damage": options.on_damage, "specs": specs}
     with Journal(output, settings, resume=options.resume) as journal:
-        if journal.is_new and options.resume and exists(output):
+        if journal.continues_output:
             continue_vectors(journal, output, specs, options.per)
         failed = _encode(model, taps, journal, options)
         with VectorFile(output) as file:
@@ -134,12 +132,13 @@ def _encode(
     model: AudioModel, taps: list[str], journal: Journal, options: argparse.Namespace
 ) -> int:
     """Encode what the journal doesn't have; returns how many failed."""
+    from .journal import report_done
     from .resumed_vectors import embeddings_to_bytes
 
     failed = 0
     files = journal.pending(options.files)
-    if len(files) < len(options.files):
-        print_notice(f"{len(options.files) - len(files)} of {len(options.files)} files were done")
+    done = len(options.files) - len(files)
+    report_done(done, len(options.files), journal.others(options.files))
     embeddings = model.encode_each(
         files,
         errors="yield",

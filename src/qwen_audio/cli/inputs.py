@@ -14,6 +14,7 @@ from qwen_audio.paths import exists, is_uri
 
 from .console import print_error, print_notice
 from .options import add_list_option
+from .output_names import folders_below
 
 if TYPE_CHECKING:
     from qwen_audio.audio.source import Source
@@ -64,6 +65,8 @@ def input_names(options: argparse.Namespace) -> list[str]:
 def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list[str]:
     """The recordings of all inputs, each once, as they are opened and shown; also `options.files`.
 
+    `options.depths` says of each how many folders it is below its input, see `folders_below`.
+
     Those of a relative folder, glob or manifest are relative to the working directory. What is
     skipped is printed in one line, and each input that holds no audio, which makes the exit
     status 1.
@@ -75,6 +78,7 @@ def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list
     from qwen_audio.audio.source_listing import find_sources
 
     files: dict[str, str] = {}
+    depths: dict[str, int] = {}
     listings: list[SourceListing] = []
     names = list(_names(options, required=required))
     for name, is_literal in names:
@@ -93,10 +97,13 @@ def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list
             files.setdefault(name, name)  # an error when its turn comes, so that others are done
             continue
         for source in listing.sources:
-            files.setdefault(source.path, _shown(source, name))
+            if source.path not in files:
+                files[source.path] = shown = _shown(source, name)
+                depths[shown] = folders_below(shown, name)
         listings.append(listing)
     _report(options, listings, has_files=bool(files) or not names)
     options.files = list(files.values())
+    options.depths = {file: depths.get(file, 0) for file in options.files}
     return options.files
 
 

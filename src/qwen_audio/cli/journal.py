@@ -11,18 +11,19 @@ from typing import IO, Any
 
 from qwen_audio.analysis.files import write_errors
 from qwen_audio.audio.source import Source
-from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.errors import AudioError, OptionError, counted
 from qwen_audio.paths import exists, path_from_text, path_to_text
 
-from .console import print_error
+from .console import print_error, print_notice
 
-__all__ = ["Journal", "is_newer"]
+__all__ = ["Journal", "is_newer", "report_done"]
 
 
 @dataclass(frozen=True)
 class _Record:
-    """One recording: the size and version of its file, and where its result is."""
+    """One recording: its name, the size and version of its file, and where its result is."""
 
+    source: str
     version: tuple[int, str] | None
     start: int
     length: int
@@ -34,6 +35,10 @@ class Journal:
     The file begins with a line of the settings. Each recording has a line with its name, size and
     version, and its result in bytes; one that was not written to its end is cut off. Used in a
     `with`: an error or a signal leaves the file, unless nothing was done; `finish` deletes it.
+
+    What an earlier run has done stays, whether this one names the recording or not: in the journal,
+    and in an output that is there when `resume` begins a journal (`continues_output`), whose
+    recordings the caller gives to `take_over`.
 
     Args:
         output: what is made at the end.
@@ -49,7 +54,9 @@ class Journal:
         self.path = output.with_name(f"{output.name}.partial")
         self._settings: dict[str, Any] = json.loads(json.dumps(settings))
         self._records: dict[str, _Record] = {}
+        self._redone: set[str] = set()
         self._file: IO[bytes] | None = None
+        self._output, self._continues_output = output, resume
         if not exists(self.path):
             return
         if not resume:
@@ -66,9 +73,9 @@ class Journal:
                 raise
 
     @property
-    def is_new(self) -> bool:
-        """Whether there is nothing of an earlier run."""
-        return self._file is None
+    def continues_output(self) -> bool:
+        """Whether the recordings of the output that is there belong to the one that is made now."""
+        return self._continues_output and exists(self._output)
 
     def _read(self, file: IO[bytes]) -> None:
         """Find the records, and cut off one that is not whole."""
@@ -76,14 +83,16 @@ class Journal:
         for number, header in enumerate(_headers(file)):
             if number == 0:
                 self._check(header.get("settings"))
+                self._continues_output = header.get("continues_output", False)
                 end = file.tell()
                 continue
-            version = header["version"]
-            record = _Record(tuple(version) if version else None, file.tell(), header["bytes"])
+            source, version = header["source"], header["version"]
+            version = tuple(version) if version else None
+            record = _Record(source, version, file.tell(), header["bytes"])
             file.seek(record.length, 1)
             if file.read(1) != b"\n":
                 break
-            self._records[header["source"]] = record
+            self._records[_key(source)] = record
             end = file.tell()
         if end == 0:  # stopped before the first line was there
             file.seek(0)
@@ -106,22 +115,37 @@ class Journal:
             )
 
     def _first_line(self) -> bytes:
-        return json.dumps({"settings": self._settings}).encode() + b"\n"
+        header = {"settings": self._settings, "continues_output": self._continues_output}
+        return json.dumps(header).encode() + b"\n"
 
     def pending(self, files: Sequence[str]) -> list[str]:
-        """The files that have no result yet, or have changed since."""
-        return [file for file in files if not self._is_done(file)]
+        """The files that have no result yet, or one from before they changed, which is void."""
+        pending = [file for file in files if not self._is_done(file)]
+        self._redone.update(map(_key, pending))
+        return pending
 
     def _is_done(self, file: str) -> bool:
-        record = self._records.get(path_to_text(file))
+        record = self._records.get(_key(file))
         return (
             record is not None and record.version is not None and record.version == _version(file)
         )
 
+    def take_over(self, source: str, result: bytes) -> None:
+        """A recording of the output, unless there is a newer result.
+
+        One that has changed since, or is no longer there, is kept until it is done again.
+        """
+        if _key(source) not in self._records:
+            is_current = is_newer(self._output, source)
+            self._add(source, _version(source) if is_current else None, result)
+
     def add(self, file: str, result: bytes) -> None:
         """The result of another file, on disk when this returns."""
-        version = _version(file)
-        header = {"source": path_to_text(file), "version": version, "bytes": len(result)}
+        self._add(path_to_text(file), _version(file), result)
+        self._redone.discard(_key(file))
+
+    def _add(self, source: str, version: tuple[int, str] | None, result: bytes) -> None:
+        header = {"source": source, "version": version, "bytes": len(result)}
         with write_errors(self.path):
             if self._file is None:
                 self._file = self.path.open("w+b")
@@ -132,17 +156,34 @@ class Journal:
             self._file.write(result)
             self._file.write(b"\n")
             self._file.flush()
-        self._records[header["source"]] = _Record(version, start, len(result))  # type: ignore[index]
+        self._records[_key(source)] = _Record(source, version, start, len(result))
+
+    def others(self, files: Sequence[str]) -> int:
+        """How many recordings of earlier runs are not among these files."""
+        return len(self._records.keys() - set(map(_key, files)))
 
     def results(self, files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """The files that have a result, in this order, each with it."""
-        for file in files:
-            record = self._records.get(path_to_text(file))
-            if record is not None and self._file is not None:
-                with write_errors(self.path):
-                    self._file.seek(record.start)
-                    result = self._file.read(record.length)
-                yield file, result
+        """The recordings that have a result, each with it.
+
+        These files are in this order, and called as here; others of earlier runs follow the file
+        that they came after there, or are the first.
+        """
+        names = {_key(file): path_to_text(file) for file in files}
+        following: dict[str, list[str]] = {"": []}
+        before = ""
+        for key in self._records:
+            if key in names:
+                before = key
+            else:
+                following.setdefault(before, []).append(key)
+        for file_key in ("", *names):
+            for key in (file_key, *following.get(file_key, ())):
+                record = self._records.get(key)
+                if record is not None and key not in self._redone and self._file is not None:
+                    with write_errors(self.path):
+                        self._file.seek(record.start)
+                        result = self._file.read(record.length)
+                    yield names.get(key, record.source), result
 
     def finish(self) -> None:
         """Delete the file: the output is there."""
@@ -168,7 +209,7 @@ class Journal:
         count = len(self._records)
         self._close()
         if kind is not None and count:
-            files = f"{count} file{'s' * (count != 1)}"
+            files = counted(count, "file")
             print_error(f"{self.path} holds what was done ({files}): --resume continues")
 
 
@@ -192,6 +233,19 @@ def is_newer(path: Path, source: str) -> bool:
         return path.stat().st_mtime_ns >= changed
     except OSError:
         return False
+
+
+def report_done(done: int, files: int, others: int = 0) -> None:
+    """Say what earlier runs have done: of these files, and of others, whose results stay."""
+    parts = [f"already done: {done} of {counted(files, 'file')}"] * (done > 0)
+    parts += [f"kept from earlier runs: {counted(others, 'recording')}"] * (others > 0)
+    if parts:
+        print_notice("; ".join(parts))
+
+
+def _key(file: str) -> str:
+    """What a recording is known by, however it is called: its absolute path, or its URI."""
+    return file if file == "-" else Source.from_path(file).uri
 
 
 def _version(file: str) -> tuple[int, str] | None:

@@ -62,9 +62,9 @@ def plot_paths(options: argparse.Namespace, suffix: str) -> dict[str, Path]:
             )
         check_plot_path(output, options)
         return {files[0]: output}
-    paths = output_paths(files, output, suffix)
+    paths = output_paths(options.depths, output, suffix)
     for path in paths.values():
-        check_plot_path(path, options)
+        check_plot_path(output / path.name, options)
     return paths
 
 
@@ -90,10 +90,12 @@ def check_plot_path(path: Path, options: argparse.Namespace) -> None:
 
 
 def write_plot(plottable: Plottable, path: Path, options: argparse.Namespace) -> str:
-    """Write a plot, or its numbers, as the suffix says; the path as text."""
-    from qwen_audio.analysis.files import NUMBER_SUFFIXES
+    """Write a plot, or its numbers, as the suffix says, in its folder; the path as text."""
+    from qwen_audio.analysis.files import NUMBER_SUFFIXES, write_errors
     from qwen_audio.analysis.plots.save import save_plot
 
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in NUMBER_SUFFIXES:
         return str(plottable.save(path))
     panels = getattr(options, "panel", None)

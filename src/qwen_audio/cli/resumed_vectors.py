@@ -15,7 +15,7 @@ from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.row_index import RowIndex
 
 from .caption_files import other_settings
-from .journal import Journal, is_newer
+from .journal import Journal
 
 __all__ = ["continue_vectors", "embeddings_from_bytes", "embeddings_to_bytes"]
 
@@ -23,7 +23,7 @@ __all__ = ["continue_vectors", "embeddings_from_bytes", "embeddings_to_bytes"]
 def continue_vectors(
     journal: Journal, output: Path, specs: Sequence[Mapping[str, Any]], per: str
 ) -> None:
-    """Take over the recordings of a finished file, but those that have changed since.
+    """Take over the recordings of a finished file.
 
     Raises:
         OptionError: if it was made with other settings.
@@ -36,8 +36,7 @@ def continue_vectors(
                 same &= len(windows) == 1 if per == "recording" else bool((windows >= 0).all())
         if not same:
             raise other_settings(output)
-        if is_newer(output, source):
-            journal.add(source, embeddings_to_bytes(by_tap))
+        journal.take_over(source, embeddings_to_bytes(by_tap))
 
 
 def embeddings_to_bytes(embeddings: Mapping[str, Embeddings]) -> bytes:
