@@ -121,7 +121,7 @@ CAPTIONS = [
         ),
         (
             "vtt",
-            "WEBVTT\n\nNOTE spec 1f\n\n"
+            'WEBVTT\n\nNOTE spec 1f\n\nNOTE source "a.wav"\n\n'
             "00:00:00.000 --> 00:00:10.000\n=A song\n&amp; &lt;two&gt;\n\n"
             "01:00:05.500 --> 01:00:12.062\n…\n",
         ),
@@ -129,7 +129,7 @@ CAPTIONS = [
 )
 def test_subtitles(suffix: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / f"a.{suffix}"
-    save_subtitles(path, CAPTIONS)
+    save_subtitles(path, [{**caption, "source": "a.wav"} for caption in CAPTIONS])
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -189,4 +189,5 @@ def test_captions_as_a_table_and_as_subtitles(folder: Path) -> None:
     outputs = [json.loads(line)["output"] for line in done.stdout.splitlines()]
     assert outputs == ["subtitles/0.vtt", "subtitles/1.vtt"]
     subtitles = Path("subtitles/0.vtt").read_text()
-    assert re.match(r"WEBVTT\n\nNOTE spec \w{16}\n\n00:00:00.000 --> 00:00:02.000\n", subtitles)
+    notes = r'NOTE spec \w{16}\n\nNOTE source "0.wav"\n\n'
+    assert re.match(rf"WEBVTT\n\n{notes}00:00:00.000 --> 00:00:02.000\n", subtitles)

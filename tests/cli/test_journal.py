@@ -254,13 +254,27 @@ def test_finished_captions_of_other_settings_are_noticed(name: str, tmp_path: Pa
     row = {"source": "a.wav", "window": 0, "start_seconds": 0.0, "end_seconds": 1.0}
     rows = [{**row, "text": "A song", "complete": True, "spec": "1f"}]
     (save_table if is_table else save_subtitles)(path, rows)
-    check: Any = read_table if is_table else check_subtitles
+
+    def check(path: Path, spec: str) -> Any:
+        return read_table(path, spec) if is_table else check_subtitles(path, spec, "./a.wav")
+
     assert check(path, "1f") == ({"a.wav": rows} if is_table else True)
     with pytest.raises(OptionError, match="made with other settings: give the same, or leave out"):
         check(path, "2e")
     path.write_text(path.read_text().replace("spec", "x", 1))
     with pytest.raises(OptionError, match="doesn't say with which settings it was made"):
         check(path, "1f")
+
+
+@pytest.mark.parametrize("source", ["a --> b.wav", 'a"\n\\.wav', "s3://b/a.wav", "é.wav"])
+def test_subtitles_of_another_recording_are_noticed(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.vtt"
+    row = {"source": source, "window": 0, "start_seconds": 0.0, "end_seconds": 1.0}
+    save_subtitles(path, [{**row, "text": "A song", "complete": True, "spec": "1f"}])
+    assert path.read_text().count("-->") == 1
+    assert check_subtitles(path, "1f", source)
+    with pytest.raises(OptionError, match=r"holds the captions of .*, not of b/a.wav: name"):
+        check_subtitles(path, "1f", "b/a.wav")
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from qwen_audio.analysis.files import (
 from qwen_audio.errors import OptionError
 from qwen_audio.paths import is_folder, path_to_text
 
+from .journal import recording_key
 from .output_names import output_paths
 
 if TYPE_CHECKING:
@@ -156,19 +157,27 @@ def read_table(path: Path, spec: str) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def check_subtitles(path: Path, spec: str) -> bool:
-    """Whether a file of subtitles says what it was made with; SubRip has no place for it.
+def check_subtitles(path: Path, spec: str, file: str) -> bool:
+    """Whether a file of subtitles says what it was made of and with; SubRip has no place for it.
 
     Raises:
-        OptionError: if that is other settings.
+        OptionError: if that is another recording, or other settings.
     """
     if path.suffix.lower() == ".srt":
         return False
     header = ""
-    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
-        header = "".join(file.readline() for _ in range(3))
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as opened:
+        header = "".join(opened.readline() for _ in range(5))
     found = re.search(r"^NOTE spec (\w+)$", header, re.MULTILINE)
     _check_spec(path, found and found[1], spec)
+    if (noted := re.search(r'^NOTE source ("(?:[^"\\\n]|\\.)*")$', header, re.MULTILINE)) is None:
+        return True
+    source = json.loads(noted[1])
+    if recording_key(source) != recording_key(file):
+        raise OptionError(
+            f"{path} holds the captions of {source}, not of {file}: name another output, or leave "
+            "out --resume to make it anew"
+        )
     return True
 
 
@@ -215,8 +224,9 @@ def _vtt(rows: Iterable[Mapping[str, Any]]) -> str:
 
     rows = list(rows)
     cues = [f"{_times(row, '.')}\n{_cue(row['text'], escape)}\n" for row in rows]
-    comment = f"NOTE spec {rows[0]['spec']}\n"  # which players don't show
-    return "\n".join(["WEBVTT\n", comment, *cues])
+    source = json.dumps(rows[0]["source"]).replace("-->", r"--\u003e")  # which would be a time
+    notes = [f"NOTE spec {rows[0]['spec']}\n", f"NOTE source {source}\n"]  # no player shows them
+    return "\n".join(["WEBVTT\n", *notes, *cues])
 
 
 def _times(row: Mapping[str, Any], point: str) -> str:

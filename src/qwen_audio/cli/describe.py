@@ -179,10 +179,10 @@ def _write_subtitles(
     files = options.files
     if options.resume:
         done = {file for file in files if is_newer(paths[file], file)}
-        if not all(check_subtitles(paths[file], spec) for file in sorted(done)):
+        if not all(check_subtitles(paths[file], spec, file) for file in sorted(done)):
             print_notice(
-                ".srt has no place for settings: whether files that are there were made with the "
-                "same is not checked"
+                ".srt has no place for a recording's name and settings: whether files that are "
+                "there are of the same is not checked"
             )
         report_done(len(done), len(files))
         files = [file for file in files if file not in done]

@@ -16,7 +16,7 @@ from qwen_audio.paths import exists, path_from_text, path_to_text
 
 from .console import print_error, print_notice
 
-__all__ = ["Journal", "is_newer", "report_done"]
+__all__ = ["Journal", "is_newer", "recording_key", "report_done"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Journal:
             file.seek(record.length, 1)
             if file.read(1) != b"\n":
                 break
-            self._records[_key(source)] = record
+            self._records[recording_key(source)] = record
             end = file.tell()
         if end == 0:  # stopped before the first line was there
             file.seek(0)
@@ -121,11 +121,11 @@ class Journal:
     def pending(self, files: Sequence[str]) -> list[str]:
         """The files that have no result yet, or one from before they changed, which is void."""
         pending = [file for file in files if not self._is_done(file)]
-        self._redone.update(map(_key, pending))
+        self._redone.update(map(recording_key, pending))
         return pending
 
     def _is_done(self, file: str) -> bool:
-        record = self._records.get(_key(file))
+        record = self._records.get(recording_key(file))
         return (
             record is not None and record.version is not None and record.version == _version(file)
         )
@@ -135,14 +135,14 @@ class Journal:
 
         One that has changed since, or is no longer there, is kept until it is done again.
         """
-        if _key(source) not in self._records:
+        if recording_key(source) not in self._records:
             is_current = is_newer(self._output, source)
             self._add(source, _version(source) if is_current else None, result)
 
     def add(self, file: str, result: bytes) -> None:
         """The result of another file, on disk when this returns."""
         self._add(path_to_text(file), _version(file), result)
-        self._redone.discard(_key(file))
+        self._redone.discard(recording_key(file))
 
     def _add(self, source: str, version: tuple[int, str] | None, result: bytes) -> None:
         header = {"source": source, "version": version, "bytes": len(result)}
@@ -156,11 +156,11 @@ class Journal:
             self._file.write(result)
             self._file.write(b"\n")
             self._file.flush()
-        self._records[_key(source)] = _Record(source, version, start, len(result))
+        self._records[recording_key(source)] = _Record(source, version, start, len(result))
 
     def others(self, files: Sequence[str]) -> int:
         """How many recordings of earlier runs are not among these files."""
-        return len(self._records.keys() - set(map(_key, files)))
+        return len(self._records.keys() - set(map(recording_key, files)))
 
     def results(self, files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """The recordings that have a result, each with it.
@@ -168,7 +168,7 @@ class Journal:
         These files are in this order, and called as here; others of earlier runs follow the file
         that they came after there, or are the first.
         """
-        names = {_key(file): path_to_text(file) for file in files}
+        names = {recording_key(file): path_to_text(file) for file in files}
         following: dict[str, list[str]] = {"": []}
         before = ""
         for key in self._records:
@@ -243,7 +243,7 @@ def report_done(done: int, files: int, others: int = 0) -> None:
         print_notice("; ".join(parts))
 
 
-def _key(file: str) -> str:
+def recording_key(file: str) -> str:
     """What a recording is known by, however it is called: its absolute path, or its URI."""
     return file if file == "-" else Source.from_path(file).uri
 
