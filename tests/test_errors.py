@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import qwen_audio
 from qwen_audio import errors
-from qwen_audio.errors import MissingExtraError, QwenAudioError
+from qwen_audio.errors import MissingExtraError, QwenAudioError, counted
 
 ALL = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)]
 
@@ -39,6 +41,17 @@ def test_a_missing_extra_names_the_command_that_brings_it() -> None:
 def test_public_names_exist(name: str) -> None:
     assert getattr(qwen_audio, name) is not None
     assert name in dir(qwen_audio)
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    """By `counted`, but where there are always several: "none of 3 files", "for 3 files"."""
+    assert [counted(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+    assert counted(1, "class", "classes") + counted(2, "class", "classes") == "1 class2 classes"
+    count = re.compile(r"(?<!of )(?<!for )\{[^{}]*\} (recording|file|window|row|group|problem)s\b")
+    for path in (Path(qwen_audio.__file__).parent / "cli").glob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert not count.search(source), path
+        assert "'s' * (" not in source, path
 
 
 def test_unknown_names_are_attribute_errors() -> None:

@@ -448,6 +448,20 @@ def test_tokens_are_the_prompts(model: qa.AudioModel) -> None:
     assert {tokens[row] for row in states["lm.0"].indices("audio")} == {""}
 
 
+def test_progress_is_by_window(model: qa.AudioModel) -> None:
+    calls: list[tuple[Any, ...]] = []
+    options: dict[str, Any] = {"tap": "mel", "window_seconds": 0.5, **RATE}
+    clips = [CLIP[:16_000], CLIP[:8000]]
+    model.encode(clips, on_progress=lambda *call: calls.append(call), **options)
+    assert {call[0::3] for call in calls} == {("encoding", "recordings")}
+    seconds = [(done, total, seconds) for _, done, total, _, seconds in calls]
+    assert seconds[0] == (0, 2, 0.0)
+    assert list(dict.fromkeys(seconds[1:])) == [
+        *((0, 2, 0.5), (0, 2, 1.0), (1, 2, 1.0)),
+        *((1, 2, 1.5), (2, 2, 1.5)),
+    ]
+
+
 @pytest.mark.parametrize("tap", ["mel", "encoder.1", "projector", "lm.1", "lm.norm"])
 def test_tensors_are_the_rows_without_a_copy(model: qa.AudioModel, tap: str) -> None:
     """They can be used in training: autograd takes them."""

@@ -66,7 +66,7 @@ def test_a_pattern_without_matches_is_an_error(folder: Path) -> None:
 def test_manifests_keep_their_columns(folder: Path) -> None:
     csv = folder / "list.csv"
     csv.write_text(
-        'file_name,label,year,loud,code\na.wav,"say ""hi"", you",1999,0.5,007\n'
+        'filename,label,year,loud,code\na.wav,"say ""hi"", you",1999,0.5,007\n'
         f"{folder / 'b.FLAC'},,,,1\ns3://bucket/c.flac,x,2,1000,2\n",
         encoding="utf-8-sig",
     )

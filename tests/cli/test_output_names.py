@@ -27,9 +27,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def placed(*inputs: str) -> list[str]:
     """Where outputs in OUT are, in the order of the inputs."""
     options = argparse.Namespace(
-        inputs=inputs, from_file=[], follow_links=False, parser=argparse.ArgumentParser()
+        inputs=list(inputs), from_file=[], follow_links=False, parser=argparse.ArgumentParser()
     )
-    options.inputs = list(inputs)
     files = resolve_files(options)
     paths = output_paths(options.depths, Path("OUT"), "vtt")
     assert list(paths) == files

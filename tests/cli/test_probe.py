@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +29,7 @@ def test_table_plot_page_and_numbers(tones: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "pitch: 3 classes; 24 recordings in 24 groups, 3 folds" in done.stdout
     assert "level: a quantity" in done.stdout
+    assert re.search(r"baseline +control", done.stdout)
     csv = pd.read_csv(out / "scores.csv")
     data = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert len(csv) == len(data["scores"]) == 2 * 3 * 2

@@ -77,4 +77,8 @@ def test_every_long_command_says_how_far_it_is(
         "encoding again": (3, 3, "recordings"),
     }
     assert stages("index", music, "-o", indexed) == {"index": (3, 3, "recordings")}
-    assert stages("encode", music, *model, "-o", tmp_path / "e.npz") == {"encode": (3, 3, "files")}
+    for stage, output in (("encode", tmp_path / "e.npz"), ("index", tmp_path / "n.lance")):
+        command = (stage, music, *model, "--tap", "mel", "--window", "10", "-o", output)
+        assert stages(*command) == {stage: (3, 3, "recordings")}
+        seconds = [call[4] for call in calls if call[:2] == (stage, 2)]
+        assert seconds == pytest.approx([5.0, 15.0, 17.0])  # by window, of the last recording

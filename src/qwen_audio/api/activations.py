@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal, Unpack, overload
 
 import torch
@@ -105,7 +106,8 @@ class ActivationsMixin(ModelBase):
             for tap in resolved_taps.values()
         }
         results = []
-        recordings = capture_recordings(
+        recordings = partial(
+            capture_recordings,
             self.pipeline,
             inputs,
             list(specs),

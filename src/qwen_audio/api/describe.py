@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Unpack, overload
 
 import torch
@@ -17,7 +18,7 @@ from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.generation import GeneratedText
 from qwen_audio.inference.options import Sampling
-from qwen_audio.inference.progress_bars import shows_progress, with_progress
+from qwen_audio.inference.progress_bars import OnWindow, shows_progress, with_progress
 from qwen_audio.models.qwen2_audio.prompt import Message, audio_inputs
 
 from .answer import Answer, Description, prefix
@@ -85,7 +86,8 @@ class DescribeMixin(ModelBase):
             WindowConfig(window_seconds, hop_seconds),
             stream,
         )
-        results = list(with_progress(_descriptions(answers), shown, len(inputs), "describing"))
+        descriptions = partial(_descriptions, answers)
+        results = list(with_progress(descriptions, shown, len(inputs), "describing"))
         return results[0] if single else results
 
     def describe_windows(
@@ -233,11 +235,14 @@ class DescribeMixin(ModelBase):
         return answer_conversation(self.pipeline, messages, waveforms, sampling)
 
 
-def _descriptions(answers: Iterable[tuple[AudioWindow, Answer]]) -> Iterator[Description]:
+def _descriptions(
+    answers: Iterable[tuple[AudioWindow, Answer]], on_window: OnWindow
+) -> Iterator[Description]:
     """The answers about the windows of each recording, as soon as it is complete."""
     of_recording: list[Answer] = []
     for item, answer in answers:
         of_recording.append(answer)
+        on_window(item.window.end_seconds)
         if item.recording is not None:  # its last window
             yield Description(item.name, of_recording, item.recording.notes)
             of_recording = []

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Literal, Unpack, overload
 
 import torch
 
-from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, check_several
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
-from qwen_audio.audio.unwrap import is_wrapped
-from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.options import (
@@ -24,7 +21,7 @@ from qwen_audio.inference.options import (
     check_span,
 )
 from qwen_audio.inference.pooling import Pooling, pooled_width
-from qwen_audio.inference.progress_bars import shows_progress, with_progress
+from qwen_audio.inference.progress_bars import OnProgress, OnWindow, shows_progress, with_progress
 from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.models.tap import Tap
 
@@ -37,7 +34,7 @@ from .options import (
     OneTapOptions,
     OneTapVectorOptions,
 )
-from .recording_embeddings import no_embeddings, recording_embeddings, stacked
+from .recording_embeddings import recording_embeddings, stacked
 
 __all__ = ["EncodeMixin"]
 
@@ -119,6 +116,7 @@ class EncodeMixin(ModelBase):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
         progress: bool | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Embeddings: the rows of a tap of the audio encoder or the language model, pooled.
 
@@ -137,6 +135,7 @@ class EncodeMixin(ModelBase):
             sampling_rate: of arrays, in Hz.
             track, on_damage: of files; see `load_waveform`.
             progress: show a bar for several recordings; by default in notebooks only.
+            on_progress: called instead after every window and recording; see `OnProgress`.
 
         Returns:
             One vector a recording: shape (width,) for one input, (inputs, width) for a list. By
@@ -163,6 +162,7 @@ class EncodeMixin(ModelBase):
                 window_seconds=window_seconds,
                 hop_seconds=hop_seconds,
                 progress=False if len(inputs) < 2 and progress is None else progress,
+                on_progress=on_progress,
             )
         )
         if single:
@@ -171,11 +171,10 @@ class EncodeMixin(ModelBase):
         def stack(parts: list[Any], name: str) -> Any:
             if pooling == "none" or per == "window":  # of any number of rows each
                 return parts
-            if parts:
-                return stacked(parts)
             width = pooled_width(pooling, self.dimensions.width(self.dimensions.tap(name)))
-            spec = self.spec(name, pooling=pooling, span=span)
-            return torch.zeros(0, width) if return_tensors == "pt" else no_embeddings(width, spec)
+            return stacked(
+                parts, width, self.spec(name, pooling=pooling, span=span), return_tensors
+            )
 
         if isinstance(tap, str | Tap):
             return stack(results, str(tap))
@@ -234,6 +233,7 @@ class EncodeMixin(ModelBase):
         window_seconds: float = WindowConfig.window_seconds,
         hop_seconds: float | None = None,
         progress: bool | None = False,
+        on_progress: OnProgress | None = None,
     ) -> Iterator[Any]:
         """`encode` for any number of recordings: vectors in order, each as soon as it is computed.
 
@@ -244,6 +244,7 @@ class EncodeMixin(ModelBase):
             errors: "yield" puts an AudioError in place of a recording that can't be decoded and
                 continues; "raise" raises it.
             progress: as in `encode`; without a bar by default, for those who add one of their own.
+            on_progress: as in `encode`.
 
         Yields:
             What `encode` returns for the recording alone.
@@ -251,11 +252,7 @@ class EncodeMixin(ModelBase):
         Raises:
             AudioError, TapError, OptionError: as `encode` does.
         """
-        if isinstance(audio, str | bytes | os.PathLike | Waveform) or is_wrapped(audio):
-            raise AudioError(
-                f"{audio!r:.80} is one recording: encode_each takes several, such as a list; "
-                "encode takes one"
-            )
+        check_several(audio, "encode_each takes several, such as a list; encode takes one")
         single, shown = isinstance(tap, str | Tap), shows_progress(progress)
         resolved_taps = self._resolve_taps([tap] if isinstance(tap, str | Tap) else tap)
         check_return_tensors(return_tensors)
@@ -273,7 +270,7 @@ class EncodeMixin(ModelBase):
             for resolved in resolved_taps.values()
         }
 
-        def vectors() -> Iterator[Any]:
+        def vectors(on_window: OnWindow) -> Iterator[Any]:
             # Not assigned to a name: an error then ends the iterator, and with it its threads.
             for captured in capture_recordings(
                 self.pipeline,
@@ -283,6 +280,7 @@ class EncodeMixin(ModelBase):
                 prompt_text=prompt_text,
                 window_config=window_config,
                 load_options=load_options,
+                on_window=on_window,
             ):
                 if isinstance(captured, AudioError):
                     if errors == "raise":
@@ -297,4 +295,5 @@ class EncodeMixin(ModelBase):
                 }
                 yield next(iter(pooled.values())) if single else pooled
 
-        return with_progress(vectors(), shown, len(audio) if isinstance(audio, Sized) else None)
+        total = len(audio) if isinstance(audio, Sized) else None
+        return with_progress(vectors, shown, total, on_progress=on_progress)

@@ -12,6 +12,7 @@ from qwen_audio.inference.options import (
     SpanName,
     VectorPoolingName,
 )
+from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.models.tap import Tap
 
 __all__ = [
@@ -61,6 +62,7 @@ class EncodeOptions(InspectOptions, total=False):
 
     span: SpanName
     progress: bool | None
+    on_progress: OnProgress | None
 
 
 class OneTapOptions(EncodeOptions, total=False):

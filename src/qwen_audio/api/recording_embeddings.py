@@ -12,7 +12,7 @@ import torch
 
 from qwen_audio.audio.window import Window
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
-from qwen_audio.inference.options import PoolingUnit
+from qwen_audio.inference.options import PoolingUnit, ReturnTensors
 from qwen_audio.inference.pooling import PooledWindow, Pooling
 from qwen_audio.inference.reader import CapturedRecording
 from qwen_audio.inference.row_index import ALL_WINDOWS, RowIndex
@@ -21,7 +21,7 @@ from qwen_audio.models.tap import Tap
 
 from .embeddings import Embeddings
 
-__all__ = ["no_embeddings", "recording_embeddings", "stacked"]
+__all__ = ["recording_embeddings", "stacked"]
 
 
 def recording_embeddings(
@@ -98,13 +98,12 @@ def _of_span(texts: Sequence[str], span: str) -> Sequence[str]:
     return [text for text in texts if (text == "") == (span == "audio")]
 
 
-def stacked(parts: Sequence[Any]) -> Any:
-    """One row for each of several recordings, of vectors or tensors; at least one."""
-    if isinstance(parts[0], torch.Tensor):
-        return torch.stack(list(parts))
-    return Embeddings.concatenate(parts)
-
-
-def no_embeddings(width: int, spec: EmbeddingSpec) -> Embeddings:
-    """The embeddings of no recordings."""
+def stacked(
+    parts: Sequence[Any], width: int, spec: EmbeddingSpec, return_tensors: ReturnTensors
+) -> Any:
+    """One row for each of several recordings, or none, of vectors or tensors."""
+    if return_tensors == "pt":
+        return torch.stack(list(parts)) if parts else torch.zeros(0, width)
+    if parts:
+        return Embeddings.concatenate(parts)
     return Embeddings(np.zeros((0, width)), RowIndex.concatenate([]), spec)

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from qwen_audio.errors import AudioError
+
 from .unwrap import is_wrapped
 from .waveform import Waveform
 
@@ -19,6 +21,7 @@ __all__ = [
     "SupportsArray",
     "SupportsSamples",
     "as_input_list",
+    "check_several",
     "is_single",
 ]
 
@@ -73,6 +76,12 @@ def is_single(audio: Any) -> bool:
     if isinstance(audio, str | bytes | bytearray | memoryview | array.array) or is_wrapped(audio):
         return True
     return not isinstance(audio, Sequence)
+
+
+def check_several(audio: Any, advice: str) -> None:
+    """Raises AudioError for one recording, which as an iterable would be something else."""
+    if isinstance(audio, str | bytes | os.PathLike | Waveform) or is_wrapped(audio):
+        raise AudioError(f"{audio!r:.80} is one recording: {advice}")
 
 
 def as_input_list(audio: AudioInput | AudioInputs) -> tuple[list[Any], bool]:

@@ -30,7 +30,7 @@ from .options import (
     load_settings,
     window_settings,
 )
-from .progress import file_progress
+from .progress import recording_progress
 
 if TYPE_CHECKING:
     from qwen_audio.api.embeddings import Embeddings
@@ -139,21 +139,21 @@ def _encode(
     files = journal.pending(options.files)
     done = len(options.files) - len(files)
     report_done(done, len(options.files), journal.others(options.files))
-    embeddings = model.encode_each(
-        files,
-        errors="yield",
-        tap=taps if len(taps) > 1 else taps[0],
-        pooling=options.pooling,
-        span=options.span,
-        per=options.per,
-        prompt=options.prompt,
-        **window_settings(options),
-        **load_settings(options),
-    )
-    with file_progress("encode", files) as progress:
+    with recording_progress("encode") as report:
+        embeddings = model.encode_each(
+            files,
+            errors="yield",
+            tap=taps if len(taps) > 1 else taps[0],
+            pooling=options.pooling,
+            span=options.span,
+            per=options.per,
+            prompt=options.prompt,
+            on_progress=report,
+            **window_settings(options),
+            **load_settings(options),
+        )
         started = time.monotonic()
         for source, embedding in zip(files, embeddings, strict=True):
-            seconds = 0.0
             if isinstance(embedding, AudioError):
                 failed += 1
                 print_error(str(embedding))
@@ -163,7 +163,6 @@ def _encode(
                 seconds = max(_end_seconds(part) for part in by_tap.values())
                 print_file(source, seconds, time.monotonic() - started)
             started = time.monotonic()
-            progress.advance(seconds)
     return failed
 
 

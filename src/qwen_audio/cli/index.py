@@ -30,7 +30,7 @@ from .options import (
     specified_options,
     window_settings,
 )
-from .progress import format_rate, working_on
+from .progress import format_rate, recording_progress
 
 if TYPE_CHECKING:
     from qwen_audio.audio.source_listing import SourceListing
@@ -99,19 +99,12 @@ def run(options: argparse.Namespace) -> int:
     listing = find_inputs(options)
     created = _create(options, settings, listing)
     collection = _open(options, settings) if created is None else created  # which is empty: false
-    with working_on("index") as show:
+    with recording_progress("index") as show:
 
         def report(progress: IndexProgress) -> None:
-            if show is not None:
-                failed = f"{progress.failed} failed" if progress.failed else ""
-                show(
-                    "index",
-                    progress.done,
-                    progress.total,
-                    "recordings",
-                    progress.audio_seconds,
-                    note=failed,
-                )
+            failed = f"{progress.failed} failed" if progress.failed else ""
+            done, total = progress.done, progress.total
+            show("index", done, total, "recordings", progress.audio_seconds, note=failed)
 
         try:
             summary = collection.index(listing, retry=options.retry, on_progress=report)

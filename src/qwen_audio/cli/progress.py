@@ -22,6 +22,7 @@ __all__ = [
     "format_rate",
     "format_time_left",
     "progress_bars",
+    "recording_progress",
     "working_on",
 ]
 
@@ -221,6 +222,37 @@ class FileProgress:
             note = f"{format_duration(reached_seconds)} of this file" if reached_seconds else ""
             seconds = self._audio_seconds + reached_seconds
             self._show(self._stage, self._done, self._total, "files", seconds, note=note)
+
+
+@contextmanager
+def recording_progress(stage: str) -> Iterator[ShowProgress]:
+    """What shows the reports of a long call as this stage: of `OnProgress`, window by window.
+
+    Beside the rate it says how much of the recording is done that is being processed.
+    """
+    with working_on(stage) as show:
+        done_before, seconds_before = 0, 0.0
+
+        def report(
+            _stage: str,
+            done: int,
+            total: int | None,
+            unit: str = "",
+            audio_seconds: float = 0.0,
+            /,
+            note: str = "",
+        ) -> None:
+            nonlocal done_before, seconds_before
+            if done != done_before:
+                done_before, seconds_before = done, audio_seconds
+            reached = audio_seconds - seconds_before
+            notes = [f"{format_duration(reached)} of this file"] * (reached > 0) + [note] * bool(
+                note
+            )
+            if show is not None:
+                show(stage, done, total, unit, audio_seconds, note=" · ".join(notes))
+
+        yield report
 
 
 @contextmanager

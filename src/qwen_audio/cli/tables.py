@@ -105,7 +105,8 @@ def score_tables(scores: Sequence[Mapping[str, Any]]) -> Renderables:
         rows = [row for row in scores if row["target"] == target]
         first = rows[0]
         task = first["task"]
-        kind = "a quantity" if task == "quantity" else f"{first['classes']} {task}"
+        noun = "label" if task == "labels" else "class"
+        kind = "a quantity" if task == "quantity" else counted(first["classes"], noun, task)
         yield Text(
             f"{target}: {kind}; {counted(first['recordings'], 'recording')} in "
             f"{counted(first['groups'], 'group')}, {counted(first['folds'], 'fold')}"

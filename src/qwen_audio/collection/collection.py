@@ -153,7 +153,7 @@ class Collection:
             inputs: a row is a dict with the recording's path or URI as "source", and further
                 columns. Or the result of `find_sources`.
             retry: try recordings again that failed before, though they haven't changed.
-            on_progress: called after every recording, also in threads that read ahead.
+            on_progress: called after every window and recording, also in threads that read ahead.
             progress: show a bar, without `on_progress`; by default in notebooks only.
 
         Raises:

@@ -86,6 +86,7 @@ def index_sources(
         window_config=window_config,
         caption_prompt=model.pipeline.tokenizer.render(None) if collection.has_captions else None,
         is_proven=collection.count() > 0,
+        on_window=run.reached,
     )
     try:
         for reading in readings:
@@ -204,6 +205,7 @@ class _IndexRun:
     ) -> None:
         """Queue the rows, or the error, of the next recording that `pending` gave."""
         pending = self._in_progress.popleft()
+        self._counter.reached_seconds = 0.0
         try:
             if isinstance(reading, AudioError):
                 raise reading
@@ -215,6 +217,11 @@ class _IndexRun:
             self._counter.encoded += 1
             self._counter.audio_seconds += reading.recording.duration_seconds
         self.writer.commit_if_due()
+        self._report()
+
+    def reached(self, end_seconds: float) -> None:
+        """The recording that is being encoded is done up to this second."""
+        self._counter.reached_seconds = end_seconds
         self._report()
 
     def _report(self) -> None:

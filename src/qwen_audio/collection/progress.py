@@ -19,7 +19,7 @@ class IndexProgress:
     Attributes:
         total: number of recordings.
         encoded, unchanged, failed: of these, the ones that are done.
-        audio_seconds: seconds of audio encoded.
+        audio_seconds: seconds of audio encoded, also of the recording that is not done yet.
         elapsed_seconds: wall-clock time since the start.
     """
 
@@ -90,6 +90,8 @@ class IndexCounter:
     written_by_others: int = 0
     """Of the encoded recordings, those that another process had added meanwhile."""
     audio_seconds: float = 0.0
+    reached_seconds: float = 0.0
+    """Of the recording that is being encoded."""
     failures: dict[str, str] = field(default_factory=dict)
     known_failures: list[str] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
@@ -101,7 +103,7 @@ class IndexCounter:
             encoded=self.encoded,
             unchanged=self.unchanged + self.updated,
             failed=len(self.failures),
-            audio_seconds=self.audio_seconds,
+            audio_seconds=self.audio_seconds + self.reached_seconds,
             elapsed_seconds=time.monotonic() - self._started,
         )
 

@@ -134,11 +134,9 @@ class Projection:
             "columns": [_column_data(name, self.values(name)) for name in self.columns],
             "colour": self.columns.index(first_column) if first_column is not None else None,
         }
-        method = self.method.upper()
-        windows = counted(len(self), "window")
-        note = f"{windows} by {method}: nearby points are similar; axes have no unit."
-        text = map_page(self.name, note, data, theme_of(theme))
-        return text, audio_mode, failures
+        made = f"{counted(len(self), 'window')} by {self.method.upper()}"
+        note = f"{made}: nearby points are similar; axes have no unit."
+        return map_page(self.name, note, data, theme_of(theme)), audio_mode, failures
 
     def values(self, column: str) -> list[Any]:
         """A column's value for every window; besides the collection's columns `recording`, the

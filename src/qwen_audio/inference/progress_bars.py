@@ -5,20 +5,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import OptionError
 
 __all__ = [
     "OnProgress",
+    "OnWindow",
     "download_bar",
     "in_notebook",
+    "no_progress",
     "progress_bars",
     "shows_progress",
     "with_progress",
 ]
 
 T = TypeVar("T")
+
+OnWindow: TypeAlias = Callable[[float], None]
+"""Is told that a recording is done up to this second."""
 
 
 @runtime_checkable
@@ -78,7 +84,7 @@ def progress_bars(
     bars: dict[str, Any] = {}
 
     def report(
-        stage: str, done: int, total: int | None, unit: str = "", _audio_seconds: float = 0.0, /
+        stage: str, done: int, total: int | None, unit: str = "", audio_seconds: float = 0.0, /
     ) -> None:
         from tqdm.auto import tqdm
 
@@ -88,6 +94,8 @@ def progress_bars(
                 desc=stage, total=total, unit=unit if is_bytes else f" {unit}", unit_scale=is_bytes
             )
         bars[stage].update(done - bars[stage].n)
+        if audio_seconds:
+            bars[stage].set_postfix_str(f"{format_duration(audio_seconds)} of audio")
 
     try:
         yield report
@@ -96,16 +104,39 @@ def progress_bars(
             bar.close()
 
 
+def no_progress(_end_seconds: float) -> None:
+    """An `OnWindow` that does nothing."""
+
+
 def with_progress(
-    results: Iterator[T], progress: bool, total: int | None, stage: str = "encoding"
+    results: Callable[..., Iterator[T]],
+    progress: bool,
+    total: int | None,
+    stage: str = "encoding",
+    on_progress: OnProgress | None = None,
 ) -> Iterator[T]:
-    """The results of recordings, with a bar."""
-    with progress_bars(progress) as report:
-        if report is not None:
-            report(stage, 0, total, "recordings")
-        for done, result in enumerate(results, 1):
+    """The results of recordings, with a bar, or reported to `on_progress`.
+
+    Args:
+        results: makes the iterator; takes `on_window`.
+    """
+    with progress_bars(progress and on_progress is None) as bar:
+        report = on_progress or bar
+        done, seconds_before, seconds = 0, 0.0, 0.0
+
+        def show() -> None:
             if report is not None:
-                report(stage, done, total, "recordings")
+                report(stage, done, total, "recordings", seconds_before + seconds)
+
+        def on_window(end_seconds: float) -> None:
+            nonlocal seconds
+            seconds = end_seconds
+            show()
+
+        show()
+        for result in results(on_window=on_window):  # without a name: an error ends it
+            done, seconds_before, seconds = done + 1, seconds_before + seconds, 0.0
+            show()
             yield result
 
 

@@ -18,6 +18,7 @@ from .batching import FailedRecording, batched_windows_and_failures
 from .finite import hold_overflows, run_by_recording
 from .options import Sampling
 from .pipeline import Pipeline
+from .progress_bars import OnWindow, no_progress
 from .reducers import RowReducer
 
 __all__ = ["CapturedRecording", "capture_recording", "capture_recordings"]
@@ -65,6 +66,7 @@ def capture_recordings(
     continuation: Sampling | None = None,
     caption_prompt: str | None = None,
     is_proven: bool = False,
+    on_window: OnWindow = no_progress,
 ) -> Iterator[CapturedRecording[T] | AudioError]:
     """For each input, in order, its outputs, or the error that says why there are none.
 
@@ -76,6 +78,7 @@ def capture_recordings(
             captions come from one pass of the encoder.
         is_proven: whether the model is known not to overflow for every recording; else the first
             recordings decide, see `hold_overflows`, whose errors are raised.
+        on_window: called for every window of a pass, before its recording is yielded.
     """
 
     def capture(windows: Sequence[AudioWindow]) -> list[_Output[T]]:
@@ -84,12 +87,13 @@ def capture_recordings(
         )
 
     batches = batched_windows_and_failures(pipeline, inputs, load_options, window_config)
-    return hold_overflows(_by_recording(batches, capture), is_proven=is_proven)
+    return hold_overflows(_by_recording(batches, capture, on_window), is_proven=is_proven)
 
 
 def _by_recording(
     batches: Iterator[list[AudioWindow | FailedRecording]],
     capture: Callable[[Sequence[AudioWindow]], list[_Output[T]]],
+    on_window: OnWindow,
 ) -> Generator[CapturedRecording[T] | AudioError]:
     """Batches, captured, as recordings; one with a window that overflows as its error."""
     pending: list[tuple[Window, _Output[T]]] = []
@@ -109,6 +113,7 @@ def _by_recording(
                 pending, failed_index = [], item.recording_index
                 continue
             pending.append((item.window, result))
+            on_window(item.window.end_seconds)
             if item.recording is not None:  # its last window
                 yield _captured_recording(item.recording, pending)
                 pending = []

@@ -88,7 +88,8 @@ def _panels(scores: pd.DataFrame, colours: Sequence[str]) -> Iterator[Panel]:
         lowest = min(rows["control"].min(), rows["low"].min())
         y = Axis(_METRICS[first["metric"]], (min(0.0, max(-0.5, lowest - 0.03)), 1.02))
         task = first["task"]
-        kind = "a quantity" if task == "quantity" else f"{first['classes']} {task}"
+        noun = "label" if task == "labels" else "class"
+        kind = "a quantity" if task == "quantity" else counted(first["classes"], noun, task)
         title = f"{target}  ({kind}, {counted(first['recordings'], 'recording')})"
         ticks = tuple((float(k), tap) for k, tap in enumerate(taps))
         x = Axis("Tap", (-0.5, len(taps) - 0.5), tuple(taps), ticks)
