@@ -321,6 +321,22 @@ def test_results_can_be_copied_and_pickled(model: qa.AudioModel) -> None:
         assert copied.name == description.name
 
 
+def test_a_pickled_model_is_loaded_again(checkpoint: Path) -> None:
+    """As a worker process gets it: no weights, and what decides its vectors and answers."""
+    options: dict[str, Any] = {"dtype": "bfloat16", "chat": True}
+    model = qa.load(checkpoint, device=torch.device("cpu"), **options)
+    model.encode(sound(0.5), **RATE)
+    pickled = pickle.dumps(model)
+    assert len(pickled) < 1000
+    copied = pickle.loads(pickled)
+    assert copied.spec("lm.1", prompt="What?") == model.spec("lm.1", prompt="What?")
+    clip = sound(0.5)
+    np.testing.assert_array_equal(copied.encode(clip, **RATE), model.encode(clip, **RATE))
+    limited = pickle.loads(pickle.dumps(qa.load(checkpoint, max_memory="500MB")))
+    with pytest.raises(qa.OptionError, match="only 500MB may be used"):
+        limited.describe(clip, **RATE)
+
+
 @pytest.mark.parametrize(
     ("audio", "message"),
     [

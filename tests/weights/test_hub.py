@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -441,6 +442,9 @@ def test_a_model_and_an_adapter_on_the_hub(
     go_offline()
     again = qwen_audio.load(MODEL, adapter="owner/adapter", device="cpu", dtype="float32")
     assert again.describe(clip, **options) == answer
+    pickled = pickle.dumps(again)  # which names the commit
+    assert again.pipeline.checkpoint.revision.encode() in pickled
+    assert pickle.loads(pickled).spec("lm.0") == again.spec("lm.0")
 
 
 def test_a_hub_model_that_is_no_adapter(hub: Hub) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
 
@@ -81,15 +82,23 @@ def load(
         free = available_bytes(resolved_device)
         limit = process_bytes(resolved_device) + round(_SHARE_OF_MEMORY * free)
     checkpoint = Checkpoint(model, revision, adapter)
+    pipeline = Pipeline(
+        checkpoint,
+        resolved_device,
+        resolve_dtype(dtype, checkpoint.dtype, resolved_device),
+        chat=chat,
+        max_memory=limit,
+        report=report,
+    )
     return AudioModel(
-        Pipeline(
-            checkpoint,
-            resolved_device,
-            resolve_dtype(dtype, checkpoint.dtype, resolved_device),
-            chat=chat,
-            max_memory=limit,
-            report=report,
-        )
+        pipeline,
+        device=device,
+        dtype=pipeline.dtype_name,  # and the commit: another process computes the same vectors
+        revision=checkpoint.commit,
+        adapter=adapter,
+        chat=chat,
+        max_memory=max_memory,
+        progress=progress,
     )
 
 
@@ -99,7 +108,18 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
     Every method takes one input or a list of them, and returns one result or a list. An input is a
     path, "-" for standard input, bytes, a binary file object, a Waveform, or an array or tensor
     with `sampling_rate=`. Recordings longer than a window are processed in full, window by window.
+
+    A pickle holds no weights but what it takes to load the model again: each worker of a PyTorch
+    DataLoader, or of multiprocessing, loads its own.
     """
+
+    def __init__(self, pipeline: Pipeline, **load_options: Any) -> None:
+        """Of a pipeline that `load` makes of the checkpoint with these options."""
+        super().__init__(pipeline)
+        self._load_options = load_options
+
+    def __reduce__(self) -> Any:
+        return functools.partial(load, **self._load_options), (self.name,)
 
     @overload
     def inspect(self, audio: AudioInput, **options: Unpack[InspectOptions]) -> ShapeTrace: ...

@@ -117,6 +117,11 @@ class Checkpoint:
                 "too: " + MERGE_HINT
             )
 
+    @property
+    def commit(self) -> str | None:
+        """Of a hub model; None for a folder."""
+        return None if self._hub is None else self._hub.commit
+
     @cached_property
     def revision(self) -> str:
         """Commit of a hub model; for a folder, hash of its config and a sample of every tensor."""
