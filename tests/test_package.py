@@ -57,6 +57,7 @@ def test_public_names() -> None:
         "Stage",
         "Tap",
         "TapError",
+        "find_files",
         "View",
         "Waveform",
         "Window",

@@ -16,6 +16,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     plot, plot_interactive, save_plot                             a figure, a page, a file
     Collection, SearchResults, SearchResult, Projection           recordings to search and map
     probe                       how well labels can be read from each tap
+    find_files                  recordings in folders, patterns and manifests
     save_embeddings             vectors as .npz, .safetensors, .parquet or .arrow
     load_waveform, Waveform, Window, LogMel, DecodeLimits         audio
     Tap, Stage, ModelDimensions, CostEstimate, ShapeTrace         a model's taps and their costs
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from qwen_audio.api.model import load as load
     from qwen_audio.api.session import AudioSession as AudioSession
     from qwen_audio.audio.decode_limits import DecodeLimits as DecodeLimits
+    from qwen_audio.audio.find_files import find_files as find_files
     from qwen_audio.audio.load import load_waveform as load_waveform
     from qwen_audio.audio.log_mel import LogMel as LogMel
     from qwen_audio.audio.waveform import Waveform as Waveform
@@ -103,6 +105,7 @@ _EXPORTS = {
     "analysis.similarity": ("LayerSimilarity",),
     "analysis.logit_lens": ("TrackedToken", "LogitLens"),
     "api.session": ("AudioSession",),
+    "audio.find_files": ("find_files",),
     "audio.load": ("load_waveform",),
     "audio.decode_limits": ("DecodeLimits",),
     "collection.projection": ("Projection",),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import qwen_audio as qa
 from commands import run
 from qwen_audio.cli.inputs import find_inputs, resolve_files
 from qwen_audio.errors import OptionError
@@ -55,6 +56,15 @@ def options(
 )
 def test_names_of_files(inputs: list[str], files: list[str], place: Path) -> None:
     assert resolve_files(options(*inputs)) == files
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_python_lists_the_same_files(links: bool, place: Path) -> None:
+    (place / "music" / "loop").unlink()
+    for name in ("music", "./music/b", "**/*.wav", "list.csv", "music/notes.txt", str(place)):
+        if links or name != str(place):  # which has a link: a warning
+            listed = resolve_files(options(name, links=links))
+            assert qa.find_files(name, follow_links=links) == listed
 
 
 def test_absolute_inputs_stay_absolute(place: Path) -> None:

@@ -48,13 +48,17 @@ def check_readable(name: str) -> bool:
         if _ADDRESS.match(name):
             shown = f"{shown:.200}"
             advice = "only paths and addresses given directly are opened: save what it names first"
+        elif any(wildcard in name for wildcard in "*?["):
+            advice = "if it is a pattern, qwen_audio.find_files lists what matches it"
         else:
             advice = "check the path"
         raise AudioError(f"{shown}: no such file: {advice}") from error
     except (OSError, ValueError) as error:
         raise AudioError(f"{name:.200} can't be read ({error_reason(error)}): check it") from error
     if stat.S_ISDIR(status.st_mode):
-        raise AudioError(f"{shown} is a folder: give the audio files in it, such as {shown}/*.wav")
+        raise AudioError(
+            f"{shown} is a folder: give the audio files in it (qwen_audio.find_files lists them)"
+        )
     if stat.S_ISFIFO(status.st_mode):
         return True
     if not stat.S_ISREG(status.st_mode):

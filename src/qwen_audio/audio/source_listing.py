@@ -52,6 +52,12 @@ class SourceListing:
     linked: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
 
+    @property
+    def empty_reasons(self) -> list[str]:
+        """A line for each input that holds no audio."""
+        reason = f"holds no audio{only(self.skipped)}: give recordings, or folders of them"
+        return [f"{name} {reason}" for name in self.empty]
+
     def check_available(self) -> None:
         """Raises OptionError if there are no recordings, or none of them exists."""
         if not self.sources:

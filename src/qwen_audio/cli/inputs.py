@@ -75,6 +75,7 @@ def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list
         OptionError: if there are none, for a pattern that matches nothing, and for a list or a
             manifest that can't be read.
     """
+    from qwen_audio.audio.find_files import opened_name
     from qwen_audio.audio.source_listing import find_sources
 
     files: dict[str, str] = {}
@@ -98,7 +99,7 @@ def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list
             continue
         for source in listing.sources:
             if source.path not in files:
-                files[source.path] = shown = _shown(source, name)
+                files[source.path] = shown = opened_name(source, name)
                 depths[shown] = folders_below(shown, name)
         listings.append(listing)
     _report(options, listings, has_files=bool(files) or not names)
@@ -179,30 +180,15 @@ def _is_file_name(name: str, is_literal: bool) -> bool:
     return is_literal and not is_uri(name) and not exists(name)
 
 
-def _shown(source: Source, name: str) -> str:
-    if not source.is_local:
-        return source.uri
-    if is_uri(name) or "://" in name or Path(name).is_absolute():
-        return name if source.path == name or "://" in name else source.path
-    if source.path == os.path.abspath(name):  # noqa: PTH100 (resolve follows links)
-        return name
-    return os.path.relpath(source.path)
-
-
 def _report(
     options: argparse.Namespace, listings: Sequence[SourceListing], *, has_files: bool
 ) -> None:
     """Print what is left out. Raises OptionError if nothing is left."""
-    from qwen_audio.audio.source_listing import first_names, only
+    from qwen_audio.audio.source_listing import first_names
 
     skipped = [name for listing in listings for name in listing.skipped]
     linked = [name for listing in listings for name in listing.linked]
-    reasons = []
-    for listing in listings:
-        reasons += [
-            f"{name} holds no audio{only(listing.skipped)}: give recordings, or folders of them"
-            for name in listing.empty
-        ]
+    reasons = [reason for listing in listings for reason in listing.empty_reasons]
     is_incomplete = bool(reasons)
     if skipped and has_files:
         print_notice(f"skipped (not audio): {first_names(skipped)}")
