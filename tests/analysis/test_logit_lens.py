@@ -151,8 +151,8 @@ def test_spans_and_windows(embedded: qa.AudioModel) -> None:
     assert len(whole.windows) == 3
     assert [span.window for span in whole.spans] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert len(whole.indices("audio")) == 50 + 50 + 25
-    np.testing.assert_allclose(whole.seconds[whole.indices("audio")][[0, 50, 100]], [0, 2, 4])
-    assert np.isnan(whole.seconds[whole.indices("prompt")]).all()
+    np.testing.assert_allclose(whole.start_seconds[whole.indices("audio")][[0, 50, 100]], [0, 2, 4])
+    assert np.isnan(whole.start_seconds[whole.indices("prompt")]).all()
     assert {whole.read[row] for row in whole.indices("audio")} == {""}
     assert "".join(whole.read[row] for row in whole.indices("prompt")[:6]).endswith("music:")
     spans: tuple[Any, ...] = ("audio", "prompt", "last")
@@ -162,7 +162,7 @@ def test_spans_and_windows(embedded: qa.AudioModel) -> None:
         assert len(lens.read) == len(rows)
         np.testing.assert_allclose(lens.entropy_bits, whole.entropy_bits[:, rows], atol=1e-5)
         np.testing.assert_array_equal(lens.top_ids, whole.top_ids[:, rows])
-        np.testing.assert_array_equal(lens.seconds, whole.seconds[rows])
+        np.testing.assert_array_equal(lens.start_seconds, whole.start_seconds[rows])
     assert embedded.lens([], **options) == []
 
 

@@ -114,9 +114,9 @@ def test_long_audio_is_processed_in_windows(model: qa.AudioModel) -> None:
     tower = frames["audio_tower"]
     assert [str(window) for window in tower.windows] == ["0:00–0:30", "0:30–0:42.50"]
     assert len(tower) == 750 + 312
-    assert tower.seconds[749] == pytest.approx(29.96)
-    assert tower.seconds[750] == pytest.approx(30.0)
-    assert tower.seconds[-1] == pytest.approx(42.44)
+    assert tower.start_seconds[749] == pytest.approx(29.96)
+    assert tower.start_seconds[750] == pytest.approx(30.0)
+    assert tower.start_seconds[-1] == pytest.approx(42.44)
     whole = model.encode(clip, pooling="none", **RATE)
     np.testing.assert_array_equal(whole, tower.data)
     second = model.encode(clip[480_000:], pooling="none", **RATE)
@@ -125,7 +125,9 @@ def test_long_audio_is_processed_in_windows(model: qa.AudioModel) -> None:
     assert last_rows(frames["lm.0"]) == [755, 755 + 6 + 312]
     description = model.describe(clip, max_new_tokens=3, **RATE)
     assert [answer.audio_tokens for answer in description.answers] == [750, 312]
-    assert description == "\n".join(f"{a.window}  {a.text}" for a in description.answers)
+    assert description == "\n".join(
+        f"{qa.Window(a.start_seconds, a.end_seconds)}  {a.text}" for a in description.answers
+    )
 
 
 def test_windows_can_overlap(model: qa.AudioModel) -> None:
@@ -171,7 +173,7 @@ def test_an_answer_states_its_input_and_whether_it_is_complete(tmp_path: Path) -
     description = model.describe(sound(1.0), max_new_tokens=2, **RATE)
     (answer,) = description.answers
     assert (answer.audio_tokens, answer.prompt_tokens) == (25, 6)
-    assert (answer.window.start_seconds, answer.window.end_seconds) == (0.0, 1.0)
+    assert (answer.start_seconds, answer.end_seconds) == (0.0, 1.0)
     assert not answer.complete
     assert not description.complete
     stop = answer.token_ids[0]
@@ -318,7 +320,7 @@ def test_results_can_be_copied_and_pickled(model: qa.AudioModel) -> None:
     ):
         assert copied == description
         assert copied.answers == description.answers
-        assert copied.name == description.name
+        assert copied.source == description.source
 
 
 def test_a_pickled_model_is_loaded_again(checkpoint: Path) -> None:

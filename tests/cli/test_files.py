@@ -45,7 +45,7 @@ def test_inspect_lists_tracks(film: Path) -> None:
     assert "audio track 1 (flac, 16000 Hz × 1)\n" in done.stdout
     assert f"qwen-audio: {film}: 2 audio tracks, of which 0 was used" in done.stderr
     trace = json.loads(run("inspect", film, "--track", "1", "--json").stdout)
-    assert (trace["track"], trace["seconds"], len(trace["tracks"])) == (1, 0.5, 2)
+    assert (trace["track"], trace["duration_seconds"], len(trace["tracks"])) == (1, 0.5, 2)
     assert "inspect --track" not in run("inspect", film, "--track", "1").stderr
 
 

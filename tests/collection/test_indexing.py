@@ -19,7 +19,6 @@ import qwen_audio as qa
 from collection_helpers import SAMPLE_RATE_HZ, rows_by_window, vectors_by_window, write_recording
 from qwen_audio.audio import source_content
 from qwen_audio.audio.source import ColumnValue
-from qwen_audio.audio.window import Window
 from qwen_audio.collection.collection import Collection
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.pooling import Pooling
@@ -349,7 +348,7 @@ def test_a_file_that_changes_while_it_is_indexed(
     assert collection.verify().problems == ()
     seeds.append(78)
     with pytest.raises(qa.AudioError, match="has changed since it was indexed"):
-        collection.waveform(str(changing), Window(0.0, 1.0))
+        collection.waveform(str(changing), 0)
 
 
 def test_a_row_with_another_size_or_time_but_the_same_hash_is_replaced(

@@ -38,6 +38,13 @@ def test_search_by_audio_and_by_row(collection: Collection, folder: Path) -> Non
         )
     third = next(result for result in results if result.id.endswith("long.flac#2"))
     assert str(third) == f"{third.rank:2}  {third.score:.3f}  {third.id} at 0:20–0:25"
+    places = (third.source, third.window, third.start_seconds, third.end_seconds)
+    assert places == (str(folder / "long.flac"), 2, 20.0, 25.0)
+    assert results.spec == collection.spec
+    heard = collection.waveform(third.source, third.window).samples
+    np.testing.assert_array_equal(heard, qa.load_waveform(third.source).samples[320_000:])
+    with pytest.raises(CollectionError, match=r"long\.flac' has no window 3"):
+        collection.waveform(third.source, 3)
     again = collection.search(like=third, include_self=True, limit=1)
     assert [(row.id, row.rank) for row in again] == [(third.id, 1)]
     assert again[0].score == pytest.approx(1, abs=2e-3)

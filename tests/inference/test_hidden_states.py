@@ -53,7 +53,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         [state for _, state in hidden_states],
     )
     assembled = concatenate_windows(
-        windows, states, {tap: spec_of(tap, "bfloat16")}, source="song.flac", tokens=()
+        windows, states, {tap: spec_of(tap, "bfloat16")}, name="song.flac", tokens=()
     )[tap]
     assert assembled.tap == tap
     assert assembled.dtype == "bfloat16"
@@ -69,7 +69,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         assert left.stop == right.start
 
     for span in assembled.spans:
-        seconds = assembled.seconds[span.start : span.stop]
+        seconds = assembled.start_seconds[span.start : span.stop]
         if span.kind == "audio":
             first = hidden_states[span.window][0].start_seconds
             expected = [first + k * tap.hop_seconds for k in range(len(span))]
@@ -97,12 +97,12 @@ def test_several_taps_are_assembled_separately() -> None:
         (Window(1.0, 1.08),),
         [state],
         {tap: spec_of(tap) for tap in (mel, tower)},
-        source="song.flac",
+        name="song.flac",
         tokens=(),
     )
     assert list(assembled) == [mel, tower]
-    np.testing.assert_allclose(assembled[mel].seconds, 1 + 0.01 * np.arange(8))
-    np.testing.assert_allclose(assembled[tower].seconds, [1.0, 1.04])
+    np.testing.assert_allclose(assembled[mel].start_seconds, 1 + 0.01 * np.arange(8))
+    np.testing.assert_allclose(assembled[tower].start_seconds, [1.0, 1.04])
     assert assembled[tower].data.shape == (2, 4)
 
 
@@ -180,7 +180,7 @@ def window_states() -> HiddenStates:
         np.array([*times, *(np.array(times) + 1)]),
         tuple(spans),
         (Window(0.0, 1.0), Window(1.0, 1.99)),
-        source="song.flac",
+        name="song.flac",
         tokens=tuple("" if 1 <= k % 28 <= 25 else f"w{k}" for k in range(56)),
     )
 
@@ -206,7 +206,7 @@ def test_some_rows_keep_their_spans_times_and_tokens(rows: Any) -> None:
     chosen = states[rows]
     index = np.arange(56)[rows]
     np.testing.assert_array_equal(chosen, states.data[index])
-    np.testing.assert_array_equal(chosen.seconds, states.seconds[index])
+    np.testing.assert_array_equal(chosen.start_seconds, states.start_seconds[index])
     assert chosen.tokens == tuple(states.tokens[k] for k in index)
     for name, column in states.index.columns().items():
         np.testing.assert_array_equal(chosen.index.columns()[name], column[index])
@@ -218,7 +218,7 @@ def test_rows_by_time() -> None:
         assert (part.index.start_seconds < 1.1).all()
         assert (part.index.end_seconds > 0.5).all()
         assert set(part.index.span) == {"audio"}
-        np.testing.assert_allclose(part.seconds[[0, -1]], [0.48, 1.08])
+        np.testing.assert_allclose(part.start_seconds[[0, -1]], [0.48, 1.08])
     assert len(states[:0.04]) == 1
     assert len(states[1.96:]) == 1  # cut off by the end of its window
     assert states.index.end_seconds[53] == 1.99
@@ -241,7 +241,7 @@ def test_as_an_array_with_coordinates() -> None:
     }
     audio = array[array.span == "audio"]
     np.testing.assert_array_equal(audio, states.data[states.indices("audio")])
-    late = audio[audio.start_seconds >= states.seconds[states.indices("audio")][30]]
+    late = audio[audio.start_seconds >= states.start_seconds[states.indices("audio")][30]]
     np.testing.assert_array_equal(late, audio[30:])
     assert array.token[27].item() == "w27"
     assert array.groupby("window").mean().sizes["window"] == 2

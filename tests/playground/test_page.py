@@ -113,13 +113,13 @@ def test_describe_and_ask(page: Any, model: qa.AudioModel) -> None:
     choose_file(page, GUITAR)
     trace = model.inspect(GUITAR)
     facts = page.locator("[data-clip] [data-facts]").inner_text()
-    assert f"{trace.seconds:.2f} s" in facts
+    assert f"{trace.duration_seconds:.2f} s" in facts
     assert f"{trace.windows[0].audio_tokens}, one per 40 ms" in facts
 
     answer_text = model.describe(GUITAR)
     assert ask(page) == str(answer_text)
     given = page.locator(".pg-answer .pg-facts").first.inner_text()
-    assert f"{trace.seconds:.2f} s, encoded now" in given
+    assert f"{trace.duration_seconds:.2f} s, encoded now" in given
     assert f"audio tokens\n{answer_text.answers[0].audio_tokens}\n" in given
     assert f"prompt tokens\n{answer_text.answers[0].prompt_tokens}\n" in given
 
@@ -182,7 +182,7 @@ def test_frames_can_be_played_by_mouse_and_keyboard(page: Any, model: qa.AudioMo
     box = strip.bounding_box()
     strip.hover(position={"x": box["width"] / 3, "y": 150})
     hint = page.locator("[data-clip] .pg-hint").inner_text()
-    third = model.inspect(GUITAR).seconds / 3
+    third = model.inspect(GUITAR).duration_seconds / 3
     shown = re.fullmatch(r"0:(\d\d\.\d\d) · frame (\d+) · \d+ Hz", hint)
     assert shown
     assert float(shown[1]) == pytest.approx(third, abs=0.02)
@@ -306,7 +306,7 @@ def test_another_recording_replaces_the_last(page: Any, model: qa.AudioModel) ->
     left = page.locator("[data-first] .pg-playhead").evaluate(
         "(head) => parseFloat(head.style.left)"
     )
-    assert left == pytest.approx(100 * 2 / model.inspect(GUITAR).seconds, abs=0.5)
+    assert left == pytest.approx(100 * 2 / model.inspect(GUITAR).duration_seconds, abs=0.5)
     away = page.locator("details:visible").filter(has_text="Download")
     away.wait_for()
 

@@ -100,7 +100,7 @@ class Comparison(Picture):
                 raise OptionError(f"{one.tap} can't be compared with {other.tap}: pair equal taps")
             cosines.append(TapCosines(str(one.tap), one.hop_seconds))
             cosines[-1].add(one, other)
-            names = (one.source, other.source)
+            names = (one.name, other.name)
         if not cosines:
             raise OptionError("there is nothing to compare: give a pair of HiddenStates per tap")
         return cls.from_cosines(cosines, names, columns)

@@ -13,7 +13,8 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError, whole_number_option
-from qwen_audio.inference.spans import Span, SpanKind, indices_of_kind
+from qwen_audio.inference.row_index import IndexedRows, RowIndex
+from qwen_audio.inference.spans import Span, SpanKind, index_of_spans, indices_of_kind
 from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Tap
 
@@ -55,7 +56,7 @@ class LensSegment:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LogitLens(Picture):
+class LogitLens(IndexedRows, Picture):
     """The logit lens: the final norm and head applied to the residual stream after every layer.
 
     The distribution at a position is over the next token. That of the last layer is the model's own
@@ -66,7 +67,8 @@ class LogitLens(Picture):
         name: of the recording.
         prompt: the rendered prompt.
         taps: the layers, from shallow to deep; their indices are called levels.
-        seconds: shape (positions,): start of an audio position in the recording; NaN for text.
+        start_seconds: shape (positions,): of audio, in the recording; NaN for text. Also
+            `end_seconds`, `window`, `span` and `source`: see `RowIndex`.
         read: the token at each position; "" for audio.
         spans, windows: as in `HiddenStates`.
         entropy_bits: shape (levels, positions): of the distribution over the whole vocabulary.
@@ -83,7 +85,7 @@ class LogitLens(Picture):
     name: str
     prompt: str
     taps: tuple[Tap, ...]
-    seconds: Float64[np.ndarray, "positions"]
+    start_seconds: Float64[np.ndarray, "positions"]
     read: tuple[str, ...]
     spans: tuple[Span, ...]
     windows: tuple[Window, ...]
@@ -107,7 +109,7 @@ class LogitLens(Picture):
         covered = self.spans[-1].stop if self.spans else 0
         fits = self.top_ids.shape == self.top_probabilities.shape
         fits &= self.top_ids.shape[:2] == self.entropy_bits.shape == shape
-        fits &= len(self.seconds) == covered == shape[1]
+        fits &= len(self.start_seconds) == covered == shape[1]
         if self.followed:
             followed = (*shape, len(self.followed))
             fits &= self.followed_probabilities.shape == self.followed_ranks.shape == followed
@@ -119,9 +121,10 @@ class LogitLens(Picture):
         return indices_of_kind(self.spans, kind)
 
     @property
-    def end_seconds(self) -> float:
-        """When the last audio position ends."""
-        return float(self.seconds[self.indices("audio")].max()) + self.taps[0].hop_seconds
+    def index(self) -> RowIndex:
+        """The recording, window, time, span and token of each position."""
+        times, hop = self.start_seconds, self.taps[0].hop_seconds
+        return index_of_spans(self.name, self.spans, times, self.windows, hop, self.read)
 
     def level(self, tap: str | Tap) -> int:
         """The index of a tap among the levels. Raises OptionError if it isn't one of them."""
@@ -149,11 +152,11 @@ class LogitLens(Picture):
         if not len(audio):
             return []
         hop = self.taps[0].hop_seconds
-        end = self.end_seconds
-        start = float(self.seconds[audio].min())
+        end = float(self.end_seconds[audio].max())
+        start = float(self.start_seconds[audio].min())
         count = max(1, min(most, round((end - start) / hop)))
         length = (end - start) / count
-        segment = ((self.seconds[audio] + hop / 2 - start) / length).astype(np.int64)
+        segment = ((self.start_seconds[audio] + hop / 2 - start) / length).astype(np.int64)
         segment = np.clip(segment, 0, count - 1)
         steps = []
         for number in range(count):
@@ -181,19 +184,9 @@ class LogitLens(Picture):
         Raises:
             OptionError: for another suffix, or a path that can't be written to.
         """
-        arrays = {
-            name: getattr(self, name)
-            for name in (
-                "seconds",
-                "entropy_bits",
-                "top_ids",
-                "top_probabilities",
-                "followed_probabilities",
-                "followed_ranks",
-                "nearest_ids",
-                "nearest_cosines",
-            )
-        }
+        names = ("start_seconds", "end_seconds", "entropy_bits", "top_ids", "top_probabilities")
+        more = ("followed_probabilities", "followed_ranks", "nearest_ids", "nearest_cosines")
+        arrays = {name: getattr(self, name) for name in (*names, *more)}
         facts = self.facts()
         if Path(path).suffix != ".json":  # its rows contain these
             facts |= {
@@ -216,15 +209,16 @@ class LogitLens(Picture):
 
     def table(self) -> list[dict[str, Any]]:
         """One row per position and level."""
-        kinds = [span.kind for span in self.spans for _ in range(len(span))]
         audio_index = {int(row): k for k, row in enumerate(self.indices("audio"))}
-        table = []
-        for position, (kind, read) in enumerate(zip(kinds, self.read, strict=True)):
+        table, index = [], self.index
+        for position, read in enumerate(self.read):
             for level, tap in enumerate(self.taps):
                 row = {
                     "position": position,
-                    "kind": kind,
-                    "start_seconds": self.seconds[position],
+                    "window": index.window[position],
+                    "span": index.span[position],
+                    "start_seconds": index.start_seconds[position],
+                    "end_seconds": index.end_seconds[position],
                     "read": read,
                     "tap": str(tap),
                     "entropy_bits": self.entropy_bits[level, position],
@@ -236,12 +230,12 @@ class LogitLens(Picture):
                     row[f"probability of {followed.label}"] = self.followed_probabilities[at]
                     row[f"rank of {followed.label}"] = self.followed_ranks[at]
                 if self.nearest_ids is not None and self.nearest_cosines is not None:
-                    index = audio_index.get(position, -1)
-                    is_audio = index >= 0
+                    number = audio_index.get(position, -1)
+                    is_audio = number >= 0
                     row["nearest"] = (
-                        self.vocabulary[int(self.nearest_ids[index, 0])] if is_audio else ""
+                        self.vocabulary[int(self.nearest_ids[number, 0])] if is_audio else ""
                     )
-                    row["cosine"] = self.nearest_cosines[index, 0] if is_audio else float("nan")
+                    row["cosine"] = self.nearest_cosines[number, 0] if is_audio else float("nan")
                 table.append(row)
         return table
 

@@ -98,7 +98,7 @@ class LensReading:
             name=name,
             prompt=prompt,
             taps=self.levels,
-            seconds=seconds,
+            start_seconds=seconds,
             read=tuple(
                 "" if i == audio_id else tokenizer.decode_token(i)
                 for window in windows

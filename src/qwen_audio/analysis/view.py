@@ -68,8 +68,12 @@ class View(Picture):
     def __post_init__(self) -> None:
         if not (len(self.rows) and self.hop_seconds > 0 and self.windows):
             raise ValueError(f"{self.rows.shape} rows of {self.hop_seconds} s, {self.windows}")
-        if not self.hop_seconds < self.kernel_seconds <= self.seconds[-1] + 2 * self.hop_seconds:
-            shortest, longest = 2 * self.hop_seconds, self.seconds[-1] + self.hop_seconds
+        if (
+            not self.hop_seconds
+            < self.kernel_seconds
+            <= self.start_seconds[-1] + 2 * self.hop_seconds
+        ):
+            shortest, longest = 2 * self.hop_seconds, self.start_seconds[-1] + self.hop_seconds
             raise OptionError(
                 f"kernel_seconds={self.kernel_seconds:g} for {self.name}, whose columns take "
                 f"{self.hop_seconds:g} s each: use {shortest:.3g} to {longest:.3g} s"
@@ -100,12 +104,12 @@ class View(Picture):
             OptionError: for hidden states without audio rows, and values out of range.
         """
         chosen = frames.indices("audio")
-        rows, seconds = frames.data[chosen], frames.seconds[chosen]
+        rows, seconds = frames.data[chosen], frames.start_seconds[chosen]
         ones = np.ones(len(rows))
         panels: dict[str, Any] = {}
         if log_mel is not None:
             hop = log_mel.hop_seconds
-            middles = log_mel.seconds + hop / 2
+            middles = log_mel.start_seconds + hop / 2
             mel, _, _ = average_to_columns(
                 log_mel.data, middles, np.ones(len(middles)), hop, columns
             )
@@ -159,9 +163,14 @@ class View(Picture):
         return max(window.end_seconds for window in self.windows)
 
     @property
-    def seconds(self) -> Float64[np.ndarray, "columns"]:
-        """Start of each column."""
+    def start_seconds(self) -> Float64[np.ndarray, "columns"]:
+        """Where each column begins in the recording."""
         return np.arange(len(self.rows)) * self.hop_seconds
+
+    @property
+    def end_seconds(self) -> Float64[np.ndarray, "columns"]:
+        """Where each column ends."""
+        return self.start_seconds + self.hop_seconds
 
     @cached_property
     def norms(self) -> Float32[np.ndarray, "columns"]:
@@ -192,7 +201,8 @@ class View(Picture):
     def boundaries(self) -> Float64[np.ndarray, "found"]:
         """Starts of sections in seconds; see `views.section_starts`."""
         min_distance = max(1, round(self.kernel_seconds / self.hop_seconds / 2))
-        return self.seconds[np.array(views.section_starts(self.novelty, min_distance), np.int64)]
+        starts = views.section_starts(self.novelty, min_distance)
+        return self.start_seconds[np.array(starts, np.int64)]
 
     def save(self, path: str | Path) -> Path:
         """Write all arrays (.npz), or a table of norm, novelty and colour by column (.csv, .json).
@@ -202,7 +212,8 @@ class View(Picture):
         """
         arrays = {
             "rows": self.rows,
-            "seconds": self.seconds,
+            "start_seconds": self.start_seconds,
+            "end_seconds": self.end_seconds,
             "norms": self.norms,
             "colours": self.colours,
             "similarity": self.similarity,
@@ -231,8 +242,9 @@ class View(Picture):
 
     def table(self) -> list[dict[str, Any]]:
         """One row per column."""
-        names = ("start_seconds", "norm", "novelty", "red", "green", "blue")
-        columns = (self.seconds, self.norms, self.novelty, *self.colours.T)
+        names = ("start_seconds", "end_seconds", "norm", "novelty", "red", "green", "blue")
+        times = (self.start_seconds, self.end_seconds)
+        columns = (*times, self.norms, self.novelty, *self.colours.T)
         return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def __repr__(self) -> str:

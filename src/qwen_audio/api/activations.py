@@ -124,7 +124,7 @@ class ActivationsMixin(ModelBase):
                 captured.windows,
                 captured.outputs,
                 specs,
-                source=captured.recording.name,
+                name=captured.recording.name,
                 tokens=tuple(text for ids in captured.token_ids for text in self._token_texts(ids)),
             )
             results.append({name: hidden_states[tap] for name, tap in resolved_taps.items()})

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from qwen_audio.audio.window import Window
+from qwen_audio.audio.timecode import format_range
 from qwen_audio.inference.html_table import html_table
 from qwen_audio.inference.options import AnswerEnd
 
@@ -19,7 +19,9 @@ class Answer:
 
     Attributes:
         text: without special tokens, stripped.
-        window: the part of the recording that the model was given.
+        source: the recording: its path, or its name; of a conversation, all of them.
+        window: the number of the window that the model was given, from 0 on.
+        start_seconds, end_seconds: of that window, in the recording.
         audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
         token_ids: generated, the stop token included.
         complete: whether generation ended by itself; False: it was cut off.
@@ -29,7 +31,10 @@ class Answer:
     """
 
     text: str
-    window: Window
+    source: str
+    window: int
+    start_seconds: float
+    end_seconds: float
     audio_tokens: int
     prompt_tokens: int
     token_ids: tuple[int, ...]
@@ -48,34 +53,36 @@ class Description(str):
     begins with the window's time.
 
     Attributes:
-        name: of the recording.
+        source: the recording: its path, or its name.
         answers: one for each window.
         notes: what was left out of the file: other audio tracks, damaged parts.
     """
 
-    name: str
+    source: str
     answers: tuple[Answer, ...]
     notes: tuple[str, ...]
 
     def __new__(
-        cls, name: str, answers: Sequence[Answer], notes: Sequence[str] = ()
+        cls, source: str, answers: Sequence[Answer], notes: Sequence[str] = ()
     ) -> Description:
-        """Join the answers about the recording called `name`."""
+        """Join the answers about a recording."""
         lines = [
-            f"{prefix(answer.window, is_only=len(answers) == 1)}{answer.text}" for answer in answers
+            prefix(answer.start_seconds, answer.end_seconds, is_only=len(answers) == 1)
+            + answer.text
+            for answer in answers
         ]
         self = super().__new__(cls, "\n".join(lines))
-        self.name, self.answers, self.notes = name, tuple(answers), tuple(notes)
+        self.source, self.answers, self.notes = source, tuple(answers), tuple(notes)
         return self
 
     def __getnewargs__(  # type: ignore[override]
         self,
     ) -> tuple[str, tuple[Answer, ...], tuple[str, ...]]:
-        return self.name, self.answers, self.notes
+        return self.source, self.answers, self.notes
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return _answers_table(self.name, self.answers) + notes
+        return _answers_table(self.source, self.answers) + notes
 
     @property
     def complete(self) -> bool:
@@ -85,13 +92,20 @@ class Description(str):
 
 def _answers_table(caption: str, answers: Sequence[Answer]) -> str:
     rows = [
-        (answer.window, answer.text, answer.audio_tokens, answer.prompt_tokens, answer.complete)
+        (
+            answer.window,
+            format_range(answer.start_seconds, answer.end_seconds),
+            answer.text,
+            answer.audio_tokens,
+            answer.prompt_tokens,
+            answer.complete,
+        )
         for answer in answers
     ]
-    columns = ("window", "text", "audio tokens", "prompt tokens", "complete")
+    columns = ("window", "time", "text", "audio tokens", "prompt tokens", "complete")
     return html_table(columns, rows, caption)
 
 
-def prefix(window: Window, *, is_only: bool) -> str:
+def prefix(start_seconds: float, end_seconds: float, *, is_only: bool) -> str:
     """The start of an answer's line: its window's time, unless there is just one window."""
-    return "" if is_only else f"{window}  "
+    return "" if is_only else f"{format_range(start_seconds, end_seconds)}  "

@@ -151,18 +151,19 @@ class DescribeMixin(ModelBase):
             for window, rows in zip(windows, audio_rows, strict=True):
                 is_first = window.window.start_seconds == 0
                 is_only = is_first and window.recording is not None
-                if line_start := ("" if is_first else "\n") + prefix(
-                    window.window, is_only=is_only
-                ):
+                times = (window.window.start_seconds, window.window.end_seconds)
+                if line_start := ("" if is_first else "\n") + prefix(*times, is_only=is_only):
                     stream(line_start)
                 texts += self.pipeline.generate(prompt_text, [[rows]], sampling, stream=stream)
             return texts
 
+        number = 0
         for batch in batched_windows(self.pipeline, inputs, load_options, window_config):
             self.pipeline.fetch_weights(None)
             texts = raise_first(run_by_recording(batch, generate))
             for item, text in zip(batch, texts, strict=True):
-                yield item, window_answer(text, item.window, self.dtype)
+                yield item, window_answer(text, item.name, number, item.window, self.dtype)
+                number = number + 1 if item.recording is None else 0
 
     @overload
     def session(self, audio: AudioInput, **options: Unpack[SessionOptions]) -> AudioSession: ...

@@ -11,7 +11,8 @@ import numpy as np
 from qwen_audio.inference.data_frame import to_pandas
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.html_table import rows_table
-from qwen_audio.inference.row_index import RowIndex
+from qwen_audio.inference.row_index import IndexedRows, RowIndex
+from qwen_audio.models.tap import Tap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Embeddings"]
 
 
-class Embeddings(np.ndarray):
+class Embeddings(IndexedRows, np.ndarray):
     """Vectors of one tap as a float32 array, with where each row is from.
 
     Shape (rows, width), or (width,) for one vector. It is a NumPy array in every way; what is
@@ -28,7 +29,8 @@ class Embeddings(np.ndarray):
     pickle keep their index.
 
     Attributes:
-        index: the recording, window, time and span of each row (of one vector: of that one).
+        index: the recording, window, time and span of each row (of one vector: of that one), which
+            are also `source`, `window`, `start_seconds`, `end_seconds` and `span`.
         spec: what the vectors were computed with.
     """
 
@@ -56,24 +58,14 @@ class Embeddings(np.ndarray):
         return cls(rows, RowIndex.concatenate([part.index for part in parts]), parts[0].spec)
 
     @property
-    def source(self) -> np.ndarray:
-        """Shape (rows,): the recording of each row: its path, or its name."""
-        return self.index.source
-
-    @property
-    def window(self) -> np.ndarray:
-        """Shape (rows,): the number of the window; −1 where a row pools all of them."""
-        return self.index.window
+    def tap(self) -> Tap:
+        """That the vectors were made from the rows of."""
+        return Tap.parse(self.spec.tap)
 
     @property
     def start_seconds(self) -> np.ndarray:
         """Shape (rows,): where each row begins in its recording; NaN for text."""
         return self.index.start_seconds
-
-    @property
-    def end_seconds(self) -> np.ndarray:
-        """Shape (rows,): where each row ends in its recording; NaN for text."""
-        return self.index.end_seconds
 
     def between(self, start_seconds: float, end_seconds: float) -> Embeddings:
         """The rows whose time overlaps start … end, in seconds."""

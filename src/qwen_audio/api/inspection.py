@@ -19,7 +19,10 @@ __all__ = ["ShapeTrace", "TapSummary", "WindowSummary", "trace_shapes"]
 class WindowSummary:
     """Counts for one window: samples, frames, audio tokens, positions."""
 
-    window: Window
+    window: int
+    """From 0 on."""
+    start_seconds: float
+    end_seconds: float
     samples: int
     mel_frames: int
     encoder_frames: int
@@ -47,8 +50,8 @@ class TapSummary:
 class ShapeTrace:
     """See `AudioModel.inspect`. `dataclasses.asdict` gives it as plain data."""
 
-    name: str
-    seconds: float
+    source: str
+    duration_seconds: float
     samples: int
     source_rate_hz: int
     source_channels: int
@@ -72,11 +75,14 @@ def trace_shapes(
 ) -> ShapeTrace:
     """Counts for a waveform, with a rendered prompt."""
     prompt_tokens = len(pipeline.tokenizer.encode(prompt_text)) - 1  # one is the audio's place
-    windows = tuple(_window(window, prompt_tokens) for window in waveform.windows(window_config))
+    windows = tuple(
+        _window(number, window, prompt_tokens)
+        for number, window in enumerate(waveform.windows(window_config))
+    )
     dimensions = pipeline.checkpoint.dimensions
     return ShapeTrace(
-        name=waveform.name,
-        seconds=waveform.duration_seconds,
+        source=waveform.name,
+        duration_seconds=waveform.duration_seconds,
         samples=waveform.samples.size,
         source_rate_hz=waveform.source_rate_hz,
         source_channels=waveform.source_channels,
@@ -92,12 +98,14 @@ def trace_shapes(
     )
 
 
-def _window(window: Window, prompt_tokens: int) -> WindowSummary:
+def _window(number: int, window: Window, prompt_tokens: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
     mel = mel_frame_count(samples)
     tokens = audio_token_count(mel)
     return WindowSummary(
-        window,
+        number,
+        window.start_seconds,
+        window.end_seconds,
         samples,
         mel,
         encoder_frame_count(mel),

@@ -104,14 +104,16 @@ class AudioSession:
         answers = []
         for number, state in enumerate(self._states):
             if stream is not None:
-                separator = "\n" if number else ""
-                if line_start := separator + prefix(state.window, is_only=len(self._states) == 1):
+                times = (state.window.start_seconds, state.window.end_seconds)
+                line_start = prefix(*times, is_only=len(self._states) == 1)
+                if line_start := ("\n" if number else "") + line_start:
                     stream(line_start)
             try:
-                answer = self._ask_window(state, prompt, follow_up, use_chat, sampling, stream)
+                text = self._ask_window(state, prompt, follow_up, use_chat, sampling, stream)
             except NotFiniteError as error:
                 raise error.named(self.name) from None
-            answers.append(answer)
+            dtype = self.pipeline.dtype_name
+            answers.append(window_answer(text, self.name, number, state.window, dtype))
         return Description(self.name, answers, self.notes)
 
     def _ask_window(
@@ -122,7 +124,7 @@ class AudioSession:
         chat: bool,
         sampling: Sampling,
         stream: Callable[[str], None] | None,
-    ) -> Answer:
+    ) -> GeneratedText:
         tokenizer = self.pipeline.tokenizer
         earlier = state.turns if follow_up else []
         if earlier and tokenizer.is_raw(prompt):
@@ -145,7 +147,7 @@ class AudioSession:
         # Only now: a question that failed is not part of the conversation.
         answered = [*turns, {"role": "assistant", "content": text.text}]
         state.turns = [] if tokenizer.is_raw(prompt) else answered  # no turn of a conversation
-        return window_answer(text, state.window, self.pipeline.dtype_name)
+        return text
 
 
 def answer_conversation(
@@ -179,14 +181,20 @@ def answer_conversation(
         chat=True,
     )
     seconds = math.fsum(waveform.duration_seconds for waveform in waveforms)
-    return window_answer(text, Window(0.0, seconds), pipeline.dtype_name)
+    source = ", ".join(waveform.name for waveform in waveforms)
+    return window_answer(text, source, 0, Window(0.0, seconds), pipeline.dtype_name)
 
 
-def window_answer(text: GeneratedText, window: Window, dtype: str) -> Answer:
-    """Generated text as the answer about a window."""
+def window_answer(
+    text: GeneratedText, source: str, number: int, window: Window, dtype: str
+) -> Answer:
+    """Generated text as the answer about a window of a recording, counted from 0 on."""
     return Answer(
         text=text.text,
-        window=window,
+        source=source,
+        window=number,
+        start_seconds=window.start_seconds,
+        end_seconds=window.end_seconds,
         audio_tokens=text.audio_tokens,
         prompt_tokens=text.prompt_tokens,
         token_ids=text.token_ids,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["format_duration", "format_time", "format_timecode"]
+__all__ = ["format_duration", "format_range", "format_time", "format_timecode"]
 
 
 def format_timecode(seconds: float, decimals: int = 0) -> str:
@@ -18,6 +18,11 @@ def format_timecode(seconds: float, decimals: int = 0) -> str:
     hours, minute = divmod(minutes, 60)
     text = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
     return f"{text}.{fraction:0{decimals}}" if fraction else text
+
+
+def format_range(start_seconds: float, end_seconds: float) -> str:
+    """The time of a window: 0:07.25–0:12."""
+    return f"{format_timecode(start_seconds, 2)}–{format_timecode(end_seconds, 2)}"
 
 
 def format_time(seconds: float, spacing_seconds: float, *, as_timecode: bool = False) -> str:

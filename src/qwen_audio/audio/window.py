@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qwen_audio.errors import OptionError, number_option
 
-from .timecode import format_timecode
+from .timecode import format_range
 
 __all__ = ["MIN_SECONDS", "WINDOW_SECONDS", "Window", "WindowConfig"]
 
@@ -44,7 +44,7 @@ class Window:
         return self.end_seconds - self.start_seconds
 
     def __str__(self) -> str:
-        return f"{format_timecode(self.start_seconds, 2)}–{format_timecode(self.end_seconds, 2)}"
+        return format_range(self.start_seconds, self.end_seconds)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from qwen_audio.audio.timecode import format_range
+
 from .console import print_text
 
 if TYPE_CHECKING:
@@ -27,9 +29,13 @@ def print_answers(answers: Iterable[Answer], name: str | None) -> list[Answer]:
         if len(printed) == 2:
             if name is not None:
                 print_text(f"{name}:")
-            print_text(f"{printed[0].window}  {printed[0].text}")
+            print_text(_line(printed[0]))
         if len(printed) > 1:
-            print_text(f"{answer.window}  {answer.text}")
+            print_text(_line(answer))
     if len(printed) == 1:
         print_text(printed[0].text if name is None else f"{name}: {printed[0].text}")
     return printed
+
+
+def _line(answer: Answer) -> str:
+    return f"{format_range(answer.start_seconds, answer.end_seconds)}  {answer.text}"

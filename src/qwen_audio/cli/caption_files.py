@@ -95,14 +95,14 @@ def caption_rows(file: str, answers: Iterable[Answer], spec: str) -> list[dict[s
     return [
         {
             "source": path_to_text(file),
-            "window": number,
-            "start_seconds": answer.window.start_seconds,
-            "end_seconds": answer.window.end_seconds,
+            "window": answer.window,
+            "start_seconds": answer.start_seconds,
+            "end_seconds": answer.end_seconds,
             "text": answer.text,
             "complete": answer.complete,
             "spec": spec,
         }
-        for number, answer in enumerate(answers)
+        for answer in answers
     ]
 
 

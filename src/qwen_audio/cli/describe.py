@@ -130,17 +130,17 @@ def _print_texts(model: AudioModel, options: argparse.Namespace, settings: dict[
             name = printable(file) if len(options.files) > 1 else None
             answers = print_answers(_answers(model, file, settings, progress), name)
             _report_cuts(file, answers, options)
-            return answers[-1].window.end_seconds
+            return answers[-1].end_seconds
         stream = (lambda text: print_text(text, end="")) if streaming else None
         text = model.describe(file, **settings, stream=stream)
         _report_cuts(file, text.answers, options)
         if options.json:
-            rows = [dataclasses.asdict(answer) for answer in text.answers]
             source = path_to_text(file)
+            rows = [dataclasses.asdict(answer) | {"source": source} for answer in text.answers]
             print_json({"source": source, "text": str(text), "answers": rows, "notes": text.notes})
         else:
             print_text("")
-        return text.answers[-1].window.end_seconds
+        return text.answers[-1].end_seconds
 
     return process_files(options.files, describe, None if streaming else "describe")
 
@@ -150,7 +150,7 @@ def _answers(
 ) -> Iterator[Answer]:
     """The answers about a file, as they come."""
     for answer in model.describe_windows(file, **settings):
-        progress.reached(answer.window.end_seconds)
+        progress.reached(answer.end_seconds)
         yield answer
 
 
@@ -195,7 +195,7 @@ def _write_subtitles(
             print_json({"source": path_to_text(file), "output": str(paths[file])})
         else:
             print_line(f"{paths[file]}: {counted(len(answers), 'window')}")
-        return answers[-1].window.end_seconds
+        return answers[-1].end_seconds
 
     return process_files(files, describe, "describe", done=len(options.files) - len(files))
 
@@ -226,7 +226,7 @@ def _write_table(
             answers = list(_answers(model, file, settings, progress))
             _report_cuts(file, answers, options)
             journal.add(file, json.dumps(caption_rows(file, answers, spec)).encode())
-            return answers[-1].window.end_seconds
+            return answers[-1].end_seconds
 
         status = process_files(files, describe, "describe", done=len(options.files) - len(files))
         results = list(journal.results(options.files))

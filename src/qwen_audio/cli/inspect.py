@@ -50,10 +50,10 @@ def run(options: argparse.Namespace) -> int:
     def inspect(file: str, _: FileProgress) -> float:
         trace = model.inspect(file, prompt=options.prompt, **settings)
         if options.json:
-            print_json({"source": path_to_text(file), **dataclasses.asdict(trace)})
+            print_json(dataclasses.asdict(trace) | {"source": path_to_text(file)})
         else:
             for table in inspection_tables(trace):
                 show_table(table)
-        return trace.seconds
+        return trace.duration_seconds
 
     return process_files(options.files, inspect, "inspect")

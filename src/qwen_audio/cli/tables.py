@@ -17,7 +17,7 @@ from qwen_audio.analysis.plots.lens_panels import shown_words
 from qwen_audio.analysis.plots.panels import evenly_spaced
 from qwen_audio.api.inspection import ShapeTrace
 from qwen_audio.api.parity import ParityReport
-from qwen_audio.audio.timecode import format_duration, format_time
+from qwen_audio.audio.timecode import format_duration, format_range, format_time
 from qwen_audio.errors import counted
 
 __all__ = [
@@ -53,10 +53,9 @@ def taps_tables(
 def inspection_tables(trace: ShapeTrace) -> Renderables:
     """A table of a recording's windows, and one of its taps over all windows."""
     yield Text(
-        f"{trace.name}: {trace.seconds:g} s, {trace.source_format}, {trace.source_rate_hz} Hz, "
-        f"{counted(trace.source_channels, 'channel')}; "
-        f"{trace.samples} samples at 16 kHz in "
-        f"{counted(len(trace.windows), 'window')}"
+        f"{trace.source}: {trace.duration_seconds:g} s, {trace.source_format}, "
+        f"{trace.source_rate_hz} Hz, {counted(trace.source_channels, 'channel')}; "
+        f"{trace.samples} samples at 16 kHz in {counted(len(trace.windows), 'window')}"
     )
     for track in trace.tracks if len(trace.tracks) > 1 else ():
         yield Text(f"  audio track {track}{' (used)' * (track.index == trace.track)}")
@@ -66,7 +65,8 @@ def inspection_tables(trace: ShapeTrace) -> Renderables:
     for w in trace.windows:
         counts = (w.encoder_frames, w.audio_tokens, w.prompt_tokens, w.positions)
         mel = f"{trace.mel_bins} × {w.mel_frames}"
-        windows.add_row(str(w.window), str(w.samples), mel, *map(str, counts))
+        time = format_range(w.start_seconds, w.end_seconds)
+        windows.add_row(time, str(w.samples), mel, *map(str, counts))
     yield windows
     yield Text(
         f"  prompt {trace.prompt!r}; positions of the language model: audio and prompt tokens"
@@ -155,7 +155,7 @@ def lens_tables(lens: LogitLens) -> Renderables:
     for number, word in enumerate(lens.followed):
         probabilities = lens.followed_probabilities[:, :, number]
         level, position = divmod(int(probabilities.argmax()), probabilities.shape[1])
-        seconds = float(lens.seconds[position])
+        seconds = float(lens.start_seconds[position])
         is_text = math.isnan(seconds)
         where = f"after {lens.read[position]!r}" if is_text else f"at {format_duration(seconds)}"
         label = word.label if word.label == word.word else f"{word.label} (of {word.word!r})"

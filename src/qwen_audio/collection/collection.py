@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
-from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError, counted
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.progress_bars import OnProgress
@@ -235,14 +234,14 @@ class Collection:
         table = self._window_table
         return project(table, method=method, seed=seed, where=where, on_progress=on_progress)
 
-    def waveform(self, source: str, window: Window | None = None) -> Waveform:
+    def waveform(self, source: str, window: int | None = None) -> Waveform:
         """The audio of one of its recordings, or of a window, as the model gets it.
 
         Args:
-            source: as in `SearchResult.source` and the column of that name.
+            source, window: as in `SearchResult` and the columns of these names.
 
         Raises:
-            CollectionError: if the collection has no such recording.
+            CollectionError: if the collection has no such recording or window.
             AudioError: if it is gone, has changed since it was indexed, or can't be decoded.
         """
         return load_recording(self._window_table, source, window)

@@ -13,10 +13,10 @@ from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_content import SourceVersion, hash_source, load_source, stream_source
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import AudioError, CollectionError
+from qwen_audio.errors import AudioError, CollectionError, whole_number_option
 from qwen_audio.paths import printable
 
-from .conditions import Condition, source_condition
+from .conditions import Condition, source_condition, sql_literal
 from .table import WindowTable
 
 if TYPE_CHECKING:
@@ -95,14 +95,24 @@ def unknown_source(collection: WindowTable, source: str) -> CollectionError:
     )
 
 
-def load_recording(collection: WindowTable, source: str, window: Window | None) -> Waveform:
+def load_recording(collection: WindowTable, source: str, window: int | None) -> Waveform:
     """The audio of one of its recordings, or of one of its windows."""
+    if window is not None:
+        window = whole_number_option("window", window, 0)
     uri = Source.from_path(source).uri
     versions = indexed_versions(collection, [uri])
     if uri not in versions:
         raise unknown_source(collection, source)
     waveform = load_indexed(Source(uri), versions[uri], collection.spec.track)
-    return waveform if window is None else Waveform(waveform.samples_in(window), waveform.name)
+    if window is None:
+        return waveform
+    rows = collection.columns(
+        ("start_seconds", "end_seconds"),
+        Condition(f'source = {sql_literal(uri)} AND "window" = {window}'),
+    ).to_pylist()
+    if not rows:
+        raise CollectionError(f"{collection.path}: {source!r} has no window {window}")
+    return Waveform(waveform.samples_in(Window(**rows[0])), waveform.name)
 
 
 def recording_rows(

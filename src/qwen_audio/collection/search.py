@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float32
 
 from qwen_audio.audio.source import Source
-from qwen_audio.audio.window import Window
 from qwen_audio.errors import CollectionError, OptionError, text_option, whole_number_option
 from qwen_audio.paths import is_uri
 
@@ -190,7 +189,7 @@ def search_by_words(
         update_indices(collection)
     query = collection.table.search(words, query_type="fts", fts_columns="caption")
     results = _run_query(collection, query, condition, limit, lambda row: float(row.pop("_score")))
-    return SearchResults(results, metric="BM25")
+    return SearchResults(results, spec=collection.spec, metric="BM25")
 
 
 def search_by_vector(
@@ -237,6 +236,7 @@ def _nearest(
         _run_query(
             collection, query, condition, limit, lambda row: 1.0 - float(row.pop("_distance"))
         ),
+        spec=collection.spec,
         metric="cosine",
         typical_score=_typical_cosine(collection, unit_query),
         left_out=left_out,
@@ -274,8 +274,8 @@ def _run_query(
     results = []
     for rank, row in enumerate(table.drop_columns(["vector"]).to_pylist(), 1):
         score = score_of(row)
-        window = Window(row["start_seconds"], row["end_seconds"])
-        results.append(SearchResult(rank, score, row["source"], window, row["caption"], row))
+        places = row["window"], row["start_seconds"], row["end_seconds"]
+        results.append(SearchResult(rank, score, row["source"], *places, row["caption"], row))
     return results
 
 

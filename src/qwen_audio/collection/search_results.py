@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qwen_audio.audio.window import Window
+from qwen_audio.audio.timecode import format_range
 from qwen_audio.errors import counted
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.html_table import html_table
 from qwen_audio.paths import file_name
 
@@ -23,7 +24,8 @@ class SearchResult:
         score: cosine similarity with the query (1: the same direction); for full-text search the
             BM25 score (positive; only its order means something).
         source: path or URI of the recording.
-        window: start and end in seconds.
+        window: its number in the recording, from 0 on.
+        start_seconds, end_seconds: in the recording.
         caption: of the window, if the collection has captions.
         columns: all columns of its row except `vector`.
     """
@@ -31,14 +33,21 @@ class SearchResult:
     rank: int
     score: float
     source: str
-    window: Window
+    window: int
+    start_seconds: float
+    end_seconds: float
     caption: str | None
     columns: dict[str, Any] = field(repr=False)
 
     @property
     def id(self) -> str:
         """`source#number of the window`, as `Collection.search(like=…)` takes it."""
-        return f"{self.source}#{self.columns['window']}"
+        return f"{self.source}#{self.window}"
+
+    @property
+    def time(self) -> str:
+        """The time of the window, to be shown: 0:05–0:10."""
+        return format_range(self.start_seconds, self.end_seconds)
 
     @property
     def name(self) -> str:
@@ -47,13 +56,14 @@ class SearchResult:
 
     def __str__(self) -> str:
         text = f": {self.caption}" if self.caption else ""
-        return f"{self.rank:2}  {self.score:.3f}  {self.id} at {self.window}{text}"
+        return f"{self.rank:2}  {self.score:.3f}  {self.id} at {self.time}{text}"
 
 
 class SearchResults(list[SearchResult]):
     """The windows that a search returned, best first: a list, which notebooks show as a table.
 
     Attributes:
+        spec: what the vectors of the collection were made with, its tap and span among it.
         metric: what the scores are: "cosine" similarities of vectors, or "BM25" of captions.
         typical_score: the median cosine similarity of the query with up to 1000 windows spread over
             the collection: what a window scores that has nothing to do with the query. None for
@@ -66,12 +76,13 @@ class SearchResults(list[SearchResult]):
         self,
         results: Iterable[SearchResult] = (),
         *,
+        spec: EmbeddingSpec,
         metric: Literal["cosine", "BM25"],
         typical_score: float | None = None,
         left_out: str | None = None,
     ) -> None:
         super().__init__(results)
-        self.metric = metric
+        self.spec, self.metric = spec, metric
         self.typical_score, self.left_out = typical_score, left_out
 
     @property
@@ -86,9 +97,9 @@ class SearchResults(list[SearchResult]):
 
     def _repr_html_(self) -> str:
         has_captions = any(result.caption for result in self)
-        columns = ("rank", self.metric, "id", "window", *(["caption"] if has_captions else []))
+        columns = ("rank", self.metric, "id", "time", *(["caption"] if has_captions else []))
         rows = (
-            (r.rank, f"{r.score:.3f}", r.id, r.window, *([r.caption or ""] if has_captions else []))
+            (r.rank, f"{r.score:.3f}", r.id, r.time, *([r.caption or ""] if has_captions else []))
             for r in self
         )
         return html_table(columns, rows, f"{counted(len(self), 'window')}; {self.explanation}")

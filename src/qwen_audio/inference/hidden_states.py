@@ -19,7 +19,7 @@ from .data_array import to_xarray
 from .data_frame import to_pandas
 from .embedding_spec import EmbeddingSpec
 from .html_table import rows_table
-from .row_index import RowIndex
+from .row_index import IndexedRows, RowIndex
 from .spans import Span, SpanKind, WindowRows, index_of_spans, indices_of_kind, spans_and_times
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ RowsT = TypeVar("RowsT", default=np.ndarray)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HiddenStates(Generic[RowsT]):
+class HiddenStates(IndexedRows, Generic[RowsT]):
     """The rows of one tap for one recording, all windows concatenated.
 
     `np.asarray` gives the rows. Indexing gives the hidden states of some rows: `states[100:200]`,
@@ -45,11 +45,12 @@ class HiddenStates(Generic[RowsT]):
         data: shape (rows, width): a float32 array, or, if tensors were asked for, a tensor on the
             model's device in its dtype.
         tap: that the rows were captured at.
-        seconds: shape (rows,): the time in the recording at which each row starts; NaN for text.
+        start_seconds: shape (rows,): where each row begins in the recording; NaN for text. Also
+            `end_seconds`, `window`, `span` and `source`: see `index`.
         spans: which rows are audio, prompt or generated; together they are all rows, in order.
         windows: the parts of the recording that were encoded at once; spans index into it.
         dtype: of the computation ("float32", "bfloat16").
-        source: the recording: its path, or its name.
+        name: of the recording: its path, or what it was given with.
         tokens: the text of the token at each position of the language model, "" for audio; empty
             at taps before it.
         spec: what the rows were computed with.
@@ -57,11 +58,11 @@ class HiddenStates(Generic[RowsT]):
 
     data: RowsT
     tap: Tap
-    seconds: Float64[np.ndarray, "rows"]
+    start_seconds: Float64[np.ndarray, "rows"]
     spans: tuple[Span, ...]
     windows: tuple[Window, ...]
     dtype: str = "float32"
-    source: str = ""
+    name: str = ""
     tokens: tuple[str, ...] = ()
     spec: EmbeddingSpec | None = None
 
@@ -73,9 +74,9 @@ class HiddenStates(Generic[RowsT]):
             covered = span.stop
         if len(cast(Any, self.data).shape) != 2:
             raise ValueError(f"data of shape {cast(Any, self.data).shape}: expected (rows, width)")
-        if not covered == len(self) == len(self.seconds):
+        if not covered == len(self) == len(self.start_seconds):
             raise ValueError(
-                f"{len(self)} rows, {len(self.seconds)} times and spans over {covered}"
+                f"{len(self)} rows, {len(self.start_seconds)} times and spans over {covered}"
             )
         if self.tokens and len(self.tokens) != covered:
             raise ValueError(f"{covered} rows, {len(self.tokens)} tokens")
@@ -92,17 +93,13 @@ class HiddenStates(Generic[RowsT]):
         return self.tap.hop_seconds
 
     @property
-    def end_seconds(self) -> Float64[np.ndarray, "rows"]:
-        """Shape (rows,): the time at which each row ends: a hop later, or with its window."""
-        return self.index.end_seconds
-
-    @property
     def index(self) -> RowIndex:
-        """The recording, window, time, span and token of each row."""
+        """The recording, window, time, span and token of each row; a row of audio ends a hop after
+        it begins, or with its window."""
         return index_of_spans(
-            self.source,
+            self.name,
             self.spans,
-            self.seconds,
+            self.start_seconds,
             self.windows,
             self.hop_seconds,
             self.tokens or None,
@@ -185,7 +182,7 @@ class HiddenStates(Generic[RowsT]):
         return replace(
             self,
             data=cast(Any, self.data)[index],
-            seconds=self.seconds[index],
+            start_seconds=self.start_seconds[index],
             spans=tuple(spans),
             tokens=tuple(self.tokens[row] for row in index) if self.tokens else (),
         )
@@ -212,7 +209,7 @@ def concatenate_windows(
     outputs: Sequence[dict[Tap, WindowRows]],
     specs: Mapping[Tap, EmbeddingSpec],
     *,
-    source: str,
+    name: str,
     tokens: tuple[str, ...],
 ) -> dict[Tap, HiddenStates]:
     """The windows of one recording as one `HiddenStates` for each tap.
@@ -234,7 +231,7 @@ def concatenate_windows(
             spans,
             windows,
             spec.dtype,
-            source,
+            name,
             tokens if tap.in_language_model else (),
             spec,
         )

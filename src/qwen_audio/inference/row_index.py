@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from qwen_audio.errors import counted
 
-__all__ = ["ALL_WINDOWS", "RowIndex"]
+__all__ = ["ALL_WINDOWS", "IndexedRows", "RowIndex"]
 
 ALL_WINDOWS = -1
 """The window of a row that pools all windows of its recording."""
@@ -123,6 +123,39 @@ class RowIndex:
     def __repr__(self) -> str:
         count = len(np.unique(self.recording))
         return f"RowIndex({counted(len(self), 'row')} of {counted(count, 'recording')})"
+
+
+class IndexedRows:
+    """What every result of several rows has: where each row is from, in arrays of shape (rows,).
+
+    Beside these, each has `start_seconds`: where a row begins in its recording; NaN for text.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def index(self) -> RowIndex:
+            """Where the rows are from."""
+
+    @property
+    def source(self) -> np.ndarray:
+        """Shape (rows,): the recording of each row: its path, or its name."""
+        return self.index.source
+
+    @property
+    def window(self) -> np.ndarray:
+        """Shape (rows,): the number of the window; −1 where a row pools all of them."""
+        return self.index.window
+
+    @property
+    def end_seconds(self) -> np.ndarray:
+        """Shape (rows,): where each row ends in its recording; NaN for text."""
+        return self.index.end_seconds
+
+    @property
+    def span(self) -> np.ndarray:
+        """Shape (rows,): the span of each row: see `RowIndex`."""
+        return self.index.span
 
 
 def _joined(arrays: Iterable[np.ndarray], dtype: Any) -> np.ndarray:

@@ -73,7 +73,7 @@ def _clips(audio: Tensor) -> list[np.ndarray]:
 def _audio_rows(states: HiddenStates) -> tuple[np.ndarray, np.ndarray]:
     """The rows of audio, and the time at the middle of each in seconds."""
     rows = states.indices("audio")
-    return states.data[rows], states.seconds[rows] + states.hop_seconds / 2
+    return states.data[rows], states.start_seconds[rows] + states.hop_seconds / 2
 
 
 def _tensor(values: np.ndarray, like: Tensor) -> Tensor:

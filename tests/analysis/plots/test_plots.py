@@ -181,7 +181,7 @@ def test_words_that_are_followed_fill_the_scale_and_say_how_far(things: dict[str
 def test_times_under_the_words_are_apart(things: dict[str, Any], name: str) -> None:
     lens = things["long lens"] if name == "tenths" else things[name]
     if name == "tenths":  # 70 s: three figures and a point
-        lens = dataclasses.replace(lens, seconds=lens.seconds * 70 / 155)
+        lens = dataclasses.replace(lens, start_seconds=lens.start_seconds * 70 / 155)
     figure = qa.plot(lens, ["words"])
     figure.canvas.draw()
     labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]

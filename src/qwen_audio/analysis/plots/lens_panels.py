@@ -143,11 +143,11 @@ def _by_tap(
     audio, hop, end, count = (
         lens.indices("audio"),
         lens.taps[0].hop_seconds,
-        lens.end_seconds,
+        _end(lens),
         len(lens.taps),
     )
     columns = max(1, min(_TIME_COLUMNS, round(end / hop)))
-    middles = lens.seconds[audio] + hop / 2
+    middles = lens.start_seconds[audio] + hop / 2
     rows = even_columns(values[:, audio].T, middles, np.ones(len(audio)), end, columns).T
     shown = audio[((np.arange(columns) + 0.5) / columns * len(audio)).astype(int)]
     hover = [
@@ -157,6 +157,11 @@ def _by_tap(
     y = named_axis([str(tap) for tap in lens.taps], "Tap", max(5, count // 3))
     image = Image(rows, unit, limits=limits, hover=hover)
     return [Panel(title, max(0.9, 0.12 * count) + margin_inches, time_axis(end), y, (image,))]
+
+
+def _end(lens: LogitLens) -> float:
+    """When the last audio position ends."""
+    return float(lens.end_seconds[lens.indices("audio")].max())
 
 
 def _tracked(lens: LogitLens) -> list[Panel]:
@@ -174,7 +179,7 @@ def _tracked(lens: LogitLens) -> list[Panel]:
 
 def _nearest(lens: LogitLens, ids: np.ndarray, cosines: np.ndarray) -> list[Panel]:
     """The token embedding nearest to the projector's rows: the most frequent one of a segment."""
-    seconds, end = lens.seconds[lens.indices("audio")], lens.end_seconds
+    seconds, end = lens.start_seconds[lens.indices("audio")], _end(lens)
     count = min(_SEGMENTS, len(seconds))
     segment = np.minimum((seconds / end * count).astype(int), count - 1)
     means, texts, hover = np.full((1, count), np.nan), [""] * count, [""] * count

@@ -107,7 +107,7 @@ def _colours(view: View) -> list[Panel]:
 
 def _norms(view: View) -> list[Panel]:
     y = Axis("L2 norm", (0, float(view.norms.max()) * 1.05 or 1.0))
-    line = Line(view.seconds + view.hop_seconds / 2, view.norms)
+    line = Line(view.start_seconds + view.hop_seconds / 2, view.norms)
     return _over_time(view, "Norm of the hidden states", 1.1, y, line)
 
 
@@ -121,7 +121,7 @@ def _novelty(view: View) -> list[Panel]:
     long = view.duration_seconds > 120
     labels = [(s, format_timecode(s) if long else f"{s:.1f} s") for s in view.boundaries.tolist()]
     title = f"Novelty: {half} before against {half} after{none}"
-    line = Line(view.seconds, view.novelty)
+    line = Line(view.start_seconds, view.novelty)
     return _over_time(view, title, 1.4, y, line, labels if len(labels) <= _MAX_LABELS else None)
 
 

@@ -204,7 +204,7 @@ def _facts_html(entry: dict[str, Any]) -> str:
     """What the model was given, what it generated, and how long it took."""
     description: Description = entry["answer"]
     answers = description.answers
-    end, start = answers[-1].window.end_seconds, answers[0].window.start_seconds
+    end, start = answers[-1].end_seconds, answers[0].start_seconds
     windows = f" in {len(answers)} windows" if len(answers) > 1 else ""
     first_token = entry.get("first_token_seconds")
     facts = {

@@ -71,8 +71,8 @@ class Downloads:
             return [
                 {
                     "file": result.name,
-                    "start_seconds": result.window.start_seconds,
-                    "end_seconds": result.window.end_seconds,
+                    "start_seconds": result.start_seconds,
+                    "end_seconds": result.end_seconds,
                     "score": result.score,
                     "caption": result.caption or "",
                 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from qwen_audio import AudioError, Collection, CollectionError, Projection, SearchResult, Window
+from qwen_audio import AudioError, Collection, CollectionError, Projection, SearchResult
 from qwen_audio.analysis.files import json_value
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import wav_base64
@@ -60,8 +60,8 @@ class SearchTab:
             "results": [
                 {
                     "name": result.name,
-                    "start": result.window.start_seconds,
-                    "end": result.window.end_seconds,
+                    "start": result.start_seconds,
+                    "end": result.end_seconds,
                     "score": result.score,
                     "caption": result.caption,
                 }
@@ -79,7 +79,7 @@ class SearchTab:
     @report_errors
     def play(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
         """Audio of a search result ("result") or of a point of the map ("point"), by index."""
-        source, name, window = self._selected(self.context.session(request), data)
+        source, window, start, name = self._selected(self.context.session(request), data)
         try:
             waveform = self.collection.waveform(source, window)
         except AudioError as error:  # its message contains the path
@@ -88,7 +88,7 @@ class SearchTab:
             ) from error
         return {
             "name": name,
-            "start": window.start_seconds,
+            "start": start,
             "wav": wav_base64(waveform.samples),
         }
 
@@ -101,12 +101,12 @@ class SearchTab:
                 self._map = version, projection, _payload(projection) | {"version": version}
             return self._map[1:]
 
-    def _selected(self, session: Session, data: dict[str, Any]) -> tuple[str, str, Window]:
-        """Source, name to be shown and window of a result or point."""
+    def _selected(self, session: Session, data: dict[str, Any]) -> tuple[str, int, float, str]:
+        """Source, window and its start, and the name to be shown, of a result or point."""
         index, point = data.get("result"), data.get("point")
         if isinstance(index, int) and 0 <= index < len(session.search_results):
             result = session.search_results[index]
-            return result.source, result.name, result.window
+            return result.source, result.window, result.start_seconds, result.name
         if index is not None or self._map is None:
             raise AudioError("That result belongs to an earlier search: search again.")
         version, projection, _ = self._map
@@ -116,13 +116,13 @@ class SearchTab:
             raise AudioError(f"The map has {len(projection)} points: choose one of them.")
         row = projection.rows[point]
         name = projection.file_names[point]
-        return row["source"], name, Window(row["start_seconds"], row["end_seconds"])
+        return row["source"], row["window"], row["start_seconds"], name
 
     def _points_of(self, results: list[SearchResult]) -> list[int]:
         """Indices of search results on the map; none before there is a map."""
         if self._map is None or not results:
             return []
-        keys = {(result.source, result.columns["window"]) for result in results}
+        keys = {(result.source, result.window) for result in results}
         rows = enumerate(self._map[1].rows)
         return [index for index, row in rows if (row["source"], row["window"]) in keys]
 
