@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,8 +75,12 @@ def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.slow
 def test_the_page_on_embeddings_runs(folder: Path) -> None:
     page = (ROOT / "docs" / "embeddings.md").read_text(encoding="utf-8")
-    use, load = (compile(text, "embeddings.md", "exec") for text in blocks("python", page))
+    use, short, load = (compile(text, "embeddings.md", "exec") for text in blocks("python", page))
     exec(use, {})
+    names: dict[str, Any] = {}
+    exec(short, names)
+    assert names["seconds"] == pytest.approx([2.5, 2.5, 0.2], abs=1e-3)
+    assert len(names["long_enough"]) == 2
     for line in blocks("sh", page)[0].splitlines():
         assert main(arguments_of(line, folder)) == 0, line
     exec(load, {})

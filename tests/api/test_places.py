@@ -26,7 +26,7 @@ def clip() -> qa.Waveform:
     return qa.Waveform(sound(3.3), name="a")
 
 
-def place(result: Any) -> tuple[str, int, float, float]:
+def place(result: Any) -> Any:
     return result.source, result.window, result.start_seconds, result.end_seconds
 
 

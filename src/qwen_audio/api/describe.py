@@ -64,7 +64,7 @@ class DescribeMixin(ModelBase):
             max_new_tokens, temperature, top_p, seed: see `Sampling`; greedy by default.
             sampling_rate: of arrays, in Hz.
             track, on_damage: of files; see `load_waveform`.
-            window_seconds, hop_seconds: see `WindowConfig`.
+            window_seconds, hop_seconds: see `AudioModel`.
             progress: show a bar for several recordings; by default in notebooks only.
 
         Returns:

@@ -132,8 +132,8 @@ class EncodeMixin(ModelBase):
             return_tensors: "np" for `Embeddings`, float32 NumPy arrays that know the recording,
                 window and time of each row; "pt" for tensors on the model's device, not copied
                 where they are unpooled (then in the model's dtype).
-            sampling_rate: of arrays, in Hz.
-            track, on_damage: of files; see `load_waveform`.
+            sampling_rate, track, on_damage: see `load_waveform`.
+            window_seconds, hop_seconds: see `AudioModel`; the last window may be very short.
             progress: show a bar for several recordings; by default in notebooks only.
             on_progress: called instead after every window and recording; see `OnProgress`.
 

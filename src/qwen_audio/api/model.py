@@ -107,7 +107,12 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
 
     Every method takes one input or a list of them, and returns one result or a list. An input is a
     path, "-" for standard input, bytes, a binary file object, a Waveform, or an array or tensor
-    with `sampling_rate=`. Recordings longer than a window are processed in full, window by window.
+    with `sampling_rate=`; `qwen_audio.find_files` lists those of a folder.
+
+    Recordings longer than `window_seconds` (0.04 to 30, the default) are processed in full, window
+    by window. One begins every `hop_seconds`, by default where the one before it ends. The last one
+    is as short as what is left, down to 40 ms, and so says little: the results state their
+    `start_seconds` and `end_seconds`, by which it can be left out.
 
     A pickle holds no weights but what it takes to load the model again: each worker of a PyTorch
     DataLoader, or of multiprocessing, loads its own.

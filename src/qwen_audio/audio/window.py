@@ -52,7 +52,8 @@ class WindowConfig:
     """Window and hop length by which recordings are divided into windows.
 
     Windows cover the whole recording: a hop longer than the window is an error, and the last window
-    may be shorter than the others.
+    is as short as what is left, but at least 0.04 s (one that would be shorter begins earlier). So
+    equal settings always give equal windows, whose rows say where they begin and end.
 
     Attributes:
         window_seconds: 0.04 to 30.
