@@ -54,7 +54,7 @@ def precision(collection: qa.Collection) -> float:
     same_family = [
         result.columns["family"] == row["family"]
         for row in rows
-        for result in collection.search(id=row["source"], limit=NEIGHBOURS)
+        for result in collection.search(like=row["source"], limit=NEIGHBOURS)
     ]
     return sum(same_family) / len(same_family)
 
