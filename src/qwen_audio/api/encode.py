@@ -252,10 +252,7 @@ class EncodeMixin(ModelBase):
         Raises:
             AudioError, TapError, OptionError: as `encode` does.
         """
-        check_several(
-            audio,
-            "encode_each takes several, such as a list or find_files(folder); encode takes one",
-        )
+        check_several(audio, "encode_each takes several, such as a list; encode takes one")
         single, shown = isinstance(tap, str | Tap), shows_progress(progress)
         resolved_taps = self._resolve_taps([tap] if isinstance(tap, str | Tap) else tap)
         check_return_tensors(return_tensors)

@@ -81,7 +81,9 @@ def is_single(audio: Any) -> bool:
 def check_several(audio: Any, advice: str) -> None:
     """Raises AudioError for one recording, which as an iterable would be something else."""
     if isinstance(audio, str | bytes | os.PathLike | Waveform) or is_wrapped(audio):
-        raise AudioError(f"{audio!r:.80} is one recording: {advice}")
+        raise AudioError(
+            f"{audio!r:.80} is one recording: {advice}, and find_files lists those of a folder"
+        )
 
 
 def as_input_list(audio: AudioInput | AudioInputs) -> tuple[list[Any], bool]:
