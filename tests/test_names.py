@@ -199,7 +199,7 @@ def test_describe_encode_inspect_lens_plot_and_parity(
         assert row["sources"] == texts
     assert np.load("x.npz")["source"].tolist() == texts
     traces = json_lines(run("inspect", *model, *names[:6], "--json"))
-    assert [trace["name"] for trace in traces] == list(map(printable, names[:6]))
+    assert [trace["source"] for trace in traces] == texts[:6]
     check_lines(run("inspect", *model, *names[:6]))
     check_lines(run("lens", *model, *names[:6], "--top", "1", "--tap", "lm.0"))
     odd = [names[0], *(name for name in names if "$\\" in name or len(name) > 200)]
