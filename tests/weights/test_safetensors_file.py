@@ -287,9 +287,9 @@ def test_a_file_truncated_after_opening_is_an_error(file: Path, tmp_path: Path) 
         read_tensors(locations)
 
 
-@pytest.mark.parametrize("dtype", ["I8", "U8", "I64", "F8_E4M3", "BOOL"])
-def test_quantised_tensors_are_listed_but_not_read(dtype: str, tmp_path: Path) -> None:
-    size = 8 if dtype == "I64" else 1
+@pytest.mark.parametrize("dtype", ["U16", "F8_E4M3", "BOOL"])
+def test_tensors_of_other_dtypes_are_listed_but_not_read(dtype: str, tmp_path: Path) -> None:
+    size = 2 if dtype == "U16" else 1
     header = {"q": {"dtype": dtype, "shape": [3], "data_offsets": [0, 3 * size]}}
     path = tmp_path / "q.safetensors"
     path.write_bytes(build_file(header, bytes(3 * size)))

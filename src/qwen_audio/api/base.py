@@ -40,6 +40,11 @@ class ModelBase:
         return None if adapter is None else adapter.name
 
     @property
+    def quantization(self) -> str | None:
+        """How its weights are quantised, such as "int4-g32+head-int8"; None where they aren't."""
+        return self.pipeline.checkpoint.quantization
+
+    @property
     def dimensions(self) -> ModelDimensions:
         """Widths and numbers of layers."""
         return self.pipeline.checkpoint.dimensions
@@ -134,6 +139,7 @@ class ModelBase:
             dtype=self.pipeline.dtype_name,
             track=LoadOptions(track=track).track,
             adapter=self.pipeline.checkpoint.adapter_hash,
+            quantization=self.quantization,
         )
 
     def _token_texts(self, token_ids: Sequence[int]) -> list[str]:

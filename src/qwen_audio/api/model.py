@@ -43,6 +43,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    quantize: str | None = None,
     chat: bool | None = None,
     max_memory: str | int | None = None,
     on_download: ProgressCallback | None = None,
@@ -59,6 +60,10 @@ def load(
         revision: branch, tag or commit of a hub model.
         adapter: a LoRA adapter for it, as PEFT saves it: a folder, or a hub model. It is merged
             into the weights as they are read.
+        quantize: hold the weights of linear layers in fewer bits: "int8", "int4" (groups of 32,
+            head in 8 bits, encoder as it is) or "int4-g128" (the smallest: head in 4 bits, encoder
+            in 8). They are quantised once, and kept in the hub's cache. Hidden states and text
+            differ a little from those of the weights as they are: see docs/quantization.md.
         chat: whether prompts go through the chat template; by default as the checkpoint was trained
             (base: plain, Instruct: chat).
         max_memory: what this process may take of the device's memory, such as "4GB"; by default
@@ -81,7 +86,7 @@ def load(
     if limit is None:
         free = available_bytes(resolved_device)
         limit = process_bytes(resolved_device) + round(_SHARE_OF_MEMORY * free)
-    checkpoint = Checkpoint(model, revision, adapter)
+    checkpoint = Checkpoint(model, revision, adapter, quantize)
     pipeline = Pipeline(
         checkpoint,
         resolved_device,
@@ -89,6 +94,7 @@ def load(
         chat=chat,
         max_memory=limit,
         report=report,
+        report_quantized=download_bar(progress, "quantising weights"),
     )
     return AudioModel(
         pipeline,
@@ -96,6 +102,7 @@ def load(
         dtype=pipeline.dtype_name,  # and the commit: another process computes the same vectors
         revision=checkpoint.commit,
         adapter=adapter,
+        quantize=quantize,
         chat=chat,
         max_memory=max_memory,
         progress=progress,
@@ -185,7 +192,8 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
     def __repr__(self) -> str:
         taps = " → ".join(str(tap) for tap in (self.taps[0], self.taps[-1]))
         adapter = "" if self.adapter is None else f" with {self.adapter!r}"
-        return f"AudioModel({self.name!r}{adapter}, {taps}, {self.dtype} on {self.pipeline.device})"
+        numbers = self.dtype if self.quantization is None else f"{self.quantization}, {self.dtype}"
+        return f"AudioModel({self.name!r}{adapter}, {taps}, {numbers} on {self.pipeline.device})"
 
     def _repr_html_(self) -> str:
         dimensions = self.dimensions

@@ -109,11 +109,11 @@ def estimate_cost(
     required = checkpoint.required_tensors(tap)
     parameters = {name: math.prod(tensor.shape) for name, tensor in required.items()}
     stored = checkpoint.tensors.without_duplicates(required)
-    weights = sum(count for name, count in parameters.items() if name != EMBEDDINGS)
+    weights = sum(checkpoint.weight_bytes(name, dtype) for name in required if name != EMBEDDINGS)
     frames = batch_frames(checkpoint, dtype, device, max_memory, base)
     positions = cached_positions(checkpoint, dtype, device, max_memory, base)
     other = non_weight_bytes(checkpoint, tap, dtype, device, base, positions, frames)
-    peak = weights * dtype.itemsize + other
+    peak = weights + other
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base)
     products = sum(tensor.rows_per_second * parameters[name] for name, tensor in required.items())
     return CostEstimate(
@@ -170,9 +170,9 @@ def cached_positions(
     if max_memory is None:
         return most
     required = checkpoint.required_tensors(None)
-    weights = sum(math.prod(required[name].shape) for name in required if name != EMBEDDINGS)
+    weights = sum(checkpoint.weight_bytes(name, dtype) for name in required if name != EMBEDDINGS)
     other = non_weight_bytes(checkpoint, None, dtype, device, base_bytes, 0, frames)
-    free_bytes = max_memory - other - weights * dtype.itemsize
+    free_bytes = max_memory - other - weights
     fitting = free_bytes // cache_position_bytes(checkpoint, dtype)
     return min(most, max(_MIN_CACHED_POSITIONS, fitting))
 
@@ -233,14 +233,14 @@ def min_memory_bytes(
         base_bytes, positions, frames: see `non_weight_bytes`.
     """
     modules: dict[str, dict[str, int]] = {}
-    for name, tensor in checkpoint.required_tensors(tap).items():
+    for name in checkpoint.required_tensors(tap):
         if name != EMBEDDINGS:
             match = _LAYER.match(name)
             module, layer = (match[1], match[2]) if match else (name.rpartition(".")[0], "")
             sizes = modules.setdefault(module, {})
-            sizes[layer] = sizes.get(layer, 0) + math.prod(tensor.shape)
+            sizes[layer] = sizes.get(layer, 0) + checkpoint.weight_bytes(name, dtype)
     at_once = [min(sum(sizes.values()), 2 * max(sizes.values())) for sizes in modules.values()]
-    weights = max(at_once, default=0) * dtype.itemsize
+    weights = max(at_once, default=0)
     return weights + non_weight_bytes(checkpoint, tap, dtype, device, base_bytes, positions, frames)
 
 

@@ -37,6 +37,7 @@ class PipelineStages:
         max_memory: bytes that the process may take of the device's memory; layers that don't fit
             are streamed.
         report: called with bytes downloaded and bytes to download while weights are fetched.
+        report_quantized: called with bytes quantised and bytes to quantise, the first time.
     """
 
     def __init__(
@@ -48,18 +49,21 @@ class PipelineStages:
         chat: bool | None = None,
         max_memory: int | None = None,
         report: ProgressCallback | None = None,
+        report_quantized: ProgressCallback | None = None,
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.max_memory = max_memory
         # Measured once, before any of this pipeline's weights are read: budgets must neither count
         # them twice nor change from pass to pass.
         self.base_bytes = process_bytes(device)
-        self.modules = ModuleStore(checkpoint.tensors, device, dtype)
+        self.modules = ModuleStore(
+            checkpoint.tensors, device, dtype, quantized=checkpoint.quantized
+        )
         self.memory = MemoryBudget(checkpoint, self.modules, max_memory, self.base_bytes)
         self.encoder = AudioEncoder(checkpoint, self.modules)
         self.lm = LanguageModel(checkpoint, self.modules)
         self._tokenizer: PromptTokenizer | None = None
-        self._chat, self._report = chat, report
+        self._chat, self._report, self._report_quantized = chat, report, report_quantized
         self._fetched: set[Tap | None] = set()
 
     @property
@@ -85,7 +89,8 @@ class PipelineStages:
         return compute_log_mel(samples, self.checkpoint.feature_extractor)
 
     def fetch_weights(self, tap: Tap | None) -> None:
-        """Download what a tap (None: text) needs, all at once and not module by module.
+        """Download what a tap (None: text) needs, all at once and not module by module, and
+        quantise it where that was asked for.
 
         Raises:
             OptionError: before that, if `max_memory` is too little.
@@ -93,7 +98,7 @@ class PipelineStages:
         """
         self.memory.divide(tap)
         if not {tap, None} & self._fetched:
-            self.checkpoint.fetch(tap, self._report)
+            self.checkpoint.fetch(tap, self._report, self._report_quantized)
             self._fetched.add(tap)
 
     @explains_out_of_memory

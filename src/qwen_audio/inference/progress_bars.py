@@ -140,7 +140,9 @@ def with_progress(
             yield result
 
 
-def download_bar(progress: bool | None) -> Callable[[int, int], None] | None:
+def download_bar(
+    progress: bool | None, stage: str = "fetching weights"
+) -> Callable[[int, int], None] | None:
     """A bar for each download, as `load` reports it: bytes done, and bytes in all.
 
     Raises:
@@ -155,7 +157,7 @@ def download_bar(progress: bool | None) -> Callable[[int, int], None] | None:
         if not reports:
             reports.append(shown.enter_context(progress_bars(True)))
         if reports[0] is not None:
-            reports[0]("fetching weights", done, total, "B")
+            reports[0](stage, done, total, "B")
         if done >= total:
             reports.clear()
             shown.close()

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
 from qwen_audio.errors import CheckpointError, OptionError, number_option
-from qwen_audio.models.qwen2_audio.config import build_feature_extractor, read_config
+from qwen_audio.models.qwen2_audio.config import read_config
 from qwen_audio.models.qwen2_audio.stored_names import canonical_name, find_names
 from qwen_audio.models.qwen2_audio.tensors import (
     EMBEDDINGS,
@@ -28,27 +28,18 @@ from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.hub_errors import is_not_found
 from qwen_audio.weights.json_file import parse_json
+from qwen_audio.weights.quantized_store import QuantizedStore
 from qwen_audio.weights.tensor_store import TensorStore
 
+from .processor_files import check_tokenizer, read_feature_extractor
+from .quantization import QuantizationScheme, cache_folder
 from .tap import ModelDimensions, Tap
 from .unsupported import folder_error, hub_model_error
 
-if TYPE_CHECKING:
-    from transformers import WhisperFeatureExtractor
-
-__all__ = ["EMBEDDED", "PROCESSOR_CONFIG", "SLOW_TOKENIZER", "TOKENIZER", "Checkpoint"]
+__all__ = ["EMBEDDED", "Checkpoint"]
 
 EMBEDDED = "embedded"
 """The name of the checkpoint that ships with the package."""
-
-TOKENIZER = "tokenizer.json"
-SLOW_TOKENIZER = (
-    *("vocab.json", "merges.txt", "added_tokens.json"),
-    *("special_tokens_map.json", "tokenizer_config.json"),
-)
-"""What a tokenizer consists of that was saved without `TOKENIZER`, by transformers 4."""
-
-PROCESSOR_CONFIG = "processor_config.json"
 
 _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -60,6 +51,7 @@ class Checkpoint:
         source: "embedded", a folder, or a hub model, "owner/name".
         revision: branch, tag or commit of a hub model.
         adapter: a LoRA adapter, merged into its tensors: see `Adapter`.
+        quantize: how its linear layers are quantised: see `QuantizationScheme.named`.
 
     Raises:
         CheckpointError: if it doesn't exist, isn't Qwen2-Audio, has no processor, or its tensors
@@ -72,6 +64,7 @@ class Checkpoint:
         source: str | Path = EMBEDDED,
         revision: str | None = None,
         adapter: str | Path | None = None,
+        quantize: str | None = None,
     ) -> None:
         if not isinstance(source, str | Path) or not str(source):
             raise CheckpointError(
@@ -96,8 +89,10 @@ class Checkpoint:
         self.audio_config = cast(Any, self.config.audio_config)
         self.text_config = cast(Any, self.config.text_config)
         self.dimensions = ModelDimensions.from_config(self.config)
-        self.feature_extractor = self._read_feature_extractor()
-        self._check_tokenizer()
+        self.feature_extractor = read_feature_extractor(
+            self.name, folder, self.dimensions.mel_bins, self._json
+        )
+        check_tokenizer(self.name, folder, self._hub)
         self._requirements = dict(tensor_requirements(self.config))
         shapes = {name: requirement.shape for name, requirement in self._requirements.items()}
         self.adapter = self._open_adapter(adapter)
@@ -110,6 +105,8 @@ class Checkpoint:
             resizable=(EMBEDDINGS, LM_HEAD),
             adapter=self.adapter,
         )
+        self._scheme = None if quantize is None else QuantizationScheme.named(quantize)
+        self.quantized = None if self._scheme is None else self._quantized_store(self._scheme)
         is_tied = len(self.tensors.without_duplicates((EMBEDDINGS, LM_HEAD))) == 1
         if self.adapter and is_tied and {EMBEDDINGS, LM_HEAD} & self.adapter.changed:
             raise CheckpointError(
@@ -136,6 +133,11 @@ class Checkpoint:
     def adapter_hash(self) -> str | None:
         """The adapter's identity, a hash of what it changes; None without one."""
         return None if self.adapter is None else self.adapter.content_hash
+
+    @property
+    def quantization(self) -> str | None:
+        """How its weights are quantised, such as "int4-g32+head-int8"; None where they aren't."""
+        return None if self._scheme is None else self._scheme.spec
 
     @property
     def dtype(self) -> torch.dtype:
@@ -189,26 +191,47 @@ class Checkpoint:
         }
 
     def stored_bytes(self, name: str) -> int:
-        """Size of a tensor on disk; if its header can't be read alone, by the configured dtype."""
+        """Size of a tensor on disk; if its header can't be read alone, by the configured dtype.
+
+        Of a quantised one, of its quantised form, even before that is on the disk.
+        """
+        if self.quantized is not None and name in self.quantized.formats:
+            return self.weight_bytes(name, self.dtype)
         return self.tensors.stored_bytes(name, self.dtype)
+
+    def weight_bytes(self, name: str, dtype: torch.dtype) -> int:
+        """Size of a tensor in memory: quantised, or in the dtype to compute in."""
+        shape = self.tensors.shapes[name]
+        form = None if self.quantized is None else self.quantized.formats.get(name)
+        return math.prod(shape) * dtype.itemsize if form is None else form.matrix_bytes(shape)
 
     def missing_bytes(self, tap: Tap | None) -> int:
         """Bytes that `fetch` would download from a hub."""
-        return self.tensors.missing_bytes(self._whole_tensors(tap))
+        return self.tensors.missing_bytes(self._unquantized(self._whole_tensors(tap)))
 
-    def fetch(self, tap: Tap | None, on_progress: ProgressCallback | None = None) -> None:
-        """Download what `tap` needs (None: text), several requests at a time.
+    def fetch(
+        self,
+        tap: Tap | None,
+        on_progress: ProgressCallback | None = None,
+        on_quantized: ProgressCallback | None = None,
+    ) -> None:
+        """Download what `tap` needs (None: text), several requests at a time, and quantise it.
 
         A tap needs only rows of the embedding table, which `embedding_rows` fetches; text needs the
         whole table.
 
         Args:
             on_progress: called with bytes downloaded and bytes to download in total.
+            on_quantized: called with bytes of weights quantised, and to be quantised in total.
 
         Raises:
-            CheckpointError: if the hub can't deliver it, or delivers other tensors.
+            CheckpointError: if the hub can't deliver it, or delivers other tensors, or the disk
+                can't hold it.
         """
-        self.tensors.fetch(self._whole_tensors(tap), on_progress)
+        names = self._unquantized(self._whole_tensors(tap))
+        self.tensors.fetch(names, on_progress)
+        if self.quantized is not None:
+            self.quantized.prepare(names, on_quantized)
 
     def embedding_rows(self, token_ids: Sequence[int]) -> list[torch.Tensor]:
         """Input embeddings of single tokens, each of shape (lm width,), without the whole table.
@@ -221,6 +244,18 @@ class Checkpoint:
     def _whole_tensors(self, tap: Tap | None) -> list[str]:
         """Names of the tensors that a tap needs in full, not only rows of."""
         return [name for name in self.required_tensors(tap) if tap is None or name != EMBEDDINGS]
+
+    def _unquantized(self, names: Sequence[str]) -> Sequence[str]:
+        """Without those that have been quantised, which aren't needed again."""
+        store = self.quantized
+        return names if store is None else [name for name in names if not store.holds(name)]
+
+    def _quantized_store(self, scheme: QuantizationScheme) -> QuantizedStore:
+        return QuantizedStore(
+            self.tensors,
+            scheme.formats(self._requirements),
+            lambda: cache_folder(self.revision, self.adapter_hash, scheme),
+        )
 
     def _json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file; empty if the checkpoint has no such file."""
@@ -237,44 +272,6 @@ class Checkpoint:
                     f"to use both, or move {ADAPTER_CONFIG} away to use the model alone"
                 )
         return None
-
-    def _read_feature_extractor(self) -> WhisperFeatureExtractor:
-        """transformers' log-mel feature extractor, with the settings in processor_config.json, as
-        transformers 5 writes them, or in preprocessor_config.json."""
-        older = "preprocessor_config.json"
-        try:
-            settings = self._json(PROCESSOR_CONFIG)
-        except CheckpointError:  # the hub can't be reached, and the cache doesn't know this file
-            if (self.folder / PROCESSOR_CONFIG).is_file() or not (self.folder / older).is_file():
-                raise
-            settings = {}
-        for key in ("feature_extractor", "audio_processor"):
-            if key in settings:
-                return build_feature_extractor(
-                    settings[key], self.dimensions.mel_bins, f"{self.name}: {PROCESSOR_CONFIG}"
-                )
-        if not (settings := self._json(older)):
-            raise self._no_processor(
-                f"no settings of a feature extractor ({PROCESSOR_CONFIG} or {older})"
-            )
-        return build_feature_extractor(settings, self.dimensions.mel_bins, f"{self.name}: {older}")
-
-    def _check_tokenizer(self) -> None:
-        """Raises CheckpointError if it has no tokenizer; on a hub, without downloading it."""
-        names = (TOKENIZER, SLOW_TOKENIZER[0])
-        if self._hub is None:
-            there = [(self.folder / name).is_file() for name in names]
-        else:
-            there = [self._hub.has_file(name) for name in names]
-        if not any(there):
-            raise self._no_processor(f"no tokenizer ({TOKENIZER})")
-
-    def _no_processor(self, lacking: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.name} has {lacking}: save the processor beside the weights, with transformers' "
-            "AutoProcessor.from_pretrained(MODEL).save_pretrained(FOLDER), where MODEL is what the "
-            "checkpoint was made from"
-        )
 
 
 def _resolve(repo: str, revision: str | None) -> HubFiles:

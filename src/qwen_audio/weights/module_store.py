@@ -16,10 +16,14 @@ from torch.overrides import TorchFunctionMode
 
 from qwen_audio.errors import OptionError
 
+from .compressed_tensors import Weights
 from .device import trim_heap
 from .direct_io import ReadBuffer
 from .gpu_copies import CopyStream, StagingBuffer
 from .prepack import prepack_linears
+from .quantization import QuantizedMatrix
+from .quantized_linear import quantized_linear
+from .quantized_store import QuantizedStore
 from .tensor_store import TensorStore
 from .worker_threads import WorkerThreads
 
@@ -33,6 +37,7 @@ class ModuleStore:
         max_bytes: of all weights in memory together; may be changed between passes. Single modules
             and as many layers as fit are resident; layers that don't fit are read in every pass,
             each while the one before it computes.
+        quantized: the modules that are quantised.
     """
 
     def __init__(
@@ -41,8 +46,10 @@ class ModuleStore:
         device: torch.device,
         dtype: torch.dtype,
         max_bytes: int | None = None,
+        quantized: QuantizedStore | None = None,
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
+        self.quantized = quantized
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._copies = CopyStream(device) if device.type == "cuda" else None
         self._resident: dict[str, nn.Module] = {}
@@ -130,19 +137,24 @@ class ModuleStore:
 
     def _read_next(
         self, reader: Executor, queue: Iterator[tuple[str, ReadBuffer | StagingBuffer]]
-    ) -> Future[dict[str, torch.Tensor]] | None:
+    ) -> Future[Weights] | None:
         item = next(queue, None)
         return None if item is None else reader.submit(self._read, *item)
 
     def _weight_bytes(self, prefix: str) -> int:
-        """Bytes of the tensors named `prefix…`, in the dtype to compute in.
+        """Bytes of the tensors named `prefix…`, as they are in memory.
 
         Looked up once: every token that is generated asks for all layers.
         """
         if prefix not in self._sizes:
-            shapes = self.tensors.shapes.items()
-            counts = (math.prod(shape) for name, shape in shapes if name.startswith(prefix))
-            self._sizes[prefix] = sum(counts) * self.dtype.itemsize
+            formats = {} if self.quantized is None else self.quantized.formats
+            self._sizes[prefix] = sum(
+                formats[name].matrix_bytes(shape)
+                if name in formats
+                else math.prod(shape) * self.dtype.itemsize
+                for name, shape in self.tensors.shapes.items()
+                if name.startswith(prefix)
+            )
         return self._sizes[prefix]
 
     def _stream_buffers(self) -> tuple[ReadBuffer | StagingBuffer, ...]:
@@ -151,11 +163,11 @@ class ModuleStore:
             return (StagingBuffer(self._copies, is_direct=True),)
         return ReadBuffer(), ReadBuffer()
 
-    def _read(
-        self, prefix: str, buffer: ReadBuffer | StagingBuffer | None = None
-    ) -> dict[str, torch.Tensor]:
+    def _read(self, prefix: str, buffer: ReadBuffer | StagingBuffer | None = None) -> Weights:
         """Read tensors, for a GPU on the stream of its copies."""
         with nullcontext() if self._copies is None else self._copies.select():
+            if self.quantized is not None and prefix in self.quantized:
+                return self.quantized.read(prefix, self.device, self.dtype)
             return self.tensors.read(prefix, device=self.device, dtype=self.dtype, buffer=buffer)
 
     def _load_module(
@@ -164,17 +176,31 @@ class ModuleStore:
         """A resident module. On a CPU, weights that are packed are only read into `buffer`."""
         if self._copies is not None:
             return self._fill(build, self._read(prefix, buffer))
-        if self.device.type != "cpu" or self.dtype is not torch.bfloat16:
+        is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16
+        if not is_packed or (self.quantized is not None and prefix in self.quantized):
             return self._fill(build, self._read(prefix))
         module = prepack_linears(self._fill(build, self._read(prefix, buffer)))
         for parameter in module.parameters():
             parameter.data = parameter.data.clone()
         return module
 
-    def _fill(self, build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor]) -> nn.Module:
+    def _fill(self, build: Callable[[], nn.Module], weights: Weights) -> nn.Module:
+        tensors = {name: each for name, each in weights.items() if isinstance(each, torch.Tensor)}
+        matrices = {
+            name: each for name, each in weights.items() if isinstance(each, QuantizedMatrix)
+        }
         if self._copies is not None:
-            self._copies.hand_over(tensors.values())
+            copied = [part for matrix in matrices.values() for part in matrix.parts()]
+            self._copies.hand_over([*tensors.values(), *copied])
         module = empty_module(build)
+        for name, matrix in matrices.items():
+            path = name.removesuffix("weight").removesuffix(".")
+            bias = tensors.pop(f"{path}.bias".removeprefix("."), None)
+            linear = quantized_linear(matrix, bias, self.dtype)
+            if path:
+                module.set_submodule(path, linear)
+            else:
+                module = linear
         module.load_state_dict(tensors, strict=True, assign=True)
         return module.eval().requires_grad_(False)
 

@@ -1,4 +1,4 @@
-"""Values of the options `dtype` and `max_memory`, checked without torch."""
+"""Values of the options `dtype`, `quantize` and `max_memory`, checked without torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import re
 
 from qwen_audio.errors import OptionError, number_option
 
-__all__ = ["DTYPE_NAMES", "check_dtype", "resolve_bytes"]
+__all__ = ["DTYPE_NAMES", "QUANTIZE_NAMES", "check_dtype", "check_quantize", "resolve_bytes"]
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 """Dtypes to compute in."""
+
+QUANTIZE_NAMES = ("int8", "int4", "int4-g128")
+"""Ways to quantise a model's weights."""
 
 _SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?i?b?)\s*", re.IGNORECASE)
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -20,6 +23,12 @@ def check_dtype(name: str) -> None:
     """Raises OptionError for anything but `DTYPE_NAMES`."""
     if name not in DTYPE_NAMES:
         raise OptionError(f"dtype={name!r}: use one of {', '.join(DTYPE_NAMES)}")
+
+
+def check_quantize(name: str) -> None:
+    """Raises OptionError for anything but `QUANTIZE_NAMES`."""
+    if name not in QUANTIZE_NAMES:
+        raise OptionError(f"quantize={name!r:.80}: use one of {', '.join(QUANTIZE_NAMES)}, or None")
 
 
 def resolve_bytes(memory: str | float | None) -> int | None:

@@ -43,6 +43,7 @@ _MAX_HEADER_BYTES = 100_000_000
 """safetensors' own limit."""
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_INTEGER_DTYPES = {"U8": torch.uint8, "I8": torch.int8, "I32": torch.int32, "I64": torch.int64}
 _SIZES = {"U8": 1, "I8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2}
 _SIZES |= {"I32": 4, "U32": 4, "I64": 8, "U64": 8}
 _SIZES |= {name: dtype.itemsize for name, dtype in _DTYPES.items()}
@@ -83,6 +84,11 @@ def tensor_dtype(info: TensorInfo, name: str) -> torch.dtype:
             "(quantised checkpoints are not)"
         )
     return dtype
+
+
+def _stored_dtype(info: TensorInfo, name: str) -> torch.dtype:
+    """As `tensor_dtype`, and integers: of quantised matrices."""
+    return _INTEGER_DTYPES.get(info.dtype) or tensor_dtype(info, name)
 
 
 def header_size(start: bytes, name: str) -> int:
@@ -223,7 +229,7 @@ def _read_values(
     shape: tuple[int, ...],
 ) -> torch.Tensor:
     """Values of one tensor, from offset `start` of the file on, as many as `shape` holds."""
-    values = torch.empty(math.prod(shape), dtype=tensor_dtype(info, name))
+    values = torch.empty(math.prod(shape), dtype=_stored_dtype(info, name))
     data = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
     file.seek(start)
     filled = 0
@@ -238,7 +244,7 @@ def _read_values(
 def _read_buffered(
     buffer: ReadBuffer | StagingBuffer, path: Path, name: str, info: TensorInfo
 ) -> torch.Tensor:
-    dtype = tensor_dtype(info, name)
+    dtype = _stored_dtype(info, name)
     try:
         data = buffer.read(path, info.start, info.stop)
     except OSError as error:

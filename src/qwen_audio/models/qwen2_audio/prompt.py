@@ -13,12 +13,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from qwen_audio.errors import CheckpointError, OptionError, text_option
-from qwen_audio.models.checkpoint import (
-    PROCESSOR_CONFIG,
-    SLOW_TOKENIZER,
-    TOKENIZER,
-    Checkpoint,
-)
+from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.processor_files import PROCESSOR_CONFIG, SLOW_TOKENIZER, TOKENIZER
 from qwen_audio.weights.json_file import parse_json
 
 from .control_tokens import ControlTokens
