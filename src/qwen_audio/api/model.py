@@ -47,6 +47,7 @@ def load(
     chat: bool | None = None,
     max_memory: str | int | None = None,
     on_download: ProgressCallback | None = None,
+    on_quantize: ProgressCallback | None = None,
     progress: bool | None = None,
 ) -> AudioModel:
     """Open a checkpoint. No weights are read until a tap needs them.
@@ -72,7 +73,8 @@ def load(
             slow for generating text, where every token is a pass.
         on_download: called with bytes downloaded and bytes to download while weights come from a
             hub.
-        progress: whether a progress bar shows that, where `on_download` isn't given; by default in
+        on_quantize: called with bytes of weights quantised and to be quantised, the first time.
+        progress: whether progress bars show both, where the functions aren't given; by default in
             notebooks only.
 
     Raises:
@@ -80,7 +82,8 @@ def load(
             adapter isn't LoRA, or is for another model.
         OptionError: for a device, dtype or memory limit that can't be used.
     """
-    report = download_bar(progress) if on_download is None else on_download
+    report = on_download or download_bar(progress)
+    report_quantized = on_quantize or download_bar(progress, "quantising weights")
     resolved_device = resolve_device(device)
     limit = resolve_bytes(max_memory)
     if limit is None:
@@ -94,7 +97,7 @@ def load(
         chat=chat,
         max_memory=limit,
         report=report,
-        report_quantized=download_bar(progress, "quantising weights"),
+        report_quantized=report_quantized,
     )
     return AudioModel(
         pipeline,

@@ -8,6 +8,7 @@ its decoder layers are built as fit in memory.
 from __future__ import annotations
 
 import itertools
+import math
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,9 @@ class ParityReport:
     adapter: str | None
     """Its content hash; None without one."""
     dtype: str
+    quantization: str | None
+    """How the weights are quantised here; transformers computes with those that they were made
+    from."""
     device: str
     machine: str
     torch: str
@@ -76,9 +80,9 @@ class ParityReport:
     skipped_taps: tuple[str, ...]
     """Taps too deep for this machine's memory."""
     min_cosine: float
-    """Bound for every tap's `cosine`."""
+    """Bound for every tap's `cosine`; −1 for quantised weights, whose differences have no bound."""
     max_error: float | None
-    """Bound for every tap's `relative_error`; None in 16 bits."""
+    """Bound for every tap's `relative_error`; None in 16 bits, and for quantised weights."""
 
     @property
     def holds(self) -> bool:
@@ -144,11 +148,13 @@ def check_parity(
             seconds = sum(clip.duration_seconds for clip in clips[:number])
             on_progress("computing with transformers", number, len(clips), "recordings", seconds)
         expected.append(reference.taps(clip, prompt_text))
+    quantization = pipeline.checkpoint.quantization
     return ParityReport(
         model=pipeline.checkpoint.name,
         revision=pipeline.checkpoint.revision,
         adapter=pipeline.checkpoint.adapter_hash,
         dtype=pipeline.dtype_name,
+        quantization=quantization,
         device=str(pipeline.device),
         machine=f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
         torch=torch.__version__,
@@ -161,8 +167,8 @@ def check_parity(
             for tap in compared
         ),
         skipped_taps=tuple(str(tap) for tap in taps if tap not in compared),
-        min_cosine=_MIN_COSINE[pipeline.dtype],
-        max_error=_MAX_ERROR.get(pipeline.dtype),
+        min_cosine=-1.0 if quantization else _MIN_COSINE[pipeline.dtype],
+        max_error=None if quantization else _MAX_ERROR.get(pipeline.dtype),
     )
 
 
@@ -189,7 +195,13 @@ def _depth(pipeline: Pipeline) -> int:
         cost = estimate_cost(
             checkpoint, tap, pipeline.dtype, pipeline.device, base_bytes=pipeline.base_bytes
         )
-        growth = cost.peak_memory_bytes - pipeline.base_bytes + table * pipeline.dtype.itemsize
+        reference = sum(
+            math.prod(tensor.shape) * pipeline.dtype.itemsize
+            - checkpoint.weight_bytes(name, pipeline.dtype)
+            for name, tensor in checkpoint.required_tensors(tap).items()
+        )
+        growth = cost.peak_memory_bytes - pipeline.base_bytes + reference
+        growth += table * pipeline.dtype.itemsize
         if growth <= _SHARE_OF_MEMORY * free:
             return depth
     raise OptionError(

@@ -88,18 +88,20 @@ def check_embedding_options(
 
 
 def check_model_options(options: argparse.Namespace) -> None:
-    """Check the form of --model, --adapter, --dtype and --max-memory.
+    """Check the form of --model, --adapter, --dtype, --quantize and --max-memory.
 
     Raises:
-        OptionError: for another dtype or size.
+        OptionError: for another dtype, quantisation or size.
         CheckpointError: for a model or an adapter that is neither a folder nor the name of a hub
             model.
     """
     from qwen_audio.weights.download import check_adapter_name, check_repo_name
-    from qwen_audio.weights.option_values import check_dtype, resolve_bytes
+    from qwen_audio.weights.option_values import check_dtype, check_quantize, resolve_bytes
 
     if options.dtype is not None:
         check_dtype(options.dtype)
+    if options.quantize is not None:
+        check_quantize(options.quantize)
     resolve_bytes(options.max_memory)
     model = options.model
     if model not in (None, EMBEDDED) and not is_folder(Path(model).expanduser()):

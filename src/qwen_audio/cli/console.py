@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import AudioError, CollectionError
 from qwen_audio.paths import UNPRINTABLE, is_folder, printable
+from qwen_audio.weights.option_values import quantize_name
 
 from .checks import check_model_options
 from .option_names import with_option_names
@@ -40,7 +41,8 @@ __all__ = [
 
 
 def load_model(options: argparse.Namespace) -> AudioModel:
-    """The model of --model, --revision, --adapter, --device, --dtype and --max-memory.
+    """The model of --model, --revision, --adapter, --device, --dtype, --quantize and
+    --max-memory.
 
     From here on torch is imported: check everything else before.
     """
@@ -56,8 +58,10 @@ def load_model(options: argparse.Namespace) -> AudioModel:
             dtype=options.dtype,
             revision=options.revision,
             adapter=options.adapter,
+            quantize=options.quantize,
             max_memory=options.max_memory,
             on_download=download_bar(),
+            on_quantize=download_bar("quantising weights"),
         )
     print_embedded_notice(options.model)
     from qwen_audio.weights.device import has_unused_apple_gpu
@@ -73,7 +77,8 @@ def load_model(options: argparse.Namespace) -> AudioModel:
 
 
 def load_collection_model(spec: EmbeddingSpec, options: argparse.Namespace) -> AudioModel:
-    """The model of a collection, in its dtype; options that are given take precedence.
+    """The model of a collection, in its dtype and quantised as it was; options that are given take
+    precedence.
 
     Raises:
         CollectionError: if it was made with an adapter, which --adapter doesn't give.
@@ -86,6 +91,7 @@ def load_collection_model(spec: EmbeddingSpec, options: argparse.Namespace) -> A
     merged = copy.copy(options)
     merged.model = getattr(options, "model", None) or spec.model
     merged.dtype = options.dtype or spec.dtype
+    merged.quantize = options.quantize or quantize_name(spec.quantization)
     merged.revision = getattr(options, "revision", None)
     is_local = merged.model == EMBEDDED or is_folder(merged.model)
     if merged.revision is None and merged.model == spec.model and not is_local:

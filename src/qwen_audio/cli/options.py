@@ -137,11 +137,16 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    """--device, --dtype and --max-memory."""
+    """--device, --dtype, --quantize and --max-memory."""
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument(
         "--dtype",
         help="float32, bfloat16 or float16 (default: the checkpoint's where fast, else float32)",
+    )
+    parser.add_argument(
+        "--quantize",
+        metavar="Q",
+        help="weights in fewer bits: int8, int4, or int4-g128, the smallest; made once, then kept",
     )
     parser.add_argument(
         "--max-memory",

@@ -265,15 +265,14 @@ def file_progress(stage: str | None, files: Sequence[Any]) -> Iterator[FileProgr
         yield progress
 
 
-def download_bar() -> Callable[[int, int], None] | None:
+def download_bar(stage: str = "fetching weights") -> Callable[[int, int], None] | None:
     """Progress of a download on standard error; None if it is no terminal, or --quiet.
 
-    The function takes the bytes downloaded so far and their total.
+    The function takes the bytes downloaded (or otherwise done) so far and their total.
     """
     if not _is_shown():
         return None
     opened: list[ExitStack] = []
-    stage = "fetching weights"
 
     def report(downloaded_bytes: int, total_bytes: int) -> None:
         if not opened:

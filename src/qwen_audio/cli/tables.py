@@ -82,8 +82,9 @@ def inspection_tables(trace: ShapeTrace) -> Renderables:
 def parity_tables(report: ParityReport) -> Renderables:
     """The differences from transformers' own model, tap by tap."""
     yield Text(
-        f"{report.model} in {report.dtype} on {report.device}, against transformers "
-        f"{report.transformers} (torch {report.torch}; {report.machine})"
+        f"{report.model} in {', '.join(filter(None, (report.quantization, report.dtype)))} on "
+        f"{report.device}, against transformers {report.transformers} (torch {report.torch}; "
+        f"{report.machine})"
     )
     yield Text(f"  {'; '.join(report.clips)}")
     table = _table("tap", "rows", "lowest cosine", "largest relative error")
@@ -93,6 +94,12 @@ def parity_tables(report: ParityReport) -> Renderables:
     if report.skipped_taps:
         first, last = report.skipped_taps[0], report.skipped_taps[-1]
         yield Text(f"  Not compared (not enough memory): {first} … {last}")
+    if report.quantization is not None:
+        yield Text(
+            "  The difference that quantisation makes: transformers computes with the weights as "
+            "they were."
+        )
+        return
     limit = report.max_error
     bounds = f"cosine at least {report.min_cosine:g}"
     bounds += "" if limit is None else f", error at most {limit:g}"

@@ -41,11 +41,15 @@ def run(options: argparse.Namespace) -> int:
     from .tables import taps_tables
 
     print_embedded_notice(options.model)
-    checkpoint = Checkpoint(options.model or EMBEDDED, options.revision, options.adapter)
+    checkpoint = Checkpoint(
+        options.model or EMBEDDED, options.revision, options.adapter, options.quantize
+    )
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, checkpoint.dtype, device)
     memory_bytes = resolve_bytes(options.max_memory)
     dtype_name = str(dtype).removeprefix("torch.")
+    quantization = checkpoint.quantization
+    numbers = {"dtype": dtype_name} | ({"quantization": quantization} if quantization else {})
     dimensions = checkpoint.dimensions
     rows = [
         {
@@ -59,9 +63,9 @@ def run(options: argparse.Namespace) -> int:
     model = {"model": checkpoint.name, **adapter}
     if options.json:
         for row in rows:
-            print_json({**model, "dtype": dtype_name, **row})
+            print_json({**model, **numbers, **row})
     else:
-        title = f"{' with '.join(model.values())} in {dtype_name}"
+        title = f"{' with '.join(model.values())} in {', '.join(reversed(numbers.values()))}"
         for table in taps_tables(title, rows[:-1], rows[-1]):
             show_table(table)
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qwen_audio.errors import CollectionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.paths import is_folder
+from qwen_audio.weights.option_values import quantize_name
 
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
@@ -16,7 +17,7 @@ __all__ = ["load_stored_model"]
 
 
 def load_stored_model(spec: EmbeddingSpec, path: Path) -> AudioModel:
-    """The model of a spec, in its dtype and revision.
+    """The model of a spec, in its dtype and revision, quantised as it was.
 
     Raises:
         CheckpointError: if it can't be loaded.
@@ -30,4 +31,9 @@ def load_stored_model(spec: EmbeddingSpec, path: Path) -> AudioModel:
             f"model=load({spec.model!r}, adapter=…)"
         )
     is_local = spec.model == "embedded" or is_folder(spec.model)
-    return load(spec.model, dtype=spec.dtype, revision=None if is_local else spec.revision)
+    return load(
+        spec.model,
+        dtype=spec.dtype,
+        revision=None if is_local else spec.revision,
+        quantize=quantize_name(spec.quantization),
+    )

@@ -19,6 +19,7 @@ from qwen_audio.errors import CollectionError, OptionError, QwenAudioError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.paths import exists, is_folder
+from qwen_audio.weights.option_values import quantize_name
 
 from .conditions import Condition, check_condition, condition_error
 from .database import check_installed, check_table_path, connect, error_reason, open_table
@@ -154,8 +155,10 @@ class WindowTable:
             for name in sorted(stored | requested)
             if stored.get(name) != requested.get(name)
         )
-        other_dtype = stored["dtype"] != requested["dtype"]
-        hint = f" (load with dtype={stored['dtype']!r})" if other_dtype else ""
+        quantize = quantize_name(stored.get("quantization"))
+        is_other = any(stored.get(k) != requested.get(k) for k in ("dtype", "quantization"))
+        loading = f"dtype={stored['dtype']!r}" + (f", quantize={quantize!r}" if quantize else "")
+        hint = f" (load with {loading})" if is_other else ""
         raise CollectionError(
             f"{self.path} holds vectors of another embedding spec ({self.spec.fingerprint}, not "
             f"{spec.fingerprint}): {differences}; use its settings{hint}, or another collection"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qwen_audio.models.qwen2_audio.tensors import LM_HEAD, TensorRequirement
 from qwen_audio.models.tap import Stage
-from qwen_audio.weights.option_values import check_quantize
+from qwen_audio.weights.option_values import QUANTIZATIONS, check_quantize
 from qwen_audio.weights.quantization import LinearFormat
 
 __all__ = ["QuantizationScheme", "cache_folder"]
@@ -24,11 +24,13 @@ class QuantizationScheme:
     rows are read.
 
     Attributes:
+        spec: what decides the numbers, such as "int4-g32+head-int8".
         layers: of the language model.
         head: from hidden states to tokens.
         encoder: the audio encoder's layers; None: not quantised.
     """
 
+    spec: str
     layers: LinearFormat
     head: LinearFormat
     encoder: LinearFormat | None = None
@@ -37,16 +39,7 @@ class QuantizationScheme:
     def named(cls, name: str) -> QuantizationScheme:
         """Raises OptionError for anything but "int8", "int4" and "int4-g128"."""
         check_quantize(name)
-        return _SCHEMES[name]
-
-    @property
-    def spec(self) -> str:
-        """What decides the numbers, such as "int4-g32+head-int8"."""
-        parts = [_format_name(self.layers)]
-        for part, form in (("head", self.head), ("encoder", self.encoder)):
-            if form is not None and form != self.layers:
-                parts.append(f"{part}-{_format_name(form)}")
-        return "+".join(parts)
+        return cls(QUANTIZATIONS[name], *_SCHEMES[name])
 
     def formats(self, requirements: Mapping[str, TensorRequirement]) -> dict[str, LinearFormat]:
         """By name, the tensors that are quantised, with their formats."""
@@ -62,18 +55,14 @@ class QuantizationScheme:
         return formats
 
 
-_INT8, _INT4 = LinearFormat(8), LinearFormat(4, 32)
-
+_INT8 = LinearFormat(8)
 _SCHEMES = {
-    "int8": QuantizationScheme(_INT8, _INT8, _INT8),
-    "int4": QuantizationScheme(_INT4, _INT8),
-    "int4-g128": QuantizationScheme(LinearFormat(4, 128), LinearFormat(4, 128), _INT8),
+    "int8": (_INT8, _INT8, _INT8),
+    "int4": (LinearFormat(4, 32), _INT8, None),
+    "int4-g128": (LinearFormat(4, 128), LinearFormat(4, 128), _INT8),
 }
-
-
-def _format_name(form: LinearFormat) -> str:
-    group = "" if form.group_size is None else f"-g{form.group_size}"
-    return f"int{form.bits}{group}"
+"""Formats of the language model's layers, of its head and of the encoder. The encoder is small, and
+in 4 bits it changes more captions than the language model does."""
 
 
 def cache_folder(revision: str, adapter_hash: str | None, scheme: QuantizationScheme) -> Path:

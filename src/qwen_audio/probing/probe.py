@@ -197,6 +197,7 @@ def probe(
             "revision": spec.revision,
             **({} if spec.adapter is None else {"adapter": spec.adapter}),
             "dtype": spec.dtype,
+            **({} if spec.quantization is None else {"quantization": spec.quantization}),
             "prompt": next((spec.prompt for spec in features.values() if spec.prompt), None),
             "window_seconds": spec.window_seconds,
             "hop_seconds": spec.hop_seconds,

@@ -6,13 +6,24 @@ import re
 
 from qwen_audio.errors import OptionError, number_option
 
-__all__ = ["DTYPE_NAMES", "QUANTIZE_NAMES", "check_dtype", "check_quantize", "resolve_bytes"]
+__all__ = [
+    "DTYPE_NAMES",
+    "QUANTIZATIONS",
+    "check_dtype",
+    "check_quantize",
+    "quantize_name",
+    "resolve_bytes",
+]
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 """Dtypes to compute in."""
 
-QUANTIZE_NAMES = ("int8", "int4", "int4-g128")
-"""Ways to quantise a model's weights."""
+QUANTIZATIONS = {
+    "int8": "int8",
+    "int4": "int4-g32+head-int8",
+    "int4-g128": "int4-g128+encoder-int8",
+}
+"""Ways to quantise a model's weights, and what an embedding spec says of each."""
 
 _SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?i?b?)\s*", re.IGNORECASE)
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -26,9 +37,15 @@ def check_dtype(name: str) -> None:
 
 
 def check_quantize(name: str) -> None:
-    """Raises OptionError for anything but `QUANTIZE_NAMES`."""
-    if name not in QUANTIZE_NAMES:
-        raise OptionError(f"quantize={name!r:.80}: use one of {', '.join(QUANTIZE_NAMES)}, or None")
+    """Raises OptionError for anything but the names in `QUANTIZATIONS`."""
+    if name not in QUANTIZATIONS:
+        raise OptionError(f"quantize={name!r:.80}: use one of {', '.join(QUANTIZATIONS)}, or None")
+
+
+def quantize_name(quantization: str | None) -> str | None:
+    """The option `quantize` that gives what a spec says; None for None, and for what a checkpoint
+    is stored in."""
+    return next((name for name, spec in QUANTIZATIONS.items() if spec == quantization), None)
 
 
 def resolve_bytes(memory: str | float | None) -> int | None:
