@@ -62,7 +62,7 @@ def split_matrices(weights: Weights) -> dict[str, Tensor]:
             zero_points = weight.zero_points
             if zero_points is None:
                 zero_points = torch.full(weight.scales.shape, 8, dtype=torch.uint8)
-            parts[name + _PACKED] = weight.values.contiguous().view(torch.int32)
+            parts[name + _PACKED] = _viewed(weight.values, torch.int32)
             parts[name + _SCALE] = weight.scales.bfloat16()
             parts[name + _ZERO_POINT] = _pack_rows(zero_points)
             parts[name + _SHAPE] = torch.tensor(weight.shape)
@@ -77,7 +77,7 @@ def join_matrices(parts: Mapping[str, Tensor]) -> Weights:
             base = name.removesuffix(_PACKED)
             scales = parts[base + _SCALE]
             zero_points = _unpack_rows(parts[base + _ZERO_POINT], len(tensor))
-            weights[base] = QuantizedMatrix(4, tensor.view(torch.uint8), scales, zero_points)
+            weights[base] = QuantizedMatrix(4, _viewed(tensor, torch.uint8), scales, zero_points)
         elif name + _SCALE in parts:
             weights[name] = QuantizedMatrix(8, tensor, parts[name + _SCALE])
         elif not name.endswith((_SCALE, _ZERO_POINT, _SHAPE)):
@@ -89,9 +89,15 @@ def _pack_rows(values: Tensor) -> Tensor:
     """uint8 from 0 to 15 of shape (rows, groups) → int32 (⌈rows / 8⌉, groups)."""
     missing = -len(values) % _VALUES_PER_INT32
     columns = nn.functional.pad(values, (0, 0, 0, missing)).T
-    return pack_nibbles(columns).contiguous().view(torch.int32).T.contiguous()
+    return _viewed(pack_nibbles(columns), torch.int32).T.contiguous()
 
 
 def _unpack_rows(packed: Tensor, rows: int) -> Tensor:
     """The inverse of `_pack_rows`."""
-    return unpack_nibbles(packed.T.contiguous().view(torch.uint8))[:, :rows].T.contiguous()
+    return unpack_nibbles(_viewed(packed.T, torch.uint8))[:, :rows].T.contiguous()
+
+
+def _viewed(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The bytes of each row as another dtype. Flat in between: of a single row torch may keep any
+    stride, and refuse to view it."""
+    return rows.contiguous().flatten().view(dtype).view(len(rows), -1)

@@ -38,7 +38,7 @@ def check_dtype(name: str) -> None:
 
 def check_quantize(name: str) -> None:
     """Raises OptionError for anything but the names in `QUANTIZATIONS`."""
-    if name not in QUANTIZATIONS:
+    if not isinstance(name, str) or name not in QUANTIZATIONS:
         raise OptionError(f"quantize={name!r:.80}: use one of {', '.join(QUANTIZATIONS)}, or None")
 
 
