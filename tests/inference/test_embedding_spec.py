@@ -28,6 +28,7 @@ OTHER: dict[str, Any] = {
     "dtype": "bfloat16",
     "track": 1,
     "adapter": "1" * 40,
+    "quantization": "int8",
 }
 
 

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
+from qwen_audio.weights import int4_layout
 from qwen_audio.weights import quantized_linear as kernels
 from qwen_audio.weights.compressed_tensors import join_matrices, part_shapes, split_matrices
 from qwen_audio.weights.quantization import (
@@ -70,7 +72,7 @@ def test_two_values_are_in_a_byte_the_even_column_low() -> None:
 @pytest.mark.parametrize("block_rows", [64, 32])
 def test_the_layout_of_the_int4_kernel(block_rows: int) -> None:
     values = torch.randint(0, 16, (128, 6), dtype=torch.uint8)
-    packed = kernels._packed_int4(pack_nibbles(values), block_rows).flatten()
+    packed = int4_layout.pack_int4(pack_nibbles(values), block_rows).flatten()
     half = block_rows // 2
     for row in range(128):
         block, within = divmod(row, block_rows)
@@ -113,7 +115,7 @@ def read_layout(parts: dict[str, Tensor]) -> Tensor:
     return matrix
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("rows", [1, 5, 100])
 def test_products_are_those_of_the_dequantised_matrix(
@@ -168,15 +170,32 @@ def test_an_unknown_layout_of_the_kernel_is_not_used(monkeypatch: pytest.MonkeyP
         return torch.zeros(len(values), values.shape[1] // 2, dtype=torch.uint8)
 
     monkeypatch.setattr(torch, "_convert_weight_to_int4pack_for_cpu", other_layout)
-    kernels._int4_block_rows.cache_clear()
+    int4_layout.int4_block_rows.cache_clear()
     try:
-        assert kernels._int4_block_rows() == 0
+        assert int4_layout.int4_block_rows() == 0
         matrix = quantize_matrix(weights(64, 64), LinearFormat(4, 32))
         assert type(kernels.quantized_linear(matrix, None, torch.float32)) is (
             kernels._BlockwiseLinear
         )
     finally:
-        kernels._int4_block_rows.cache_clear()
+        int4_layout.int4_block_rows.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [(FORMATS[0], "_Int4GpuLinear"), (FORMATS[2], "_Int8Linear")]
+)
+def test_a_gpu_takes_the_same_formats(form: LinearFormat, kind: str) -> None:
+    """Shapes and dtypes alone, with tensors that hold nothing: there is no GPU here."""
+    quantized = quantize_matrix(weights(64, 256), form)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        parts = [mode.from_tensor(part).to("cuda") for part in quantized.parts()]
+        on_gpu = QuantizedMatrix(quantized.bits, *parts)
+        linear = kernels.quantized_linear(on_gpu, None, torch.bfloat16)
+        assert type(linear).__name__ == kind
+        for rows in (1, 100):
+            products = linear(torch.empty(1, rows, 256, dtype=torch.bfloat16, device="cuda"))
+            assert products.shape == (1, rows, 64)
+            assert (products.dtype, products.device.type) == (torch.bfloat16, "cuda")
 
 
 def test_without_vnni_products_of_eight_bits_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

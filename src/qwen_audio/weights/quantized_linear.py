@@ -4,10 +4,11 @@
 | --- | --- | --- |
 | x86 with AVX-512 and VNNI | oneDNN; activations in 8 bits, too | torch's int4 kernel |
 | x86 with AVX2 | torch's int8 kernel up to 80 rows | the same |
-| others | in blocks | in blocks |
+| NVIDIA GPU, bfloat16 | torch's int8 kernel up to 80 rows | torch's int4 kernel, for any rows |
+| others | torch's int8 kernel up to 80 rows | in blocks |
 
 All else is multiplied in blocks: as many output features as fit in the cache are converted to the
-dtype of the computation at a time.
+dtype of the computation at a time. Nothing has been measured on a GPU.
 
 A step of text generation multiplies one row of each text: its time is that of reading the weights.
 A prompt multiplies hundreds, which takes longer than reading weights, and less in the dtype of the
@@ -16,8 +17,6 @@ computation than in kernels for few rows.
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -26,17 +25,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .quantization import QuantizedMatrix, pack_nibbles, unpack_nibbles
+from .int4_layout import int4_block_rows, pack_int4
+from .int8_activations import ACTIVATION_ZERO_POINT, quantize_activations
+from .quantization import QuantizedMatrix
 
-__all__ = ["kernel_name", "quantized_linear"]
+__all__ = ["quantized_linear"]
 
 _MAX_KERNEL_ROWS = 80
 """Up to which kernels for few rows are faster: 80 rows take 385 ms in a decoder layer's seven int4
 products, 4.8 ms each, and 400 ms in blocks, 260 of them for the conversion to bfloat16 (4,096 wide,
 one core with AVX-512)."""
 
-_BLOCK_BYTES = 4 << 20
-"""Of a matrix that are in the dtype of the computation at a time; larger ones leave the cache."""
+_BLOCK_BYTES, _GPU_BLOCK_BYTES = 4 << 20, 256 << 20
+"""Of a matrix that are in the dtype of the computation at a time: what stays in a processor's
+cache; a whole matrix on a GPU, but for the head."""
 
 _INT4_GROUP_SIZES = (32, 64, 128, 256)
 """That torch's int4 kernel takes."""
@@ -47,25 +49,22 @@ def quantized_linear(
 ) -> _QuantizedLinear:
     """A linear layer that computes in a dtype, with the fastest kernel of the matrix's device."""
     kind: type[_QuantizedLinear] = _BlockwiseLinear
-    if matrix.values.device.type == "cpu":
-        if matrix.bits == 8 and matrix.group_size == matrix.shape[1]:
-            kind = _Int8ActivationLinear if _has_vnni() else _Int8Linear
-        elif matrix.bits == 4 and matrix.group_size in _INT4_GROUP_SIZES and _int4_block_rows():
+    device = matrix.values.device.type
+    if matrix.bits == 8 and matrix.group_size == matrix.shape[1]:
+        if device == "cpu" and _has_vnni():
+            kind = _Int8ActivationLinear
+        elif device in ("cpu", "cuda"):
+            kind = _Int8Linear
+    elif matrix.bits == 4 and matrix.group_size in _INT4_GROUP_SIZES:
+        if device == "cpu" and int4_block_rows():
             kind = _Int4Linear
+        elif device == "cuda" and dtype is torch.bfloat16 and _fits_gpu_tiles(matrix):
+            kind = _Int4GpuLinear
     return kind(matrix, bias, dtype)
-
-
-def kernel_name(bits: int) -> str:
-    """What multiplies matrices of 4 or 8 bits on this machine's processor, in words."""
-    if bits == 8:
-        return "oneDNN, activations in 8 bits" if _has_vnni() else _Int8Linear.kernel
-    return _Int4Linear.kernel if _int4_block_rows() else _BlockwiseLinear.kernel
 
 
 class _QuantizedLinear(nn.Module):
     """What all have in common: features, bias, and products a block of rows at a time."""
-
-    kernel = "blocks in the dtype of the computation"
 
     def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -90,7 +89,8 @@ class _QuantizedLinear(nn.Module):
     def _multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
         """The products of all blocks, each of which is in the dtype of the computation in turn."""
         features = rows.new_empty(len(rows), self.out_features)
-        for first, block in self._blocks(_BLOCK_BYTES // (self.in_features * rows.element_size())):
+        block_bytes = _BLOCK_BYTES if rows.device.type == "cpu" else _GPU_BLOCK_BYTES
+        for first, block in self._blocks(block_bytes // (self.in_features * rows.element_size())):
             features[:, first : first + block.shape[1]] = rows @ block
         return features if self._bias is None else features.add_(self._bias)
 
@@ -120,8 +120,6 @@ class _BlockwiseLinear(_QuantizedLinear):
 class _Int8Linear(_BlockwiseLinear):
     """8 bits with a scale a row, of few rows by torch's kernel, which takes bfloat16."""
 
-    kernel = "torch int8"
-
     def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__(matrix, bias, dtype)
         self._kernel_scales = matrix.scales.flatten().bfloat16()
@@ -138,8 +136,6 @@ class _Int8Linear(_BlockwiseLinear):
 class _Int8ActivationLinear(_QuantizedLinear):
     """8 bits with a scale a row, of weights and of activations, which are quantised here."""
 
-    kernel = "oneDNN int8"
-
     def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__(matrix, bias, dtype)
         ops: Any = torch.ops.onednn
@@ -150,13 +146,15 @@ class _Int8ActivationLinear(_QuantizedLinear):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)."""
-        values, scales = _last_activations.quantize(rows)
+        values, scales = quantize_activations(rows)
+        # Before they are scaled, products of some thousands exceed the range of float16.
+        dtype = torch.float32 if self._dtype is torch.float16 else self._dtype
         products = self._product(
-            *(values, 1.0, _ACTIVATION_ZERO_POINT),
+            *(values, 1.0, ACTIVATION_ZERO_POINT),
             *(self._packed, self._scales, self._zero_points, None),
-            *(1.0, 0, self._dtype, "none", [], ""),
+            *(1.0, 0, dtype, "none", [], ""),
         )
-        products.mul_(scales)
+        products = products.mul_(scales).to(self._dtype)
         if self._bias is not None:
             products.add_(self._bias)
         return products.unflatten(0, rows.shape[:-1])
@@ -168,19 +166,12 @@ class _Int4Linear(_QuantizedLinear):
     Rows are filled up to whole blocks with zeros, so that there is one layout.
     """
 
-    kernel = "torch int4"
-
     def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__(matrix, bias, dtype)
-        self._block_rows = _int4_block_rows()
+        self._block_rows = int4_block_rows()
         rows = -(-self.out_features // self._block_rows) * self._block_rows
-        self._packed = _packed_int4(_filled(matrix.values, rows), self._block_rows)
-        scales = _filled(matrix.scales.float(), rows)
-        zeros = torch.zeros_like(scales)
-        if matrix.zero_points is not None:
-            zeros = (8 - _filled(matrix.zero_points, rows).float()) * scales
-        # (groups, rows, 2): weight = (value − 8) × scale + zero
-        self._scales_and_zeros = torch.stack([scales.T, zeros.T], dim=-1).bfloat16().contiguous()
+        self._packed = pack_int4(_filled(matrix.values, rows), self._block_rows)
+        self._scales_and_zeros = _scales_and_zeros(matrix, rows)
 
     def _multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
         if len(rows) > _MAX_KERNEL_ROWS:
@@ -213,40 +204,37 @@ class _Int4Linear(_QuantizedLinear):
             yield first * size, block[:, : self.out_features - first * size]
 
 
-_ACTIVATION_ZERO_POINT = 128
-"""oneDNN's kernels multiply unsigned activations; signed ones take its slow reference code."""
+class _Int4GpuLinear(_QuantizedLinear):
+    """4 bits in groups of columns, in the layout of torch's int4 kernel for NVIDIA GPUs."""
+
+    def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__(matrix, bias, dtype)
+        swapped = (matrix.values >> 4) | (matrix.values << 4)  # it takes the even column high
+        self._packed = torch._convert_weight_to_int4pack(swapped, _GPU_TILES)
+        self._scales_and_zeros = _scales_and_zeros(matrix, self.out_features)
+
+    def _multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
+        products: Tensor = torch._weight_int4pack_mm(
+            rows, self._packed, self.group_size, self._scales_and_zeros
+        )
+        return products if self._bias is None else products.add_(self._bias)
 
 
-class _LastActivations(threading.local):
-    """The activations that this thread quantised last: queries, keys and values are three products
-    of the same rows."""
-
-    def __init__(self) -> None:
-        self._rows: Callable[[], Tensor | None] = lambda: None
-        self._version = -1
-        self._quantized: tuple[Tensor, Tensor] | None = None
-
-    def quantize(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """See `_quantized_rows`; not computed again for the tensor that came last."""
-        same = self._rows() is rows and self._version == rows._version
-        if not same or self._quantized is None:
-            self._quantized = _quantized_rows(rows.flatten(0, -2))
-            self._rows, self._version = weakref.ref(rows), rows._version
-        return self._quantized
+_GPU_TILES = 8
+"""Of 16 columns, which a thread of the GPU's kernel reads at once; as torchao chooses."""
 
 
-_last_activations = _LastActivations()
+def _fits_gpu_tiles(matrix: QuantizedMatrix) -> bool:
+    return matrix.shape[0] % 8 == 0 and matrix.shape[1] % (16 * _GPU_TILES) == 0
 
 
-def _quantized_rows(rows: Float[Tensor, "rows columns"]) -> tuple[Tensor, Float[Tensor, "rows 1"]]:
-    """Rows in 8 bits about `_ACTIVATION_ZERO_POINT`, and the scale of each.
-
-    A scale a row, not one for all: a row's result doesn't depend on the others in a batch.
-    """
-    scales = rows.abs().amax(-1, keepdim=True).float().div_(127)
-    scales.clamp_min_(torch.finfo(torch.float32).tiny)
-    values = rows.to(torch.float32, copy=True).div_(scales).add_(_ACTIVATION_ZERO_POINT + 0.5)
-    return values.to(torch.uint8), scales
+def _scales_and_zeros(matrix: QuantizedMatrix, rows: int) -> Tensor:
+    """As torch's int4 kernels take them, (groups, rows, 2): weight = (value − 8) × scale + zero."""
+    scales = _filled(matrix.scales.float(), rows)
+    zeros = torch.zeros_like(scales)
+    if matrix.zero_points is not None:
+        zeros = (8 - _filled(matrix.zero_points, rows).float()) * scales
+    return torch.stack([scales.T, zeros.T], dim=-1).bfloat16().contiguous()
 
 
 def _small_integers(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -262,43 +250,6 @@ def _small_integers(values: Tensor, dtype: torch.dtype) -> Tensor:
 def _filled(rows: Tensor, count: int) -> Tensor:
     """With rows of zeros after the last, `count` in all."""
     return rows if len(rows) == count else nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
-
-
-def _packed_int4(values: Tensor, block_rows: int) -> Tensor:
-    """Pairs of columns in a byte → the layout of torch's int4 kernel on x86.
-
-    Blocks of `block_rows` rows, column by column: a byte holds a row of the block's first half, and
-    in its high bits the one as far into the second.
-    """
-    rows, half_columns = values.shape
-    packed = values.new_empty(rows // block_rows, 2 * half_columns, block_rows // 2)
-    for block, part in zip(packed, values.split(block_rows), strict=True):
-        columns = unpack_nibbles(part).T
-        torch.bitwise_or(
-            columns[:, : block_rows // 2], columns[:, block_rows // 2 :] << 4, out=block
-        )
-    return packed.view(rows, half_columns)
-
-
-@cache
-def _int4_block_rows() -> int:
-    """Rows of a block in the layout of torch's int4 kernel here; 0 if there is no fast kernel, or
-    its layout is another.
-
-    The layout depends on the instructions that torch uses (it is never stored), and isn't
-    documented: a matrix that the op has packed is compared with one that was packed here.
-    """
-    if not hasattr(torch, "_convert_weight_to_int4pack_for_cpu"):
-        return 0
-    values = torch.randint(0, 16, (128, 64), generator=torch.Generator().manual_seed(0))
-    for block_rows, capability in ((64, "AVX512"), (32, "AVX2")):
-        if torch.backends.cpu.get_cpu_capability() != capability:
-            continue
-        expected = torch._convert_weight_to_int4pack_for_cpu(values.int(), 2)
-        packed = _packed_int4(pack_nibbles(values.to(torch.uint8)), block_rows)
-        if torch.equal(packed.flatten(), expected.flatten()):
-            return block_rows
-    return 0
 
 
 @cache
