@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 import time
 from pathlib import Path
@@ -115,7 +116,9 @@ def test_specs_say_how_weights_are_quantised(base: Path, cache: Path) -> None:
     specs = {name: qa.load(base, quantize=name).spec("lm.1") for name in QUANTIZATIONS}
     assert {name: spec.quantization for name, spec in specs.items()} == QUANTIZATIONS
     assert len({plain.fingerprint, *(spec.fingerprint for spec in specs.values())}) == 4
-    assert QUANTIZATIONS["int4"] in repr(qa.load(base, quantize="int4"))
+    model = qa.load(base, quantize="int4")
+    assert QUANTIZATIONS["int4"] in repr(model)
+    assert pickle.loads(pickle.dumps(model)).spec("lm.1") == specs["int4"]
 
 
 @pytest.mark.slow
