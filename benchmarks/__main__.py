@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import (
     all_taps,
+    decoding,
     disk_and_memory,
     encoder,
     folder,
@@ -42,6 +43,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": disk_and_memory.memory,
     "streamed_lm": language_model.streamed_lm,
     "lm_depth": language_model.lm_depth,
+    "decode_step": decoding.decode_step,
+    "quantized_7b": decoding.quantized_7b,
     "matrix_rate": matmul_throughput.matrix_rate,
     "full_width": parity.full_width,
     "int8": int8.int8,

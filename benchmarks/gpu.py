@@ -21,9 +21,8 @@ __all__ = ["GPU_BENCHMARKS"]
 
 DTYPE = "bfloat16"
 PEER = "transformers"
-VARIANTS: dict[str, dict[str, Any]] = {"ours": {}}
-"""What generates text beside the peer, and its options for `load`: a row of figures each. Quantised
-weights are one more: `"int4": {"quantize": "int4"}`."""
+VARIANTS: dict[str, dict[str, Any]] = {"ours": {}, "int4": {"quantize": "int4"}}
+"""What generates text beside the peer, and its options for `load`: a row of figures each."""
 
 BATCHES = ((5.0, 1), (5.0, 8), (30.0, 1))
 """Seconds and number of the clips that text is generated for; ratios are of the second."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
@@ -22,6 +23,8 @@ from commands import run
 from forked import ForkedProcess
 from qwen_audio.cli.answers import print_answers
 from qwen_audio.cli.caption_files import read_table, save_subtitles, save_table
+from qwen_audio.inference.cost import estimate_cost
+from qwen_audio.models.checkpoint import Checkpoint
 from reference import sound
 
 
@@ -193,3 +196,27 @@ def test_captions_as_a_table_and_as_subtitles(folder: Path) -> None:
     subtitles = Path("subtitles/0.vtt").read_text()
     notes = r'NOTE spec \w{16}\n\nNOTE source "0.wav"\n\n'
     assert re.match(rf"WEBVTT\n\n{notes}00:00:00.000 --> 00:00:02.000\n", subtitles)
+
+
+def test_weights_that_are_read_for_every_token_are_said(
+    clips: list[Path], checkpoint: Path
+) -> None:
+    opened = Checkpoint(checkpoint)
+    limit = str(estimate_cost(opened, None, torch.float32).min_memory_bytes + 5_000_000)
+    options = ("--model", checkpoint, "--max-new-tokens", "2", "--max-memory", limit)
+    for quantize in ((), ("--quantize", "int4-g128")):
+        _, _, errors = run("describe", clips[0], *options, *quantize)
+        assert ("--quantize int4 takes less" in errors) is (not quantize)
+    _, _, errors = run("describe", clips[0], *options[:-2])
+    assert "read for every token" not in errors
+
+
+def test_captions_of_other_weights_are_not_continued(
+    clips: list[Path], checkpoint: Path, tmp_path: Path
+) -> None:
+    options = ("--model", checkpoint, "--max-new-tokens", "2", "-o", tmp_path / "x.csv")
+    assert run("describe", clips[0], *options, "--quantize", "int8").returncode == 0
+    status, _, errors = run("describe", *clips[:2], *options, "--resume")
+    assert status == 1
+    assert "settings" in errors
+    assert run("describe", *clips[:2], *options, "--resume", "--quantize", "int8").returncode == 0

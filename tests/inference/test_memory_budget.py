@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,8 @@ def seven_b() -> Any:
     requirements = dict(tensor_requirements(config))
     return SimpleNamespace(
         name="7B",
+        quantization=None,
+        weight_bytes=lambda name, dtype: math.prod(requirements[name].shape) * dtype.itemsize,
         audio_config=config.audio_config,
         text_config=config.text_config,
         dimensions=ModelDimensions.from_config(config),

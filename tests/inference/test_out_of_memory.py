@@ -86,8 +86,8 @@ def test_the_error_says_what_was_needed_and_what_to_do(
     assert message.startswith("cpu is out of memory (this process holds ")
     assert f"B{needed}): free what other programs take" in message
     assert message.endswith(
-        "use max_memory='6400MB', dtype='bfloat16', shorter windows (window_seconds=10), or a "
-        "shallower tap"
+        "use max_memory='6400MB', dtype='bfloat16', quantize='int4', shorter windows "
+        "(window_seconds=10), or a shallower tap"
     )
     assert isinstance(raised.value, MemoryError)
     assert rows[0]() is None  # freed, although the error is still there
@@ -126,5 +126,5 @@ def test_no_limit_is_advised_that_is_too_little(checkpoint: Path, fail_in: Any) 
     least = qa.load(checkpoint, dtype="bfloat16").cost("text").min_memory_bytes
     model = qa.load(checkpoint, dtype="bfloat16", max_memory=least)
     fail_in(Qwen2AudioEncoderLayer, cuda_error)
-    with pytest.raises(qa.OutOfMemoryError, match=r"take, or use shorter windows \(window_sec"):
+    with pytest.raises(qa.OutOfMemoryError, match=r"take, or use quantize='int4', shorter win"):
         model.encode(CLIP, **RATE)

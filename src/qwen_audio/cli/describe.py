@@ -34,6 +34,7 @@ from .options import (
     add_resume_option,
     add_window_options,
     load_settings,
+    specified_options,
     window_settings,
 )
 from .progress import FileProgress
@@ -107,6 +108,8 @@ def run(options: argparse.Namespace) -> int:
         **window_settings(options),
     }
     model = load_model(options)
+    if not model.pipeline.holds_weights(None):
+        print_notice(_streamed_notice(model))
     if output is None:
         return _print_texts(model, options, settings)
     checkpoint = model.pipeline.checkpoint
@@ -115,11 +118,21 @@ def run(options: argparse.Namespace) -> int:
         "revision": checkpoint.revision,
         "adapter": checkpoint.adapter_hash,
         "dtype": model.dtype,
+        **specified_options(quantization=model.quantization),
         **settings,
     }
     if subtitles:
         return _write_subtitles(model, options, settings, identity, subtitles)
     return _write_table(model, options, settings, identity, output)
+
+
+def _streamed_notice(model: AudioModel) -> str:
+    """For a model whose weights are read from the disk for every token."""
+    needed = f"{model.cost().read_bytes / 1e9:.1f} GB"
+    advice = (
+        "" if model.quantization == "int4-g128+encoder-int8" else "; --quantize int4 takes less"
+    )
+    return f"{needed} of weights don't fit in memory and are read for every token{advice}"
 
 
 def _print_texts(model: AudioModel, options: argparse.Namespace, settings: dict[str, Any]) -> int:

@@ -262,7 +262,9 @@ def check_memory(
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base_bytes, cached)
     if minimum <= max_memory:
         return
-    advice = "choose a shallower tap"
+    bits = 4 if tap is None or tap.in_language_model else 8
+    fewer_bits = f"use quantize='int{bits}', or " if checkpoint.quantization is None else ""
+    advice = f"{fewer_bits}choose a shallower tap"
     if tap is None and positions > _MIN_CACHED_POSITIONS:
         advice = f"fewer max_new_tokens: prompt, audio and answer are {positions} positions"
     # 2 % more, as the memory of a process differs from one start to the next.

@@ -84,6 +84,13 @@ class PipelineStages:
             self.checkpoint, tap, self.dtype, self.device, self.max_memory, self.base_bytes
         )
 
+    def holds_weights(self, tap: Tap | None) -> bool:
+        """Whether all weights of a tap (None: of text) fit in memory; else layers are streamed."""
+        if self.max_memory is None:
+            return True
+        settings = (self.dtype, self.device, None, self.base_bytes)
+        return estimate_cost(self.checkpoint, tap, *settings).peak_memory_bytes <= self.max_memory
+
     def log_mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, from the checkpoint's feature extractor."""
         return compute_log_mel(samples, self.checkpoint.feature_extractor)
