@@ -13,6 +13,7 @@ from qwen_audio.inference.options import PoolingName, SpanName, check_prompt, ch
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.models.tap import ModelDimensions, Tap
+from qwen_audio.weights.option_values import quantize_name
 
 __all__ = ["ModelBase"]
 
@@ -43,6 +44,11 @@ class ModelBase:
     def quantization(self) -> str | None:
         """How its weights are quantised, such as "int4-g32+head-int8"; None where they aren't."""
         return self.pipeline.checkpoint.quantization
+
+    @property
+    def quantize(self) -> str | None:
+        """The option of `load` that gives it; None also for a checkpoint that is stored so."""
+        return quantize_name(self.quantization)
 
     @property
     def dimensions(self) -> ModelDimensions:

@@ -9,7 +9,6 @@ from typing import Any
 from qwen_audio import OptionError, Window
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.sessions import Clip, Session
-from qwen_audio.weights.option_values import quantize_name
 
 from .search import RESULT_LIMIT
 
@@ -57,7 +56,7 @@ class Snippets:
         name, adapter = self.context.model_name, self.context.adapter_name
         arguments = [] if name == "embedded" else [repr(name)]
         arguments += [] if adapter is None else [f"adapter={adapter!r}"]
-        quantize = quantize_name(self.context.model.quantization)
+        quantize = self.context.model.quantize
         arguments += [] if quantize is None else [f"quantize={quantize!r}"]
         return f"qa.load({', '.join(arguments)})"
 
@@ -65,7 +64,7 @@ class Snippets:
         name, adapter = self.context.model_name, self.context.adapter_name
         model = "" if name == "embedded" else f" --model {shlex.quote(name)}"
         model = model if adapter is None else f"{model} --adapter {shlex.quote(adapter)}"
-        quantize = quantize_name(self.context.model.quantization)
+        quantize = self.context.model.quantize
         return model if quantize is None else f"{model} --quantize {quantize}"
 
     def _command(self, clip: Clip, name: str, options: str) -> str:
