@@ -58,19 +58,28 @@ def test_one_call_for_all_clips_equals_attention_per_clip(causal: bool) -> None:
     module = torch.nn.Module()
     module.is_causal, module.layer_idx = causal, 0  # type: ignore[assignment]
     random = torch.Generator("cuda").manual_seed(0)
-    query = torch.randn(1, 4, 90, 64, generator=random, device="cuda", dtype=torch.bfloat16)
-    key, value = (
-        torch.randn(1, 2 if causal else 4, 90, 64, generator=random, device="cuda").bfloat16()
-        for _ in range(2)
+    query, key, value = (
+        torch.randn(1, heads, 99, 64, generator=random, device="cuda").bfloat16()
+        for heads in ((4, 2, 2) if causal else (4, 4, 4))
     )
-    cache = KeyValueCache(1, 3) if causal else None
-    packing = Packing((50, 1, 39), cache)
-    together, _ = packed_attention(module, query, key, value, None, packing=packing, scaling=0.125)
-    q, k, v = query.float(), key.float(), value.float()  # which the one call does not take
-    loop, _ = packed_attention(module, q, k, v, None, packing=packing, scaling=0.125)
-    assert relative_error(together.float().cpu().numpy(), loop.cpu().numpy()) < 2e-2
-    if cache is not None:
-        assert [cache.length(clip) for clip in range(3)] == [100, 2, 78]
+    if not causal:
+        query, key, value = (rows[:, :, :90] for rows in (query, key, value))
+    passes = [(50, 1, 39), (1, 1, 1), (3, 1, 2)] if causal else [(50, 1, 39)]
+    outputs = []
+    for dtype in (torch.bfloat16, torch.float32):  # which the one call does not take
+        cache = KeyValueCache(1, 2, 64, dtype, query.device)
+        slots = [cache.add() for _ in range(3)]
+        parts, start = [], 0
+        for lengths in passes:
+            rows = slice(start, start := start + sum(lengths))
+            q, k, v = (each[:, :, rows].to(dtype) for each in (query, key, value))
+            cached = cache.begin_pass(slots, lengths) if causal else None
+            packing = Packing(lengths, cached)
+            parts.append(packed_attention(module, q, k, v, None, packing=packing, scaling=0.125)[0])
+            if cached is not None:
+                cache.end_pass(cached)
+        outputs.append(torch.cat(parts, dim=1).float().cpu().numpy())
+    assert relative_error(*outputs) < 2e-2
 
 
 def test_streamed_equals_resident(checkpoint: Path) -> None:

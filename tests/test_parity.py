@@ -273,10 +273,14 @@ def test_attention_stays_inside_each_clip() -> None:
     module = torch.nn.Module()
     module.is_causal, module.layer_idx = True, 0  # type: ignore[assignment]
     query, key, value = torch.randn(3, 1, 2, 9, 4, generator=torch.Generator().manual_seed(0))
-    packing = Packing((4, 5), KeyValueCache(1, 2))
-    first, _ = packed_attention(module, query, key, value, None, packing=packing, scaling=0.5)
+
+    def attend() -> torch.Tensor:
+        cache = KeyValueCache(1, 2, 4, torch.float32, torch.device("cpu"))
+        packing = Packing((4, 5), cache.begin_pass([cache.add(), cache.add()], [4, 5]))
+        return packed_attention(module, query, key, value, None, packing=packing, scaling=0.5)[0]
+
+    first = attend()
     key[:, :, 4:] = 100.0
-    packing = Packing((4, 5), KeyValueCache(1, 2))
-    again, _ = packed_attention(module, query, key, value, None, packing=packing, scaling=0.5)
+    again = attend()
     assert torch.equal(first[:, :4], again[:, :4])
     assert not torch.equal(first[:, 4:], again[:, 4:])

@@ -13,8 +13,8 @@ import torch
 from transformers import Qwen2AudioConfig
 
 import qwen_audio as qa
-from qwen_audio.inference import cost, generation, memory_budget
-from qwen_audio.inference.generation import CachedContext
+from qwen_audio.inference import cost, memory_budget
+from qwen_audio.inference.generation import CachedContext, GenerationBatch
 from qwen_audio.inference.memory_budget import MemoryBudget
 from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.qwen2_audio.tensors import tensor_requirements
@@ -72,7 +72,7 @@ def test_a_position_of_the_7b_takes_half_a_megabyte(seven_b: Any) -> None:
         (CPU, None, 5_000),  # 2.6 GB
         (GPU, None, 30_000),  # 15.7 GB
         (CPU, 64, 5_000),
-        (CPU, 4, 1_100),  # layers are streamed: one window at a time
+        (CPU, 4, 1_280),  # layers are streamed: one window at a time
         (GPU, 80, 30_000),
         (GPU, 24, None),  # as many as fit beside the weights
     ],
@@ -84,7 +84,7 @@ def test_texts_of_the_7b(
     budget = budget_of(seven_b, device, memory_gigabytes)
     settings = (seven_b, None, torch.bfloat16, device, BASE)
     cached = budget.max_positions
-    assert 1_100 <= cached <= 30_000
+    assert 1_280 <= cached <= 30_000
     assert positions in (None, cached)
     budget.divide(None)
     if memory_gigabytes is not None:
@@ -126,7 +126,7 @@ def test_what_is_enough_memory_for_a_gpu_stays_enough(
 ) -> None:
     """From the least on: larger batches never take what two layers need."""
     settings = (seven_b, qa.Tap.parse(tap) if tap else None, dtype, GPU, BASE)
-    cached = max(positions, 1_100)
+    cached = max(positions, 1_280)
     minimum = cost.min_memory_bytes(*settings, cached)
     weights = minimum - cost.non_weight_bytes(*settings, cached)
     for limit in (minimum, *(round(minimum * factor) for factor in (1.05, 1.5, 2, 4, 8))):
@@ -163,7 +163,10 @@ def test_an_hour_of_the_7b_keeps_what_fits(seven_b: Any) -> None:
     for _ in range(2):
         for context in contexts:
             budget.make_room(size, context)
-            context.token_ids = (0,) * size
+            # Of no layers: it counts positions, and takes no memory.
+            cache, slot = context.take((), lambda: KeyValueCache(0, 1, 1, torch.bfloat16, CPU))
+            cache.reserve({slot: size})
+            context.keep(cache, slot, (0,) * size)
             budget.keep(context)
             kept = sum(map(len, contexts))
             assert kept <= budget.max_positions
@@ -180,26 +183,29 @@ def test_an_hour_of_the_7b_keeps_what_fits(seven_b: Any) -> None:
 
 @pytest.fixture
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Two or three windows of a second with their answers."""
-    positions = 100
+    """Three windows of a second with their answers: a block of 64 positions each."""
+    positions = 200
     monkeypatch.setattr(cost, "cached_batch_positions", lambda _: positions)
     return positions
 
 
 @pytest.fixture
-def cached(monkeypatch: pytest.MonkeyPatch, small_cache: int) -> list[int]:
-    """Cached positions of each batch of the language model, with its answers."""
+def cached(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Positions that each batch of texts takes memory for, its answers included."""
     counts: list[int] = []
-    original = generation.generate_tokens
+    run, step = GenerationBatch.run, GenerationBatch.step
 
-    def spy(*arguments: Any, **options: Any) -> Any:
-        result = original(*arguments, **options)
-        cache: KeyValueCache = arguments[2]
-        counts.append(sum(map(cache.length, range(len(arguments[1])))))
-        return result
+    def spy_run(self: GenerationBatch, *options: Any) -> None:
+        counts.append(0)
+        run(self, *options)
 
-    monkeypatch.setattr("qwen_audio.inference.pipeline.generate_tokens", spy)
-    assert small_cache
+    def spy_step(self: GenerationBatch) -> Any:
+        stepped = step(self)
+        counts[-1] = max(counts[-1], self.cache.reserved_positions)
+        return stepped
+
+    monkeypatch.setattr(GenerationBatch, "run", spy_run)
+    monkeypatch.setattr(GenerationBatch, "step", spy_step)
     return counts
 
 
@@ -221,18 +227,18 @@ def expected(checkpoint: Path) -> dict[str, Any]:
 
 
 def test_texts_are_made_in_batches_that_fit(
-    checkpoint: Path, expected: dict[str, Any], cached: list[int]
+    checkpoint: Path, expected: dict[str, Any], cached: list[int], small_cache: int
 ) -> None:
     model = qa.load(checkpoint)
     assert model.describe(CLIPS, max_new_tokens=5, **RATE) == expected["texts"]
     assert 1 < len(cached) < len(CLIPS)
-    assert max(cached) <= 100
+    assert max(cached) <= small_cache
     cached.clear()
     states = model.activations(CLIPS, taps=["lm.-1"], generate=5, **RATE)
     for rows, whole in zip(states, expected["rows"], strict=True):
         np.testing.assert_allclose(rows["lm.-1"].data, whole, atol=1e-5)
     assert 1 < len(cached) < len(CLIPS)
-    assert max(cached) <= 100
+    assert max(cached) <= small_cache
 
 
 def test_prompts_that_are_longer_than_audio(
@@ -286,7 +292,7 @@ def test_follow_ups_of_windows_whose_cache_was_dropped(
         return [session.ask(p, follow_up=True, max_new_tokens=4) for p in ("What?", "And?")]
 
     whole = conversation()
-    monkeypatch.setattr(cost, "cached_batch_positions", lambda _: 80)
+    monkeypatch.setattr(cost, "cached_batch_positions", lambda _: 150)
     assert conversation() == whole
 
 
@@ -294,13 +300,13 @@ def test_a_long_answer_takes_memory_from_weights_or_is_refused(checkpoint: Path)
     free = qa.load(checkpoint, dtype="float32")
     position = cost.cache_position_bytes(free.pipeline.checkpoint, torch.float32)
     least = free.cost("text").min_memory_bytes
-    tight = qa.load(checkpoint, dtype="float32", max_memory=least + 900 * position)
-    assert tight.cost("text").cache_bytes == 1_100 * position
+    tight = qa.load(checkpoint, dtype="float32", max_memory=least + 740 * position)
+    assert tight.cost("text").cache_bytes == 1_280 * position
     memory, modules = tight.pipeline.memory, tight.pipeline.modules
     memory.divide(None)
     weights = modules.max_bytes
     memory.divide(None, 2_000)
-    assert modules.max_bytes == weights - 900 * position
+    assert modules.max_bytes == weights - 720 * position
     clip, options = sound(0.1), {"prompt": "What?", **RATE}
     with pytest.raises(qa.OptionError, match="or fewer max_new_tokens: prompt, audio and answer"):
         tight.describe(clip, max_new_tokens=2_000, **options)

@@ -10,13 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.models.qwen2.modeling_qwen2 import eager_attention_forward
 
 from qwen_audio.inference.memory_budget import batch_by_size
+from qwen_audio.models import kv_cache
 from qwen_audio.models import packed_attention as packed
-from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
+from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.packed_attention import ATTENTION, Packing, packed_attention
 
 HEAD_DIM, SCALING = 8, 0.4
@@ -45,14 +48,15 @@ def attend(layer: Layer, qkv: tuple[Tensor, ...], packing: Packing) -> Tensor:
     return out
 
 
-def eager_attention(layer: Layer, qkv: tuple[Tensor, ...]) -> Tensor:
+def eager_attention(layer: Layer, qkv: tuple[Tensor, ...], scaling: float = SCALING) -> Tensor:
+    """Of rows that are the last ones of the keys."""
     query, key, value = qkv
     rows, all_rows = query.shape[2], key.shape[2]
-    mask = torch.zeros(rows, all_rows)
+    mask: Any = torch.zeros(1, 1, rows, all_rows)
     if layer.is_causal:
         later = torch.arange(all_rows)[None] > torch.arange(all_rows - rows, all_rows)[:, None]
-        mask[later] = -torch.inf
-    out, _ = eager_attention_forward(layer, query, key, value, mask[None, None], scaling=SCALING)
+        mask[..., later] = -torch.inf
+    out, _ = eager_attention_forward(layer, query, key, value, mask, scaling=scaling)
     return out
 
 
@@ -78,14 +82,30 @@ def test_packed_clips_equal_single_clips(
     torch.testing.assert_close(packed, torch.cat(single, dim=1), atol=2e-6, rtol=1e-5)
 
 
+def new_cache(heads: int, dtype: torch.dtype = torch.float32) -> KeyValueCache:
+    return KeyValueCache(2, heads, HEAD_DIM, dtype, torch.device("cpu"))
+
+
+def attend_cached(
+    layer: Layer, qkv: tuple[Tensor, ...], cache: KeyValueCache, rows: dict[int, int]
+) -> Tensor:
+    """One pass over so many rows of each slot."""
+    cached = cache.begin_pass(list(rows), list(rows.values()))
+    out = attend(layer, qkv, Packing(tuple(rows.values()), cached))
+    cache.end_pass(cached)
+    return out
+
+
 @settings(max_examples=25)
 @given(
     st.lists(st.lists(st.integers(1, 5), min_size=3, max_size=3), min_size=1, max_size=4),
     heads,
+    st.sampled_from([1, 2, 5]),
+    st.booleans(),
     seeds,
 )
 def test_cached_steps_equal_one_pass(
-    steps: list[list[int]], heads: tuple[int, int], seed: int
+    steps: list[list[int]], heads: tuple[int, int], block: int, in_one_call: bool, seed: int
 ) -> None:
     """Three clips; each step adds some rows of each to the cache."""
     generator = torch.Generator().manual_seed(seed)
@@ -96,32 +116,101 @@ def test_cached_steps_equal_one_pass(
         tuple(random_rows(generator, n, total) for n in (query_heads, key_heads, key_heads))
         for total in totals
     ]
-    cache = KeyValueCache(2, 3)
-    starts = [0, 0, 0]
-    outputs: list[list[Tensor]] = [[], [], []]
-    for rows in steps:
-        qkv = tuple(
-            torch.cat(
-                [
-                    clip[tensor][:, :, start : start + count]
-                    for clip, start, count in zip(clips, starts, rows, strict=True)
-                ],
-                dim=2,
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(kv_cache, "block_positions", lambda _: block)
+        if in_one_call:  # as on a GPU
+            monkeypatch.setattr(packed, "_can_use_varlen", lambda _: True)
+            monkeypatch.setattr(varlen, "varlen_attn", defined_varlen_attention)
+        cache = new_cache(key_heads)
+        slots = [cache.add() for _ in clips]
+        outputs: list[list[Tensor]] = [[], [], []]
+        for rows in steps:
+            starts = [cache.length(slot) for slot in slots]
+            qkv = tuple(
+                torch.cat(
+                    [
+                        clip[tensor][:, :, start : start + count]
+                        for clip, start, count in zip(clips, starts, rows, strict=True)
+                    ],
+                    dim=2,
+                )
+                for tensor in range(3)
             )
-            for tensor in range(3)
-        )
-        packed = attend(layer, qkv, Packing(tuple(rows), cache))
-        for index, out in enumerate(packed.split(rows, dim=1)):
-            outputs[index].append(out)
-        starts = [start + count for start, count in zip(starts, rows, strict=True)]
+            out = attend_cached(layer, qkv, cache, dict(zip(slots, rows, strict=True)))
+            for index, part in enumerate(out.split(rows, dim=1)):
+                outputs[index].append(part)
     for clip, clip_outputs in zip(clips, outputs, strict=True):
         torch.testing.assert_close(
             torch.cat(clip_outputs, dim=1), eager_attention(layer, clip), atol=2e-6, rtol=1e-5
         )
-    assert cache.length(0) == 0  # of layer 0; this is layer 1
-    for index, total in enumerate(totals):
-        key, _ = cache.append(1, index, *(clips[index][1][:, :, :0] for _ in range(2)))
-        assert key.shape[2] == total
+    assert [cache.length(slot) for slot in slots] == totals
+
+
+def defined_varlen_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor | None,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+    num_splits: int,
+    seqused_k: Tensor | None = None,
+    block_table: Tensor | None = None,
+) -> Tensor:
+    """What torch's documentation says that its kernel computes, sequence by sequence."""
+    assert num_splits == 1  # else a clip's sums depend on its neighbours
+    assert enable_gqa == (query.shape[1] != key.shape[-2])
+    layer = Layer(window_size == (-1, 0), query.shape[1] // key.shape[-2])
+    outputs = []
+    for index, (start, end) in enumerate(itertools.pairwise(cu_seq_q.tolist())):
+        if block_table is None:
+            assert cu_seq_k is not None
+            k, v = (rows[cu_seq_k[index] : cu_seq_k[index + 1]] for rows in (key, value))
+        else:
+            assert seqused_k is not None
+            assert block_table.dtype == seqused_k.dtype == torch.int32
+            assert layer.is_causal
+            count = int(seqused_k[index])
+            k, v = (pool[block_table[index]].flatten(0, 1)[:count] for pool in (key, value))
+        assert end - start <= max_q
+        assert len(k) <= max_k
+        qkv = tuple(rows.transpose(0, 1)[None] for rows in (query[start:end], k, v))
+        outputs.append(eager_attention(layer, qkv, scale)[0])
+    return torch.cat(outputs)
+
+
+def test_torch_takes_the_arguments_of_one_call_for_all_clips() -> None:
+    """Traced with a GPU's tensors that hold no numbers, in torch's own function."""
+    with FakeTensorMode():
+        query, key = (
+            torch.empty(1, heads, 4, 64, device="cuda", dtype=torch.bfloat16) for heads in (4, 2)
+        )
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            for module in (packed, kv_cache):  # pinned memory needs a driver
+                monkeypatch.setattr(
+                    module,
+                    "to_device",
+                    lambda values, dtype, device: torch.tensor(values, dtype=dtype, device=device),
+                )
+            monkeypatch.setattr(packed, "_can_use_varlen", lambda _: True)
+            packed._offsets.cache_clear()
+            cache = KeyValueCache(1, 2, 64, torch.bfloat16, torch.device("cuda"))
+            slots = [cache.add(), cache.add()]
+            for _ in range(2):
+                cached = cache.begin_pass(slots, [3, 1])
+                packing = Packing((3, 1), cached)
+                out, _ = packed_attention(
+                    Layer(True, 2), query, key, key, None, packing=packing, scaling=1
+                )
+                cache.end_pass(cached)
+                assert out.shape == (1, 4, 4, 64)
+            assert cached.block_table.shape == (2, 1)
+            packed._offsets.cache_clear()
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -155,28 +244,45 @@ def test_a_pass_over_some_clips_of_a_cache() -> None:
     """As when generation of the others has ended: clip 2 and clip 0, in this order."""
     generator = torch.Generator().manual_seed(0)
     layer = Layer(True)
-    cache = KeyValueCache(1, 3)
+    cache = new_cache(2)
+    a, b, c = cache.add(), cache.add(), cache.add()
     first = tuple(random_rows(generator, 2, 9) for _ in range(3))
-    attend(layer, first, Packing((2, 3, 4), cache))
+    attend_cached(layer, first, cache, {a: 2, b: 3, c: 4})
     second = tuple(random_rows(generator, 2, 3) for _ in range(3))
-    packed = attend(layer, second, Packing((1, 2), cache, cache_indices=(2, 0)))
-    assert [cache.length(clip) for clip in range(3)] == [4, 3, 5]
+    together = attend_cached(layer, second, cache, {c: 1, a: 2})
+    assert [cache.length(slot) for slot in (a, b, c)] == [4, 3, 5]
 
-    whole_2 = tuple(
+    whole_c = tuple(
         torch.cat([a[:, :, 5:], b[:, :, :1]], dim=2) for a, b in zip(first, second, strict=True)
     )
-    whole_0 = tuple(
+    whole_a = tuple(
         torch.cat([a[:, :, :2], b[:, :, 1:]], dim=2) for a, b in zip(first, second, strict=True)
     )
-    torch.testing.assert_close(packed[:, :1], eager_attention(layer, whole_2)[:, 4:])
-    torch.testing.assert_close(packed[:, 1:], eager_attention(layer, whole_0)[:, 2:])
+    torch.testing.assert_close(together[:, :1], eager_attention(layer, whole_c)[:, 4:])
+    torch.testing.assert_close(together[:, 1:], eager_attention(layer, whole_a)[:, 2:])
 
 
-def test_bidirectional_attention_does_not_extend_the_cache() -> None:
-    cache = KeyValueCache(1, 1)
-    qkv = tuple(random_rows(torch.Generator().manual_seed(0), 1, 4) for _ in range(3))
-    attend(Layer(False), qkv, Packing((4,), cache))
-    assert cache.length(0) == 0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
+def test_one_row_reads_the_blocks_in_float32(dtype: torch.dtype, heads: tuple[int, int]) -> None:
+    """Of bfloat16 only keys, values and the result are rounded."""
+    generator = torch.Generator().manual_seed(0)
+    layer, cache = Layer(True), new_cache(heads[1], dtype)
+    slot, past = cache.add(), 200  # four blocks
+    groups = heads[0] // heads[1]
+    q, k, v = (
+        random_rows(generator, n, past + 1).to(dtype) for n in (heads[0], heads[1], heads[1])
+    )
+    attend_cached(layer, tuple(rows[:, :, :past] for rows in (q, k, v)), cache, {slot: past})
+    row = attend_cached(layer, tuple(rows[:, :, past:] for rows in (q, k, v)), cache, {slot: 1})
+    keys, values = (rows.repeat_interleave(groups, 1) for rows in (k, v))
+    expected = float64_attention(q[:, :, past:], keys, values, SCALING)
+    torch.testing.assert_close(
+        row.transpose(1, 2).double(),
+        expected,
+        atol=1e-6,
+        rtol=1e-5 if dtype is torch.float32 else 2**-8,  # half of bfloat16's last bit
+    )
 
 
 # bfloat16 on a CPU: matrix products instead of torch's fused kernel.
@@ -267,55 +373,6 @@ def test_the_attention_function_is_registered() -> None:
     assert AttentionInterface()[ATTENTION] is packed_attention
 
 
-# The cache.
-
-
-def filled_cache() -> tuple[KeyValueCache, Tensor]:
-    rows = random_rows(torch.Generator().manual_seed(0), 2, 6)
-    cache = KeyValueCache(2, 2)
-    for layer in range(2):
-        cache.append(layer, 1, rows + layer, -rows - layer)
-    return cache, rows
-
-
-def test_a_cache_is_separate_for_each_clip_and_layer() -> None:
-    cache, rows = filled_cache()
-    assert (cache.length(0), cache.length(1)) == (0, 6)
-    for layer in range(2):
-        key, value = cache.append(layer, 1, rows[:, :, :2], rows[:, :, 2:4])
-        assert torch.equal(key, torch.cat([rows + layer, rows[:, :, :2]], dim=2))
-        assert torch.equal(value, torch.cat([-rows - layer, rows[:, :, 2:4]], dim=2))
-    assert (cache.length(0), cache.length(1)) == (0, 8)
-
-
-@pytest.mark.parametrize("length", [0, 1, 4, 6])
-def test_a_truncated_cache_is_independent(length: int) -> None:
-    cache, rows = filled_cache()
-    truncated = cache.truncated(1, length)
-    assert truncated.length(0) == length
-    more = torch.ones(1, 2, 3, HEAD_DIM)
-    for layer in range(2):
-        key, value = truncated.append(layer, 0, more, 2 * more)
-        assert torch.equal(key, torch.cat([rows[:, :, :length] + layer, more], dim=2))
-        assert torch.equal(value, torch.cat([-rows[:, :, :length] - layer, 2 * more], dim=2))
-    assert cache.length(1) == 6
-    key, _ = cache.append(0, 1, more, more)
-    assert torch.equal(key[:, :, :6], rows)
-
-
-def test_truncating_copies_no_data() -> None:
-    cache, _ = filled_cache()
-    key, _ = cache.append(0, 1, *(torch.ones(1, 2, 1, HEAD_DIM),) * 2)
-    truncated_key, _ = cache.truncated(1, 3).truncated(0, 2)._layers[0][0] or (None, None)
-    assert truncated_key is not None
-    assert truncated_key.data_ptr() == key.data_ptr()
-
-
-def test_truncating_an_empty_cache() -> None:
-    assert filled_cache()[0].truncated(0, 3).length(0) == 0
-    assert KeyValueCache(0, 1).length(0) == 0
-
-
 # Batches.
 
 
@@ -343,12 +400,3 @@ def test_batches_are_lazy() -> None:
 
     assert next(batch_by_size(endless(), lambda _: [1], [3])) == [0, 1, 2]
     assert consumed == [0, 1, 2, 3]
-
-
-@given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))
-def test_the_common_prefix(shared: list[int], left: list[int], right: list[int]) -> None:
-    a, b = [*shared, *left], (*shared, *right)
-    length = common_prefix_length(a, b)
-    assert len(shared) <= length <= min(len(a), len(b))
-    assert list(b[:length]) == a[:length]
-    assert length in (len(a), len(b)) or a[length] != b[length]

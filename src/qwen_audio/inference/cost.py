@@ -40,8 +40,8 @@ _CUDA_CONTEXT_BYTES = 460_000_000
 """Taken of a GPU's memory by CUDA and its libraries, which torch's allocator doesn't count."""
 _LAYER = re.compile(r"(.+\.layers)\.(\d+)\.")
 
-_MIN_CACHED_POSITIONS = 1_100
-"""One window of 30 s, a prompt and an answer of 256 tokens."""
+_MIN_CACHED_POSITIONS = 1_280
+"""One window of 30 s, a prompt and an answer of 256 tokens, in blocks of up to 256 positions."""
 
 _SLACK = 2.5
 """Measured over counted bytes of activations: the kernels' scratch memory and fragmentation."""

@@ -22,6 +22,7 @@ from qwen_audio.models.qwen2_audio.layers import (
     rotary_embedding,
 )
 from qwen_audio.models.tap import Stage, Tap
+from qwen_audio.weights.device import to_device
 from qwen_audio.weights.module_store import ModuleStore
 
 from .finite import FiniteCheck
@@ -72,18 +73,41 @@ class LanguageModel:
         self._device = modules.device
         self._config = copy.deepcopy(checkpoint.text_config)
         self._config._attn_implementation = ATTENTION
-        self._audio_id: int = checkpoint.config.audio_token_index
+        self.audio_token_id: int = checkpoint.config.audio_token_index
         self._rotary = rotary_embedding(self._config).to(self._device)
         self._embeddings: dict[int, Tensor] = {}
+
+    @property
+    def repetition_penalty(self) -> float:
+        """The checkpoint's, of generated tokens; 1 for none."""
+        return self._checkpoint.repetition_penalty
 
     @property
     def max_positions(self) -> int:
         """Of audio and text together, prompt and answer: the model's context."""
         return int(self._config.max_position_embeddings)
 
-    def new_cache(self, clips: int) -> KeyValueCache:
+    def check_context(self, positions: int) -> None:
+        """Raises OptionError for an input of more positions than the model's context."""
+        if positions > self.max_positions:
+            raise OptionError(
+                f"{positions} positions of audio and text, but the model reads at most "
+                f"{self.max_positions}: use a shorter prompt or conversation, or shorter windows"
+            )
+
+    def new_cache(self) -> KeyValueCache:
         """An empty cache for all layers of this model."""
-        return KeyValueCache(self._config.num_hidden_layers, clips)
+        config = self._config
+        head_dim = getattr(config, "head_dim", None) or (
+            config.hidden_size // config.num_attention_heads
+        )
+        return KeyValueCache(
+            config.num_hidden_layers,
+            config.num_key_value_heads,
+            head_dim,
+            self._modules.dtype,
+            self._device,
+        )
 
     @torch.no_grad()
     def forward(
@@ -92,7 +116,8 @@ class LanguageModel:
         taps: Iterable[Tap],
         reducer: TapReducer[T],
         cache: KeyValueCache | None = None,
-        cache_clips: tuple[int, ...] | None = None,
+        slots: Sequence[int] = (),
+        finite: FiniteCheck | None = None,
     ) -> dict[Tap, list[T]]:
         """One pass over all inputs, as deep as the deepest tap.
 
@@ -100,8 +125,11 @@ class LanguageModel:
             inputs: the positions to process now.
             taps: `lm.k` and `lm.norm`; layers below the deepest are not built.
             reducer: called with the rows, (positions, width), of each input at each tap.
-            cache: keys and values of earlier positions; extended by those of `inputs`.
-            cache_clips: which of the cache's clips `inputs` are; None: all of them.
+            cache: keys and values of earlier positions; extended by those of `inputs`, which later
+                passes may only use if this one goes through all layers.
+            slots: for each input its slot in the cache.
+            finite: takes what is to be checked, and the caller checks it later. None: rows are
+                checked before they are reduced, for which a GPU is waited for.
 
         Returns:
             For each tap what the reducer made of every input.
@@ -112,17 +140,13 @@ class LanguageModel:
         """
         wanted = set(taps)
         deepest = max(wanted)
-        clips = cache_clips if cache_clips is not None else tuple(range(len(inputs)))
-        starts = [cache.length(clip) if cache else 0 for clip in clips]
         lengths = tuple(len(item.token_ids) for item in inputs)
-        packing = Packing(lengths, cache, cache_clips, any(starts))
-        self._check_context(lengths, starts)
-        position_ids = torch.cat(
-            [
-                torch.arange(start, start + length, device=self._device)
-                for start, length in zip(starts, lengths, strict=True)
-            ]
-        )
+        starts = [0 if cache is None else cache.length(slot) for slot in slots] or [0] * len(inputs)
+        self.check_context(max(a + n for a, n in zip(starts, lengths, strict=True)))
+        cached = None if cache is None else cache.begin_pass(slots, lengths)
+        packing = Packing(lengths, cached)
+        positions = [p for a, n in zip(starts, lengths, strict=True) for p in range(a, a + n)]
+        position_ids = to_device(positions, torch.long, self._device)
         hidden_states = torch.cat([self._embed(item) for item in inputs])
         position_embeddings = self._rotary(hidden_states[None], position_ids[None])
         depth = self._config.num_hidden_layers
@@ -130,12 +154,14 @@ class LanguageModel:
             depth = deepest.layer or 0
 
         outputs: dict[Tap, list[T]] = {}
-        finite = FiniteCheck(self._checkpoint, self._embeddings)
+        is_checked_now = finite is None
+        watched = self.new_check() if finite is None else finite
 
         def reduce_rows(tap: Tap, rows: Tensor) -> None:
-            finite.watch(tap, rows)
+            watched.watch(tap, rows)
             if tap in wanted:
-                finite.check()
+                if is_checked_now:
+                    watched.check()
                 rows_by_clip = enumerate(rows.split(lengths))
                 outputs[tap] = [reducer(tap, clip, rows) for clip, rows in rows_by_clip]
 
@@ -148,19 +174,31 @@ class LanguageModel:
         if Tap(Stage.LM_NORM) in wanted:
             norm = final_norm(self._modules, self._config)
             reduce_rows(Tap(Stage.LM_NORM), norm(hidden_states))
+        if cache is not None and cached is not None:
+            cache.end_pass(cached)
         return outputs
 
+    def new_check(self) -> FiniteCheck:
+        """What a pass of this model has to watch."""
+        return FiniteCheck(self._checkpoint, self._embeddings)
+
     @torch.no_grad()
-    def logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
+    def logits(
+        self, rows: Float[Tensor, "rows width"], finite: FiniteCheck | None = None
+    ) -> Float[Tensor, "rows vocabulary"]:
         """The head over rows of `lm.norm`: a score for each possible next token.
+
+        Args:
+            finite: see `forward`.
 
         Raises:
             NotFiniteError: if they overflow (see `FiniteCheck.check`).
         """
         scores: Tensor = lm_head(self._modules, self._config)(rows)
-        finite = FiniteCheck(self._checkpoint)
-        finite.watch(None, scores)
-        finite.check()
+        watched = self.new_check() if finite is None else finite
+        watched.watch(None, scores)
+        if finite is None:
+            watched.check()
         return scores
 
     @torch.no_grad()
@@ -172,14 +210,13 @@ class LanguageModel:
         """Text embeddings, with the projector's rows at the audio positions."""
         if item.audio_rows is None:
             return self._token_embeddings(item.token_ids)
-        is_audio = torch.tensor([token == self._audio_id for token in item.token_ids])
-        text = self._token_embeddings(
-            [token for token in item.token_ids if token != self._audio_id]
-        )
+        places: dict[bool, list[int]] = {True: [], False: []}
+        for position, token in enumerate(item.token_ids):
+            places[token == self.audio_token_id].append(position)
+        text = self._token_embeddings([item.token_ids[position] for position in places[False]])
         embedded = text.new_empty(len(item.token_ids), self._config.hidden_size)
-        is_audio = is_audio.to(self._device)
-        embedded[is_audio] = item.audio_rows.to(embedded)
-        embedded[~is_audio] = text
+        for is_audio, rows in ((True, item.audio_rows.to(embedded)), (False, text)):
+            embedded.index_copy_(0, to_device(places[is_audio], torch.long, self._device), rows)
         return embedded
 
     def _token_embeddings(self, token_ids: Sequence[int]) -> Float[Tensor, "rows width"]:
@@ -190,13 +227,5 @@ class LanguageModel:
         unread = [token for token in dict.fromkeys(token_ids) if token not in self._embeddings]
         rows = self._checkpoint.embedding_rows(unread) if unread else []
         for token, row in zip(unread, rows, strict=True):
-            self._embeddings[token] = row.to(self._modules.dtype)
-        return torch.stack([self._embeddings[token] for token in token_ids]).to(self._device)
-
-    def _check_context(self, lengths: Sequence[int], starts: Sequence[int]) -> None:
-        longest = max(start + length for start, length in zip(starts, lengths, strict=True))
-        if longest > self.max_positions:
-            raise OptionError(
-                f"{longest} positions of audio and text, but the model reads at most "
-                f"{self.max_positions}: use a shorter prompt or conversation, or shorter windows"
-            )
+            self._embeddings[token] = row.to(self._device, self._modules.dtype)
+        return torch.stack([self._embeddings[token] for token in token_ids])

@@ -60,15 +60,28 @@ class FiniteCheck:
             OptionError, CheckpointError: if a weight isn't finite, in this dtype or as stored, so
                 that rows of no recording can be.
         """
-        if not self._taps:
-            return
+        if self._taps:
+            self.check_and_read(self._extremes[0].new_empty(0))
+
+    def check_and_read(self, numbers: Tensor) -> list[float]:
+        """Check all rows since the last call, of which there are some, and read other numbers from
+        the device at the same time: a GPU is waited for once.
+
+        Args:
+            numbers: shape (n,); whole ones up to 2**24 are exact.
+
+        Raises:
+            NotFiniteError, OptionError, CheckpointError: see `check`.
+        """
         dtype = self._extremes[0].dtype
-        values = torch.stack(self._extremes).tolist()
-        for tap, low, high in zip(self._taps, values[::2], values[1::2], strict=True):
+        both = torch.cat([torch.stack(self._extremes).float(), numbers.float()]).tolist()
+        count = len(self._extremes)
+        for tap, low, high in zip(self._taps, both[:count:2], both[1:count:2], strict=True):
             limit = _limit(tap, dtype)
             if not (-limit < low and high < limit):  # also where one is NaN
                 raise self._error(tap, dtype)
         self._taps, self._extremes = [], []
+        return both[count:]
 
     def _error(self, tap: Tap | None, dtype: torch.dtype) -> Exception:
         name = _name(dtype)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
 from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
@@ -15,10 +13,17 @@ from qwen_audio.models.tap import Stage, Tap
 
 from .decoder import DecoderInput, LanguageModel
 from .options import AnswerEnd, Sampling
-from .reducers import all_rows
-from .sampling import TokenSampler
+from .reducers import last_row
+from .sampling import TokenSampler, sample_tokens
 
-__all__ = ["CachedContext", "GeneratedText", "TextStream", "generate_tokens", "generated_text"]
+__all__ = [
+    "CachedContext",
+    "GeneratedText",
+    "GeneratingSequence",
+    "GenerationBatch",
+    "TextStream",
+    "generated_text",
+]
 
 _LM_NORM = Tap(Stage.LM_NORM)
 
@@ -41,20 +46,16 @@ class GeneratedText:
     prompt_tokens: int
 
 
-def generated_text(
-    tokenizer: PromptTokenizer,
-    item: DecoderInput,
-    new_ids: tuple[int, ...],
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-) -> GeneratedText:
-    """The tokens generated for an input, as text."""
+def generated_text(tokenizer: PromptTokenizer, sequence: GeneratingSequence) -> GeneratedText:
+    """The tokens of a sequence that has ended, as text."""
+    item, ended_by = sequence.item, sequence.ended_by
+    if ended_by is None:
+        raise ValueError("the sequence has not ended")
     audio_tokens = 0 if item.audio_rows is None else len(item.audio_rows)
-    ended_by: AnswerEnd = "max_new_tokens" if len(new_ids) >= max_new_tokens else "context"
     return GeneratedText(
-        text=tokenizer.decode(new_ids).strip(),
-        token_ids=new_ids,
-        ended_by="stop token" if new_ids[-1] in stop_ids else ended_by,
+        text=tokenizer.decode(sequence.token_ids).strip(),
+        token_ids=tuple(sequence.token_ids),
+        ended_by=ended_by,
         audio_tokens=audio_tokens,
         prompt_tokens=len(item.token_ids) - audio_tokens,
     )
@@ -69,28 +70,41 @@ class CachedContext:
 
     Attributes:
         owner: what contexts that are used together have in common.
+        cache: of this context alone, in one slot.
     """
 
     owner: object = None
     token_ids: tuple[int, ...] = ()
     cache: KeyValueCache | None = None
+    slot: int = 0
 
     def __len__(self) -> int:
-        return len(self.token_ids)
+        """Positions that take memory."""
+        return 0 if self.cache is None else self.cache.reserved_positions
 
     def clear(self) -> None:
         """Free the keys and values."""
         self.token_ids, self.cache = (), None
 
-    def shared_with(self, token_ids: Sequence[int]) -> KeyValueCache | None:
-        """A cache of the longest common prefix; None where nothing has been processed.
+    def take(
+        self, token_ids: Sequence[int], new_cache: Callable[[], KeyValueCache]
+    ) -> tuple[KeyValueCache, int]:
+        """A cache, and its slot with the longest prefix of token ids that has been processed.
 
-        The last position is always left out: its hidden state decides the next token.
+        The context is empty until `keep`: no one else continues what is being written.
         """
-        if self.cache is None:
-            return None
-        shared = min(common_prefix_length(self.token_ids, token_ids), len(token_ids) - 1)
-        return self.cache.truncated(0, shared)
+        cache, slot, known_ids = self.cache, self.slot, self.token_ids
+        self.clear()
+        if cache is None:
+            cache = new_cache()
+            slot = cache.add()
+        cache.truncate(slot, common_prefix_length(known_ids, token_ids))
+        return cache, slot
+
+    def keep(self, cache: KeyValueCache, slot: int, token_ids: Sequence[int]) -> None:
+        """Hold a cache, whose slot has the first positions of `token_ids`, for the next input."""
+        self.cache, self.slot = cache, slot
+        self.token_ids = tuple(token_ids[: cache.length(slot)])
 
 
 class TextStream:
@@ -116,49 +130,147 @@ class TextStream:
             self._emitted = text
 
 
-def generate_tokens(
-    model: LanguageModel,
-    last_rows: Sequence[Float[Tensor, "1 width"]],
-    cache: KeyValueCache,
-    *,
-    context_ids: Sequence[Sequence[int]],
-    sampling: Sampling,
-    stop_ids: frozenset[int],
-    repetition_penalty: float = 1.0,
-    on_tokens: Callable[[Sequence[int]], None] | None = None,
-) -> list[tuple[int, ...]]:
-    """Continue every input until a stop token, the limit, or the end of the model's context.
+@dataclass(eq=False)
+class GeneratingSequence:
+    """One input of the language model, and the tokens generated for it so far.
 
-    Each step processes one token an input, all inputs together; one that has stopped costs nothing.
+    Attributes:
+        slot: in the cache.
+        max_positions: that it will have at most: of prompt, audio and answer.
+        token_ids: generated, the stop token included.
+        ended_by: why generation ended; None while it goes on, and where the sequence left before.
+    """
+
+    item: DecoderInput
+    sampling: Sampling
+    stop_ids: frozenset[int]
+    sampler: TokenSampler
+    slot: int
+    owns_slot: bool
+    max_positions: int
+    token_ids: list[int] = field(default_factory=list)
+    ended_by: AnswerEnd | None = None
+
+
+class GenerationBatch:
+    """Texts that are generated together: sequences join and leave between steps.
+
+    A step is one pass over all sequences: all positions of those that have joined since the last
+    step that are not cached yet, and one for each other. A sequence's tokens don't depend on the
+    others. One that has ended costs nothing.
 
     Args:
-        last_rows: for each input the row of `lm.norm` at its last position.
-        cache: keys and values of the inputs; extended by all generated tokens but the last.
-        context_ids: for each input its token ids (the repetition penalty counts them).
-        on_tokens: called after each step with the first input's tokens so far.
-
-    Returns:
-        For each input its new tokens, the stop token included.
+        cache: of whose slots sequences may continue; None: an empty one.
     """
-    sample = TokenSampler(sampling, repetition_penalty, context_ids)
-    new_ids: list[list[int]] = [[] for _ in last_rows]
-    active = list(range(len(last_rows)))
-    rows = torch.cat(list(last_rows))
-    while active:
-        logits = model.logits(rows).float()
-        for scores, clip in zip(logits, active, strict=True):
-            new_ids[clip].append(sample(scores, clip, new_ids[clip]))
-        if on_tokens is not None and 0 in active:
-            on_tokens(new_ids[0])
-        active = [
-            clip
-            for clip in active
-            if new_ids[clip][-1] not in stop_ids
-            and len(new_ids[clip]) < sampling.max_new_tokens
-            and cache.length(clip) < model.max_positions
-        ]
-        if active:
-            step = [DecoderInput((new_ids[clip][-1],)) for clip in active]
-            outputs = model.forward(step, [_LM_NORM], all_rows, cache, tuple(active))
-            rows = torch.cat(outputs[_LM_NORM])
-    return [tuple(ids) for ids in new_ids]
+
+    def __init__(self, model: LanguageModel, cache: KeyValueCache | None = None) -> None:
+        self.cache = model.new_cache() if cache is None else cache
+        self.sequences: list[GeneratingSequence] = []
+        self._model = model
+
+    def join(
+        self,
+        item: DecoderInput,
+        sampling: Sampling,
+        *,
+        stop_ids: frozenset[int],
+        slot: int | None = None,
+    ) -> GeneratingSequence:
+        """Add a sequence, from the next step on.
+
+        Args:
+            stop_ids: tokens that end it.
+            slot: with the first positions of the item; the caller's, and kept when the sequence
+                leaves. None: one is added, and released then.
+
+        Raises:
+            OptionError: if the item is longer than the model's context.
+        """
+        length = len(item.token_ids)
+        self._model.check_context(length)
+        sampler = TokenSampler(sampling, self._model.repetition_penalty, item.token_ids)
+        if slot is not None:
+            # The last position's hidden state decides the next token.
+            self.cache.truncate(slot, length - 1)
+        sequence = GeneratingSequence(
+            item,
+            sampling,
+            stop_ids,
+            sampler,
+            slot=self.cache.add() if slot is None else slot,
+            owns_slot=slot is None,
+            max_positions=min(length + sampling.max_new_tokens, self._model.max_positions),
+        )
+        self.sequences.append(sequence)
+        return sequence
+
+    def leave(self, sequence: GeneratingSequence) -> None:
+        """Remove a sequence, whether it has ended or not."""
+        self.sequences.remove(sequence)
+        if sequence.owns_slot:
+            self.cache.release(sequence.slot)
+
+    def step(self) -> list[GeneratingSequence]:
+        """Generate one token for every sequence; those that end leave. If it fails, all do.
+
+        Returns:
+            The sequences that have one more token: `ended_by` says which have ended.
+
+        Raises:
+            NotFiniteError: if rows of one of them overflow.
+        """
+        batch = list(self.sequences)
+        try:
+            tokens = self._next_tokens(batch) if batch else []
+        except BaseException:
+            for sequence in batch:
+                self.leave(sequence)
+            raise
+        for sequence, token in zip(batch, tokens, strict=True):
+            sequence.token_ids.append(token)
+            sequence.ended_by = self._end(sequence)
+            if sequence.ended_by is not None:
+                self.leave(sequence)
+        return batch
+
+    def run(self, on_token: Callable[[GeneratingSequence], None] | None = None) -> None:
+        """Step until no sequences are left.
+
+        Args:
+            on_token: called with every sequence after each of its tokens; may call `join` and
+                `leave`.
+        """
+        while self.sequences:
+            for sequence in self.step():
+                if on_token is not None:
+                    on_token(sequence)
+
+    def _next_tokens(self, batch: Sequence[GeneratingSequence]) -> list[int]:
+        joined = [sequence for sequence in batch if not sequence.token_ids]
+        self.cache.reserve({sequence.slot: sequence.max_positions for sequence in joined})
+        finite = self._model.new_check()
+        rows = self._model.forward(
+            [self._unprocessed(sequence) for sequence in batch],
+            [_LM_NORM],
+            last_row,
+            self.cache,
+            [sequence.slot for sequence in batch],
+            finite,
+        )[_LM_NORM]
+        logits = self._model.logits(torch.cat(rows), finite).float()
+        tokens = sample_tokens([sequence.sampler for sequence in batch], logits)
+        return [int(token) for token in finite.check_and_read(tokens)]
+
+    def _unprocessed(self, sequence: GeneratingSequence) -> DecoderInput:
+        if sequence.token_ids:
+            return DecoderInput((sequence.token_ids[-1],))
+        start = self.cache.length(sequence.slot)
+        return sequence.item.suffix(start, self._model.audio_token_id)
+
+    def _end(self, sequence: GeneratingSequence) -> AnswerEnd | None:
+        if sequence.token_ids[-1] in sequence.stop_ids:
+            return "stop token"
+        if len(sequence.token_ids) >= sequence.sampling.max_new_tokens:
+            return "max_new_tokens"
+        is_full = self.cache.length(sequence.slot) >= self._model.max_positions
+        return "context" if is_full else None

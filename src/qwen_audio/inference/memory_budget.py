@@ -114,6 +114,7 @@ class MemoryBudget:
         Args:
             context: whose positions these are; it is not dropped.
         """
+        positions = max(positions, 0 if context is None else len(context))
         limit = max(self.max_positions, positions)
         owner = None if context is None else context.owner
         others = [kept for kept in self._kept if kept is not context]

@@ -9,15 +9,21 @@ import torch
 from torch import Tensor
 
 from qwen_audio.audio.log_mel import AudioWindow
-from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.tap import Stage, Tap
 
 from .decoder import DecoderInput
-from .generation import CachedContext, GeneratedText, TextStream, generate_tokens, generated_text
+from .generation import (
+    CachedContext,
+    GeneratedText,
+    GeneratingSequence,
+    GenerationBatch,
+    TextStream,
+    generated_text,
+)
 from .options import Sampling
 from .out_of_memory import explains_out_of_memory
 from .pipeline_stages import PROJECTOR, PipelineStages
-from .reducers import CapturedWindow, RowReducer, all_rows, last_row
+from .reducers import CapturedWindow, RowReducer, all_rows
 
 __all__ = ["Pipeline"]
 
@@ -61,6 +67,7 @@ class Pipeline(PipelineStages):
         def positions(item: DecoderInput) -> tuple[int, int]:
             return self.positions(len(item.token_ids), sampling)
 
+        self.lm.check_context(max(len(item.token_ids) for item in inputs))
         texts: list[GeneratedText] = []
         self.memory.divide(None, max(positions(item)[1] for item in inputs))
         for batch in self.memory.batches(inputs, positions):
@@ -76,36 +83,30 @@ class Pipeline(PipelineStages):
         context: CachedContext | None,
         stream: Callable[[str], None] | None,
     ) -> list[GeneratedText]:
-        cache = None
-        if context is not None:
-            cache = context.shared_with(inputs[0].token_ids)
-            context.clear()  # else the old keys and values would stay beside the new ones
-        cache = self.lm.new_cache(len(inputs)) if cache is None else cache
-        unprocessed = [
-            item.suffix(cache.length(clip), self.tokenizer.audio_token_id)
-            for clip, item in enumerate(inputs)
-        ]
-        last_rows = self.lm.forward(unprocessed, [_LM_NORM], last_row, cache)[_LM_NORM]
-        text_stream = None if stream is None else TextStream(self.tokenizer, stream)
-        new_ids = self._continue(
-            inputs,
-            last_rows,
-            cache,
-            sampling,
-            chat,
-            None if text_stream is None else text_stream.update,
+        cache, slot = (
+            (None, None)
+            if context is None
+            else context.take(inputs[0].token_ids, self.lm.new_cache)
         )
+        batch = GenerationBatch(self.lm, cache)
         stop_ids = self.tokenizer.stop_token_ids(chat)
-        texts = [
-            generated_text(self.tokenizer, item, ids, stop_ids, sampling.max_new_tokens)
-            for item, ids in zip(inputs, new_ids, strict=True)
-        ]
+        sequences = [batch.join(item, sampling, stop_ids=stop_ids, slot=slot) for item in inputs]
+        text_stream = None if stream is None else TextStream(self.tokenizer, stream)
+
+        def emit(sequence: GeneratingSequence) -> None:
+            if text_stream is not None and sequence is sequences[0]:
+                text_stream.update(sequence.token_ids)
+
+        try:
+            batch.run(emit)
+        finally:  # also what was processed before a stream was closed
+            if context is not None and slot is not None:
+                token_ids = (*inputs[0].token_ids, *sequences[0].token_ids)
+                context.keep(batch.cache, slot, token_ids)
+                self.memory.keep(context)
+        texts = [generated_text(self.tokenizer, sequence) for sequence in sequences]
         if text_stream is not None:
             text_stream.finish(texts[0].text)
-        if context is not None:
-            token_ids = (*inputs[0].token_ids, *new_ids[0])
-            context.token_ids, context.cache = token_ids[: cache.length(0)], cache
-            self.memory.keep(context)
         return texts
 
     @explains_out_of_memory
@@ -198,38 +199,31 @@ class Pipeline(PipelineStages):
         reducer: RowReducer[T],
         sampling: Sampling,
     ) -> None:
-        cache = self.lm.new_cache(len(inputs))
-        rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, cache)
-        last_rows = [rows[-1:] for rows in rows_of[_LM_NORM]]
-        for clip, new_ids in enumerate(self._continue(inputs, last_rows, cache, sampling)):
+        """Rows of the inputs, then generation, then the rows of what was generated.
+
+        Each layer of the inputs is computed once: generation begins with their cached positions.
+        """
+        batch = GenerationBatch(self.lm)
+        slots = [batch.cache.add() for _ in inputs]
+        rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, batch.cache, slots)
+        sequences = []
+        for item, slot in zip(inputs, slots, strict=True):
+            stop_ids = self.tokenizer.stop_token_ids(None)
+            sequences.append(batch.join(item, sampling, stop_ids=stop_ids, slot=slot))
+        batch.run()
+        for clip, sequence in enumerate(sequences):
             window, rows = captured[clip], {tap: rows_of[tap][clip] for tap in taps}
+            length, slot = len(window.token_ids), sequence.slot
             # A token after the last position of the context has no rows.
-            if new_ids := new_ids[: self.lm.max_positions - len(window.token_ids)]:
+            if new_ids := tuple(sequence.token_ids[: self.lm.max_positions - length]):
                 # The generated tokens once more, all at once, after the positions before them.
-                before = cache.truncated(clip, len(window.token_ids))
-                new_rows = self.lm.forward([DecoderInput(new_ids)], taps, all_rows, before)
+                batch.cache.truncate(slot, length)
+                new_rows = self.lm.forward(
+                    [DecoderInput(new_ids)], taps, all_rows, batch.cache, [slot]
+                )
                 rows = {tap: torch.cat([rows[tap], new_rows[tap][0]]) for tap in taps}
                 window.token_ids += new_ids
                 window.segments += (("generated", len(new_ids)),)
+            batch.cache.release(slot)
             for tap in taps:
                 window.outputs[tap] = reducer(rows[tap], window.segments)
-
-    def _continue(
-        self,
-        inputs: Sequence[DecoderInput],
-        last_rows: Sequence[Tensor],
-        cache: KeyValueCache,
-        sampling: Sampling,
-        chat: bool | None = None,
-        on_tokens: Callable[[Sequence[int]], None] | None = None,
-    ) -> list[tuple[int, ...]]:
-        return generate_tokens(
-            self.lm,
-            last_rows,
-            cache,
-            context_ids=[item.token_ids for item in inputs],
-            sampling=sampling,
-            stop_ids=self.tokenizer.stop_token_ids(chat),
-            repetition_penalty=self.checkpoint.repetition_penalty,
-            on_tokens=on_tokens,
-        )

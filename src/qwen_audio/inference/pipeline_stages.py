@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qwen_audio.audio.log_mel import LogMel, compute_log_mel
 from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.kv_cache import block_positions
 from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.download import ProgressCallback
@@ -138,6 +139,7 @@ class PipelineStages:
         ]
 
     def positions(self, length: int, sampling: Sampling | None) -> tuple[int, int]:
-        """Positions that an input has, and with its answer."""
+        """Positions that an input has, and those of the cache's blocks with its answer."""
         new_tokens = 0 if sampling is None else sampling.max_new_tokens
-        return length, min(length + new_tokens, self.lm.max_positions)
+        block = block_positions(self.device)
+        return length, -(-min(length + new_tokens, self.lm.max_positions) // block) * block

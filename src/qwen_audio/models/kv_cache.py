@@ -1,55 +1,245 @@
-"""Key/value cache of the decoder, per layer and clip."""
+"""Key/value cache of the decoder: many sequences, in blocks of positions, written in place."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["KeyValueCache", "common_prefix_length"]
+from qwen_audio.weights.device import to_device
+
+__all__ = ["CachePass", "KeyValueCache", "block_positions", "common_prefix_length"]
+
+
+def block_positions(device: torch.device) -> int:
+    """Positions in a block of a cache.
+
+    Flash attention takes blocks of 256, or a multiple. On a CPU a block of 32 heads of 128 in
+    float32 should stay in the second-level cache: 1 MB with 64 positions.
+    """
+    return 256 if device.type == "cuda" else 64
 
 
 class KeyValueCache:
-    """Past keys and values of every layer and clip.
+    """Keys and values of every layer, of sequences that come and go.
 
-    Tensors have shape (1, heads, rows, head_dim). They are replaced, never written to, so
-    `truncated` copies no data.
+    A sequence has a slot: its blocks, in order, and how many of their positions are filled. A block
+    is of all layers, and may belong to several slots: `fork` copies at most one. No slot writes to
+    a block that another reads.
+
+    Args:
+        layers, heads, head_dim: of the decoder; heads are those of keys and values.
     """
 
-    def __init__(self, layers: int, clips: int) -> None:
-        self._layers: list[list[tuple[Tensor, Tensor] | None]] = [
-            [None] * clips for _ in range(layers)
-        ]
+    def __init__(
+        self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.block_positions = block_positions(device)
+        self._shape = (self.block_positions, heads, head_dim)
+        self._dtype, self._device = dtype, device
+        empty = self._new_blocks(0)
+        # One tensor of all blocks for keys and one for values in each layer, as flash attention
+        # takes them.
+        self._layers = [(empty, empty) for _ in range(layers)]
+        self._capacity = 0
+        self._blocks: dict[int, list[int]] = {}
+        self._lengths: dict[int, int] = {}
+        self._uses: Counter[int] = Counter()
+        self._slot_numbers = itertools.count()
 
-    def append(
+    @property
+    def reserved_positions(self) -> int:
+        """Positions that there is memory for."""
+        return self._capacity * self.block_positions
+
+    def add(self) -> int:
+        """A new slot, without positions."""
+        slot = next(self._slot_numbers)
+        self._blocks[slot], self._lengths[slot] = [], 0
+        return slot
+
+    def release(self, slot: int) -> None:
+        """Remove a slot; its blocks are used again, and freed with the last slot."""
+        self._uses -= Counter(self._blocks.pop(slot))
+        del self._lengths[slot]
+        if not self._blocks:
+            self._capacity = 0
+            empty = self._new_blocks(0)
+            self._layers = [(empty, empty) for _ in self._layers]
+
+    def length(self, slot: int) -> int:
+        """Number of positions of a slot."""
+        return self._lengths[slot]
+
+    def fork(self, slot: int, length: int) -> int:
+        """A new slot with the first `length` positions of another, which it shares."""
+        length = min(length, self._lengths[slot])
+        begun = self._copy_begun_block(slot, length)
+        shared = self._blocks[slot][: length // self.block_positions]
+        self._uses.update(shared)
+        new = self.add()
+        self._blocks[new], self._lengths[new] = shared + begun, length
+        return new
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget the positions of a slot from `length` on. Blocks that it reserved stay."""
+        length = min(length, self._lengths[slot])
+        blocks, full = self._blocks[slot], length // self.block_positions
+        # Where the next position will be written. The blocks after one that no other slot reads
+        # are no other slot's, either.
+        if any(self._uses[block] > 1 for block in blocks[full : full + 1]):
+            begun = self._copy_begun_block(slot, length)
+            self._uses -= Counter(blocks[full:])
+            blocks[full:] = begun
+        self._lengths[slot] = length
+
+    def reserve(self, lengths: Mapping[int, int]) -> None:
+        """Provide blocks for so many positions of each slot, past ones included."""
+        missing = {
+            slot: max(0, -(-length // self.block_positions) - len(self._blocks[slot]))
+            for slot, length in lengths.items()
+        }
+        blocks = iter(self._take_blocks(sum(missing.values())))
+        for slot, count in missing.items():
+            self._blocks[slot] += itertools.islice(blocks, count)
+
+    def begin_pass(self, slots: Sequence[int], lengths: Sequence[int]) -> CachePass:
+        """Places for the rows of a pass over packed sequences: `lengths` rows of each slot.
+
+        The rows count as positions from `end_pass` on: a pass that fails leaves none.
+        """
+        starts = tuple(self._lengths[slot] for slot in slots)
+        cache_pass = CachePass(self, tuple(slots), starts, tuple(lengths))
+        self.reserve(dict(zip(slots, cache_pass.ends, strict=True)))
+        return cache_pass
+
+    def end_pass(self, cache_pass: CachePass) -> None:
+        """Count the rows that a pass has written in every layer."""
+        self._lengths |= dict(zip(cache_pass.slots, cache_pass.ends, strict=True))
+
+    def blocks(self, slot: int) -> Sequence[int]:
+        """The numbers of a slot's blocks, in the order of its positions."""
+        return self._blocks[slot]
+
+    def pool(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and all values of a layer, (blocks, positions, heads, head_dim) each."""
+        return self._layers[layer]
+
+    def _copy_begun_block(self, slot: int, length: int) -> list[int]:
+        """A copy of a slot's block that its first `length` positions fill in part, if any."""
+        full, begun = divmod(length, self.block_positions)
+        copies = self._take_blocks(min(begun, 1))
+        for target in copies:
+            source = self._blocks[slot][full]
+            for pool in itertools.chain.from_iterable(self._layers):
+                pool[target, :begun] = pool[source, :begun]
+        return copies
+
+    def _take_blocks(self, count: int) -> list[int]:
+        """Blocks of no slot, in use from now on."""
+        if (needed := len(self._uses) + count) > self._capacity:
+            # One layer after another, so that only one is in memory twice.
+            for layer, (keys, values) in enumerate(self._layers):
+                self._layers[layer] = (self._grown(keys, needed), self._grown(values, needed))
+            self._capacity = needed
+        free = (block for block in range(self._capacity) if block not in self._uses)
+        blocks = list(itertools.islice(free, count))
+        self._uses.update(blocks)
+        return blocks
+
+    def _grown(self, pool: Tensor, count: int) -> Tensor:
+        if len(pool) >= count:  # since memory ended in a later layer
+            return pool
+        grown = self._new_blocks(count)
+        grown[: len(pool)] = pool
+        return grown
+
+    def _new_blocks(self, count: int) -> Tensor:
+        return torch.empty(count, *self._shape, dtype=self._dtype, device=self._device)
+
+
+@dataclass(frozen=True, eq=False)
+class CachePass:
+    """What one pass over packed sequences reads from a cache, and writes to it.
+
+    Attributes:
+        slots: of the sequences, in their order.
+        starts: for each the positions before those of this pass.
+        lengths: for each the rows of this pass.
+    """
+
+    cache: KeyValueCache
+    slots: tuple[int, ...]
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """For each sequence all positions, those of this pass included."""
+        return tuple(a + b for a, b in zip(self.starts, self.lengths, strict=True))
+
+    @cached_property
+    def _places(self) -> Int[Tensor, " rows"]:
+        """Where in the flattened blocks each row of the pass goes; the same in every layer."""
+        size = self.cache.block_positions
+        places: list[int] = []
+        for slot, start, end in zip(self.slots, self.starts, self.ends, strict=True):
+            blocks = self.cache.blocks(slot)
+            places += [blocks[p // size] * size + p % size for p in range(start, end)]
+        return self._on_device(places, torch.long)
+
+    def write(
         self,
         layer: int,
-        clip: int,
         key: Float[Tensor, "1 heads rows head_dim"],
         value: Float[Tensor, "1 heads rows head_dim"],
+    ) -> None:
+        """Store the keys and values of all rows of the pass."""
+        for pool, rows in zip(self.cache.pool(layer), (key, value), strict=True):
+            pool.flatten(0, 1).index_copy_(0, self._places, rows[0].transpose(0, 1))
+
+    def blocks(
+        self, layer: int, index: int
+    ) -> Iterator[
+        tuple[Float[Tensor, "positions heads head_dim"], Float[Tensor, "positions heads head_dim"]]
+    ]:
+        """Keys and values of all positions of one sequence, block by block, not copied."""
+        keys, values = self.cache.pool(layer)
+        left, size = self.ends[index], self.cache.block_positions
+        for block in self.cache.blocks(self.slots[index])[: -(-left // size)]:
+            yield keys[block, : min(left, size)], values[block, : min(left, size)]
+            left -= size
+
+    def gather(
+        self, layer: int, index: int
     ) -> tuple[Float[Tensor, "1 heads all head_dim"], Float[Tensor, "1 heads all head_dim"]]:
-        """Append rows to a clip; returns all its keys and values."""
-        past = self._layers[layer][clip]
-        if past is not None:
-            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
-        self._layers[layer][clip] = (key, value)
-        return key, value
+        """Keys and values of all positions of one sequence, copied together."""
+        keys, values = zip(*self.blocks(layer, index), strict=True)
+        together = (torch.cat(rows).transpose(0, 1)[None] for rows in (keys, values))
+        return next(together), next(together)
 
-    def length(self, clip: int) -> int:
-        """Number of cached positions of a clip."""
-        past = self._layers[0][clip] if self._layers else None
-        return 0 if past is None else past[0].shape[2]
+    @cached_property
+    def key_counts(self) -> Int[Tensor, " sequences"]:
+        """`ends` in int32, on the cache's device."""
+        return self._on_device(self.ends, torch.int32)
 
-    def truncated(self, clip: int, length: int) -> KeyValueCache:
-        """A cache of one clip, with its first `length` positions."""
-        cache = KeyValueCache(len(self._layers), 1)
-        for target, source in zip(cache._layers, self._layers, strict=True):
-            if (past := source[clip]) is not None:
-                target[0] = (past[0][:, :, :length], past[1][:, :, :length])
-        return cache
+    @cached_property
+    def block_table(self) -> Int[Tensor, "sequences blocks"]:
+        """Block numbers of every sequence, filled up with 0, in int32: flash attention's."""
+        tables = [self.cache.blocks(slot) for slot in self.slots]
+        widest = max(map(len, tables))
+        rows = [[*table, *[0] * (widest - len(table))] for table in tables]
+        return self._on_device(rows, torch.int32)
+
+    def _on_device(self, values: Sequence[Any], dtype: torch.dtype) -> Tensor:
+        return to_device(values, dtype, self.cache.pool(0)[0].device)
 
 
 def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:

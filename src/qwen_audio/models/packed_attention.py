@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from .kv_cache import KeyValueCache
+from qwen_audio.weights.device import to_device
+
+from .kv_cache import CachePass
 
 __all__ = ["ATTENTION", "Packing"]
 
@@ -26,37 +29,23 @@ ATTENTION = "qwen_audio_packed"
 """The name under which transformers' layers find `packed_attention`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packing:
-    """Lengths of the clips in a packed sequence, and the key/value cache that they extend.
+    """Lengths of the clips in a packed sequence, and where their keys and values are cached.
 
     Attributes:
         lengths: rows of each clip, in order.
-        cache: past keys and values, extended by those of this sequence; None: nothing is cached.
-        cache_indices: the index in the cache of each clip; None: the same as in `lengths`.
-        has_past: whether the cache already has rows of any of these clips.
+        cached: past keys and values of the same clips, extended by those of this sequence; None:
+            there are none, and nothing is cached.
     """
 
     lengths: tuple[int, ...]
-    cache: KeyValueCache | None = None
-    cache_indices: tuple[int, ...] | None = None
-    has_past: bool = False
+    cached: CachePass | None = None
 
-    def store_kv(self, layer: nn.Module, key: Tensor, value: Tensor) -> None:
-        """Cache the packed keys and values of all clips, if there is a cache."""
-        if self.cache is not None:
-            clips = zip(key.split(self.lengths, 2), value.split(self.lengths, 2), strict=True)
-            for index, (k, v) in enumerate(clips):
-                self.append_kv(layer.layer_idx, index, k, v)  # type: ignore[arg-type]
-
-    def append_kv(
-        self, layer: int, index: int, key: Tensor, value: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Cache the keys and values of the clip at `index`; returns past and new ones together."""
-        if self.cache is None:
-            return key, value
-        clip = self.cache_indices[index] if self.cache_indices else index
-        return self.cache.append(layer, clip, key, value)
+    @property
+    def has_past(self) -> bool:
+        """Whether any of the clips has keys and values of earlier positions."""
+        return self.cached is not None and any(self.cached.starts)
 
 
 def packed_attention(
@@ -74,8 +63,12 @@ def packed_attention(
 
     The signature is that of transformers' attention functions (`AttentionInterface`).
     """
-    if _can_use_varlen(query, packing):
-        packing.store_kv(module, key, value)
+    cached = packing.cached
+    if cached is not None:
+        cached.write(module.layer_idx, key, value)  # type: ignore[arg-type]
+    if _can_use_varlen(query):
+        if packing.has_past:
+            return _block_varlen_attention(module, query, packing, scaling), None
         return _varlen_attention(query, key, value, packing, bool(module.is_causal), scaling), None
     clips = [rows.split(packing.lengths, dim=2) for rows in (query, key, value)]
     if not module.is_causal and _is_matmul_faster(query):
@@ -85,15 +78,18 @@ def packed_attention(
         return output.transpose(1, 2).contiguous(), None
     outputs = []
     for index, (q, k, v) in enumerate(zip(*clips, strict=True)):
-        rows = q.shape[2]
-        if module.is_causal:
-            k, v = packing.append_kv(module.layer_idx, index, k, v)  # type: ignore[arg-type]
-        past = k.shape[2] - rows
-        # A single row attends to all keys. SDPA's is_causal would align the triangle with the
-        # first key, so with past rows the mask is explicit.
+        rows, past = q.shape[2], 0 if cached is None else cached.starts[index]
+        if cached is not None and past:
+            if rows == 1 and q.device.type == "cpu":
+                blocks = cached.blocks(module.layer_idx, index)  # type: ignore[arg-type]
+                outputs.append(_one_row_attention(q, blocks, past + 1, scaling))
+                continue
+            k, v = cached.gather(module.layer_idx, index)  # type: ignore[arg-type]
+        # SDPA's is_causal would align the triangle with the first key, so with past rows the mask
+        # is explicit. A single row attends to all keys.
         needs_mask = module.is_causal and rows > 1
         mask = (
-            torch.ones(rows, k.shape[2], dtype=torch.bool, device=q.device).tril(past)
+            torch.ones(rows, past + rows, dtype=torch.bool, device=q.device).tril(past)
             if needs_mask and past
             else None
         )
@@ -111,14 +107,14 @@ def packed_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _can_use_varlen(query: Tensor, packing: Packing) -> bool:
+def _can_use_varlen(query: Tensor) -> bool:
     """Whether one variable-length flash attention call can process all clips.
 
-    It needs a 16-bit dtype, compute capability 8.0 (Ampere) and clips without past keys.
+    It needs a 16-bit dtype and compute capability 8.0 (Ampere).
     """
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
-    return torch.cuda.get_device_capability(query.device) >= (8, 0) and not packing.has_past
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _varlen_attention(
@@ -129,6 +125,7 @@ def _varlen_attention(
     causal: bool,
     scaling: float,
 ) -> Float[Tensor, "1 rows heads head_dim"]:
+    """One flash attention call for clips without a past."""
     from torch.nn.attention.varlen import varlen_attn
 
     offsets = _offsets(packing.lengths, query.device)
@@ -145,14 +142,75 @@ def _varlen_attention(
         scale=scaling,
         window_size=(-1, 0) if causal else (-1, -1),
         enable_gqa=q.shape[1] != k.shape[1],
+        num_splits=_ONE_SPLIT,
     )
     return cast(Tensor, output)[None]
+
+
+def _block_varlen_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads rows head_dim"],
+    packing: Packing,
+    scaling: float,
+) -> Float[Tensor, "1 rows heads head_dim"]:
+    """One causal flash attention call that reads keys and values in the cache's blocks."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    cached = cast(CachePass, packing.cached)
+    keys, values = cached.cache.pool(module.layer_idx)  # type: ignore[arg-type]
+    q = query[0].transpose(0, 1).contiguous()
+    output = varlen_attn(
+        q,
+        keys,
+        values,
+        _offsets(packing.lengths, query.device),
+        None,
+        max(packing.lengths),
+        max(cached.ends),
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=q.shape[1] != keys.shape[2],
+        seqused_k=cached.key_counts,
+        block_table=cached.block_table,
+        num_splits=_ONE_SPLIT,
+    )
+    return cast(Tensor, output)[None]
+
+
+_ONE_SPLIT = 1
+"""Of a sequence's keys: with more, neighbours in a batch would change a clip's sums."""
+
+
+def _one_row_attention(
+    query: Float[Tensor, "1 heads 1 head_dim"],
+    blocks: Iterable[tuple[Tensor, Tensor]],
+    count: int,
+    scaling: float,
+) -> Float[Tensor, "1 heads 1 head_dim"]:
+    """Attention of one row to `count` keys in a cache's blocks, computed in float32 at least.
+
+    SDPA's kernel for CPUs reads 16-bit keys at a quarter of the memory's speed. A block in float32
+    stays in the processor's cache for both products.
+    """
+    _, heads, _, head_dim = query.shape
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    blocks = list(blocks)
+    kv_heads = blocks[0][0].shape[1]
+    q = (query[0, :, 0].to(dtype) * scaling).view(kv_heads, heads // kv_heads, head_dim)
+    scores = q.new_empty(*q.shape[:2], count)
+    for part, (keys, _) in zip(scores.split(len(blocks[0][0]), 2), blocks, strict=True):
+        part.copy_(torch.bmm(q, keys.to(dtype).permute(1, 2, 0)))
+    weights = scores.softmax(-1)
+    output = torch.zeros_like(q)
+    for part, (_, values) in zip(weights.split(len(blocks[0][0]), 2), blocks, strict=True):
+        output.baddbmm_(part, values.to(dtype).transpose(0, 1))
+    return output.view(1, heads, 1, head_dim).to(query.dtype)
 
 
 @functools.lru_cache(maxsize=8)
 def _offsets(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Cumulative lengths, (clips + 1,) int32. Cached, as every layer asks for the same."""
-    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
+    return to_device([0, *itertools.accumulate(lengths)], torch.int32, device)
 
 
 _MAX_SCORES = 1 << 21

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -24,6 +25,7 @@ __all__ = [
     "max_batch_frames",
     "resolve_device",
     "resolve_dtype",
+    "to_device",
     "trim_heap",
 ]
 
@@ -138,6 +140,15 @@ def has_unused_apple_gpu(device: str | None) -> bool:
 def float64_device(device: torch.device) -> torch.device:
     """Where to compute in float64 with rows of a device: Apple's GPUs can't, so on the CPU."""
     return torch.device("cpu") if device.type == "mps" else device
+
+
+def to_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Numbers, or equally long lists of them, as a tensor on a device.
+
+    From pinned memory to an NVIDIA GPU: else torch would wait for what the GPU computes.
+    """
+    tensor = torch.tensor(values, dtype=dtype, pin_memory=device.type == "cuda")
+    return tensor.to(device, non_blocking=True)
 
 
 def available_bytes(device: torch.device) -> int:
