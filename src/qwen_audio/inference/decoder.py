@@ -178,6 +178,11 @@ class LanguageModel:
             cache.end_pass(cached)
         return outputs
 
+    def load_head(self) -> None:
+        """Read the head, if it isn't in memory: packing takes its memory twice for a moment, for
+        which there is more room before the layers are read than after."""
+        lm_head(self._modules, self._config)
+
     def new_check(self) -> FiniteCheck:
         """What a pass of this model has to watch."""
         return FiniteCheck(self._checkpoint, self._embeddings)

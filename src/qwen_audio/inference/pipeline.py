@@ -88,6 +88,7 @@ class Pipeline(PipelineStages):
             if context is None
             else context.take(inputs[0].token_ids, self.lm.new_cache)
         )
+        self.lm.load_head()
         batch = GenerationBatch(self.lm, cache)
         stop_ids = self.tokenizer.stop_token_ids(chat)
         sequences = [batch.join(item, sampling, stop_ids=stop_ids, slot=slot) for item in inputs]
