@@ -25,6 +25,7 @@ from . import (
     playground_latency,
     playground_load,
     probing,
+    quantization,
     start,
     vector_search,
 )
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "streamed_lm": language_model.streamed_lm,
     "lm_depth": language_model.lm_depth,
     "decode_step": decoding.decode_step,
+    "quantization": quantization.quantization,
     "quantized_7b": decoding.quantized_7b,
     "matrix_rate": matmul_throughput.matrix_rate,
     "full_width": parity.full_width,

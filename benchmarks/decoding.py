@@ -21,7 +21,14 @@ from .synthetic_audio import SAMPLING_RATE, synthetic_clip
 from .this_package import load_model
 from .worker import Workload
 
-__all__ = ["decode_step", "quantized_7b", "quantized_caption", "step", "transformers_step"]
+__all__ = [
+    "decode_step",
+    "load_quantized",
+    "quantized_7b",
+    "quantized_caption",
+    "step",
+    "transformers_step",
+]
 
 FULL_DECODER = Shape("full_decoder", encoder_layers=2, lm_layers=4, vocabulary=1104)
 """Four of the 7B's decoder layers: their bfloat16 weights, 1.6 GB, are in no processor's cache."""
@@ -80,7 +87,7 @@ def step(checkpoint: str, kind: str, threads: int, cache: str) -> Workload:
     from qwen_audio.models.tap import Stage, Tap
 
     quantize = None if kind == DTYPE else kind
-    model = _load(checkpoint, quantize, threads, cache)
+    model = load_quantized(checkpoint, quantize, threads, cache)
     model.pipeline.fetch_weights(None)
     lm = model.pipeline.lm
     tokens = [5 + number % 900 for number in range(POSITIONS)]
@@ -173,7 +180,7 @@ def quantized_caption(checkpoint: str, kind: str, threads: int, cache: str) -> W
 
     def run() -> dict[str, Any]:
         before = process_time()
-        model = _load(checkpoint, kind, threads, cache)
+        model = load_quantized(checkpoint, kind, threads, cache)
 
         def caption(tokens: int) -> tuple[float, float]:
             start, cpu_start = perf_counter(), process_time()
@@ -195,8 +202,10 @@ def quantized_caption(checkpoint: str, kind: str, threads: int, cache: str) -> W
     return run
 
 
-def _load(checkpoint: str, quantize: str | None, threads: int, cache: str) -> Any:
+def load_quantized(
+    checkpoint: str, quantize: str | None, threads: int, cache: str, dtype: str = DTYPE
+) -> Any:
     """A model whose quantised weights are kept in a folder of the benchmarks."""
     Path(cache).mkdir(parents=True, exist_ok=True)
     os.environ["HF_ASSETS_CACHE"] = cache  # read when huggingface_hub is imported
-    return load_model(checkpoint, DTYPE, threads, quantize=quantize)
+    return load_model(checkpoint, dtype, threads, quantize=quantize)

