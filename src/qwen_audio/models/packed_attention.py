@@ -81,8 +81,8 @@ def packed_attention(
         rows, past = q.shape[2], 0 if cached is None else cached.starts[index]
         if cached is not None and past:
             if rows == 1 and q.device.type == "cpu":
-                blocks = cached.blocks(module.layer_idx, index)  # type: ignore[arg-type]
-                outputs.append(_one_row_attention(q, blocks, past + 1, scaling))
+                parts = cached.runs(module.layer_idx, index)  # type: ignore[arg-type]
+                outputs.append(_one_row_attention(q, parts, past + 1, scaling))
                 continue
             k, v = cached.gather(module.layer_idx, index)  # type: ignore[arg-type]
         # SDPA's is_causal would align the triangle with the first key, so with past rows the mask
@@ -183,27 +183,28 @@ _ONE_SPLIT = 1
 
 def _one_row_attention(
     query: Float[Tensor, "1 heads 1 head_dim"],
-    blocks: Iterable[tuple[Tensor, Tensor]],
+    parts: Iterable[tuple[Tensor, Tensor]],
     count: int,
     scaling: float,
 ) -> Float[Tensor, "1 heads 1 head_dim"]:
-    """Attention of one row to `count` keys in a cache's blocks, computed in float32 at least.
+    """Attention of one row to `count` keys, in the cache's parts, computed in float32 at least.
 
-    SDPA's kernel for CPUs reads 16-bit keys at a quarter of the memory's speed. A block in float32
-    stays in the processor's cache for both products.
+    SDPA's kernel for CPUs reads 16-bit keys at a quarter of the memory's speed. A part in float32
+    stays in the processor's cache for its product.
     """
     _, heads, _, head_dim = query.shape
     dtype = torch.promote_types(query.dtype, torch.float32)
-    blocks = list(blocks)
-    kv_heads = blocks[0][0].shape[1]
+    parts = list(parts)
+    lengths = [len(keys) for keys, _ in parts]
+    kv_heads = parts[0][0].shape[1]
     q = (query[0, :, 0].to(dtype) * scaling).view(kv_heads, heads // kv_heads, head_dim)
     scores = q.new_empty(*q.shape[:2], count)
-    for part, (keys, _) in zip(scores.split(len(blocks[0][0]), 2), blocks, strict=True):
-        part.copy_(torch.bmm(q, keys.to(dtype).permute(1, 2, 0)))
+    for scored, (keys, _) in zip(scores.split(lengths, 2), parts, strict=True):
+        scored.copy_(torch.bmm(q, keys.to(dtype).permute(1, 2, 0)))
     weights = scores.softmax(-1)
     output = torch.zeros_like(q)
-    for part, (_, values) in zip(weights.split(len(blocks[0][0]), 2), blocks, strict=True):
-        output.baddbmm_(part, values.to(dtype).transpose(0, 1))
+    for weighted, (_, values) in zip(weights.split(lengths, 2), parts, strict=True):
+        output.baddbmm_(weighted, values.to(dtype).transpose(0, 1))
     return output.view(1, heads, 1, head_dim).to(query.dtype)
 
 
