@@ -29,14 +29,14 @@ def model(checkpoint: Path) -> qa.AudioModel:
 
 def test_weights_are_read_when_needed(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    original = TensorStore.read
+    original = TensorStore.read_weights
 
     def spy(self: Any, prefix: str, **options: Any) -> Any:
         tensors = original(self, prefix, **options)
         read.extend(prefix + name for name in tensors)
         return tensors
 
-    monkeypatch.setattr(TensorStore, "read", spy)
+    monkeypatch.setattr(TensorStore, "read_weights", spy)
     model = qa.load(checkpoint)
     assert read == []
     model.encode(sound(1), tap="mel", **RATE)

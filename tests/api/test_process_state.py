@@ -101,7 +101,7 @@ def test_a_module_that_cannot_be_built() -> None:
 def test_models_loaded_in_four_threads(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All at once, one of them from a disk that fails; each gives what it gives alone."""
     expected = qa.load(checkpoint).encode(sound(0.5), tap="lm.norm", **RATE)
-    barrier, read = threading.Barrier(4, timeout=20), TensorStore.read
+    barrier, read = threading.Barrier(4, timeout=20), TensorStore.read_weights
     failing = threading.local()
 
     def broken_read(self: Any, prefix: str, **options: Any) -> Any:
@@ -109,7 +109,7 @@ def test_models_loaded_in_four_threads(checkpoint: Path, monkeypatch: pytest.Mon
             raise OSError("input/output error")
         return read(self, prefix, **options)
 
-    monkeypatch.setattr(TensorStore, "read", broken_read)
+    monkeypatch.setattr(TensorStore, "read_weights", broken_read)
 
     def load(number: int) -> Any:
         failing.is_set = number == 0

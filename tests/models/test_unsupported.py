@@ -47,12 +47,9 @@ def error_message(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [
-        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "GPTQ in 4 bits"),
-        ({"quant_method": "awq", "bits": 4, "version": "gemm"}, "AWQ in 4 bits"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes in 4 bits"),
-        ({"load_in_8bit": True, "load_in_4bit": False}, "bitsandbytes in 8 bits"),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "8-bit floats (FP8)"),
-        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+        ({"quant_method": "hqq", "quant_config": {}}, "HQQ"),
+        ({"quant_method": "torchao"}, "torchao"),
     ],
 )
 @pytest.mark.parametrize("part", ["", "text_config__"])
@@ -62,12 +59,21 @@ def test_quantised_checkpoints(
     edit_json(copy / "config.json", **{f"{part}quantization_config": stated})
     message = error_message(copy)
     assert f"is quantised with {expected}, which can't be read: give the checkpoint" in message
+    assert "delete quantization_config from its config.json" in message
 
 
-def test_a_stated_quantisation_of_nothing(copy: Path) -> None:
-    stated = {"quant_method": "bitsandbytes", "load_in_8bit": False, "load_in_4bit": False}
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"quant_method": "bitsandbytes", "load_in_8bit": False, "load_in_4bit": False},
+        {"load_in_8bit": True, "load_in_4bit": False},
+        {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    ],
+)
+def test_a_stated_quantisation_of_nothing(stated: dict[str, Any], copy: Path) -> None:
+    """Settings that were left behind: the weights are 32-bit floats."""
     edit_json(copy / "config.json", quantization_config=stated)
-    Checkpoint(copy)
+    assert Checkpoint(copy).quantization is None
 
 
 @pytest.mark.parametrize(
@@ -118,8 +124,12 @@ LAYER = "language_model.model.layers.0.self_attn.q_proj."
         ("pretrained_model.", "v_head.summary.weight", "start with 'pretrained_model.'"),
         ("", "score.weight", "has 1 tensor that Qwen2-Audio lacks, score.weight, such as a head"),
         ("", "lm_head.weight", "under two names, language_model.lm_head.weight and lm_head.weight"),
-        ("", f"{LAYER}qweight", f"is quantised: it has 1 tensor, {LAYER}qweight; give the"),
-        ("", f"{LAYER}weight_scale_inv", "is quantised: it has 1 tensor"),
+        (
+            "",
+            f"{LAYER}qweight",
+            f"(quantization_config): it has 1 tensor, {LAYER}qweight; give the",
+        ),
+        ("", f"{LAYER}weight_scale_inv", "is quantised, but not as its config.json says"),
         ("", "audio_tower.ctc_head.weight", "that Qwen2-Audio lacks, audio_tower.ctc_head.weight"),
         ("", f"{LAYER}more", f"has 1 tensor that Qwen2-Audio lacks, {LAYER}more, such as"),
         (

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class WeightMonitor:
         self._filled: dict[str, weakref.ref[nn.Module]] = {}
         self._being_read: dict[str, int] = {}
         self._lock = threading.Lock()
-        read, fill = TensorStore.read, ModuleStore._fill
+        read, fill = TensorStore.read_weights, ModuleStore._fill
 
         def recording_read(tensors: TensorStore, prefix: str, **options: Any) -> Any:
             with self._lock:
@@ -111,7 +111,7 @@ class WeightMonitor:
             self.record(modules)
             return module
 
-        monkeypatch.setattr(TensorStore, "read", recording_read)
+        monkeypatch.setattr(TensorStore, "read_weights", recording_read)
         monkeypatch.setattr(ModuleStore, "_fill", recording_fill)
 
     def reset(self) -> None:
@@ -136,10 +136,10 @@ class WeightMonitor:
         self.peak_streamed_layers = max(self.peak_streamed_layers, len(streamed))
 
 
-class _TensorsWithPrefix(dict[str, torch.Tensor]):
-    """Tensors, and the prefix that they were read by."""
+class _TensorsWithPrefix(dict[str, Any]):
+    """Weights, and the prefix that they were read by."""
 
-    def __init__(self, tensors: dict[str, torch.Tensor], prefix: str) -> None:
+    def __init__(self, tensors: Mapping[str, Any], prefix: str) -> None:
         super().__init__(tensors)
         self.prefix = prefix
 

@@ -96,13 +96,13 @@ def test_only_the_modules_of_a_tap_are_quantised_and_each_once(
     model.describe(CLIP, max_new_tokens=2, **OPTIONS)
     assert files(cache) == ["language_model.lm_head", *layers]
 
-    read, prefixes = TensorStore.read, []
+    read, prefixes = TensorStore.read_weights, []
 
     def recording_read(tensors: TensorStore, prefix: str, **options: Any) -> Any:
         prefixes.append(prefix)
         return read(tensors, prefix, **options)
 
-    monkeypatch.setattr(TensorStore, "read", recording_read)
+    monkeypatch.setattr(TensorStore, "read_weights", recording_read)
     again = qa.load(base, quantize="int4")
     assert again.describe(CLIP, max_new_tokens=2, **OPTIONS) == model.describe(
         CLIP, max_new_tokens=2, **OPTIONS

@@ -33,6 +33,7 @@ from qwen_audio.weights.tensor_store import TensorStore
 
 from .processor_files import check_tokenizer, read_feature_extractor
 from .quantization import QuantizationScheme, cache_folder
+from .stored_quantization import read_stored_quantization
 from .tap import ModelDimensions, Tap
 from .unsupported import folder_error, hub_model_error
 
@@ -86,6 +87,7 @@ class Checkpoint:
             raise folder_error(folder)
         self.folder = folder
         self.config = read_config(folder, self.name)
+        self._stored = read_stored_quantization(folder, self.name)
         self.audio_config = cast(Any, self.config.audio_config)
         self.text_config = cast(Any, self.config.text_config)
         self.dimensions = ModelDimensions.from_config(self.config)
@@ -100,11 +102,13 @@ class Checkpoint:
             self.name,
             folder,
             shapes,
-            lambda stored: find_names(shapes.keys(), stored, self.config, self.name),
+            lambda required, stored: find_names(required, stored, self.config, self.name),
             self._hub,
             resizable=(EMBEDDINGS, LM_HEAD),
             adapter=self.adapter,
+            find_layouts=lambda stored: self._stored.layouts(shapes, stored),
         )
+        self._stored.check_options(self.tensors.layouts, self.adapter, quantize)
         self._scheme = None if quantize is None else QuantizationScheme.named(quantize)
         self.quantized = None if self._scheme is None else self._quantized_store(self._scheme)
         is_tied = len(self.tensors.without_duplicates((EMBEDDINGS, LM_HEAD))) == 1
@@ -137,7 +141,8 @@ class Checkpoint:
     @property
     def quantization(self) -> str | None:
         """How its weights are quantised, such as "int4-g32+head-int8"; None where they aren't."""
-        return None if self._scheme is None else self._scheme.spec
+        scheme = self._scheme
+        return self._stored.spec(self.tensors.layouts) if scheme is None else scheme.spec
 
     @property
     def dtype(self) -> torch.dtype:
@@ -202,7 +207,8 @@ class Checkpoint:
     def weight_bytes(self, name: str, dtype: torch.dtype) -> int:
         """Size of a tensor in memory: quantised, or in the dtype to compute in."""
         shape = self.tensors.shapes[name]
-        form = None if self.quantized is None else self.quantized.formats.get(name)
+        formats = self.tensors.formats if self.quantized is None else self.quantized.formats
+        form = formats.get(name)
         return math.prod(shape) * dtype.itemsize if form is None else form.matrix_bytes(shape)
 
     def missing_bytes(self, tap: Tap | None) -> int:

@@ -16,7 +16,6 @@ from qwen_audio.weights.other_formats import explain_files
 
 __all__ = [
     "check_model_type",
-    "check_not_quantised",
     "folder_error",
     "hub_model_error",
 ]
@@ -36,14 +35,6 @@ _MODEL_TYPES = {
 }
 """What models are that are easily taken for Qwen2-Audio."""
 
-_METHODS = {
-    "gptq": "GPTQ",
-    "awq": "AWQ",
-    "fp8": "8-bit floats (FP8)",
-    "fbgemm_fp8": "8-bit floats (FP8)",
-    "hqq": "HQQ",
-}
-
 
 def check_model_type(settings: Mapping[str, Any], name: str) -> None:
     """Raises CheckpointError unless config.json is a Qwen2-Audio's."""
@@ -56,28 +47,6 @@ def check_model_type(settings: Mapping[str, Any], name: str) -> None:
         f"{name} {given}; only 'qwen2_audio' is supported: give a Qwen2-Audio checkpoint, such as "
         "Qwen/Qwen2-Audio-7B-Instruct"
     )
-
-
-def check_not_quantised(settings: Mapping[str, Any], name: str) -> None:
-    """Raises CheckpointError if config.json, or a part of it, states quantisation."""
-    for part in (settings, settings.get("text_config"), settings.get("audio_config")):
-        for key in ("quantization_config", "compression_config"):
-            stated = part.get(key) if isinstance(part, Mapping) else None
-            if not isinstance(stated, Mapping) or not stated:
-                continue
-            method = str(stated.get("quant_method") or "bitsandbytes").lower()
-            bits = stated.get("bits") or stated.get("w_bit")
-            if method.startswith("bitsandbytes"):
-                method = "bitsandbytes"
-                bits = 4 if stated.get("load_in_4bit") else 8 if stated.get("load_in_8bit") else 0
-                if not bits:  # it states that nothing is quantised
-                    continue
-            label = f"{_METHODS.get(method, method)}{f' in {bits} bits' if bits else ''}"
-            raise CheckpointError(
-                f"{name} is quantised with {label}, which can't be read: give the checkpoint that "
-                f"it was made from, in 16 or 32 bits (or, if its weights are such, delete {key} "
-                "from its config.json)"
-            )
 
 
 def folder_error(folder: Path) -> CheckpointError:

@@ -23,9 +23,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .quantization import LinearFormat, QuantizedMatrix, pack_nibbles, unpack_nibbles
+from .matrix_layout import unpack_int32, view_rows
+from .quantization import LinearFormat, QuantizedMatrix, pack_nibbles
 
-__all__ = ["Weights", "join_matrices", "part_shapes", "split_matrices"]
+__all__ = ["Weights", "join_matrices", "part_shapes", "split_matrices", "unpack_rows"]
 
 Weights: TypeAlias = Mapping[str, Tensor | QuantizedMatrix]
 """A module's tensors by name, some of them quantised."""
@@ -62,7 +63,7 @@ def split_matrices(weights: Weights) -> dict[str, Tensor]:
             zero_points = weight.zero_points
             if zero_points is None:
                 zero_points = torch.full(weight.scales.shape, 8, dtype=torch.uint8)
-            parts[name + _PACKED] = _viewed(weight.values, torch.int32)
+            parts[name + _PACKED] = view_rows(weight.values, torch.int32)
             parts[name + _SCALE] = weight.scales.bfloat16()
             parts[name + _ZERO_POINT] = _pack_rows(zero_points)
             parts[name + _SHAPE] = torch.tensor(weight.shape)
@@ -76,8 +77,8 @@ def join_matrices(parts: Mapping[str, Tensor]) -> Weights:
         if name.endswith(_PACKED):
             base = name.removesuffix(_PACKED)
             scales = parts[base + _SCALE]
-            zero_points = _unpack_rows(parts[base + _ZERO_POINT], len(tensor))
-            weights[base] = QuantizedMatrix(4, _viewed(tensor, torch.uint8), scales, zero_points)
+            zero_points = unpack_rows(parts[base + _ZERO_POINT], len(tensor))
+            weights[base] = QuantizedMatrix(4, view_rows(tensor, torch.uint8), scales, zero_points)
         elif name + _SCALE in parts:
             weights[name] = QuantizedMatrix(8, tensor, parts[name + _SCALE])
         elif not name.endswith((_SCALE, _ZERO_POINT, _SHAPE)):
@@ -86,18 +87,12 @@ def join_matrices(parts: Mapping[str, Tensor]) -> Weights:
 
 
 def _pack_rows(values: Tensor) -> Tensor:
-    """uint8 from 0 to 15 of shape (rows, groups) → int32 (⌈rows / 8⌉, groups)."""
+    """The inverse of `unpack_rows`."""
     missing = -len(values) % _VALUES_PER_INT32
     columns = nn.functional.pad(values, (0, 0, 0, missing)).T
-    return _viewed(pack_nibbles(columns), torch.int32).T.contiguous()
+    return view_rows(pack_nibbles(columns), torch.int32).T.contiguous()
 
 
-def _unpack_rows(packed: Tensor, rows: int) -> Tensor:
-    """The inverse of `_pack_rows`."""
-    return unpack_nibbles(_viewed(packed.T, torch.uint8))[:, :rows].T.contiguous()
-
-
-def _viewed(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """The bytes of each row as another dtype. Flat in between: of a single row torch may keep any
-    stride, and refuse to view it."""
-    return rows.contiguous().flatten().view(dtype).view(len(rows), -1)
+def unpack_rows(packed: Tensor, rows: int) -> Tensor:
+    """int32 (⌈rows / 8⌉, groups) → uint8 from 0 to 15 of shape (rows, groups)."""
+    return unpack_int32(packed.T)[:, :rows].T.contiguous()

@@ -50,6 +50,7 @@ class ModuleStore:
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
         self.quantized = quantized
+        self._formats = tensors.formats | ({} if quantized is None else quantized.formats)
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._copies = CopyStream(device) if device.type == "cuda" else None
         self._resident: dict[str, nn.Module] = {}
@@ -147,10 +148,9 @@ class ModuleStore:
         Looked up once: every token that is generated asks for all layers.
         """
         if prefix not in self._sizes:
-            formats = {} if self.quantized is None else self.quantized.formats
             self._sizes[prefix] = sum(
-                formats[name].matrix_bytes(shape)
-                if name in formats
+                self._formats[name].matrix_bytes(shape)
+                if name in self._formats
                 else math.prod(shape) * self.dtype.itemsize
                 for name, shape in self.tensors.shapes.items()
                 if name.startswith(prefix)
@@ -168,7 +168,9 @@ class ModuleStore:
         with nullcontext() if self._copies is None else self._copies.select():
             if self.quantized is not None and prefix in self.quantized:
                 return self.quantized.read(prefix, self.device, self.dtype)
-            return self.tensors.read(prefix, device=self.device, dtype=self.dtype, buffer=buffer)
+            return self.tensors.read_weights(
+                prefix, device=self.device, dtype=self.dtype, buffer=buffer
+            )
 
     def _load_module(
         self, build: Callable[[], nn.Module], prefix: str, buffer: ReadBuffer | StagingBuffer
@@ -177,7 +179,7 @@ class ModuleStore:
         if self._copies is not None:
             return self._fill(build, self._read(prefix, buffer))
         is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16
-        if not is_packed or (self.quantized is not None and prefix in self.quantized):
+        if not is_packed or any(name.startswith(prefix) for name in self._formats):
             return self._fill(build, self._read(prefix))
         module = prepack_linears(self._fill(build, self._read(prefix, buffer)))
         for parameter in module.parameters():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,25 +14,25 @@ import torch
 from qwen_audio.errors import CheckpointError
 
 from .adapter import Adapter
+from .compressed_tensors import Weights
 from .direct_io import ReadBuffer
 from .download import ProgressCallback
 from .gpu_copies import StagingBuffer
 from .hub import HubFiles
-from .safetensors_file import (
-    TensorInfo,
-    TensorLocation,
-    read_header,
-    read_rows,
-    read_tensors,
-    tensor_byte_samples,
-    tensor_dtype,
-)
-from .weights_index import read_index
+from .matrix_layout import MatrixLayout
+from .quantization import LinearFormat, QuantizedMatrix
+from .safetensors_file import TensorInfo, TensorLocation, read_rows, read_tensors, tensor_dtype
+from .stored_matrices import StoredMatrices, check_stored
+from .weight_files import WeightFiles
 
-__all__ = ["NameLookup", "TensorStore"]
+__all__ = ["LayoutLookup", "NameLookup", "TensorStore"]
 
-NameLookup: TypeAlias = Callable[[Collection[str]], Mapping[str, str]]
-"""From the names in a checkpoint's files to the name in them of each tensor that is asked for."""
+NameLookup: TypeAlias = Callable[[Collection[str], Collection[str]], Mapping[str, str]]
+"""From the tensors that are asked for, and the names in a checkpoint's files, to the name in them
+of each that is asked for."""
+
+LayoutLookup: TypeAlias = Callable[[Collection[str]], Mapping[str, MatrixLayout]]
+"""From the names in a checkpoint's files to the layouts of the matrices that are quantised."""
 
 
 class TensorStore:
@@ -50,6 +51,8 @@ class TensorStore:
         resizable: those that may have another number of rows, such as a resized embedding table;
             `shape` tells it.
         adapter: merged into the tensors as they are read.
+        find_layouts: finds the matrices that are stored quantised, as several tensors each, which
+            are joined when they are read.
 
     Raises:
         CheckpointError: if files are missing or damaged, or tensors missing, extra or of another
@@ -65,24 +68,32 @@ class TensorStore:
         hub: HubFiles | None = None,
         resizable: Collection[str] = (),
         adapter: Adapter | None = None,
+        find_layouts: LayoutLookup = lambda _: {},
     ) -> None:
         self.name, self.folder, self.shapes = name, folder, dict(shapes)
-        self.adapter, self._hub, self._resizable = adapter, hub, frozenset(resizable)
-        self._file_of, headers = read_index(name, folder, hub)
-        self._stored_names = dict(find_names(self._file_of.keys()))
-        if hub is None:
-            files = sorted(set(self._file_of.values()) - headers.keys())
-            headers |= {file: self._read_header(file) for file in files}
-        for file, header in headers.items():
-            self._check_header(file, header)
-        self._headers = headers
+        self.adapter = adapter
+        self._files = WeightFiles(name, folder, hub)
+        self._matrices = StoredMatrices(name, find_layouts(self._files.names))
+        self._resizable = {name for name in resizable if name not in self._matrices}
+        self._expected = self._matrices.expected(self.shapes)
+        self._stored_names = dict(find_names(self._expected.keys(), self._files.names))
+        self._files.check_headers(self._check_header)
         if adapter is not None:
             adapter.check(self.shape, self.shapes.keys())
 
+    @property
+    def layouts(self) -> dict[str, MatrixLayout]:
+        """Of the matrices that are stored quantised."""
+        return self._matrices.layouts
+
+    @property
+    def formats(self) -> dict[str, LinearFormat]:
+        """Of those that are held in memory so; the others are dequantised when they are read."""
+        return self._matrices.formats
+
     def byte_samples(self) -> Iterator[bytes]:
         """Header entries and some bytes of every tensor, in a fixed order; of local files only."""
-        for file in sorted(set(self._file_of.values())):
-            yield from tensor_byte_samples(self.folder / file)
+        return self._files.byte_samples()
 
     def stored_bytes(self, name: str, default_dtype: torch.dtype) -> int:
         """Size of a tensor on disk, from the header of its file, with what an adapter adds to it.
@@ -93,36 +104,39 @@ class TensorStore:
         added = 0 if self.adapter is None else self.adapter.stored_bytes(name)
         if (replacement := self._replacement(name)) is not None:
             return replacement.info.bytes + added
-        stored = self._stored_names[name]
-        header = self._header(self._file_of[stored])
-        if header is None:
-            return math.prod(self.shapes[name]) * default_dtype.itemsize + added
-        return header[stored].bytes + added
+        infos = [self._files.info(stored) for stored in self._stored([name])]
+        known = [info.bytes for info in infos if info is not None]
+        if len(known) < len(infos):
+            bits = self._matrices.value_bits(name, 8 * default_dtype.itemsize)
+            return math.prod(self.shapes[name]) * bits // 8 + added
+        return sum(known) + added
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, with the number of rows that it has in its file."""
         if name in self._resizable:
-            self._header(self._file_of[self._stored_names[name]])
+            self._files.info(self._stored_names[name])
         return self.shapes[name]
 
     def without_duplicates(self, names: Iterable[str]) -> list[str]:
         """The names, without those that share a tensor with an earlier one."""
         firsts: dict[str, str] = {}
         for name in names:
-            firsts.setdefault(self._stored_names[name], name)
+            firsts.setdefault(self._stored_names.get(name, name), name)
         return list(firsts.values())
 
     def common_dtype(self) -> torch.dtype | None:
-        """The dtype of most bytes in the files whose headers have been read; None for no such."""
+        """The dtype of most bytes in the files whose headers have been read, without those of
+        quantised values; None for no such."""
         sizes: Counter[torch.dtype] = Counter()
+        infos = self._files.known_infos()
         for name, stored in self._stored_names.items():
-            if (info := self._headers.get(self._file_of[stored], {}).get(stored)) is not None:
-                sizes[tensor_dtype(info, name)] += info.bytes
+            if stored in infos and not self._expected[name].dtypes:
+                sizes[tensor_dtype(infos[stored], name)] += infos[stored].bytes
         return max(sizes, key=sizes.__getitem__, default=None)
 
     def missing_bytes(self, names: Iterable[str]) -> int:
         """Bytes that `fetch` would download."""
-        return 0 if self._hub is None else self._hub.missing_bytes(self._by_file(names))
+        return self._files.missing_bytes(self._stored(names))
 
     def fetch(self, names: Iterable[str], report: ProgressCallback | None = None) -> None:
         """Download those of these tensors that aren't on this machine, concurrently.
@@ -130,11 +144,7 @@ class TensorStore:
         Raises:
             CheckpointError: if the hub can't deliver them, or delivers other tensors.
         """
-        if self._hub is not None:
-            names_by_file = self._by_file(names)
-            for file in names_by_file:
-                self._header(file)
-            self._hub.download(names_by_file, report)
+        self._files.fetch(self._stored(names), report)
 
     def read(
         self,
@@ -144,22 +154,55 @@ class TensorStore:
         dtype: torch.dtype | None = None,
         buffer: ReadBuffer | StagingBuffer | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The tensors whose names start with `prefix`, keyed by the rest of their names.
+        """The tensors whose names start with `prefix`, keyed by the rest of their names; quantised
+        ones are dequantised.
 
         Args:
             device, dtype: to convert to; None: the CPU, and the dtype on disk.
             buffer: see `read_tensors`.
         """
-        locations = self._locate(name for name in self.shapes if name.startswith(prefix))
+        weights = self.read_weights(prefix, device=device, dtype=dtype, buffer=buffer)
+        return {
+            name: weight.dequantize(dtype or torch.float32)
+            if isinstance(weight, QuantizedMatrix)
+            else weight
+            for name, weight in weights.items()
+        }
+
+    def read_weights(
+        self,
+        prefix: str,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        buffer: ReadBuffer | StagingBuffer | None = None,
+    ) -> Weights:
+        """As `read`, but matrices with a format in `formats` stay quantised."""
+        names = [name for name in self.shapes if name.startswith(prefix)]
+        matrices = {
+            name: self._matrices.part_names(name)
+            for name in names
+            if name in self._matrices and self._replacement(name) is None
+        }
+        parts = set(chain.from_iterable(matrices.values()))
 
         def convert(name: str, tensor: torch.Tensor) -> torch.Tensor:
-            if self.adapter is None or not self.adapter.adds_to(name):
-                return tensor.to(device=device, dtype=dtype)
-            placed = tensor.to(device=device)
-            return self.adapter.merge(name, placed, dtype or tensor.dtype)
+            return tensor if name in parts else self._converted(name, tensor, device, dtype)
 
-        tensors = read_tensors(locations, buffer=buffer, convert=convert)
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        # Matrices are new tensors, made of parts: a buffer would only hold the parts.
+        buffer = None if matrices else buffer
+        tensors = read_tensors(self._locate(names), buffer=buffer, convert=convert)
+        weights: dict[str, torch.Tensor | QuantizedMatrix] = {}
+        for name in names:
+            if name not in matrices:
+                weights[name] = tensors[name]
+                continue
+            matrix = self._matrices.join(name, [tensors.pop(part) for part in matrices[name]])
+            if isinstance(matrix, torch.Tensor):
+                weights[name] = self._converted(name, matrix, device, dtype)
+            else:
+                weights[name] = matrix if device is None else matrix.to(device)
+        return {name.removeprefix(prefix): weight for name, weight in weights.items()}
 
     def read_rows(self, name: str, rows: Sequence[int]) -> list[torch.Tensor]:
         """Single rows of a matrix, each of shape (columns,), without reading the rest of it.
@@ -167,95 +210,60 @@ class TensorStore:
         Raises:
             CheckpointError: for a row that the matrix doesn't have.
         """
-        row_count, stored = self.shape(name)[0], self._stored_names[name]
+        row_count = self.shape(name)[0]
         if out_of_range := [row for row in rows if not 0 <= row < row_count]:
             raise CheckpointError(
                 f"{self.name}: row {out_of_range[0]} of {name} is needed, but it has {row_count} "
                 "rows: tokenizer and weights don't belong together"
             )
-        file = self._file_of[stored]
-        if (
-            self._hub is not None
-            and self._replacement(name) is None
-            and stored not in self._hub.cached_tensors(file)
-        ):
-            self._header(file)
-            downloaded = self._hub.download_rows(file, stored, rows)
-            values = [downloaded[row] for row in rows]
+        if (replacement := self._replacement(name)) is not None:
+            values = read_rows(replacement, rows, name)
         else:
-            values = read_rows(self._locate([name])[name], rows, name)
+            values = self._files.read_rows(self._stored_names[name], rows)
         if self.adapter is None or not self.adapter.adds_to(name):
             return values
         return self.adapter.merge_rows(name, rows, values)
 
-    def _by_file(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """File → names in it, each once, without those of tensors that an adapter replaces."""
-        files: dict[str, list[str]] = {}
-        own = (name for name in names if self._replacement(name) is None)
-        for stored in dict.fromkeys(self._stored_names[name] for name in own):
-            files.setdefault(self._file_of[stored], []).append(stored)
-        return files
+    def _stored(self, names: Iterable[str]) -> list[str]:
+        """The names in the files of tensors, but for those that an adapter replaces."""
+        own = [name for name in names if self._replacement(name) is None]
+        parts = chain.from_iterable(map(self._matrices.part_names, own))
+        return [self._stored_names[part] for part in parts]
 
     def _replacement(self, name: str) -> TensorLocation | None:
         return None if self.adapter is None else self.adapter.replacement(name)
 
     def _locate(self, names: Iterable[str]) -> dict[str, TensorLocation]:
-        """Locations of tensors on this machine; those that aren't here are downloaded."""
-        names, locations = list(names), dict[str, TensorLocation]()
-        for file, file_names in self._by_file(names).items():
-            header = self._header(file) or {}
-            if self._hub is None:
-                local = {
-                    name: TensorLocation(self.folder / file, info) for name, info in header.items()
-                }
-            elif not set(file_names) <= (local := self._hub.cached_tensors(file)).keys():
-                self._hub.download({file: file_names})
-                local = self._hub.cached_tensors(file)
-            locations |= {name: local[name] for name in file_names}
-        return {
-            name: self._replacement(name) or locations[self._stored_names[name]] for name in names
-        }
+        """Locations of tensors, or their parts, on this machine; see `WeightFiles.locate`."""
+        names, found = list(names), dict[str, TensorLocation]()
+        locations = self._files.locate(self._stored(names))
+        for name in names:
+            if (replacement := self._replacement(name)) is not None:
+                found[name] = replacement
+                continue
+            for part in self._matrices.part_names(name):
+                found[part] = locations[self._stored_names[part]]
+        return found
 
-    def _header(self, file: str) -> dict[str, TensorInfo] | None:
-        """The checked header of a file; None if the server sends whole files only."""
-        if file not in self._headers:
-            if self._hub is None or (self.folder / file).is_file():
-                header: dict[str, TensorInfo] | None = self._read_header(file)
-            else:
-                header = self._hub.header(file)
-            if header is None:
-                return None
-            self._check_header(file, header)
-            self._headers[file] = header
-        return self._headers[file]
+    def _converted(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> torch.Tensor:
+        """A tensor as it is asked for, with what an adapter adds."""
+        if self.adapter is None or not self.adapter.adds_to(name):
+            return tensor.to(device=device, dtype=dtype)
+        return self.adapter.merge(name, tensor.to(device=device), dtype or tensor.dtype)
 
-    def _read_header(self, file: str) -> dict[str, TensorInfo]:
-        if not (self.folder / file).is_file():
-            raise CheckpointError(f"{self.name} lacks its shard {file}: download it again")
-        return read_header(self.folder / file)
-
-    def _check_header(self, file: str, header: Mapping[str, TensorInfo]) -> None:
-        """Raises CheckpointError unless a file's header agrees with the index and the shapes."""
-        indexed = {name for name, indexed_file in self._file_of.items() if indexed_file == file}
-        if header.keys() != indexed:
-            differing = sorted(header.keys() ^ indexed)
-            raise CheckpointError(
-                f"{self.name}: shard {file} and the index disagree on {differing[0]}"
-                f"{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}: download it "
-                "again"
-            )
+    def _check_header(self, header: Mapping[str, TensorInfo]) -> None:
+        """Raises CheckpointError for tensors of another shape or dtype."""
         for name, stored in self._stored_names.items():
             if (info := header.get(stored)) is None:
                 continue
-            expected = self.shapes[name]
-            is_resizable = name in self._resizable and info.shape and info.shape[0]
-            if info.shape[1:] != expected[1:] or (info.shape != expected and not is_resizable):
-                reason = "config.json and weights don't belong together"
-                if 0 in info.shape:
-                    reason = "DeepSpeed's ZeRO-3 leaves it empty; use its zero_to_fp32.py"
-                raise CheckpointError(
-                    f"{self.name}: tensor {stored} has shape {info.shape}, but its config requires "
-                    f"{expected}: {reason}"
-                )
-            tensor_dtype(info, f"{self.name}: tensor {stored}")
-            self.shapes[name] = info.shape
+            is_resizable = name in self._resizable
+            place = f"{self.name}: tensor {stored}"
+            check_stored(info, self._expected[name], place, is_resizable=is_resizable)
+            if is_resizable:
+                self.shapes[name] = info.shape

@@ -11,7 +11,7 @@ from qwen_audio.audio.log_mel import FFT_SAMPLES, HOP_SAMPLES, MAX_FRAMES
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import CheckpointError
-from qwen_audio.models.unsupported import check_model_type, check_not_quantised
+from qwen_audio.models.unsupported import check_model_type
 from qwen_audio.weights.json_file import parse_json
 
 __all__ = ["build_feature_extractor", "read_config"]
@@ -24,7 +24,6 @@ def read_config(folder: Path, name: str) -> Qwen2AudioConfig:
     """config.json of a checkpoint folder. Raises CheckpointError if it isn't a Qwen2-Audio's."""
     settings = parse_json(folder / "config.json")
     check_model_type(settings, name)
-    check_not_quantised(settings, name)
     try:
         config = Qwen2AudioConfig(**settings)
     except Exception as error:  # transformers' strict configs raise several types

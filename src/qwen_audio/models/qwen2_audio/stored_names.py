@@ -16,7 +16,7 @@ from qwen_audio.errors import CheckpointError, counted
 
 from .tensors import EMBEDDINGS, LM_HEAD
 
-__all__ = ["canonical_name", "find_names"]
+__all__ = ["canonical_name", "find_names", "module_names"]
 
 _LAYER = re.compile(r"\.layers\.\d+\.")
 _LANDMARK = "audio_tower.conv1.weight"
@@ -44,12 +44,21 @@ def canonical_name(stored: str) -> str:
     return f"language_model.{inner if inner.startswith('lm_head.') else f'model.{inner}'}"
 
 
+def module_names(module: str) -> tuple[str, ...]:
+    """A module's name in this package, in transformers' model, and in the language model alone."""
+    inner = module.removeprefix("language_model.")
+    if inner == module:
+        return module, f"model.{module}"
+    return module, inner.replace("model.", "model.language_model.", 1), inner
+
+
 def find_names(
     required: Collection[str], stored: Collection[str], config: Any, checkpoint: str
 ) -> dict[str, str]:
     """Each required tensor's name in the files; of tied embeddings, table and head share one.
 
     Args:
+        required: the tensors, or parts of quantised ones, that are asked for.
         stored: the names in the files.
         config: transformers' Qwen2AudioConfig.
         checkpoint: its name, for error messages.
@@ -58,7 +67,7 @@ def find_names(
         CheckpointError: for missing, extra and ambiguous tensors.
     """
     names = sorted(name for name in stored if not name.endswith(_COMPUTED))
-    _check_layout(names, checkpoint)
+    _check_layout(names, required, checkpoint)
     found: dict[str, str] = {}
     for name in names:
         canonical = canonical_name(name)
@@ -70,7 +79,7 @@ def find_names(
         found[canonical] = name
     if config.text_config.tie_word_embeddings or getattr(config, "tie_word_embeddings", False):
         for absent, present in ((LM_HEAD, EMBEDDINGS), (EMBEDDINGS, LM_HEAD)):
-            if absent not in found and present in found:
+            if absent in required and absent not in found and present in found:
                 found[absent] = found[present]
     extra = [name for canonical, name in found.items() if canonical not in required]
     own = {_LAYER.sub(".layers.", name) for name in required}
@@ -97,13 +106,16 @@ def find_names(
     return found
 
 
-def _check_layout(names: Collection[str], checkpoint: str) -> None:
-    """Raises CheckpointError for weights of a wrapped, adapted or quantised model."""
-    quantised = [name for name in names if name.endswith(_QUANTISED)]
+def _check_layout(names: Collection[str], required: Collection[str], checkpoint: str) -> None:
+    """Raises CheckpointError for weights of a wrapped or adapted model, or of one that is quantised
+    in another way than its config.json says."""
+    quantised = [
+        name for name in names if name.endswith(_QUANTISED) and canonical_name(name) not in required
+    ]
     if quantised:
         raise CheckpointError(
-            f"{checkpoint} is quantised: it has {_listed(quantised)}; give the checkpoint that it "
-            "was made from"
+            f"{checkpoint} is quantised, but not as its config.json says (quantization_config): it "
+            f"has {_listed(quantised)}; give the checkpoint that it was made from"
         )
     prefix = next(
         (name.removesuffix(_LANDMARK) for name in names if name.endswith(f".{_LANDMARK}")), ""
