@@ -48,6 +48,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ inspect tones/0.wav",
         "$ taps",
         "$ completion bash",
+        "$ quantize embedded small",
         "$ describe tones/0.wav -o captions.srt",
         "$ lens tones/0.wav",
         "$ lens tones/0.wav -o lens.csv",

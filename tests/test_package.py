@@ -69,6 +69,7 @@ def test_public_names() -> None:
         "load_waveform",
         "plot",
         "probe",
+        "quantize_checkpoint",
     }
     for name in dir(qa):
         assert getattr(qa, name) is not None

@@ -17,6 +17,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     Collection, SearchResults, SearchResult, Projection           recordings to search and map
     probe                       how well labels can be read from each tap
     find_files                  recordings in folders, patterns and manifests
+    quantize_checkpoint         a folder with quantised weights
     save_embeddings             vectors as .npz, .safetensors, .parquet or .arrow
     load_waveform, Waveform, Window, LogMel, DecodeLimits         audio
     Tap, Stage, ModelDimensions, CostEstimate, ShapeTrace         a model's taps and their costs
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from qwen_audio.api.inspection import ShapeTrace as ShapeTrace
     from qwen_audio.api.model import AudioModel as AudioModel
     from qwen_audio.api.model import load as load
+    from qwen_audio.api.quantize_checkpoint import quantize_checkpoint as quantize_checkpoint
     from qwen_audio.api.session import AudioSession as AudioSession
     from qwen_audio.audio.decode_limits import DecodeLimits as DecodeLimits
     from qwen_audio.audio.find_files import find_files as find_files
@@ -111,6 +113,7 @@ _EXPORTS = {
     "collection.projection": ("Projection",),
     "audio.log_mel": ("LogMel",),
     "api.model": ("AudioModel", "load"),
+    "api.quantize_checkpoint": ("quantize_checkpoint",),
     "analysis.plots.save": ("save_plot",),
     "inference.cost": ("CostEstimate",),
     "probing.probe": ("probe",),

@@ -28,6 +28,7 @@ from . import (
     play,
     plot,
     probe,
+    quantize,
     search,
     taps,
 )
@@ -55,6 +56,7 @@ COMMANDS = (
     play,
     taps,
     parity,
+    quantize,
     completion,
 )
 """Modules of the commands, in the order of `--help`. Each has `add_parser`."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROCESSOR_CONFIG",
+    "PROCESSOR_FILES",
     "SLOW_TOKENIZER",
     "TOKENIZER",
     "check_tokenizer",
@@ -30,6 +31,11 @@ SLOW_TOKENIZER = (
 
 PROCESSOR_CONFIG = "processor_config.json"
 _OLDER_CONFIG = "preprocessor_config.json"
+PROCESSOR_FILES = (
+    *(PROCESSOR_CONFIG, _OLDER_CONFIG, TOKENIZER, *SLOW_TOKENIZER),
+    *("chat_template.jinja", "chat_template.json"),
+)
+"""What a processor may consist of."""
 
 
 def read_feature_extractor(

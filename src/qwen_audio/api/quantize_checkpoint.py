@@ -1,0 +1,214 @@
+"""A checkpoint with quantised weights in a folder of its own, which is loaded by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qwen_audio.analysis.files import check_output_folder, write_errors
+from qwen_audio.errors import CheckpointError, OptionError
+from qwen_audio.inference.progress_bars import download_bar
+from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.compressed_config import compressed_config
+from qwen_audio.models.processor_files import PROCESSOR_FILES
+from qwen_audio.models.qwen2_audio.tensors import LM_HEAD
+from qwen_audio.paths import exists, is_folder
+from qwen_audio.weights.compressed_tensors import split_matrices
+from qwen_audio.weights.download import ProgressCallback
+from qwen_audio.weights.json_file import parse_json
+from qwen_audio.weights.quantization import LinearFormat
+from qwen_audio.weights.quantized_store import module_prefix, quantize_module, write_safetensors
+
+__all__ = ["quantize_checkpoint"]
+
+_CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
+_OTHER_FILES, _LICENSE = (*PROCESSOR_FILES, "generation_config.json"), "LICENSE"
+_FILE_BYTES = 1 << 30
+"""Of a weights file, about: what is in memory before it is written."""
+
+
+def quantize_checkpoint(
+    model: str | Path,
+    out: str | Path,
+    *,
+    quantize: str = "int4",
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+    force: bool = False,
+    on_download: ProgressCallback | None = None,
+    on_quantize: ProgressCallback | None = None,
+    progress: bool | None = None,
+) -> Path:
+    """Write a checkpoint with quantised weights to a folder: `load` takes it as it is, without
+    `quantize`, and computes the same numbers as of the checkpoint with `quantize`.
+
+    The folder is complete, with the processor, and in the format compressed-tensors, which
+    transformers and other programs read. It appears when all of it is written.
+
+    Args:
+        model: "embedded", a folder, or a hub model.
+        out: the folder to write.
+        quantize: "int8", "int4" or "int4-g128": see `load`.
+        revision: branch, tag or commit of a hub model.
+        adapter: a LoRA adapter that is merged before.
+        force: replace a checkpoint that is in `out`.
+        on_download: called with bytes downloaded and bytes to download.
+        on_quantize: called with bytes of weights quantised and to be quantised.
+        progress: whether progress bars show both, where the functions aren't given; by default in
+            notebooks only.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: if the checkpoint can't be read, or the disk can't hold the result.
+        OptionError: if something is in `out`, it can't be written to, or the checkpoint is stored
+            quantised already.
+    """
+    target = Path(out).expanduser()
+    target = target if target.name else target.resolve()  # "." and ".."
+    _check_target(target, force)
+    checkpoint = Checkpoint(model, revision, adapter, quantize)
+    if target.resolve() == checkpoint.folder.resolve():
+        raise OptionError(f"{target} is what is to be quantised: name another folder")
+    files = _plan_files(checkpoint)
+    _check_space(target, sum(sum(modules.values()) for modules in files))
+    report = on_download or download_bar(progress)
+    checkpoint.tensors.fetch(checkpoint.required_tensors(None), report)
+    partial, previous = (target.with_name(target.name + end) for end in (".partial", ".previous"))
+    with write_errors(target):
+        _remove(partial)
+        partial.mkdir(parents=True)
+        try:
+            _copy_files(checkpoint, partial)
+            report = on_quantize or download_bar(progress, "quantising weights")
+            _write_weights(checkpoint, files, partial, report)
+            # At last: what has no config.json is no checkpoint.
+            config = json.dumps(_config(checkpoint, quantize), indent=2)
+            (partial / _CONFIG).write_text(config + "\n", encoding="utf-8")
+            if exists(target):
+                _remove(previous)
+                target.rename(previous)
+            partial.rename(target)
+        finally:
+            _remove(partial)
+        _remove(previous)
+    return target
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Raises OptionError if the folder can't be written, or holds what may not be replaced."""
+    check_output_folder(target.parent)
+    if not exists(target) or (is_folder(target) and not any(target.iterdir())):
+        return
+    if not force:
+        raise OptionError(f"{target} exists: name another folder, or replace it with force=True")
+    if not (target / _CONFIG).is_file():
+        raise OptionError(f"{target} is no checkpoint, and force=True replaces nothing else")
+
+
+def _plan_files(checkpoint: Checkpoint) -> list[dict[str, int]]:
+    """For each weights file the modules in it, with their sizes."""
+    sizes: Counter[str] = Counter()
+    for name in checkpoint.required_tensors(None):
+        sizes[module_prefix(name)] += checkpoint.stored_bytes(name)
+    files: list[dict[str, int]] = [{}]
+    for prefix, size in sizes.items():
+        if files[-1] and sum(files[-1].values()) + size > _FILE_BYTES:
+            files.append({})
+        files[-1][prefix] = size
+    return files
+
+
+def _check_space(target: Path, needed: int) -> None:
+    folder = next(parent for parent in target.absolute().parents if exists(parent))
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise CheckpointError(
+            f"{target}: the quantised checkpoint takes {needed} bytes, but {folder} has {free} "
+            "bytes free: free disk space, or name a folder on a larger disk"
+        )
+
+
+def _copy_files(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy the files beside weights and config.json."""
+    for name in _OTHER_FILES:
+        if (path := checkpoint.file(name)) is not None:
+            shutil.copyfile(path, folder / name)
+    with suppress(CheckpointError):  # of a hub that can't be reached
+        if (path := checkpoint.file(_LICENSE)) is not None:
+            shutil.copyfile(path, folder / _LICENSE)
+
+
+def _write_weights(
+    checkpoint: Checkpoint,
+    files: list[dict[str, int]],
+    folder: Path,
+    report: ProgressCallback | None,
+) -> None:
+    """Write the weights, quantised, and their index; one module is quantised at a time."""
+    tensors, formats = checkpoint.tensors, _formats(checkpoint)
+    read: Counter[str] = Counter()
+    for name in checkpoint.required_tensors(None):
+        read[module_prefix(name)] += tensors.stored_bytes(name, checkpoint.dtype)
+    done, total = 0, read.total()
+    file_of: dict[str, str] = {}
+    size = 0
+    for number, prefixes in enumerate(files, 1):
+        file = f"model-{number:05}-of-{len(files):05}.safetensors"
+        parts: dict[str, torch.Tensor] = {}
+        for prefix in prefixes:
+            if report is not None:
+                report(done, total)
+            weights = quantize_module(tensors.read(prefix), prefix, formats)
+            parts |= {prefix + name: part for name, part in split_matrices(weights).items()}
+            done += read[prefix]
+        write_safetensors(folder / file, parts)
+        file_of |= dict.fromkeys(parts, file)
+        size += sum(part.nbytes for part in parts.values())
+    index = {"metadata": {"total_size": size}, "weight_map": file_of}
+    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    for file in set(file_of.values()):  # safetensors writes files that only their owner may read
+        shutil.copymode(folder / _INDEX, folder / file)
+    if report is not None:
+        report(total, total)
+
+
+def _config(checkpoint: Checkpoint, quantize: str) -> dict[str, Any]:
+    """The content of config.json."""
+    config = parse_json(checkpoint.folder / _CONFIG)
+    requirements = checkpoint.required_tensors(None)
+    text = config.setdefault("text_config", {})
+    text["vocab_size"] = requirements[LM_HEAD].shape[0]
+    # Quantised, the head is a matrix of its own.
+    config["tie_word_embeddings"] = text["tie_word_embeddings"] = False
+    for part in (config, text, config.get("audio_config") or {}):
+        for key in ("quantization_config", "compression_config"):
+            part.pop(key, None)
+    linears = {
+        name: requirement.shape
+        for name, requirement in requirements.items()
+        if len(requirement.shape) == 2 and (requirement.rows_per_second or name == LM_HEAD)
+    }
+    config["quantization_config"] = compressed_config(linears, _formats(checkpoint))
+    config["quantized_from"] = {
+        "model": checkpoint.name if checkpoint.commit else Path(checkpoint.name).name,
+        "revision": checkpoint.revision,
+        "adapter": checkpoint.adapter_hash,
+        "quantize": quantize,
+    }
+    return config
+
+
+def _formats(checkpoint: Checkpoint) -> dict[str, LinearFormat]:
+    return {} if checkpoint.quantized is None else checkpoint.quantized.formats
+
+
+def _remove(folder: Path) -> None:
+    if exists(folder):
+        shutil.rmtree(folder)
