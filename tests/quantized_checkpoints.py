@@ -256,6 +256,8 @@ def quantize_checkpoint(base: Path, folder: Path, method: Method, *, inner: bool
             continue
         parts, weight = method.write(random, *tensor.shape)
         tensors[name] = torch.from_numpy(weight)
+        if method.settings.get("group_size") == -1 and f"{name[:-6]}bias" not in tensors:
+            parts["bias"] = np.zeros(len(weight), np.float16)  # as earlier AutoGPTQ
         for part, values in parts.items():
             stored[as_stored.removesuffix("weight") + part] = torch.from_numpy(
                 np.array(values)

@@ -23,6 +23,7 @@ from adapters import write_adapter
 from checkpoints import edit_json, random_checkpoint
 from hub_server import Hub, serve, use_hub
 from quantized_checkpoints import METHODS, quantize_checkpoint
+from qwen_audio.cli.tables import parity_tables
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from reference import Reference, relative_error, sound
@@ -96,9 +97,18 @@ def test_hidden_states_are_those_of_transformers(
     for memory in (None, least + 10_000):  # resident and streamed
         exact = qa.load(folder, dtype="float32", max_memory=memory)
         assert relative_error(hidden_states(exact), expected) < 1e-5
+    # The parity report gives transformers the same weights, dequantised.
+    *_, note = parity_tables(model.check_parity(qa.Waveform(CLIP)))
+    is_exact = "nf4" in name
+    assert str(note).startswith("  Equal" if is_exact else "  The difference that products of qu")
+    advice = "quantize='int4'" if "nf4" in name else "choose a shallower tap"
+    with pytest.raises(OptionError, match=f"or more, (or )?(use )?{advice}"):
+        qa.load(folder, max_memory=least // 2).activations(
+            CLIP, taps=["lm.1"], sampling_rate=16_000
+        )
     # No product takes nf4, so that it takes the memory of the computation's dtype.
     plain = qa.load(dense(folder), dtype="float32")
-    assert (least < plain.cost("lm.norm").min_memory_bytes) == ("nf4" not in name)
+    assert (least < plain.cost("lm.norm").min_memory_bytes) != is_exact
     assert model.cost("lm.norm").read_bytes < plain.cost("lm.norm").read_bytes
 
 
@@ -179,22 +189,19 @@ def change(folder: Path, name: str, value: torch.Tensor | None) -> None:
 @pytest.mark.parametrize(
     ("name", "part", "value", "expected"),
     [
-        ("gptq", "g_idx", torch.arange(64).int() % 2, "its groups are not of neighbouring columns"),
-        ("ct 4", "weight_shape", torch.tensor([64, 32]), "it is of shape [64, 32]"),
-        ("ct 8", "weight_zero_point", torch.ones(64, 1).char(), "its 8-bit values are not symmetr"),
-        (
-            "bnb 8",
-            "weight_format",
-            torch.tensor(1).byte(),
-            "its weights are in the layout of a GPU",
-        ),
+        ("gptq", "q_proj.g_idx", torch.arange(64).int() % 2, "its groups are not of neighbouring"),
+        ("gptq rows", "o_proj.bias", torch.ones(64), "it has a bias, which Qwen2-Audio's layer"),
+        ("ct 4", "q_proj.weight_shape", torch.tensor([64, 32]), "it is of shape [64, 32]"),
+        ("ct 8", "q_proj.weight_zero_point", torch.ones(64, 1).char(), "its 8-bit values are not"),
+        ("bnb 8", "q_proj.weight_format", torch.tensor(1).byte(), "its weights are in the layout"),
         (
             "nf4",
-            "weight.quant_state.bitsandbytes__nf4",
+            "q_proj.weight.quant_state.bitsandbytes__nf4",
             torch.tensor([1, 2]).byte(),
             "its quant_state is not JSON",
         ),
-        ("nf4", "weight.absmax", torch.ones(3), "it has fewer scales than blocks"),
+        ("nf4", "q_proj.weight.absmax", torch.ones(3), "it has fewer scales than blocks"),
+        ("nf4 nested", "q_proj.weight.nested_absmax", torch.ones(0), "it has fewer scales than"),
     ],
 )
 def test_content_that_cannot_be_read(
@@ -202,13 +209,12 @@ def test_content_that_cannot_be_read(
 ) -> None:
     folder = copy(name)
     is_inner = "model.language_model.norm.weight" in load_file(folder / "model.safetensors")
-    layer = LAYER.replace("language_model.model.", "model.language_model.") if is_inner else LAYER
-    change(folder, layer + part, value)
+    prefix = "model.language_model." if is_inner else "language_model.model."
+    change(folder, f"{prefix}layers.0.self_attn.{part}", value)
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(folder).tensors.read("language_model.model.layers.0.")
-    assert f"{LAYER}weight is quantised in a way that can't be read, as {expected}" in str(
-        caught.value
-    )
+    assert f"weight is quantised in a way that can't be read, as {expected}" in str(caught.value)
+    assert str(caught.value).endswith(": give the checkpoint that it was made from")
 
 
 def test_parts_that_are_missing_or_of_another_kind(

@@ -70,7 +70,7 @@ class ParityReport:
     dtype: str
     quantization: str | None
     """How the weights are quantised here; transformers computes with those that they were made
-    from."""
+    from or, of a checkpoint that is stored quantised, with the same, dequantised."""
     device: str
     machine: str
     torch: str
@@ -148,13 +148,13 @@ def check_parity(
             seconds = sum(clip.duration_seconds for clip in clips[:number])
             on_progress("computing with transformers", number, len(clips), "recordings", seconds)
         expected.append(reference.taps(clip, prompt_text))
-    quantization = pipeline.checkpoint.quantization
+    is_quantized = bool(pipeline.checkpoint.formats)
     return ParityReport(
         model=pipeline.checkpoint.name,
         revision=pipeline.checkpoint.revision,
         adapter=pipeline.checkpoint.adapter_hash,
         dtype=pipeline.dtype_name,
-        quantization=quantization,
+        quantization=pipeline.checkpoint.quantization,
         device=str(pipeline.device),
         machine=f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
         torch=torch.__version__,
@@ -167,8 +167,8 @@ def check_parity(
             for tap in compared
         ),
         skipped_taps=tuple(str(tap) for tap in taps if tap not in compared),
-        min_cosine=-1.0 if quantization else _MIN_COSINE[pipeline.dtype],
-        max_error=None if quantization else _MAX_ERROR.get(pipeline.dtype),
+        min_cosine=-1.0 if is_quantized else _MIN_COSINE[pipeline.dtype],
+        max_error=None if is_quantized else _MAX_ERROR.get(pipeline.dtype),
     )
 
 

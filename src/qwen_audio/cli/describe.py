@@ -129,9 +129,8 @@ def run(options: argparse.Namespace) -> int:
 def _streamed_notice(model: AudioModel) -> str:
     """For a model whose weights are read from the disk for every token."""
     needed = f"{model.cost().read_bytes / 1e9:.1f} GB"
-    advice = (
-        "" if model.quantization == "int4-g128+encoder-int8" else "; --quantize int4 takes less"
-    )
+    is_smallest = model.quantize == "int4-g128" or model.pipeline.checkpoint.tensors.formats
+    advice = "" if is_smallest else "; --quantize int4 takes less"
     return f"{needed} of weights don't fit in memory and are read for every token{advice}"
 
 

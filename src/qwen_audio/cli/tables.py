@@ -19,6 +19,7 @@ from qwen_audio.api.inspection import ShapeTrace
 from qwen_audio.api.parity import ParityReport
 from qwen_audio.audio.timecode import format_duration, format_range, format_time
 from qwen_audio.errors import counted
+from qwen_audio.weights.option_values import quantize_name
 
 __all__ = [
     "inspection_tables",
@@ -94,10 +95,14 @@ def parity_tables(report: ParityReport) -> Renderables:
     if report.skipped_taps:
         first, last = report.skipped_taps[0], report.skipped_taps[-1]
         yield Text(f"  Not compared (not enough memory): {first} … {last}")
-    if report.quantization is not None:
+    if report.quantization is not None and report.min_cosine < 0:
+        is_stored = quantize_name(report.quantization) is None
         yield Text(
-            "  The difference that quantisation makes: transformers computes with the weights as "
-            "they were."
+            "  The difference that products of quantised weights make: transformers computes with "
+            "the same weights, dequantised."
+            if is_stored
+            else "  The difference that quantisation makes: transformers computes with the weights "
+            "as they were."
         )
         return
     limit = report.max_error

@@ -263,7 +263,7 @@ def check_memory(
     if minimum <= max_memory:
         return
     bits = 4 if tap is None or tap.in_language_model else 8
-    fewer_bits = f"use quantize='int{bits}', or " if checkpoint.quantization is None else ""
+    fewer_bits = "" if checkpoint.formats else f"use quantize='int{bits}', or "
     advice = f"{fewer_bits}choose a shallower tap"
     if tap is None and positions > _MIN_CACHED_POSITIONS:
         advice = f"fewer max_new_tokens: prompt, audio and answer are {positions} positions"

@@ -53,7 +53,7 @@ def _explained(pipeline: Any, reason: str) -> OutOfMemoryError:
     advice = [f"max_memory='{limit}MB'"] if (limit := _smaller_limit(pipeline)) else []
     if pipeline.dtype is torch.float32:
         advice.append("dtype='bfloat16'")
-    if pipeline.checkpoint.quantization is None:
+    if not pipeline.checkpoint.formats:
         advice.append("quantize='int4'")
     if pipeline.device.type != "cpu":
         advice.append("device='cpu'")

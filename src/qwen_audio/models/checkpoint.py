@@ -28,6 +28,7 @@ from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.hub_errors import is_not_found
 from qwen_audio.weights.json_file import parse_json
+from qwen_audio.weights.quantization import LinearFormat
 from qwen_audio.weights.quantized_store import QuantizedStore
 from qwen_audio.weights.tensor_store import TensorStore
 
@@ -145,6 +146,11 @@ class Checkpoint:
         return self._stored.spec(self.tensors.layouts) if scheme is None else scheme.spec
 
     @property
+    def formats(self) -> dict[str, LinearFormat]:
+        """By name, the matrices that are quantised in memory."""
+        return self.tensors.formats if self.quantized is None else self.quantized.formats
+
+    @property
     def dtype(self) -> torch.dtype:
         """Dtype of the stored weights: as config.json states it, else as their files do."""
         for config in (self.config, self.text_config):
@@ -207,8 +213,7 @@ class Checkpoint:
     def weight_bytes(self, name: str, dtype: torch.dtype) -> int:
         """Size of a tensor in memory: quantised, or in the dtype to compute in."""
         shape = self.tensors.shapes[name]
-        formats = self.tensors.formats if self.quantized is None else self.quantized.formats
-        form = formats.get(name)
+        form = self.formats.get(name)
         return math.prod(shape) * dtype.itemsize if form is None else form.matrix_bytes(shape)
 
     def missing_bytes(self, tap: Tap | None) -> int:

@@ -38,7 +38,7 @@ class QuantizationMethod(Protocol):
 
         Args:
             module: the layer's name; those of its tensors start with it and a dot.
-            stored: the names of all tensors.
+            stored: the names of all tensors but those that an unquantised model has besides.
         """
 
 
@@ -64,8 +64,8 @@ class _Gptq:
         if f"{module}.qweight" not in stored:
             return None
         _check_multiples(module, shape, 8, self._group_size)
-        has_indices = f"{module}.g_idx" in stored
-        return GptqLayout(*shape, self._group_size, self._is_second_version, has_indices)
+        adds_bias, has_indices = f"{module}.bias" in stored, f"{module}.g_idx" in stored
+        return GptqLayout(*shape, self._group_size, adds_bias, self._is_second_version, has_indices)
 
 
 class _Awq:
@@ -84,7 +84,7 @@ class _Awq:
         if f"{module}.qweight" not in stored:
             return None
         _check_multiples(module, shape, 8, self._group_size)
-        return AwqLayout(*shape, self._group_size)
+        return AwqLayout(*shape, self._group_size, f"{module}.bias" in stored)
 
 
 class _BitsAndBytes:

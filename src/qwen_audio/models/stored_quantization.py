@@ -55,7 +55,8 @@ class StoredQuantization:
         """
         if self.method is None:
             return {}
-        names = {canonical_name(name) for name in stored}
+        others = {name for name in shapes if not name.endswith(".weight")}
+        names = {canonical_name(name) for name in stored} - others
         found: dict[str, MatrixLayout] = {}
         for name, shape in shapes.items():
             if len(shape) == 2 and name.endswith(".weight") and name != EMBEDDINGS:

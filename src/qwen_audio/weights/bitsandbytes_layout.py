@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .matrix_layout import MatrixLayout, StoredTensor
 from .quantization import LinearFormat, QuantizedMatrix
@@ -129,23 +129,27 @@ class BitsAndBytes4Layout(MatrixLayout):
             scales = scales + float(state.get("nested_offset", 0))
         block_size = _whole_number(state, "blocksize")
         packed = parts["weight"].flatten()
-        if len(scales) * block_size < 2 * len(packed):
-            raise ValueError("it has fewer scales than blocks")
+        code = parts[_MAP].float()
+        byte_values = torch.stack(torch.meshgrid(code, code, indexing="ij"), -1).view(256, 2)
         matrix = torch.empty(self.rows * self.columns, dtype=dtype)
         step = block_size * max(1, _CHUNK_VALUES // block_size)
         for first in range(0, len(matrix), step):
             pairs = packed[first // 2 : (first + step) // 2]
-            values = torch.stack([pairs >> 4, pairs & 15], dim=1).flatten()
             block_scales = scales[first // block_size : (first + step) // block_size]
-            matrix[first : first + step] = _scaled(
-                parts[_MAP].float()[values.long()], block_scales, block_size
-            )
+            values = nn.functional.embedding(pairs.int(), byte_values).flatten()
+            matrix[first : first + step] = _scaled(values, block_scales, block_size)
         return matrix.view(self.rows, self.columns)
 
 
 def _scaled(values: Tensor, scales: Tensor, block_size: int) -> Tensor:
-    """Values in blocks, each times its scale, in float32."""
-    return values.float() * scales.float().repeat_interleave(block_size)[: len(values)]
+    """Values in blocks, the last of which may be shorter, each times its scale, in float32."""
+    whole = len(values) // block_size
+    if len(scales) * block_size < len(values):
+        raise ValueError("it has fewer scales than blocks")
+    scaled = values.float()
+    scaled[: whole * block_size].view(whole, block_size).mul_(scales[:whole, None].float())
+    scaled[whole * block_size :].mul_(scales[whole : whole + 1].float())
+    return scaled
 
 
 def _parse_state(data: Tensor) -> dict[str, Any]:

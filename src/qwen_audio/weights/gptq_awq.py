@@ -14,7 +14,7 @@ For a layer of `rows` output and `columns` input features, in groups of input fe
 | `g_idx` | int32 (columns): the group of each input; may be left out | |
 
 AWQ's eight are outputs, from the lowest bits on 0, 2, 4, 6, 1, 3, 5 and 7. GPTQ stores zero points
-less one, except in its second version.
+less one, except in its second version. A `bias` of zeros may be stored, too.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import torch
 from torch import Tensor
 
 from .matrix_layout import MatrixLayout, StoredTensor, unpack_int32, view_rows
-from .quantization import LinearFormat, QuantizedMatrix, pack_nibbles
+from .quantization import LinearFormat, QuantizedMatrix
 
 __all__ = ["AwqLayout", "GptqLayout"]
 
 _ONES = 0x11111111
 """1 in each of the eight values of an int32."""
 
-_PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
-"""Where AWQ has the outputs 0, 1, 2, … of each eight."""
+_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+"""The outputs in AWQ's int32, from the lowest bits on."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,29 @@ class _GroupedLayout(MatrixLayout):
 
     Attributes:
         group_size: input features that share a scale; None: all do.
+        adds_bias: a bias is stored, although the layer has none, as some programs do.
     """
 
     group_size: int | None
+    adds_bias: bool
 
     @property
     def form(self) -> LinearFormat:
         return LinearFormat(4, self.group_size)
 
-    def _zeros_and_scales(self) -> dict[str, StoredTensor]:
+    def _other_parts(self) -> dict[str, StoredTensor]:
+        """All but the values."""
         groups = self.columns // (self.group_size or self.columns)
-        return {
+        parts = {
             "qzeros": StoredTensor((groups, self.rows // 8), ("I32",)),
             "scales": StoredTensor((groups, self.rows)),
         }
+        return parts | ({"bias": StoredTensor((self.rows,))} if self.adds_bias else {})
+
+    def _check_bias(self, parts: Mapping[str, Tensor]) -> None:
+        """Raises ValueError for a bias that isn't 0."""
+        if self.adds_bias and parts["bias"].any():
+            raise ValueError("it has a bias, which Qwen2-Audio's layer lacks")
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class GptqLayout(_GroupedLayout):
         """See `MatrixLayout.parts`."""
         parts = {
             "qweight": StoredTensor((self.columns // 8, self.rows), ("I32",)),
-            **self._zeros_and_scales(),
+            **self._other_parts(),
         }
         if self.has_group_indices:
             parts["g_idx"] = StoredTensor((self.columns,), ("I32",))
@@ -83,6 +92,7 @@ class GptqLayout(_GroupedLayout):
 
     def join(self, parts: Mapping[str, Tensor]) -> QuantizedMatrix:
         """See `MatrixLayout.join`."""
+        self._check_bias(parts)
         if self.has_group_indices:
             in_order = torch.arange(self.columns) // (self.group_size or self.columns)
             if not torch.equal(parts["g_idx"].long(), in_order):
@@ -106,19 +116,23 @@ class AwqLayout(_GroupedLayout):
         """See `MatrixLayout.parts`."""
         return {
             "qweight": StoredTensor((self.columns, self.rows // 8), ("I32",)),
-            **self._zeros_and_scales(),
+            **self._other_parts(),
         }
 
     def join(self, parts: Mapping[str, Tensor]) -> QuantizedMatrix:
         """See `MatrixLayout.join`."""
+        self._check_bias(parts)
+        # Of each eight outputs four bytes, which hold two outputs each, for all inputs.
+        pairs = view_rows(parts["qweight"], torch.uint8).T.contiguous().view(-1, 4, self.columns)
+        even, odd = pairs[..., 0::2], pairs[..., 1::2]
+        values = torch.empty(self.rows // 8, 8, self.columns // 2, dtype=torch.uint8)
+        values[:, _ORDER[0::2]] = (even & 15) | (odd << 4)
+        values[:, _ORDER[1::2]] = (even >> 4) | (odd & 240)
+        zeros = unpack_int32(parts["qzeros"]).unflatten(1, (-1, 8))
+        zeros = zeros[..., sorted(range(8), key=_ORDER.__getitem__)].flatten(1)
         return QuantizedMatrix(
             4,
-            pack_nibbles(_in_order(parts["qweight"]).T),
+            values.view(self.rows, -1),
             parts["scales"].T.contiguous(),
-            _in_order(parts["qzeros"]).T.contiguous(),
+            zeros.T.contiguous(),
         )
-
-
-def _in_order(packed: Tensor) -> Tensor:
-    """int32 (n, rows / 8) → uint8 (n, rows)."""
-    return unpack_int32(packed).unflatten(1, (-1, 8))[..., _PLACES].flatten(1)

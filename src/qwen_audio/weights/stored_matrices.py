@@ -9,7 +9,7 @@ from torch import Tensor
 from qwen_audio.errors import CheckpointError
 
 from .matrix_layout import MatrixLayout, StoredTensor
-from .quantization import LinearFormat, QuantizedMatrix
+from .quantization import QuantizedMatrix
 from .safetensors_file import TensorInfo, tensor_dtype
 
 __all__ = ["StoredMatrices", "check_stored"]
@@ -23,19 +23,18 @@ class StoredMatrices:
     Args:
         checkpoint: its name, for error messages.
         layouts: of the matrices, by their names, which end in "weight".
+
+    Attributes:
+        formats: of those that are held in memory as they are stored; others are dequantised.
     """
 
     def __init__(self, checkpoint: str, layouts: Mapping[str, MatrixLayout]) -> None:
         self._checkpoint, self.layouts = checkpoint, dict(layouts)
+        forms = {name: layout.form for name, layout in self.layouts.items()}
+        self.formats = {name: form for name, form in forms.items() if form is not None}
 
     def __contains__(self, name: str) -> bool:
         return name in self.layouts
-
-    @property
-    def formats(self) -> dict[str, LinearFormat]:
-        """Of those that are held in memory as they are stored; others are dequantised."""
-        forms = ((name, layout.form) for name, layout in self.layouts.items())
-        return {name: form for name, form in forms if form is not None}
 
     def part_names(self, name: str) -> list[str]:
         """The tensors that a tensor is stored as: itself, unless it is one of these matrices."""
