@@ -42,7 +42,7 @@ def quantization(settings: Settings) -> Result:
     return Result(
         what=f"captions of {clips} clips by the embedded checkpoint in bfloat16 that stay the same "
         "with quantised weights (the ratio: in 4 bits, groups of 32), the Kullback-Leibler "
-        "divergence of the next token's probabilities, and the lowest cosine of a row after a "
+        "divergence of the next token's probabilities, and the cosine of the output of a "
         "full-width layer with random weights, of the decoder and of the encoder",
         dtype=DTYPE,
         figures=figures,
@@ -122,7 +122,7 @@ def held_out_clips(count: int) -> list[np.ndarray]:
 
 
 def layers(threads: int, cache: str, checkpoint: str) -> Workload:
-    """The lowest cosine of a row after the first encoder layer and the first decoder layer."""
+    """The cosine of all rows, and the lowest of one, after an encoder layer and a decoder layer."""
     clip = synthetic_clip(5.0)
     tokens = tuple(5 + number % 900 for number in range(200))
 
@@ -132,8 +132,13 @@ def layers(threads: int, cache: str, checkpoint: str) -> Workload:
         for kind in KINDS[1:]:
             model = load_quantized(checkpoint, kind, threads, cache)
             for part, rows in _layer_outputs(model, clip, tokens).items():
+                flat, expected_flat = rows.flatten(), expected[part].flatten()
                 cosines = torch.cosine_similarity(rows, expected[part], dim=-1)
-                figures[f"{kind}_{part}_cosine"] = float(cosines.min())
+                figures |= {
+                    f"{kind}_{part}_cosine": float(flat @ expected_flat)
+                    / float(flat.norm() * expected_flat.norm()),
+                    f"{kind}_{part}_lowest_cosine": float(cosines.min()),
+                }
         return {"figures": figures}
 
     return run

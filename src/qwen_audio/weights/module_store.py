@@ -38,6 +38,8 @@ class ModuleStore:
             and as many layers as fit are resident; layers that don't fit are read in every pass,
             each while the one before it computes.
         quantized: the modules that are quantised.
+        exact_inputs: ends of the names of matrices whose activations are not, as they hold
+            outliers: in 8 bits with a scale a row, all else in the row would be lost.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class ModuleStore:
         dtype: torch.dtype,
         max_bytes: int | None = None,
         quantized: QuantizedStore | None = None,
+        exact_inputs: tuple[str, ...] = (),
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
-        self.quantized = quantized
+        self.quantized, self._exact_inputs = quantized, exact_inputs
         self._formats = tensors.formats | ({} if quantized is None else quantized.formats)
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._copies = CopyStream(device) if device.type == "cuda" else None
@@ -198,7 +201,8 @@ class ModuleStore:
         for name, matrix in matrices.items():
             path = name.removesuffix("weight").removesuffix(".")
             bias = tensors.pop(f"{path}.bias".removeprefix("."), None)
-            linear = quantized_linear(matrix, bias, self.dtype)
+            is_exact = name.endswith(self._exact_inputs)
+            linear = quantized_linear(matrix, bias, self.dtype, exact_input=is_exact)
             if path:
                 module.set_submodule(path, linear)
             else:

@@ -45,13 +45,21 @@ _INT4_GROUP_SIZES = (32, 64, 128, 256)
 
 
 def quantized_linear(
-    matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype
+    matrix: QuantizedMatrix,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    *,
+    exact_input: bool = False,
 ) -> _QuantizedLinear:
-    """A linear layer that computes in a dtype, with the fastest kernel of the matrix's device."""
+    """A linear layer that computes in a dtype, with the fastest kernel of the matrix's device.
+
+    Args:
+        exact_input: whether activations are never quantised.
+    """
     kind: type[_QuantizedLinear] = _BlockwiseLinear
     device = matrix.values.device.type
     if matrix.bits == 8 and matrix.group_size == matrix.shape[1]:
-        if device == "cpu" and _has_vnni():
+        if device == "cpu" and _has_vnni() and not exact_input:
             kind = _Int8ActivationLinear
         elif device in ("cpu", "cuda"):
             kind = _Int8Linear
