@@ -94,7 +94,8 @@ def step(checkpoint: str, kind: str, threads: int, cache: str) -> Workload:
     slot = keys.add()
 
     def forward(part: list[int]) -> None:
-        lm.forward([DecoderInput(tuple(part))], [Tap(Stage.LM_NORM)], last_row, keys, [slot])
+        with keys.extend([slot], [len(part)]) as cached:
+            lm.forward([DecoderInput(tuple(part))], [Tap(Stage.LM_NORM)], last_row, cached)
 
     def crop(length: int) -> None:
         keys.truncate(slot, length)

@@ -73,11 +73,10 @@ def test_one_call_for_all_clips_equals_attention_per_clip(causal: bool) -> None:
         for lengths in passes:
             rows = slice(start, start := start + sum(lengths))
             q, k, v = (each[:, :, rows].to(dtype) for each in (query, key, value))
-            cached = cache.begin_pass(slots, lengths) if causal else None
-            packing = Packing(lengths, cached)
-            parts.append(packed_attention(module, q, k, v, None, packing=packing, scaling=0.125)[0])
-            if cached is not None:
-                cache.end_pass(cached)
+            with cache.extend(slots, lengths) as cached:
+                packing = Packing(lengths, cached if causal else None)
+                out, _ = packed_attention(module, q, k, v, None, packing=packing, scaling=0.125)
+            parts.append(out)
         outputs.append(torch.cat(parts, dim=1).float().cpu().numpy())
     assert relative_error(*outputs) < 2e-2
 

@@ -276,8 +276,11 @@ def test_attention_stays_inside_each_clip() -> None:
 
     def attend() -> torch.Tensor:
         cache = KeyValueCache(1, 2, 4, torch.float32, torch.device("cpu"))
-        packing = Packing((4, 5), cache.begin_pass([cache.add(), cache.add()], [4, 5]))
-        return packed_attention(module, query, key, value, None, packing=packing, scaling=0.5)[0]
+        with cache.extend([cache.add(), cache.add()], [4, 5]) as cached:
+            packing = Packing((4, 5), cached)
+            return packed_attention(module, query, key, value, None, packing=packing, scaling=0.5)[
+                0
+            ]
 
     first = attend()
     key[:, :, 4:] = 100.0

@@ -1,32 +1,36 @@
-"""Generation in a batch: sequences that join, leave and end, each as if it were alone."""
+"""Texts that are generated together: each as if it were alone, whoever joins, leaves or fails."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import qwen_audio as qa
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import NotFiniteError
 from qwen_audio.inference.decoder import DecoderInput, LanguageModel
 from qwen_audio.inference.generation import GeneratingSequence, GenerationBatch
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.reducers import all_rows
-from qwen_audio.inference.sampling import TokenSampler, sample_tokens
-from qwen_audio.models.tap import Tap
-from reference import sound
+from qwen_audio.models.kv_cache import KeyValueCache
+from reference import relative_error, sound
 
 NO_STOP: frozenset[int] = frozenset()
-GREEDY = Sampling(max_new_tokens=6)
-SAMPLED = Sampling(max_new_tokens=6, temperature=2.0, top_p=0.9, seed=3)
+RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> qa.AudioModel:
-    return qa.load(checkpoint, dtype="float32")
+    loaded = qa.load(checkpoint, dtype="float32")
+    loaded.pipeline.fetch_weights(None)
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +38,23 @@ def lm(model: qa.AudioModel) -> LanguageModel:
     return model.pipeline.lm
 
 
-@pytest.fixture(scope="module")
-def items(model: qa.AudioModel) -> list[DecoderInput]:
-    """Three clips with their prompts, of different lengths."""
-    pipeline = model.pipeline
-    mels = [pipeline.log_mel(sound(seconds, seed=k)) for k, seconds in enumerate((0.1, 1.7, 0.4))]
-    prompt = pipeline.tokenizer.render("What?")
-    return pipeline.build_inputs(prompt, [[rows] for rows in pipeline.encode_audio(mels)])
+def item(length: int, seed: int = 0, audio: int = 0) -> DecoderInput:
+    """Random tokens, those of audio first."""
+    random = torch.Generator().manual_seed(1000 * seed + length)
+    ids = torch.randint(0, 1000, (length - audio,), generator=random).tolist()
+    rows = 0.5 * torch.randn(audio, 96, generator=random) if audio else None
+    return DecoderInput((*[1096] * audio, *ids), rows)
+
+
+ITEMS = [item(61, 1), item(5, 2), item(130, 3, audio=100), item(64, 4), item(1, 5)]
+"""The first crosses a block of 64 positions as it goes on, the third has two of them."""
+SAMPLINGS = [
+    Sampling(9),
+    Sampling(12, temperature=0.8, top_p=0.9, seed=3),
+    Sampling(4, temperature=1.5, seed=3),
+    Sampling(7),
+    Sampling(1),
+]
 
 
 def alone(lm: LanguageModel, item: DecoderInput, sampling: Sampling) -> list[int]:
@@ -50,157 +64,293 @@ def alone(lm: LanguageModel, item: DecoderInput, sampling: Sampling) -> list[int
     return sequence.token_ids
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
-def test_sequences_that_join_later_are_as_if_alone(
-    lm: LanguageModel, items: list[DecoderInput], sampling: Sampling
+@pytest.fixture(scope="module")
+def expected(lm: LanguageModel) -> list[list[int]]:
+    return [alone(lm, *pair) for pair in zip(ITEMS, SAMPLINGS, strict=True)]
+
+
+@pytest.mark.parametrize("starts", [(0, 0, 0, 0, 0), (0, 3, 5, 5, 20), (8, 2, 0, 1, 9)])
+def test_sequences_that_join_at_any_step_get_the_tokens_that_they_get_alone(
+    lm: LanguageModel, expected: list[list[int]], starts: Sequence[int]
 ) -> None:
-    batch = GenerationBatch(lm)
-    sequences = []
-    for item in items:  # each joins two steps after the one before
-        sequences.append(batch.join(item, sampling, stop_ids=NO_STOP))
-        batch.step()
+    """With samplings of their own: a seed gives the same tokens whatever else is in the batch."""
+    batch, sequences = GenerationBatch(lm), dict[int, GeneratingSequence]()
+    for step in itertools.count():
+        for number in (number for number, start in enumerate(starts) if start == step):
+            sequences[number] = batch.join(ITEMS[number], SAMPLINGS[number], stop_ids=NO_STOP)
+        before = {id(each): len(each.token_ids) for each in batch.sequences}
         stepped = batch.step()
-        assert stepped == sequences
-    batch.run()
-    for item, sequence in zip(items, sequences, strict=True):
-        assert sequence.token_ids == alone(lm, item, sampling)
-        assert sequence.ended_by == "max_new_tokens"
+        assert {id(each): len(each.token_ids) - 1 for each in stepped} == before
+        assert batch.sequences == [each for each in stepped if each.ended_by is None]
+        if step > max(starts) and not batch.sequences:
+            break
+    assert [sequences[number].token_ids for number in range(5)] == expected
+    assert {each.ended_by for each in sequences.values()} == {"max_new_tokens"}
     assert batch.cache.reserved_positions == 0
 
 
-def test_a_sequence_that_leaves_frees_its_slot_and_changes_no_other(
-    lm: LanguageModel, items: list[DecoderInput]
+def test_a_stop_token_ends_a_sequence(lm: LanguageModel, expected: list[list[int]]) -> None:
+    batch = GenerationBatch(lm)
+    stop = frozenset(expected[0][3:4])
+    first, other = (batch.join(ITEMS[0], SAMPLINGS[0], stop_ids=ids) for ids in (stop, NO_STOP))
+    batch.run()
+    assert first.token_ids == expected[0][: expected[0].index(*stop) + 1]
+    assert (first.ended_by, other.ended_by) == ("stop token", "max_new_tokens")
+    assert other.token_ids == expected[0]
+
+
+def test_the_models_context_ends_a_sequence(
+    lm: LanguageModel, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LanguageModel, "max_positions", 63)
+    batch = GenerationBatch(lm)
+    sequence = batch.join(ITEMS[0], SAMPLINGS[0], stop_ids=NO_STOP)
+    assert sequence.max_positions == 63
+    batch.run()
+    assert sequence.ended_by == "context"
+    assert sequence.token_ids == expected[0][:3]  # two are read, and give a third
+    with pytest.raises(qa.OptionError, match="64 positions"):
+        batch.join(ITEMS[3], SAMPLINGS[3], stop_ids=NO_STOP)
+    assert batch.sequences == []
+
+
+def test_a_callback_may_cancel_and_add_sequences(
+    lm: LanguageModel, expected: list[list[int]]
 ) -> None:
     batch = GenerationBatch(lm)
-    leaving, staying = (batch.join(item, GREEDY, stop_ids=NO_STOP) for item in items[:2])
+    cancelled, other = (batch.join(ITEMS[n], SAMPLINGS[n], stop_ids=NO_STOP) for n in (0, 1))
+    added: list[GeneratingSequence] = []
+    seen: list[int] = []
 
     def on_token(sequence: GeneratingSequence) -> None:
-        if sequence is leaving and len(sequence.token_ids) == 2:
+        if sequence is other:
+            seen.append(sequence.token_ids[-1])
+        elif sequence is cancelled and len(sequence.token_ids) == 2:
+            slot = sequence.slot
             batch.leave(sequence)
+            with pytest.raises(KeyError):
+                batch.cache.length(slot)
+            added.append(batch.join(ITEMS[3], SAMPLINGS[3], stop_ids=NO_STOP))
 
     batch.run(on_token)
-    assert leaving.ended_by is None
-    assert leaving.token_ids == alone(lm, items[0], GREEDY)[:2]
-    assert staying.token_ids == alone(lm, items[1], GREEDY)
-    assert batch.sequences == []
+    assert cancelled.token_ids == expected[0][:2]
+    assert cancelled.ended_by is None
+    assert seen == other.token_ids == expected[1]
+    assert added[0].token_ids == expected[3]
     assert batch.cache.reserved_positions == 0
 
 
-def test_stop_tokens_and_the_context_end_a_sequence(
-    lm: LanguageModel, items: list[DecoderInput], monkeypatch: pytest.MonkeyPatch
+def test_sequences_that_come_and_go_take_no_more_memory_than_those_at_once(
+    lm: LanguageModel,
 ) -> None:
-    tokens = alone(lm, items[0], GREEDY)
     batch = GenerationBatch(lm)
-    stopped = batch.join(items[0], GREEDY, stop_ids=frozenset(tokens[1:2]))
-    batch.run()
-    assert stopped.token_ids == tokens[: tokens.index(tokens[1]) + 1]
-    assert stopped.ended_by == "stop token"
-    length = len(items[0].token_ids)
-    monkeypatch.setattr(LanguageModel, "max_positions", length + 2)
-    full = batch.join(items[0], GREEDY, stop_ids=NO_STOP)
-    batch.run()
-    assert (len(full.token_ids), full.ended_by) == (3, "context")
-    with pytest.raises(OptionError, match="positions of audio and text"):
-        batch.join(items[1], GREEDY, stop_ids=NO_STOP)
-    assert batch.sequences == []
+    sizes = set()
+    for _ in range(6):
+        for each in batch.sequences[:1]:
+            batch.leave(each)
+        while len(batch.sequences) < 2:
+            batch.join(item(20), Sampling(60), stop_ids=NO_STOP)
+        batch.step()
+        sizes.add(batch.cache.reserved_positions)
+    assert sizes == {2 * 128}  # with the room for answers, from the first step on
 
 
-def test_a_step_that_fails_leaves_no_sequence_and_no_slot(
-    lm: LanguageModel, items: list[DecoderInput], monkeypatch: pytest.MonkeyPatch
+def test_prefixes_are_shared_and_stay(lm: LanguageModel, expected: list[list[int]]) -> None:
+    """Two questions about one recording at once, after an answer that goes on from it."""
+    batch = GenerationBatch(lm)
+    whole, slot = ITEMS[2], batch.cache.add()
+    first = batch.join(whole, SAMPLINGS[2], stop_ids=NO_STOP, slot=slot)
+    batch.run()
+    assert batch.cache.length(slot) == 130 + 3
+    kept = [part.clone() for part in keys_and_values(batch.cache, slot)]
+    others = [
+        DecoderInput((*whole.token_ids[:110], *item(9, n).token_ids), whole.audio_rows)
+        for n in (1, 2)
+    ]
+    forks = [batch.cache.fork(slot, 110) for _ in others]
+    reserved = batch.cache.reserved_positions
+    answers = [
+        batch.join(each, Sampling(6), stop_ids=NO_STOP, slot=fork)
+        for each, fork in zip(others, forks, strict=True)
+    ]
+    batch.run()
+    assert reserved == 64 * (3 + 2)  # of the forks only what goes on: the first block is shared
+    assert first.token_ids == expected[2]
+    assert [each.token_ids for each in answers] == [alone(lm, o, Sampling(6)) for o in others]
+    for part, again in zip(kept, keys_and_values(batch.cache, slot), strict=True):
+        assert torch.equal(part, again)
+
+
+def keys_and_values(cache: KeyValueCache, slot: int) -> tuple[Tensor, Tensor]:
+    """Of the first layer."""
+    with cache.extend([slot], [0]) as cached:
+        return cached.gather(0, 0)
+
+
+@pytest.mark.parametrize("chunks", [(150,), (1, 63, 1, 1, 64, 20), (64, 64, 22), (149, 1)])
+def test_hidden_states_of_chunks_equal_those_of_one_pass(
+    lm: LanguageModel, chunks: Sequence[int]
+) -> None:
+    """Of two inputs at every tap, whichever way their positions are divided into passes."""
+    inputs = [item(150, 6, audio=40), item(150, 7)]
+    taps = [qa.Tap.parse(f"lm.{k}") for k in range(4)] + [qa.Tap.parse("lm.norm")]
+    whole = lm.forward(inputs, taps, all_rows)
+    cache = lm.new_cache()
+    slots = [cache.add(), cache.add()]
+    parts: dict[Any, list[list[Tensor]]] = {tap: [[], []] for tap in taps}
+    for start, end in itertools.pairwise([0, *itertools.accumulate(chunks)]):
+        part = [positions(each, start, end) for each in inputs]
+        with cache.extend(slots, [end - start] * 2) as cached:
+            outputs = lm.forward(part, taps, all_rows, cached)
+        for tap, rows in outputs.items():
+            for index, each in enumerate(rows):
+                parts[tap][index].append(each)
+    for tap in taps:
+        for index in range(2):
+            actual = torch.cat(parts[tap][index]).numpy()
+            assert relative_error(actual, whole[tap][index].numpy()) < 1e-5
+
+
+def positions(item: DecoderInput, start: int, end: int) -> DecoderInput:
+    """Some positions of an input, with their audio rows."""
+    rest = item.suffix(start, 1096)
+    token_ids = rest.token_ids[: end - start]
+    rows = None if rest.audio_rows is None else rest.audio_rows[: token_ids.count(1096)]
+    return DecoderInput(token_ids, rows)
+
+
+class ReadsCounted(TorchFunctionMode):
+    """Counts calls that would wait for a GPU: those that give numbers to Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("tolist", "item", "cpu", "numpy", "nonzero") or (
+            name in ("__bool__", "__int__", "__float__", "__index__")
+        ):
+            self.names.append(name)
+        if name in ("__getitem__", "__setitem__") and isinstance(args[1], Tensor):
+            assert args[1].dtype is not torch.bool  # which counts its rows
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.1])
+def test_a_step_waits_for_the_device_once_and_the_head_reads_a_row_each(
+    lm: LanguageModel, penalty: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    logits = lm.logits
+
+    def spy(rows: Tensor, *more: Any) -> Tensor:
+        counts.append(len(rows))
+        return logits(rows, *more)
+
+    monkeypatch.setattr(LanguageModel, "repetition_penalty", penalty)
+    monkeypatch.setattr(lm, "logits", spy)
+    batch = GenerationBatch(lm)
+    for number in range(3):
+        batch.join(ITEMS[number], SAMPLINGS[number], stop_ids=NO_STOP)
+    for _ in range(3):
+        with ReadsCounted() as reads:
+            batch.step()
+        assert reads.names.count("tolist") == 1
+        # Random numbers, from generators on the CPU.
+        assert sorted(set(reads.names)) == ["__float__", "tolist"]
+        assert reads.names.count("__float__") == 2
+    assert counts == [3, 3, 3]
+
+
+def test_a_step_that_fails_frees_all_slots(
+    lm: LanguageModel, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = GenerationBatch(lm)
     kept = batch.cache.add()
-    batch.join(items[0], GREEDY, stop_ids=NO_STOP, slot=kept)
-    batch.join(items[1], GREEDY, stop_ids=NO_STOP)
+    going = batch.join(ITEMS[0], SAMPLINGS[0], stop_ids=NO_STOP, slot=kept)
     batch.step()
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise RuntimeError("a step that fails")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LanguageModel, "logits", fail)
-        with pytest.raises(RuntimeError, match="a step that fails"):
-            batch.step()
+    bad = DecoderInput((1096, 1, 2), torch.full((1, 96), torch.inf))
+    batch.join(bad, Sampling(3), stop_ids=NO_STOP)
+    with pytest.raises(NotFiniteError):
+        batch.step()
     assert batch.sequences == []
-    assert batch.cache.length(kept) >= len(items[0].token_ids)  # the caller's slot stays
-    again = batch.join(items[0], GREEDY, stop_ids=NO_STOP, slot=kept)
+    assert list(batch.cache._blocks) == [kept]  # the caller's
+    assert going.ended_by is None
+    assert batch.cache.length(kept) == len(ITEMS[0].token_ids)  # as after the step before
+    again = batch.join(ITEMS[0], SAMPLINGS[0], stop_ids=NO_STOP, slot=kept)
+    monkeypatch.setattr(lm, "logits", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        batch.step()
+    assert batch.sequences == []
+    monkeypatch.undo()
+    again = batch.join(ITEMS[0], SAMPLINGS[0], stop_ids=NO_STOP, slot=kept)
     batch.run()
-    assert again.token_ids == alone(lm, items[0], GREEDY)
+    assert again.token_ids == expected[0]
+    batch.cache.release(kept)
+    assert batch.cache.reserved_positions == 0
 
 
-def test_a_slot_goes_on_where_its_positions_end(
-    lm: LanguageModel, items: list[DecoderInput]
+def interrupted(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+# Sessions, which continue a cache.
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Positions of each pass of a language model."""
+    counts: list[int] = []
+    forward = LanguageModel.forward
+
+    def spy(self: LanguageModel, inputs: Sequence[DecoderInput], *more: Any) -> Any:
+        counts.append(sum(len(each.token_ids) for each in inputs))
+        return forward(self, inputs, *more)
+
+    monkeypatch.setattr(LanguageModel, "forward", spy)
+    return counts
+
+
+def closed_stream(after: int) -> Callable[[str], None]:
+    calls = itertools.count()
+
+    def stream(_: str) -> None:
+        if next(calls) == after:
+            raise BrokenPipeError
+
+    return stream
+
+
+def test_a_question_that_is_broken_off_keeps_what_was_processed(
+    model: qa.AudioModel, passes: list[int]
 ) -> None:
-    """A fork for each of two questions about the same audio; neither changes what they share."""
-    batch = GenerationBatch(lm)
-    slot = batch.cache.add()
-    first = batch.join(items[1], GREEDY, stop_ids=NO_STOP, slot=slot)
-    batch.run()
-    shared = len(items[1].token_ids) - 3
-    others = [replace(items[1], token_ids=(*items[1].token_ids[:shared], k, 9)) for k in (7, 8)]
-    forks = [batch.cache.fork(slot, shared) for _ in others]
-    sequences = [
-        batch.join(item, GREEDY, stop_ids=NO_STOP, slot=fork)
-        for item, fork in zip(others, forks, strict=True)
-    ]
-    batch.run()
-    for item, sequence in zip(others, sequences, strict=True):
-        assert sequence.token_ids == alone(lm, item, GREEDY)
-    again = batch.join(items[1], GREEDY, stop_ids=NO_STOP, slot=slot)
-    batch.run()
-    assert again.token_ids == first.token_ids
+    clip = sound(4.0)
+    question: dict[str, Any] = {"max_new_tokens": 8}
+    session = model.session(clip, **RATE)
+    expected = [str(session.ask(each, **question)) for each in ("What?", "Who?")]
+    session = model.session(clip, **RATE)
+    with pytest.raises(BrokenPipeError):
+        session.ask("What?", stream=closed_stream(1), **question)
+    passes.clear()
+    assert str(session.ask("Who?", **question)) == expected[1]
+    assert passes[0] < 10
+    assert str(session.ask("What?", **question)) == expected[0]
+    passes.clear()
+    with pytest.raises(qa.OptionError, match="at most 4096"):
+        session.ask("a " * 5000, **question)
+    assert passes == []
+    assert str(session.ask("What?", **question)) == expected[0]
+    assert passes[0] == 1
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (40, 3, 1), (64, 1), (63, 2)])
-def test_positions_in_parts_are_those_of_one_pass(
-    lm: LanguageModel, items: list[DecoderInput], sizes: tuple[int, ...]
+def test_states_of_generated_tokens_of_a_batch_equal_those_of_each_alone(
+    model: qa.AudioModel,
 ) -> None:
-    tap, item = Tap.parse("lm.norm"), DecoderInput(tuple(5 + k % 40 for k in range(80)))
-    (whole,) = lm.forward([item], [tap], all_rows)[tap]
-    cache = lm.new_cache()
-    slot = cache.add()
-    parts, start = [], 0
-    for size in (*sizes, 80 - sum(sizes)):
-        part = DecoderInput(item.token_ids[start : start + size])
-        parts += lm.forward([part], [tap], all_rows, cache, [slot])[tap]
-        start += size
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
-
-
-# Sampling.
-
-
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.3, 0.8)])
-def test_tokens_are_drawn_as_often_as_they_are_likely(temperature: float, top_p: float) -> None:
-    draws = 4_000
-    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -torch.inf, 0.5])
-    probabilities = (logits / temperature).softmax(-1)
-    order = probabilities.argsort(descending=True)
-    before = probabilities[order].cumsum(-1) - probabilities[order]
-    probabilities[order[before >= top_p]] = 0
-    probabilities /= probabilities.sum()
-    sampling = Sampling(temperature=temperature, top_p=top_p, seed=0)
-    sampler = TokenSampler(sampling, 1.0, [])
-    tokens = sample_tokens([sampler] * draws, logits.expand(draws, -1))
-    counts = torch.bincount(tokens, minlength=len(logits))
-    assert (counts[probabilities == 0] == 0).all()
-    expected = draws * probabilities[probabilities > 0]
-    chi_square = ((counts[probabilities > 0] - expected) ** 2 / expected).sum()
-    assert chi_square < 20  # of 4 degrees of freedom at most: 99.95 %
-
-
-def test_each_sequence_has_a_generator_of_its_own() -> None:
-    logits = torch.zeros(3, 50)
-    seeds = (1, 2, 1)
-    samplers = [TokenSampler(Sampling(temperature=1.0, seed=seed), 1.0, []) for seed in seeds]
-    tokens = torch.stack([sample_tokens(samplers, logits) for _ in range(5)])
-    assert torch.equal(tokens[:, 0], tokens[:, 2])
-    assert not torch.equal(tokens[:, 0], tokens[:, 1])
-    single = TokenSampler(Sampling(temperature=1.0, seed=2), 1.0, [])
-    assert [int(sample_tokens([single], logits[:1])) for _ in range(5)] == tokens[:, 1].tolist()
-
-
-def test_the_repetition_penalty_counts_prompt_and_answer() -> None:
-    logits = torch.tensor([[1.0, 1.1, 1.05]])
-    sampler = TokenSampler(Sampling(), 2.0, [1])
-    assert [int(sample_tokens([sampler], logits)) for _ in range(3)] == [2, 0, 1]
+    clips = [sound(seconds, seed) for seed, seconds in enumerate((0.5, 2.3, 0.1))]
+    options: dict[str, Any] = {"taps": ["lm.1", "lm.norm"], "generate": 5, **RATE}
+    for clip, together in zip(clips, model.activations(clips, **options), strict=True):
+        single = model.activations(clip, **options)
+        for tap in options["taps"]:
+            assert together[tap].spans == single[tap].spans
+            np.testing.assert_allclose(together[tap].data, single[tap].data, atol=1e-5)

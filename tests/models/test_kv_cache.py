@@ -1,173 +1,198 @@
-"""The key/value cache: slots against plain tensors, blocks that are shared and used again."""
+"""The key/value cache, against plain lists of what was written to each slot."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor
 
 from qwen_audio.models import kv_cache
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
 
-HEADS, HEAD_DIM, LAYERS = 2, 4, 2
+LAYERS, BLOCK = 2, 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(kv_cache, "block_positions", lambda _: BLOCK)
+        yield
 
 
 def new_cache() -> KeyValueCache:
-    return KeyValueCache(LAYERS, HEADS, HEAD_DIM, torch.float32, torch.device("cpu"))
+    return KeyValueCache(LAYERS, 1, 1, torch.float32, torch.device("cpu"))
 
 
-def write(cache: KeyValueCache, rows: dict[int, Tensor]) -> None:
-    """One pass that writes rows, (heads, rows, head_dim), to slots; values are −keys + layer."""
-    cache_pass = cache.begin_pass(list(rows), [part.shape[1] for part in rows.values()])
-    keys = torch.cat(list(rows.values()), dim=1)[None]
+def write(cache: KeyValueCache, numbers: dict[int, list[float]], *, fails: bool = False) -> None:
+    """One pass that writes numbers as the keys of each slot's next positions."""
+    keys = torch.tensor([float(number) for each in numbers.values() for number in each])
+    keys = keys.view(1, 1, -1, 1)
+    lengths = [len(each) for each in numbers.values()]
+    with suppress(InterruptedError), cache.extend(list(numbers), lengths) as cached:
+        for layer in range(LAYERS):
+            cached.write(layer, keys + layer, -keys - layer)
+            if fails:
+                raise InterruptedError
+
+
+def read(cache: KeyValueCache, slot: int) -> list[float]:
+    """What was written, from the keys of layer 0, after a check of all others."""
+    rows: list[Tensor] = []
+    with cache.extend([slot], [0]) as cached:
+        pass
     for layer in range(LAYERS):
-        cache_pass.write(layer, keys + layer, layer - keys)
-    cache.end_pass(cache_pass)
+        for keys, values in cached.runs(layer, 0):
+            assert torch.equal(keys, -values)
+            if layer == 0:
+                rows.append(keys.flatten())
+        if cache.length(slot):
+            keys, values = cached.gather(layer, 0)
+            assert torch.equal(keys.flatten(), torch.cat(rows) + layer)
+            assert torch.equal(keys, -values)
+    return torch.cat(rows).tolist() if rows else []
 
 
-def read(cache: KeyValueCache, slot: int) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer, (heads, positions, head_dim)."""
-    cache_pass = cache.begin_pass([slot], [0])
-    if not cache.length(slot):
-        return [(torch.empty(HEADS, 0, HEAD_DIM),) * 2] * LAYERS
-    pairs = (cache_pass.gather(layer, 0) for layer in range(LAYERS))
-    return [(keys[0], values[0]) for keys, values in pairs]
+def blocks_of(positions: int) -> int:
+    return -(-positions // BLOCK)
 
 
-class CacheMachine(RuleBasedStateMachine):
-    """Slots do what a dict of tensors does, however blocks are shared."""
-
-    @initialize(block=st.sampled_from([1, 3, 4]))
-    def begin(self, block: int) -> None:
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(kv_cache, "block_positions", lambda _: block)
-        self.cache = new_cache()
-        self.expected: dict[int, Tensor] = {}
-        self.written = 0
-
-    def teardown(self) -> None:
-        self.patch.undo()
-
-    def slot(self, choice: int) -> int:
-        return sorted(self.expected)[choice % len(self.expected)]
-
-    def rows(self, count: int) -> Tensor:
-        start, self.written = self.written, self.written + count
-        numbers = torch.arange(start, self.written, dtype=torch.float32)
-        return numbers[None, :, None].expand(HEADS, count, HEAD_DIM)
-
-    @precondition(lambda self: len(self.expected) < 6)
-    @rule()
-    def add(self) -> None:
-        self.expected[self.cache.add()] = torch.empty(HEADS, 0, HEAD_DIM)
-
-    @precondition(lambda self: self.expected)
-    @rule(choices=st.lists(st.integers(0, 5), min_size=1, max_size=3), counts=st.integers(1, 7))
-    def extend(self, choices: list[int], counts: int) -> None:
-        slots = dict.fromkeys(map(self.slot, choices))
-        rows = {slot: self.rows(counts + number) for number, slot in enumerate(slots)}
-        write(self.cache, rows)
-        for slot, part in rows.items():
-            self.expected[slot] = torch.cat([self.expected[slot], part], dim=1)
-
-    @precondition(lambda self: self.expected)
-    @rule(choice=st.integers(0, 5), count=st.integers(1, 4))
-    def fail(self, choice: int, count: int) -> None:
-        """A pass that ends before its last layer leaves no positions."""
-        cache_pass = self.cache.begin_pass([self.slot(choice)], [count])
-        rows = torch.full((1, HEADS, count, HEAD_DIM), torch.nan)
-        cache_pass.write(0, rows, rows)
-
-    @precondition(lambda self: self.expected)
-    @rule(choice=st.integers(0, 5), length=st.integers(0, 12))
-    def truncate(self, choice: int, length: int) -> None:
-        slot = self.slot(choice)
-        self.cache.truncate(slot, length)
-        self.expected[slot] = self.expected[slot][:, :length]
-
-    @precondition(lambda self: 0 < len(self.expected) < 6)
-    @rule(choice=st.integers(0, 5), length=st.integers(0, 12))
-    def fork(self, choice: int, length: int) -> None:
-        slot = self.slot(choice)
-        self.expected[self.cache.fork(slot, length)] = self.expected[slot][:, :length]
-
-    @precondition(lambda self: self.expected)
-    @rule(choice=st.integers(0, 5), length=st.integers(0, 20))
-    def reserve(self, choice: int, length: int) -> None:
-        self.cache.reserve({self.slot(choice): length})
-
-    @precondition(lambda self: self.expected)
-    @rule(choice=st.integers(0, 5))
-    def release(self, choice: int) -> None:
-        slot = self.slot(choice)
-        self.cache.release(slot)
-        del self.expected[slot]
-
-    @invariant()
-    def slots_hold_what_was_written(self) -> None:
-        for slot, keys in self.expected.items():
-            assert self.cache.length(slot) == keys.shape[1]
-            for layer, (read_keys, values) in enumerate(read(self.cache, slot)):
-                assert torch.equal(read_keys, keys + layer)
-                assert torch.equal(values, layer - keys)
-        if not self.expected:
-            assert self.cache.reserved_positions == 0
+FIRST = [("add", 0, 0), ("write", 0, 4), ("write", 0, 4), ("fork", 0, 7)]
+"""Two slots that share blocks, and a begun one that they must not share."""
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "fork", "truncate", "release", "reserve", "write", "fail"]),
+        st.integers(0, 3),
+        st.integers(0, 8),
+    ),
+    max_size=25,
+)
 
 
-CacheMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20)
-test_slots_do_what_tensors_do = pytest.mark.slow(CacheMachine.TestCase)
+@settings(max_examples=25)
+@given(operations)
+def test_a_slot_holds_what_was_written_to_it_whatever_others_do(
+    operations: list[tuple[str, int, int]],
+) -> None:
+    cache, written, number = new_cache(), dict[int, list[float]](), 0.0
+    for name, choice, length in [*FIRST, *operations]:
+        if name == "add" or not written:
+            written[cache.add()] = []
+            continue
+        slot = list(written)[choice % len(written)]
+        if name == "fork":
+            written[cache.fork(slot, length)] = written[slot][:length]
+        elif name == "truncate":
+            cache.truncate(slot, length)
+            written[slot] = written[slot][:length]
+        elif name == "release":
+            cache.release(slot)
+            del written[slot]
+        elif name == "reserve":
+            cache.reserve({slot: length})
+        else:  # all slots, in one pass
+            rows = [(each, (length + place) % 5) for place, each in enumerate(written)]
+            numbers = {each: [number := number + 1 for _ in range(count)] for each, count in rows}
+            write(cache, numbers, fails=name == "fail")
+            if name == "write":
+                written = {each: written[each] + numbers[each] for each in written}
+        for each, expected in written.items():
+            assert cache.length(each) == len(expected)
+            assert read(cache, each) == expected
+            begun = cache.blocks(each)[len(expected) // BLOCK :]
+            assert all(cache._uses[block] == 1 for block in begun)  # where it will write
+    for slot in written:
+        cache.release(slot)
+    assert cache.reserved_positions == 0
+    assert not cache._uses
 
 
-def test_a_fork_shares_all_blocks_but_the_one_that_is_begun() -> None:
+def test_a_fork_shares_full_blocks_and_copies_the_begun_one() -> None:
     cache = new_cache()
     slot = cache.add()
-    size = cache.block_positions
-    write(cache, {slot: torch.randn(HEADS, 3 * size, HEAD_DIM)})
-    fork = cache.fork(slot, 2 * size + 1)
-    assert cache.blocks(fork)[:2] == cache.blocks(slot)[:2]
-    assert cache.blocks(fork)[2] != cache.blocks(slot)[2]
-    assert cache.reserved_positions == 4 * size
+    write(cache, {slot: [1, 2, 3, 4, 5, 6, 7]})
+    fork = cache.fork(slot, 5)
+    assert cache.blocks(fork)[0] == cache.blocks(slot)[0]
+    assert cache.blocks(fork)[1] != cache.blocks(slot)[1]
+    write(cache, {fork: [8, 9], slot: [10]})
+    assert read(cache, fork) == [1, 2, 3, 4, 5, 8, 9]
+    assert read(cache, slot) == [1, 2, 3, 4, 5, 6, 7, 10]
+    cache.truncate(slot, 2)  # into a block that the fork reads
+    write(cache, {slot: [11]})
+    assert read(cache, fork) == [1, 2, 3, 4, 5, 8, 9]
+    assert read(cache, slot) == [1, 2, 11]
+    assert cache.fork(slot, 99) == fork + 1
+    assert read(cache, fork + 1) == [1, 2, 11]
 
 
 def test_blocks_are_used_again() -> None:
+    """Texts that come and go: there is memory for as many as there are at once."""
     cache = new_cache()
-    staying = cache.add()
-    write(cache, {staying: torch.randn(HEADS, 10, HEAD_DIM)})
-    for _ in range(20):
+    waiting = [cache.add(), cache.add()]
+    write(cache, {slot: [1, 2, 3, 4] for slot in waiting})
+    for round_ in range(20):
         slot = cache.add()
-        write(cache, {slot: torch.randn(HEADS, 100, HEAD_DIM)})
+        cache.reserve({slot: 7})
+        write(cache, {slot: [round_] * 7})
+        cache.release(waiting.pop(0))
+        waiting.append(slot)
+    assert cache.reserved_positions == 3 * BLOCK * blocks_of(7)
+    pools = cache.pool(0)[0].data_ptr()
+    cache.reserve({waiting[0]: 7})
+    assert cache.pool(0)[0].data_ptr() == pools
+    for slot in waiting:
         cache.release(slot)
-    assert cache.reserved_positions == 3 * cache.block_positions
-    cache.release(staying)
-    assert cache.reserved_positions == 0
+    assert cache.reserved_positions == cache.pool(0)[0].numel() == 0
 
 
-def test_memory_that_ends_while_it_grows_leaves_the_cache_as_it_was(
-    monkeypatch: pytest.MonkeyPatch,
+def test_positions_are_reserved_for_all_at_once() -> None:
+    cache = new_cache()
+    slots = [cache.add() for _ in range(3)]
+    cache.reserve(dict.fromkeys(slots, 7))
+    pool = cache.pool(1)[1].data_ptr()
+    for number in range(7):
+        write(cache, {slot: [number] for slot in slots})
+    assert cache.pool(1)[1].data_ptr() == pool
+    assert cache.reserved_positions == 3 * BLOCK * blocks_of(7)
+
+
+@pytest.mark.parametrize("allocation", range(2 * LAYERS))
+def test_memory_that_ends_while_the_cache_grows(
+    allocation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = new_cache()
     slot = cache.add()
-    rows = torch.randn(HEADS, 10, HEAD_DIM)
-    write(cache, {slot: rows})
-    new_blocks, calls = KeyValueCache._new_blocks, iter(range(9))
+    write(cache, {slot: [1, 2, 3, 4]})
+    allocate, left = cache._new_blocks, allocation
 
-    def fail_at_the_third(self: KeyValueCache, count: int) -> Any:
-        if next(calls) == 2:
-            raise MemoryError
-        return new_blocks(self, count)
+    def limited(count: int) -> Tensor:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise torch.OutOfMemoryError
+        return allocate(count)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(KeyValueCache, "_new_blocks", fail_at_the_third)
-        with pytest.raises(MemoryError):
-            cache.reserve({slot: 1000})
-    assert torch.equal(read(cache, slot)[1][0], rows + 1)
-    write(cache, {slot: torch.randn(HEADS, 1000, HEAD_DIM)})
-    assert torch.equal(read(cache, slot)[1][0][:, :10], rows + 1)
+    monkeypatch.setattr(cache, "_new_blocks", limited)
+    actions: list[Any] = [
+        lambda: cache.fork(slot, 4),
+        lambda: write(cache, {slot: [9] * 30}),
+        lambda: cache.reserve({slot: 40}),
+    ]
+    for action in actions:
+        left = allocation
+        with pytest.raises(torch.OutOfMemoryError):
+            action()
+        assert read(cache, slot) == [1, 2, 3, 4]
+    monkeypatch.undo()
+    write(cache, {slot: [5, 6, 7]})
+    assert read(cache, slot) == [1, 2, 3, 4, 5, 6, 7]
+    cache.release(slot)
+    assert cache.reserved_positions == 0
 
 
 @given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))

@@ -90,10 +90,8 @@ def attend_cached(
     layer: Layer, qkv: tuple[Tensor, ...], cache: KeyValueCache, rows: dict[int, int]
 ) -> Tensor:
     """One pass over so many rows of each slot."""
-    cached = cache.begin_pass(list(rows), list(rows.values()))
-    out = attend(layer, qkv, Packing(tuple(rows.values()), cached))
-    cache.end_pass(cached)
-    return out
+    with cache.extend(list(rows), list(rows.values())) as cached:
+        return attend(layer, qkv, Packing(tuple(rows.values()), cached))
 
 
 @settings(max_examples=25)
@@ -202,12 +200,11 @@ def test_torch_takes_the_arguments_of_one_call_for_all_clips() -> None:
             cache = KeyValueCache(1, 2, 64, torch.bfloat16, torch.device("cuda"))
             slots = [cache.add(), cache.add()]
             for _ in range(2):
-                cached = cache.begin_pass(slots, [3, 1])
-                packing = Packing((3, 1), cached)
-                out, _ = packed_attention(
-                    Layer(True, 2), query, key, key, None, packing=packing, scaling=1
-                )
-                cache.end_pass(cached)
+                with cache.extend(slots, [3, 1]) as cached:
+                    packing = Packing((3, 1), cached)
+                    out, _ = packed_attention(
+                        Layer(True, 2), query, key, key, None, packing=packing, scaling=1
+                    )
                 assert out.shape == (1, 4, 4, 64)
             assert cached.block_table.shape == (2, 1)
             packed._offsets.cache_clear()

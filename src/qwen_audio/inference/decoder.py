@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.kv_cache import KeyValueCache
+from qwen_audio.models.kv_cache import CachePass, KeyValueCache
 from qwen_audio.models.packed_attention import ATTENTION, Packing
 from qwen_audio.models.qwen2_audio.layers import (
     decoder_layers,
@@ -115,8 +115,7 @@ class LanguageModel:
         inputs: Sequence[DecoderInput],
         taps: Iterable[Tap],
         reducer: TapReducer[T],
-        cache: KeyValueCache | None = None,
-        slots: Sequence[int] = (),
+        cached: CachePass | None = None,
         finite: FiniteCheck | None = None,
     ) -> dict[Tap, list[T]]:
         """One pass over all inputs, as deep as the deepest tap.
@@ -125,9 +124,8 @@ class LanguageModel:
             inputs: the positions to process now.
             taps: `lm.k` and `lm.norm`; layers below the deepest are not built.
             reducer: called with the rows, (positions, width), of each input at each tap.
-            cache: keys and values of earlier positions; extended by those of `inputs`, which later
-                passes may only use if this one goes through all layers.
-            slots: for each input its slot in the cache.
+            cached: keys and values of the positions before, in a cache that is extended by those of
+                `inputs`. Later passes may use them if this one goes through all layers.
             finite: takes what is to be checked, and the caller checks it later. None: rows are
                 checked before they are reduced, for which a GPU is waited for.
 
@@ -141,9 +139,8 @@ class LanguageModel:
         wanted = set(taps)
         deepest = max(wanted)
         lengths = tuple(len(item.token_ids) for item in inputs)
-        starts = [0 if cache is None else cache.length(slot) for slot in slots] or [0] * len(inputs)
+        starts = (0,) * len(inputs) if cached is None else cached.starts
         self.check_context(max(a + n for a, n in zip(starts, lengths, strict=True)))
-        cached = None if cache is None else cache.begin_pass(slots, lengths)
         packing = Packing(lengths, cached)
         positions = [p for a, n in zip(starts, lengths, strict=True) for p in range(a, a + n)]
         position_ids = to_device(positions, torch.long, self._device)
@@ -174,8 +171,6 @@ class LanguageModel:
         if Tap(Stage.LM_NORM) in wanted:
             norm = final_norm(self._modules, self._config)
             reduce_rows(Tap(Stage.LM_NORM), norm(hidden_states))
-        if cache is not None and cached is not None:
-            cache.end_pass(cached)
         return outputs
 
     def load_head(self) -> None:

@@ -248,18 +248,14 @@ class GenerationBatch:
     def _next_tokens(self, batch: Sequence[GeneratingSequence]) -> list[int]:
         joined = [sequence for sequence in batch if not sequence.token_ids]
         self.cache.reserve({sequence.slot: sequence.max_positions for sequence in joined})
+        inputs = [self._unprocessed(sequence) for sequence in batch]
+        lengths = [len(item.token_ids) for item in inputs]
         finite = self._model.new_check()
-        rows = self._model.forward(
-            [self._unprocessed(sequence) for sequence in batch],
-            [_LM_NORM],
-            last_row,
-            self.cache,
-            [sequence.slot for sequence in batch],
-            finite,
-        )[_LM_NORM]
-        logits = self._model.logits(torch.cat(rows), finite).float()
-        tokens = sample_tokens([sequence.sampler for sequence in batch], logits)
-        return [int(token) for token in finite.check_and_read(tokens)]
+        with self.cache.extend([sequence.slot for sequence in batch], lengths) as cached:
+            rows = self._model.forward(inputs, [_LM_NORM], last_row, cached, finite)[_LM_NORM]
+            logits = self._model.logits(torch.cat(rows), finite).float()
+            tokens = sample_tokens([sequence.sampler for sequence in batch], logits)
+            return [int(token) for token in finite.check_and_read(tokens)]
 
     def _unprocessed(self, sequence: GeneratingSequence) -> DecoderInput:
         if sequence.token_ids:

@@ -206,7 +206,8 @@ class Pipeline(PipelineStages):
         """
         batch = GenerationBatch(self.lm)
         slots = [batch.cache.add() for _ in inputs]
-        rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, batch.cache, slots)
+        with batch.cache.extend(slots, [len(item.token_ids) for item in inputs]) as cached:
+            rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, cached)
         sequences = []
         for item, slot in zip(inputs, slots, strict=True):
             stop_ids = self.tokenizer.stop_token_ids(None)
@@ -219,9 +220,8 @@ class Pipeline(PipelineStages):
             if new_ids := tuple(sequence.token_ids[: self.lm.max_positions - length]):
                 # The generated tokens once more, all at once, after the positions before them.
                 batch.cache.truncate(slot, length)
-                new_rows = self.lm.forward(
-                    [DecoderInput(new_ids)], taps, all_rows, batch.cache, [slot]
-                )
+                with batch.cache.extend([slot], [len(new_ids)]) as cached:
+                    new_rows = self.lm.forward([DecoderInput(new_ids)], taps, all_rows, cached)
                 rows = {tap: torch.cat([rows[tap], new_rows[tap][0]]) for tap in taps}
                 window.token_ids += new_ids
                 window.segments += (("generated", len(new_ids)),)

@@ -30,7 +30,8 @@ class TokenSampler:
         from transformers.generation import logits_process
 
         self._processors = logits_process.LogitsProcessorList()
-        if repetition_penalty != 1.0:
+        self._counts_ids = repetition_penalty != 1.0
+        if self._counts_ids:
             self._processors.append(
                 logits_process.RepetitionPenaltyLogitsProcessor(repetition_penalty)
             )
@@ -41,7 +42,7 @@ class TokenSampler:
                 self._processors.append(logits_process.TopPLogitsWarper(sampling.top_p))
             seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
             self._generator = torch.Generator().manual_seed(seed)
-        self._context_ids = list(context_ids)
+        self._context_ids = list(context_ids) if self._counts_ids else []
         self._ids: Tensor | None = None
 
     def scores(self, logits: Float[Tensor, " vocabulary"]) -> Float[Tensor, " vocabulary"]:
@@ -55,7 +56,7 @@ class TokenSampler:
 
     def accept(self, token: Int[Tensor, ""]) -> None:
         """Count a new token of the sequence, on the device where it was sampled."""
-        if self._ids is not None:
+        if self._counts_ids and self._ids is not None:
             self._ids = torch.cat([self._ids, token.view(1, 1)], dim=1)
 
     def draw(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -116,19 +117,18 @@ class KeyValueCache:
         for slot, count in missing.items():
             self._blocks[slot] += itertools.islice(blocks, count)
 
-    def begin_pass(self, slots: Sequence[int], lengths: Sequence[int]) -> CachePass:
+    @contextmanager
+    def extend(self, slots: Sequence[int], lengths: Sequence[int]) -> Iterator[CachePass]:
         """Places for the rows of a pass over packed sequences: `lengths` rows of each slot.
 
-        The rows count as positions from `end_pass` on: a pass that fails leaves none.
+        They are positions afterwards, written in every layer; none is where the pass fails.
         """
         starts = tuple(self._lengths[slot] for slot in slots)
         cache_pass = CachePass(self, tuple(slots), starts, tuple(lengths))
-        self.reserve(dict(zip(slots, cache_pass.ends, strict=True)))
-        return cache_pass
-
-    def end_pass(self, cache_pass: CachePass) -> None:
-        """Count the rows that a pass has written in every layer."""
-        self._lengths |= dict(zip(cache_pass.slots, cache_pass.ends, strict=True))
+        ends = dict(zip(slots, cache_pass.ends, strict=True))
+        self.reserve(ends)
+        yield cache_pass
+        self._lengths |= ends
 
     def blocks(self, slot: int) -> Sequence[int]:
         """The numbers of a slot's blocks, in the order of its positions."""
