@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, process_time
@@ -210,6 +209,8 @@ def load_quantized(
     checkpoint: str, quantize: str | None, threads: int, cache: str, dtype: str = DTYPE
 ) -> Any:
     """A model whose quantised weights are kept in a folder of the benchmarks."""
+    import huggingface_hub.utils._cache_assets
+
     Path(cache).mkdir(parents=True, exist_ok=True)
-    os.environ["HF_ASSETS_CACHE"] = cache  # read when huggingface_hub is imported
+    huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE = cache  # read from the environment before
     return load_model(checkpoint, dtype, threads, quantize=quantize)
