@@ -266,7 +266,7 @@ def check_memory(
     fewer_bits = "" if checkpoint.formats else f"use quantize='int{bits}', or "
     advice = f"{fewer_bits}choose a shallower tap"
     if tap is None and positions > _MIN_CACHED_POSITIONS:
-        advice = f"fewer max_new_tokens: prompt, audio and answer are {positions} positions"
+        advice = f"fewer max_new_tokens: prompt, audio and answer take {positions} positions"
     # 2 % more, as the memory of a process differs from one start to the next.
     suggestion = 10 * math.ceil(1.02 * minimum / 10**7)
     raise OptionError(
