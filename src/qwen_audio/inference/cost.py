@@ -166,7 +166,7 @@ def cached_positions(
     """Positions of texts of which keys and values are cached at once: of a full batch, or as many
     as fit beside all weights, but of one window at least."""
     frames = batch_frames(checkpoint, dtype, device, max_memory, base_bytes)
-    most = cached_batch_positions(frames)
+    most = cached_batch_positions(frames, device)
     if max_memory is None:
         return most
     required = checkpoint.required_tensors(None)

@@ -55,9 +55,12 @@ def batch_positions(frames: int) -> int:
     return frames // 2 + frames // 8
 
 
-def cached_batch_positions(frames: int) -> int:
-    """Positions of a full batch of texts with their answers: of twelve clips of 5 s, 256 tokens."""
-    return frames * 5 // 3
+def cached_batch_positions(frames: int, device: torch.device) -> int:
+    """Positions of a full batch of texts with their answers: of clips of 5 s, 256 tokens.
+
+    Each takes up to 411, in whole blocks of the cache.
+    """
+    return frames // 250 * (512 if device.type == "cuda" else 448)
 
 
 def trim_heap() -> None:
