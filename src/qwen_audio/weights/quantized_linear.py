@@ -1,11 +1,11 @@
 """Linear layers with quantised weights, and which kernel multiplies them on which processor.
 
-| processor | int8 | int4, up to 80 rows |
+| processor | int8 | int4, up to 64 rows |
 | --- | --- | --- |
 | x86 with AVX-512 and VNNI | oneDNN; activations in 8 bits, too | torch's int4 kernel |
-| x86 with AVX2 | torch's int8 kernel up to 80 rows | the same |
-| NVIDIA GPU, bfloat16 | torch's int8 kernel up to 80 rows | torch's int4 kernel, for any rows |
-| others | torch's int8 kernel up to 80 rows | in blocks |
+| x86 with AVX2 | torch's int8 kernel up to 64 rows | the same |
+| NVIDIA GPU, bfloat16 | torch's int8 kernel up to 64 rows | torch's int4 kernel, for any rows |
+| others | torch's int8 kernel up to 64 rows | in blocks |
 
 All else is multiplied in blocks: as many output features as fit in the cache are converted to the
 dtype of the computation at a time. Nothing has been measured on a GPU.
@@ -31,10 +31,9 @@ from .quantization import QuantizedMatrix
 
 __all__ = ["quantized_linear"]
 
-_MAX_KERNEL_ROWS = 80
-"""Up to which kernels for few rows are faster: 80 rows take 385 ms in a decoder layer's seven int4
-products, 4.8 ms each, and 400 ms in blocks, 260 of them for the conversion to bfloat16 (4,096 wide,
-one core with AVX-512)."""
+_MAX_KERNEL_ROWS = 64
+"""Up to which kernels for few rows are faster: a row of a 4-bit matrix of 11,008 × 4,096 takes
+0.27 ms in the kernel, the conversion of all of it to bfloat16 11 ms (two cores with AVX-512)."""
 
 _BLOCK_BYTES, _GPU_BLOCK_BYTES = 4 << 20, 256 << 20
 """Of a matrix that are in the dtype of the computation at a time: what stays in a processor's
@@ -98,12 +97,17 @@ class _QuantizedLinear(nn.Module):
         """The products of all blocks, each of which is in the dtype of the computation in turn."""
         features = rows.new_empty(len(rows), self.out_features)
         block_bytes = _BLOCK_BYTES if rows.device.type == "cpu" else _GPU_BLOCK_BYTES
-        for first, block in self._blocks(block_bytes // (self.in_features * rows.element_size())):
-            features[:, first : first + block.shape[1]] = rows @ block
+        block_features = max(1, block_bytes // (self.in_features * rows.element_size()))
+        first = 0
+        for products in self._block_products(rows, block_features):
+            part = features[:, first : first + products.shape[1]]
+            part.copy_(products[:, : part.shape[1]])
+            first += part.shape[1]
         return features if self._bias is None else features.add_(self._bias)
 
-    def _blocks(self, features: int) -> Iterator[tuple[int, Tensor]]:
-        """For all blocks of about so many output features: the first, and (in_features, block)."""
+    def _block_products(self, rows: Tensor, block_features: int) -> Iterator[Tensor]:
+        """Products with all blocks of about so many output features, in their order; the last may
+        have more features than the matrix."""
         raise NotImplementedError
 
 
@@ -114,15 +118,15 @@ class _BlockwiseLinear(_QuantizedLinear):
         super().__init__(matrix, bias, dtype)
         self._matrix = matrix
 
-    def _blocks(self, features: int) -> Iterator[tuple[int, Tensor]]:
+    def _block_products(self, rows: Tensor, block_features: int) -> Iterator[Tensor]:
         matrix = self._matrix
-        for first in range(0, self.out_features, max(1, features)):
-            part = slice(first, first + max(1, features))
+        for first in range(0, self.out_features, block_features):
+            part = slice(first, first + block_features)
             zero_points = None if matrix.zero_points is None else matrix.zero_points[part]
             block = QuantizedMatrix(
                 matrix.bits, matrix.values[part], matrix.scales[part], zero_points
             )
-            yield first, block.dequantize(self._dtype).T
+            yield rows @ block.dequantize(self._dtype).T
 
 
 class _Int8Linear(_BlockwiseLinear):
@@ -190,26 +194,22 @@ class _Int4Linear(_QuantizedLinear):
         products = products[:, : self.out_features]
         return products if self._bias is None else products + self._bias
 
-    def _blocks(self, features: int) -> Iterator[tuple[int, Tensor]]:
+    def _block_products(self, rows: Tensor, block_features: int) -> Iterator[Tensor]:
         size, columns = self._block_rows, self.in_features
-        packed = self._packed.view(-1, columns, size // 2)
-        scales_and_zeros = self._scales_and_zeros.unflatten(1, (-1, size))
-        step = max(1, features // size)
+        packed = self._packed.view(-1, columns, size // 2).view(torch.int64)
+        scales_and_zeros = self._scales_and_zeros.unflatten(1, (-1, 2, size // 2))
+        step = max(1, block_features // size)
         for first in range(0, len(packed), step):
-            part = packed[first : first + step].transpose(0, 1)
-            values = torch.empty(columns, part.shape[1], size, dtype=torch.int16)
-            values[..., : size // 2] = part & 15
-            values[..., size // 2 :] = part >> 4
-            block = _small_integers(values, self._dtype).sub_(8).flatten(1)
+            part = slice(first, first + step)
+            # The first halves of all blocks, then the second halves: see `pack_int4`.
+            block = _small_integers(packed[part].transpose(0, 1).flatten(1), self._dtype)
             grouped = block.unflatten(0, (-1, self.group_size))
-            scales, zeros = (
-                scales_and_zeros[:, first : first + step, :, k].flatten(1).unsqueeze(1)
-                for k in (0, 1)
-            )
             # Contiguous: strided ones take the products three times as long.
+            scales, zeros = scales_and_zeros[:, part].permute(4, 0, 2, 1, 3).flatten(2).unsqueeze(2)
             scales, zeros = (each.to(self._dtype).contiguous() for each in (scales, zeros))
             torch.addcmul(zeros, grouped, scales, out=grouped)
-            yield first * size, block[:, : self.out_features - first * size]
+            halves = (rows @ block).unflatten(1, (2, -1, size // 2))
+            yield halves.transpose(1, 2).flatten(1)
 
 
 class _Int4GpuLinear(_QuantizedLinear):
@@ -245,14 +245,18 @@ def _scales_and_zeros(matrix: QuantizedMatrix, rows: int) -> Tensor:
     return torch.stack([scales.T, zeros.T], dim=-1).bfloat16().contiguous()
 
 
-def _small_integers(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values from 0 to 15, int16, as floats, in place where they are bfloat16.
+def _small_integers(packed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Two values from -8 to 7 of every byte, packed as 0 to 15: all low ones, then all high ones.
 
-    The bits 0x4300 are 128 in bfloat16, whose last place there is 1: 0x4300 | value is 128 + value.
+    Args:
+        packed: (rows, words), int64, as operations on bytes are slower.
+
+    Returns:
+        Shape (rows, 16 × words).
     """
-    if dtype is not torch.bfloat16:
-        return values.to(dtype)
-    return values.bitwise_or_(0x4300).view(torch.bfloat16).sub_(128)
+    words = packed.view(torch.int32)  # of a logical shift: what is shifted in is masked
+    values = torch.stack([words, words >> 4], dim=1).bitwise_and_(0x0F0F0F0F)
+    return values.view(torch.int8).flatten(1).sub_(8).to(dtype)
 
 
 def _filled(rows: Tensor, count: int) -> Tensor:
