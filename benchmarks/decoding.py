@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
@@ -16,12 +15,11 @@ from .machine import require_linux
 from .resources import peak_bytes
 from .rounds import run_interleaved, run_once
 from .synthetic_audio import SAMPLING_RATE, synthetic_clip
-from .this_package import load_model
+from .this_package import load_quantized
 from .worker import Workload
 
 __all__ = [
     "decode_step",
-    "load_quantized",
     "quantized_7b",
     "quantized_caption",
     "step",
@@ -203,14 +201,3 @@ def quantized_caption(checkpoint: str, kind: str, threads: int, cache: str) -> W
         }
 
     return run
-
-
-def load_quantized(
-    checkpoint: str, quantize: str | None, threads: int, cache: str, dtype: str = DTYPE
-) -> Any:
-    """A model whose quantised weights are kept in a folder of the benchmarks."""
-    import huggingface_hub.utils._cache_assets
-
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE = cache  # read from the environment before
-    return load_model(checkpoint, dtype, threads, quantize=quantize)

@@ -11,7 +11,7 @@ from .checkpoints import FULL_ENCODER, SMALL, random_checkpoint
 from .machine import require_packages
 from .rounds import Rounds, run_interleaved, run_once
 
-__all__ = ["ctranslate2", "five_seconds", "openvino", "thirty_seconds"]
+__all__ = ["ctranslate2", "five_seconds", "int8_encoder", "openvino", "thirty_seconds"]
 
 DTYPE = "bfloat16"
 
@@ -50,6 +50,41 @@ def thirty_seconds(settings: Settings) -> Result:
         },
         ratio=rounds.median_ratio("transformers", "ours"),
         target=Target(1.15),
+    )
+
+
+def int8_encoder(settings: Settings) -> Result:
+    count = 4 if not settings.quick else 2
+    figures: dict[str, float] = {}
+    for name, seconds, clips in (("five_seconds", 5.0, count), ("thirty_seconds", 30.0, 1)):
+        options = {
+            "checkpoint": str(_checkpoint(settings)),
+            "seconds": seconds,
+            "count": clips,
+            "dtype": DTYPE,
+            "threads": settings.threads,
+        }
+        quantized = {"quantize": "int8", "cache": str(settings.work / "hub")}
+        rounds = run_interleaved(
+            settings,
+            {
+                DTYPE: ("this_package:encode_clips", options),
+                "int8": ("this_package:encode_clips", options | quantized),
+            },
+        )
+        figures |= {f"{name}_{kind}_seconds": rounds.median_seconds(kind) for kind in rounds.names}
+        figures |= {
+            f"{name}_ratio": rounds.median_ratio("int8", DTYPE),
+            f"{name}_cosine": _cosine(rounds, "int8", DTYPE),
+        }
+    return Result(
+        what=f"{count} clips of 5 s, and one window of 30 s, tap audio_tower: weights and "
+        "activations in 8 bits against bfloat16; the larger ratio, and the cosines of mean vectors "
+        "(those of single layers are in `quantization`)",
+        dtype=f"int8 against {DTYPE}",
+        figures=figures,
+        ratio=max(figures["five_seconds_ratio"], figures["thirty_seconds_ratio"]),
+        target=Target(0.7, at_most=True),
     )
 
 
@@ -157,7 +192,7 @@ def _against_composite(settings: Settings, seconds: float, count: int) -> Rounds
     )
 
 
-def _cosine(rounds: Rounds, peer: str) -> float:
+def _cosine(rounds: Rounds, peer: str, name: str = "ours") -> float:
     """Cosine of both mean vectors of the first clip: 1 where both compute the same."""
-    a, b = (np.array(rounds.outputs(name)[0]["first"]) for name in ("ours", peer))
+    a, b = (np.array(rounds.outputs(each)[0]["first"]) for each in (name, peer))
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from .benchmark import Result, Settings, Target
 from .checkpoints import SMALL, Shape, random_checkpoint
-from .decoding import load_quantized
 from .encoder import DTYPE
 from .machine import require_packages
 from .rounds import ROOT, run_once
 from .synthetic_audio import SAMPLING_RATE, synthetic_clip
+from .this_package import load_quantized
 from .worker import Workload
 
 __all__ = ["captions", "layers", "quantization"]

@@ -11,12 +11,28 @@ import numpy as np
 from .synthetic_audio import SAMPLING_RATE, recording_files, synthetic_clips
 from .worker import Workload
 
-__all__ = ["encode_clips", "encode_folder", "encode_taps", "load_model"]
+__all__ = ["encode_clips", "encode_folder", "encode_taps", "load_model", "load_quantized"]
 
 
-def encode_clips(checkpoint: str, seconds: float, count: int, dtype: str, threads: int) -> Workload:
-    """Mean of `audio_tower` of clips in memory."""
-    model = load_model(checkpoint, dtype, threads)
+def encode_clips(
+    checkpoint: str,
+    seconds: float,
+    count: int,
+    dtype: str,
+    threads: int,
+    quantize: str | None = None,
+    cache: str | None = None,
+) -> Workload:
+    """Mean of `audio_tower` of clips in memory.
+
+    Args:
+        cache: folder of quantised weights.
+    """
+    model = (
+        load_model(checkpoint, dtype, threads)
+        if cache is None
+        else load_quantized(checkpoint, quantize, threads, cache, dtype)
+    )
     clips = synthetic_clips(seconds, count)
 
     def run() -> dict[str, Any]:
@@ -84,3 +100,15 @@ def load_model(
 
     torch.set_num_threads(threads)
     return qa.load(checkpoint, device=device, dtype=dtype, max_memory=max_memory, **options)
+
+
+def load_quantized(
+    checkpoint: str, quantize: str | None, threads: int, cache: str, dtype: str = "bfloat16"
+) -> Any:
+    """A model whose quantised weights are kept in a folder of the benchmarks."""
+    from huggingface_hub.utils import _cache_assets
+
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    assets: Any = _cache_assets
+    assets.HF_ASSETS_CACHE = cache  # which was read from the environment before
+    return load_model(checkpoint, dtype, threads, quantize=quantize)
