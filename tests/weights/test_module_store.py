@@ -102,9 +102,11 @@ class WeightMonitor:
                 self._being_read[prefix] = byte_count(tensors, prefix)
             return _TensorsWithPrefix(read(tensors, prefix, **options), prefix)
 
-        def recording_fill(modules: ModuleStore, build: Any, tensors: Any) -> nn.Module:
+        def recording_fill(
+            modules: ModuleStore, build: Any, prefix: str, tensors: Any
+        ) -> nn.Module:
             self.modules = modules
-            module = fill(modules, build, tensors)
+            module = fill(modules, build, prefix, tensors)
             with self._lock:
                 self._being_read.pop(tensors.prefix)
                 self._filled[tensors.prefix] = weakref.ref(module)

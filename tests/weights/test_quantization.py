@@ -116,10 +116,10 @@ def read_layout(parts: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("form", "bits"), [*((form, 8) for form in FORMATS), (FORMATS[2], 16)])
 @pytest.mark.parametrize("rows", [1, 5, 100])
 def test_products_are_those_of_the_dequantised_matrix(
-    form: LinearFormat, dtype: torch.dtype, rows: int
+    form: LinearFormat, bits: int, dtype: torch.dtype, rows: int
 ) -> None:
     matrix = quantize_matrix(weights(100, 256), form)
     generator = torch.Generator().manual_seed(0)
@@ -128,7 +128,7 @@ def test_products_are_those_of_the_dequantised_matrix(
     activations = torch.randint(-127, 128, (2, rows, 256), generator=generator) / 8
     activations[..., 0] = 127 / 8
     expected = activations @ matrix.dequantize(torch.float32).T + bias.float()
-    linear = kernels.quantized_linear(matrix, bias, dtype)
+    linear = kernels.quantized_linear(matrix, bias, dtype, activation_bits=bits)
     blocks = kernels._BlockwiseLinear(matrix, bias, dtype)
     for layer, exact in ((linear, rows > 80 or "Int8Act" in type(linear).__name__), (blocks, True)):
         products = layer(activations.to(dtype))
@@ -149,14 +149,50 @@ def test_a_row_does_not_depend_on_the_others(form: LinearFormat) -> None:
         torch.testing.assert_close(linear(row[None])[0], products, rtol=8e-3, atol=1e-3)
 
 
-def test_activations_that_change_in_place_are_quantised_again() -> None:
+def test_an_outlier_leaves_the_rest_of_its_row() -> None:
+    """In 8 bits a value a hundred times as large as the others would leave them 2 bits."""
+    matrix = quantize_matrix(weights(64, 256), LinearFormat(8))
+    linear = kernels.quantized_linear(matrix, None, torch.float32, activation_bits=16)
+    activations = torch.randn(300, 256, generator=torch.Generator().manual_seed(0))
+    activations[:, 3] *= 100
+    activations[0] *= 1e6
+    expected = activations @ matrix.dequantize(torch.float32).T
+    others = activations.clone()
+    others[:, 3] = 0
+    size = (others @ matrix.dequantize(torch.float32).T).norm(dim=1)
+    error = (linear(activations) - expected).norm(dim=1) / size
+    # Without VNNI activations are bfloat16 or float32.
+    assert error.max() < (4e-3 if type(linear) is kernels._Int8ActivationLinear else 0.05)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_activations_that_change_in_place_are_quantised_again(bits: int) -> None:
     matrix = quantize_matrix(weights(64, 64), LinearFormat(8))
-    linear = kernels.quantized_linear(matrix, None, torch.float32)
+    linear = kernels.quantized_linear(matrix, None, torch.float32, activation_bits=bits)
     rows = torch.randn(3, 64)
     before = linear(rows)
     torch.testing.assert_close(linear(rows), before, rtol=0, atol=0)
     rows.mul_(-2)
     torch.testing.assert_close(linear(rows), -2 * before)
+
+
+def test_activations_in_both_widths_are_told_apart() -> None:
+    matrix = quantize_matrix(weights(64, 64), LinearFormat(8))
+    rows = torch.randn(3, 64)
+    for bits in (8, 16):
+        linear = kernels.quantized_linear(matrix, None, torch.float32, activation_bits=bits)
+        assert torch.equal(linear(rows), linear(rows.clone()))
+
+
+def test_activations_made_in_inference_mode() -> None:
+    """They count no versions, by which a change would be noticed."""
+    matrix = quantize_matrix(weights(64, 64), LinearFormat(8))
+    linear = kernels.quantized_linear(matrix, None, torch.float32)
+    with torch.inference_mode():
+        rows = torch.ones(1, 64)
+        before = linear(rows)
+        rows.mul_(-2)
+        torch.testing.assert_close(linear(rows), -2 * before)
 
 
 def test_activations_of_zero_give_the_bias() -> None:

@@ -13,7 +13,7 @@ from qwen_audio.audio.log_mel import LogMel, compute_log_mel
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import block_positions
 from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
-from qwen_audio.models.qwen2_audio.tensors import EXACT_INPUTS
+from qwen_audio.models.qwen2_audio.tensors import OUTLIER_INPUTS
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.module_store import ModuleStore
@@ -63,7 +63,7 @@ class PipelineStages:
             device,
             dtype,
             quantized=checkpoint.quantized,
-            exact_inputs=EXACT_INPUTS,
+            outlier_inputs=OUTLIER_INPUTS,
         )
         self.memory = MemoryBudget(checkpoint, self.modules, max_memory, self.base_bytes)
         self.encoder = AudioEncoder(checkpoint, self.modules)

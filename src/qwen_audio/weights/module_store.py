@@ -38,8 +38,8 @@ class ModuleStore:
             and as many layers as fit are resident; layers that don't fit are read in every pass,
             each while the one before it computes.
         quantized: the modules that are quantised.
-        exact_inputs: ends of the names of matrices whose activations are not, as they hold
-            outliers: in 8 bits with a scale a row, all else in the row would be lost.
+        outlier_inputs: the beginning of the names of matrices whose activations have outliers:
+            where others are quantised to 8 bits, theirs take 16.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class ModuleStore:
         dtype: torch.dtype,
         max_bytes: int | None = None,
         quantized: QuantizedStore | None = None,
-        exact_inputs: tuple[str, ...] = (),
+        outlier_inputs: tuple[str, ...] = (),
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
-        self.quantized, self._exact_inputs = quantized, exact_inputs
+        self.quantized, self._outlier_inputs = quantized, outlier_inputs
         self._formats = tensors.formats | ({} if quantized is None else quantized.formats)
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._copies = CopyStream(device) if device.type == "cuda" else None
@@ -91,7 +91,7 @@ class ModuleStore:
                 if name not in streamed:
                     yield self.get(name, partial(build, k))
                 elif next_read is not None:
-                    layer = self._fill(partial(build, k), next_read.result())
+                    layer = self._fill(partial(build, k), name, next_read.result())
                     next_read = self._read_next(reader, queue)
                     yield layer
                     del layer
@@ -180,16 +180,16 @@ class ModuleStore:
     ) -> nn.Module:
         """A resident module. On a CPU, weights that are packed are only read into `buffer`."""
         if self._copies is not None:
-            return self._fill(build, self._read(prefix, buffer))
+            return self._fill(build, prefix, self._read(prefix, buffer))
         is_packed = self.device.type == "cpu" and self.dtype is torch.bfloat16
         if not is_packed or any(name.startswith(prefix) for name in self._formats):
-            return self._fill(build, self._read(prefix))
-        module = prepack_linears(self._fill(build, self._read(prefix, buffer)))
+            return self._fill(build, prefix, self._read(prefix))
+        module = prepack_linears(self._fill(build, prefix, self._read(prefix, buffer)))
         for parameter in module.parameters():
             parameter.data = parameter.data.clone()
         return module
 
-    def _fill(self, build: Callable[[], nn.Module], weights: Weights) -> nn.Module:
+    def _fill(self, build: Callable[[], nn.Module], prefix: str, weights: Weights) -> nn.Module:
         tensors = {name: each for name, each in weights.items() if isinstance(each, torch.Tensor)}
         matrices = {
             name: each for name, each in weights.items() if isinstance(each, QuantizedMatrix)
@@ -201,8 +201,8 @@ class ModuleStore:
         for name, matrix in matrices.items():
             path = name.removesuffix("weight").removesuffix(".")
             bias = tensors.pop(f"{path}.bias".removeprefix("."), None)
-            is_exact = name.endswith(self._exact_inputs)
-            linear = quantized_linear(matrix, bias, self.dtype, exact_input=is_exact)
+            bits = 16 if (prefix + name).startswith(self._outlier_inputs) else 8
+            linear = quantized_linear(matrix, bias, self.dtype, activation_bits=bits)
             if path:
                 module.set_submodule(path, linear)
             else:

@@ -2,7 +2,7 @@
 
 | processor | int8 | int4, up to 64 rows |
 | --- | --- | --- |
-| x86 with AVX-512 and VNNI | oneDNN; activations in 8 bits, too | torch's int4 kernel |
+| x86 with AVX-512 and VNNI | oneDNN; activations in 8 bits, too, or 16 | torch's int4 kernel |
 | x86 with AVX2 | torch's int8 kernel up to 64 rows | the same |
 | NVIDIA GPU, bfloat16 | torch's int8 kernel up to 64 rows | torch's int4 kernel, for any rows |
 | others | torch's int8 kernel up to 64 rows | in blocks |
@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .int4_layout import int4_block_rows, pack_int4
-from .int8_activations import ACTIVATION_ZERO_POINT, quantize_activations
+from .int8_activations import ACTIVATION_ZERO_POINT, FINE_STEPS, quantize_activations
 from .quantization import QuantizedMatrix
 
 __all__ = ["quantized_linear"]
@@ -39,6 +39,10 @@ _BLOCK_BYTES, _GPU_BLOCK_BYTES = 4 << 20, 256 << 20
 """Of a matrix that are in the dtype of the computation at a time: what stays in a processor's
 cache; a whole matrix on a GPU, but for the head."""
 
+_BOTH_ROWS = 256
+"""Of activations in 16 bits that are multiplied at a time: their products, two in float32 for each,
+stay in a processor's cache."""
+
 _INT4_GROUP_SIZES = (32, 64, 128, 256)
 """That torch's int4 kernel takes."""
 
@@ -48,19 +52,19 @@ def quantized_linear(
     bias: Tensor | None,
     dtype: torch.dtype,
     *,
-    exact_input: bool = False,
+    activation_bits: int = 8,
 ) -> _QuantizedLinear:
     """A linear layer that computes in a dtype, with the fastest kernel of the matrix's device.
 
     Args:
-        exact_input: whether activations are never quantised.
+        activation_bits: 8 or 16, for kernels that quantise activations: see `int8_activations`.
     """
     kind: type[_QuantizedLinear] = _BlockwiseLinear
     device = matrix.values.device.type
     if matrix.bits == 8 and matrix.group_size == matrix.shape[1]:
-        if device == "cpu" and _has_vnni() and not exact_input:
-            kind = _Int8ActivationLinear
-        elif device in ("cpu", "cuda"):
+        if device == "cpu" and _has_vnni():
+            return _Int8ActivationLinear(matrix, bias, dtype, activation_bits)
+        if device in ("cpu", "cuda"):
             kind = _Int8Linear
     elif matrix.bits == 4 and matrix.group_size in _INT4_GROUP_SIZES:
         if device == "cpu" and int4_block_rows():
@@ -146,10 +150,17 @@ class _Int8Linear(_BlockwiseLinear):
 
 
 class _Int8ActivationLinear(_QuantizedLinear):
-    """8 bits with a scale a row, of weights and of activations, which are quantised here."""
+    """8 bits with a scale a row, of weights; activations in 8 or 16, which are quantised here."""
 
-    def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        matrix: QuantizedMatrix,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        activation_bits: int,
+    ) -> None:
         super().__init__(matrix, bias, dtype)
+        self._activation_bits = activation_bits
         ops: Any = torch.ops.onednn
         self._packed = ops.qlinear_prepack(matrix.values, None)
         self._scales = matrix.scales.flatten().float()
@@ -158,18 +169,29 @@ class _Int8ActivationLinear(_QuantizedLinear):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)."""
-        values, scales = quantize_activations(rows)
-        # Before they are scaled, products of some thousands exceed the range of float16.
-        dtype = torch.float32 if self._dtype is torch.float16 else self._dtype
-        products = self._product(
+        values, scales = quantize_activations(rows, self._activation_bits)
+        if self._activation_bits == 8:
+            # Before they are scaled, products of some thousands exceed the range of float16.
+            dtype = torch.float32 if self._dtype is torch.float16 else self._dtype
+            products = self._multiply_values(values[0], dtype).mul_(scales).to(self._dtype)
+        else:
+            products = scales.new_empty(len(scales), self.out_features, dtype=self._dtype)
+            for first in range(0, len(scales), _BOTH_ROWS):
+                part = slice(first, first + _BOTH_ROWS)
+                both = self._multiply_values(values[:, part].flatten(0, 1), torch.float32)
+                coarse, fine = both.chunk(2)
+                products[part] = coarse.add_(fine, alpha=1 / FINE_STEPS).mul_(scales[part])
+        if self._bias is not None:
+            products.add_(self._bias)
+        return products.unflatten(0, rows.shape[:-1])
+
+    def _multiply_values(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """The products of activations that are quantised, before they are scaled."""
+        return self._product(
             *(values, 1.0, ACTIVATION_ZERO_POINT),
             *(self._packed, self._scales, self._zero_points, None),
             *(1.0, 0, dtype, "none", [], ""),
         )
-        products = products.mul_(scales).to(self._dtype)
-        if self._bias is not None:
-            products.add_(self._bias)
-        return products.unflatten(0, rows.shape[:-1])
 
 
 class _Int4Linear(_QuantizedLinear):

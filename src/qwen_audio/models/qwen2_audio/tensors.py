@@ -17,7 +17,7 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import empty_module
 
-__all__ = ["EMBEDDINGS", "EXACT_INPUTS", "LM_HEAD", "TensorRequirement", "tensor_requirements"]
+__all__ = ["EMBEDDINGS", "LM_HEAD", "OUTLIER_INPUTS", "TensorRequirement", "tensor_requirements"]
 
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
 """The embedding table, (vocabulary, lm width); only the rows of tokens that occur are read."""
@@ -25,9 +25,10 @@ EMBEDDINGS = "language_model.model.embed_tokens.weight"
 LM_HEAD = "language_model.lm_head.weight"
 """From hidden states to a logit for each token, (vocabulary, lm width)."""
 
-EXACT_INPUTS = ("mlp.down_proj.weight",)
-"""Matrices whose rows of activations have outliers: products of a gate and what it gates. Half of
-what int8 changes in the embedded checkpoint's language model comes from rounding these."""
+OUTLIER_INPUTS = ("language_model.",)
+"""The beginning of the names of matrices whose activations have outliers. In language models of
+this size a few channels are 10 to 100 times as large as the others: in 8 bits with a scale a row
+the others would keep 1 to 4 (https://arxiv.org/abs/2208.07339)."""
 
 Shapes = dict[str, tuple[int, ...]]
 
