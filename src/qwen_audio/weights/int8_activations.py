@@ -22,6 +22,13 @@ ACTIVATION_ZERO_POINT = 128
 FINE_STEPS = 254
 """In a step of the coarse numbers: half of it, to which they are rounded, is 127 fine steps."""
 
+_ROUNDING = 1.5 * 2**23 + ACTIVATION_ZERO_POINT
+"""The last place of this number in float32 is 1: a sum with it is rounded to an integer, and the
+last byte of its bits is that integer about the zero point. Conversions to uint8 are slower."""
+
+_CHUNK_VALUES = 1 << 20
+"""That are in float32 at a time, in a processor's cache: 4 MB."""
+
 
 class _LastActivations(threading.local):
     """The activations that this thread quantised last: queries, keys and values are three products
@@ -65,13 +72,30 @@ def _quantized_rows(
 
     A scale a row, not one for all: a row's result doesn't depend on the others in a batch.
     """
-    scales = rows.abs().amax(-1, keepdim=True).float().div_(127)
-    scales.clamp_min_(torch.finfo(torch.float32).tiny)
-    scaled = rows.to(torch.float32, copy=True).div_(scales)
+    # In bfloat16, whose range is float32's, products are scaled five times as fast by bfloat16.
+    scales = rows.new_empty(
+        len(rows), 1, dtype=rows.dtype if rows.dtype is torch.bfloat16 else torch.float32
+    )
     values = torch.empty(bits // 8, *rows.shape, dtype=torch.uint8)
-    if bits == 16:
-        coarse = scaled.round()
-        values[0] = coarse + ACTIVATION_ZERO_POINT
-        scaled.sub_(coarse).mul_(FINE_STEPS)
-    values[-1] = scaled.add_(ACTIVATION_ZERO_POINT + 0.5)
+    step = max(1, _CHUNK_VALUES // rows.shape[1])
+    for first in range(0, len(rows), step):
+        part = slice(first, first + step)
+        largest = _largest_magnitudes(rows[part]).float()
+        scales[part] = largest.div_(127).clamp_min_(torch.finfo(torch.float32).tiny)
+        scaled = rows[part].to(torch.float32, copy=True)
+        scaled.mul_(scales[part].float().reciprocal())
+        if bits == 16:
+            coarse = scaled.add(_ROUNDING)
+            values[0, part] = coarse.view(torch.int32)
+            scaled.sub_(coarse.sub_(_ROUNDING)).mul_(FINE_STEPS)
+        values[-1, part] = scaled.add_(_ROUNDING).view(torch.int32)
     return values, scales
+
+
+def _largest_magnitudes(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows 1"]:
+    """Of each row. The bits of bfloat16 without their sign are in the order of the numbers, and
+    integers are compared three times as fast."""
+    if rows.dtype is not torch.bfloat16:
+        return rows.abs().amax(-1, keepdim=True)
+    magnitudes = rows.view(torch.int16).bitwise_and(0x7FFF)
+    return magnitudes.amax(-1, keepdim=True).view(torch.bfloat16)
