@@ -15,9 +15,11 @@ from . import (
     disk_and_memory,
     encoder,
     folder,
+    ggml,
     index_kills,
     indexing,
     language_model,
+    llama_cpp,
     long_recordings,
     matmul_throughput,
     parity,
@@ -47,6 +49,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "decode_step": decoding.decode_step,
     "quantization": quantization.quantization,
     "quantized_7b": decoding.quantized_7b,
+    "ggml": ggml.ggml,
+    "llama_cpp": llama_cpp.llama_cpp,
     "matrix_rate": matmul_throughput.matrix_rate,
     "full_width": parity.full_width,
     "start": start.start,
@@ -79,6 +83,8 @@ def main() -> int:
             quick=options.quick,
             rounds=1 if options.quick else options.rounds,
             files=options.files,
+            llama_cpp=options.llama_cpp,
+            llama_cpp_avx2=options.llama_cpp_avx2,
         )
         results = options.results or (work / "results" if options.quick else RESULTS)
         results.mkdir(parents=True, exist_ok=True)
@@ -145,6 +151,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=_cores(), help="of every workload")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
     parser.add_argument("--files", type=int, default=64, help="number in `folder` (64)")
+    for option, build in (("--llama-cpp", ""), ("--llama-cpp-avx2", ", built without AVX-512")):
+        parser.add_argument(
+            option,
+            type=Path,
+            metavar="FOLDER",
+            help=f"virtual environment with llama-cpp-python and gguf{build}; see README.md",
+        )
     return parser.parse_args()
 
 

@@ -22,6 +22,8 @@ class Settings:
         quick: dry run with small models in one process; its numbers mean nothing.
         rounds: how often each workload is timed, after an untimed warm-up.
         files: number of files in benchmark `folder`.
+        llama_cpp: virtual environment of llama-cpp-python and gguf, built for this processor.
+        llama_cpp_avx2: one built without AVX-512.
     """
 
     work: Path
@@ -29,6 +31,8 @@ class Settings:
     quick: bool = False
     rounds: int = 3
     files: int = 64
+    llama_cpp: Path | None = None
+    llama_cpp_avx2: Path | None = None
 
 
 @dataclass(frozen=True)

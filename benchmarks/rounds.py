@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .worker import prepare_workload, run_timed
 
 __all__ = [
     "ROOT",
+    "Environment",
     "Job",
     "Rounds",
     "median",
@@ -33,6 +35,14 @@ __all__ = [
 ROOT = Path(__file__).parent.parent
 Job = tuple[str, dict[str, Any]]
 """`module:function` of this package, which prepares a workload, and its options."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a workload runs: Python's interpreter, and further environment variables."""
+
+    python: Path = Path(sys.executable)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class Rounds:
@@ -76,14 +86,15 @@ class Rounds:
 class _WorkerProcess:
     """A workload in a process of its own."""
 
-    def __init__(self, job: Job, threads: int) -> None:
+    def __init__(self, job: Job, threads: int, environment: Environment | None = None) -> None:
+        environment = environment or Environment()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", job[0], json.dumps(job[1])],
+            [str(environment.python), "-m", "benchmarks.worker", job[0], json.dumps(job[1])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=worker_environment(threads),
+            env=worker_environment(threads) | dict(environment.variables),
         )
         self._read_reply()
 
@@ -123,12 +134,14 @@ def run_interleaved(
     settings: Settings,
     jobs: Mapping[str, Job],
     rounds: Iterable[Mapping[str, Any]] | None = None,
+    environments: Mapping[str, Environment] | None = None,
 ) -> Rounds:
     """Run all workloads in every round, in the order of `jobs`.
 
     Args:
         rounds: options of the runs of each round, where rounds differ; by default
             `settings.rounds` equal rounds.
+        environments: of workloads that don't run in this one.
     """
     rounds = [{}] * settings.rounds if rounds is None else list(rounds)
     result = Rounds(jobs)
@@ -136,7 +149,7 @@ def run_interleaved(
         workers: dict[str, _WorkerProcess | _InProcess] = {}
         for name, job in jobs.items():
             log_progress(f"  preparing {name}")
-            worker = _InProcess(job) if settings.quick else _WorkerProcess(job, settings.threads)
+            worker = _start(settings, job, (environments or {}).get(name))
             stack.callback(worker.close)
             workers[name] = worker
         for number, options in enumerate(rounds, start=1):
@@ -152,10 +165,19 @@ def run_in_new_process(settings: Settings, job: Job, **options: Any) -> dict[str
     return _run_and_close(_WorkerProcess(job, settings.threads), options)
 
 
-def run_once(settings: Settings, job: Job, **options: Any) -> dict[str, Any]:
-    """One run in a new process; in a dry run, in this process."""
-    worker = _InProcess(job) if settings.quick else _WorkerProcess(job, settings.threads)
-    return _run_and_close(worker, options)
+def run_once(
+    settings: Settings, job: Job, environment: Environment | None = None, **options: Any
+) -> dict[str, Any]:
+    """One run in a new process; in a dry run, in this process unless it has an environment."""
+    return _run_and_close(_start(settings, job, environment), options)
+
+
+def _start(
+    settings: Settings, job: Job, environment: Environment | None
+) -> _WorkerProcess | _InProcess:
+    if settings.quick and environment is None:
+        return _InProcess(job)
+    return _WorkerProcess(job, settings.threads, environment)
 
 
 def _run_and_close(
