@@ -127,6 +127,7 @@ def _options() -> argparse.Namespace:
         "the 7B's dimensions; write JSON, a table and a chart to benchmarks/results.",
         epilog="All benchmarks need about 22 GB of disk, 18 GB of memory, and on two cores one and "
         "a half to two hours, half an hour of it for `folder` (a quarter of that with --files 16). "
+        "llama_cpp and ggml, which --llama-cpp adds, take a quarter of an hour and 11 GB more. "
         "Those of a GPU need 20 GB of disk and less than ten minutes. "
         f"Benchmarks: {', '.join(BENCHMARKS)}; of a GPU: {', '.join(GPU_BENCHMARKS)}.",
     )

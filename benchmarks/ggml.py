@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from .benchmark import Result, Settings, SkipBenchmark, Target
 from .machine import require_linux
-from .rounds import Environment, Job, run_interleaved
+from .rounds import Environment, Job, Rounds, median, run_interleaved
 from .worker import Workload
 
 # Imported in ggml's environment, too: torch and this package are imported in `layer_products`.
@@ -23,6 +24,7 @@ __all__ = [
     "layer_matrices",
     "layer_products",
     "least_milliseconds",
+    "llama_cpp_environment",
     "relative_error",
 ]
 
@@ -49,9 +51,7 @@ with more, which take long enough."""
 
 
 def ggml(settings: Settings) -> Result:
-    require_linux()
-    if settings.llama_cpp is None:
-        raise SkipBenchmark("--llama-cpp names no environment with llama-cpp-python: see README.md")
+    peer = llama_cpp_environment(settings.llama_cpp)
     rows = QUICK_ROW_COUNTS if settings.quick else ROW_COUNTS
     common = {
         "width": QUICK_WIDTH if settings.quick else WIDTH,
@@ -64,7 +64,7 @@ def ggml(settings: Settings) -> Result:
         "ours": ("ggml:layer_products", {**common, "dtype": "bfloat16"}),
         "ggml": ("ggml:ggml_products", common),
     }
-    environments = {"ggml": Environment(settings.llama_cpp / "bin" / "python")}
+    environments = {"ggml": peer}
     if settings.llama_cpp_avx2 is not None:
         jobs |= {
             "ours_avx2": ("ggml:layer_products", {**common, "dtype": "float32"}),
@@ -72,7 +72,7 @@ def ggml(settings: Settings) -> Result:
         }
         environments |= {
             "ours_avx2": Environment(variables=AVX2),
-            "ggml_avx2": Environment(settings.llama_cpp_avx2 / "bin" / "python"),
+            "ggml_avx2": llama_cpp_environment(settings.llama_cpp_avx2),
         }
     if has_openvino := find_spec("openvino") is not None:
         jobs["openvino"] = ("openvino_products:openvino_products", common)
@@ -85,28 +85,17 @@ def ggml(settings: Settings) -> Result:
         for key in outputs[0]["errors"]:
             figures[f"{name}_{key}_error"] = outputs[0]["errors"][key]
         for key in outputs[0]["milliseconds"]:
-            values = [output["milliseconds"][key] for output in outputs]
-            figures[f"{name}_{key}_milliseconds"] = float(np.median(values))
+            figures[f"{name}_{key}_milliseconds"] = median(
+                output["milliseconds"][key] for output in outputs
+            )
     worst = {}
-    for suffix in [""] + ["_avx2"] * (settings.llama_cpp_avx2 is not None):
-        pairs = list(
-            zip(rounds.outputs(f"ours{suffix}"), rounds.outputs(f"ggml{suffix}"), strict=True)
-        )
-        for kind, peer in KINDS.items():
-            ratios = {
-                count: float(
-                    np.median(
-                        [
-                            ours["milliseconds"][f"{kind}_{count}"]
-                            / theirs["milliseconds"][f"{peer}_{count}"]
-                            for ours, theirs in pairs
-                        ]
-                    )
-                )
-                for count in rows
-            }
+    for suffix in ("", "_avx2"):
+        if f"ggml{suffix}" not in rounds.names:
+            continue
+        for kind, peer_kind in KINDS.items():
+            ratios = _ratios(rounds, suffix, kind, peer_kind, rows)
             figures |= {
-                f"{kind}_over_{peer}{suffix}_{count}": ratio for count, ratio in ratios.items()
+                f"{kind}_over_{peer_kind}{suffix}_{count}": ratio for count, ratio in ratios.items()
             }
             worst[f"{kind}{suffix}"] = max(ratios.values())
     return Result(
@@ -123,6 +112,35 @@ def ggml(settings: Settings) -> Result:
         else {},
         packages=("openvino",) if has_openvino else (),
     )
+
+
+def _ratios(
+    rounds: Rounds, suffix: str, kind: str, peer_kind: str, row_counts: tuple[int, ...]
+) -> dict[int, float]:
+    """Our time against ggml's for each number of rows: the median over the rounds."""
+    pairs = list(zip(rounds.outputs(f"ours{suffix}"), rounds.outputs(f"ggml{suffix}"), strict=True))
+    return {
+        count: median(
+            ours["milliseconds"][f"{kind}_{count}"] / ggml["milliseconds"][f"{peer_kind}_{count}"]
+            for ours, ggml in pairs
+        )
+        for count in row_counts
+    }
+
+
+def llama_cpp_environment(folder: Path | None) -> Environment:
+    """A virtual environment with llama-cpp-python.
+
+    Raises:
+        SkipBenchmark: without one, and on a system where its libraries have other names.
+    """
+    require_linux()
+    if folder is None:
+        raise SkipBenchmark("no llama-cpp-python: --llama-cpp names its environment, see README.md")
+    python = folder.absolute() / "bin" / "python"
+    if not python.is_file():
+        raise SkipBenchmark(f"{folder} is no virtual environment: it has no bin/python")
+    return Environment(python)
 
 
 def layer_products(

@@ -191,7 +191,9 @@ class Products:
             layers write to the same memory.
         """
         ggml = self._ggml
-        graphs, first, buffer = [], [], 0
+        graphs: list[int] = []
+        first: list[int] = []
+        buffer = 0
         for layer in self._layers:
             context = ggml.context()
             sources: dict[int, int] = {}

@@ -6,12 +6,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from .benchmark import Result, Settings, SkipBenchmark, Target, log_progress
+from .benchmark import Result, Settings, Target, log_progress
 from .checkpoints import SEVEN_B, SMALL, Shape, random_checkpoint
 from .decoding import CAPTION_TOKENS, FULL_DECODER
 from .encoder import DTYPE
+from .ggml import llama_cpp_environment
 from .gpu_workloads import PROMPT
-from .machine import require_linux
 from .resources import peak_bytes
 from .rounds import Environment, Job, Rounds, median, run_interleaved, run_once
 from .synthetic_audio import SAMPLING_RATE, synthetic_clip, synthetic_clips
@@ -31,10 +31,7 @@ FIGURES = ("seconds", "first_token_seconds", "step_seconds")
 
 
 def llama_cpp(settings: Settings) -> Result:
-    require_linux()
-    if settings.llama_cpp is None:
-        raise SkipBenchmark("--llama-cpp names no environment with llama-cpp-python: see README.md")
-    peer = Environment(settings.llama_cpp / "bin" / "python")
+    peer = llama_cpp_environment(settings.llama_cpp)
     shape = SMALL if settings.quick else SEVEN_B
     checkpoint = random_checkpoint(settings.work, shape)
     common = {"threads": settings.threads, "cache": str(settings.work / "hub")}
