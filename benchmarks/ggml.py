@@ -161,8 +161,8 @@ def layer_products(
         quantized = [quantize_matrix(torch.from_numpy(each), formats[kind]) for each in matrices]
         modules[kind] = [
             [
-                # As in the model, the input of down_proj isn't quantised.
-                quantized_linear(each, None, torch_dtype, exact_input=each.shape[1] != width)
+                # As in the model, the input of the language model takes 16 bits.
+                quantized_linear(each, None, torch_dtype, activation_bits=16)
                 for each in quantized
             ]
             for _ in range(layers)
