@@ -20,11 +20,19 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 import qwen_audio
+from qwen_audio.models.row_times import RowTimes
+from qwen_audio.models.tap import Stage
 
 EMBEDDED = Path(qwen_audio.__file__).parent / "models" / "embedded"
 AUDIO_ID = 1096
 VOCAB_SIZE = 1104
 END_OF_TEXT_ID = 1093
+
+ROW_TIMES = {
+    stage: RowTimes.every(seconds)
+    for stage, seconds in zip(Stage, (0.01, 0.02, 0.04, 0.04, 0.04, 0.04), strict=True)
+}
+"""Of Qwen2-Audio."""
 
 _COPIED_FILES = (
     "chat_template.jinja",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,12 @@ import qwen_audio as qa
 from qwen_audio.api import parity as parity_module
 from qwen_audio.api.parity import synthetic_clips
 from qwen_audio.api.transformers_model import TransformersModel
-from qwen_audio.inference import decoder as decoder_module
-from qwen_audio.inference import encoder as encoder_module
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.decoder import LanguageModel
 from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 from qwen_audio.models.packed_attention import ATTENTION, packed_attention
-from qwen_audio.models.qwen2_audio.stem import stem
+from qwen_audio.models.tensors import EMBEDDINGS
 from reference import Reference, sound
 
 SHORT = qa.load_waveform(sound(1.3), sampling_rate=16_000)
@@ -72,11 +72,12 @@ def attention_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def positions_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_module, "stem", lambda *arguments: stem(*arguments).roll(1, 0))
+    stem = Qwen2Audio.stem
+    monkeypatch.setattr(Qwen2Audio, "stem", lambda *arguments: stem(*arguments).roll(1, 0))
 
 
 def norm_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_module, "final_norm", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(Qwen2Audio, "final_norm", lambda *_: torch.nn.Identity())
 
 
 def audio_reversed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ def test_taps_beyond_memory_are_skipped_and_named(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Checkpoint(checkpoint)
-    table = 4 * opened.text_config.vocab_size * opened.text_config.hidden_size
+    table = 4 * math.prod(opened.tensors.shape(EMBEDDINGS))
     for depth, left_out in ((1, ("lm.2", "lm.3", "lm.norm")), (2, ("lm.3", "lm.norm")), (3, ())):
         cost = estimate_cost(opened, qa.Tap.parse(f"lm.{depth}"), torch.float32, base_bytes=0)
         free = int((cost.peak_memory_bytes + table) / 0.8) + 10

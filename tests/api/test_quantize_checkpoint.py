@@ -25,7 +25,7 @@ from quantized_checkpoints import packed
 from qwen_audio.api import quantize_checkpoint as module
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
+from qwen_audio.models.tensors import EMBEDDINGS
 from qwen_audio.weights.option_values import QUANTIZATIONS
 from qwen_audio.weights.quantization import LinearFormat, quantize_matrix, unpack_nibbles
 from reference import sound

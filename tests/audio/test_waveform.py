@@ -21,7 +21,7 @@ from qwen_audio.audio.decode import AudioDecoder
 from qwen_audio.audio.decode_limits import DecodeLimits
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.waveform import Waveform
-from qwen_audio.audio.window import Window, WindowConfig
+from qwen_audio.audio.window import Window, WindowConfig, WindowLimits
 from qwen_audio.errors import AudioError, OptionError
 from recordings import sound, write_wav
 
@@ -405,6 +405,19 @@ def test_short_last_window_starts_earlier() -> None:
 def test_window_lengths_outside_the_limits(window: float) -> None:
     with pytest.raises(OptionError, match=r"the encoder processes 0\.04 to 30 s at once"):
         WindowConfig(window)
+
+
+def test_other_limits() -> None:
+    limits = WindowLimits(0.08, 600.0)
+    config = WindowConfig(60, 30, limits)
+    windows = Waveform(np.zeros(90 * 16_000 + 1, np.float32)).windows(config)
+    assert [window.duration_seconds for window in windows] == [60.0, 60.0, 30 + 1 / 16_000]
+    windows = Waveform(np.zeros(60 * 16_000 + 1, np.float32)).windows(WindowConfig(60, 60, limits))
+    assert windows[-1].duration_seconds == pytest.approx(0.08)
+    with pytest.raises(OptionError, match=r"the encoder processes 0\.08 to 600 s at once"):
+        WindowConfig(601, None, limits)
+    with pytest.raises(AudioError, match=r"lasts 50\.0 ms, but one audio token takes 80 ms"):
+        Waveform(np.zeros(800, np.float32)).windows(config)
 
 
 @pytest.mark.parametrize("hop", [0, -1, 0.039, 10.001, float("nan"), float("inf")])

@@ -12,8 +12,7 @@ import soundfile
 import qwen_audio as qa
 from commands import run
 from qwen_audio.api.parity import ParityReport
-from qwen_audio.inference import encoder as encoder_module
-from qwen_audio.models.qwen2_audio.stem import stem
+from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 from reference import sound
 
 
@@ -42,7 +41,8 @@ def test_what_does_not_hold_is_a_status(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Positions shifted by one row.
-    monkeypatch.setattr(encoder_module, "stem", lambda *arguments: stem(*arguments).roll(1, 0))
+    stem = Qwen2Audio.stem
+    monkeypatch.setattr(Qwen2Audio, "stem", lambda *arguments: stem(*arguments).roll(1, 0))
     output = tmp_path / "out.json"
     code, table, _ = run("parity", "--model", checkpoint, "--dtype", "float32", "-o", output)
     assert code == 1

@@ -20,7 +20,10 @@ def test_every_tap_with_its_cost(checkpoint: Path) -> None:
         cost = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(tap))
         assert {name: row[name] for name in cost} == cost
         assert row["download_bytes"] == 0
-        assert (row["width"], row["rate_hz"]) == (model.dimensions.width(tap), tap.rate_hz)
+        assert (row["width"], row["rate_hz"]) == (
+            model.dimensions.width(tap),
+            model.dimensions.rate_hz(tap),
+        )
     cost = dataclasses.asdict(qa.load(checkpoint, max_memory="1TB").cost(None))
     about = {"model": str(checkpoint), "dtype": model.dtype, "width": None, "rate_hz": None}
     assert text == {**about, **cost}

@@ -19,7 +19,7 @@ from forked import run_forked
 from qwen_audio.inference import cost as cost_module
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
+from qwen_audio.models.tensors import EMBEDDINGS
 from qwen_audio.weights import safetensors_file as shards
 from reference import Reference, sound
 
@@ -178,7 +178,7 @@ def test_estimated_flops_equal_torchs_count(name: str, tmp_path: Path) -> None:
     folder = random_checkpoint(tmp_path / "c", **GEOMETRIES[name])
     model, reference = qa.load(folder), Reference(folder)
     reference.model.set_attn_implementation("eager")
-    config = Checkpoint(folder).text_config
+    config = Checkpoint(folder).family.text_config
     tower, lm = reference.tower, reference.model.model.language_model
     frames = torch.randn(1, model.dimensions.mel_bins, 3000)
     rows = torch.randn(1, 750, config.hidden_size)

@@ -8,15 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
+from checkpoints import ROW_TIMES
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
 from qwen_audio.inference.spans import Segment, Span, SpanKind, WindowRows
-from qwen_audio.models.tap import Tap
+from qwen_audio.models.tap import ModelDimensions, Stage, Tap
 from reference_pooling import last_rows
 
 WINDOWS = (Window(0.0, 30.0), Window(25.0, 41.5))
+
+
+DIMENSIONS = ModelDimensions(80, 2, 8, 8, 2, 12, ROW_TIMES)
 
 
 def frames(
@@ -27,7 +31,9 @@ def frames(
     times: int | None = None,
 ) -> HiddenStates:
     seconds = np.zeros(rows if times is None else times)
-    return HiddenStates(np.zeros((rows, 3), np.float32), Tap.parse(tap), seconds, spans, windows)
+    parsed = Tap.parse(tap)
+    data = np.zeros((rows, 3), np.float32)
+    return HiddenStates(data, parsed, seconds, spans, windows, DIMENSIONS.times(parsed))
 
 
 def spec_of(tap: Tap, dtype: str = "float32") -> EmbeddingSpec:
@@ -53,7 +59,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         [state for _, state in hidden_states],
     )
     assembled = concatenate_windows(
-        windows, states, {tap: spec_of(tap, "bfloat16")}, name="song.flac", tokens=()
+        windows, states, {tap: spec_of(tap, "bfloat16")}, DIMENSIONS, name="song.flac", tokens=()
     )[tap]
     assert assembled.tap == tap
     assert assembled.dtype == "bfloat16"
@@ -72,7 +78,7 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         seconds = assembled.start_seconds[span.start : span.stop]
         if span.kind == "audio":
             first = hidden_states[span.window][0].start_seconds
-            expected = [first + k * tap.hop_seconds for k in range(len(span))]
+            expected = [first + k * DIMENSIONS.hop_seconds(tap) for k in range(len(span))]
             np.testing.assert_allclose(seconds, expected, rtol=0, atol=1e-9)
         else:
             assert np.isnan(seconds).all()
@@ -97,6 +103,7 @@ def test_several_taps_are_assembled_separately() -> None:
         (Window(1.0, 1.08),),
         [state],
         {tap: spec_of(tap) for tap in (mel, tower)},
+        DIMENSIONS,
         name="song.flac",
         tokens=(),
     )
@@ -180,6 +187,7 @@ def window_states() -> HiddenStates:
         np.array([*times, *(np.array(times) + 1)]),
         tuple(spans),
         (Window(0.0, 1.0), Window(1.0, 1.99)),
+        ROW_TIMES[Stage.LM],
         name="song.flac",
         tokens=tuple("" if 1 <= k % 28 <= 25 else f"w{k}" for k in range(56)),
     )

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2AudioConfig
 
 import qwen_audio as qa
 from qwen_audio.inference import cost, memory_budget
 from qwen_audio.inference.generation import CachedContext, GenerationBatch
 from qwen_audio.inference.memory_budget import MemoryBudget
+from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 from qwen_audio.models.kv_cache import KeyValueCache, block_positions
-from qwen_audio.models.qwen2_audio.tensors import tensor_requirements
-from qwen_audio.models.tap import ModelDimensions
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -32,15 +30,14 @@ def seven_b() -> Any:
     """What a budget reads of Qwen2-Audio-7B's checkpoint: its configuration, no weights."""
     text = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
     text |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 156_032}
-    config: Any = Qwen2AudioConfig(text_config={"model_type": "qwen2", **text})
-    requirements = dict(tensor_requirements(config))
+    family = Qwen2Audio({"text_config": {"model_type": "qwen2", **text}}, "7B")
+    requirements = family.tensor_requirements()
     return SimpleNamespace(
         name="7B",
         quantization=None,
         weight_bytes=lambda name, dtype: math.prod(requirements[name].shape) * dtype.itemsize,
-        audio_config=config.audio_config,
-        text_config=config.text_config,
-        dimensions=ModelDimensions.from_config(config),
+        family=family,
+        dimensions=family.dimensions,
         required_tensors=lambda tap: {
             name: requirement
             for name, requirement in requirements.items()

@@ -8,13 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checkpoints import ROW_TIMES
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.hidden_states import HiddenStates
 from qwen_audio.inference.options import PoolingName, SpanName, check_pooling, check_span
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.inference.spans import Span
-from qwen_audio.models.tap import Tap
+from qwen_audio.models.tap import Stage, Tap
 from reference_pooling import Rows, pool, rows_of_span
 
 
@@ -89,7 +90,9 @@ def frames_of(
         indices["last"].append(row - counts[3] - 1)
     data = np.random.default_rng(seed).normal(size=(row, 5)).astype(np.float32)
     windows = tuple(Window(30.0 * k, 30.0 * k + 30) for k in range(len(layout)))
-    frames = HiddenStates(data, Tap.parse("lm.1"), np.zeros(row), tuple(spans), windows)
+    frames = HiddenStates(
+        data, Tap.parse("lm.1"), np.zeros(row), tuple(spans), windows, ROW_TIMES[Stage.LM]
+    )
     return frames, indices
 
 

@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
-    Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     WhisperFeatureExtractor,
 )
 
 import qwen_audio
-from checkpoints import EMBEDDED, VOCAB_SIZE, edit_json, random_checkpoint
+from checkpoints import EMBEDDED, ROW_TIMES, VOCAB_SIZE, edit_json, random_checkpoint
 from qwen_audio.errors import CheckpointError
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, tensor_requirements
+from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 from qwen_audio.models.tap import ModelDimensions, Tap
+from qwen_audio.models.tensors import EMBEDDINGS
 from qwen_audio.weights import safetensors_file
 from qwen_audio.weights.module_store import ModuleStore
 
@@ -75,7 +75,7 @@ def test_any_number_of_shards(number: int, tmp_path: Path) -> None:
 def test_names_on_disk_are_those_that_transformers_saves(checkpoint: Path) -> None:
     """transformers 5 still saves the names released in 2024, not those of its modules."""
     model = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint)
-    required = dict(tensor_requirements(Checkpoint(checkpoint).config))
+    required = Checkpoint(checkpoint).family.tensor_requirements()
     assert required.keys() == tensors_of(checkpoint).keys()
     parameters = dict(model.named_parameters())
     assert len(required) == len(parameters)
@@ -89,11 +89,11 @@ def test_names_on_disk_are_those_that_transformers_saves(checkpoint: Path) -> No
 
 
 def test_dimensions(checkpoint: Path, tmp_path: Path) -> None:
-    assert Checkpoint(checkpoint).dimensions == ModelDimensions(80, 3, 64, 3, 96)
+    assert Checkpoint(checkpoint).dimensions == ModelDimensions(80, 3, 64, 64, 3, 96, ROW_TIMES)
     other = random_checkpoint(
         tmp_path, mel_bins=128, width=32, encoder_layers=1, lm_width=64, lm_layers=2
     )
-    assert Checkpoint(other).dimensions == ModelDimensions(128, 1, 32, 2, 64)
+    assert Checkpoint(other).dimensions == ModelDimensions(128, 1, 32, 32, 2, 64, ROW_TIMES)
 
 
 def test_the_embedded_checkpoint_is_the_default() -> None:
@@ -515,7 +515,7 @@ def test_a_shard_deleted_after_opening(copy: Path) -> None:
     opened = Checkpoint(copy)
     for file in copy.glob("*.safetensors"):
         file.unlink()
-    assert len(opened.required_tensors(None)) == len(dict(tensor_requirements(opened.config)))
+    assert len(opened.required_tensors(None)) == len(opened.family.tensor_requirements())
     with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         opened.tensors.read("audio_tower.layer_norm.")
 
@@ -582,7 +582,7 @@ def test_other_files(checkpoint: Path) -> None:
 
 def test_every_tensor_is_needed_by_its_tap_and_all_later_ones() -> None:
     opened = Checkpoint()
-    required = dict(tensor_requirements(opened.config))
+    required = opened.family.tensor_requirements()
     taps = {str(each.tap) for each in required.values()}
     assert taps == {str(tap) for tap in opened.dimensions.taps()} - {"mel"} | {"None"}
     for name, (tap, shape, _) in required.items():
@@ -593,8 +593,8 @@ def test_every_tensor_is_needed_by_its_tap_and_all_later_ones() -> None:
 
 def test_tensors_of_the_7b_model() -> None:
     """From its published config: 8.4 billion parameters, 0.64 billion in the audio encoder."""
-    config = Qwen2AudioConfig(
-        text_config={
+    settings = {
+        "text_config": {
             "model_type": "qwen2",
             "hidden_size": 4096,
             "intermediate_size": 11_008,
@@ -603,8 +603,8 @@ def test_tensors_of_the_7b_model() -> None:
             "num_hidden_layers": 32,
             "vocab_size": 156_032,
         }
-    )
-    required = dict(tensor_requirements(config))
+    }
+    required = Qwen2Audio(settings, "7B").tensor_requirements()
     parameters = {name: math.prod(each.shape) for name, each in required.items()}
     assert sum(parameters.values()) == 8_397_094_912
     encoder = [n for name, n in parameters.items() if name.startswith("audio_tower.")]
@@ -616,5 +616,5 @@ def test_tensors_of_the_7b_model() -> None:
 def test_listing_tensors_allocates_no_weights() -> None:
     """One layer of this model would take 50 TB."""
     text = {"model_type": "qwen2", "hidden_size": 1 << 20, "intermediate_size": 1 << 22}
-    required = dict(tensor_requirements(Qwen2AudioConfig(text_config=text)))
+    required = Qwen2Audio({"text_config": text}, "huge").tensor_requirements()
     assert required["language_model.model.layers.0.mlp.up_proj.weight"].shape == (1 << 22, 1 << 20)

@@ -397,3 +397,14 @@ def test_batches_are_lazy() -> None:
 
     assert next(batch_by_size(endless(), lambda _: [1], [3])) == [0, 1, 2]
     assert consumed == [0, 1, 2, 3]
+
+
+def test_attention_in_a_sliding_window_is_refused() -> None:
+    """transformers' layers pass it to every attention function: ignored, numbers would be wrong."""
+    rows = torch.zeros(1, 1, 4, 2)
+    module = torch.nn.Module()
+    module.is_causal = True  # type: ignore[assignment]
+    options: dict[str, Any] = {"packing": Packing((4,)), "scaling": 1.0}
+    packed_attention(module, rows, rows, rows, None, sliding_window=None, **options)
+    with pytest.raises(ValueError, match="sliding_window=3"):
+        packed_attention(module, rows, rows, rows, None, sliding_window=3, **options)

@@ -23,9 +23,7 @@ import qwen_audio as qa
 from checkpoints import EMBEDDED, VOCAB_SIZE, edit_json, random_checkpoint
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
-from qwen_audio.models.qwen2_audio.stored_names import canonical_name
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, LM_HEAD
+from qwen_audio.models.tensors import EMBEDDINGS, LM_HEAD
 from reference import PLAIN, Reference, relative_error, sound
 
 CLIP = sound(0.4)
@@ -113,7 +111,7 @@ def test_names_in_between(
 
 def test_canonical_names_stay(original: Path) -> None:
     for name in load_file(original / "model.safetensors"):
-        assert canonical_name(name) == name
+        assert Checkpoint(original).family.canonical_name(name) == name
 
 
 @pytest.mark.parametrize("key", ["feature_extractor", "audio_processor"])
@@ -145,7 +143,7 @@ def test_a_tokenizer_without_tokenizer_json(original: Path, tmp_path: Path) -> N
     (folder / "tokenizer.json").unlink()
     prompt = "Größe 12: what’s\n\n this?"
     expected = AutoTokenizer.from_pretrained(folder)(PLAIN + prompt)["input_ids"]
-    tokenizer = PromptTokenizer(Checkpoint(folder))
+    tokenizer = Checkpoint(folder).tokenizer()
     assert list(tokenizer.encode(tokenizer.render(prompt))) == expected
 
 
@@ -167,7 +165,7 @@ def test_chat_templates(file: str, content: dict[str, Any], original: Path, tmp_
     edit_json(folder / file, **content) if (folder / file).exists() else (folder / file).write_text(
         json.dumps(content)
     )
-    tokenizer = PromptTokenizer(Checkpoint(folder), chat=True)
+    tokenizer = Checkpoint(folder).tokenizer(chat=True)
     messages = [tokenizer.user_message("What is this?", audio=True)]
     processor: Any = AutoProcessor.from_pretrained(folder)
     expected = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checkpoints import ROW_TIMES
 from qwen_audio.errors import TapError
 from qwen_audio.models.tap import ModelDimensions, Stage, Tap
 
-SMALL = ModelDimensions(mel_bins=80, encoder_layers=2, encoder_width=8, lm_layers=1, lm_width=12)
-SEVEN_B = ModelDimensions(
-    mel_bins=128, encoder_layers=32, encoder_width=1280, lm_layers=32, lm_width=4096
-)
+SMALL = ModelDimensions(80, 2, 8, 8, 1, 12, ROW_TIMES)
+SEVEN_B = ModelDimensions(128, 32, 1280, 1280, 32, 4096, ROW_TIMES)
 
 dimensions_of_any_model = st.builds(
     ModelDimensions,
     mel_bins=st.integers(1, 200),
     encoder_layers=st.integers(0, 40),
     encoder_width=st.integers(1, 2000),
+    tower_width=st.integers(1, 2000),
     lm_layers=st.integers(0, 40),
     lm_width=st.integers(1, 5000),
+    row_times=st.just(ROW_TIMES),
 )
 
 
@@ -135,8 +137,16 @@ def test_widths_and_rates_of_the_7b_model(
 ) -> None:
     tap = SEVEN_B.tap(text)
     assert SEVEN_B.width(tap) == width
-    assert tap.hop_seconds == pytest.approx(hop_seconds, abs=0)
+    assert SEVEN_B.hop_seconds(tap) == pytest.approx(hop_seconds, abs=0)
     assert tap.in_language_model is in_language_model
+
+
+def test_stages_without_times_do_not_exist() -> None:
+    encoder = replace(SMALL, row_times={k: v for k, v in ROW_TIMES.items() if k < Stage.PROJECTOR})
+    assert " ".join(map(str, encoder.taps())) == "mel encoder.0 encoder.1 encoder.2 audio_tower"
+    for tap in ("projector", "lm.0", "lm.-1", "lm.norm"):
+        with pytest.raises(TapError, match=r"not a tap of this model: its last one is audio_tower"):
+            encoder.tap(tap)
 
 
 @pytest.mark.parametrize("other", [None, 3, "mel"])

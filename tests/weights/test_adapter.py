@@ -19,7 +19,7 @@ from adapters import WEIGHTS, write_adapter
 from checkpoints import edit_json, random_checkpoint
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, LM_HEAD
+from qwen_audio.models.tensors import EMBEDDINGS, LM_HEAD
 from qwen_audio.weights.adapter import Adapter
 from reference import PLAIN, Reference, relative_error, sound
 

@@ -154,7 +154,9 @@ def test_modules_are_filled_with_what_has_been_copied(
     modules = ModuleStore(checkpoint.tensors, CPU, torch.float32, layers_in_memory * sum(sizes))
     modules._copies = copies = LateCopies()
     for _ in range(2):
-        layers = modules.layers(LAYERS, 6, lambda k: Qwen2DecoderLayer(checkpoint.text_config, k))
+        layers = modules.layers(
+            LAYERS, 6, lambda k: Qwen2DecoderLayer(checkpoint.family.text_config, k)
+        )
         for k, layer in enumerate(layers):
             for name, parameter in layer.state_dict().items():
                 assert torch.equal(parameter, expected[f"{k}.{name}"])

@@ -154,8 +154,8 @@ def monitor(monkeypatch: pytest.MonkeyPatch) -> WeightMonitor:
 def layer_builder(checkpoint: Checkpoint, stack: str) -> Any:
     """Function that builds layer k of a stack."""
     if stack == ENCODER:
-        return lambda _: Qwen2AudioEncoderLayer(checkpoint.audio_config)
-    return lambda k: Qwen2DecoderLayer(checkpoint.text_config, layer_idx=k)
+        return lambda _: Qwen2AudioEncoderLayer(checkpoint.family.audio_config)
+    return lambda k: Qwen2DecoderLayer(checkpoint.family.text_config, layer_idx=k)
 
 
 def threads() -> list[str]:

@@ -15,7 +15,8 @@ from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError, whole_number_option
 from qwen_audio.inference.row_index import IndexedRows, RowIndex
 from qwen_audio.inference.spans import Span, SpanKind, index_of_spans, indices_of_kind
-from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
+from qwen_audio.models.components.prompt import PromptTokenizer
+from qwen_audio.models.row_times import RowTimes
 from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
@@ -70,7 +71,7 @@ class LogitLens(IndexedRows, Picture):
         start_seconds: shape (positions,): of audio, in the recording; NaN for text. Also
             `end_seconds`, `window`, `span` and `source`: see `RowIndex`.
         read: the token at each position; "" for audio.
-        spans, windows: as in `HiddenStates`.
+        spans, windows, row_times: as in `HiddenStates`.
         entropy_bits: shape (levels, positions): of the distribution over the whole vocabulary.
         top_ids, top_probabilities: shape (levels, positions, top): the most likely tokens.
         vocabulary: token id → text, for the ids that occur.
@@ -89,6 +90,7 @@ class LogitLens(IndexedRows, Picture):
     read: tuple[str, ...]
     spans: tuple[Span, ...]
     windows: tuple[Window, ...]
+    row_times: RowTimes
     entropy_bits: Float32[np.ndarray, "levels positions"]
     top_ids: Int32[np.ndarray, "levels positions top"]
     top_probabilities: Float32[np.ndarray, "levels positions top"]
@@ -123,8 +125,8 @@ class LogitLens(IndexedRows, Picture):
     @property
     def index(self) -> RowIndex:
         """The recording, window, time, span and token of each position."""
-        times, hop = self.start_seconds, self.taps[0].hop_seconds
-        return index_of_spans(self.name, self.spans, times, self.windows, hop, self.read)
+        starts, times = self.start_seconds, self.row_times
+        return index_of_spans(self.name, self.spans, starts, self.windows, times, self.read)
 
     def level(self, tap: str | Tap) -> int:
         """The index of a tap among the levels. Raises OptionError if it isn't one of them."""
@@ -151,7 +153,7 @@ class LogitLens(IndexedRows, Picture):
         audio = self.indices("audio")
         if not len(audio):
             return []
-        hop = self.taps[0].hop_seconds
+        hop = self.row_times.hop_seconds
         end = float(self.end_seconds[audio].max())
         start = float(self.start_seconds[audio].min())
         count = max(1, min(most, round((end - start) / hop)))

@@ -22,8 +22,8 @@ from qwen_audio.inference.options import SpanName
 from qwen_audio.inference.out_of_memory import explains_out_of_memory
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.spans import Segment, spans_and_times
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
+from qwen_audio.models.tensors import EMBEDDINGS
 
 from .lens_options import check_lens_options
 from .logit_lens import LogitLens, TrackedToken
@@ -77,7 +77,8 @@ class LensReading:
         """Concatenate the windows of one recording."""
         tokenizer, audio_id = self.pipeline.tokenizer, self.pipeline.tokenizer.audio_token_id
         segments = ((window.window, window.segments) for window in windows)
-        spans, seconds = spans_and_times(segments, _PROJECTOR.hop_seconds)
+        row_times = self.pipeline.checkpoint.dimensions.times(self.levels[0])
+        spans, seconds = spans_and_times(segments, row_times)
 
         def concatenated(part: str) -> np.ndarray:
             return np.concatenate([getattr(window, part) for window in windows], axis=1)
@@ -106,6 +107,7 @@ class LensReading:
             ),
             spans=spans,
             windows=tuple(window.window for window in windows),
+            row_times=row_times,
             entropy_bits=concatenated("entropy_bits"),
             top_ids=top_ids,
             top_probabilities=concatenated("top_probabilities"),

@@ -100,7 +100,7 @@ class ActivationsMixin(ModelBase):
         inputs, single = as_input_list(audio)
         shown = shows_progress(False if len(inputs) < 2 and progress is None else progress)
         prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
-        window_config = WindowConfig(window_seconds, hop_seconds)
+        window_config = self.pipeline.window_config(window_seconds, hop_seconds)
         specs = {
             tap: self._spec(tap, Pooling("none", "all"), prompt_text, window_config, track)
             for tap in resolved_taps.values()
@@ -124,6 +124,7 @@ class ActivationsMixin(ModelBase):
                 captured.windows,
                 captured.outputs,
                 specs,
+                self.dimensions,
                 name=captured.recording.name,
                 tokens=tuple(text for ids in captured.token_ids for text in self._token_texts(ids)),
             )

@@ -98,7 +98,7 @@ class ModelBase:
     ) -> EmbeddingSpec:
         """The embedding spec of `encode` with the same options; raises as it does."""
         resolved = self.dimensions.tap(tap)
-        window_config = WindowConfig(window_seconds, hop_seconds)
+        window_config = self.pipeline.window_config(window_seconds, hop_seconds)
         pool = Pooling(pooling, span)
         check_span(span, resolved)
         prompt_text = self._prompt_text([resolved], prompt)

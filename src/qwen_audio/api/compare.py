@@ -59,9 +59,11 @@ class CompareMixin(ActivationsMixin):
             for item in (audio, other)
         )
         cosines = {
-            name: TapCosines(str(tap), tap.hop_seconds) for name, tap in resolved_taps.items()
+            name: TapCosines(str(tap), self.dimensions.hop_seconds(tap))
+            for name, tap in resolved_taps.items()
         }
-        pairs = [waveform.windows(WindowConfig(window_seconds)) for waveform in (one, two)]
+        window_config = self.pipeline.window_config(window_seconds)
+        pairs = [waveform.windows(window_config) for waveform in (one, two)]
         count, seconds = max(map(len, pairs)), 0.0
         for number in range(count):
             if on_progress is not None:
@@ -75,7 +77,13 @@ class CompareMixin(ActivationsMixin):
             seconds += sum(part.duration_seconds for part in parts if part is not None)
             given = [part for part in parts if part is not None]
             states = iter(
-                self.activations(given, taps=list(cosines), prompt=prompt, progress=False)
+                self.activations(
+                    given,
+                    taps=list(cosines),
+                    prompt=prompt,
+                    window_seconds=window_seconds,
+                    progress=False,
+                )
             )
             found = [None if part is None else next(states) for part in parts]
             for name, tap_cosines in cosines.items():

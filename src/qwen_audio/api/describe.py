@@ -19,7 +19,7 @@ from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.generation import GeneratedText
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.progress_bars import OnWindow, shows_progress, with_progress
-from qwen_audio.models.qwen2_audio.prompt import Message, audio_inputs
+from qwen_audio.models.components.conversation import Message, audio_inputs
 
 from .answer import Answer, Description, prefix
 from .base import ModelBase
@@ -83,7 +83,7 @@ class DescribeMixin(ModelBase):
             self.pipeline.tokenizer.render(prompt),
             Sampling(max_new_tokens, temperature, top_p, seed),
             LoadOptions(sampling_rate, track, on_damage),
-            WindowConfig(window_seconds, hop_seconds),
+            self.pipeline.window_config(window_seconds, hop_seconds),
             stream,
         )
         descriptions = partial(_descriptions, answers)
@@ -126,7 +126,7 @@ class DescribeMixin(ModelBase):
             self.pipeline.tokenizer.render(prompt),
             Sampling(max_new_tokens, temperature, top_p, seed),
             LoadOptions(sampling_rate, track, on_damage),
-            WindowConfig(window_seconds, hop_seconds),
+            self.pipeline.window_config(window_seconds, hop_seconds),
         )
         return (answer for _, answer in answers)
 
@@ -187,7 +187,7 @@ class DescribeMixin(ModelBase):
             AudioError: naming the recording that can't be decoded, or that overflows in this dtype.
         """
         inputs, single = as_input_list(audio)
-        window_config = WindowConfig(window_seconds, hop_seconds)
+        window_config = self.pipeline.window_config(window_seconds, hop_seconds)
         load_options = LoadOptions(sampling_rate, track, on_damage)
         rows_by_clip: dict[int, list[tuple[Window, torch.Tensor]]] = {}
         names: dict[int, str] = {}
@@ -227,7 +227,7 @@ class DescribeMixin(ModelBase):
 
         Raises:
             OptionError: for a conversation that the template rejects.
-            AudioError: for audio that can't be decoded, or is longer than the encoder's 30 s.
+            AudioError: for audio that can't be decoded, or is longer than a window may be.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         waveforms = [

@@ -263,7 +263,7 @@ class EncodeMixin(ModelBase):
         if errors not in ("raise", "yield"):
             raise OptionError(f"errors={errors!r}: use 'raise' or 'yield'")
         prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
-        window_config = WindowConfig(window_seconds, hop_seconds)
+        window_config = self.pipeline.window_config(window_seconds, hop_seconds)
         load_options = LoadOptions(sampling_rate, track, on_damage)
         specs = {
             resolved: self._spec(resolved, pool, prompt_text, window_config, track)
@@ -287,11 +287,12 @@ class EncodeMixin(ModelBase):
                         raise captured
                     yield captured
                     continue
+                times = self.dimensions.times
                 pooled = {
                     name: recording_embeddings(
-                        captured, pool, specs[resolved], resolved, per, self._token_texts
+                        captured, pool, specs[tap], tap, times(tap), per, self._token_texts
                     )
-                    for name, resolved in resolved_taps.items()
+                    for name, tap in resolved_taps.items()
                 }
                 yield next(iter(pooled.values())) if single else pooled
 

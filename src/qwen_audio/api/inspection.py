@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwen_audio.audio.log_mel import audio_token_count, encoder_frame_count, mel_frame_count
+from qwen_audio.audio.log_mel import mel_frame_count
 from qwen_audio.audio.track import AudioTrack
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.inference.cost import CostEstimate
 from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.models.family import Family
 from qwen_audio.models.tap import ModelDimensions, Stage, Tap
 
 __all__ = ["ShapeTrace", "TapSummary", "WindowSummary", "trace_shapes"]
@@ -74,9 +75,9 @@ def trace_shapes(
     pipeline: Pipeline, waveform: Waveform, window_config: WindowConfig, prompt_text: str
 ) -> ShapeTrace:
     """Counts for a waveform, with a rendered prompt."""
-    prompt_tokens = len(pipeline.tokenizer.encode(prompt_text)) - 1  # one is the audio's place
+    prompt_tokens = pipeline.tokenizer.text_tokens(prompt_text)
     windows = tuple(
-        _window(number, window, prompt_tokens)
+        _window(pipeline.checkpoint.family, number, window, prompt_tokens)
         for number, window in enumerate(waveform.windows(window_config))
     )
     dimensions = pipeline.checkpoint.dimensions
@@ -98,17 +99,17 @@ def trace_shapes(
     )
 
 
-def _window(number: int, window: Window, prompt_tokens: int) -> WindowSummary:
+def _window(family: Family, number: int, window: Window, prompt_tokens: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
     mel = mel_frame_count(samples)
-    tokens = audio_token_count(mel)
+    tokens = family.audio_tokens(mel)
     return WindowSummary(
         number,
         window.start_seconds,
         window.end_seconds,
         samples,
         mel,
-        encoder_frame_count(mel),
+        family.rows(Stage.ENCODER, mel),
         tokens,
         prompt_tokens,
         prompt_tokens + tokens,
@@ -131,7 +132,7 @@ def _tap(
         tap=str(tap),
         rows=sum(count(window) for window in windows),
         width=dimensions.width(tap),
-        rate_hz=tap.rate_hz,
+        rate_hz=dimensions.rate_hz(tap),
         tensors=cost.tensors,
         parameters=cost.parameters,
         read_bytes=cost.read_bytes,

@@ -26,6 +26,7 @@ from qwen_audio.inference.options import SpanName
 from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import mean_segments
+from qwen_audio.models.row_times import RowTimes
 from qwen_audio.models.tap import Stage, Tap
 
 from .base import ModelBase
@@ -34,7 +35,10 @@ from .view import compute_view
 
 __all__ = ["InterpretMixin"]
 
-_AUDIO_TOKENS_HZ = Tap(Stage.PROJECTOR).rate_hz
+
+_LAST_OF_AUDIO = Stage.AUDIO_TOWER
+"""The stage whose rows are audio tokens, in models without a language model, too."""
+_ROUNDING = 1e-6
 
 
 class InterpretMixin(ModelBase):
@@ -87,7 +91,7 @@ class InterpretMixin(ModelBase):
             kernel_seconds = number_option("kernel_seconds", kernel_seconds, "a number of seconds")
         resolved = self.dimensions.tap(tap)
         prompt_text = self._prompt_text([resolved], prompt)
-        window_config = WindowConfig(window_seconds)
+        window_config = self.pipeline.window_config(window_seconds)
         inputs, single = as_input_list(audio)
         options = (resolved, prompt_text, window_config, columns, kernel_seconds, depth)
         load = partial(load_waveform, sampling_rate=sampling_rate, track=track, on_damage=on_damage)
@@ -136,7 +140,7 @@ class InterpretMixin(ModelBase):
             self.pipeline, levels, span, top, track_tokens(self.pipeline.tokenizer, tokens), nearest
         )
         prompt_text = self.pipeline.tokenizer.render(prompt)
-        window_config = WindowConfig(window_seconds, hop_seconds)
+        window_config = self.pipeline.window_config(window_seconds, hop_seconds)
         load_options = LoadOptions(sampling_rate, track, on_damage)
         inputs, single = as_input_list(audio)
         windows_by_clip: dict[int, list[Any]] = {}
@@ -197,7 +201,7 @@ class InterpretMixin(ModelBase):
             if on_progress is not None:
                 on_progress("reading", len(waveforms), len(audio), "recordings")
             waveforms.append(load(item))
-        window_config = WindowConfig(window_seconds)
+        window_config = self.pipeline.window_config(window_seconds)
         windows = sum(len(waveform.windows(window_config)) for waveform in waveforms)
         if windows > examples // 2:
             raise OptionError(
@@ -205,15 +209,21 @@ class InterpretMixin(ModelBase):
                 f"examples={2 * windows} or more, or fewer recordings"
             )
         segments: dict[str, list[np.ndarray]] = {name: [] for name in resolved_taps}
-        rates = {tap.rate_hz for tap in resolved_taps.values()}
-        done, seconds, total = 0, 0.0, len(rates) * len(waveforms)
+        times = {self.dimensions.times(tap) for tap in resolved_taps.values()}
+        done, seconds, total = 0, 0.0, len(times) * len(waveforms)
         if on_progress is not None:
             on_progress("encoding", done, total, "passes")
-        for rate in rates:  # one pass each
-            same_rate = {name: tap for name, tap in resolved_taps.items() if tap.rate_hz == rate}
+        for row_times in times:  # one pass each
+            same_rate = {
+                name: tap
+                for name, tap in resolved_taps.items()
+                if self.dimensions.times(tap) == row_times
+            }
             reducer = partial(
                 mean_segments,
-                rows_per_token=round(rate / _AUDIO_TOKENS_HZ),
+                row_times=row_times,
+                token_times=self.dimensions.row_times[_LAST_OF_AUDIO],
+                token_count=partial(self._token_count, row_times),
                 max_segments=examples // windows,
             )
             for captured in capture_recordings(
@@ -230,7 +240,7 @@ class InterpretMixin(ModelBase):
                     for name, tap in same_rate.items():
                         segments[name].append(window[tap])
                 done += 1
-                seconds += captured.recording.duration_seconds / len(rates)
+                seconds += captured.recording.duration_seconds / len(times)
                 if on_progress is not None:
                     on_progress("encoding", done, total, "passes", seconds)
         rows = [np.concatenate(segments[name]) for name in resolved_taps]
@@ -241,6 +251,14 @@ class InterpretMixin(ModelBase):
             len(rows[0]),
             self.dtype,
         )
+
+    def _token_count(self, row_times: RowTimes, rows: int) -> int:
+        """How many whole audio tokens so many rows are."""
+        dimensions = self.dimensions
+        if row_times == dimensions.row_times[Stage.MEL]:
+            return self.pipeline.checkpoint.family.rows(_LAST_OF_AUDIO, rows)
+        ratio = dimensions.row_times[_LAST_OF_AUDIO].hop_seconds / row_times.hop_seconds
+        return int(rows / ratio + _ROUNDING)
 
     def _levels(self, taps: Iterable[str | Tap] | None) -> tuple[Tap, ...]:
         if taps is None:

@@ -119,10 +119,11 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
     path, "-" for standard input, bytes, a binary file object, a Waveform, or an array or tensor
     with `sampling_rate=`; `qwen_audio.find_files` lists those of a folder.
 
-    Recordings longer than `window_seconds` (0.04 to 30, the default) are processed in full, window
-    by window. One begins every `hop_seconds`, by default where the one before it ends. The last one
-    is as short as what is left, down to 40 ms, and so says little: the results state their
-    `start_seconds` and `end_seconds`, by which it can be left out.
+    Recordings longer than `window_seconds` (0.04 to 30, the default; more where the model takes
+    more: see docs/families.md) are processed in full, window by window. One begins every
+    `hop_seconds`, by default where the one before it ends. The last one is as short as what is
+    left, down to 40 ms, and so says little: the results state their `start_seconds` and
+    `end_seconds`, by which it can be left out.
 
     A pickle holds no weights but what it takes to load the model again: each worker of a PyTorch
     DataLoader, or of multiprocessing, loads its own.
@@ -155,7 +156,7 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
     ) -> ShapeTrace | list[ShapeTrace]:
         """Shapes and costs of a recording at every tap, without computing it: see `ShapeTrace`."""
         inputs, single = as_input_list(audio)
-        window_config = WindowConfig(window_seconds, hop_seconds)
+        window_config = self.pipeline.window_config(window_seconds, hop_seconds)
         prompt_text = self.pipeline.tokenizer.render(prompt)
         results = [
             trace_shapes(
@@ -177,7 +178,7 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
         on_progress: OnProgress | None = None,
     ) -> ParityReport:
         """Compare with transformers' own model on this machine, tap by tap, as deep as memory
-        allows; on synthetic clips, or on recordings of at most 30 s.
+        allows; on synthetic clips, or on recordings of at most one window.
 
         Args:
             on_progress: see `OnProgress`.
@@ -204,7 +205,7 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
             (
                 tap,
                 dimensions.width(tap),
-                "a position" if tap.in_language_model else f"{tap.rate_hz:g} Hz",
+                "a position" if tap.in_language_model else f"{dimensions.rate_hz(tap):g} Hz",
             )
             for tap in self.taps
         ]

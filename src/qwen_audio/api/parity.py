@@ -1,6 +1,6 @@
 """Parity report: this package against transformers' own model, on this machine.
 
-The composite model is run as transformers runs it: padded to 30 s, its own masks, its own merge of
+The composite model is run as transformers runs it: padded, its own masks, its own merge of
 audio and text, one clip at a time. Only its weights are loaded by this package, and only as many of
 its decoder layers are built as fit in memory.
 """
@@ -20,7 +20,6 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
-from qwen_audio.audio.window import WINDOW_SECONDS, WindowConfig
 from qwen_audio.errors import AudioError, OptionError
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.pipeline import Pipeline
@@ -29,6 +28,7 @@ from qwen_audio.inference.reader import capture_recordings
 from qwen_audio.inference.reducers import rows_and_segments
 from qwen_audio.inference.spans import Segment, WindowRows
 from qwen_audio.models.tap import Stage, Tap
+from qwen_audio.models.tensors import EMBEDDINGS
 from qwen_audio.weights.device import available_bytes
 
 from .transformers_model import TransformersModel
@@ -99,7 +99,7 @@ def check_parity(
     prompt: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> ParityReport:
-    """Compare every tap, as deep as memory allows, on some clips of at most 30 s.
+    """Compare every tap, as deep as memory allows, on some clips of at most one window.
 
     Args:
         on_progress: called for every tap of every clip here, then for what transformers does.
@@ -108,11 +108,12 @@ def check_parity(
         AudioError: for a clip that transformers would truncate.
         OptionError: where not even one decoder layer fits in memory.
     """
+    longest = pipeline.checkpoint.family.window_limits.max_seconds
     for clip in clips:
-        if clip.duration_seconds > WINDOW_SECONDS:
+        if clip.duration_seconds > longest:
             raise AudioError(
                 f"{clip.name} lasts {clip.duration_seconds:.1f} s, but transformers takes "
-                f"{WINDOW_SECONDS:g} s at most: give a shorter clip"
+                f"{longest:g} s at most: give a shorter clip"
             )
     taps = pipeline.checkpoint.dimensions.taps()
     depth = _depth(pipeline)
@@ -133,7 +134,7 @@ def check_parity(
         compared,
         keep_rows,
         prompt_text=prompt_text,
-        window_config=WindowConfig(),
+        window_config=pipeline.window_config(longest),
     )
     ours: list[dict[Tap, Float32[np.ndarray, "_rows _width"]]] = []
     for captured in recordings:
@@ -189,7 +190,7 @@ def synthetic_clips() -> list[Waveform]:
 def _depth(pipeline: Pipeline) -> int:
     """How many decoder layers of transformers' model fit in memory, with the embedding table."""
     checkpoint, free = pipeline.checkpoint, available_bytes(pipeline.device)
-    table = checkpoint.text_config.vocab_size * checkpoint.text_config.hidden_size
+    table = math.prod(checkpoint.tensors.shape(EMBEDDINGS))
     for depth in range(checkpoint.dimensions.lm_layers, 0, -1):
         tap = Tap(Stage.LM, depth)
         cost = estimate_cost(

@@ -17,7 +17,7 @@ from qwen_audio.inference.progress_bars import download_bar
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.compressed_config import compressed_config
 from qwen_audio.models.processor_files import PROCESSOR_FILES
-from qwen_audio.models.qwen2_audio.tensors import LM_HEAD
+from qwen_audio.models.tensors import LM_HEAD
 from qwen_audio.paths import exists, is_folder
 from qwen_audio.weights.compressed_tensors import split_matrices
 from qwen_audio.weights.download import ProgressCallback

@@ -17,6 +17,7 @@ from qwen_audio.inference.pooling import PooledWindow, Pooling
 from qwen_audio.inference.reader import CapturedRecording
 from qwen_audio.inference.row_index import ALL_WINDOWS, RowIndex
 from qwen_audio.inference.spans import index_of_spans, spans_and_times
+from qwen_audio.models.row_times import RowTimes
 from qwen_audio.models.tap import Tap
 
 from .embeddings import Embeddings
@@ -29,12 +30,14 @@ def recording_embeddings(
     pool: Pooling,
     spec: EmbeddingSpec,
     tap: Tap,
+    row_times: RowTimes,
     per: PoolingUnit,
     token_texts: Callable[[Sequence[int]], Sequence[str]],
 ) -> Embeddings | torch.Tensor:
     """What a recording's pooled windows add up to: one vector, one a window, or all rows.
 
     Args:
+        row_times: of the tap.
         pool: that reduced the windows; a tensor is returned if it kept them on the device.
         token_texts: the text of each position of the language model, "" for audio.
     """
@@ -47,7 +50,7 @@ def recording_embeddings(
         return vectors
     source = captured.recording.name
     if pool.pooling == "none":
-        index = _index_of_rows(captured, windows, pool, tap, token_texts)
+        index = _index_of_rows(captured, windows, pool, tap, row_times, token_texts)
     elif per == "window":
         index = _index_of_windows(source, range(len(windows)), captured.windows, pool.span)
     else:
@@ -74,28 +77,32 @@ def _index_of_rows(
     windows: Sequence[PooledWindow],
     pool: Pooling,
     tap: Tap,
+    row_times: RowTimes,
     token_texts: Callable[[Sequence[int]], Sequence[str]],
 ) -> RowIndex:
     """As `HiddenStates.index`, of the rows of one span."""
     segments = [window.segments for window in windows]
-    spans, seconds = spans_and_times(zip(captured.windows, segments, strict=True), tap.hop_seconds)
+    spans, seconds = spans_and_times(zip(captured.windows, segments, strict=True), row_times)
     tokens = None
     if tap.in_language_model:
-        chosen = [_of_span(token_texts(ids), pool.span) for ids in captured.token_ids]
-        tokens = list(itertools.chain.from_iterable(chosen))
+        if pool.span == "audio":
+            tokens = [""] * sum(count for parts in segments for _, count in parts)
+        else:
+            chosen = [_of_span(token_texts(ids), pool.span) for ids in captured.token_ids]
+            tokens = list(itertools.chain.from_iterable(chosen))
     index = index_of_spans(
-        captured.recording.name, spans, seconds, captured.windows, tap.hop_seconds, tokens
+        captured.recording.name, spans, seconds, captured.windows, row_times, tokens
     )
     return replace(index, span=np.full(len(index), "last")) if pool.span == "last" else index
 
 
 def _of_span(texts: Sequence[str], span: str) -> Sequence[str]:
-    """The texts of the positions in a span."""
+    """The texts of the positions in a span other than the audio's."""
     if span == "all":
         return texts
     if span == "last":
         return texts[-1:]
-    return [text for text in texts if (text == "") == (span == "audio")]
+    return [text for text in texts if text]
 
 
 def stacked(

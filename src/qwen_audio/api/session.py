@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 
 from qwen_audio.audio.waveform import Waveform
-from qwen_audio.audio.window import WINDOW_SECONDS, Window
+from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, NotFiniteError, OptionError, counted
 from qwen_audio.inference.generation import CachedContext, GeneratedText
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
-from qwen_audio.models.qwen2_audio.prompt import Message
+from qwen_audio.models.components.conversation import Message
 
 from .answer import Answer, Description, prefix
 
@@ -64,7 +64,7 @@ class AudioSession:
 
     @property
     def audio_tokens(self) -> int:
-        """Over all windows: one per 40 ms."""
+        """Over all windows."""
         return sum(len(state.audio_rows) for state in self._states)
 
     def ask(
@@ -129,8 +129,8 @@ class AudioSession:
         earlier = state.turns if follow_up else []
         if earlier and tokenizer.is_raw(prompt):
             raise OptionError(
-                "follow_up=True with a raw prompt, one that contains <|AUDIO|>: only text can "
-                "continue a conversation; leave the token out, or ask anew"
+                f"follow_up=True with a raw prompt, one that contains {tokenizer.format.audio}: "
+                "only text can continue a conversation; leave the token out, or ask anew"
             )
         turns = [*earlier, tokenizer.user_message(prompt, audio=not earlier)]
         prompt_text = (
@@ -166,11 +166,12 @@ def answer_conversation(
     Raises:
         AudioError: for audio longer than a window.
     """
+    longest = pipeline.checkpoint.family.window_limits.max_seconds
     for waveform in waveforms:
-        if waveform.duration_seconds > WINDOW_SECONDS:
+        if waveform.duration_seconds > longest:
             raise AudioError(
                 f"{waveform.name} lasts {waveform.duration_seconds:.1f} s, but each audio of a "
-                f"conversation is encoded at once, up to {WINDOW_SECONDS:g} s: cut it, or use "
+                f"conversation is encoded at once, up to {longest:g} s: cut it, or use "
                 "describe or session, which divide longer audio into windows"
             )
     mels = [pipeline.log_mel(waveform.samples) for waveform in waveforms]

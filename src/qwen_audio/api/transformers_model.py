@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
-from transformers import Qwen2AudioForConditionalGeneration
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
-from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from qwen_audio.audio.log_mel import mel_frame_count
+from qwen_audio.audio.waveform import Waveform
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.progress_bars import OnProgress
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
+from qwen_audio.models.tap import Stage
+from qwen_audio.models.tensors import EMBEDDINGS
 from qwen_audio.weights.module_store import empty_module
 
 __all__ = ["TransformersModel"]
@@ -33,19 +32,18 @@ class TransformersModel:
         self, pipeline: Pipeline, depth: int, on_progress: OnProgress | None = None
     ) -> None:
         self.pipeline, checkpoint = pipeline, pipeline.checkpoint
-        config: Any = copy.deepcopy(checkpoint.config)
-        config.text_config.num_hidden_layers = depth
-        config.text_config.vocab_size = checkpoint.tensors.shape(EMBEDDINGS)[0]
-        del config.text_config.layer_types[depth:]
+        family = checkpoint.family
+        config = family.transformers_config(depth, checkpoint.tensors.shape(EMBEDDINGS)[0])
         config._attn_implementation = "sdpa"
-        config.audio_config.dtype = config.text_config.dtype = None  # would set torch's default
-        model: Any = empty_module(lambda: Qwen2AudioForConditionalGeneration(config))
+        for part in (config.audio_config, config.text_config):
+            part.dtype = None  # would set torch's default
+        model: Any = empty_module(lambda: family.transformers_class(config))
         model.lm_head = nn.Identity()
-        text = model.model.language_model
-        text.rotary_emb = Qwen2RotaryEmbedding(config.text_config)  # has buffers, but no weights
+        self._modules = family.transformers_modules(model)
+        text: Any = self._modules["language_model.model."]
+        text.rotary_emb = family.rotary_embedding()  # has buffers, but no weights
         parts = (
-            ("audio_tower.", model.model.audio_tower),
-            ("multi_modal_projector.", model.model.multi_modal_projector),
+            *((prefix, module) for prefix, module in self._modules.items() if module is not text),
             ("language_model.model.embed_tokens.", text.embed_tokens),
             ("language_model.model.norm.", text.norm),
             *((f"language_model.model.layers.{k}.", text.layers[k]) for k in range(depth)),
@@ -62,33 +60,34 @@ class TransformersModel:
         self, clip: Waveform, prompt_text: str
     ) -> dict[str, Float32[np.ndarray, "_rows _width"]]:
         """The rows of every tap for one clip, without those of the padding."""
-        pipeline, model = self.pipeline, self._model
-        features = pipeline.checkpoint.feature_extractor(
-            clip.samples,
-            sampling_rate=SAMPLE_RATE_HZ,
-            return_attention_mask=True,
-            padding="max_length",
-            return_tensors="pt",
+        pipeline, family = self.pipeline, self.pipeline.checkpoint.family
+        inputs = family.transformers_inputs(clip.samples, pipeline.checkpoint.feature_extractor)
+        mel = mel_frame_count(clip.samples.size)
+        frames, tokens = family.rows(Stage.ENCODER, mel), family.audio_tokens(mel)
+        pooled = family.rows(Stage.AUDIO_TOWER, mel)
+        tower: Any = self._modules["audio_tower."]
+        projector, text = (
+            cast(Any, self._modules[prefix])
+            for prefix in ("multi_modal_projector.", "language_model.model.")
         )
-        mel = int(features["attention_mask"].sum())
-        tower, text = model.model.audio_tower, model.model.language_model
-        frames, tokens = map(int, tower._get_feat_extract_output_lengths(torch.tensor(mel)))
-        rows_by_tap: dict[str, Tensor] = {"mel": features["input_features"][0].T[:mel]}
+        rows_by_tap: dict[str, Tensor] = {
+            "mel": inputs["input_features"].transpose(1, 2).flatten(0, 1)[:mel]
+        }
         hooks = []
 
         def add_hook(
             module: nn.Module, tap: str, rows: int | None, *, on_input: bool = False
         ) -> None:
             def store(value: Float[Tensor, "..."]) -> None:
-                rows_by_tap[tap] = value[0] if rows is None else value[0, :rows]
+                rows_by_tap[tap] = value.reshape(-1, value.shape[-1])[:rows]  # of all chunks
 
             hooks.append(_register_hook(module, store, on_input))
 
         add_hook(tower.layers[0], "encoder.0", frames, on_input=True)
         for k, layer in enumerate(tower.layers, start=1):
             add_hook(layer, f"encoder.{k}", frames)
-        add_hook(tower.layer_norm, "audio_tower", tokens)
-        add_hook(model.model.multi_modal_projector, "projector", tokens)
+        add_hook(projector, "audio_tower", pooled, on_input=True)
+        add_hook(projector, "projector", tokens)
         add_hook(text.layers[0], "lm.0", None, on_input=True)
         for k, layer in enumerate(text.layers, start=1):
             add_hook(layer, f"lm.{k}", None)
@@ -100,12 +99,14 @@ class TransformersModel:
                 )
             ]
         )
+        features = inputs.pop("input_features").to(pipeline.device, pipeline.dtype)
+        masks = {name: mask.to(pipeline.device) for name, mask in inputs.items()}
         try:
-            model(
+            self._model(
                 input_ids=ids.to(pipeline.device),
                 attention_mask=torch.ones_like(ids).to(pipeline.device),
-                input_features=features["input_features"].to(pipeline.device, pipeline.dtype),
-                feature_attention_mask=features["attention_mask"].to(pipeline.device),
+                input_features=features,
+                **masks,
                 use_cache=False,
             )
         finally:

@@ -45,16 +45,17 @@ def compute_view(
     columns_by_tap = {}
     for source_tap in {_MEL, tap}:
         centres, counts = [], []
+        hop_seconds = model.dimensions.hop_seconds(source_tap)
         for window, output in zip(captured.windows, captured.outputs, strict=True):
             group_sizes = output[source_tap][1]
             centre_rows = np.cumsum(group_sizes) - group_sizes / 2
-            centres.append(window.start_seconds + centre_rows * source_tap.hop_seconds)
+            centres.append(window.start_seconds + centre_rows * hop_seconds)
             counts.append(group_sizes)
         columns_by_tap[source_tap] = average_to_columns(
             np.concatenate([output[source_tap][0] for output in captured.outputs]),
             np.concatenate(centres),
             np.concatenate(counts),
-            source_tap.hop_seconds,
+            hop_seconds,
             columns,
         )
     norms = _norms_by_tap(model, waveform, prompt_text, window_config) if depth else {}

@@ -69,13 +69,14 @@ class SampleCheck:
 
     Args:
         name: of the recording, shown in messages.
+        min_seconds: what one audio token stands for.
 
     Attributes:
         size: samples so far.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name, self.size = name, 0
+    def __init__(self, name: str, min_seconds: float = MIN_SECONDS) -> None:
+        self._name, self._min_seconds, self.size = name, min_seconds, 0
 
     def add(self, samples: Float32[np.ndarray, "part"]) -> None:
         """Raises AudioError if they are not finite, or obviously not scaled to [-1, 1]."""
@@ -99,11 +100,13 @@ class SampleCheck:
     def finish(self) -> None:
         """Raises AudioError if there were none, or fewer than of one audio token."""
         if self.size == 0:
-            raise AudioError(f"{self._name} holds no samples: expected at least {MIN_SECONDS} s")
-        if self.size < MIN_SAMPLES:
+            raise AudioError(
+                f"{self._name} holds no samples: expected at least {self._min_seconds} s"
+            )
+        if self.size < round(self._min_seconds * SAMPLE_RATE_HZ):
             raise AudioError(
                 f"{self._name} lasts {1000 * self.size / SAMPLE_RATE_HZ:.1f} ms, but one audio "
-                f"token takes {1000 * MIN_SECONDS:.0f} ms: give a longer clip"
+                f"token takes {1000 * self._min_seconds:.0f} ms: give a longer clip"
             )
 
 
@@ -165,13 +168,20 @@ class Waveform:
         """Windows that together cover every sample.
 
         The last window is shorter where the audio ends inside it. If less than one audio token is
-        left for it, it starts earlier, so that it is 40 ms long.
+        left for it, it starts earlier, so that it is as long as one.
+
+        Raises:
+            AudioError: if the waveform is shorter than one.
         """
         size = self.samples.size
+        check = SampleCheck(self.name, window_config.limits.min_seconds)
+        check.size = size
+        check.finish()
+        min_samples = round(window_config.limits.min_seconds * SAMPLE_RATE_HZ)
         window_samples = round(window_config.window_seconds * SAMPLE_RATE_HZ)
         hop_samples = round(window_config.resolved_hop_seconds * SAMPLE_RATE_HZ)
         count = 1 + max(0, math.ceil((size - window_samples) / hop_samples))
-        starts = (min(k * hop_samples, size - MIN_SAMPLES) for k in range(count))
+        starts = (min(k * hop_samples, size - min_samples) for k in range(count))
         return tuple(
             Window(start / SAMPLE_RATE_HZ, min(start + window_samples, size) / SAMPLE_RATE_HZ)
             for start in starts

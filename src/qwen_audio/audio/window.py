@@ -1,4 +1,4 @@
-"""Windows: the parts of a recording, at most 30 s long, that the encoder processes at once."""
+"""Windows: the parts of a recording that a model processes at once, 30 s long by default."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from qwen_audio.errors import OptionError, number_option
 
 from .timecode import format_range
 
-__all__ = ["MIN_SECONDS", "WINDOW_SECONDS", "Window", "WindowConfig"]
+__all__ = ["MIN_SECONDS", "WINDOW_SECONDS", "Window", "WindowConfig", "WindowLimits"]
 
 WINDOW_SECONDS = 30.0
-"""Longest window: the encoder has 1500 positions of 20 ms."""
+"""Length of windows by default: what encoders that are made as Whisper's process at once."""
 MIN_SECONDS = 0.04
-"""Shortest window: one audio token (4 mel frames of 10 ms, halved by convolution and pooling)."""
+"""Shortest recording: what the shortest audio token of any model stands for."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,34 @@ class Window:
 
 
 @dataclass(frozen=True)
+class WindowLimits:
+    """How long a window of a model may be.
+
+    Attributes:
+        min_seconds: what one audio token stands for.
+        max_seconds: what the model processes at once.
+    """
+
+    min_seconds: float = MIN_SECONDS
+    max_seconds: float = WINDOW_SECONDS
+
+
+_DEFAULT_LIMITS = WindowLimits()
+
+
+@dataclass(frozen=True)
 class WindowConfig:
     """Window and hop length by which recordings are divided into windows.
 
     Windows cover the whole recording: a hop longer than the window is an error, and the last window
-    is as short as what is left, but at least 0.04 s (one that would be shorter begins earlier). So
-    equal settings always give equal windows, whose rows say where they begin and end.
+    is as short as what is left, but at least as long as one audio token (one that would be shorter
+    begins earlier). So equal settings always give equal windows, whose rows say where they begin
+    and end.
 
     Attributes:
-        window_seconds: 0.04 to 30.
+        window_seconds: within the limits.
         hop_seconds: from one window's start to the next; the window's length where None.
+        limits: of the model.
 
     Raises:
         OptionError: if a length is no number or outside these limits.
@@ -65,21 +83,23 @@ class WindowConfig:
 
     window_seconds: float = WINDOW_SECONDS
     hop_seconds: float | None = None
+    limits: WindowLimits = _DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
+        shortest, longest = self.limits.min_seconds, self.limits.max_seconds
         for name in ("window_seconds", "hop_seconds"):
             if (value := getattr(self, name)) is not None or name == "window_seconds":
                 object.__setattr__(self, name, number_option(name, value, "a number of seconds"))
         hop_seconds = self.resolved_hop_seconds
-        if not MIN_SECONDS <= self.window_seconds <= WINDOW_SECONDS:
+        if not shortest <= self.window_seconds <= longest:
             raise OptionError(
-                f"window_seconds={self.window_seconds}: the encoder processes {MIN_SECONDS} to "
-                f"{WINDOW_SECONDS:g} s at once"
+                f"window_seconds={self.window_seconds}: the encoder processes {shortest} to "
+                f"{longest:g} s at once"
             )
-        if not MIN_SECONDS <= hop_seconds <= self.window_seconds:
+        if not shortest <= hop_seconds <= self.window_seconds:
             raise OptionError(
                 f"hop_seconds={hop_seconds} with windows of {self.window_seconds:g} s: use "
-                f"{MIN_SECONDS} s up to the window's length, or audio between windows would be "
+                f"{shortest} s up to the window's length, or audio between windows would be "
                 "left out"
             )
 

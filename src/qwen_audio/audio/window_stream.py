@@ -14,7 +14,7 @@ from qwen_audio.paths import printable
 
 from .load import decoded_samples, open_audio, recording_info, warn_of
 from .load_options import LoadOptions
-from .waveform import MIN_SAMPLES, SAMPLE_RATE_HZ, RecordingInfo, SampleCheck, Waveform
+from .waveform import SAMPLE_RATE_HZ, RecordingInfo, SampleCheck, Waveform
 from .window import Window, WindowConfig
 
 __all__ = ["SampledWindow", "stream_windows"]
@@ -77,7 +77,9 @@ class _Divider:
     """
 
     def __init__(self, name: str, window_config: WindowConfig) -> None:
-        self._name, self._check = name, SampleCheck(name)
+        min_seconds = window_config.limits.min_seconds
+        self._name, self._check = name, SampleCheck(name, min_seconds)
+        self._min_samples = round(min_seconds * SAMPLE_RATE_HZ)
         self._window_samples = round(window_config.window_seconds * SAMPLE_RATE_HZ)
         self._hop_samples = round(window_config.resolved_hop_seconds * SAMPLE_RATE_HZ)
         self._next_start = 0
@@ -97,7 +99,7 @@ class _Divider:
             yield SampledWindow(self._name, window, samples)
             self._next_start += self._hop_samples
         # One that begins less than an audio token before the end begins earlier: see `finish`.
-        first = max(self._kept_start, self._next_start - MIN_SAMPLES)
+        first = max(self._kept_start, self._next_start - self._min_samples)
         self._kept = self._kept[first - self._kept_start :].copy()
         self._kept_start = first
 
@@ -110,7 +112,7 @@ class _Divider:
         self._check.finish()
         self._join()
         size = self._check.size
-        start = min(self._next_start, size - MIN_SAMPLES)
+        start = min(self._next_start, size - self._min_samples)
         return *self._cut(start, min(start + self._window_samples, size)), size / SAMPLE_RATE_HZ
 
     def _join(self) -> None:

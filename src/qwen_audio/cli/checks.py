@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def check_stdin(files: Sequence[str]) -> None:
 
 
 def check_windows(options: argparse.Namespace, **defaults: Any) -> None:
-    """Check --window and --hop.
+    """Check --window and --hop; how long windows of other models may be, these say themselves.
 
     Args:
         defaults: `window_seconds`, where it isn't 30.
@@ -64,9 +65,11 @@ def check_windows(options: argparse.Namespace, **defaults: Any) -> None:
     Raises:
         OptionError: for lengths out of range.
     """
-    from qwen_audio.audio.window import WindowConfig
+    from qwen_audio.audio.window import WindowConfig, WindowLimits
 
-    WindowConfig(**{**defaults, **window_settings(options)})
+    is_embedded = getattr(options, "model", None) in (None, EMBEDDED)
+    limits = WindowLimits() if is_embedded else WindowLimits(max_seconds=math.inf)
+    WindowConfig(**{**defaults, **window_settings(options)}, limits=limits)
 
 
 def check_embedding_options(

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     rows = [
         {
             "width": None if tap is None else dimensions.width(tap),
-            "rate_hz": None if tap is None else tap.rate_hz,
+            "rate_hz": None if tap is None else dimensions.rate_hz(tap),
             **dataclasses.asdict(estimate_cost(checkpoint, tap, dtype, device, memory_bytes)),
         }
         for tap in (*dimensions.taps(), None)

@@ -17,7 +17,6 @@ from qwen_audio.audio.source import ColumnValue, Source
 from qwen_audio.audio.source_content import SourceVersion, hash_source
 from qwen_audio.audio.source_listing import SourceListing
 from qwen_audio.audio.waveform import Waveform
-from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, CollectionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
@@ -76,7 +75,7 @@ def index_sources(
     collection.table.checkout_latest()
     new, columns, sources = plan_columns(found.sources, collection.table.schema)
     run = _IndexRun(collection, columns, new, len(sources), retry, on_progress)
-    window_config = WindowConfig(spec.window_seconds, spec.hop_seconds)
+    window_config = model.pipeline.window_config(spec.window_seconds, spec.hop_seconds)
     readings = capture_recordings(
         model.pipeline,
         (partial(pending.windows, window_config, spec.track) for pending in run.pending(sources)),
@@ -110,7 +109,7 @@ def encode_windows(
     from qwen_audio.inference.reader import capture_recordings
 
     tap, pooling = model.dimensions.tap(spec.tap), _pooling(spec)
-    window_config = WindowConfig(spec.window_seconds, spec.hop_seconds)
+    window_config = model.pipeline.window_config(spec.window_seconds, spec.hop_seconds)
     (reading,) = capture_recordings(
         model.pipeline,
         [audio],

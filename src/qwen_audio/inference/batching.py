@@ -84,8 +84,14 @@ def batched_windows_and_failures(
     the rest of it."""
     _ = pipeline.checkpoint.feature_extractor  # created before threads ask for it
     windows = _windows(pipeline, inputs, load_options, window_config)
-    limit = pipeline.memory.max_frames
-    return prefetch(batch_by_size(windows, _frames, [limit]), _BATCHES_AHEAD)
+    limit, family = pipeline.memory.max_frames, pipeline.checkpoint.family
+
+    def frames(item: AudioWindow | FailedRecording) -> tuple[int]:
+        if isinstance(item, FailedRecording):
+            return (_FRAMES_OF_A_FAILURE,)
+        return (family.encoder_rows(item.log_mel.valid_frames),)
+
+    return prefetch(batch_by_size(windows, frames, [limit]), _BATCHES_AHEAD)
 
 
 def _windows(
@@ -147,9 +153,3 @@ class _BegunStream:
         self._first = []
         if self._rest is not None:
             yield from prefetch(self._rest, _WINDOWS_AHEAD)
-
-
-def _frames(item: AudioWindow | FailedRecording) -> tuple[int]:
-    if isinstance(item, FailedRecording):
-        return (_FRAMES_OF_A_FAILURE,)
-    return (item.log_mel.encoder_frames,)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
+from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
+from qwen_audio.models.tensors import EMBEDDINGS
 from qwen_audio.weights.device import (
     MIN_BATCH_FRAMES,
     batch_positions,
@@ -131,10 +132,9 @@ def estimate_cost(
 
 def cache_position_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
     """Keys and values of one position, in all layers."""
-    text = checkpoint.text_config
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    width: int = text.num_key_value_heads * head_dim
-    return 2 * text.num_hidden_layers * width * dtype.itemsize
+    sizes = checkpoint.family.sizes
+    width = sizes.lm_kv_heads * sizes.lm_head_dim
+    return 2 * checkpoint.dimensions.lm_layers * width * dtype.itemsize
 
 
 def batch_frames(
@@ -207,12 +207,12 @@ def _activation_bytes(
     They are in the feed-forward block: two (a gated one: three) tensors of its width, and about six
     of the layer's own for residual stream, norms, queries, keys, values and attention.
     """
-    audio, text = checkpoint.audio_config, checkpoint.text_config
+    dimensions, sizes = checkpoint.dimensions, checkpoint.family.sizes
     values = 0
     if tap is None or tap.stage is not Stage.MEL:
-        values = frames * (2 * audio.encoder_ffn_dim + 6 * audio.d_model)
+        values = frames * (2 * sizes.encoder_ffn_width + 6 * dimensions.encoder_width)
     if tap is None or tap.in_language_model:
-        row = 3 * text.intermediate_size + 6 * text.hidden_size
+        row = 3 * sizes.lm_ffn_width + 6 * dimensions.lm_width
         values = max(values, batch_positions(frames) * row)
     return round(_SLACK * values * dtype.itemsize)
 
@@ -279,22 +279,21 @@ def check_memory(
 def _attention(checkpoint: Checkpoint, tap: Tap | None) -> float:
     """Multiply-adds per second of audio in attention's two products, for windows of 30 s.
 
-    A row attends to every row of its window in the encoder, on average to half of them in the
-    decoder.
+    A row attends to every row of its block in the encoder, on average to half of those of its
+    window in the decoder.
     """
-    audio, text = checkpoint.audio_config, checkpoint.text_config
-    window = audio.max_source_positions
-    layers = {Stage.ENCODER: audio.encoder_layers, Stage.LM: text.num_hidden_layers}
+    dimensions, sizes = checkpoint.dimensions, checkpoint.family.sizes
+    layers = {Stage.ENCODER: dimensions.encoder_layers, Stage.LM: dimensions.lm_layers}
     if tap is not None:
         for stage in layers:
             if tap.stage is stage:
                 layers[stage] = tap.layer or 0
             elif tap.stage < stage:
                 layers[stage] = 0
-    heads = text.num_attention_heads
-    width = heads * (getattr(text, "head_dim", None) or text.hidden_size // heads)
-    encoder_row, lm_row = 2 * window * audio.d_model, 2 * (window // 2) / 2 * width
-    return (
-        layers[Stage.ENCODER] * encoder_row * Tap(Stage.ENCODER, 0).rate_hz
-        + layers[Stage.LM] * lm_row * Tap(Stage.LM, 0).rate_hz
-    )
+    rows = layers[Stage.ENCODER] * dimensions.rate_hz(Tap(Stage.ENCODER, 0))
+    values = rows * 2 * sizes.attended_rows * dimensions.encoder_width
+    if Stage.LM in dimensions.row_times:
+        rate = dimensions.rate_hz(Tap(Stage.LM, 0))
+        width, attended = sizes.lm_heads * sizes.lm_head_dim, rate * WINDOW_SECONDS / 2
+        values += layers[Stage.LM] * rate * 2 * attended * width
+    return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,13 +14,7 @@ from torch import Tensor
 from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import CachePass, KeyValueCache
-from qwen_audio.models.packed_attention import ATTENTION, Packing
-from qwen_audio.models.qwen2_audio.layers import (
-    decoder_layers,
-    final_norm,
-    lm_head,
-    rotary_embedding,
-)
+from qwen_audio.models.packed_attention import Packing
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import to_device
 from qwen_audio.weights.module_store import ModuleStore
@@ -53,11 +47,18 @@ class DecoderInput:
         rows = None if self.audio_rows is None else self.audio_rows[before:]
         return DecoderInput(self.token_ids[start:], rows)
 
-    def segments(self, audio_id: int) -> tuple[Segment, ...]:
-        """Which positions are prompt and which audio, in order."""
+    def segments(self, audio_id: int, audio_rows: int | None = None) -> tuple[Segment, ...]:
+        """Which positions are prompt and which audio, in order.
+
+        Args:
+            audio_rows: how many of the audio positions hold audio; those after them, padding.
+        """
         segments: list[Segment] = []
+        places = itertools.count()
         for token in self.token_ids:
-            kind: SpanKind = "audio" if token == audio_id else "prompt"
+            kind: SpanKind = "prompt"
+            if token == audio_id:
+                kind = "audio" if audio_rows is None or next(places) < audio_rows else "padding"
             if segments and segments[-1][0] == kind:
                 segments[-1] = (kind, segments[-1][1] + 1)
             else:
@@ -71,10 +72,9 @@ class LanguageModel:
     def __init__(self, checkpoint: Checkpoint, modules: ModuleStore) -> None:
         self._checkpoint, self._modules = checkpoint, modules
         self._device = modules.device
-        self._config = copy.deepcopy(checkpoint.text_config)
-        self._config._attn_implementation = ATTENTION
-        self.audio_token_id: int = checkpoint.config.audio_token_index
-        self._rotary = rotary_embedding(self._config).to(self._device)
+        self._family = checkpoint.family
+        self.audio_token_id = self._family.audio_token_id
+        self._rotary = self._family.rotary_embedding().to(self._device)
         self._embeddings: dict[int, Tensor] = {}
 
     @property
@@ -85,7 +85,7 @@ class LanguageModel:
     @property
     def max_positions(self) -> int:
         """Of audio and text together, prompt and answer: the model's context."""
-        return int(self._config.max_position_embeddings)
+        return self._family.sizes.max_positions
 
     def check_context(self, positions: int) -> None:
         """Raises OptionError for an input of more positions than the model's context."""
@@ -97,14 +97,11 @@ class LanguageModel:
 
     def new_cache(self) -> KeyValueCache:
         """An empty cache for all layers of this model."""
-        config = self._config
-        head_dim = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
+        sizes = self._family.sizes
         return KeyValueCache(
-            config.num_hidden_layers,
-            config.num_key_value_heads,
-            head_dim,
+            self._family.dimensions.lm_layers,
+            sizes.lm_kv_heads,
+            sizes.lm_head_dim,
             self._modules.dtype,
             self._device,
         )
@@ -145,8 +142,9 @@ class LanguageModel:
         positions = [p for a, n in zip(starts, lengths, strict=True) for p in range(a, a + n)]
         position_ids = to_device(positions, torch.long, self._device)
         hidden_states = torch.cat([self._embed(item) for item in inputs])
-        position_embeddings = self._rotary(hidden_states[None], position_ids[None])
-        depth = self._config.num_hidden_layers
+        family = self._family
+        position_embeddings = family.position_embeddings(self._rotary, hidden_states, position_ids)
+        depth = family.dimensions.lm_layers
         if deepest.stage is Stage.LM:
             depth = deepest.layer or 0
 
@@ -163,20 +161,19 @@ class LanguageModel:
                 outputs[tap] = [reducer(tap, clip, rows) for clip, rows in rows_by_clip]
 
         reduce_rows(Tap(Stage.LM, 0), hidden_states)
-        for k, layer in enumerate(decoder_layers(self._modules, self._config, depth), start=1):
-            hidden_states = layer(
-                hidden_states[None], position_embeddings=position_embeddings, packing=packing
-            )[0]
+        layers = family.decoder_layers(self._modules, depth, position_embeddings, packing)
+        for k, run_layer in enumerate(layers, start=1):
+            hidden_states = run_layer(hidden_states)
             reduce_rows(Tap(Stage.LM, k), hidden_states)
         if Tap(Stage.LM_NORM) in wanted:
-            norm = final_norm(self._modules, self._config)
+            norm = family.final_norm(self._modules)
             reduce_rows(Tap(Stage.LM_NORM), norm(hidden_states))
         return outputs
 
     def load_head(self) -> None:
         """Read the head, if it isn't in memory: packing takes its memory twice for a moment, for
         which there is more room before the layers are read than after."""
-        lm_head(self._modules, self._config)
+        self._family.lm_head(self._modules)
 
     def new_check(self) -> FiniteCheck:
         """What a pass of this model has to watch."""
@@ -194,7 +191,7 @@ class LanguageModel:
         Raises:
             NotFiniteError: if they overflow (see `FiniteCheck.check`).
         """
-        scores: Tensor = lm_head(self._modules, self._config)(rows)
+        scores: Tensor = self._family.lm_head(self._modules)(rows)
         watched = self.new_check() if finite is None else finite
         watched.watch(None, scores)
         if finite is None:
@@ -204,7 +201,7 @@ class LanguageModel:
     @torch.no_grad()
     def lens_logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logit lens: final norm and head over rows of any `lm.k`."""
-        return self.logits(final_norm(self._modules, self._config)(rows))
+        return self.logits(self._family.final_norm(self._modules)(rows))
 
     def _embed(self, item: DecoderInput) -> Float[Tensor, "rows width"]:
         """Text embeddings, with the projector's rows at the audio positions."""
@@ -214,7 +211,7 @@ class LanguageModel:
         for position, token in enumerate(item.token_ids):
             places[token == self.audio_token_id].append(position)
         text = self._token_embeddings([item.token_ids[position] for position in places[False]])
-        embedded = text.new_empty(len(item.token_ids), self._config.hidden_size)
+        embedded = text.new_empty(len(item.token_ids), self._family.dimensions.lm_width)
         for is_audio, rows in ((True, item.audio_rows.to(embedded)), (False, text)):
             embedded.index_copy_(0, to_device(places[is_audio], torch.long, self._device), rows)
         return embedded
@@ -222,7 +219,7 @@ class LanguageModel:
     def _token_embeddings(self, token_ids: Sequence[int]) -> Float[Tensor, "rows width"]:
         """Embeddings of tokens: read one by one, as most of the table is never needed."""
         if not token_ids:  # a prompt of nothing but audio
-            width = self._config.hidden_size
+            width = self._family.dimensions.lm_width
             return torch.empty(0, width, dtype=self._modules.dtype, device=self._device)
         unread = [token for token in dict.fromkeys(token_ids) if token not in self._embeddings]
         rows = self._checkpoint.embedding_rows(unread) if unread else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -11,10 +10,6 @@ from torch import Tensor
 
 from qwen_audio.audio.log_mel import LogMel
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.packed_attention import ATTENTION, Packing
-from qwen_audio.models.qwen2_audio.layers import encoder_layers
-from qwen_audio.models.qwen2_audio.projector import project
-from qwen_audio.models.qwen2_audio.stem import pool_and_norm, stem
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import ModuleStore
 
@@ -35,8 +30,7 @@ class AudioEncoder:
 
     def __init__(self, checkpoint: Checkpoint, modules: ModuleStore) -> None:
         self._checkpoint, self._modules = checkpoint, modules
-        self._config = copy.deepcopy(checkpoint.audio_config)
-        self._config._attn_implementation = ATTENTION
+        self._family = checkpoint.family
 
     @torch.no_grad()
     def forward(
@@ -46,7 +40,8 @@ class AudioEncoder:
 
         Args:
             reducer: called with (mel frames, bins) at `mel`, (encoder frames, width) at
-                `encoder.k`, (audio tokens, width) at `audio_tower` and `projector`.
+                `encoder.k`, (audio tokens, width) at `audio_tower` and `projector`. Rows of padding
+                follow at `projector`, if the language model is given them, and nowhere else.
 
         Returns:
             For each tap what the reducer made of every clip.
@@ -65,7 +60,16 @@ class AudioEncoder:
         def reduce_packed_rows(tap: Tap, rows: Tensor, lengths: Sequence[int]) -> None:
             finite.watch(tap, rows)
             if tap in wanted:
-                reduce_rows(tap, rows.split(list(lengths)))
+                counts = [kept_rows(tap.stage, frames) for frames in mel_frames]
+                parts = zip(rows.split(list(lengths)), counts, strict=True)
+                reduce_rows(tap, [part[:count] for part, count in parts])
+
+        def kept_rows(stage: Stage, frames: int) -> int:
+            in_projector = stage is Stage.PROJECTOR
+            return family.audio_tokens(frames) if in_projector else family.rows(stage, frames)
+
+        family, modules = self._family, self._modules
+        mel_frames = [mel.valid_frames for mel in mels]
 
         features = [torch.from_numpy(mel.input_features) for mel in mels]
         for clip_features in features:
@@ -78,26 +82,23 @@ class AudioEncoder:
         if deepest.stage is Stage.MEL:
             return outputs
 
-        lengths = tuple(mel.encoder_frames for mel in mels)
-        packing = Packing(lengths)
-        hidden_states = torch.cat([stem(self._modules, self._config, mel) for mel in mels])
+        lengths = tuple(map(family.encoder_rows, mel_frames))
+        hidden_states = torch.cat([family.stem(modules, mel) for mel in mels])
         reduce_packed_rows(Tap(Stage.ENCODER, 0), hidden_states, lengths)
-        depth = self._config.encoder_layers
+        depth = family.dimensions.encoder_layers
         if deepest.stage is Stage.ENCODER:
             depth = deepest.layer or 0
-        for k, layer in enumerate(encoder_layers(self._modules, self._config, depth), start=1):
-            hidden_states = layer(hidden_states[None], attention_mask=None, packing=packing)[0]
+        layers = family.encoder_layers(modules, depth, lengths)
+        for k, run_layer in enumerate(layers, start=1):
+            hidden_states = run_layer(hidden_states)
             reduce_packed_rows(Tap(Stage.ENCODER, k), hidden_states, lengths)
         if deepest.stage is Stage.ENCODER:
             return outputs
 
-        pooled = [
-            pool_and_norm(self._modules, self._config, frames)
-            for frames in hidden_states.split(lengths)
-        ]
+        pooled = [family.tower(modules, frames) for frames in hidden_states.split(lengths)]
         rows, lengths = torch.cat(pooled), tuple(map(len, pooled))
         reduce_packed_rows(Tap(Stage.AUDIO_TOWER), rows, lengths)
         if Tap(Stage.PROJECTOR) in wanted:
-            rows = project(self._modules, self._checkpoint.config, rows)
+            rows = family.project(modules, rows)
             reduce_packed_rows(Tap(Stage.PROJECTOR), rows, lengths)
         return outputs

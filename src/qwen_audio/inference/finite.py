@@ -17,8 +17,8 @@ from torch import Tensor
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.errors import AudioError, CheckpointError, NotFiniteError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS
 from qwen_audio.models.tap import Stage, Tap
+from qwen_audio.models.tensors import EMBEDDINGS
 
 __all__ = ["FiniteCheck", "hold_overflows", "raise_first", "run_by_recording"]
 

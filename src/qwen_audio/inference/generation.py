@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
-from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
 from qwen_audio.models.tap import Stage, Tap
 
 from .decoder import DecoderInput, LanguageModel

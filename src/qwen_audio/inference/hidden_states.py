@@ -13,7 +13,8 @@ from typing_extensions import TypeVar
 
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError, counted
-from qwen_audio.models.tap import Tap
+from qwen_audio.models.row_times import RowTimes
+from qwen_audio.models.tap import ModelDimensions, Tap
 
 from .data_array import to_xarray
 from .data_frame import to_pandas
@@ -49,6 +50,7 @@ class HiddenStates(IndexedRows, Generic[RowsT]):
             `end_seconds`, `window`, `span` and `source`: see `index`.
         spans: which rows are audio, prompt or generated; together they are all rows, in order.
         windows: the parts of the recording that were encoded at once; spans index into it.
+        row_times: how long the rows of audio are.
         dtype: of the computation ("float32", "bfloat16").
         name: of the recording: its path, or what it was given with.
         tokens: the text of the token at each position of the language model, "" for audio; empty
@@ -61,6 +63,7 @@ class HiddenStates(IndexedRows, Generic[RowsT]):
     start_seconds: Float64[np.ndarray, "rows"]
     spans: tuple[Span, ...]
     windows: tuple[Window, ...]
+    row_times: RowTimes
     dtype: str = "float32"
     name: str = ""
     tokens: tuple[str, ...] = ()
@@ -89,19 +92,19 @@ class HiddenStates(IndexedRows, Generic[RowsT]):
 
     @property
     def hop_seconds(self) -> float:
-        """Seconds of audio from one audio row to the next."""
-        return self.tap.hop_seconds
+        """Seconds of audio from one audio row to the next; on average, where that differs."""
+        return self.row_times.hop_seconds
 
     @property
     def index(self) -> RowIndex:
-        """The recording, window, time, span and token of each row; a row of audio ends a hop after
-        it begins, or with its window."""
+        """The recording, window, time, span and token of each row; a row of audio ends where the
+        next begins, or with its window."""
         return index_of_spans(
             self.name,
             self.spans,
             self.start_seconds,
             self.windows,
-            self.hop_seconds,
+            self.row_times,
             self.tokens or None,
         )
 
@@ -194,7 +197,7 @@ class HiddenStates(IndexedRows, Generic[RowsT]):
         rows, width = self.shape
         kinds = dict.fromkeys(span.kind for span in self.spans)
         spans = ", ".join(f"{kind} {len(self.indices(kind))}" for kind in kinds)
-        rate = f"{self.tap.rate_hz:g} Hz"
+        rate = f"{self.row_times.rate_hz:g} Hz"
         rate = f"positions (audio at {rate})" if self.tap.in_language_model else rate
         windows = ", ".join(str(window) for window in self.windows[:3])
         more = f" … {self.windows[-1]}" if len(self.windows) > 3 else ""
@@ -208,6 +211,7 @@ def concatenate_windows(
     windows: tuple[Window, ...],
     outputs: Sequence[dict[Tap, WindowRows]],
     specs: Mapping[Tap, EmbeddingSpec],
+    dimensions: ModelDimensions,
     *,
     name: str,
     tokens: tuple[str, ...],
@@ -217,19 +221,21 @@ def concatenate_windows(
     Args:
         outputs: for each window and tap its rows and segments (see `rows_and_segments`).
         specs: of each tap.
+        dimensions: of the model.
         tokens: see `HiddenStates`; of taps in the language model.
     """
     hidden_states: dict[Tap, HiddenStates] = {}
     for tap, spec in specs.items():
         rows = [output[tap] for output in outputs]
         segments = zip(windows, (segments for _, segments in rows), strict=True)
-        spans, seconds = spans_and_times(segments, tap.hop_seconds)
+        spans, seconds = spans_and_times(segments, dimensions.times(tap))
         hidden_states[tap] = HiddenStates(
             _concatenate([data for data, _ in rows]),
             tap,
             seconds,
             spans,
             windows,
+            dimensions.times(tap),
             spec.dtype,
             name,
             tokens if tap.in_language_model else (),

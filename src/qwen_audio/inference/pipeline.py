@@ -24,6 +24,7 @@ from .options import Sampling
 from .out_of_memory import explains_out_of_memory
 from .pipeline_stages import PROJECTOR, PipelineStages
 from .reducers import CapturedWindow, RowReducer, all_rows
+from .spans import audio_segments
 
 __all__ = ["Pipeline"]
 
@@ -131,17 +132,18 @@ class Pipeline(PipelineStages):
             with_projector_rows: also return the rows at `projector`, from the same pass:
                 `generate` takes them.
         """
-        wanted = set(taps)
+        wanted, family = set(taps), self.checkpoint.family
         lm_taps = {tap for tap in wanted if tap.in_language_model}
         encoder_taps = wanted - lm_taps
         if lm_taps or with_projector_rows:
             encoder_taps.add(PROJECTOR)
         self.fetch_weights(None if continuation else max(wanted | encoder_taps))
         if lm_taps and windows:
-            prompt_tokens = len(self.tokenizer.encode(prompt_text or "")) - 1
+            prompt_tokens = self.tokenizer.text_tokens(prompt_text or "")
 
             def positions(window: AudioWindow) -> tuple[int, int]:
-                return self.positions(prompt_tokens + window.log_mel.audio_tokens, continuation)
+                audio_tokens = family.audio_tokens(window.log_mel.valid_frames)
+                return self.positions(prompt_tokens + audio_tokens, continuation)
 
             batches = list(self.memory.batches(windows, positions))
             if len(batches) > 1:
@@ -155,13 +157,16 @@ class Pipeline(PipelineStages):
                 self.memory.divide(None, max(positions(window)[1] for window in windows))
                 self.memory.make_room(sum(positions(window)[1] for window in windows))
         captured: list[CapturedWindow[T]] = [CapturedWindow() for _ in windows]
+        # Rows of audio at `projector`, after which padding may follow; other taps have no more.
+        kept = [family.rows(Stage.PROJECTOR, each.log_mel.valid_frames) for each in windows]
         audio_rows: list[Tensor] = [torch.empty(0)] * len(windows)
 
         def reduce_encoder_rows(tap: Tap, clip: int, rows: Tensor) -> None:
             if tap == PROJECTOR:
                 audio_rows[clip] = rows
             if tap in wanted:
-                captured[clip].outputs[tap] = reducer(rows, (("audio", len(rows)),))
+                audio = kept[clip] if tap == PROJECTOR else len(rows)
+                captured[clip].outputs[tap] = reducer(rows, audio_segments(len(rows), audio))
 
         self.encoder.forward(
             [window.log_mel for window in windows], encoder_taps, reduce_encoder_rows
@@ -171,9 +176,9 @@ class Pipeline(PipelineStages):
                 window.projector_rows = rows
         if lm_taps:
             inputs = self.build_inputs(prompt_text or "", [[rows] for rows in audio_rows])
-            for window, item in zip(captured, inputs, strict=True):
+            for window, item, audio in zip(captured, inputs, kept, strict=True):
                 window.token_ids = item.token_ids
-                window.segments = item.segments(self.tokenizer.audio_token_id)
+                window.segments = item.segments(self.tokenizer.audio_token_id, audio)
             if continuation is None:
                 self._capture_lm(captured, inputs, lm_taps, reducer)
             else:

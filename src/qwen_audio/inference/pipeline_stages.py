@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from qwen_audio.audio.log_mel import LogMel, compute_log_mel
+from qwen_audio.audio.log_mel import LogMel
+from qwen_audio.audio.window import WindowConfig
+from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.kv_cache import block_positions
-from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
-from qwen_audio.models.qwen2_audio.tensors import OUTLIER_INPUTS
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.module_store import ModuleStore
@@ -63,20 +65,29 @@ class PipelineStages:
             device,
             dtype,
             quantized=checkpoint.quantized,
-            outlier_inputs=OUTLIER_INPUTS,
+            outlier_inputs=checkpoint.family.outlier_inputs,
         )
         self.memory = MemoryBudget(checkpoint, self.modules, max_memory, self.base_bytes)
         self.encoder = AudioEncoder(checkpoint, self.modules)
-        self.lm = LanguageModel(checkpoint, self.modules)
         self._tokenizer: PromptTokenizer | None = None
         self._chat, self._report, self._report_quantized = chat, report, report_quantized
         self._fetched: set[Tap | None] = set()
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        """The language model. Raises OptionError where there is none."""
+        if Stage.LM not in self.checkpoint.dimensions.row_times:
+            raise OptionError(
+                f"{self.checkpoint.name} has no language model: use its taps up to "
+                f"{self.checkpoint.dimensions.taps()[-1]}"
+            )
+        return LanguageModel(self.checkpoint, self.modules)
 
     @property
     def tokenizer(self) -> PromptTokenizer:
         """The tokenizer and prompt format, read when first needed: the encoder needs neither."""
         if self._tokenizer is None:
-            self._tokenizer = PromptTokenizer(self.checkpoint, self._chat)
+            self._tokenizer = self.checkpoint.tokenizer(self._chat)
         return self._tokenizer
 
     @property
@@ -97,9 +108,15 @@ class PipelineStages:
         settings = (self.dtype, self.device, None, self.base_bytes)
         return estimate_cost(self.checkpoint, tap, *settings).peak_memory_bytes <= self.max_memory
 
+    def window_config(
+        self, window_seconds: float, hop_seconds: float | None = None
+    ) -> WindowConfig:
+        """Raises OptionError for lengths that aren't numbers, or not within the model's limits."""
+        return WindowConfig(window_seconds, hop_seconds, self.checkpoint.family.window_limits)
+
     def log_mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
         """The log-mel spectrogram of one window, from the checkpoint's feature extractor."""
-        return compute_log_mel(samples, self.checkpoint.feature_extractor)
+        return self.checkpoint.family.log_mel(samples, self.checkpoint.feature_extractor)
 
     def fetch_weights(self, tap: Tap | None) -> None:
         """Download what a tap (None: text) needs, all at once and not module by module, and

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from qwen_audio.audio.log_mel import audio_token_count
+from qwen_audio.models.row_times import RowTimes
 from qwen_audio.models.tap import Tap
 
 from .spans import Segment, WindowRows
@@ -111,18 +111,26 @@ def mean_groups(
 
 
 def mean_segments(
-    rows: Tensor, segments: Sequence[Segment], *, rows_per_token: int, max_segments: int
+    rows: Tensor,
+    segments: Sequence[Segment],
+    *,
+    row_times: RowTimes,
+    token_times: RowTimes,
+    token_count: Callable[[int], int],
+    max_segments: int,
 ) -> np.ndarray:
     """Means over the same intervals of time at every tap: one audio token each, or as many as it
     takes for at most `max_segments` intervals (a `RowReducer` once the options are bound).
 
     Args:
-        rows_per_token: of this tap, in one audio token of 40 ms: 1, 2 or 4.
+        row_times, token_times: of this tap, and of audio tokens.
+        token_count: how many audio tokens so many rows of this tap are.
     """
     audio = audio_rows(rows, segments).numpy()
-    tokens = {1: len(audio), 2: len(audio) // 2, 4: audio_token_count(len(audio))}[rows_per_token]
+    tokens = token_count(len(audio))
     count = min(max_segments, tokens)
-    edges = np.arange(count + 1) * tokens // count * rows_per_token
+    starts = token_times.starts(tokens + 1)[np.arange(count + 1) * tokens // count]
+    edges = row_times.rows_before(starts)
     return np.stack([audio[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
 
 

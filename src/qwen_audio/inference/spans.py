@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from qwen_audio.audio.window import Window
+from qwen_audio.models.row_times import RowTimes
 
 from .row_index import RowIndex
 
@@ -18,13 +19,14 @@ __all__ = [
     "Span",
     "SpanKind",
     "WindowRows",
+    "audio_segments",
     "index_of_spans",
     "indices_of_kind",
     "spans_and_times",
 ]
 
-SpanKind = Literal["audio", "prompt", "generated"]
-
+SpanKind = Literal["audio", "padding", "prompt", "generated"]
+"""Padding: positions that a model which pads audio gives its language model after it."""
 
 Segment = tuple[SpanKind, int]
 """(kind, count): consecutive rows of one kind."""
@@ -46,6 +48,11 @@ class Span:
         return self.stop - self.start
 
 
+def audio_segments(rows: int, audio: int) -> tuple[Segment, ...]:
+    """Rows of audio, and of padding after them."""
+    return (("audio", audio), *((("padding", rows - audio),) if rows > audio else ()))
+
+
 def indices_of_kind(spans: Iterable[Span], kind: SpanKind) -> Int64[np.ndarray, "chosen"]:
     """Indices of the rows of one kind, in order."""
     rows = [np.arange(span.start, span.stop) for span in spans if span.kind == kind]
@@ -57,36 +64,39 @@ def index_of_spans(
     spans: Sequence[Span],
     seconds: Float64[np.ndarray, "rows"],
     windows: Sequence[Window],
-    hop_seconds: float,
+    row_times: RowTimes,
     tokens: Sequence[str] | None,
 ) -> RowIndex:
-    """The index of consecutive spans: a row ends a hop after it starts, or with its window.
+    """The index of consecutive spans: a row ends when the next one begins, or with its window.
 
     Args:
         seconds: the time at which each row starts.
+        row_times: of the tap.
         tokens: the text at each row; None where rows are no positions of the language model.
     """
     lengths = [len(span) for span in spans]
     window = np.repeat(np.array([span.window for span in spans], np.int64), lengths)
+    window_start = np.array([window.start_seconds for window in windows])[window]
     window_end = np.array([window.end_seconds for window in windows])[window]
+    durations = row_times.durations(seconds - window_start)
     return RowIndex.of_recording(
         source,
         window,
         seconds,
-        np.minimum(seconds + hop_seconds, window_end),
+        np.minimum(seconds + durations, window_end),
         np.repeat(np.array([span.kind for span in spans], np.str_), lengths),
         None if tokens is None else np.array(tokens, np.str_),
     )
 
 
 def spans_and_times(
-    windows: Iterable[tuple[Window, Sequence[Segment]]], hop_seconds: float
+    windows: Iterable[tuple[Window, Sequence[Segment]]], row_times: RowTimes
 ) -> tuple[tuple[Span, ...], Float64[np.ndarray, "rows"]]:
     """Spans of consecutive windows, and the time at which each row starts (NaN for text), in s.
 
     Args:
         windows: each with the segments of its rows, in order.
-        hop_seconds: from one audio row to the next.
+        row_times: of the tap; of a window's audio, which is in one segment.
     """
     spans: list[Span] = []
     seconds: list[np.ndarray] = [np.zeros(0)]
@@ -95,6 +105,6 @@ def spans_and_times(
         for kind, count in segments:
             spans.append(Span(kind, row, row + count, number))
             row += count
-            hops = np.arange(count) * hop_seconds + window.start_seconds
-            seconds.append(hops if kind == "audio" else np.full(count, np.nan))
+            starts = row_times.starts(count) + window.start_seconds
+            seconds.append(starts if kind == "audio" else np.full(count, np.nan))
     return tuple(spans), np.concatenate(seconds)

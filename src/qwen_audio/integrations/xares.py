@@ -30,10 +30,11 @@ class QwenAudioEncoder(torch.nn.Module):
     def __init__(self, checkpoint: str = EMBEDDED, tap: str = "audio_tower") -> None:
         super().__init__()
         self.audio_model, self.tap = load(checkpoint), tap
-        resolved_tap = self.audio_model.dimensions.tap(tap)
+        dimensions = self.audio_model.dimensions
+        resolved_tap = dimensions.tap(tap)
         self.sampling_rate = SAMPLE_RATE_HZ
-        self.output_dim = self.audio_model.dimensions.width(resolved_tap)
-        self.hop_size_in_ms = round(1000 * resolved_tap.hop_seconds)
+        self.output_dim = dimensions.width(resolved_tap)
+        self.hop_size_in_ms = round(1000 * dimensions.hop_seconds(resolved_tap))
 
     def forward(
         self, audio: Float[Tensor, "clips samples"] | Float[Tensor, "samples"]

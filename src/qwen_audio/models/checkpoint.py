@@ -1,4 +1,4 @@
-"""A Qwen2-Audio checkpoint in a folder or on a hub: fully checked when opened, read in part."""
+"""A checkpoint in a folder or on a hub: fully checked when opened, read in part."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from qwen_audio.errors import CheckpointError, OptionError, number_option
-from qwen_audio.models.qwen2_audio.config import read_config
-from qwen_audio.models.qwen2_audio.stored_names import canonical_name, find_names
-from qwen_audio.models.qwen2_audio.tensors import (
-    EMBEDDINGS,
-    LM_HEAD,
-    TensorRequirement,
-    tensor_requirements,
-)
 from qwen_audio.paths import is_folder
 from qwen_audio.weights.adapter import ADAPTER_CONFIG, Adapter
 from qwen_audio.weights.adapter_config import MERGE_HINT
@@ -32,10 +24,16 @@ from qwen_audio.weights.quantization import LinearFormat
 from qwen_audio.weights.quantized_store import QuantizedStore
 from qwen_audio.weights.tensor_store import TensorStore
 
+from .checkpoint_files import CheckpointFiles
+from .components.prompt import PromptTokenizer
+from .family import Family, stated_dtype
 from .processor_files import check_tokenizer, read_feature_extractor
 from .quantization import QuantizationScheme, cache_folder
+from .registry import open_family
+from .stored_names import find_names
 from .stored_quantization import read_stored_quantization
-from .tap import ModelDimensions, Tap
+from .tap import Tap
+from .tensors import EMBEDDINGS, LM_HEAD, TensorRequirement
 from .unsupported import folder_error, hub_model_error
 
 __all__ = ["EMBEDDED", "Checkpoint"]
@@ -47,7 +45,7 @@ _EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
 
 class Checkpoint:
-    """One Qwen2-Audio checkpoint; opening it reads the configuration and headers, no weights.
+    """One checkpoint; opening it reads the configuration and headers, no weights.
 
     Args:
         source: "embedded", a folder, or a hub model, "owner/name".
@@ -56,9 +54,9 @@ class Checkpoint:
         quantize: how its linear layers are quantised: see `QuantizationScheme.named`.
 
     Raises:
-        CheckpointError: if it doesn't exist, isn't Qwen2-Audio, has no processor, or its tensors
-            are not exactly those of its configuration (missing, extra or of another shape), or
-            the adapter is not for them.
+        CheckpointError: if it doesn't exist, is of no family that is supported, has no processor,
+            or its tensors are not exactly those of its configuration (missing, extra or of another
+            shape), or the adapter is not for them.
     """
 
     def __init__(
@@ -87,32 +85,33 @@ class Checkpoint:
         elif not (folder / "config.json").is_file():
             raise folder_error(folder)
         self.folder = folder
-        self.config = read_config(folder, self.name)
-        self._stored = read_stored_quantization(folder, self.name)
-        self.audio_config = cast(Any, self.config.audio_config)
-        self.text_config = cast(Any, self.config.text_config)
-        self.dimensions = ModelDimensions.from_config(self.config)
-        self.feature_extractor = read_feature_extractor(
-            self.name, folder, self.dimensions.mel_bins, self._json
+        self.family: Family = open_family(parse_json(folder / "config.json"), self.name)
+        canonical_name = self.family.canonical_name
+        self._stored = read_stored_quantization(folder, self.name, canonical_name)
+        self.dimensions = self.family.dimensions
+        self._files = CheckpointFiles(self.name, folder, self._hub)
+        self.feature_extractor: Any = read_feature_extractor(
+            self._files, self.family.feature_extractor
         )
-        check_tokenizer(self.name, folder, self._hub)
-        self._requirements = dict(tensor_requirements(self.config))
+        if self.family.prompt_format is not None:
+            check_tokenizer(self._files)
+        self._requirements = self.family.tensor_requirements()
         shapes = {name: requirement.shape for name, requirement in self._requirements.items()}
         self.adapter = self._open_adapter(adapter)
         self.tensors = TensorStore(
             self.name,
             folder,
             shapes,
-            lambda required, stored: find_names(required, stored, self.config, self.name),
+            lambda required, stored: find_names(required, stored, self.family, self.name),
             self._hub,
-            resizable=(EMBEDDINGS, LM_HEAD),
+            resizable=self._tables(),
             adapter=self.adapter,
             find_layouts=lambda stored: self._stored.layouts(shapes, stored),
         )
         self._stored.check_options(self.tensors.layouts, self.adapter, quantize)
         self._scheme = None if quantize is None else QuantizationScheme.named(quantize)
         self.quantized = None if self._scheme is None else self._quantized_store(self._scheme)
-        is_tied = len(self.tensors.without_duplicates((EMBEDDINGS, LM_HEAD))) == 1
+        is_tied = len(self.tensors.without_duplicates(self._tables())) == 1
         if self.adapter and is_tied and {EMBEDDINGS, LM_HEAD} & self.adapter.changed:
             raise CheckpointError(
                 f"{self.adapter.name} changes the embeddings of {self.name}, which are its head, "
@@ -153,20 +152,17 @@ class Checkpoint:
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the stored weights: as config.json states it, else as their files do."""
-        for config in (self.config, self.text_config):
-            if (stated := getattr(config, "dtype", None)) is not None:
-                return cast(torch.dtype, stated)
-        return self.tensors.common_dtype() or torch.float32
+        return stated_dtype(self.family) or self.tensors.common_dtype() or torch.float32
 
     @property
     def vocabulary_size(self) -> int:
         """Number of tokens that the LM head has a logit for."""
         return self.tensors.shape(LM_HEAD)[0]
 
-    @cached_property
+    @property
     def generation_config(self) -> dict[str, Any]:
         """generation_config.json; empty if the checkpoint has none."""
-        return self._json("generation_config.json")
+        return self._files.generation_config
 
     @property
     def repetition_penalty(self) -> float:
@@ -185,10 +181,7 @@ class Checkpoint:
 
     def file(self, name: str) -> Path | None:
         """Path of a file other than weights, downloaded if need be; None if there is none."""
-        if self._hub is not None:
-            self._hub.fetch_file(name, optional=True)
-        path = self.folder / name
-        return path if path.is_file() else None
+        return self._files.file(name)
 
     def required_tensors(self, tap: Tap | None) -> dict[str, TensorRequirement]:
         """The tensors that computing `tap` needs, by name.
@@ -252,6 +245,14 @@ class Checkpoint:
         """
         return self.tensors.read_rows(EMBEDDINGS, token_ids)
 
+    def tokenizer(self, chat: bool | None = None) -> PromptTokenizer:
+        """The tokenizer and prompt format: see `Family.tokenizer`."""
+        return self.family.tokenizer(self._files, chat)
+
+    def _tables(self) -> tuple[str, ...]:
+        """The tensors that have a row for each token."""
+        return tuple(name for name in (EMBEDDINGS, LM_HEAD) if name in self._requirements)
+
     def _whole_tensors(self, tap: Tap | None) -> list[str]:
         """Names of the tensors that a tap needs in full, not only rows of."""
         return [name for name in self.required_tensors(tap) if tap is None or name != EMBEDDINGS]
@@ -268,14 +269,9 @@ class Checkpoint:
             lambda: cache_folder(self.revision, self.adapter_hash, scheme),
         )
 
-    def _json(self, name: str) -> dict[str, Any]:
-        """The content of a JSON file; empty if the checkpoint has no such file."""
-        path = self.file(name)
-        return {} if path is None else parse_json(path)
-
     def _open_adapter(self, source: str | Path | None) -> Adapter | None:
         if source is not None:
-            return Adapter(source, canonical_name)
+            return Adapter(source, self.family.canonical_name)
         with suppress(CheckpointError):  # a hub that can't be reached
             if self.file(ADAPTER_CONFIG) is not None:
                 raise OptionError(

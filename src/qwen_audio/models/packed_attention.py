@@ -57,12 +57,18 @@ def packed_attention(
     *,
     packing: Packing,
     scaling: float,
-    **unused: Any,  # noqa: ARG001 (dropout, sliding_window and the like)
+    sliding_window: int | None = None,
+    **unused: Any,  # noqa: ARG001 (dropout and the like)
 ) -> tuple[Float[Tensor, "1 rows heads head_dim"], None]:
     """Attention within each clip: bidirectional in the encoder, causal in the language model.
 
     The signature is that of transformers' attention functions (`AttentionInterface`).
+
+    Raises:
+        ValueError: for a layer that attends to a sliding window only.
     """
+    if sliding_window is not None:
+        raise ValueError(f"sliding_window={sliding_window}: attention is to all keys of a clip")
     cached = packing.cached
     if cached is not None:
         cached.write(module.layer_idx, key, value)  # type: ignore[arg-type]

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qwen_audio.errors import CheckpointError
-from qwen_audio.models.qwen2_audio.config import build_feature_extractor
-from qwen_audio.weights.hub import HubFiles
 
-if TYPE_CHECKING:
-    from transformers import WhisperFeatureExtractor
+from .checkpoint_files import CheckpointFiles
 
 __all__ = [
     "PROCESSOR_CONFIG",
@@ -38,44 +34,37 @@ PROCESSOR_FILES = (
 """What a processor may consist of."""
 
 
-def read_feature_extractor(
-    name: str, folder: Path, mel_bins: int, read_json: Callable[[str], dict[str, Any]]
-) -> WhisperFeatureExtractor:
+def read_feature_extractor(files: CheckpointFiles, build: Callable[[Any, str], Any]) -> Any:
     """transformers' log-mel feature extractor, with the settings in processor_config.json, as
     transformers 5 writes them, or in preprocessor_config.json.
 
     Args:
-        name: of the checkpoint.
-        read_json: the content of one of its files; empty if it has no such file.
+        build: makes it of settings, and the name of their file: see `Family.feature_extractor`.
 
     Raises:
-        CheckpointError: if it has neither, or other settings than Qwen2-Audio's.
+        CheckpointError: if it has neither, or settings that aren't supported.
     """
+    name, folder = files.name, files.folder
     try:
-        settings = read_json(PROCESSOR_CONFIG)
+        settings = files.read_json(PROCESSOR_CONFIG)
     except CheckpointError:  # the hub can't be reached, and the cache doesn't know this file
         if (folder / PROCESSOR_CONFIG).is_file() or not (folder / _OLDER_CONFIG).is_file():
             raise
         settings = {}
     for key in ("feature_extractor", "audio_processor"):
         if key in settings:
-            return build_feature_extractor(settings[key], mel_bins, f"{name}: {PROCESSOR_CONFIG}")
-    if not (settings := read_json(_OLDER_CONFIG)):
+            return build(settings[key], f"{name}: {PROCESSOR_CONFIG}")
+    if not (settings := files.read_json(_OLDER_CONFIG)):
         raise _no_processor(
             name, f"no settings of a feature extractor ({PROCESSOR_CONFIG} or {_OLDER_CONFIG})"
         )
-    return build_feature_extractor(settings, mel_bins, f"{name}: {_OLDER_CONFIG}")
+    return build(settings, f"{name}: {_OLDER_CONFIG}")
 
 
-def check_tokenizer(name: str, folder: Path, hub: HubFiles | None) -> None:
+def check_tokenizer(files: CheckpointFiles) -> None:
     """Raises CheckpointError if it has no tokenizer; on a hub, without downloading it."""
-    names = (TOKENIZER, SLOW_TOKENIZER[0])
-    if hub is None:
-        there = [(folder / file).is_file() for file in names]
-    else:
-        there = [hub.has_file(file) for file in names]
-    if not any(there):
-        raise _no_processor(name, f"no tokenizer ({TOKENIZER})")
+    if not any(map(files.has_file, (TOKENIZER, SLOW_TOKENIZER[0]))):
+        raise _no_processor(files.name, f"no tokenizer ({TOKENIZER})")
 
 
 def _no_processor(name: str, lacking: str) -> CheckpointError:

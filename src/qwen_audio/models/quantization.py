@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_audio.models.qwen2_audio.tensors import LM_HEAD, TensorRequirement
-from qwen_audio.models.tap import Stage
 from qwen_audio.weights.option_values import QUANTIZATIONS, check_quantize
 from qwen_audio.weights.quantization import LinearFormat
+
+from .tap import Stage
+from .tensors import LM_HEAD, TensorRequirement
 
 __all__ = ["QuantizationScheme", "cache_folder"]
 

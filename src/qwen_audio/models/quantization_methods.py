@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from qwen_audio.models.qwen2_audio.stored_names import module_names
 from qwen_audio.weights.bitsandbytes_layout import BitsAndBytes4Layout, BitsAndBytes8Layout
 from qwen_audio.weights.compressed_layouts import PackedLayout, WholeByteLayout
 from qwen_audio.weights.gptq_awq import AwqLayout, GptqLayout
 from qwen_audio.weights.matrix_layout import MatrixLayout
+
+from .tensors import module_names
 
 __all__ = ["METHODS", "QuantizationMethod"]
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_audio.errors import CheckpointError, OptionError
-from qwen_audio.models.qwen2_audio.stored_names import canonical_name
-from qwen_audio.models.qwen2_audio.tensors import EMBEDDINGS, LM_HEAD
 from qwen_audio.weights.adapter import Adapter
 from qwen_audio.weights.json_file import parse_json
 from qwen_audio.weights.matrix_layout import MatrixLayout
 
 from .quantization_methods import METHODS, QuantizationMethod
+from .tensors import EMBEDDINGS, LM_HEAD
 
 __all__ = ["StoredQuantization", "read_stored_quantization"]
 
@@ -35,10 +34,12 @@ class StoredQuantization:
 
     Attributes:
         checkpoint: its name, for error messages.
+        canonical_name: of a tensor in a file: see `Family`.
         method: with the settings that config.json states; None if it states no quantisation.
     """
 
     checkpoint: str
+    canonical_name: Callable[[str], str]
     method: QuantizationMethod | None
 
     def layouts(
@@ -56,7 +57,7 @@ class StoredQuantization:
         if self.method is None:
             return {}
         others = {name for name in shapes if not name.endswith(".weight")}
-        names = {canonical_name(name) for name in stored} - others
+        names = {self.canonical_name(name) for name in stored} - others
         found: dict[str, MatrixLayout] = {}
         for name, shape in shapes.items():
             if len(shape) == 2 and name.endswith(".weight") and name != EMBEDDINGS:
@@ -114,12 +115,15 @@ class StoredQuantization:
             )
 
 
-def read_stored_quantization(folder: Path, name: str) -> StoredQuantization:
+def read_stored_quantization(
+    folder: Path, name: str, canonical_name: Callable[[str], str]
+) -> StoredQuantization:
     """How a checkpoint's matrices are stored, from its config.json.
 
     Args:
         folder: of its files.
         name: for error messages.
+        canonical_name: see `StoredQuantization`.
 
     Raises:
         CheckpointError: for a method, or settings of one, that can't be read.
@@ -139,10 +143,10 @@ def read_stored_quantization(folder: Path, name: str) -> StoredQuantization:
                     advice=f" (or, if its weights are such, delete {key} from its config.json)",
                 )
             try:
-                return StoredQuantization(name, reader(stated))
+                return StoredQuantization(name, canonical_name, reader(stated))
             except ValueError as error:
                 raise _unreadable(name, method, str(error)) from error
-    return StoredQuantization(name, None)
+    return StoredQuantization(name, canonical_name, None)
 
 
 def _unreadable(name: str, method: str, reason: str = "", advice: str = "") -> CheckpointError:

@@ -4,11 +4,12 @@
 
 Each stage depends only on the stages before it, so nothing after a tap is loaded or computed.
 
-What a tap yields for one window, a matrix of shape (rows, width):
+What a tap yields for one window, a matrix of shape (rows, width); rates are Qwen2-Audio's, and
+those of other families their own (see `ModelDimensions`):
 
     mel          100 rows a second (10 ms hop)         × mel_bins
     encoder.k    50 rows a second (conv2: stride 2)    × encoder_width
-    audio_tower  25 rows a second (pooling by 2)       × encoder_width
+    audio_tower  25 rows a second (pooling by 2)       × tower_width
     projector    25 rows a second (the audio tokens)   × lm_width
     lm.k         one row a position: the prompt's text tokens, and the audio tokens, which keep
                  25 a second                           × lm_width
@@ -19,12 +20,13 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
-from qwen_audio.audio.log_mel import MEL_FRAMES_PER_SECOND
 from qwen_audio.errors import OptionError, TapError, whole_number_option
+
+from .row_times import RowTimes
 
 __all__ = ["ModelDimensions", "Stage", "Tap"]
 
@@ -43,18 +45,6 @@ class Stage(IntEnum):
     PROJECTOR = 3
     LM = 4
     LM_NORM = 5
-
-
-# The encoder's second convolution has stride 2, the pooling after its last layer width 2. In the
-# language model this holds for the rows of audio tokens: text tokens have no duration.
-_MEL_FRAMES_PER_ROW = {
-    Stage.MEL: 1,
-    Stage.ENCODER: 2,
-    Stage.AUDIO_TOWER: 4,
-    Stage.PROJECTOR: 4,
-    Stage.LM: 4,
-    Stage.LM_NORM: 4,
-}
 
 
 @functools.total_ordering
@@ -106,16 +96,6 @@ class Tap:
         )
 
     @property
-    def hop_seconds(self) -> float:
-        """Seconds of audio between rows; in the language model, of audio tokens only."""
-        return _MEL_FRAMES_PER_ROW[self.stage] / MEL_FRAMES_PER_SECOND
-
-    @property
-    def rate_hz(self) -> float:
-        """Rows per second of audio; in the language model, of audio tokens only."""
-        return MEL_FRAMES_PER_SECOND / _MEL_FRAMES_PER_ROW[self.stage]
-
-    @property
     def in_language_model(self) -> bool:
         """Whether rows are positions of the language model (text and audio), not audio frames."""
         return self.stage >= Stage.LM
@@ -133,32 +113,36 @@ class Tap:
 
 @dataclass(frozen=True)
 class ModelDimensions:
-    """Widths and numbers of layers of one model.
+    """Stages, widths, rates and numbers of layers of one model.
 
     Attributes:
         mel_bins: width of `mel`.
         encoder_layers, lm_layers: N and M of the last taps `encoder.N` and `lm.M`.
-        encoder_width: width of `encoder.k` and `audio_tower` (transformers' d_model).
+        encoder_width: width of `encoder.k` (transformers' d_model).
+        tower_width: width of `audio_tower`, the projector's input.
         lm_width: width of `projector`, `lm.k` and `lm.norm` (transformers' hidden_size).
+        row_times: of every stage that the model has; in the language model, of audio tokens.
     """
 
     mel_bins: int
     encoder_layers: int
     encoder_width: int
+    tower_width: int
     lm_layers: int
     lm_width: int
+    row_times: Mapping[Stage, RowTimes] = field(hash=False)
 
-    @classmethod
-    def from_config(cls, config: Any) -> ModelDimensions:
-        """From transformers' Qwen2AudioConfig."""
-        audio, text = config.audio_config, config.text_config
-        return cls(
-            mel_bins=audio.num_mel_bins,
-            encoder_layers=audio.encoder_layers,
-            encoder_width=audio.d_model,
-            lm_layers=text.num_hidden_layers,
-            lm_width=text.hidden_size,
-        )
+    def times(self, tap: Tap) -> RowTimes:
+        """When the rows of a tap begin; in the language model, those of audio tokens."""
+        return self.row_times[tap.stage]
+
+    def hop_seconds(self, tap: Tap) -> float:
+        """Seconds of audio between rows; in the language model, of audio tokens only."""
+        return self.times(tap).hop_seconds
+
+    def rate_hz(self, tap: Tap) -> float:
+        """Rows per second of audio; in the language model, of audio tokens only."""
+        return self.times(tap).rate_hz
 
     def tap(self, text: str | Tap) -> Tap:
         """Parse a tap and check it against this model; a negative layer becomes its number.
@@ -167,6 +151,11 @@ class ModelDimensions:
             TapError: if the text is not a tap, or the model has no such layer.
         """
         tap = Tap.parse(text)
+        if tap.stage not in self.row_times:
+            raise TapError(
+                f"{tap} is not a tap of this model: its last one is {self.taps()[-1]} "
+                "(`qwen-audio taps` lists them)"
+            )
         if tap.layer is None:
             return tap
         last = self.encoder_layers if tap.stage is Stage.ENCODER else self.lm_layers
@@ -181,7 +170,7 @@ class ModelDimensions:
 
     def taps(self) -> tuple[Tap, ...]:
         """Every tap of the model, in the order of the pipeline."""
-        return (
+        taps = (
             Tap(Stage.MEL),
             *(Tap(Stage.ENCODER, k) for k in range(self.encoder_layers + 1)),
             Tap(Stage.AUDIO_TOWER),
@@ -189,9 +178,13 @@ class ModelDimensions:
             *(Tap(Stage.LM, k) for k in range(self.lm_layers + 1)),
             Tap(Stage.LM_NORM),
         )
+        return tuple(tap for tap in taps if tap.stage in self.row_times)
 
     def width(self, tap: Tap) -> int:
         """Length of one row at this tap."""
-        if tap.stage is Stage.MEL:
-            return self.mel_bins
-        return self.encoder_width if tap.stage < Stage.PROJECTOR else self.lm_width
+        widths = {
+            Stage.MEL: self.mel_bins,
+            Stage.ENCODER: self.encoder_width,
+            Stage.AUDIO_TOWER: self.tower_width,
+        }
+        return widths.get(tap.stage, self.lm_width)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.adapter import ADAPTER_CONFIG
@@ -14,39 +12,7 @@ from qwen_audio.weights.hub import HubFiles
 from qwen_audio.weights.json_file import parse_json
 from qwen_audio.weights.other_formats import explain_files
 
-__all__ = [
-    "check_model_type",
-    "folder_error",
-    "hub_model_error",
-]
-
-_MODEL_TYPES = {
-    "qwen2": "a language model for text alone",
-    "qwen3": "a language model for text alone",
-    "qwen2_audio_encoder": "the audio encoder of Qwen2-Audio without the rest",
-    "qwen": "Qwen or Qwen-Audio of the first generation",
-    "whisper": "a speech recogniser",
-    "qwen2_5_omni": "Qwen2.5-Omni",
-    "qwen2_5_omni_thinker": "a part of Qwen2.5-Omni",
-    "qwen3_omni_moe": "Qwen3-Omni",
-    "qwen3_omni_moe_thinker": "a part of Qwen3-Omni",
-    "qwen2_vl": "a language model for images and text",
-    "qwen2_5_vl": "a language model for images and text",
-}
-"""What models are that are easily taken for Qwen2-Audio."""
-
-
-def check_model_type(settings: Mapping[str, Any], name: str) -> None:
-    """Raises CheckpointError unless config.json is a Qwen2-Audio's."""
-    kind = settings.get("model_type")
-    if kind == "qwen2_audio":
-        return
-    meaning = f", {_MODEL_TYPES[kind]}" if kind in _MODEL_TYPES else ""
-    given = f"is of type {kind!r}{meaning}" if kind else "has a config.json without model_type"
-    raise CheckpointError(
-        f"{name} {given}; only 'qwen2_audio' is supported: give a Qwen2-Audio checkpoint, such as "
-        "Qwen/Qwen2-Audio-7B-Instruct"
-    )
+__all__ = ["folder_error", "hub_model_error"]
 
 
 def folder_error(folder: Path) -> CheckpointError:

@@ -113,7 +113,7 @@ def extract_features(
     spec = next(iter(features.values()))
 
     def pool(rows: Tensor, segments: tuple[Segment, ...]) -> dict[tuple[str, str], PooledWindow]:
-        in_lm = len(segments) > 1  # at earlier taps all rows are audio
+        in_lm = any(kind == "prompt" for kind, _ in segments)
         return {
             (span, name): pooling.pool_window(rows, segments)
             for (span, name), pooling in poolings.items()
@@ -126,7 +126,7 @@ def extract_features(
         sorted({feature.tap for feature in features}),
         pool,
         prompt_text=next((spec.prompt for spec in features.values() if spec.prompt), None),
-        window_config=WindowConfig(spec.window_seconds, spec.hop_seconds),
+        window_config=model.pipeline.window_config(spec.window_seconds, spec.hop_seconds),
         load_options=LoadOptions(track=spec.track),
     ):
         if isinstance(reading, AudioError):

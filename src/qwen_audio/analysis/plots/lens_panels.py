@@ -142,7 +142,7 @@ def _by_tap(
     """Values of the audio positions by time and tap, averaged onto at most 1,000 columns."""
     audio, hop, end, count = (
         lens.indices("audio"),
-        lens.taps[0].hop_seconds,
+        lens.row_times.hop_seconds,
         _end(lens),
         len(lens.taps),
     )

@@ -16,7 +16,9 @@ from transformers import AutoProcessor, AutoTokenizer, Qwen2AudioProcessor
 from checkpoints import AUDIO_ID, EMBEDDED, END_OF_TEXT_ID, edit_json
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.prompt import DEFAULT_PROMPT, PromptTokenizer, audio_inputs
+from qwen_audio.models.components.conversation import audio_inputs
+from qwen_audio.models.components.prompt import PromptTokenizer
+from qwen_audio.models.components.prompt_format import DEFAULT_PROMPT
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 AUDIO_MARKERS = "<|audio_bos|><|AUDIO|><|audio_eos|>"
@@ -55,7 +57,7 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
 
 @functools.cache
 def prompt_tokenizer(chat: bool | None = None) -> PromptTokenizer:
-    return PromptTokenizer(Checkpoint(EMBEDDED), chat)
+    return Checkpoint(EMBEDDED).tokenizer(chat)
 
 
 @functools.cache
@@ -211,7 +213,7 @@ def test_a_checkpoint_without_a_template_uses_transformers_default(copy: Path) -
     """As the base model does; older checkpoints have a JSON file."""
     messages = [prompt_tokenizer().user_message("What is this?", audio=True)]
     (copy / "chat_template.jinja").unlink()
-    default = PromptTokenizer(Checkpoint(copy), True).apply_chat_template(messages)
+    default = Checkpoint(copy).tokenizer(True).apply_chat_template(messages)
     default_template: Any = Qwen2AudioProcessor.default_chat_template  # a property
     expected = processor().apply_chat_template(
         messages,
@@ -224,7 +226,7 @@ def test_a_checkpoint_without_a_template_uses_transformers_default(copy: Path) -
 
     template = "{{ messages[0]['role'] }} says"
     (copy / "chat_template.json").write_text(json.dumps({"chat_template": template}))
-    assert PromptTokenizer(Checkpoint(copy), True).apply_chat_template(messages) == "user says"
+    assert Checkpoint(copy).tokenizer(True).apply_chat_template(messages) == "user says"
 
 
 @pytest.mark.parametrize("messages", [[{"role": "user", "content": 5}], [{"content": [7]}]])
@@ -236,7 +238,7 @@ def test_messages_that_the_template_cannot_render(messages: list[Any]) -> None:
 def test_a_template_that_fails(copy: Path) -> None:
     (copy / "chat_template.jinja").write_text("{{ raise_exception('only\nuser turns') }}")
     with pytest.raises(OptionError) as caught:
-        PromptTokenizer(Checkpoint(copy), True).render("x")
+        Checkpoint(copy).tokenizer(True).render("x")
     assert "(only user turns)" in str(caught.value)
 
 
@@ -256,7 +258,7 @@ def test_a_checkpoint_with_an_end_of_turn_token_uses_the_chat_template(
     eos: int | list[int], chat: bool, stop_ids: set[int], copy: Path
 ) -> None:
     edit_json(copy / "generation_config.json", eos_token_id=eos)
-    prompts = PromptTokenizer(Checkpoint(copy))
+    prompts = Checkpoint(copy).tokenizer()
     assert prompts.encode(IM_END) == (1095,)
     assert prompts.uses_chat_template is chat
     assert prompts.stop_token_ids() == stop_ids
@@ -264,9 +266,9 @@ def test_a_checkpoint_with_an_end_of_turn_token_uses_the_chat_template(
 
 
 def test_the_chat_option_overrides_the_checkpoints_format(copy: Path) -> None:
-    assert PromptTokenizer(Checkpoint(copy), chat=True).stop_token_ids() == {1095, END_OF_TEXT_ID}
+    assert Checkpoint(copy).tokenizer(chat=True).stop_token_ids() == {1095, END_OF_TEXT_ID}
     edit_json(copy / "generation_config.json", eos_token_id=[1095, END_OF_TEXT_ID])
-    plain = PromptTokenizer(Checkpoint(copy), chat=False)
+    plain = Checkpoint(copy).tokenizer(chat=False)
     assert not plain.uses_chat_template
     assert plain.render("Hello") == AUDIO_MARKERS + "Hello"
     assert plain.stop_token_ids() == {1095, END_OF_TEXT_ID}
@@ -274,9 +276,9 @@ def test_the_chat_option_overrides_the_checkpoints_format(copy: Path) -> None:
 
 def test_without_a_generation_config_the_config_has_the_stop_token(copy: Path) -> None:
     (copy / "generation_config.json").unlink()
-    assert PromptTokenizer(Checkpoint(copy)).stop_token_ids() == {END_OF_TEXT_ID}
+    assert Checkpoint(copy).tokenizer().stop_token_ids() == {END_OF_TEXT_ID}
     edit_json(copy / "config.json", text_config__eos_token_id=None)
-    assert PromptTokenizer(Checkpoint(copy)).stop_token_ids() <= {END_OF_TEXT_ID}
+    assert Checkpoint(copy).tokenizer().stop_token_ids() <= {END_OF_TEXT_ID}
 
 
 # Audio tokens.
@@ -383,18 +385,18 @@ def test_a_part_that_no_template_renders(part: Any) -> None:
 def test_an_invalid_tokenizer(content: str, copy: Path) -> None:
     (copy / "tokenizer.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json can't be read") as caught:
-        PromptTokenizer(Checkpoint(copy))
+        Checkpoint(copy).tokenizer()
     assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_of_another_checkpoint(copy: Path) -> None:
     edit_json(copy / "config.json", audio_token_index=1095)
     with pytest.raises(CheckpointError, match=r"has <\|AUDIO\|> as 1096, config\.json says 1095"):
-        PromptTokenizer(Checkpoint(copy))
+        Checkpoint(copy).tokenizer()
 
 
 def test_a_tokenizer_without_the_audio_token(copy: Path) -> None:
     file = copy / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8").replace("<|AUDIO|>", "<|VIDEO|>"))
     with pytest.raises(CheckpointError, match=r"<\|AUDIO\|>"):
-        PromptTokenizer(Checkpoint(copy))
+        Checkpoint(copy).tokenizer()

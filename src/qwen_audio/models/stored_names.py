@@ -1,27 +1,21 @@
 """Names of tensors in checkpoint files: the layouts that transformers has written, as one.
 
-This package uses the names of Qwen2-Audio's own files, which most versions of transformers write:
-`audio_tower.*`, `multi_modal_projector.*`, `language_model.model.*`, `language_model.lm_head.*`.
-transformers 5 names its modules `model.audio_tower.*`, `model.language_model.*` and `lm_head.*`,
-and saves those names with save_original_format=False.
+`Family.canonical_name` says what this package calls each of them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from qwen_audio.errors import CheckpointError, counted
 
+from .family import Family
 from .tensors import EMBEDDINGS, LM_HEAD
 
-__all__ = ["canonical_name", "find_names", "module_names"]
+__all__ = ["find_names"]
 
 _LAYER = re.compile(r"\.layers\.\d+\.")
-_LANDMARK = "audio_tower.conv1.weight"
-"""In every checkpoint; what is before it in a file are the names of what the model was inside."""
-
 _COMPUTED = ".rotary_emb.inv_freq"
 """Stored by early versions; modules compute it from the configuration."""
 
@@ -33,69 +27,56 @@ _QUANTISED = (
 """How names of quantised weights end, in GPTQ and AWQ, in bitsandbytes, and in 8-bit floats."""
 
 
-def canonical_name(stored: str) -> str:
-    """The name that this package uses for a tensor, from its name in a file."""
-    name = stored.removeprefix("model.")
-    if name.startswith("lm_head."):
-        return f"language_model.{name}"
-    if not name.startswith("language_model."):
-        return name
-    inner = name.removeprefix("language_model.").removeprefix("model.")
-    return f"language_model.{inner if inner.startswith('lm_head.') else f'model.{inner}'}"
-
-
-def module_names(module: str) -> tuple[str, ...]:
-    """A module's name in this package, in transformers' model, and in the language model alone."""
-    inner = module.removeprefix("language_model.")
-    if inner == module:
-        return module, f"model.{module}"
-    return module, inner.replace("model.", "model.language_model.", 1), inner
-
-
 def find_names(
-    required: Collection[str], stored: Collection[str], config: Any, checkpoint: str
+    required: Collection[str], stored: Collection[str], family: Family, checkpoint: str
 ) -> dict[str, str]:
     """Each required tensor's name in the files; of tied embeddings, table and head share one.
 
     Args:
         required: the tensors, or parts of quantised ones, that are asked for.
         stored: the names in the files.
-        config: transformers' Qwen2AudioConfig.
         checkpoint: its name, for error messages.
 
     Raises:
         CheckpointError: for missing, extra and ambiguous tensors.
     """
-    names = sorted(name for name in stored if not name.endswith(_COMPUTED))
-    _check_layout(names, required, checkpoint)
+    names = sorted(
+        name
+        for name in stored
+        if not (name.endswith(_COMPUTED) or name.startswith(family.ignored_names))
+    )
+    _check_layout(names, required, family, checkpoint)
     found: dict[str, str] = {}
     for name in names:
-        canonical = canonical_name(name)
+        canonical = family.canonical_name(name)
         if canonical in found:
             raise CheckpointError(
                 f"{checkpoint} has one tensor under two names, {found[canonical]} and {name}: "
                 "files of two checkpoints are mixed; delete those of one"
             )
         found[canonical] = name
-    if config.text_config.tie_word_embeddings or getattr(config, "tie_word_embeddings", False):
+    if family.ties_head:
         for absent, present in ((LM_HEAD, EMBEDDINGS), (EMBEDDINGS, LM_HEAD)):
             if absent in required and absent not in found and present in found:
                 found[absent] = found[present]
+    model_class = family.transformers_class.__name__
     extra = [name for canonical, name in found.items() if canonical not in required]
     own = {_LAYER.sub(".layers.", name) for name in required}
-    foreign = [name for name in extra if _LAYER.sub(".layers.", canonical_name(name)) not in own]
+    foreign = [
+        name for name in extra if _LAYER.sub(".layers.", family.canonical_name(name)) not in own
+    ]
     if foreign:
         raise CheckpointError(
-            f"{checkpoint} has {_listed(foreign, ' that Qwen2-Audio lacks')}, such as a head of "
-            "its own, which would be ignored: load it with transformers' "
-            "Qwen2AudioForConditionalGeneration, save that with save_pretrained, and load that"
+            f"{checkpoint} has {_listed(foreign, f' that {family.title} lacks')}, such as a head "
+            "of its own, which would be ignored: load it with transformers' "
+            f"{model_class}, save that with save_pretrained, and load that"
         )
     missing = sorted(required - found.keys())
     if missing == [LM_HEAD]:
         raise CheckpointError(
             f"{checkpoint} lacks the language model's head, {LM_HEAD}, and its config.json doesn't "
             "tie it to the embeddings (tie_word_embeddings): save the "
-            "Qwen2AudioForConditionalGeneration, not the Qwen2AudioModel inside it"
+            f"{model_class}, not the model inside it"
         )
     for verb, names, relation in (("lacks", missing, ""), ("has", extra, " that its config lacks")):
         if names:
@@ -106,11 +87,15 @@ def find_names(
     return found
 
 
-def _check_layout(names: Collection[str], required: Collection[str], checkpoint: str) -> None:
+def _check_layout(
+    names: Collection[str], required: Collection[str], family: Family, checkpoint: str
+) -> None:
     """Raises CheckpointError for weights of a wrapped or adapted model, or of one that is quantised
     in another way than its config.json says."""
     quantised = [
-        name for name in names if name.endswith(_QUANTISED) and canonical_name(name) not in required
+        name
+        for name in names
+        if name.endswith(_QUANTISED) and family.canonical_name(name) not in required
     ]
     if quantised:
         raise CheckpointError(
@@ -118,7 +103,13 @@ def _check_layout(names: Collection[str], required: Collection[str], checkpoint:
             f"has {_listed(quantised)}; give the checkpoint that it was made from"
         )
     prefix = next(
-        (name.removesuffix(_LANDMARK) for name in names if name.endswith(f".{_LANDMARK}")), ""
+        (
+            name.removesuffix(family.landmark)
+            for name in names
+            if name.endswith(f".{family.landmark}")
+            and family.canonical_name(name) != family.landmark
+        ),
+        "",
     )
     adapted = [name for name in names if any(part in name for part in _ADAPTED)]
     if adapted or prefix.startswith("base_model."):
@@ -127,7 +118,7 @@ def _check_layout(names: Collection[str], required: Collection[str], checkpoint:
             f"{checkpoint} was saved with a PEFT adapter around the model: it has "
             f"{_listed(example)}; save model.merge_and_unload() with save_pretrained, and load that"
         )
-    if prefix not in ("", "model."):
+    if prefix:
         raise CheckpointError(
             f"{checkpoint} was saved from a wrapper of the model: names of its tensors start with "
             f"{prefix!r}; save the model inside (accelerator.unwrap_model(model), or "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qwen_audio.audio.log_mel import LogMel
-from qwen_audio.models.qwen2_audio import stem as stem_module
-from qwen_audio.models.qwen2_audio.stem import stem
+from qwen_audio.models.components import whisper_encoder
+from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 from qwen_audio.weights.module_store import ModuleStore
 
-CONFIG = SimpleNamespace(d_model=32, num_mel_bins=16, max_source_positions=60)
+TEXT = {"model_type": "qwen2", "hidden_size": 8, "num_hidden_layers": 1}
+AUDIO = {"d_model": 32, "num_mel_bins": 16, "encoder_attention_heads": 4}
 
 
 class _Operations(TorchDispatchMode):
@@ -53,9 +53,10 @@ class _RandomModules(ModuleStore):
 @pytest.mark.parametrize(("device", "convolves"), [("cpu", True), ("cuda", False)])
 def test_nothing_on_a_gpu_is_left_to_cudnns_defaults(device: str, convolves: bool) -> None:
     mel = LogMel(np.zeros((16, 51), np.float32), 49)
+    family = Qwen2Audio({"audio_config": AUDIO, "text_config": TEXT}, "tiny")
     settings = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     with FakeTensorMode(allow_non_fake_inputs=True), _Operations() as operations:
-        frames = stem(_RandomModules(device), CONFIG, mel)
+        frames = family.stem(_RandomModules(device), mel)
     assert (frames.shape, frames.device.type) == ((25, 32), device)
     assert any("convolution" in name for name in operations.names) == convolves
     assert any("addmm" in name for name in operations.names) != convolves
@@ -68,5 +69,5 @@ def test_the_product_is_the_convolution(stride: int, frames: int) -> None:
     torch.manual_seed(frames)
     conv = nn.Conv1d(16, 32, kernel_size=3, stride=stride, padding=1).requires_grad_(False)
     features = torch.randn(16, frames)
-    product = stem_module._as_product(conv, features)
+    product = whisper_encoder._as_product(conv, features)
     torch.testing.assert_close(product, conv(features[None])[0], rtol=1e-5, atol=1e-6)

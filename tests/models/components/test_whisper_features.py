@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from transformers import Qwen2AudioEncoderConfig, WhisperFeatureExtractor
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from qwen_audio.audio.log_mel import (
-    LogMel,
-    audio_token_count,
-    compute_log_mel,
-    encoder_frame_count,
-    mel_frame_count,
-)
+from qwen_audio.audio.log_mel import LogMel, mel_frame_count
 from qwen_audio.errors import CheckpointError
-from qwen_audio.models.qwen2_audio.config import build_feature_extractor
+from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.models.components.whisper_features import (
+    build_feature_extractor,
+    chunked_log_mel,
+    conv_frame_count,
+)
+from qwen_audio.models.tap import Stage
 
 BINS = [80, 128]
 
@@ -34,7 +34,7 @@ def extractor(bins: int) -> WhisperFeatureExtractor:
 def check(samples: np.ndarray[Any, Any], bins: int) -> LogMel:
     """Equal to the padded spectrogram, and enough of it."""
     samples = samples.astype(np.float32)
-    actual = compute_log_mel(samples, extractor(bins))
+    actual = chunked_log_mel(samples, extractor(bins))
     expected = extractor(bins)(
         samples, sampling_rate=16_000, return_tensors="np", return_attention_mask=True
     )
@@ -44,7 +44,7 @@ def check(samples: np.ndarray[Any, Any], bins: int) -> LogMel:
     assert actual.valid_frames == expected["attention_mask"].sum()
     assert min(actual.valid_frames + 1, 3000) <= frames <= actual.valid_frames + 2
     # The last encoder frame is made of mel frames 2j−2 … 2j+2.
-    last = 2 * (actual.encoder_frames - 1)
+    last = 2 * (conv_frame_count(actual.valid_frames) - 1)
     assert frames == min(last + 2, 2999) + 1
     np.testing.assert_allclose(actual.input_features, padded[:, :frames], atol=1e-5, rtol=0)
     return actual
@@ -95,6 +95,20 @@ def test_silence(length: int, bins: int) -> None:
     np.testing.assert_allclose(actual.input_features, -1.5)
 
 
+def test_chunks_of_a_longer_window_are_spectrograms_by_themselves() -> None:
+    """Also where one is much louder than another: each is clamped relative to its own maximum."""
+    samples = np.random.default_rng(0).standard_normal(500_000).astype(np.float32)
+    samples[480_000:] *= 1e-6
+    mel, first, second = (
+        chunked_log_mel(part, extractor(80)) for part in (samples, *np.split(samples, [480_000]))
+    )
+    assert mel.valid_frames == first.valid_frames + second.valid_frames == 3125
+    assert first.input_features.shape[1] == 3000
+    np.testing.assert_array_equal(
+        mel.input_features, np.concatenate([first.input_features, second.input_features], axis=1)
+    )
+
+
 def test_a_click_in_silence() -> None:
     for position in (0, 1, 159, 160, 8_000, 15_999):
         samples = np.zeros(16_000)
@@ -118,19 +132,21 @@ def test_a_click_in_silence() -> None:
     ],
 )
 def test_counts(samples: int, counts: tuple[int, int, int]) -> None:
-    mel = mel_frame_count(samples)
-    assert (mel, encoder_frame_count(mel), audio_token_count(mel)) == counts
+    mel, rows = mel_frame_count(samples), Checkpoint().family.rows
+    stages = (Stage.MEL, Stage.ENCODER, Stage.PROJECTOR)
+    assert tuple(rows(stage, mel) for stage in stages) == counts
 
 
 def test_counts_equal_transformers() -> None:
     encoder = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(d_model=8, encoder_layers=0))
     lengths: Any = torch.arange(1, 3001)
     expected = encoder._get_feat_extract_output_lengths(lengths)
+    family = Checkpoint().family
     for mel, frames, tokens in zip(range(1, 3001), *(t.tolist() for t in expected), strict=True):
-        assert (encoder_frame_count(mel), audio_token_count(mel)) == (frames, tokens)
+        assert (family.rows(Stage.ENCODER, mel), family.audio_tokens(mel)) == (frames, tokens)
 
 
-@pytest.mark.parametrize(("frames", "valid"), [(4, 0), (4, 5), (3001, 3000), (0, 0), (4, -1)])
+@pytest.mark.parametrize(("frames", "valid"), [(4, 0), (4, 5), (0, 0), (4, -1)])
 def test_log_mel_validates_its_frames(frames: int, valid: int) -> None:
     with pytest.raises(ValueError, match="valid frames"):
         LogMel(np.zeros((80, frames), np.float32), valid)
@@ -139,13 +155,14 @@ def test_log_mel_validates_its_frames(frames: int, valid: int) -> None:
 def test_repr_shows_shapes() -> None:
     log_mel = LogMel(np.zeros((80, 101), np.float32), 100)
     assert repr(log_mel) == "LogMel(80 bins × 101 frames, 100 of them audio)"
-    assert (log_mel.encoder_frames, log_mel.audio_tokens) == (50, 25)
 
 
 def test_equivalent_extractor_is_accepted() -> None:
     for bins in BINS:
         settings = extractor(bins).to_dict()
-        assert build_feature_extractor(settings, bins, "a.json").to_dict() == settings
+        assert (
+            build_feature_extractor(settings, bins, "a.json", "Qwen2-Audio").to_dict() == settings
+        )
 
 
 @pytest.mark.parametrize(
@@ -157,5 +174,5 @@ def test_equivalent_extractor_is_accepted() -> None:
 )
 def test_different_extractor_is_rejected(name: str, value: float) -> None:
     with pytest.raises(CheckpointError, match=rf"a\.json has {name}={value}") as caught:
-        build_feature_extractor({"feature_size": 80, name: value}, 80, "a.json")
+        build_feature_extractor({"feature_size": 80, name: value}, 80, "a.json", "X")
     assert "\n" not in str(caught.value)

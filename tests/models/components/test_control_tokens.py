@@ -15,8 +15,8 @@ from tokenizers import AddedToken, Tokenizer
 import qwen_audio as qa
 from checkpoints import EMBEDDED
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.qwen2_audio.control_tokens import ControlTokens
-from qwen_audio.models.qwen2_audio.prompt import PromptTokenizer
+from qwen_audio.models.components.control_tokens import ControlTokens
+from qwen_audio.models.components.prompt import PromptTokenizer
 from reference import sound
 
 CONTROL = {
@@ -36,7 +36,7 @@ texts = typed.map("".join)
 
 @functools.cache
 def prompts(*, chat: bool) -> PromptTokenizer:
-    return PromptTokenizer(Checkpoint(EMBEDDED), chat)
+    return Checkpoint(EMBEDDED).tokenizer(chat)
 
 
 def control_ids(ids: tuple[int, ...]) -> list[int]:

@@ -1,0 +1,45 @@
+"""How a family's prompts are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_PROMPT", "PromptFormat"]
+
+DEFAULT_PROMPT = "Describe the music:"
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How a family's prompts are written.
+
+    Attributes:
+        title: of the family, for error messages.
+        audio: the placeholder for audio.
+        before_audio, after_audio: markers around it in a plain prompt.
+        before_rows, after_rows: markers that are put around the placeholders of each audio when
+            they are repeated, whatever the prompt.
+        turn_start, turn_end: markers of the chat template.
+        always_chat: whether all checkpoints take the chat template.
+        default_prompt: of captions.
+        default_template: the chat template of a checkpoint that has none.
+    """
+
+    title: str
+    audio: str
+    before_audio: str = ""
+    after_audio: str = ""
+    before_rows: str = ""
+    after_rows: str = ""
+    turn_start: str = "<|im_start|>"
+    turn_end: str = "<|im_end|>"
+    always_chat: bool = False
+    default_prompt: str = DEFAULT_PROMPT
+    default_template: Callable[[], str] | None = None
+
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Names of tokens that are the format's, whatever the tokenizer says of them."""
+        markers = (self.before_audio, self.after_audio, self.before_rows, self.after_rows)
+        return tuple(filter(None, (self.audio, *markers, self.turn_start, self.turn_end)))

@@ -1,1 +1,0 @@
-"""Qwen2-Audio: configuration, tensor names, prompt."""

@@ -1,0 +1,102 @@
+"""The families that are supported, and which of them a config.json is of."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from qwen_audio.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from .family import Family
+
+__all__ = ["FAMILIES", "FamilyEntry", "family_entry", "open_family"]
+
+
+@dataclass(frozen=True)
+class FamilyEntry:
+    """A family, of which nothing is imported before one of its checkpoints is opened.
+
+    Attributes:
+        title: such as "Qwen2-Audio".
+        model_types: in config.json.
+        architecture: transformers' class; decides where two families have one model type.
+        module, name: where its `Family` is, below `families`.
+        hub_models: checkpoints on the hub, and their number of parameters, such as "8.4B".
+    """
+
+    title: str
+    model_types: tuple[str, ...]
+    architecture: str
+    module: str
+    name: str
+    hub_models: Mapping[str, str]
+
+    def load(self) -> type[Family]:
+        """The family's class."""
+        module = importlib.import_module(f"qwen_audio.models.families.{self.module}")
+        return cast("type[Family]", getattr(module, self.name))
+
+
+FAMILIES = (
+    FamilyEntry(
+        "Qwen2-Audio",
+        ("qwen2_audio",),
+        "Qwen2AudioForConditionalGeneration",
+        "qwen2_audio",
+        "Qwen2Audio",
+        {"Qwen/Qwen2-Audio-7B": "8.4B", "Qwen/Qwen2-Audio-7B-Instruct": "8.4B"},
+    ),
+)
+
+_OTHERS = {
+    "qwen2": "a language model for text alone",
+    "qwen3": "a language model for text alone",
+    "qwen2_audio_encoder": "the audio encoder of Qwen2-Audio without the rest",
+    "qwen": "Qwen or Qwen-Audio of the first generation",
+    "whisper": "a speech recogniser",
+    "qwen2_5_omni": "Qwen2.5-Omni",
+    "qwen2_5_omni_thinker": "a part of Qwen2.5-Omni",
+    "qwen3_omni_moe": "Qwen3-Omni",
+    "qwen3_omni_moe_thinker": "a part of Qwen3-Omni",
+    "qwen2_vl": "a language model for images and text",
+    "qwen2_5_vl": "a language model for images and text",
+}
+"""What models are that are easily taken for one of these."""
+
+
+def family_entry(settings: Mapping[str, Any], name: str) -> FamilyEntry:
+    """The family of a config.json.
+
+    Args:
+        name: of the checkpoint, for error messages.
+
+    Raises:
+        CheckpointError: if it is none that is supported, naming those that are.
+    """
+    kind, architectures = settings.get("model_type"), settings.get("architectures") or ()
+    entries = [entry for entry in FAMILIES if kind in entry.model_types]
+    for entry in entries:
+        if entry.architecture in architectures:
+            return entry
+    if entries:
+        return entries[0]
+    meaning = f", {_OTHERS[kind]}" if kind in _OTHERS else ""
+    given = f"is of type {kind!r}{meaning}" if kind else "has a config.json without model_type"
+    supported = ", ".join(repr(kind) for entry in FAMILIES for kind in entry.model_types)
+    raise CheckpointError(
+        f"{name} {given}; only {supported} {'is' if len(FAMILIES) == 1 else 'are'} supported: give "
+        f"a checkpoint of {'that type' if len(FAMILIES) == 1 else 'one of these types'}, such as "
+        f"{[*FAMILIES[0].hub_models][-1]}"
+    )
+
+
+def open_family(settings: Mapping[str, Any], name: str) -> Family:
+    """The family of a config.json, with its configuration.
+
+    Raises:
+        CheckpointError: if it isn't supported; naming the field that isn't.
+    """
+    return family_entry(settings, name).load()(settings, name)

@@ -1,0 +1,73 @@
+"""A model that encodes padding and gives it to its language model: what is padding is no audio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qwen_audio as qa
+from qwen_audio.audio.log_mel import LogMel
+from qwen_audio.inference.decoder import DecoderInput
+from qwen_audio.models.families.qwen2_audio import Qwen2Audio
+from reference import sound
+
+CLIP = sound(1.0)
+RATE: dict[str, Any] = {"sampling_rate": 16_000}
+LOG_MEL = Qwen2Audio.log_mel
+
+
+@pytest.fixture
+def model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> qa.AudioModel:
+    """One of 2 s, to which all clips are padded."""
+
+    def padded(family: Any, samples: np.ndarray, extractor: Any) -> LogMel:
+        mel = LOG_MEL(family, np.pad(samples, (0, 32_000 - samples.size)), extractor)
+        return LogMel(mel.input_features, samples.size // 160)
+
+    monkeypatch.setattr(Qwen2Audio, "log_mel", padded)
+    monkeypatch.setattr(Qwen2Audio, "encoder_rows", lambda *_: 100)
+    monkeypatch.setattr(Qwen2Audio, "audio_tokens", lambda *_: 50)
+    return qa.load(checkpoint, dtype="float32")
+
+
+def test_padding_is_a_span_of_its_own(model: qa.AudioModel) -> None:
+    taps = ["mel", "encoder.0", "encoder.3", "audio_tower", "projector", "lm.2"]
+    states = model.activations(CLIP, taps=taps, **RATE)
+    assert [len(states[tap]) for tap in taps[:5]] == [100, 50, 50, 25, 50]
+    spans = [(span.kind, len(span)) for span in states["projector"].spans]
+    assert spans == [("audio", 25), ("padding", 25)]
+    prompt = model.pipeline.tokenizer.text_tokens(model.pipeline.tokenizer.render(None))
+    counts = {kind: len(states["lm.2"].indices(kind)) for kind in ("audio", "padding", "prompt")}
+    assert counts == {"audio": 25, "padding": 25, "prompt": prompt}
+    padding = states["lm.2"].mask("padding")
+    assert np.isnan(states["lm.2"].start_seconds[padding]).all()
+    assert states["lm.2"].end_seconds[states["lm.2"].mask("audio")][-1] == 1.0
+
+
+@pytest.mark.parametrize("tap", ["projector", "lm.2"])
+def test_padding_is_not_pooled(tap: str, model: qa.AudioModel) -> None:
+    states = model.activations(CLIP, taps=[tap], **RATE)[tap]
+    audio = states.data[states.mask("audio")]
+    mean, rows = (model.encode(CLIP, tap=tap, pooling=each, **RATE) for each in ("mean", "none"))
+    np.testing.assert_allclose(mean, audio.mean(0), atol=1e-5)
+    np.testing.assert_allclose(rows, audio, atol=1e-6)
+
+
+def test_numbers_are_those_of_the_padded_clip(model: qa.AudioModel, checkpoint: Path) -> None:
+    """Attention reaches the padding, which the language model is given, too."""
+    padded = np.pad(CLIP, (0, 16_000))
+    whole = model.activations(padded, taps=["encoder.3", "lm.2"], **RATE)
+    short = model.activations(CLIP, taps=["encoder.3", "lm.2"], **RATE)
+    np.testing.assert_allclose(short["lm.2"].data, whole["lm.2"].data, atol=1e-5)
+    np.testing.assert_allclose(short["encoder.3"].data, whole["encoder.3"].data[:50], atol=1e-5)
+    answer = model.describe(CLIP, max_new_tokens=2, **RATE).answers[0]
+    assert answer.audio_tokens == model.inspect(CLIP, **RATE).windows[0].audio_tokens == 50
+
+
+def test_segments_of_an_input() -> None:
+    item = DecoderInput((1, 9, 9, 9, 2, 9))
+    assert item.segments(9) == (("prompt", 1), ("audio", 3), ("prompt", 1), ("audio", 1))
+    assert item.segments(9, 2)[:3] == (("prompt", 1), ("audio", 2), ("padding", 1))
