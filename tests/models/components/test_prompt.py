@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.components.conversation import audio_inputs
 from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.components.prompt_format import DEFAULT_PROMPT
+from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 AUDIO_MARKERS = "<|audio_bos|><|AUDIO|><|audio_eos|>"
@@ -400,3 +402,19 @@ def test_a_tokenizer_without_the_audio_token(copy: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8").replace("<|AUDIO|>", "<|VIDEO|>"))
     with pytest.raises(CheckpointError, match=r"<\|AUDIO\|>"):
         Checkpoint(copy).tokenizer()
+
+
+def test_markers_around_the_rows_of_each_audio() -> None:
+    """Of a format whose processor adds them: they are positions of the prompt."""
+    checkpoint = Checkpoint(EMBEDDED)
+    marked = replace(Qwen2Audio.prompt_format, before_rows="<|im_start|>", after_rows="<|im_end|>")
+    plain = checkpoint.tokenizer()
+    files, audio_id = checkpoint._files, plain.audio_token_id
+    tokenizer = PromptTokenizer(files, marked, audio_id, None)
+    start, end = (plain.encode(marker)[0] for marker in ("<|im_start|>", "<|im_end|>"))
+    expanded = tokenizer.expand_audio_tokens((7, audio_id, audio_id), (2, 1))
+    assert expanded == (7, start, audio_id, audio_id, end, start, audio_id, end)
+    prompt_text = tokenizer.render(None)
+    assert tokenizer.text_tokens(prompt_text) == plain.text_tokens(prompt_text) + 2
+    with pytest.raises(CheckpointError, match=r"the tokenizer lacks <x>: it is not Qwen2-Audio's"):
+        PromptTokenizer(files, replace(marked, before_rows="<x>"), audio_id, None)

@@ -1,0 +1,199 @@
+"""Every supported family: a tiny random checkpoint of it, and transformers' own model at each tap.
+
+`tests/models/test_families.py` runs the same tests for each entry of `CASES`. To add a family, add
+an entry here: how its checkpoint is made, and where transformers' model has the modules.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AddedToken, AutoProcessor, AutoTokenizer
+
+from checkpoints import EMBEDDED, END_OF_TEXT_ID, random_checkpoint, randomise
+
+
+def _masked_frames(inputs: Mapping[str, Tensor]) -> int:
+    """Mel frames that hold audio, by the one mask that isn't of tokens."""
+    (name,) = (name for name in inputs if name.endswith("_mask") and name != "attention_mask")
+    return int(inputs[name].sum())
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family's tiny checkpoint, and how transformers computes with it.
+
+    Attributes:
+        model_type: in config.json.
+        model_class: transformers' class, by name.
+        write: writes a checkpoint with random weights and a processor to a folder.
+        longest: seconds of the longest clip that is given to transformers at once.
+        encoder_rows: rows of audio at `encoder.k` of so many mel frames.
+        tower, projector, language_model: where modules are in transformers' model.
+        ignored: a tensor that files may have besides; empty if there is none.
+        unsupported: changes of config.json, with the field that an error then names.
+    """
+
+    model_type: str
+    model_class: str
+    write: Callable[[Path], object]
+    longest: float = 30.0
+    encoder_rows: Callable[[int], int] = lambda mel_frames: (mel_frames - 1) // 2 + 1
+    tower: str = "model.audio_tower"
+    projector: str = "model.multi_modal_projector"
+    language_model: str = "model.language_model"
+    ignored: str = ""
+    unsupported: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+
+
+_TEMPLATE = """{% for message in messages %}<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else %}\
+{% for part in message['content'] %}{% if part['type'] == 'audio' %}AUDIO\
+{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def write_checkpoint(folder: Path, model_class: str, config: Any, processor: Any) -> None:
+    """A checkpoint with random weights, as transformers writes it; the same ones every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = getattr(transformers, model_class)(config).float().eval()
+        randomise(model, torch.Generator().manual_seed(0))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    shutil.copy(EMBEDDED / "generation_config.json", folder)
+
+
+def tokenizer_with(*tokens: str) -> Any:
+    """The embedded checkpoint's tokenizer, with further control tokens."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(EMBEDDED)
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    return tokenizer
+
+
+def qwen2_config(tokenizer: Any, **changes: Any) -> dict[str, Any]:
+    """Of a language model of two layers for a tokenizer."""
+    return {
+        "model_type": "qwen2",
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 4096,
+        "eos_token_id": END_OF_TEXT_ID,
+        "tie_word_embeddings": False,
+        **changes,
+    }
+
+
+CASES = {
+    case.model_type: case
+    for case in (
+        Case(
+            "qwen2_audio",
+            "Qwen2AudioForConditionalGeneration",
+            lambda folder: random_checkpoint(
+                folder, width=32, encoder_layers=2, lm_width=48, lm_layers=2, shards=1
+            ),
+            unsupported={
+                "audio_config__max_source_positions": (750, "750 positions"),
+                "text_config__layer_types": (["sliding_attention"] * 2, "sliding_attention"),
+                "text_config__model_type": ("llama", "llama"),
+            },
+        ),
+    )
+}
+
+
+class TransformersReference:
+    """transformers' own model and processor of a checkpoint, in float32, one clip at a time."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case = case
+        self.model: Any = getattr(transformers, case.model_class).from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="sdpa"
+        )
+        self.model.eval()
+        self.processor: Any = AutoProcessor.from_pretrained(folder)
+
+    def inputs(self, clip: np.ndarray, prompt_text: str) -> dict[str, Tensor]:
+        """The processor's output for a rendered prompt."""
+        return dict(
+            self.processor(
+                text=[prompt_text],
+                audio=[clip],
+                sampling_rate=16_000,
+                return_tensors="pt",
+            )
+        )
+
+    @torch.inference_mode()
+    def taps(self, clip: np.ndarray, prompt_text: str) -> dict[str, np.ndarray]:
+        """The rows of every tap, without padding: what hooks see of modules' inputs and outputs."""
+        case, inputs = self.case, self.inputs(clip, prompt_text)
+        seen: dict[str, Tensor] = {}
+        tower, projector, text = map(
+            self.model.get_submodule, (case.tower, case.projector, case.language_model)
+        )
+        hooks = [
+            *_layer_hooks(seen, "encoder", tower.layers),
+            _hook(seen, "audio_tower", projector, on_input=True),
+            _hook(seen, "projector", projector),
+            *_layer_hooks(seen, "lm", text.layers),
+            _hook(seen, "lm.norm", text.norm),
+        ]
+        try:
+            self.model(**inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        mel = _masked_frames(inputs)
+        features = inputs["input_features"]  # of each chunk, (bins, frames)
+        tokens = int((inputs["input_ids"] == self.audio_token_id).sum())
+        seen["mel"] = features.transpose(1, 2).reshape(-1, features.shape[1])
+        counts = {"mel": mel, "encoder": case.encoder_rows(mel)}
+        counts |= {"audio_tower": tokens, "projector": tokens, "lm": inputs["input_ids"].shape[1]}
+        return {tap: rows[: counts[tap.split(".")[0]]].numpy() for tap, rows in seen.items()}
+
+    @torch.inference_mode()
+    def generate(self, clip: np.ndarray, prompt_text: str, max_new_tokens: int) -> tuple[int, ...]:
+        """Greedily generated token ids."""
+        inputs = self.inputs(clip, prompt_text)
+        out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        return tuple(out[0, inputs["input_ids"].shape[1] :].tolist())
+
+    @property
+    def audio_token_id(self) -> int:
+        """Of the placeholder for a row of audio."""
+        return int(self.processor.tokenizer.convert_tokens_to_ids(self.processor.audio_token))
+
+
+def _layer_hooks(seen: dict[str, Tensor], stage: str, layers: Sequence[nn.Module]) -> list[Any]:
+    outputs = [_hook(seen, f"{stage}.{k}", layer) for k, layer in enumerate(layers, start=1)]
+    return [_hook(seen, f"{stage}.0", layers[0], on_input=True), *outputs]
+
+
+def _hook(seen: dict[str, Tensor], tap: str, module: nn.Module, *, on_input: bool = False) -> Any:
+    """Record a module's input or output as rows, the chunks of a clip one after another."""
+
+    def store(value: Any) -> None:
+        rows = value[0] if isinstance(value, tuple) else value
+        seen[tap] = rows.reshape(-1, rows.shape[-1]).clone()
+
+    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        store(args[0] if args else kwargs["hidden_states"])
+
+    if on_input:
+        return module.register_forward_pre_hook(before, with_kwargs=True)
+    return module.register_forward_hook(lambda _, __, output: store(output))
