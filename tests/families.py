@@ -97,6 +97,28 @@ def qwen2_config(tokenizer: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
+def _write_audio_flamingo_3(folder: Path) -> None:
+    tokenizer = tokenizer_with("<sound>")
+    config = transformers.AudioFlamingo3Config(
+        audio_config={
+            "model_type": "audioflamingo3_encoder",
+            "num_mel_bins": 80,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+        },
+        text_config=qwen2_config(tokenizer),
+        audio_token_id=tokenizer.convert_tokens_to_ids("<sound>"),
+    )
+    processor = transformers.AudioFlamingo3Processor(
+        transformers.WhisperFeatureExtractor(feature_size=80),
+        tokenizer,
+        chat_template=_TEMPLATE.replace("AUDIO", "<sound>"),
+    )
+    write_checkpoint(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
+
+
 CASES = {
     case.model_type: case
     for case in (
@@ -111,6 +133,13 @@ CASES = {
                 "text_config__layer_types": (["sliding_attention"] * 2, "sliding_attention"),
                 "text_config__model_type": ("llama", "llama"),
             },
+        ),
+        Case(
+            "audioflamingo3",
+            "AudioFlamingo3ForConditionalGeneration",
+            _write_audio_flamingo_3,
+            longest=600.0,
+            unsupported={"audio_config__max_source_positions": (750, "750 positions")},
         ),
     )
 }

@@ -49,6 +49,14 @@ FAMILIES = (
         "Qwen2Audio",
         {"Qwen/Qwen2-Audio-7B": "8.4B", "Qwen/Qwen2-Audio-7B-Instruct": "8.4B"},
     ),
+    FamilyEntry(
+        "Audio Flamingo 3",
+        ("audioflamingo3",),
+        "AudioFlamingo3ForConditionalGeneration",
+        "audio_flamingo_3",
+        "AudioFlamingo3",
+        {"nvidia/audio-flamingo-3-hf": "8.3B"},
+    ),
 )
 
 _OTHERS = {
