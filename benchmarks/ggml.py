@@ -76,6 +76,9 @@ def ggml(settings: Settings) -> Result:
         }
     if has_openvino := find_spec("openvino") is not None:
         jobs["openvino"] = ("openvino_products:openvino_products", common)
+        if settings.llama_cpp_avx2 is not None:
+            jobs["openvino_avx2"] = (jobs["openvino"][0], {**common, "exact_input": True})
+            environments["openvino_avx2"] = Environment(variables=AVX2)
     rounds = run_interleaved(settings, jobs, environments=environments)
     figures: dict[str, Any] = {"layers": LAYERS}
     for name in rounds.names:
@@ -101,8 +104,8 @@ def ggml(settings: Settings) -> Result:
     return Result(
         what="time of the seven products of one decoder layer of the 7B in 4 bits (groups of 32), "
         f"{', '.join(map(str, rows))} rows, weights from memory: ours against ggml's Q4_0 as "
-        "llama.cpp lays it out; the ratio is the largest of these row counts; also 8 bits and "
-        "Q4_K, both without AVX-512 (ours in float32), and OpenVINO's 4 bits",
+        "llama.cpp lays it out; the ratio is the largest of these row counts; also 8 bits, Q4_K, "
+        "OpenVINO's 4 bits, and all without AVX-512 (ours in float32)",
         dtype="int4 against q4_0",
         figures=figures,
         ratio=worst["int4"],

@@ -17,14 +17,27 @@ GROUP = 32
 
 
 def openvino_products(
-    width: int, intermediate: int, layers: int, row_counts: list[int], threads: int
+    width: int,
+    intermediate: int,
+    layers: int,
+    row_counts: list[int],
+    threads: int,
+    exact_input: bool = False,
 ) -> Workload:
-    """Milliseconds of a layer's products, as `ggml.layer_products` gives them."""
+    """Milliseconds of a layer's products, as `ggml.layer_products` gives them.
+
+    Args:
+        exact_input: whether activations are in float32, as on a processor with neither VNNI nor
+            bfloat16. OpenVINO asks the processor itself for them, and fails where oneDNN is told to
+            do without.
+    """
     import openvino
 
     matrices = layer_matrices(width, intermediate)
     quantized = [_quantized(each) for each in matrices]
-    properties = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    if exact_input:
+        properties |= {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0, "INFERENCE_PRECISION_HINT": "f32"}
     requests = [
         openvino.Core()
         .compile_model(_layer(matrices, quantized), "CPU", properties)
