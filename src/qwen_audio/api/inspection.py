@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qwen_audio.audio.log_mel import mel_frame_count
 from qwen_audio.audio.track import AudioTrack
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from qwen_audio.audio.window import Window, WindowConfig
@@ -101,7 +100,7 @@ def trace_shapes(
 
 def _window(family: Family, number: int, window: Window, prompt_tokens: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
-    mel = mel_frame_count(samples)
+    mel = family.mel_frames(samples)
     tokens = family.audio_tokens(mel)
     return WindowSummary(
         number,

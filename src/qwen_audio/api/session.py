@@ -132,7 +132,7 @@ class AudioSession:
                 f"follow_up=True with a raw prompt, one that contains {tokenizer.format.audio}: "
                 "only text can continue a conversation; leave the token out, or ask anew"
             )
-        turns = [*earlier, tokenizer.user_message(prompt, audio=not earlier)]
+        turns = [*earlier, *tokenizer.turns(prompt, audio=not earlier)]
         prompt_text = (
             tokenizer.apply_chat_template(turns) if earlier else tokenizer.render(prompt, chat)
         )

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from qwen_audio.audio.log_mel import mel_frame_count
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.progress_bars import OnProgress
@@ -62,7 +61,7 @@ class TransformersModel:
         """The rows of every tap for one clip, without those of the padding."""
         pipeline, family = self.pipeline, self.pipeline.checkpoint.family
         inputs = family.transformers_inputs(clip.samples, pipeline.checkpoint.feature_extractor)
-        mel = mel_frame_count(clip.samples.size)
+        mel = family.mel_frames(clip.samples.size)
         frames, tokens = family.rows(Stage.ENCODER, mel), family.audio_tokens(mel)
         pooled = family.rows(Stage.AUDIO_TOWER, mel)
         tower: Any = self._modules["audio_tower."]

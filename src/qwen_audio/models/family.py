@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
-from qwen_audio.audio.log_mel import LogMel
+from qwen_audio.audio.log_mel import LogMel, mel_frame_count
 from qwen_audio.audio.window import WindowLimits
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.module_store import ModuleStore
@@ -162,6 +162,10 @@ class Family(ABC):
     @abstractmethod
     def log_mel(self, samples: Float32[np.ndarray, "samples"], extractor: Any) -> LogMel:
         """What the encoder is given of a window's samples at 16 kHz."""
+
+    def mel_frames(self, samples: int) -> int:
+        """`LogMel.valid_frames` of a window of so many samples: by default one per begun hop."""
+        return mel_frame_count(samples)
 
     @abstractmethod
     def rows(self, stage: Stage, mel_frames: int) -> int:

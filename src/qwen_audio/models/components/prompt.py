@@ -106,7 +106,7 @@ class PromptTokenizer:
         if self.is_raw(text):
             return text
         if self.uses_chat_template if chat is None else chat:
-            return self.apply_chat_template([self.user_message(text, audio=True)])
+            return self.apply_chat_template(self.turns(prompt))
         return self._plain_audio + self._control_tokens.escape(text)[0]
 
     def is_raw(self, prompt: str | None) -> bool:
@@ -123,6 +123,23 @@ class PromptTokenizer:
         text_part = {"type": "text", "text": self._checked(prompt)}
         return {"role": "user", "content": [*audio_part, text_part]}
 
+    def turns(self, prompt: str | None, *, audio: bool = True) -> list[Message]:
+        """What a prompt adds to a conversation: a user's turn, or, where the format says so, the
+        system's with the prompt, and a user's of audio alone.
+
+        Raises:
+            OptionError: for a prompt that is empty, not text, or can't follow an answer.
+        """
+        if not self.format.is_context:
+            return [self.user_message(prompt, audio=audio)]
+        if not audio:
+            raise OptionError(
+                f"{self.format.title} answers audio, and no question that follows: ask anew"
+            )
+        text = self._checked(prompt)
+        context = [{"role": "system", "content": text}] if text else []
+        return [*context, {"role": "user", "content": [{"type": "audio", "audio": ""}]}]
+
     def apply_chat_template(self, messages: Sequence[Message]) -> str:
         """A conversation as prompt text, ending where the answer begins.
 
@@ -133,6 +150,11 @@ class PromptTokenizer:
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        if self.format.is_context and any(map(_is_text_of_user, messages)):
+            raise OptionError(
+                f"the chat template of {self.format.title} drops the text of a user's turn: give "
+                'it as {"role": "system", "content": text}, before the audio'
+            )
         try:
             conversations: list[Any] = [list(map(self._control_tokens.escape_message, messages))]
             prompt_text: Any = render_jinja_template(
@@ -203,7 +225,7 @@ class PromptTokenizer:
     def _checked(self, prompt: str | None) -> str:
         text = self.format.default_prompt if prompt is None else prompt
         text_option("prompt", text)
-        if not text or text.isspace():
+        if (not text and prompt is not None) or text.isspace():
             raise OptionError(
                 f"prompt={text!r:.60} is empty: give a text, leave it out for the default, or give "
                 f"{self._plain_audio} for the audio alone"
@@ -238,6 +260,14 @@ class PromptTokenizer:
                 f"{self._files.name}: the tokenizer lacks {token}: it is not {self.format.title}'s"
             )
         return int(token_id)
+
+
+def _is_text_of_user(message: Message) -> bool:
+    """Whether a user's turn has more than audio."""
+    content = message["content"]
+    parts = [content] if isinstance(content, str) else content
+    texts = [part if isinstance(part, str) else part.get("text") for part in parts]
+    return bool(message["role"] == "user" and any(texts))
 
 
 def _read_tokenizer(checkpoint: CheckpointFiles) -> Tokenizer:

@@ -22,7 +22,8 @@ class PromptFormat:
             they are repeated, whatever the prompt.
         turn_start, turn_end: markers of the chat template.
         always_chat: whether all checkpoints take the chat template.
-        default_prompt: of captions.
+        default_prompt: of captions; empty: the audio alone.
+        is_context: whether a prompt is the system's turn, as the template drops the text of users.
         default_template: the chat template of a checkpoint that has none.
     """
 
@@ -36,6 +37,7 @@ class PromptFormat:
     turn_end: str = "<|im_end|>"
     always_chat: bool = False
     default_prompt: str = DEFAULT_PROMPT
+    is_context: bool = False
     default_template: Callable[[], str] | None = None
 
     @property

@@ -85,13 +85,19 @@ def _chunk_features(
 
 
 def build_feature_extractor(
-    settings: Any, mel_bins: int, file: str, family: str, chunk_seconds: float = CHUNK_SECONDS
+    settings: Any,
+    mel_bins: int,
+    file: str,
+    family: str,
+    chunk_seconds: float = CHUNK_SECONDS,
+    kinds: tuple[str, ...] = ("Whisper",),
 ) -> WhisperFeatureExtractor:
     """transformers' feature extractor with the settings of a file.
 
     Args:
         family: its name, for error messages.
         chunk_seconds: what it pads to.
+        kinds: how names of its type begin.
 
     Raises:
         CheckpointError: naming `file`, for invalid settings, or for another type, sampling rate,
@@ -102,9 +108,9 @@ def build_feature_extractor(
         extractor = WhisperFeatureExtractor(**settings)
     except Exception as error:  # the constructor computes with them, and can raise anything
         raise CheckpointError(f"{file} is not valid ({error}): download it again") from error
-    if kind is not None and not str(kind).startswith("Whisper"):
+    if kind is not None and not str(kind).startswith(kinds):
         raise CheckpointError(
-            f"{file} describes a {kind}, but {family} takes a WhisperFeatureExtractor: save the "
+            f"{file} describes a {kind}, but {family} takes a {kinds[0]}FeatureExtractor: save the "
             "processor of the model that it was made from beside it"
         )
     expected = {
