@@ -68,6 +68,8 @@ def write_checkpoint(folder: Path, model_class: str, config: Any, processor: Any
         torch.manual_seed(0)
         model: Any = getattr(transformers, model_class)(config).float().eval()
         randomise(model, torch.Generator().manual_seed(0))
+    if config.tie_word_embeddings:  # or each token would be followed by itself
+        model.get_input_embeddings().weight.data *= 0.05
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     shutil.copy(EMBEDDED / "generation_config.json", folder)
@@ -119,6 +121,61 @@ def _write_audio_flamingo_3(folder: Path) -> None:
     write_checkpoint(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
 
 
+def _thirteen_a_second(mel_frames: int) -> int:
+    return mel_frames // 100 * 13 + -(-(mel_frames % 100) // 8)
+
+
+_ASR_TEMPLATE = """<|im_start|>system
+{% for message in messages if message['role'] == 'system' %}{% if message['content'] is string %}\
+{{ message['content'] }}{% else %}{% for part in message['content'] %}{{ part['text'] }}\
+{% endfor %}{% endif %}{% endfor %}<|im_end|>
+<|im_start|>user
+{% for message in messages if message['content'] is not string %}\
+{% for part in message['content'] if part['type'] == 'audio' %}\
+<|audio_start|><|audio_pad|><|audio_end|>{% endfor %}{% endfor %}<|im_end|>
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""As the released checkpoints': text of users is dropped."""
+
+
+def _write_qwen3_asr(folder: Path) -> None:
+    tokenizer = omni_tokenizer()
+    text = qwen2_config(tokenizer, model_type="qwen3", head_dim=16, tie_word_embeddings=True)
+    config = transformers.Qwen3ASRConfig(
+        audio_config=qwen3_encoder_config("qwen3_asr_encoder"),
+        text_config=text,
+        audio_token_id=tokenizer.audio_token_id,
+        eos_token_id=END_OF_TEXT_ID,
+    )
+    processor = transformers.Qwen3ASRProcessor(
+        transformers.Qwen3ASRFeatureExtractor(feature_size=80),
+        tokenizer,
+        chat_template=_ASR_TEMPLATE,
+    )
+    write_checkpoint(folder, "Qwen3ASRForConditionalGeneration", config, processor)
+
+
+def omni_tokenizer() -> Any:
+    """With the names of audio tokens that processors of Qwen3 look up."""
+    names = {"audio_token": "pad", "audio_bos_token": "start", "audio_eos_token": "end"}
+    tokens = {name: f"<|audio_{part}|>" for name, part in names.items()}
+    return AutoTokenizer.from_pretrained(EMBEDDED, extra_special_tokens=tokens)
+
+
+def qwen3_encoder_config(model_type: str) -> dict[str, Any]:
+    """Of an encoder of two layers."""
+    return {
+        "model_type": model_type,
+        "num_mel_bins": 80,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "downsample_hidden_size": 12,
+        "output_dim": 48,
+    }
+
+
 CASES = {
     case.model_type: case
     for case in (
@@ -140,6 +197,17 @@ CASES = {
             _write_audio_flamingo_3,
             longest=600.0,
             unsupported={"audio_config__max_source_positions": (750, "750 positions")},
+        ),
+        Case(
+            "qwen3_asr",
+            "Qwen3ASRForConditionalGeneration",
+            _write_qwen3_asr,
+            longest=1200.0,
+            encoder_rows=_thirteen_a_second,
+            unsupported={
+                "audio_config__n_window": (100, "n_window=100"),
+                "audio_config__n_window_infer": (850, "n_window_infer=850"),
+            },
         ),
     )
 }

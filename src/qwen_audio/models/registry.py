@@ -57,6 +57,14 @@ FAMILIES = (
         "AudioFlamingo3",
         {"nvidia/audio-flamingo-3-hf": "8.3B"},
     ),
+    FamilyEntry(
+        "Qwen3-ASR",
+        ("qwen3_asr",),
+        "Qwen3ASRForConditionalGeneration",
+        "qwen3_asr",
+        "Qwen3ASR",
+        {"Qwen/Qwen3-ASR-0.6B-hf": "0.9B", "Qwen/Qwen3-ASR-1.7B-hf": "2.3B"},
+    ),
 )
 
 _OTHERS = {

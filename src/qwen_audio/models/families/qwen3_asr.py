@@ -1,0 +1,79 @@
+"""Qwen3-ASR: the encoder of Qwen3-Omni, an MLP, and Qwen3; it transcribes speech."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import Qwen3ASRConfig, Qwen3ASRFeatureExtractor, Qwen3ASRForConditionalGeneration
+from transformers.models.qwen3.modeling_qwen3 import (
+    Qwen3DecoderLayer,
+    Qwen3RMSNorm,
+    Qwen3RotaryEmbedding,
+)
+from transformers.models.qwen3_asr.modeling_qwen3_asr import Qwen3ASRAudioEncoderLayer
+
+from qwen_audio.audio.log_mel import MEL_FRAMES_PER_SECOND
+from qwen_audio.audio.window import WindowLimits
+from qwen_audio.errors import CheckpointError
+from qwen_audio.models.components.prompt_format import PromptFormat
+from qwen_audio.models.components.qwen3_encoder import Qwen3EncoderFamily
+from qwen_audio.models.components.whisper_features import build_feature_extractor
+
+__all__ = ["Qwen3ASR"]
+
+
+class Qwen3ASR(Qwen3EncoderFamily):
+    """13 audio tokens a second; a window is up to twenty minutes.
+
+    Its chat template has a place for the audio alone, and one for a context before it: words and
+    names that may occur, in the system's turn. So a prompt is that context, and there is none by
+    default. Its answers begin with the language, "language English<asr_text>".
+    """
+
+    title = "Qwen3-ASR"
+    config_class = Qwen3ASRConfig
+    transformers_class = Qwen3ASRForConditionalGeneration
+    encoder_layer = Qwen3ASRAudioEncoderLayer
+    feature_mask = "input_features_mask"
+    min_mel_frames = MEL_FRAMES_PER_SECOND // 2
+    fills_short_clips = True
+    text_model_type = "qwen3"
+    decoder_layer, norm, rotary = Qwen3DecoderLayer, Qwen3RMSNorm, Qwen3RotaryEmbedding
+    window_limits = WindowLimits(max_seconds=1200.0)  # at which its authors' code divides audio
+    prompt_format = PromptFormat(
+        title=title,
+        audio="<|audio_pad|>",
+        before_audio="<|audio_start|>",
+        after_audio="<|audio_end|>",
+        always_chat=True,
+        default_prompt="",
+        is_context=True,
+    )
+
+    def check_config(self, name: str) -> None:
+        """Raises CheckpointError for a forced aligner, too, which has another head."""
+        super().check_config(name)
+        model = self.transformers_class.__name__
+        if (others := self.config.architectures or [model]) != [model]:
+            raise CheckpointError(
+                f"{name} is a {others[0]}: only {model} is supported, which transcribes"
+            )
+
+    def feature_extractor(self, settings: Any, file: str) -> Any:
+        """transformers' own, whose log-mel spectrograms are Whisper's."""
+        bins, kinds = self.audio_config.num_mel_bins, ("Qwen3ASR", "Whisper")
+        build_feature_extractor(settings, bins, file, self.title, kinds=kinds)
+        extractor = Qwen3ASRFeatureExtractor(feature_size=bins)
+        for name in ("min_length", "n_window"):
+            if settings.get(name, value := getattr(extractor, name)) != value:
+                raise CheckpointError(
+                    f"{file} has {name}={settings[name]}, but this model takes {value}: other "
+                    "feature extractors are not supported"
+                )
+        return extractor
+
+    def transformers_modules(self, model: Any) -> dict[str, nn.Module]:
+        """With positions, which aren't in files."""
+        model.model.audio_tower.positional_embedding = self.positions()
+        return super().transformers_modules(model)
