@@ -51,7 +51,10 @@ class TransformersModel:
             if on_progress is not None:
                 on_progress("reading weights for transformers", number, len(parts), "modules")
             tensors = checkpoint.tensors.read(prefix, device=pipeline.device, dtype=pipeline.dtype)
-            module.load_state_dict(tensors, strict=True, assign=True)
+            # Not strict, as one part may be inside another: what has no weights in the end can't be
+            # moved to the device.
+            own = family.transformers_tensors(tensors)
+            module.load_state_dict(own, strict=False, assign=True)
         self._model = model.eval().requires_grad_(False).to(pipeline.device)
 
     @torch.inference_mode()

@@ -263,9 +263,14 @@ class Checkpoint:
         return names if store is None else [name for name in names if not store.holds(name)]
 
     def _quantized_store(self, scheme: QuantizationScheme) -> QuantizedStore:
+        quantized = {
+            name: requirement
+            for name, requirement in self._requirements.items()
+            if not name.endswith(self.family.unquantized_names)
+        }
         return QuantizedStore(
             self.tensors,
-            scheme.formats(self._requirements),
+            scheme.formats(quantized),
             lambda: cache_folder(self.revision, self.adapter_hash, scheme),
         )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from qwen_audio.weights.module_store import ModuleStore
 from .checkpoint_files import CheckpointFiles
 from .components.prompt import PromptTokenizer
 from .components.prompt_format import PromptFormat
+from .layer_sizes import LayerSizes
 from .packed_attention import ATTENTION, Packing
 from .tap import ModelDimensions, Stage
 from .tensors import TensorGroup, TensorRequirement, tensor_requirements
@@ -34,26 +34,6 @@ __all__ = ["Family", "LayerSizes", "RunLayer", "stated_dtype"]
 
 RunLayer = Callable[[Tensor], Tensor]
 """One layer of a pass: packed rows, (rows, width), to the rows after it."""
-
-
-@dataclass(frozen=True)
-class LayerSizes:
-    """What the cost of a model's layers depends on, beside its dimensions; 0 where it has none.
-
-    Attributes:
-        encoder_ffn_width, lm_ffn_width: of feed-forward blocks; of experts, those of one token.
-        attended_rows: rows of the encoder that attend to each other, at most.
-        lm_heads, lm_kv_heads, lm_head_dim: of the language model's attention.
-        max_positions: of the language model: its context.
-    """
-
-    encoder_ffn_width: int
-    attended_rows: int
-    lm_ffn_width: int = 0
-    lm_heads: int = 0
-    lm_kv_heads: int = 0
-    lm_head_dim: int = 0
-    max_positions: int = 0
 
 
 class Family(ABC):
@@ -86,6 +66,8 @@ class Family(ABC):
     """How names of matrices begin whose activations have outliers. In large language models a few
     channels are 10 to 100 times as large as the others: in 8 bits with a scale a row the others
     would keep 1 to 4 (https://arxiv.org/abs/2208.07339)."""
+    unquantized_names: ClassVar[tuple[str, ...]] = ()
+    """How names of matrices end that `quantize=` leaves as they are."""
     window_limits: ClassVar[WindowLimits] = WindowLimits()
     """How long a window may be."""
     prompt_format: ClassVar[PromptFormat | None] = None
@@ -276,6 +258,10 @@ class Family(ABC):
             "multi_modal_projector.": model.model.multi_modal_projector,
             "language_model.model.": model.model.language_model,
         }
+
+    def transformers_tensors(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tensors of a module as transformers' module has them, by its names."""
+        return tensors
 
     @abstractmethod
     def transformers_inputs(
