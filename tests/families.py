@@ -39,6 +39,9 @@ class Case:
         encoder_rows: rows of audio at `encoder.k` of so many mel frames.
         tower, projector, language_model: where modules are in transformers' model.
         ignored: a tensor that files may have besides; empty if there is none.
+        reference_class: transformers' class that computes, where it isn't `model_class`.
+        read_processor: transformers' processor, where AutoProcessor can't read it.
+        projector_end: the last module of the projector, where `projector` is only its first.
         unsupported: changes of config.json, with the field that an error then names.
     """
 
@@ -51,6 +54,9 @@ class Case:
     projector: str = "model.multi_modal_projector"
     language_model: str = "model.language_model"
     ignored: str = ""
+    reference_class: str = ""
+    read_processor: Callable[[Path], Any] = AutoProcessor.from_pretrained
+    projector_end: str = ""
     unsupported: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
 
@@ -68,8 +74,9 @@ def write_checkpoint(folder: Path, model_class: str, config: Any, processor: Any
         torch.manual_seed(0)
         model: Any = getattr(transformers, model_class)(config).float().eval()
         randomise(model, torch.Generator().manual_seed(0))
-    if config.tie_word_embeddings:  # or each token would be followed by itself
-        model.get_input_embeddings().weight.data *= 0.05
+    head = getattr(model, "lm_head", None)
+    if head is not None and head.weight is model.get_input_embeddings().weight:
+        head.weight.data *= 0.05  # else each token would be most alike to itself, and repeat
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     shutil.copy(EMBEDDED / "generation_config.json", folder)
@@ -140,7 +147,13 @@ _ASR_TEMPLATE = """<|im_start|>system
 
 def _write_qwen3_asr(folder: Path) -> None:
     tokenizer = omni_tokenizer()
-    text = qwen2_config(tokenizer, model_type="qwen3", head_dim=16, tie_word_embeddings=True)
+    text = qwen2_config(
+        tokenizer,
+        model_type="qwen3",
+        head_dim=32,
+        intermediate_size=160,
+        tie_word_embeddings=True,
+    )
     config = transformers.Qwen3ASRConfig(
         audio_config=qwen3_encoder_config("qwen3_asr_encoder"),
         text_config=text,
@@ -155,10 +168,72 @@ def _write_qwen3_asr(folder: Path) -> None:
     write_checkpoint(folder, "Qwen3ASRForConditionalGeneration", config, processor)
 
 
+class _Qwen3OmniProcessor(transformers.Qwen3OmniMoeProcessor):
+    """Without processors of images and videos, which need torchvision."""
+
+    def check_argument_for_proper_class(self, _: str, argument: Any) -> type:
+        """Anything is."""
+        return type(argument)
+
+    @classmethod
+    def read(cls, folder: Path) -> Any:
+        """Of the files that are for text and audio."""
+        return cls(
+            None,
+            None,
+            transformers.WhisperFeatureExtractor.from_pretrained(folder),
+            AutoTokenizer.from_pretrained(folder),
+            (folder / "chat_template.jinja").read_text(encoding="utf-8"),
+        )
+
+
+def _write_qwen3_omni(folder: Path) -> None:
+    """With images, and without the parts that speak."""
+    tokenizer = omni_tokenizer()
+    rotary = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2]}
+    text = qwen2_config(
+        tokenizer,
+        model_type="qwen3_omni_moe_text",
+        head_dim=16,
+        moe_intermediate_size=24,
+        num_experts=6,
+        num_experts_per_tok=2,
+        rope_parameters={**rotary, "mrope_interleaved": True},
+    )
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": text["hidden_size"],
+        "deepstack_visual_indexes": [0],
+        "num_position_embeddings": 16,
+    }
+    thinker = {
+        "audio_config": qwen3_encoder_config("qwen3_omni_moe_audio_encoder"),
+        "text_config": text,
+        "vision_config": vision,
+        "audio_token_id": tokenizer.audio_token_id,
+        "image_token_id": tokenizer.image_token_id,
+        "video_token_id": tokenizer.video_token_id,
+        "vision_start_token_id": tokenizer.vision_bos_token_id,
+    }
+    config = transformers.Qwen3OmniMoeConfig(thinker_config=thinker, enable_audio_output=False)
+    template = _TEMPLATE.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
+    write_checkpoint(folder, "Qwen3OmniMoeForConditionalGeneration", config, tokenizer)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=80, chunk_length=300)
+    extractor.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
 def omni_tokenizer() -> Any:
-    """With the names of audio tokens that processors of Qwen3 look up."""
-    names = {"audio_token": "pad", "audio_bos_token": "start", "audio_eos_token": "end"}
-    tokens = {name: f"<|audio_{part}|>" for name, part in names.items()}
+    """With the names of tokens that processors of Qwen3 look up."""
+    names = {"audio": ("pad", "start", "end"), "vision": ("", "start", "end")}
+    tokens = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    for kind, parts in names.items():
+        for name, part in zip(("token", "bos_token", "eos_token"), parts, strict=True):
+            if part:
+                tokens[f"{kind}_{name}"] = f"<|{kind}_{part}|>"
     return AutoTokenizer.from_pretrained(EMBEDDED, extra_special_tokens=tokens)
 
 
@@ -209,6 +284,24 @@ CASES = {
                 "audio_config__n_window_infer": (850, "n_window_infer=850"),
             },
         ),
+        Case(
+            "qwen3_omni_moe",
+            "Qwen3OmniMoeForConditionalGeneration",
+            _write_qwen3_omni,
+            longest=2400.0,
+            encoder_rows=_thirteen_a_second,
+            projector="model.audio_tower.proj1",
+            projector_end="model.audio_tower.proj2",
+            ignored="thinker.visual.patch_embed.proj.weight",
+            reference_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+            read_processor=_Qwen3OmniProcessor.read,
+            unsupported={
+                "thinker_config__audio_config__n_window": (100, "n_window=100"),
+                "thinker_config__text_config__mlp_only_layers": ([1], r"mlp_only_layers=[1]"),
+                "thinker_config__text_config__decoder_sparse_step": (2, "decoder_sparse_step=2"),
+                "thinker_config__text_config__model_type": ("llama", "llama"),
+            },
+        ),
     )
 }
 
@@ -218,11 +311,12 @@ class TransformersReference:
 
     def __init__(self, case: Case, folder: Path) -> None:
         self.case = case
-        self.model: Any = getattr(transformers, case.model_class).from_pretrained(
+        model_class = getattr(transformers, case.reference_class or case.model_class)
+        self.model: Any = model_class.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="sdpa"
         )
         self.model.eval()
-        self.processor: Any = AutoProcessor.from_pretrained(folder)
+        self.processor: Any = case.read_processor(folder)
 
     def inputs(self, clip: np.ndarray, prompt_text: str) -> dict[str, Tensor]:
         """The processor's output for a rendered prompt."""
@@ -246,7 +340,9 @@ class TransformersReference:
         hooks = [
             *_layer_hooks(seen, "encoder", tower.layers),
             _hook(seen, "audio_tower", projector, on_input=True),
-            _hook(seen, "projector", projector),
+            _hook(
+                seen, "projector", self.model.get_submodule(case.projector_end or case.projector)
+            ),
             *_layer_hooks(seen, "lm", text.layers),
             _hook(seen, "lm.norm", text.norm),
         ]

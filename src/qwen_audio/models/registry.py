@@ -65,6 +65,18 @@ FAMILIES = (
         "Qwen3ASR",
         {"Qwen/Qwen3-ASR-0.6B-hf": "0.9B", "Qwen/Qwen3-ASR-1.7B-hf": "2.3B"},
     ),
+    FamilyEntry(
+        "Qwen3-Omni",
+        ("qwen3_omni_moe", "qwen3_omni_moe_thinker"),
+        "Qwen3OmniMoeForConditionalGeneration",
+        "qwen3_omni",
+        "Qwen3Omni",
+        {
+            "Qwen/Qwen3-Omni-30B-A3B-Instruct": "35B",
+            "Qwen/Qwen3-Omni-30B-A3B-Thinking": "32B",
+            "Qwen/Qwen3-Omni-30B-A3B-Captioner": "32B",
+        },
+    ),
 )
 
 _OTHERS = {
@@ -75,8 +87,6 @@ _OTHERS = {
     "whisper": "a speech recogniser",
     "qwen2_5_omni": "Qwen2.5-Omni",
     "qwen2_5_omni_thinker": "a part of Qwen2.5-Omni",
-    "qwen3_omni_moe": "Qwen3-Omni",
-    "qwen3_omni_moe_thinker": "a part of Qwen3-Omni",
     "qwen2_vl": "a language model for images and text",
     "qwen2_5_vl": "a language model for images and text",
 }

@@ -32,6 +32,13 @@ def asr(tmp_path_factory: pytest.TempPathFactory) -> tuple[qa.AudioModel, Case, 
     return qa.load(folder, dtype="float32"), case, folder
 
 
+@pytest.fixture(scope="module")
+def omni(tmp_path_factory: pytest.TempPathFactory) -> tuple[qa.AudioModel, Case, Path]:
+    case, folder = CASES["qwen3_omni_moe"], tmp_path_factory.mktemp("qwen3_omni")
+    case.write(folder)
+    return qa.load(folder, dtype="float32"), case, folder
+
+
 def test_a_second_is_13_rows_and_the_rest_one_per_begun_8_frames() -> None:
     rows = {0: 0, 1: 1, 8: 1, 9: 2, 96: 12, 97: 13, 100: 13, 101: 14, 800: 104, 801: 105}
     assert {frames: conv_rows(frames) for frames in rows} == rows
@@ -155,3 +162,16 @@ def test_stages_count_the_same_rows(asr: tuple[qa.AudioModel, Case, Path]) -> No
     assert family.rows(Stage.MEL, 57) == 57
     assert {family.rows(stage, 57) for stage in Stage if stage is not Stage.MEL} == {8}
     assert family.audio_tokens(10) == family.encoder_rows(10) == 7
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.9, 1.05])
+def test_qwen3_omni_fills_no_clip_shorter_than_a_second(
+    omni: tuple[qa.AudioModel, Case, Path], seconds: float
+) -> None:
+    model, case, folder = omni
+    clip, taps = sound(seconds), ["mel", "encoder.0", "encoder.2", "projector", "lm.2"]
+    expected = TransformersReference(case, folder).taps(clip, model.pipeline.tokenizer.render(None))
+    states = model.activations(clip, taps=taps, **RATE)
+    for tap in taps:
+        assert relative_error(states[tap].data, expected[tap]) < 1e-5, tap
+        assert len(states[tap].indices("padding")) == 0

@@ -12,10 +12,6 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, pad, unfold
-from transformers.models.qwen3_asr.modeling_qwen3_asr import (
-    Qwen3ASRMultiModalProjector,
-    SinusoidsPositionEmbedding,
-)
 
 from qwen_audio.audio.log_mel import HOP_SAMPLES, MEL_FRAMES_PER_SECOND, LogMel
 from qwen_audio.errors import CheckpointError
@@ -56,6 +52,10 @@ class Qwen3EncoderFamily(DecoderFamily):
 
     encoder_layer: ClassVar[Any]
     """transformers' encoder layer, which divides its input by `cu_seqlens` itself."""
+    sinusoids: ClassVar[Any]
+    """transformers' positions, of a length and a width."""
+    projector: ClassVar[Any]
+    """transformers' projector, of a configuration with an `audio_config`."""
     feature_mask: ClassVar[str]
     """What transformers' model calls the mask of `input_features`."""
     min_mel_frames: ClassVar[int] = 0
@@ -123,7 +123,7 @@ class Qwen3EncoderFamily(DecoderFamily):
             yield TensorGroup(f"audio_tower.layers.{k}.", Tap(Stage.ENCODER, k + 1), layer)
         norm: Shapes = {"weight": (width,), "bias": (width,)}
         yield TensorGroup("audio_tower.ln_post.", Tap(Stage.AUDIO_TOWER), norm)
-        projector = shapes_of(self._build_projector)
+        projector = shapes_of(self.build_projector)
         yield TensorGroup("multi_modal_projector.", Tap(Stage.PROJECTOR), projector)
         yield from self.lm_groups()
 
@@ -198,7 +198,7 @@ class Qwen3EncoderFamily(DecoderFamily):
     def positions(self) -> Any:
         """transformers' module: sines and cosines of a row's number within its second, which are
         computed in float32, and aren't in files."""
-        return SinusoidsPositionEmbedding(CHUNK_ROWS, self.audio_config.d_model)
+        return self.sinusoids(CHUNK_ROWS, self.audio_config.d_model)
 
     def attention_blocks(self, rows: int) -> Sequence[int]:
         """Blocks of 8 s."""
@@ -235,11 +235,13 @@ class Qwen3EncoderFamily(DecoderFamily):
         self, modules: ModuleStore, rows: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "rows lm_width"]:
         """An MLP."""
-        projected: Tensor = modules.get("multi_modal_projector.", self._build_projector)(rows)
+        projected: Tensor = modules.get("multi_modal_projector.", self.build_projector)(rows)
         return projected
 
-    def _build_projector(self) -> nn.Module:
-        return Qwen3ASRMultiModalProjector(self.config)
+    def build_projector(self) -> nn.Module:
+        """transformers' module."""
+        module: nn.Module = self.projector(self.config)
+        return module
 
     def transformers_inputs(
         self, samples: Float32[np.ndarray, "samples"], extractor: Any

@@ -11,7 +11,11 @@ from transformers.models.qwen3.modeling_qwen3 import (
     Qwen3RMSNorm,
     Qwen3RotaryEmbedding,
 )
-from transformers.models.qwen3_asr.modeling_qwen3_asr import Qwen3ASRAudioEncoderLayer
+from transformers.models.qwen3_asr.modeling_qwen3_asr import (
+    Qwen3ASRAudioEncoderLayer,
+    Qwen3ASRMultiModalProjector,
+    SinusoidsPositionEmbedding,
+)
 
 from qwen_audio.audio.log_mel import MEL_FRAMES_PER_SECOND
 from qwen_audio.audio.window import WindowLimits
@@ -34,7 +38,8 @@ class Qwen3ASR(Qwen3EncoderFamily):
     title = "Qwen3-ASR"
     config_class = Qwen3ASRConfig
     transformers_class = Qwen3ASRForConditionalGeneration
-    encoder_layer = Qwen3ASRAudioEncoderLayer
+    encoder_layer, sinusoids = Qwen3ASRAudioEncoderLayer, SinusoidsPositionEmbedding
+    projector = Qwen3ASRMultiModalProjector
     feature_mask = "input_features_mask"
     min_mel_frames = MEL_FRAMES_PER_SECOND // 2
     fills_short_clips = True

@@ -1,0 +1,66 @@
+"""Mixtures of experts, each with its own tensors, as they are in files.
+
+transformers stacks the experts of a layer in memory. Here an expert stays a module, so that its
+matrices are read, fetched and quantised one by one, as those of any other layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+__all__ = ["Experts", "stack_experts"]
+
+
+class Experts(nn.ModuleList):
+    """The experts of a layer, in place of transformers' stacked ones.
+
+    Args:
+        count: of the experts.
+        build: makes one: a gated feed-forward block.
+    """
+
+    def __init__(self, count: int, build: Callable[[], nn.Module]) -> None:
+        super().__init__([build() for _ in range(count)])
+
+    def forward(
+        self,
+        rows: Float[Tensor, "rows width"],
+        chosen: Int64[Tensor, "rows top"],
+        weights: Float[Tensor, "rows top"],
+    ) -> Float[Tensor, "rows width"]:
+        """The weighted sum of each row's chosen experts, added in the order of their numbers, so
+        that a row's sum doesn't depend on the others."""
+        output = torch.zeros_like(rows)
+        top = chosen.shape[1]
+        order = chosen.flatten().argsort(stable=True)
+        counts = torch.bincount(chosen.flatten(), minlength=len(self)).tolist()
+        for expert, places in zip(self, order.split(counts), strict=True):
+            if len(places):
+                row = places // top
+                added = expert(rows[row]) * weights.flatten()[places, None]
+                output.index_add_(0, row, added.to(output.dtype))
+        return output
+
+
+_EXPERT = re.compile(r"(.*mlp\.experts\.)\d+\.(gate|up|down)_proj\.weight")
+
+
+def stack_experts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's tensors as transformers has them: those of its experts stacked, in their order."""
+    parts: dict[str, dict[str, list[Tensor]]] = {}
+    others: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if match := _EXPERT.fullmatch(name):
+            parts.setdefault(match[1], {}).setdefault(match[2], []).append(tensor)
+        else:
+            others[name] = tensor
+    for prefix, matrices in parts.items():
+        gates, ups = map(torch.stack, (matrices["gate"], matrices["up"]))
+        others[f"{prefix}gate_up_proj"] = torch.cat([gates, ups], dim=1)
+        others[f"{prefix}down_proj"] = torch.stack(matrices["down"])
+    return others
