@@ -58,6 +58,14 @@ FAMILIES = (
         {"nvidia/audio-flamingo-3-hf": "8.3B"},
     ),
     FamilyEntry(
+        "Qwen2.5-Omni",
+        ("qwen2_5_omni", "qwen2_5_omni_thinker"),
+        "Qwen2_5OmniForConditionalGeneration",
+        "qwen2_5_omni",
+        "Qwen25Omni",
+        {"Qwen/Qwen2.5-Omni-7B": "10.7B", "Qwen/Qwen2.5-Omni-3B": "5.5B"},
+    ),
+    FamilyEntry(
         "Qwen3-ASR",
         ("qwen3_asr",),
         "Qwen3ASRForConditionalGeneration",
@@ -85,8 +93,6 @@ _OTHERS = {
     "qwen2_audio_encoder": "the audio encoder of Qwen2-Audio without the rest",
     "qwen": "Qwen or Qwen-Audio of the first generation",
     "whisper": "a speech recogniser",
-    "qwen2_5_omni": "Qwen2.5-Omni",
-    "qwen2_5_omni_thinker": "a part of Qwen2.5-Omni",
     "qwen2_vl": "a language model for images and text",
     "qwen2_5_vl": "a language model for images and text",
 }

@@ -44,6 +44,10 @@ class WhisperEncoderFamily(Family):
     """transformers' encoder layer."""
     projector: ClassVar[type[nn.Module]]
     """transformers' projector, of rows at `audio_tower`."""
+    tower_norm: ClassVar[str] = "layer_norm"
+    """What transformers calls the norm after the layers."""
+    learns_positions: ClassVar[bool] = True
+    """Whether position embeddings are in the files."""
     feature_mask: ClassVar[str]
     """What transformers' model calls the mask of `input_features`."""
     landmark = "audio_tower.conv1.weight"
@@ -79,12 +83,14 @@ class WhisperEncoderFamily(Family):
         # conv1 has stride 1, so it runs at the mel rate.
         yield TensorGroup("audio_tower.conv1.", stem, conv1, float(MEL_FRAMES_PER_SECOND))
         yield TensorGroup("audio_tower.conv2.", stem, conv2)
-        yield TensorGroup("audio_tower.embed_positions.", stem, positions)
+        if self.learns_positions:
+            yield TensorGroup("audio_tower.embed_positions.", stem, positions)
         for k in range(config.encoder_layers):
             yield TensorGroup(f"audio_tower.layers.{k}.", Tap(Stage.ENCODER, k + 1), layer)
-        yield TensorGroup("audio_tower.layer_norm.", Tap(Stage.AUDIO_TOWER), norm)
-        projector = shapes_of(lambda: self.projector(self.config))
-        yield TensorGroup("multi_modal_projector.", Tap(Stage.PROJECTOR), projector)
+        yield TensorGroup(f"audio_tower.{self.tower_norm}.", Tap(Stage.AUDIO_TOWER), norm)
+        if Stage.PROJECTOR in self.dimensions.row_times:
+            projector = shapes_of(self.build_projector)
+            yield TensorGroup("multi_modal_projector.", Tap(Stage.PROJECTOR), projector)
 
     # Audio to rows.
 
@@ -119,21 +125,37 @@ class WhisperEncoderFamily(Family):
             "audio_tower.conv2.",
             lambda: nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1),
         )
-        positions = modules.get(
-            "audio_tower.embed_positions.",
-            lambda: nn.Embedding(config.max_source_positions, width),
-        )
+        positions = self.positions(modules)
         features = torch.from_numpy(mel.input_features).to(modules.device, modules.dtype)
         blocks = self.attention_blocks(self.encoder_rows(mel.valid_frames))
         chunks = []
-        for chunk, count in zip(features.split(CHUNK_FRAMES, dim=1), blocks, strict=True):
+        for chunk, count in zip(features.split(2 * self.chunk_rows, dim=1), blocks, strict=True):
             frames = gelu(convolve(conv2, gelu(convolve(conv1, chunk)))).T[:count]
-            chunks.append(frames + positions.weight[: len(frames)])
+            chunks.append(frames + positions[: len(frames)])
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
+    def positions(self, modules: ModuleStore) -> Float[Tensor, "chunk_rows width"]:
+        """The position embeddings of a chunk: by default those in the files."""
+        config = self.audio_config
+        weight: Tensor = modules.get(
+            "audio_tower.embed_positions.",
+            lambda: nn.Embedding(config.max_source_positions, config.d_model),
+        ).weight
+        return weight
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk, which is convolved by itself and attends to itself: those of 30 s."""
+        return _CHUNK_ROWS
+
     def attention_blocks(self, rows: int) -> Sequence[int]:
-        """Chunks of 30 s."""
-        return [min(_CHUNK_ROWS, rows - start) for start in range(0, rows, _CHUNK_ROWS)]
+        """Chunks of `chunk_rows`, and what is left."""
+        size = self.chunk_rows
+        return [min(size, rows - start) for start in range(0, rows, size)]
+
+    def build_projector(self) -> nn.Module:
+        """transformers' projector."""
+        return self.projector(self.config)
 
     def build_encoder_layer(self, _: int) -> nn.Module:
         """transformers' layer, with its GELU in place."""
@@ -149,16 +171,23 @@ class WhisperEncoderFamily(Family):
         """Full attention within each chunk."""
         packing = Packing(tuple(b for rows in lengths for b in self.attention_blocks(rows)))
         for layer in modules.layers("audio_tower.layers.", depth, self.build_encoder_layer):
-            yield partial(_run_layer, layer, packing)
+            yield partial(self.run_encoder_layer, layer, packing)
+
+    @staticmethod
+    def run_encoder_layer(
+        layer: nn.Module, packing: Packing, rows: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows width"]:
+        """One layer over packed blocks."""
+        output: Tensor = layer(rows[None], attention_mask=None, packing=packing)[0]
+        return output
 
     def tower(
         self, modules: ModuleStore, frames: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "pooled width"]:
         """Average pairs of frames, then layer norm. An odd last frame has no row of its own: it
         only reaches its neighbours, through attention."""
-        norm = modules.get(
-            "audio_tower.layer_norm.", lambda: nn.LayerNorm(self.audio_config.d_model)
-        )
+        width = self.audio_config.d_model
+        norm = modules.get(f"audio_tower.{self.tower_norm}.", lambda: nn.LayerNorm(width))
         pooled: Tensor = norm(avg_pool1d(frames.T[None], kernel_size=2, stride=2)[0].T)
         return pooled
 
@@ -166,8 +195,7 @@ class WhisperEncoderFamily(Family):
         self, modules: ModuleStore, rows: Float[Tensor, "rows width"]
     ) -> Float[Tensor, "rows lm_width"]:
         """transformers' projector."""
-        build = partial(self.projector, self.config)
-        projected: Tensor = modules.get("multi_modal_projector.", build)(rows)
+        projected: Tensor = modules.get("multi_modal_projector.", self.build_projector)(rows)
         return projected
 
     def transformers_inputs(
@@ -184,13 +212,6 @@ class WhisperEncoderFamily(Family):
         )
         mask = {self.feature_mask: features["attention_mask"]}
         return {"input_features": features["input_features"], **mask}
-
-
-def _run_layer(
-    layer: nn.Module, packing: Packing, rows: Float[Tensor, "rows width"]
-) -> Float[Tensor, "rows width"]:
-    output: Tensor = layer(rows[None], attention_mask=None, packing=packing)[0]
-    return output
 
 
 class GeluInPlace(nn.Module):

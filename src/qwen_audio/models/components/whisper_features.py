@@ -28,6 +28,7 @@ __all__ = [
     "build_feature_extractor",
     "chunked_log_mel",
     "conv_frame_count",
+    "log_mel_frames",
 ]
 
 CHUNK_SECONDS = 30.0
@@ -60,19 +61,27 @@ def chunked_log_mel(
 def _chunk_features(
     samples: Float32[np.ndarray, "samples"], extractor: WhisperFeatureExtractor
 ) -> Float32[np.ndarray, "mel_bins frames"]:
-    """Features of at most 30 s, (mel bins, frames); every frame equals the extractor's.
-
-    The extractor clamps values to 8 decades below the maximum over its 30 s. Frames beyond those
-    computed here hold padding only, so the maximum is among the computed ones.
-    """
-    valid_frames = mel_frame_count(samples.size)
+    """Features of at most 30 s, (mel bins, frames), those after the clip included that its encoder
+    rows depend on."""
     # Encoder frame j depends on mel frames 2j−2 … 2j+2 (two convolutions of width 3, the second
     # of stride 2), so the last one, j = E−1, depends on frames up to index 2E.
-    frames = min(2 * conv_frame_count(valid_frames) + 1, CHUNK_FRAMES)
+    rows = conv_frame_count(mel_frame_count(samples.size))
+    return log_mel_frames(samples, extractor, min(2 * rows + 1, CHUNK_FRAMES))
+
+
+def log_mel_frames(
+    samples: Float32[np.ndarray, "samples"], extractor: WhisperFeatureExtractor, frames: int
+) -> Float32[np.ndarray, "mel_bins frames"]:
+    """The first frames of what the extractor makes of a clip, all that hold audio at least; every
+    frame equals the extractor's.
+
+    The extractor clamps values to 8 decades below the maximum over what it pads to. Frames beyond
+    those computed here hold padding only, so the maximum is among the computed ones.
+    """
     # Frame t spans samples 160t−200 … 160t+199. Two more hops of padding move the STFT's
     # reflection at the end out of the returned frames, and include the clip's last samples in
     # the maximum.
-    padded_samples = min((frames + 2) * HOP_SAMPLES, _CHUNK_SAMPLES)
+    padded_samples = min((frames + 2) * HOP_SAMPLES, extractor.n_samples)
     features = extractor(
         samples,
         sampling_rate=SAMPLE_RATE_HZ,

@@ -33,9 +33,9 @@ class WhisperLanguageFamily(WhisperEncoderFamily, DecoderFamily):
         )
 
     def read_sizes(self) -> LayerSizes:
-        """The encoder attends to 30 s."""
-        audio = self.audio_config
-        return LayerSizes(audio.encoder_ffn_dim, audio.max_source_positions, **self.lm_sizes())
+        """The encoder attends to a chunk."""
+        ffn_width = self.audio_config.encoder_ffn_dim
+        return LayerSizes(ffn_width, self.chunk_rows, **self.lm_sizes())
 
     def tensor_groups(self) -> Iterator[TensorGroup]:
         """Encoder, projector, language model."""
