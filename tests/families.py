@@ -23,7 +23,8 @@ from checkpoints import EMBEDDED, END_OF_TEXT_ID, random_checkpoint, randomise
 
 def _masked_frames(inputs: Mapping[str, Tensor]) -> int:
     """Mel frames that hold audio, by the one mask that isn't of tokens."""
-    (name,) = (name for name in inputs if name.endswith("_mask") and name != "attention_mask")
+    masks = {name for name in inputs if name.endswith("_mask")}
+    (name,) = masks - {"attention_mask"} if "input_ids" in inputs else masks
     return int(inputs[name].sum())
 
 
@@ -37,9 +38,10 @@ class Case:
         write: writes a checkpoint with random weights and a processor to a folder.
         longest: seconds of the longest clip that is given to transformers at once.
         encoder_rows: rows of audio at `encoder.k` of so many mel frames.
-        tower, projector, language_model: where modules are in transformers' model.
+        tower, projector, language_model: where modules are in transformers' model; empty where it
+            has none.
         ignored: a tensor that files may have besides; empty if there is none.
-        reference_class: transformers' class that computes, where it isn't `model_class`.
+        stored_class: transformers' class that writes it, where it isn't `model_class`.
         read_processor: transformers' processor, where AutoProcessor can't read it.
         projector_end: the last module of the projector, where `projector` is only its first.
         unsupported: changes of config.json, with the field that an error then names.
@@ -54,7 +56,7 @@ class Case:
     projector: str = "model.multi_modal_projector"
     language_model: str = "model.language_model"
     ignored: str = ""
-    reference_class: str = ""
+    stored_class: str = ""
     read_processor: Callable[[Path], Any] = AutoProcessor.from_pretrained
     projector_end: str = ""
     unsupported: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
@@ -334,6 +336,21 @@ def _write_qwen2_5_omni(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
+def _write_whisper(folder: Path) -> None:
+    config = transformers.WhisperConfig(
+        num_mel_bins=80,
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=64,
+    )
+    extractor = transformers.WhisperFeatureExtractor(feature_size=80)
+    write_checkpoint(folder, "WhisperForConditionalGeneration", config, extractor)
+
+
 CASES = {
     case.model_type: case
     for case in (
@@ -358,12 +375,12 @@ CASES = {
         ),
         Case(
             "qwen2_5_omni",
-            "Qwen2_5OmniForConditionalGeneration",
+            "Qwen2_5OmniThinkerForConditionalGeneration",
             _write_qwen2_5_omni,
             longest=300.0,
             projector="model.audio_tower.proj",
             ignored="thinker.visual.merger.ln_q.weight",
-            reference_class="Qwen2_5OmniThinkerForConditionalGeneration",
+            stored_class="Qwen2_5OmniForConditionalGeneration",
             read_processor=_Qwen25OmniProcessor.read,
             unsupported={
                 "thinker_config__audio_config__n_window": (1600, "n_window=1600"),
@@ -389,14 +406,14 @@ CASES = {
         ),
         Case(
             "qwen3_omni_moe",
-            "Qwen3OmniMoeForConditionalGeneration",
+            "Qwen3OmniMoeThinkerForConditionalGeneration",
             _write_qwen3_omni,
             longest=2400.0,
             encoder_rows=_thirteen_a_second,
             projector="model.audio_tower.proj1",
             projector_end="model.audio_tower.proj2",
             ignored="thinker.visual.patch_embed.proj.weight",
-            reference_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+            stored_class="Qwen3OmniMoeForConditionalGeneration",
             read_processor=_Qwen3OmniProcessor.read,
             unsupported={
                 "thinker_config__audio_config__n_window": (100, "n_window=100"),
@@ -404,6 +421,17 @@ CASES = {
                 "thinker_config__text_config__decoder_sparse_step": (2, "decoder_sparse_step=2"),
                 "thinker_config__text_config__model_type": ("llama", "llama"),
             },
+        ),
+        Case(
+            "whisper",
+            "WhisperForConditionalGeneration",
+            _write_whisper,
+            tower="model.encoder",
+            projector="",
+            language_model="",
+            ignored="proj_out.weight",
+            read_processor=transformers.WhisperFeatureExtractor.from_pretrained,
+            unsupported={"max_source_positions": (750, "750 positions")},
         ),
     )
 }
@@ -414,15 +442,18 @@ class TransformersReference:
 
     def __init__(self, case: Case, folder: Path) -> None:
         self.case = case
-        model_class = getattr(transformers, case.reference_class or case.model_class)
-        self.model: Any = model_class.from_pretrained(
+        self.model: Any = getattr(transformers, case.model_class).from_pretrained(
             folder, dtype=torch.float32, attn_implementation="sdpa"
         )
         self.model.eval()
         self.processor: Any = case.read_processor(folder)
 
     def inputs(self, clip: np.ndarray, prompt_text: str) -> dict[str, Tensor]:
-        """The processor's output for a rendered prompt."""
+        """The processor's output for a rendered prompt; that of a feature extractor alone where
+        there is no language model."""
+        if not self.case.language_model:
+            options = {"sampling_rate": 16_000, "return_attention_mask": True}
+            return dict(self.processor(clip, **options, return_tensors="pt"))
         return dict(
             self.processor(
                 text=[prompt_text],
@@ -440,26 +471,31 @@ class TransformersReference:
         tower, projector, text = map(
             self.model.get_submodule, (case.tower, case.projector, case.language_model)
         )
-        hooks = [
-            *_layer_hooks(seen, "encoder", tower.layers),
-            _hook(seen, "audio_tower", projector, on_input=True),
-            _hook(
-                seen, "projector", self.model.get_submodule(case.projector_end or case.projector)
-            ),
-            *_layer_hooks(seen, "lm", text.layers),
-            _hook(seen, "lm.norm", text.norm),
-        ]
+        hooks = _layer_hooks(seen, "encoder", tower.layers)
+        if case.language_model:
+            end = self.model.get_submodule(case.projector_end or case.projector)
+            hooks += [
+                _hook(seen, "audio_tower", projector, on_input=True),
+                _hook(seen, "projector", end),
+                *_layer_hooks(seen, "lm", text.layers),
+                _hook(seen, "lm.norm", text.norm),
+            ]
+        else:
+            hooks.append(_hook(seen, "audio_tower", tower.layer_norm))
         try:
-            self.model(**inputs)
+            (self.model if case.language_model else tower)(**inputs)
         finally:
             for hook in hooks:
                 hook.remove()
         mel = _masked_frames(inputs)
         features = inputs["input_features"]  # of each chunk, (bins, frames)
-        tokens = int((inputs["input_ids"] == self.audio_token_id).sum())
         seen["mel"] = features.transpose(1, 2).reshape(-1, features.shape[1])
-        counts = {"mel": mel, "encoder": case.encoder_rows(mel)}
-        counts |= {"audio_tower": tokens, "projector": tokens, "lm": inputs["input_ids"].shape[1]}
+        rows = case.encoder_rows(mel)
+        counts = {"mel": mel, "encoder": rows, "audio_tower": rows}
+        if case.language_model:
+            tokens = int((inputs["input_ids"] == self.audio_token_id).sum())
+            counts |= {"audio_tower": tokens, "projector": tokens}
+            counts["lm"] = inputs["input_ids"].shape[1]
         return {tap: rows[: counts[tap.split(".")[0]]].numpy() for tap, rows in seen.items()}
 
     @torch.inference_mode()

@@ -80,7 +80,6 @@ def test_a_stated_quantisation_of_nothing(stated: dict[str, Any], copy: Path) ->
     ("kind", "expected"),
     [
         ("qwen2", "is of type 'qwen2', a language model for text alone; only 'qwen2_audio'"),
-        ("whisper", "is of type 'whisper', a speech recogniser; only"),
         ("qwen2_vl", "is of type 'qwen2_vl', a language model for images and text; only"),
         ("voxtral", "is of type 'voxtral'; only"),
         (None, "has a config.json without model_type; only"),

@@ -150,6 +150,8 @@ class ModelBase:
 
     def _token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each position of the language model; "" for audio."""
+        if not token_ids:  # of a tap before the language model, which may not exist
+            return []
         tokenizer = self.pipeline.tokenizer
         texts = {token: tokenizer.decode_token(token) for token in set(token_ids)}
         texts[tokenizer.audio_token_id] = ""

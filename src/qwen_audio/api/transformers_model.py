@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -32,21 +33,25 @@ class TransformersModel:
     ) -> None:
         self.pipeline, checkpoint = pipeline, pipeline.checkpoint
         family = checkpoint.family
-        config = family.transformers_config(depth, checkpoint.tensors.shape(EMBEDDINGS)[0])
+        has_lm = Stage.LM in checkpoint.dimensions.row_times
+        vocabulary = checkpoint.tensors.shape(EMBEDDINGS)[0] if has_lm else 0
+        config = family.transformers_config(depth, vocabulary)
         config._attn_implementation = "sdpa"
-        for part in (config.audio_config, config.text_config):
-            part.dtype = None  # would set torch's default
+        for name in ("audio_config", "text_config"):
+            if (part := getattr(config, name, None)) is not None:
+                part.dtype = None  # would set torch's default
         model: Any = empty_module(lambda: family.transformers_class(config))
         model.lm_head = nn.Identity()
         self._modules = family.transformers_modules(model)
-        text: Any = self._modules["language_model.model."]
-        text.rotary_emb = family.rotary_embedding()  # has buffers, but no weights
-        parts = (
-            *((prefix, module) for prefix, module in self._modules.items() if module is not text),
-            ("language_model.model.embed_tokens.", text.embed_tokens),
-            ("language_model.model.norm.", text.norm),
-            *((f"language_model.model.layers.{k}.", text.layers[k]) for k in range(depth)),
-        )
+        text: Any = self._modules.get("language_model.model.")
+        parts = [(prefix, each) for prefix, each in self._modules.items() if each is not text]
+        if text is not None:
+            text.rotary_emb = family.rotary_embedding()  # has buffers, but no weights
+            parts += [
+                ("language_model.model.embed_tokens.", text.embed_tokens),
+                ("language_model.model.norm.", text.norm),
+                *((f"language_model.model.layers.{k}.", text.layers[k]) for k in range(depth)),
+            ]
         for number, (prefix, module) in enumerate(parts):
             if on_progress is not None:
                 on_progress("reading weights for transformers", number, len(parts), "modules")
@@ -59,17 +64,21 @@ class TransformersModel:
 
     @torch.inference_mode()
     def taps(
-        self, clip: Waveform, prompt_text: str
+        self, clip: Waveform, prompt_text: str | None
     ) -> dict[str, Float32[np.ndarray, "_rows _width"]]:
-        """The rows of every tap for one clip, without those of the padding."""
+        """The rows of every tap for one clip, without those of the padding.
+
+        Args:
+            prompt_text: None where there is no language model.
+        """
         pipeline, family = self.pipeline, self.pipeline.checkpoint.family
         inputs = family.transformers_inputs(clip.samples, pipeline.checkpoint.feature_extractor)
         mel = family.mel_frames(clip.samples.size)
-        frames, tokens = family.rows(Stage.ENCODER, mel), family.audio_tokens(mel)
-        pooled = family.rows(Stage.AUDIO_TOWER, mel)
+        frames, pooled = (family.rows(stage, mel) for stage in (Stage.ENCODER, Stage.AUDIO_TOWER))
+        tokens = family.audio_tokens(mel)
         tower: Any = self._modules["audio_tower."]
         projector, text = (
-            cast(Any, self._modules[prefix])
+            cast(Any, self._modules.get(prefix))
             for prefix in ("multi_modal_projector.", "language_model.model.")
         )
         rows_by_tap: dict[str, Tensor] = {
@@ -88,29 +97,30 @@ class TransformersModel:
         add_hook(tower.layers[0], "encoder.0", frames, on_input=True)
         for k, layer in enumerate(tower.layers, start=1):
             add_hook(layer, f"encoder.{k}", frames)
-        add_hook(projector, "audio_tower", pooled, on_input=True)
-        add_hook(projector, "projector", tokens)
-        add_hook(text.layers[0], "lm.0", None, on_input=True)
-        for k, layer in enumerate(text.layers, start=1):
-            add_hook(layer, f"lm.{k}", None)
-        add_hook(text.norm, "lm.norm", None)
-        ids = torch.tensor(
-            [
-                pipeline.tokenizer.expand_audio_tokens(
-                    pipeline.tokenizer.encode(prompt_text), [tokens]
-                )
-            ]
-        )
         features = inputs.pop("input_features").to(pipeline.device, pipeline.dtype)
         masks = {name: mask.to(pipeline.device) for name, mask in inputs.items()}
-        try:
-            self._model(
+        if prompt_text is None:
+            add_hook(tower, "audio_tower", pooled)
+            run = partial(tower, features, **masks)
+        else:
+            add_hook(projector, "audio_tower", pooled, on_input=True)
+            add_hook(projector, "projector", tokens)
+            add_hook(text.layers[0], "lm.0", None, on_input=True)
+            for k, layer in enumerate(text.layers, start=1):
+                add_hook(layer, f"lm.{k}", None)
+            add_hook(text.norm, "lm.norm", None)
+            prompt_ids = pipeline.tokenizer.encode(prompt_text)
+            ids = torch.tensor([pipeline.tokenizer.expand_audio_tokens(prompt_ids, [tokens])])
+            run = partial(
+                self._model,
                 input_ids=ids.to(pipeline.device),
                 attention_mask=torch.ones_like(ids).to(pipeline.device),
                 input_features=features,
                 **masks,
                 use_cache=False,
             )
+        try:
+            run()
         finally:
             for hook in hooks:
                 hook.remove()
@@ -124,7 +134,7 @@ def _register_hook(module: nn.Module, store: Callable[[Tensor], None], on_input:
         store(args[0] if args else kwargs["hidden_states"])
 
     def after(_: Any, __: Any, output: Any) -> None:
-        store(output[0] if isinstance(output, tuple) else output)
+        store(output if isinstance(output, Tensor) else output[0])
 
     if on_input:
         return module.register_forward_pre_hook(before, with_kwargs=True)

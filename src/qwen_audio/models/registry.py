@@ -60,7 +60,7 @@ FAMILIES = (
     FamilyEntry(
         "Qwen2.5-Omni",
         ("qwen2_5_omni", "qwen2_5_omni_thinker"),
-        "Qwen2_5OmniForConditionalGeneration",
+        "Qwen2_5OmniThinkerForConditionalGeneration",
         "qwen2_5_omni",
         "Qwen25Omni",
         {"Qwen/Qwen2.5-Omni-7B": "10.7B", "Qwen/Qwen2.5-Omni-3B": "5.5B"},
@@ -85,6 +85,21 @@ FAMILIES = (
             "Qwen/Qwen3-Omni-30B-A3B-Captioner": "32B",
         },
     ),
+    FamilyEntry(
+        "Whisper",
+        ("whisper",),
+        "WhisperForConditionalGeneration",
+        "whisper",
+        "Whisper",
+        {
+            "openai/whisper-tiny": "38M",
+            "openai/whisper-base": "73M",
+            "openai/whisper-small": "242M",
+            "openai/whisper-medium": "764M",
+            "openai/whisper-large-v3": "1.5B",
+            "openai/whisper-large-v3-turbo": "809M",
+        },
+    ),
 )
 
 _OTHERS = {
@@ -92,7 +107,6 @@ _OTHERS = {
     "qwen3": "a language model for text alone",
     "qwen2_audio_encoder": "the audio encoder of Qwen2-Audio without the rest",
     "qwen": "Qwen or Qwen-Audio of the first generation",
-    "whisper": "a speech recogniser",
     "qwen2_vl": "a language model for images and text",
     "qwen2_5_vl": "a language model for images and text",
 }

@@ -186,10 +186,17 @@ class WhisperEncoderFamily(Family):
     ) -> Float[Tensor, "pooled width"]:
         """Average pairs of frames, then layer norm. An odd last frame has no row of its own: it
         only reaches its neighbours, through attention."""
-        width = self.audio_config.d_model
-        norm = modules.get(f"audio_tower.{self.tower_norm}.", lambda: nn.LayerNorm(width))
+        norm = self.build_tower_norm(modules)
         pooled: Tensor = norm(avg_pool1d(frames.T[None], kernel_size=2, stride=2)[0].T)
         return pooled
+
+    def build_tower_norm(self, modules: ModuleStore) -> nn.Module:
+        """The norm after the layers, with its weights."""
+        width = self.audio_config.d_model
+        norm: nn.Module = modules.get(
+            f"audio_tower.{self.tower_norm}.", lambda: nn.LayerNorm(width)
+        )
+        return norm
 
     def project(
         self, modules: ModuleStore, rows: Float[Tensor, "rows width"]
