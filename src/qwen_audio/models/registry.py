@@ -76,7 +76,7 @@ FAMILIES = (
     FamilyEntry(
         "Qwen3-Omni",
         ("qwen3_omni_moe", "qwen3_omni_moe_thinker"),
-        "Qwen3OmniMoeForConditionalGeneration",
+        "Qwen3OmniMoeThinkerForConditionalGeneration",
         "qwen3_omni",
         "Qwen3Omni",
         {
