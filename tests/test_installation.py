@@ -46,6 +46,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ encode tones/0.wav -o v.npz",
         "$ encode tones/0.wav -o v.safetensors",
         "$ inspect tones/0.wav",
+        "$ models",
         "$ taps",
         "$ completion bash",
         "$ quantize embedded small",

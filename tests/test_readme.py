@@ -65,7 +65,7 @@ def test_the_python_blocks_run(folder: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     block_lines = [line[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ ")]
-    assert len(block_lines) == 5
+    assert len(block_lines) == 6
     for line in block_lines:
         assert main(arguments_of(line, folder)) == 0, line
     assert (folder / "vectors.npz").is_file()

@@ -89,7 +89,7 @@ def test_other_models(kind: str | None, expected: str, copy: Path) -> None:
     edit_json(copy / "config.json", model_type=kind)
     message = error_message(copy)
     assert expected in message
-    assert message.endswith("such as Qwen/Qwen2-Audio-7B-Instruct")
+    assert message.endswith("such as Qwen/Qwen2-Audio-7B-Instruct (`qwen-audio models` lists them)")
 
 
 def test_rotary_embeddings_that_differ_with_the_length_of_the_input(copy: Path) -> None:

@@ -25,6 +25,7 @@ class FamilyEntry:
         architecture: transformers' class; decides where two families have one model type.
         module, name: where its `Family` is, below `families`.
         hub_models: checkpoints on the hub, and their number of parameters, such as "8.4B".
+        license: of these checkpoints, where it is known for certain.
     """
 
     title: str
@@ -33,6 +34,7 @@ class FamilyEntry:
     module: str
     name: str
     hub_models: Mapping[str, str]
+    license: str = "see the model card"
 
     def load(self) -> type[Family]:
         """The family's class."""
@@ -48,6 +50,7 @@ FAMILIES = (
         "qwen2_audio",
         "Qwen2Audio",
         {"Qwen/Qwen2-Audio-7B": "8.4B", "Qwen/Qwen2-Audio-7B-Instruct": "8.4B"},
+        "Apache-2.0",
     ),
     FamilyEntry(
         "Audio Flamingo 3",
@@ -56,6 +59,7 @@ FAMILIES = (
         "audio_flamingo_3",
         "AudioFlamingo3",
         {"nvidia/audio-flamingo-3-hf": "8.3B"},
+        "non-commercial research; see the model card",
     ),
     FamilyEntry(
         "Qwen2.5-Omni",
@@ -135,7 +139,7 @@ def family_entry(settings: Mapping[str, Any], name: str) -> FamilyEntry:
     raise CheckpointError(
         f"{name} {given}; only {supported} {'is' if len(FAMILIES) == 1 else 'are'} supported: give "
         f"a checkpoint of {'that type' if len(FAMILIES) == 1 else 'one of these types'}, such as "
-        f"{[*FAMILIES[0].hub_models][-1]}"
+        f"{[*FAMILIES[0].hub_models][-1]} (`qwen-audio models` lists them)"
     )
 
 
