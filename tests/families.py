@@ -108,9 +108,9 @@ def qwen2_config(tokenizer: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _write_audio_flamingo_3(folder: Path) -> None:
-    tokenizer = tokenizer_with("<sound>")
-    config = transformers.AudioFlamingo3Config(
+def _write_flamingo(folder: Path, name: str, *markers: str) -> None:
+    tokenizer = tokenizer_with("<sound>", *markers)
+    config = getattr(transformers, f"{name}Config")(
         audio_config={
             "model_type": "audioflamingo3_encoder",
             "num_mel_bins": 80,
@@ -122,12 +122,12 @@ def _write_audio_flamingo_3(folder: Path) -> None:
         text_config=qwen2_config(tokenizer),
         audio_token_id=tokenizer.convert_tokens_to_ids("<sound>"),
     )
-    processor = transformers.AudioFlamingo3Processor(
+    processor = getattr(transformers, f"{name}Processor")(
         transformers.WhisperFeatureExtractor(feature_size=80),
         tokenizer,
         chat_template=_TEMPLATE.replace("AUDIO", "<sound>"),
     )
-    write_checkpoint(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
+    write_checkpoint(folder, f"{name}ForConditionalGeneration", config, processor)
 
 
 def _thirteen_a_second(mel_frames: int) -> int:
@@ -369,9 +369,24 @@ CASES = {
         Case(
             "audioflamingo3",
             "AudioFlamingo3ForConditionalGeneration",
-            _write_audio_flamingo_3,
+            lambda folder: _write_flamingo(folder, "AudioFlamingo3"),
             longest=600.0,
             unsupported={"audio_config__max_source_positions": (750, "750 positions")},
+        ),
+        Case(
+            "musicflamingo",
+            "MusicFlamingoForConditionalGeneration",
+            lambda folder: _write_flamingo(
+                folder, "MusicFlamingo", "<|sound_bos|>", "<|sound_eos|>"
+            ),
+            longest=1200.0,
+            unsupported={
+                "rope_parameters__rope_theta": (600.0, "rope_theta=600"),
+                "rope_parameters": (
+                    {"rope_type": "linear", "rope_theta": 1200.0, "factor": 2.0},
+                    "rope_type='linear'",
+                ),
+            },
         ),
         Case(
             "qwen2_5_omni",

@@ -22,7 +22,7 @@ class FamilyEntry:
     Attributes:
         title: such as "Qwen2-Audio".
         model_types: in config.json.
-        architecture: transformers' class; decides where two families have one model type.
+        architecture: transformers' class; decides where a config.json has another model type.
         module, name: where its `Family` is, below `families`.
         hub_models: checkpoints on the hub, and their number of parameters, such as "8.4B".
         license: of these checkpoints, where it is known for certain.
@@ -58,8 +58,16 @@ FAMILIES = (
         "AudioFlamingo3ForConditionalGeneration",
         "audio_flamingo_3",
         "AudioFlamingo3",
-        {"nvidia/audio-flamingo-3-hf": "8.3B"},
+        {"nvidia/audio-flamingo-3-hf": "8.3B", "nvidia/music-flamingo-hf": "8.3B"},
         "non-commercial research; see the model card",
+    ),
+    FamilyEntry(
+        "Music Flamingo",
+        ("musicflamingo",),
+        "MusicFlamingoForConditionalGeneration",
+        "music_flamingo",
+        "MusicFlamingo",
+        {"nvidia/music-flamingo-2601-hf": "8.3B"},
     ),
     FamilyEntry(
         "Qwen2.5-Omni",
@@ -127,12 +135,10 @@ def family_entry(settings: Mapping[str, Any], name: str) -> FamilyEntry:
         CheckpointError: if it is none that is supported, naming those that are.
     """
     kind, architectures = settings.get("model_type"), settings.get("architectures") or ()
-    entries = [entry for entry in FAMILIES if kind in entry.model_types]
-    for entry in entries:
-        if entry.architecture in architectures:
-            return entry
-    if entries:
-        return entries[0]
+    by_type = [entry for entry in FAMILIES if kind in entry.model_types]
+    by_architecture = [entry for entry in FAMILIES if entry.architecture in architectures]
+    if by_type:
+        return (by_architecture or by_type)[0]
     meaning = f", {_OTHERS[kind]}" if kind in _OTHERS else ""
     given = f"is of type {kind!r}{meaning}" if kind else "has a config.json without model_type"
     supported = ", ".join(repr(kind) for entry in FAMILIES for kind in entry.model_types)
