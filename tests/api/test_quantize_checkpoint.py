@@ -23,7 +23,7 @@ from checkpoints import edit_json, random_checkpoint
 from hub_server import COMMIT, Hub, serve, use_hub
 from quantized_checkpoints import packed
 from qwen_audio.api import quantize_checkpoint as module
-from qwen_audio.errors import CheckpointError, OptionError
+from qwen_audio.errors import AudioError, CheckpointError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.tensors import EMBEDDINGS
 from qwen_audio.weights.option_values import QUANTIZATIONS
@@ -64,6 +64,49 @@ def test_it_computes_what_quantize_does(
     assert cost.min_memory_bytes == expected_cost.min_memory_bytes
     stored = sum(path.stat().st_size for path in out.glob("*.safetensors"))
     assert cost.read_bytes < stored < sum(f.stat().st_size for f in base.glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_calibrated_weights_change_less(base: Path, tmp_path: Path) -> None:
+    """Of other recordings than those of the calibration, too."""
+    heard = [qa.Waveform(sound(0.5, seed), name=f"{seed}") for seed in range(4)]
+    shown: list[tuple[Any, ...]] = []
+    outs = [
+        qa.quantize_checkpoint(base, tmp_path / name, quantize="int4-g128", **options)
+        for name, options in {
+            "nearest": {},
+            "calibrated": {"calibrate": heard, "on_progress": lambda *each: shown.append(each)},
+        }.items()
+    ]
+    options: dict[str, Any] = {"taps": ["lm.1"], "sampling_rate": 16_000}
+    expected, nearest, calibrated = (
+        qa.load(path, dtype="float32").activations(sound(0.8, 9), **options)["lm.1"].data
+        for path in (base, *outs)
+    )
+    errors = [np.linalg.norm(data - expected) for data in (nearest, calibrated)]
+    assert errors[1] < 0.7 * errors[0]
+    files = [load_file(out / "model-00001-of-00001.safetensors") for out in outs]
+    packed_head = "language_model.lm_head.weight_packed"
+    assert not torch.equal(files[0][packed_head], files[1][packed_head])
+    encoder = [name for name in files[0] if name.startswith("audio_tower.")]
+    assert all(torch.equal(files[0][name], files[1][name]) for name in encoder)
+    config = json.loads((outs[1] / "config.json").read_text())
+    assert config["quantized_from"]["calibration_positions"] > 4 * 12  # a prompt, at least
+    assert shown[-1][:4] == ("captioning", 4, 4, "recordings")
+
+
+def test_what_calibration_takes(base: Path, tmp_path: Path) -> None:
+    for options, message in (
+        ({"calibrate": []}, "calibrate has no recordings"),
+        ({"calibrate": [sound(1)], "quantize": "int8"}, "int8 has none: leave it out"),
+        ({"calibrate": [sound(1)], "quantize": "int2"}, "use one of int8, int4"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            qa.quantize_checkpoint(base, tmp_path / "out", **options)  # type: ignore[arg-type]
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(AudioError, match=r"a\.wav"):
+        qa.quantize_checkpoint(base, tmp_path / "out", calibrate=tmp_path / "a.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 def test_the_bits_in_the_files(base: Path, tmp_path: Path) -> None:
@@ -226,6 +269,7 @@ def test_a_hub_model(base: Path, tmp_path: Path, hub: Hub) -> None:
         "revision": COMMIT,
         "adapter": None,
         "quantize": "int4",
+        "calibration_positions": None,
     }
     assert Checkpoint(out).file("tokenizer.json") is not None
     local = qa.quantize_checkpoint(base, tmp_path / "local")

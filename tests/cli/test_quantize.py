@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from commands import run
 
 
@@ -28,3 +30,16 @@ def test_a_folder_that_model_takes(checkpoint: Path, tmp_path: Path) -> None:
         "--quantize int4 out, or give"
         in run("taps", "--model", tmp_path / "out", "--quantize", "int4").stderr
     )
+
+
+@pytest.mark.slow
+def test_recordings_to_calibrate_with(checkpoint: Path, clips: list[Path], tmp_path: Path) -> None:
+    done = run("quantize", checkpoint, tmp_path / "out", "--calibrate", clips[0].parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["quantized_from"]["calibration_positions"] > 0
+    options = ("--calibrate", clips[0], "--quantize", "int8")
+    refused = run("quantize", checkpoint, tmp_path / "b", *options)
+    assert "int8 has none: leave it out, or use --quantize int4" in refused.stderr
+    missing = run("quantize", checkpoint, tmp_path / "b", "--calibrate", tmp_path / "no")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)

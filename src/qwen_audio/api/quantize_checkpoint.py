@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,16 @@ from typing import Any
 import torch
 
 from qwen_audio.analysis.files import check_output_folder, write_errors
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.errors import CheckpointError, OptionError
-from qwen_audio.inference.progress_bars import download_bar
+from qwen_audio.inference.calibration import Calibration, caption_rows
+from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.inference.progress_bars import (
+    OnProgress,
+    download_bar,
+    shows_progress,
+    with_progress,
+)
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.compressed_config import compressed_config
 from qwen_audio.models.processor_files import PROCESSOR_FILES
@@ -22,8 +31,11 @@ from qwen_audio.paths import exists, is_folder
 from qwen_audio.weights.compressed_tensors import split_matrices
 from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.json_file import parse_json
+from qwen_audio.weights.option_values import check_quantize
 from qwen_audio.weights.quantization import LinearFormat
 from qwen_audio.weights.quantized_store import module_prefix, quantize_module, write_safetensors
+
+from .model import load
 
 __all__ = ["quantize_checkpoint"]
 
@@ -38,15 +50,17 @@ def quantize_checkpoint(
     out: str | Path,
     *,
     quantize: str = "int4",
+    calibrate: AudioInput | AudioInputs | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
     force: bool = False,
     on_download: ProgressCallback | None = None,
     on_quantize: ProgressCallback | None = None,
+    on_progress: OnProgress | None = None,
     progress: bool | None = None,
 ) -> Path:
     """Write a checkpoint with quantised weights to a folder: `load` takes it as it is, without
-    `quantize`, and computes the same numbers as of the checkpoint with `quantize`.
+    `quantize`. Without `calibrate` it computes the same numbers as the checkpoint with `quantize`.
 
     The folder is complete, with the processor, and in the format compressed-tensors, which
     transformers and other programs read. It appears when all of it is written.
@@ -55,25 +69,31 @@ def quantize_checkpoint(
         model: "embedded", a folder, or a hub model.
         out: the folder to write.
         quantize: "int8", "int4" or "int4-g128": see `load`.
+        calibrate: recordings that the checkpoint captions first: 4-bit weights of the language
+            model are then rounded so that what they compute of these changes least (GPTQ). Thirty
+            or more, like those that it will be used for; `qwen_audio.find_files` lists a folder's.
         revision: branch, tag or commit of a hub model.
         adapter: a LoRA adapter that is merged before.
         force: replace a checkpoint that is in `out`.
         on_download: called with bytes downloaded and bytes to download.
         on_quantize: called with bytes of weights quantised and to be quantised.
-        progress: whether progress bars show both, where the functions aren't given; by default in
+        on_progress: called with recordings captioned for `calibrate`, and to be captioned.
+        progress: whether progress bars show these, where the functions aren't given; by default in
             notebooks only.
 
     Returns:
         The folder.
 
     Raises:
+        AudioError: for a recording of `calibrate` that can't be decoded.
         CheckpointError: if the checkpoint can't be read, or the disk can't hold the result.
         OptionError: if something is in `out`, it can't be written to, or the checkpoint is stored
-            quantised already.
+            quantised already; for `calibrate` without recordings, or with "int8".
     """
     target = Path(out).expanduser()
     target = target if target.name else target.resolve()  # "." and ".."
     _check_target(target, force)
+    recordings = None if calibrate is None else _calibration_recordings(calibrate, quantize)
     checkpoint = Checkpoint(model, revision, adapter, quantize)
     if target.resolve() == checkpoint.folder.resolve():
         raise OptionError(f"{target} is what is to be quantised: name another folder")
@@ -81,6 +101,12 @@ def quantize_checkpoint(
     _check_space(target, sum(sum(modules.values()) for modules in files))
     report = on_download or download_bar(progress)
     checkpoint.tensors.fetch(checkpoint.required_tensors(None), report)
+    calibration = None
+    if recordings is not None:
+        original = load(model, revision=checkpoint.commit, adapter=adapter, progress=progress)
+        calibration = _calibration(
+            original.pipeline, recordings, shows_progress(progress), on_progress
+        )
     partial, previous = (target.with_name(target.name + end) for end in (".partial", ".previous"))
     with write_errors(target):
         _remove(partial)
@@ -88,9 +114,9 @@ def quantize_checkpoint(
         try:
             _copy_files(checkpoint, partial)
             report = on_quantize or download_bar(progress, "quantising weights")
-            _write_weights(checkpoint, files, partial, report)
+            _write_weights(checkpoint, files, partial, calibration, report)
             # At last: what has no config.json is no checkpoint.
-            config = json.dumps(_config(checkpoint, quantize), indent=2)
+            config = json.dumps(_config(checkpoint, quantize, calibration), indent=2)
             (partial / _CONFIG).write_text(config + "\n", encoding="utf-8")
             if exists(target):
                 _remove(previous)
@@ -111,6 +137,36 @@ def _check_target(target: Path, force: bool) -> None:
         raise OptionError(f"{target} exists: name another folder, or replace it with force=True")
     if not (target / _CONFIG).is_file():
         raise OptionError(f"{target} is no checkpoint, and force=True replaces nothing else")
+
+
+def _calibration_recordings(calibrate: AudioInput | AudioInputs, quantize: str) -> list[AudioInput]:
+    """Raises OptionError if nothing is rounded for them, or there are none."""
+    check_quantize(quantize)
+    if quantize == "int8":
+        raise OptionError(
+            "calibrate changes how weights are rounded to 4 bits, and int8 has none: leave it out, "
+            "or use quantize='int4'"
+        )
+    recordings, _ = as_input_list(calibrate)
+    if not recordings:
+        raise OptionError("calibrate has no recordings: give some, or leave it out")
+    return recordings
+
+
+def _calibration(
+    pipeline: Pipeline,
+    recordings: Sequence[AudioInput],
+    progress: bool,
+    on_progress: OnProgress | None,
+) -> Calibration:
+    rows = with_progress(
+        lambda on_window: caption_rows(pipeline, recordings, on_window),
+        progress,
+        len(recordings),
+        "captioning",
+        on_progress,
+    )
+    return Calibration(pipeline, [window for windows in rows for window in windows])
 
 
 def _plan_files(checkpoint: Checkpoint) -> list[dict[str, int]]:
@@ -149,6 +205,7 @@ def _write_weights(
     checkpoint: Checkpoint,
     files: list[dict[str, int]],
     folder: Path,
+    calibration: Calibration | None,
     report: ProgressCallback | None,
 ) -> None:
     """Write the weights, quantised, and their index; one module is quantised at a time."""
@@ -165,7 +222,8 @@ def _write_weights(
         for prefix in prefixes:
             if report is not None:
                 report(done, total)
-            weights = quantize_module(tensors.read(prefix), prefix, formats)
+            inputs = None if calibration is None else calibration.of_module(prefix)
+            weights = quantize_module(tensors.read(prefix), prefix, formats, inputs)
             parts |= {prefix + name: part for name, part in split_matrices(weights).items()}
             done += read[prefix]
         write_safetensors(folder / file, parts)
@@ -179,7 +237,9 @@ def _write_weights(
         report(total, total)
 
 
-def _config(checkpoint: Checkpoint, quantize: str) -> dict[str, Any]:
+def _config(
+    checkpoint: Checkpoint, quantize: str, calibration: Calibration | None
+) -> dict[str, Any]:
     """The content of config.json."""
     config = parse_json(checkpoint.folder / _CONFIG)
     requirements = checkpoint.required_tensors(None)
@@ -201,6 +261,7 @@ def _config(checkpoint: Checkpoint, quantize: str) -> dict[str, Any]:
         "revision": checkpoint.revision,
         "adapter": checkpoint.adapter_hash,
         "quantize": quantize,
+        "calibration_positions": None if calibration is None else calibration.positions,
     }
     return config
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
@@ -138,13 +138,9 @@ class LanguageModel:
         lengths = tuple(len(item.token_ids) for item in inputs)
         starts = (0,) * len(inputs) if cached is None else cached.starts
         self.check_context(max(a + n for a, n in zip(starts, lengths, strict=True)))
-        packing = Packing(lengths, cached)
-        positions = [p for a, n in zip(starts, lengths, strict=True) for p in range(a, a + n)]
-        position_ids = to_device(positions, torch.long, self._device)
         hidden_states = torch.cat([self._embed(item) for item in inputs])
-        family = self._family
-        position_embeddings = family.position_embeddings(self._rotary, hidden_states, position_ids)
-        depth = family.dimensions.lm_layers
+        arguments = self.layer_arguments(hidden_states, lengths, cached)
+        depth = self._family.dimensions.lm_layers
         if deepest.stage is Stage.LM:
             depth = deepest.layer or 0
 
@@ -161,14 +157,41 @@ class LanguageModel:
                 outputs[tap] = [reducer(tap, clip, rows) for clip, rows in rows_by_clip]
 
         reduce_rows(Tap(Stage.LM, 0), hidden_states)
-        layers = family.decoder_layers(self._modules, depth, position_embeddings, packing)
-        for k, run_layer in enumerate(layers, start=1):
-            hidden_states = run_layer(hidden_states)
+        for k, layer in enumerate(self._family.decoder_layers(self._modules, depth), start=1):
+            hidden_states = self.run_layer(layer, hidden_states, arguments)
             reduce_rows(Tap(Stage.LM, k), hidden_states)
         if Tap(Stage.LM_NORM) in wanted:
-            norm = family.final_norm(self._modules)
-            reduce_rows(Tap(Stage.LM_NORM), norm(hidden_states))
+            reduce_rows(Tap(Stage.LM_NORM), self.final_norm()(hidden_states))
         return outputs
+
+    def layer_arguments(
+        self,
+        hidden_states: Float[Tensor, "rows width"],
+        lengths: Sequence[int],
+        cached: CachePass | None = None,
+    ) -> tuple[Any, Packing]:
+        """What `run_layer` takes beside hidden states: their positions, and where clips end."""
+        starts = (0,) * len(lengths) if cached is None else cached.starts
+        positions = [p for a, n in zip(starts, lengths, strict=True) for p in range(a, a + n)]
+        position_ids = to_device(positions, torch.long, self._device)
+        return (
+            self._family.position_embeddings(self._rotary, hidden_states, position_ids),
+            Packing(tuple(lengths), cached),
+        )
+
+    def layers(self) -> Iterator[nn.Module]:
+        """All layers in order; see `ModuleStore.layers`."""
+        return self._family.decoder_layers(self._modules, self._family.dimensions.lm_layers)
+
+    def run_layer(
+        self, layer: nn.Module, hidden_states: Float[Tensor, "rows width"], arguments: Any
+    ) -> Float[Tensor, "rows width"]:
+        """Hidden states after a layer, of those before it and `layer_arguments`."""
+        return self._family.run_decoder_layer(layer, hidden_states, *arguments)
+
+    def final_norm(self) -> nn.Module:
+        """The norm before the head."""
+        return self._family.final_norm(self._modules)
 
     def load_head(self) -> None:
         """Read the head, if it isn't in memory: packing takes its memory twice for a moment, for
@@ -201,7 +224,7 @@ class LanguageModel:
     @torch.no_grad()
     def lens_logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logit lens: final norm and head over rows of any `lm.k`."""
-        return self.logits(self._family.final_norm(self._modules)(rows))
+        return self.logits(self.final_norm()(rows))
 
     def _embed(self, item: DecoderInput) -> Float[Tensor, "rows width"]:
         """Text embeddings, with the projector's rows at the audio positions."""

@@ -212,10 +212,18 @@ class Family(ABC):
         """What each decoder layer is given of the positions: by default cosines and sines."""
         return rotary(rows[None], positions[None])
 
-    def decoder_layers(
-        self, modules: ModuleStore, depth: int, position_embeddings: Any, packing: Packing
-    ) -> Iterator[RunLayer]:
-        """The first decoder layers, in order."""
+    def decoder_layers(self, modules: ModuleStore, depth: int) -> Iterator[nn.Module]:
+        """The first decoder layers, in order; see `ModuleStore.layers`."""
+        raise NotImplementedError
+
+    def run_decoder_layer(
+        self,
+        layer: nn.Module,
+        rows: Float[Tensor, "rows lm_width"],
+        position_embeddings: Any,
+        packing: Packing,
+    ) -> Float[Tensor, "rows lm_width"]:
+        """Packed rows after a decoder layer."""
         raise NotImplementedError
 
     def final_norm(self, modules: ModuleStore) -> nn.Module:

@@ -16,6 +16,7 @@ from qwen_audio.weights.module_store import empty_module
 from .tap import ModelDimensions, Tap
 
 __all__ = [
+    "DECODER_LAYERS",
     "EMBEDDINGS",
     "LM_HEAD",
     "Shapes",
@@ -28,6 +29,9 @@ __all__ = [
 
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
 """The embedding table, (vocabulary, lm width); only the rows of tokens that occur are read."""
+
+DECODER_LAYERS = "language_model.model.layers."
+"""What the names of the language model's layers begin with; their numbers follow."""
 
 LM_HEAD = "language_model.lm_head.weight"
 """From hidden states to a logit for each token, (vocabulary, lm width)."""

@@ -100,6 +100,11 @@ class ModuleStore:
         """Free all weights; they are read again when needed."""
         self._resident.clear()
 
+    def release_for_streaming(self, prefix: str) -> None:
+        """Free all weights, and from now on leave memory for two of the layers `prefix0.` …"""
+        self.release()
+        self.max_bytes = 2 * self._weight_bytes(f"{prefix}0.")
+
     def _make_resident(self, modules: Mapping[str, Callable[[], nn.Module]]) -> None:
         absent = {name: build for name, build in modules.items() if name not in self._resident}
         if not absent:

@@ -9,7 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["LinearFormat", "QuantizedMatrix", "pack_nibbles", "quantize_matrix", "unpack_nibbles"]
+__all__ = [
+    "LinearFormat",
+    "QuantizedMatrix",
+    "group_ranges",
+    "pack_nibbles",
+    "quantize_matrix",
+    "round_to_groups",
+    "unpack_nibbles",
+]
 
 
 @dataclass(frozen=True)
@@ -123,21 +131,42 @@ def _quantize_rows(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Values, scales and zero points of some rows."""
     grouped = weight.float().unflatten(1, (-1, form.group_size or weight.shape[1]))
-    tiny = torch.finfo(torch.float32).tiny
     if form.bits == 8:
+        tiny = torch.finfo(torch.float32).tiny
         scales = grouped.abs().amax(-1, keepdim=True).div_(127).clamp_min_(tiny)
         values = (grouped / scales).round_().to(torch.int8)
         return values.flatten(1), scales.squeeze(-1), None
-    least = grouped.amin(-1, keepdim=True).clamp_max_(0)
-    most = grouped.amax(-1, keepdim=True).clamp_min_(0)
-    scales = ((most - least) / 15).bfloat16().clamp_min_(tiny)
-    zero_points = (-least / scales.float()).round_().clamp_(0, 15)
-    whole = (grouped / scales.float()).round_().add_(zero_points).clamp_(0, 15).to(torch.uint8)
+    scales, zero_points = group_ranges(grouped)
+    whole = round_to_groups(grouped, scales, zero_points).to(torch.uint8)
     return (
         pack_nibbles(whole.flatten(1)),
         scales.squeeze(-1),
         zero_points.to(torch.uint8).squeeze(-1),
     )
+
+
+def group_ranges(
+    groups: Float[Tensor, "... columns"], share: float = 1.0
+) -> tuple[Float[Tensor, "... 1"], Float[Tensor, "... 1"]]:
+    """Scales, in bfloat16, and zero points of 4 bits for groups of weights.
+
+    Args:
+        share: of the range from a group's least weight to its greatest that the values span.
+    """
+    least = groups.amin(-1, keepdim=True).clamp_max_(0) * share
+    most = groups.amax(-1, keepdim=True).clamp_min_(0) * share
+    tiny = torch.finfo(torch.float32).tiny
+    scales = ((most - least) / 15).bfloat16().clamp_min_(tiny)
+    return scales, (-least / scales.float()).round_().clamp_(0, 15)
+
+
+def round_to_groups(
+    groups: Float[Tensor, "... columns"],
+    scales: Float[Tensor, "... 1"],
+    zero_points: Float[Tensor, "... 1"],
+) -> Float[Tensor, "... columns"]:
+    """The values from 0 to 15 that are nearest to weights, as floats."""
+    return (groups / scales.float()).round_().add_(zero_points).clamp_(0, 15)
 
 
 def pack_nibbles(values: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from qwen_audio.errors import CheckpointError
 
 from .compressed_tensors import Weights, join_matrices, split_matrices
 from .download import ProgressCallback
+from .gptq import InputMoments, quantize_for_inputs
 from .quantization import LinearFormat, QuantizedMatrix, quantize_matrix
 from .safetensors_file import TensorLocation, read_header, read_tensors
 from .tensor_store import TensorStore
@@ -150,15 +151,28 @@ class QuantizedStore:
 
 
 def quantize_module(
-    tensors: dict[str, torch.Tensor], prefix: str, formats: Mapping[str, LinearFormat]
+    tensors: dict[str, torch.Tensor],
+    prefix: str,
+    formats: Mapping[str, LinearFormat],
+    inputs: Mapping[str, InputMoments] | None = None,
 ) -> Weights:
     """A module's tensors, of which those with a format are quantised; takes them from `tensors`,
-    so that memory never holds both forms of all."""
+    and moments from `inputs`, so that memory never holds both forms of all.
+
+    Args:
+        inputs: by tensor, of the matrices that are rounded for their inputs: see `gptq`.
+    """
+    moments = dict(inputs or {})
     weights: dict[str, torch.Tensor | QuantizedMatrix] = {}
     for name in list(tensors):
         tensor = tensors.pop(name)
         form = formats.get(prefix + name)
-        weights[name] = tensor if form is None else quantize_matrix(tensor, form)
+        if form is None:
+            weights[name] = tensor
+        elif name in moments:
+            weights[name] = quantize_for_inputs(tensor, form, moments.pop(name))
+        else:
+            weights[name] = quantize_matrix(tensor, form)
     return weights
 
 

@@ -4,18 +4,17 @@ and a head. What differs are the modules, which a family names."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwen_audio.errors import CheckpointError
-from qwen_audio.models.family import Family, RunLayer
+from qwen_audio.models.family import Family
 from qwen_audio.models.packed_attention import Packing
 from qwen_audio.models.row_times import RowTimes
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.models.tensors import LM_HEAD, TensorGroup, shapes_of
+from qwen_audio.models.tensors import DECODER_LAYERS, LM_HEAD, TensorGroup, shapes_of
 from qwen_audio.weights.module_store import ModuleStore
 
 __all__ = ["DecoderFamily"]
@@ -76,7 +75,7 @@ class DecoderFamily(Family):
         prefix, layer = "language_model.model.", shapes_of(lambda: self.build_decoder_layer(0))
         yield TensorGroup(prefix, Tap(Stage.LM, 0), {"embed_tokens.weight": table})
         for k in range(text.num_hidden_layers):
-            yield TensorGroup(f"{prefix}layers.{k}.", Tap(Stage.LM, k + 1), layer)
+            yield TensorGroup(f"{DECODER_LAYERS}{k}.", Tap(Stage.LM, k + 1), layer)
         yield TensorGroup(f"{prefix}norm.", Tap(Stage.LM_NORM), {"weight": (width,)})
         yield TensorGroup("language_model.lm_head.", None, {"weight": table})
 
@@ -90,13 +89,22 @@ class DecoderFamily(Family):
         module: nn.Module = self.rotary(self.text_config)
         return module
 
-    def decoder_layers(
-        self, modules: ModuleStore, depth: int, position_embeddings: Any, packing: Packing
-    ) -> Iterator[RunLayer]:
+    def decoder_layers(self, modules: ModuleStore, depth: int) -> Iterator[nn.Module]:
+        """transformers' modules."""
+        return modules.layers(DECODER_LAYERS, depth, self.build_decoder_layer)
+
+    def run_decoder_layer(
+        self,
+        layer: nn.Module,
+        rows: Float[Tensor, "rows width"],
+        position_embeddings: Any,
+        packing: Packing,
+    ) -> Float[Tensor, "rows width"]:
         """Causal attention within each sequence."""
-        layers = modules.layers("language_model.model.layers.", depth, self.build_decoder_layer)
-        for layer in layers:
-            yield partial(_run_layer, layer, position_embeddings, packing)
+        output: Tensor = layer(
+            rows[None], position_embeddings=position_embeddings, packing=packing
+        )[0]
+        return output
 
     def final_norm(self, modules: ModuleStore) -> nn.Module:
         """transformers' module."""
@@ -115,13 +123,3 @@ class DecoderFamily(Family):
             "language_model.lm_head.", lambda: nn.Linear(width, tokens, bias=False)
         )
         return head
-
-
-def _run_layer(
-    layer: nn.Module,
-    position_embeddings: Any,
-    packing: Packing,
-    rows: Float[Tensor, "rows width"],
-) -> Float[Tensor, "rows width"]:
-    output: Tensor = layer(rows[None], position_embeddings=position_embeddings, packing=packing)[0]
-    return output
