@@ -71,13 +71,16 @@ def test_calibrated_weights_change_less(base: Path, tmp_path: Path) -> None:
     """Of other recordings than those of the calibration, too."""
     heard = [qa.Waveform(sound(0.5, seed), name=f"{seed}") for seed in range(4)]
     shown: list[tuple[Any, ...]] = []
-    outs = [
-        qa.quantize_checkpoint(base, tmp_path / name, quantize="int4-g128", **options)
-        for name, options in {
-            "nearest": {},
-            "calibrated": {"calibrate": heard, "on_progress": lambda *each: shown.append(each)},
-        }.items()
-    ]
+    outs = (
+        qa.quantize_checkpoint(base, tmp_path / "nearest", quantize="int4-g128"),
+        qa.quantize_checkpoint(
+            base,
+            tmp_path / "calibrated",
+            quantize="int4-g128",
+            calibrate=heard,
+            on_progress=lambda *each: shown.append(each),
+        ),
+    )
     options: dict[str, Any] = {"taps": ["lm.1"], "sampling_rate": 16_000}
     expected, nearest, calibrated = (
         qa.load(path, dtype="float32").activations(sound(0.8, 9), **options)["lm.1"].data
@@ -96,13 +99,14 @@ def test_calibrated_weights_change_less(base: Path, tmp_path: Path) -> None:
 
 
 def test_what_calibration_takes(base: Path, tmp_path: Path) -> None:
-    for options, message in (
-        ({"calibrate": []}, "calibrate has no recordings"),
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"calibrate": []}, "calibrate= has no recordings"),
         ({"calibrate": [sound(1)], "quantize": "int8"}, "int8 has none: leave it out"),
         ({"calibrate": [sound(1)], "quantize": "int2"}, "use one of int8, int4"),
-    ):
+    )
+    for options, message in cases:
         with pytest.raises(OptionError, match=message):
-            qa.quantize_checkpoint(base, tmp_path / "out", **options)  # type: ignore[arg-type]
+            qa.quantize_checkpoint(base, tmp_path / "out", **options)
     (tmp_path / "a.wav").write_bytes(b"RIFF")
     with pytest.raises(AudioError, match=r"a\.wav"):
         qa.quantize_checkpoint(base, tmp_path / "out", calibrate=tmp_path / "a.wav")

@@ -144,12 +144,12 @@ def _calibration_recordings(calibrate: AudioInput | AudioInputs, quantize: str) 
     check_quantize(quantize)
     if quantize == "int8":
         raise OptionError(
-            "calibrate changes how weights are rounded to 4 bits, and int8 has none: leave it out, "
-            "or use quantize='int4'"
+            "calibrate= changes how weights are rounded to 4 bits, and int8 has none: leave it "
+            "out, or use quantize='int4'"
         )
     recordings, _ = as_input_list(calibrate)
     if not recordings:
-        raise OptionError("calibrate has no recordings: give some, or leave it out")
+        raise OptionError("calibrate= has no recordings: give some, or leave it out")
     return recordings
 
 
