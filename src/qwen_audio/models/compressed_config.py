@@ -18,8 +18,8 @@ _ROW_ACTIVATIONS = {
     "strategy": "token",
     "dynamic": True,
 }
-"""What products of 8-bit weights take where the processor has them: rows in 8 bits, with a scale
-each."""
+"""What other programs take for products of 8-bit weights: rows in 8 bits, with a scale each. Here
+only the encoder's do."""
 
 
 def compressed_config(

@@ -100,7 +100,7 @@ def quantize_for_inputs(
         return quantize_matrix(weight, form)
     factor = inputs.inverse_factor
     chunks = [
-        _quantize_rows(chunk.to(factor, copy=True), form.group_size, factor, inputs.squares)
+        _quantize_rows(chunk, form.group_size, factor, inputs.squares)
         for chunk in weight.split(max(1, _CHUNK_VALUES // weight.shape[1]))
     ]
     values, scales, zero_points = (torch.cat(parts).cpu() for parts in zip(*chunks, strict=True))
@@ -113,28 +113,28 @@ def _quantize_rows(
     factor: Float[Tensor, "columns columns"],
     squares: Float[Tensor, " columns"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, scales and zero points of some rows; takes `weight` to compute in."""
-    columns = weight.shape[1]
-    values = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+    """Values, scales and zero points of some rows."""
+    left = weight.T.to(factor, copy=True).contiguous()  # a column at a time is read and written
+    values = torch.empty(left.shape, dtype=torch.uint8, device=left.device)
     scales, zero_points = [], []
     step = max(group_size, _BLOCK_COLUMNS // group_size * group_size)
-    for first in range(0, columns, step):
-        end = min(first + step, columns)
-        errors = torch.empty_like(weight[:, first:end])
+    for first in range(0, len(left), step):
+        end = min(first + step, len(left))
+        errors = torch.empty_like(left[first:end])
         for column in range(first, end):
             if column % group_size == 0:
                 group = slice(column, column + group_size)
-                scale, zero_point = _best_range(weight[:, group], squares[group])
+                scale, zero_point = _best_range(left[group].T, squares[group])
                 scales.append(scale)
                 zero_points.append(zero_point.to(torch.uint8))
-            whole = round_to_groups(weight[:, column, None], scale, zero_point)
-            values[:, column] = whole[:, 0]
+            whole = round_to_groups(left[column, :, None], scale, zero_point)
+            values[column] = whole[:, 0]
             rounded = (whole - zero_point) * scale.float()
-            error = (weight[:, column] - rounded[:, 0]) / factor[column, column]
-            weight[:, column + 1 : end].addr_(error, factor[column, column + 1 : end], alpha=-1)
-            errors[:, column - first] = error
-        weight[:, end:].addmm_(errors, factor[first:end, end:], alpha=-1)
-    return values, torch.cat(scales, 1), torch.cat(zero_points, 1)
+            error = (left[column] - rounded[:, 0]) / factor[column, column]
+            left[column + 1 : end].addr_(factor[column, column + 1 : end], error, alpha=-1)
+            errors[column - first] = error
+        left[end:].addmm_(factor[first:end, end:].T, errors, alpha=-1)
+    return values.T, torch.cat(scales, 1), torch.cat(zero_points, 1)
 
 
 def _best_range(
