@@ -351,6 +351,38 @@ def _write_whisper(folder: Path) -> None:
     write_checkpoint(folder, "WhisperForConditionalGeneration", config, extractor)
 
 
+_GLM_TEMPLATE = """{% for message in messages %}<|{{ message['role'] }}|>
+{% if message['content'] is string %}{{ message['content'] }}{% else %}\
+{% for part in message['content'] %}{% if part['type'] == 'audio' %}\
+<|begin_of_audio|><|pad|><|end_of_audio|><|user|>
+{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}<|assistant|>
+{% endif %}"""
+
+
+def _write_glm_asr(folder: Path) -> None:
+    roles = ("<|user|>", "<|assistant|>", "<|begin_of_audio|>", "<|end_of_audio|>")
+    tokenizer = tokenizer_with("<|pad|>", *roles)
+    config = transformers.GlmAsrConfig(
+        audio_config={
+            "model_type": "glmasr_encoder",
+            "num_mel_bins": 80,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+        },
+        text_config=qwen2_config(tokenizer, model_type="llama", tie_word_embeddings=True),
+        audio_token_id=tokenizer.convert_tokens_to_ids("<|pad|>"),
+    )
+    processor = transformers.GlmAsrProcessor(
+        transformers.WhisperFeatureExtractor(feature_size=80),
+        tokenizer,
+        chat_template=_GLM_TEMPLATE,
+    )
+    write_checkpoint(folder, "GlmAsrForConditionalGeneration", config, processor)
+
+
 CASES = {
     case.model_type: case
     for case in (
@@ -372,6 +404,21 @@ CASES = {
             lambda folder: _write_flamingo(folder, "AudioFlamingo3"),
             longest=600.0,
             unsupported={"audio_config__max_source_positions": (750, "750 positions")},
+        ),
+        Case(
+            "glmasr",
+            "GlmAsrForConditionalGeneration",
+            _write_glm_asr,
+            longest=600.0,
+            unsupported={
+                "audio_config__max_position_embeddings": (750, "750 positions"),
+                "audio_config__intermediate_size": (64, "intermediate_size=64"),
+                "audio_config__rope_parameters": (
+                    {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
+                    "'dynamic'",
+                ),
+                "text_config__model_type": ("qwen2", "qwen2"),
+            },
         ),
         Case(
             "musicflamingo",
@@ -453,12 +500,12 @@ CASES = {
 
 
 class TransformersReference:
-    """transformers' own model and processor of a checkpoint, in float32, one clip at a time."""
+    """transformers' own model and processor of a checkpoint, one clip at a time."""
 
-    def __init__(self, case: Case, folder: Path) -> None:
+    def __init__(self, case: Case, folder: Path, dtype: torch.dtype = torch.float32) -> None:
         self.case = case
         self.model: Any = getattr(transformers, case.model_class).from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa"
+            folder, dtype=dtype, attn_implementation="sdpa"
         )
         self.model.eval()
         self.processor: Any = case.read_processor(folder)
@@ -482,6 +529,7 @@ class TransformersReference:
     def taps(self, clip: np.ndarray, prompt_text: str) -> dict[str, np.ndarray]:
         """The rows of every tap, without padding: what hooks see of modules' inputs and outputs."""
         case, inputs = self.case, self.inputs(clip, prompt_text)
+        inputs["input_features"] = inputs["input_features"].to(self.model.dtype)
         seen: dict[str, Tensor] = {}
         tower, projector, text = map(
             self.model.get_submodule, (case.tower, case.projector, case.language_model)
@@ -511,7 +559,9 @@ class TransformersReference:
             tokens = int((inputs["input_ids"] == self.audio_token_id).sum())
             counts |= {"audio_tower": tokens, "projector": tokens}
             counts["lm"] = inputs["input_ids"].shape[1]
-        return {tap: rows[: counts[tap.split(".")[0]]].numpy() for tap, rows in seen.items()}
+        return {
+            tap: rows[: counts[tap.split(".")[0]]].float().numpy() for tap, rows in seen.items()
+        }
 
     @torch.inference_mode()
     def generate(self, clip: np.ndarray, prompt_text: str, max_new_tokens: int) -> tuple[int, ...]:

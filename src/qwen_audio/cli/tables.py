@@ -49,6 +49,10 @@ def taps_tables(
         f"  in full batches, of text with {text['cache_bytes'] / 1e9:.2g} GB of cached keys and "
         "values;\n  GFLOP/s: per second of audio (text tokens come on top)"
     )
+    if padded := text["padded_seconds"]:
+        yield Text(
+            f"  windows are padded to {padded:g} s: a shorter one costs as much as {padded:g} s"
+        )
 
 
 def inspection_tables(trace: ShapeTrace) -> Renderables:

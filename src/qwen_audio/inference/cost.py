@@ -69,6 +69,7 @@ class CostEstimate:
             smallest `max_memory` that works.
         gflop_per_second: arithmetic for a second of audio, in windows of 30 s; prompt and generated
             tokens (each 2 FLOP a parameter of the language model) are not included.
+        padded_seconds: see `Family`: a window that is shorter costs as much.
     """
 
     tap: str | None
@@ -80,6 +81,7 @@ class CostEstimate:
     peak_memory_bytes: int
     min_memory_bytes: int
     gflop_per_second: float
+    padded_seconds: float = 0.0
 
 
 def process_bytes(device: torch.device = _CPU) -> int:
@@ -103,8 +105,7 @@ def estimate_cost(
     """Estimate from the configuration, the index and the headers of the shards alone.
 
     Args:
-        base_bytes: what the process holds without weights of this checkpoint; measured now unless
-            given.
+        base_bytes: of the process without weights of this checkpoint; measured now unless given.
     """
     base = process_bytes(device) if base_bytes is None else base_bytes
     required = checkpoint.required_tensors(tap)
@@ -127,6 +128,7 @@ def estimate_cost(
         peak_memory_bytes=peak if max_memory is None else min(peak, max(minimum, max_memory)),
         min_memory_bytes=minimum,
         gflop_per_second=round(2 * (products + _attention(checkpoint, tap)) / 1e9, 3),
+        padded_seconds=checkpoint.family.padded_seconds,
     )
 
 
@@ -226,8 +228,7 @@ def min_memory_bytes(
     positions: int = _MIN_CACHED_POSITIONS,
     frames: int = MIN_BATCH_FRAMES,
 ) -> int:
-    """Memory of the process where as few weights as possible are resident: one module, or two
-    layers (one computes, one is read).
+    """Memory with as few weights as possible: one module, or two layers (one is read meanwhile).
 
     Args:
         base_bytes, positions, frames: see `non_weight_bytes`.

@@ -70,6 +70,9 @@ class Family(ABC):
     """How names of matrices end that `quantize=` leaves as they are."""
     window_limits: ClassVar[WindowLimits] = WindowLimits()
     """How long a window may be."""
+    padded_seconds: ClassVar[float] = 0.0
+    """Where the encoder attends to padding: what windows are padded to a multiple of, so that a
+    shorter one costs as much. 0: nothing is padded."""
     prompt_format: ClassVar[PromptFormat | None] = None
     """None where there is no language model."""
 

@@ -112,6 +112,14 @@ FAMILIES = (
             "openai/whisper-large-v3-turbo": "809M",
         },
     ),
+    FamilyEntry(
+        "GLM-ASR",
+        ("glmasr",),
+        "GlmAsrForConditionalGeneration",
+        "glm_asr",
+        "GlmAsr",
+        {"zai-org/GLM-ASR-Nano-2512": "2.3B"},
+    ),
 )
 
 _OTHERS = {

@@ -29,9 +29,12 @@ from .whisper_features import (
     conv_frame_count,
 )
 
-__all__ = ["GeluInPlace", "WhisperEncoderFamily", "convolve"]
+__all__ = ["POSITIONS", "GeluInPlace", "WhisperEncoderFamily", "convolve"]
 
 _CHUNK_ROWS = CHUNK_FRAMES // 2
+
+POSITIONS = "audio_tower.embed_positions."
+"""The table of what is added for positions."""
 
 
 class WhisperEncoderFamily(Family):
@@ -50,12 +53,14 @@ class WhisperEncoderFamily(Family):
     """Whether position embeddings are in the files."""
     feature_mask: ClassVar[str]
     """What transformers' model calls the mask of `input_features`."""
+    position_count: ClassVar[str] = "max_source_positions"
+    """The encoder's number of positions, in its configuration."""
     landmark = "audio_tower.conv1.weight"
 
     def check_config(self, name: str) -> None:
         """Raises CheckpointError for an encoder of another number of positions."""
         super().check_config(name)  # type: ignore[safe-super]
-        positions = self.audio_config.max_source_positions
+        positions = getattr(self.audio_config, self.position_count)
         if positions != _CHUNK_ROWS:
             raise CheckpointError(
                 f"{name} has an audio encoder of {positions} positions; only {_CHUNK_ROWS} (30 s) "
@@ -74,18 +79,18 @@ class WhisperEncoderFamily(Family):
     def encoder_groups(self) -> Iterator[TensorGroup]:
         """Tensors up to the projector."""
         config = self.audio_config
-        width = config.d_model
+        width = config.hidden_size
         stem, norm = Tap(Stage.ENCODER, 0), {"weight": (width,), "bias": (width,)}
         conv1: Shapes = {"weight": (width, config.num_mel_bins, 3), "bias": (width,)}
         conv2: Shapes = {"weight": (width, width, 3), "bias": (width,)}
-        positions: Shapes = {"weight": (config.max_source_positions, width)}
+        positions: Shapes = {"weight": (_CHUNK_ROWS, width)}
         layer = shapes_of(lambda: self.build_encoder_layer(0))
         # conv1 has stride 1, so it runs at the mel rate.
         yield TensorGroup("audio_tower.conv1.", stem, conv1, float(MEL_FRAMES_PER_SECOND))
         yield TensorGroup("audio_tower.conv2.", stem, conv2)
         if self.learns_positions:
-            yield TensorGroup("audio_tower.embed_positions.", stem, positions)
-        for k in range(config.encoder_layers):
+            yield TensorGroup(POSITIONS, stem, positions)
+        for k in range(config.num_hidden_layers):
             yield TensorGroup(f"audio_tower.layers.{k}.", Tap(Stage.ENCODER, k + 1), layer)
         yield TensorGroup(f"audio_tower.{self.tower_norm}.", Tap(Stage.AUDIO_TOWER), norm)
         if Stage.PROJECTOR in self.dimensions.row_times:
@@ -116,7 +121,7 @@ class WhisperEncoderFamily(Family):
         `mel` holds the frames after the clip that the convolutions reach into; rows beyond the clip
         are dropped.
         """
-        config, width = self.audio_config, self.audio_config.d_model
+        config, width = self.audio_config, self.audio_config.hidden_size
         conv1 = modules.get(
             "audio_tower.conv1.",
             lambda: nn.Conv1d(config.num_mel_bins, width, kernel_size=3, padding=1),
@@ -131,16 +136,14 @@ class WhisperEncoderFamily(Family):
         chunks = []
         for chunk, count in zip(features.split(2 * self.chunk_rows, dim=1), blocks, strict=True):
             frames = gelu(convolve(conv2, gelu(convolve(conv1, chunk)))).T[:count]
-            chunks.append(frames + positions[: len(frames)])
+            chunks.append(frames if positions is None else frames + positions[: len(frames)])
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
-    def positions(self, modules: ModuleStore) -> Float[Tensor, "chunk_rows width"]:
-        """The position embeddings of a chunk: by default those in the files."""
-        config = self.audio_config
-        weight: Tensor = modules.get(
-            "audio_tower.embed_positions.",
-            lambda: nn.Embedding(config.max_source_positions, config.d_model),
-        ).weight
+    def positions(self, modules: ModuleStore) -> Float[Tensor, "chunk_rows width"] | None:
+        """The position embeddings of a chunk: by default those in the files; None: there are none
+        to add."""
+        width = self.audio_config.hidden_size
+        weight: Tensor = modules.get(POSITIONS, lambda: nn.Embedding(_CHUNK_ROWS, width)).weight
         return weight
 
     @property
@@ -192,7 +195,7 @@ class WhisperEncoderFamily(Family):
 
     def build_tower_norm(self, modules: ModuleStore) -> nn.Module:
         """The norm after the layers, with its weights."""
-        width = self.audio_config.d_model
+        width = self.audio_config.hidden_size
         norm: nn.Module = modules.get(
             f"audio_tower.{self.tower_norm}.", lambda: nn.LayerNorm(width)
         )

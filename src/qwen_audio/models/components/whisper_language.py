@@ -24,9 +24,9 @@ class WhisperLanguageFamily(WhisperEncoderFamily, DecoderFamily):
         times = self.encoder_row_times()
         return ModelDimensions(
             mel_bins=audio.num_mel_bins,
-            encoder_layers=audio.encoder_layers,
-            encoder_width=audio.d_model,
-            tower_width=audio.d_model,
+            encoder_layers=audio.num_hidden_layers,
+            encoder_width=audio.hidden_size,
+            tower_width=audio.hidden_size,
             lm_layers=text.num_hidden_layers,
             lm_width=text.hidden_size,
             row_times=times | self.lm_row_times(times[Stage.PROJECTOR]),
@@ -34,7 +34,8 @@ class WhisperLanguageFamily(WhisperEncoderFamily, DecoderFamily):
 
     def read_sizes(self) -> LayerSizes:
         """The encoder attends to a chunk."""
-        ffn_width = self.audio_config.encoder_ffn_dim
+        audio = self.audio_config
+        ffn_width = getattr(audio, "intermediate_size", None) or audio.encoder_ffn_dim
         return LayerSizes(ffn_width, self.chunk_rows, **self.lm_sizes())
 
     def tensor_groups(self) -> Iterator[TensorGroup]:
