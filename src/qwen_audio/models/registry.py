@@ -83,7 +83,12 @@ FAMILIES = (
         "Qwen3ASRForConditionalGeneration",
         "qwen3_asr",
         "Qwen3ASR",
-        {"Qwen/Qwen3-ASR-0.6B-hf": "0.9B", "Qwen/Qwen3-ASR-1.7B-hf": "2.3B"},
+        {
+            "Qwen/Qwen3-ASR-0.6B-hf": "0.8B",
+            "Qwen/Qwen3-ASR-1.7B-hf": "2.0B",
+            "Qwen/Qwen3-ASR-0.6B": "0.8B",
+            "Qwen/Qwen3-ASR-1.7B": "2.0B",
+        },
     ),
     FamilyEntry(
         "Qwen3-Omni",
