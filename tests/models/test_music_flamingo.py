@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,17 +27,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_angles_stay_in_float32(folder: Path) -> None:
     """In 16 bits, angles of 200 radians would be off by up to half a radian."""
-    family = qa.load(folder, dtype="bfloat16").pipeline.checkpoint.family
+    model = qa.load(folder, dtype="bfloat16")
+    family: Any = model.pipeline.checkpoint.family
+    model.encode(sound(1.0), tap="audio_tower", sampling_rate=16_000)
+    assert {buffer.dtype for buffer in family._time_embedding.buffers()} == {torch.float32}
+    fresh: Any = qa.load(folder, dtype="float32").pipeline.checkpoint.family
     rows = torch.from_numpy(np.random.default_rng(0).normal(size=(750, 32))).bfloat16()
-    rotated, expected = (family._rotated(x, 1) for x in (rows, rows.float()))  # type: ignore[attr-defined]
+    rotated = family._rotated(rows, 1)
     assert rotated.dtype == torch.bfloat16
+    expected = fresh._rotated(rows.float(), 1)
     assert relative_error(rotated.float().numpy(), expected.numpy()) < 2**-8
 
 
 def test_rows_are_rotated_by_chunk_and_time_in_the_window(folder: Path) -> None:
     model = qa.load(folder, dtype="float32")
-    family = model.pipeline.checkpoint.family
-    first, second = (family._rotated(torch.ones(750, 32), k).numpy() for k in (0, 1))  # type: ignore[attr-defined]
+    family: Any = model.pipeline.checkpoint.family
+    first, second = (family._rotated(torch.ones(750, 32), k).numpy() for k in (0, 1))
     np.testing.assert_array_equal(first[0], 1)  # at 0 s there is no rotation
     assert np.abs(first[1:, 0] - second[1:, 0]).max() > 0.01
     np.testing.assert_array_equal(first[:, 12:], 1)  # 2 × a fifth of the width is rotated
