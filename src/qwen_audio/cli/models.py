@@ -6,8 +6,6 @@ import argparse
 import dataclasses
 from typing import Any
 
-from qwen_audio.models.registry import FAMILIES
-
 from .console import print_json, show_table
 from .options import add_command, add_json_option
 
@@ -27,6 +25,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what the registry has of each family; no family is imported."""
+    from qwen_audio.models.registry import FAMILIES
+
     if options.json:
         for entry in FAMILIES:
             fields = dataclasses.asdict(entry)
