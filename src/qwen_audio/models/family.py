@@ -248,7 +248,7 @@ class Family(ABC):
         """
         if self.prompt_format is None:
             raise CheckpointError(f"{files.name} has no language model, and takes no prompts")
-        default_eos = self.text_config.eos_token_id
+        default_eos = self.text_config.eos_token_id or getattr(self.config, "eos_token_id", None)
         return PromptTokenizer(files, self.prompt_format, self.audio_token_id, default_eos, chat)
 
     # transformers' own model, for parity reports.

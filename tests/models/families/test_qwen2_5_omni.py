@@ -126,6 +126,18 @@ def test_a_checkpoint_without_head_is_refused(folder: Path, tmp_path: Path) -> N
     Checkpoint(copy)
 
 
+def test_the_thinkers_config_says_what_ends_an_answer(folder: Path, tmp_path: Path) -> None:
+    """The hub's generation_config.json says nothing."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    edit_json(copy / "generation_config.json", eos_token_id=None)
+    edit_json(
+        copy / "config.json",
+        thinker_config__text_config__eos_token_id=None,
+        thinker_config__eos_token_id=17,
+    )
+    assert Checkpoint(copy).tokenizer(chat=False).stop_token_ids() == {17}
+
+
 def test_only_tensors_of_other_parts_are_ignored(folder: Path, tmp_path: Path) -> None:
     family = Checkpoint(folder).family
     stored = load_file(folder / "model.safetensors")
