@@ -6,6 +6,7 @@ an entry here: how its checkpoint is made, and where transformers' model has the
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,24 @@ from torch import Tensor, nn
 from transformers import AddedToken, AutoProcessor, AutoTokenizer
 
 from checkpoints import EMBEDDED, END_OF_TEXT_ID, random_checkpoint, randomise
+from tekken import write_tekken
+
+DATA = Path(__file__).parent / "data"
 
 
-def _masked_frames(inputs: Mapping[str, Tensor]) -> int:
+def _text_and_audio(processor: Any, clip: np.ndarray, prompt_text: str) -> dict[str, Tensor]:
+    """A processor's output for a rendered prompt."""
+    rate = {"sampling_rate": 16_000, "return_tensors": "pt"}
+    return dict(processor(text=[prompt_text], audio=[clip], **rate))
+
+
+def _rendered_turns(processor: Any, turns: Any) -> str:
+    """Turns, one with audio, through the processor's chat template."""
+    rendered = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return str(rendered)
+
+
+def _masked_frames(inputs: Mapping[str, Tensor], _: np.ndarray) -> int:
     """Mel frames that hold audio, by the one mask that isn't of tokens."""
     masks = {name for name in inputs if name.endswith("_mask")}
     (name,) = masks - {"attention_mask"} if "input_ids" in inputs else masks
@@ -38,6 +54,9 @@ class Case:
         write: writes a checkpoint with random weights and a processor to a folder.
         longest: seconds of the longest clip that is given to transformers at once.
         encoder_rows: rows of audio at `encoder.k` of so many mel frames.
+        tower_rows: rows of audio at `audio_tower`, where these are fewer than audio tokens.
+        inputs, rendered_turns, mel_frames: what the processor makes of a clip and a rendered
+            prompt, and of turns of a conversation; frames of its output that hold audio.
         tower, projector, language_model: where modules are in transformers' model; empty where it
             has none.
         ignored: a tensor that files may have besides; empty if there is none.
@@ -52,6 +71,10 @@ class Case:
     write: Callable[[Path], object]
     longest: float = 30.0
     encoder_rows: Callable[[int], int] = lambda mel_frames: (mel_frames - 1) // 2 + 1
+    tower_rows: Callable[[int], int] | None = None
+    inputs: Callable[[Any, np.ndarray, str], dict[str, Tensor]] = _text_and_audio
+    rendered_turns: Callable[[Any, Any], str] = _rendered_turns
+    mel_frames: Callable[[Mapping[str, Tensor], np.ndarray], int] = _masked_frames
     tower: str = "model.audio_tower"
     projector: str = "model.multi_modal_projector"
     language_model: str = "model.language_model"
@@ -70,15 +93,21 @@ _TEMPLATE = """{% for message in messages %}<|im_start|>{{ message['role'] }}
 {% endif %}"""
 
 
-def write_checkpoint(folder: Path, model_class: str, config: Any, processor: Any) -> None:
-    """A checkpoint with random weights, as transformers writes it; the same ones every time."""
+def write_checkpoint(
+    folder: Path, model_class: str, config: Any, processor: Any, embedding_scale: float = 1.0
+) -> None:
+    """A checkpoint with random weights, as transformers writes it; the same ones every time.
+
+    Args:
+        embedding_scale: of token embeddings, chosen so that answers aren't one token repeated:
+            where they are the head, too, a token would be most like itself.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: Any = getattr(transformers, model_class)(config).float().eval()
         randomise(model, torch.Generator().manual_seed(0))
-    head = getattr(model, "lm_head", None)
-    if head is not None and head.weight is model.get_input_embeddings().weight:
-        head.weight.data *= 0.05  # else each token would be most alike to itself, and repeat
+    if embedding_scale != 1.0:  # Qwen2.5-Omni's whole model doesn't say where they are
+        model.get_input_embeddings().weight.data.mul_(embedding_scale)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     shutil.copy(EMBEDDED / "generation_config.json", folder)
@@ -167,7 +196,7 @@ def _write_qwen3_asr(folder: Path) -> None:
         tokenizer,
         chat_template=_ASR_TEMPLATE,
     )
-    write_checkpoint(folder, "Qwen3ASRForConditionalGeneration", config, processor)
+    write_checkpoint(folder, "Qwen3ASRForConditionalGeneration", config, processor, 0.05)
 
 
 class _AudioProcessor:
@@ -380,7 +409,48 @@ def _write_glm_asr(folder: Path) -> None:
         tokenizer,
         chat_template=_GLM_TEMPLATE,
     )
-    write_checkpoint(folder, "GlmAsrForConditionalGeneration", config, processor)
+    write_checkpoint(folder, "GlmAsrForConditionalGeneration", config, processor, 0.05)
+
+
+def _write_voxtral(folder: Path) -> None:
+    vocabulary = write_tekken(folder)
+    config = transformers.VoxtralConfig(
+        audio_config={
+            "model_type": "voxtral_encoder",
+            "num_mel_bins": 80,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+        },
+        text_config=qwen2_config(
+            range(vocabulary), model_type="llama", head_dim=16, eos_token_id=2, rope_theta=1e8
+        ),
+        audio_token_id=24,
+    )
+    extractor = transformers.WhisperFeatureExtractor(feature_size=80)
+    write_checkpoint(folder, "VoxtralForConditionalGeneration", config, extractor, 3.0)
+    settings = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 11}
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+VOXTRAL_PROMPTS = json.loads((DATA / "voxtral_prompts.json").read_text(encoding="utf-8"))
+"""What mistral-common makes of conversations: see make_voxtral_prompts.py beside it."""
+
+
+def _voxtral_inputs(processor: Any, clip: np.ndarray, prompt_text: str) -> dict[str, Tensor]:
+    """What the processor does for conversations, of a prompt that is already there."""
+    options = {**processor.audio_kwargs}
+    features = processor._retrieve_input_features([clip], **options)
+    expanded = prompt_text.replace("[AUDIO]", "[AUDIO]" * 375 * len(features))
+    text = {"add_special_tokens": False, "return_tensors": "pt"}
+    return {**processor.tokenizer(expanded, **text), "input_features": features}
+
+
+def _voxtral_turns(processor: Any, turns: Any) -> str:
+    (ids,) = (prompt["ids"] for prompt in VOXTRAL_PROMPTS if prompt["messages"] == turns)
+    text = str(processor.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False))
+    return text.replace("[AUDIO]" * 375, "[AUDIO]")
 
 
 CASES = {
@@ -495,6 +565,21 @@ CASES = {
             read_processor=transformers.WhisperFeatureExtractor.from_pretrained,
             unsupported={"max_source_positions": (750, "750 positions")},
         ),
+        Case(
+            "voxtral",
+            "VoxtralForConditionalGeneration",
+            _write_voxtral,
+            longest=600.0,
+            tower_rows=lambda mel_frames: -(-mel_frames // 8),
+            inputs=_voxtral_inputs,
+            rendered_turns=_voxtral_turns,
+            mel_frames=lambda _, clip: -(-len(clip) // 160),
+            unsupported={
+                "audio_config__max_source_positions": (750, "750 positions"),
+                "audio_config__intermediate_size": (64, "intermediate_size=64"),
+                "text_config__model_type": ("qwen2", "qwen2"),
+            },
+        ),
     )
 }
 
@@ -516,14 +601,7 @@ class TransformersReference:
         if not self.case.language_model:
             options = {"sampling_rate": 16_000, "return_attention_mask": True}
             return dict(self.processor(clip, **options, return_tensors="pt"))
-        return dict(
-            self.processor(
-                text=[prompt_text],
-                audio=[clip],
-                sampling_rate=16_000,
-                return_tensors="pt",
-            )
-        )
+        return self.case.inputs(self.processor, clip, prompt_text)
 
     @torch.inference_mode()
     def taps(self, clip: np.ndarray, prompt_text: str) -> dict[str, np.ndarray]:
@@ -550,14 +628,15 @@ class TransformersReference:
         finally:
             for hook in hooks:
                 hook.remove()
-        mel = _masked_frames(inputs)
+        mel = case.mel_frames(inputs, clip)
         features = inputs["input_features"]  # of each chunk, (bins, frames)
         seen["mel"] = features.transpose(1, 2).reshape(-1, features.shape[1])
         rows = case.encoder_rows(mel)
         counts = {"mel": mel, "encoder": rows, "audio_tower": rows}
         if case.language_model:
             tokens = int((inputs["input_ids"] == self.audio_token_id).sum())
-            counts |= {"audio_tower": tokens, "projector": tokens}
+            pooled = tokens if case.tower_rows is None else case.tower_rows(mel)
+            counts |= {"audio_tower": pooled, "projector": tokens}
             counts["lm"] = inputs["input_ids"].shape[1]
         return {
             tap: rows[: counts[tap.split(".")[0]]].float().numpy() for tap, rows in seen.items()

@@ -539,7 +539,7 @@ def test_the_feature_extractor_is_that_of_the_checkpoint(checkpoint: Path, tmp_p
             "no settings of a feature extractor (processor_config.json or "
             "preprocessor_config.json): save the processor beside the weights",
         ),
-        (remove("tokenizer.json"), "no tokenizer (tokenizer.json): save the processor beside the"),
+        (remove("tokenizer.json"), "no tokenizer (tokenizer.json or tekken.json): save the"),
         (write("preprocessor_config.json", "{"), "can't be read as JSON"),
         (write("processor_config.json", "{"), "can't be read as JSON"),
         (write("processor_config.json", '{"feature_extractor": 5}'), "is not valid"),

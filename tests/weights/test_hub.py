@@ -202,7 +202,10 @@ def test_a_model_without_a_processor(hub: Hub, folder: Path, go_offline: Any) ->
     Checkpoint(MODEL)  # vocab.json is there
     assert "vocab.json" not in hub.fetched()
     (folder / "vocab.json").unlink()
-    assert f"{MODEL} has no tokenizer (tokenizer.json): save the processor" in error_message(MODEL)
+    assert (
+        f"{MODEL} has no tokenizer (tokenizer.json or tekken.json): save the processor"
+        in error_message(MODEL)
+    )
     (folder / "t").rename(folder / "tokenizer.json")
     Checkpoint(MODEL)
     assert "tokenizer.json" not in hub.fetched()

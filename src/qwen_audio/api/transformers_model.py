@@ -56,6 +56,9 @@ class TransformersModel:
             if on_progress is not None:
                 on_progress("reading weights for transformers", number, len(parts), "modules")
             tensors = checkpoint.tensors.read(prefix, device=pipeline.device, dtype=pipeline.dtype)
+            for name in (each for each in family.float32_names if each.startswith(prefix)):
+                kept = checkpoint.tensors.read(name, device=pipeline.device, dtype=torch.float32)
+                tensors |= {name.removeprefix(prefix) + end: each for end, each in kept.items()}
             # Not strict, as one part may be inside another: what has no weights in the end can't be
             # moved to the device.
             own = family.transformers_tensors(tensors)

@@ -66,6 +66,7 @@ class PipelineStages:
             dtype,
             quantized=checkpoint.quantized,
             outlier_inputs=checkpoint.family.outlier_inputs,
+            float32_names=checkpoint.family.float32_names,
         )
         self.memory = MemoryBudget(checkpoint, self.modules, max_memory, self.base_bytes)
         self.encoder = AudioEncoder(checkpoint, self.modules)

@@ -205,6 +205,8 @@ class Checkpoint:
 
     def weight_bytes(self, name: str, dtype: torch.dtype) -> int:
         """Size of a tensor in memory: quantised, or in the dtype to compute in."""
+        if name.startswith(self.family.float32_names):
+            dtype = torch.float32
         shape = self.tensors.shapes[name]
         form = self.formats.get(name)
         return math.prod(shape) * dtype.itemsize if form is None else form.matrix_bytes(shape)

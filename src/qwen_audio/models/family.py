@@ -1,8 +1,7 @@
 """What belongs to one family of models; everything else in this package knows families by this.
 
 A family is a class, and a loaded checkpoint has an instance of it, made from its config.json.
-`components` has what several families share, and `registry` lists the families. docs/families.md
-says how to add one.
+`components` has what several families share, and `registry` lists them; see docs/families.md.
 """
 
 from __future__ import annotations
@@ -68,11 +67,12 @@ class Family(ABC):
     would keep 1 to 4 (https://arxiv.org/abs/2208.07339)."""
     unquantized_names: ClassVar[tuple[str, ...]] = ()
     """How names of matrices end that `quantize=` leaves as they are."""
+    float32_names: ClassVar[tuple[str, ...]] = ()
+    """How names of tensors begin that stay in float32, in models of any dtype."""
     window_limits: ClassVar[WindowLimits] = WindowLimits()
     """How long a window may be."""
     padded_seconds: ClassVar[float] = 0.0
-    """Where the encoder attends to padding: what windows are padded to a multiple of, so that a
-    shorter one costs as much. 0: nothing is padded."""
+    """What windows are padded to a multiple of where the encoder attends to padding; else 0."""
     prompt_format: ClassVar[PromptFormat | None] = None
     """None where there is no language model."""
 

@@ -13,12 +13,15 @@ __all__ = [
     "PROCESSOR_CONFIG",
     "PROCESSOR_FILES",
     "SLOW_TOKENIZER",
+    "TEKKEN",
     "TOKENIZER",
     "check_tokenizer",
     "read_feature_extractor",
 ]
 
 TOKENIZER = "tokenizer.json"
+TEKKEN = "tekken.json"
+"""A tokenizer of Mistral's."""
 SLOW_TOKENIZER = (
     *("vocab.json", "merges.txt", "added_tokens.json"),
     *("special_tokens_map.json", "tokenizer_config.json"),
@@ -28,7 +31,7 @@ SLOW_TOKENIZER = (
 PROCESSOR_CONFIG = "processor_config.json"
 _OLDER_CONFIG = "preprocessor_config.json"
 PROCESSOR_FILES = (
-    *(PROCESSOR_CONFIG, _OLDER_CONFIG, TOKENIZER, *SLOW_TOKENIZER),
+    *(PROCESSOR_CONFIG, _OLDER_CONFIG, TOKENIZER, TEKKEN, *SLOW_TOKENIZER),
     *("chat_template.jinja", "chat_template.json"),
 )
 """What a processor may consist of."""
@@ -63,8 +66,8 @@ def read_feature_extractor(files: CheckpointFiles, build: Callable[[Any, str], A
 
 def check_tokenizer(files: CheckpointFiles) -> None:
     """Raises CheckpointError if it has no tokenizer; on a hub, without downloading it."""
-    if not any(map(files.has_file, (TOKENIZER, SLOW_TOKENIZER[0]))):
-        raise _no_processor(files.name, f"no tokenizer ({TOKENIZER})")
+    if not any(map(files.has_file, (TOKENIZER, TEKKEN, SLOW_TOKENIZER[0]))):
+        raise _no_processor(files.name, f"no tokenizer ({TOKENIZER} or {TEKKEN})")
 
 
 def _no_processor(name: str, lacking: str) -> CheckpointError:

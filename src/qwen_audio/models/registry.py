@@ -125,6 +125,17 @@ FAMILIES = (
         "GlmAsr",
         {"zai-org/GLM-ASR-Nano-2512": "2.3B"},
     ),
+    FamilyEntry(
+        "Voxtral",
+        ("voxtral",),
+        "VoxtralForConditionalGeneration",
+        "voxtral",
+        "Voxtral",
+        {
+            "mistralai/Voxtral-Mini-3B-2507": "4.7B",
+            "mistralai/Voxtral-Small-24B-2507": "24.3B",
+        },
+    ),
 )
 
 _OTHERS = {

@@ -40,6 +40,7 @@ class ModuleStore:
         quantized: the modules that are quantised.
         outlier_inputs: the beginning of the names of matrices whose activations have outliers:
             where others are quantised to 8 bits, theirs take 16.
+        float32_names: the beginning of the names of tensors that stay in float32.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class ModuleStore:
         max_bytes: int | None = None,
         quantized: QuantizedStore | None = None,
         outlier_inputs: tuple[str, ...] = (),
+        float32_names: tuple[str, ...] = (),
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
         self.quantized, self._outlier_inputs = quantized, outlier_inputs
+        self._float32_names = float32_names
         self._formats = tensors.formats | ({} if quantized is None else quantized.formats)
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._copies = CopyStream(device) if device.type == "cuda" else None
@@ -159,11 +162,15 @@ class ModuleStore:
             self._sizes[prefix] = sum(
                 self._formats[name].matrix_bytes(shape)
                 if name in self._formats
-                else math.prod(shape) * self.dtype.itemsize
+                else math.prod(shape) * self._dtype_of(name).itemsize
                 for name, shape in self.tensors.shapes.items()
                 if name.startswith(prefix)
             )
         return self._sizes[prefix]
+
+    def _dtype_of(self, name: str) -> torch.dtype:
+        """Of a tensor, or of those of a module, in memory."""
+        return torch.float32 if name.startswith(self._float32_names) else self.dtype
 
     def _stream_buffers(self) -> tuple[ReadBuffer | StagingBuffer, ...]:
         """Used in turn. The layer that computes is in one itself, or has been copied to a GPU."""
@@ -177,7 +184,7 @@ class ModuleStore:
             if self.quantized is not None and prefix in self.quantized:
                 return self.quantized.read(prefix, self.device, self.dtype)
             return self.tensors.read_weights(
-                prefix, device=self.device, dtype=self.dtype, buffer=buffer
+                prefix, device=self.device, dtype=self._dtype_of(prefix), buffer=buffer
             )
 
     def _load_module(

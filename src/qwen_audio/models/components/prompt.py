@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from qwen_audio.errors import CheckpointError, OptionError, text_option
 from qwen_audio.models.checkpoint_files import CheckpointFiles
-from qwen_audio.models.processor_files import PROCESSOR_CONFIG, SLOW_TOKENIZER, TOKENIZER
+from qwen_audio.models.processor_files import PROCESSOR_CONFIG, SLOW_TOKENIZER, TEKKEN, TOKENIZER
 from qwen_audio.weights.json_file import parse_json
 
 from .control_tokens import ControlTokens
@@ -271,13 +271,19 @@ def _is_text_of_user(message: Message) -> bool:
 
 
 def _read_tokenizer(checkpoint: CheckpointFiles) -> Tokenizer:
-    """From tokenizer.json, or from the files of a tokenizer that was saved without."""
-    files = TOKENIZER if (path := checkpoint.file(TOKENIZER)) else "vocab.json and merges.txt"
-    for name in () if path else SLOW_TOKENIZER:
+    """From tokenizer.json, tekken.json, or the files of a tokenizer that was saved without."""
+    path = checkpoint.file(TOKENIZER)
+    tekken = None if path else checkpoint.file(TEKKEN)
+    files = TOKENIZER if path else TEKKEN if tekken else "vocab.json and merges.txt"
+    for name in () if path or tekken else SLOW_TOKENIZER:
         checkpoint.file(name)
     try:
         if path is not None:
             return Tokenizer.from_buffer(path.read_bytes())  # from_file takes no non-UTF-8 path
+        if tekken is not None:
+            from transformers.integrations.mistral.tokenizer import MistralConverter
+
+            return MistralConverter(str(tekken)).converted()
         from transformers import Qwen2Tokenizer
 
         slow: Any = Qwen2Tokenizer.from_pretrained(checkpoint.folder, local_files_only=True)

@@ -136,7 +136,9 @@ class WhisperEncoderFamily(Family):
         chunks = []
         for chunk, count in zip(features.split(2 * self.chunk_rows, dim=1), blocks, strict=True):
             frames = gelu(convolve(conv2, gelu(convolve(conv1, chunk)))).T[:count]
-            chunks.append(frames if positions is None else frames + positions[: len(frames)])
+            if positions is not None:  # which may be float32
+                frames = (frames + positions[: len(frames)]).to(frames.dtype)
+            chunks.append(frames)
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
     def positions(self, modules: ModuleStore) -> Float[Tensor, "chunk_rows width"] | None:
