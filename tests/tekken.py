@@ -18,7 +18,10 @@ _CONTROL = (
 )
 """At Voxtral's ranks."""
 
-_WORDS = ("th", "at", "is", " a", " th", " is", " that", " this", "Wh", "What", "in", "er", "he")
+_WORDS = (
+    *("th", "at", "is", " a", " th", " is", " that", " this"),
+    *("Wh", "What", "in", "er", "he", "an", "re", " be"),
+)
 _PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
