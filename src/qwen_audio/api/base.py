@@ -105,7 +105,14 @@ class ModelBase:
         return self._spec(resolved, pool, prompt_text, window_config, track)
 
     def _tap_or_text(self, tap: str | Tap | None) -> Tap | None:
-        return None if tap in (None, "text") else self.dimensions.tap(tap)
+        if tap is not None and tap != "text":
+            return self.dimensions.tap(tap)
+        if not self.dimensions.has_language_model:
+            raise OptionError(
+                f"{self.name} has no language model that generates text: name one of its taps, "
+                f"such as {self.taps[-1]}"
+            )
+        return None
 
     def _prompt_text(self, taps: Sequence[Tap], prompt: str | None) -> str | None:
         """The rendered prompt, or None where no tap is in the language model."""

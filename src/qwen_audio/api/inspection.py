@@ -62,19 +62,20 @@ class ShapeTrace:
     """The one that was decoded."""
     notes: tuple[str, ...]
     """What was left out of the file: other audio tracks, damaged parts."""
-    prompt: str
+    prompt: str | None
+    """As rendered; None where there is no language model."""
     mel_bins: int
     windows: tuple[WindowSummary, ...]
     taps: tuple[TapSummary, ...]
-    text: CostEstimate
-    """Cost of generating text: all of the checkpoint."""
+    text: CostEstimate | None
+    """Cost of generating text: all of the checkpoint; None where there is no language model."""
 
 
 def trace_shapes(
-    pipeline: Pipeline, waveform: Waveform, window_config: WindowConfig, prompt_text: str
+    pipeline: Pipeline, waveform: Waveform, window_config: WindowConfig, prompt_text: str | None
 ) -> ShapeTrace:
-    """Counts for a waveform, with a rendered prompt."""
-    prompt_tokens = pipeline.tokenizer.text_tokens(prompt_text)
+    """Counts for a waveform, with a rendered prompt, or None where there is no language model."""
+    prompt_tokens = 0 if prompt_text is None else pipeline.tokenizer.text_tokens(prompt_text)
     windows = tuple(
         _window(pipeline.checkpoint.family, number, window, prompt_tokens)
         for number, window in enumerate(waveform.windows(window_config))
@@ -94,14 +95,14 @@ def trace_shapes(
         mel_bins=dimensions.mel_bins,
         windows=windows,
         taps=tuple(_tap(pipeline, dimensions, tap, windows) for tap in dimensions.taps()),
-        text=pipeline.cost(None),
+        text=None if prompt_text is None else pipeline.cost(None),
     )
 
 
 def _window(family: Family, number: int, window: Window, prompt_tokens: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
     mel = family.mel_frames(samples)
-    tokens = family.audio_tokens(mel)
+    tokens = family.audio_tokens(mel) if family.dimensions.has_language_model else 0
     return WindowSummary(
         number,
         window.start_seconds,
@@ -118,10 +119,11 @@ def _window(family: Family, number: int, window: Window, prompt_tokens: int) -> 
 def _tap(
     pipeline: Pipeline, dimensions: ModelDimensions, tap: Tap, windows: tuple[WindowSummary, ...]
 ) -> TapSummary:
+    family = pipeline.checkpoint.family
     count = {
         Stage.MEL: lambda w: w.mel_frames,
         Stage.ENCODER: lambda w: w.encoder_frames,
-        Stage.AUDIO_TOWER: lambda w: w.audio_tokens,
+        Stage.AUDIO_TOWER: lambda w: family.rows(Stage.AUDIO_TOWER, w.mel_frames),
         Stage.PROJECTOR: lambda w: w.audio_tokens,
         Stage.LM: lambda w: w.positions,
         Stage.LM_NORM: lambda w: w.positions,

@@ -157,7 +157,8 @@ class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
         """Shapes and costs of a recording at every tap, without computing it: see `ShapeTrace`."""
         inputs, single = as_input_list(audio)
         window_config = self.pipeline.window_config(window_seconds, hop_seconds)
-        prompt_text = self.pipeline.tokenizer.render(prompt)
+        has_prompt = self.dimensions.has_language_model or prompt is not None
+        prompt_text = self.pipeline.tokenizer.render(prompt) if has_prompt else None
         results = [
             trace_shapes(
                 self.pipeline,

@@ -120,8 +120,8 @@ def check_parity(
     compared = [
         tap for tap in taps if _is_within(tap, depth, pipeline.checkpoint.dimensions.lm_layers)
     ]
-    has_lm = Stage.LM in pipeline.checkpoint.dimensions.row_times
-    prompt_text = pipeline.tokenizer.render(prompt) if has_lm or prompt else None
+    has_prompt = pipeline.checkpoint.dimensions.has_language_model or prompt is not None
+    prompt_text = pipeline.tokenizer.render(prompt) if has_prompt else None
     done = itertools.count()
 
     def keep_rows(rows: Tensor, segments: tuple[Segment, ...]) -> WindowRows:
@@ -192,7 +192,7 @@ def _depth(pipeline: Pipeline) -> int:
     """How many decoder layers of transformers' model fit in memory, with the embedding table; 0
     where there are none."""
     checkpoint, free = pipeline.checkpoint, available_bytes(pipeline.device)
-    if Stage.LM not in checkpoint.dimensions.row_times:
+    if not checkpoint.dimensions.has_language_model:
         return 0
     table = math.prod(checkpoint.tensors.shape(EMBEDDINGS))
     for depth in range(checkpoint.dimensions.lm_layers, 0, -1):

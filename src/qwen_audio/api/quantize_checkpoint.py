@@ -88,13 +88,19 @@ def quantize_checkpoint(
         AudioError: for a recording of `calibrate` that can't be decoded.
         CheckpointError: if the checkpoint can't be read, or the disk can't hold the result.
         OptionError: if something is in `out`, it can't be written to, or the checkpoint is stored
-            quantised already; for `calibrate` without recordings, or with "int8".
+            quantised already, or has parts that aren't read; for `calibrate` without recordings, or
+            with "int8".
     """
     target = Path(out).expanduser()
     target = target if target.name else target.resolve()  # "." and ".."
     _check_target(target, force)
     recordings = None if calibrate is None else _calibration_recordings(calibrate, quantize)
     checkpoint = Checkpoint(model, revision, adapter, quantize)
+    if checkpoint.family.ignored_names:
+        raise OptionError(
+            f"{checkpoint.name}: {checkpoint.family.title} has parts that aren't read here, and "
+            "other programs can't load it without: give the option quantize where it is used"
+        )
     if target.resolve() == checkpoint.folder.resolve():
         raise OptionError(f"{target} is what is to be quantised: name another folder")
     files = _plan_files(checkpoint)

@@ -33,8 +33,8 @@ class TransformersModel:
     ) -> None:
         self.pipeline, checkpoint = pipeline, pipeline.checkpoint
         family = checkpoint.family
-        has_lm = Stage.LM in checkpoint.dimensions.row_times
-        vocabulary = checkpoint.tensors.shape(EMBEDDINGS)[0] if has_lm else 0
+        has_table = checkpoint.dimensions.has_language_model
+        vocabulary = checkpoint.tensors.shape(EMBEDDINGS)[0] if has_table else 0
         config = family.transformers_config(depth, vocabulary)
         config._attn_implementation = "sdpa"
         for name in ("audio_config", "text_config"):

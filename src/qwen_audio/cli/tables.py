@@ -33,21 +33,25 @@ Renderables = Iterable[Table | Text]
 
 
 def taps_tables(
-    model: str, taps: Sequence[Mapping[str, Any]], text: Mapping[str, Any]
+    model: str, taps: Sequence[Mapping[str, Any]], text: Mapping[str, Any] | None
 ) -> Renderables:
-    """Every tap of a model with its cost estimate; `text` is the cost of generating text."""
+    """Every tap of a model with its cost estimate; `text` is the cost of generating text, None
+    where there is no language model."""
     yield Text(f"Taps of {model}, each with its own cost: nothing after it is read or computed.")
     table = _table(
         "tap", "width", "rows", "tensors", "parameters", "download", "read", "memory", "GFLOP/s"
     )
     for row in taps:
         table.add_row(row["tap"], str(row["width"]), _rate(row), *_cost_cells(row))
-    table.add_row("text", "", "1 a token", *_cost_cells(text))
+    text_memory = text_flops = ""
+    if text is not None:
+        table.add_row("text", "", "1 a token", *_cost_cells(text))
+        cached = f"{text['cache_bytes'] / 1e9:.2g} GB of cached keys and values"
+        text_memory, text_flops = f", of text with {cached}", " (text tokens come on top)"
     yield table
     yield Text(
         "  download: from a hub, beyond what is cached; memory: peak of the process, with audio\n"
-        f"  in full batches, of text with {text['cache_bytes'] / 1e9:.2g} GB of cached keys and "
-        "values;\n  GFLOP/s: per second of audio (text tokens come on top)"
+        f"  in full batches{text_memory};\n  GFLOP/s: per second of audio{text_flops}"
     )
     if padded := text["padded_seconds"]:
         yield Text(
@@ -73,14 +77,16 @@ def inspection_tables(trace: ShapeTrace) -> Renderables:
         time = format_range(w.start_seconds, w.end_seconds)
         windows.add_row(time, str(w.samples), mel, *map(str, counts))
     yield windows
-    yield Text(
-        f"  prompt {trace.prompt!r}; positions of the language model: audio and prompt tokens"
-    )
+    if trace.prompt is not None:
+        yield Text(
+            f"  prompt {trace.prompt!r}; positions of the language model: audio and prompt tokens"
+        )
     taps = _table("tap", "rows", "width", "rate", "tensors", "parameters", "weights")
     for tap in trace.taps:
         row = dataclasses.asdict(tap)
         taps.add_row(tap.tap, str(tap.rows), str(tap.width), _rate(row), *_weight_cells(row))
-    taps.add_row("text", "", "", "1 a token", *_weight_cells(dataclasses.asdict(trace.text)))
+    if trace.text is not None:
+        taps.add_row("text", "", "", "1 a token", *_weight_cells(dataclasses.asdict(trace.text)))
     yield taps
 
 

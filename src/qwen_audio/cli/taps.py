@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             "rate_hz": None if tap is None else dimensions.rate_hz(tap),
             **dataclasses.asdict(estimate_cost(checkpoint, tap, dtype, device, memory_bytes)),
         }
-        for tap in (*dimensions.taps(), None)
+        for tap in (*dimensions.taps(), *([None] if dimensions.has_language_model else []))
     ]
     adapter = {} if checkpoint.adapter is None else {"adapter": checkpoint.adapter.name}
     model = {"model": checkpoint.name, **adapter}
@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
             print_json({**model, **numbers, **row})
     else:
         title = f"{' with '.join(model.values())} in {', '.join(reversed(numbers.values()))}"
-        for table in taps_tables(title, rows[:-1], rows[-1]):
+        text = rows.pop() if dimensions.has_language_model else None
+        for table in taps_tables(title, rows, text):
             show_table(table)
     return 0

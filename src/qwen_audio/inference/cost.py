@@ -169,7 +169,7 @@ def cached_positions(
     as fit beside all weights, but of one window at least."""
     frames = batch_frames(checkpoint, dtype, device, max_memory, base_bytes)
     most = cached_batch_positions(frames, device)
-    if max_memory is None:
+    if max_memory is None or not checkpoint.dimensions.has_language_model:
         return most
     required = checkpoint.required_tensors(None)
     weights = sum(checkpoint.weight_bytes(name, dtype) for name in required if name != EMBEDDINGS)
@@ -293,7 +293,7 @@ def _attention(checkpoint: Checkpoint, tap: Tap | None) -> float:
                 layers[stage] = 0
     rows = layers[Stage.ENCODER] * dimensions.rate_hz(Tap(Stage.ENCODER, 0))
     values = rows * 2 * sizes.attended_rows * dimensions.encoder_width
-    if Stage.LM in dimensions.row_times:
+    if dimensions.has_language_model:
         rate = dimensions.rate_hz(Tap(Stage.LM, 0))
         width, attended = sizes.lm_heads * sizes.lm_head_dim, rate * WINDOW_SECONDS / 2
         values += layers[Stage.LM] * rate * 2 * attended * width

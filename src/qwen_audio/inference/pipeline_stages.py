@@ -77,7 +77,7 @@ class PipelineStages:
     @cached_property
     def lm(self) -> LanguageModel:
         """The language model. Raises OptionError where there is none."""
-        if Stage.LM not in self.checkpoint.dimensions.row_times:
+        if not self.checkpoint.dimensions.has_language_model:
             raise OptionError(
                 f"{self.checkpoint.name} has no language model: use its taps up to "
                 f"{self.checkpoint.dimensions.taps()[-1]}"

@@ -132,6 +132,11 @@ class ModelDimensions:
     lm_width: int
     row_times: Mapping[Stage, RowTimes] = field(hash=False)
 
+    @property
+    def has_language_model(self) -> bool:
+        """Whether there are taps in one, prompts, and answers."""
+        return Stage.LM in self.row_times
+
     def times(self, tap: Tap) -> RowTimes:
         """When the rows of a tap begin; in the language model, those of audio tokens."""
         return self.row_times[tap.stage]

@@ -204,6 +204,14 @@ def test_windows_of_up_to_five_minutes(model: qa.AudioModel) -> None:
     assert model.dimensions.times(qa.Tap(Stage.PROJECTOR)).hop_seconds == 0.04
 
 
+def test_a_quantised_copy_is_refused(folder: Path, tmp_path: Path) -> None:
+    """It would lack what is ignored; in memory all matrices of the language model are quantised."""
+    with pytest.raises(qa.OptionError, match="parts that aren't read here"):
+        qa.quantize_checkpoint(folder, tmp_path / "quantised", quantize="int8")
+    formats = Checkpoint(folder, quantize="int8").formats
+    assert sum(name.startswith("language_model.model.layers.") for name in formats) == 14
+
+
 def test_messages_with_video_are_refused(model: qa.AudioModel) -> None:
     content = [{"type": "video", "video": "x.mp4"}, {"type": "text", "text": "What is this?"}]
     with pytest.raises(qa.OptionError, match="neither text nor audio"):
