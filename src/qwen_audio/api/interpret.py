@@ -192,9 +192,7 @@ class InterpretMixin(ModelBase):
         resolved_taps = self._resolve_taps(self.taps if taps is None else taps)
         if len(resolved_taps) < 2:
             raise OptionError(f"taps={list(resolved_taps)}: name two or more to compare")
-        in_lm = any(tap.in_language_model for tap in resolved_taps.values())
-        render = self.pipeline.tokenizer.render
-        prompt_text = render(prompt) if in_lm else self._prompt_text([], prompt)
+        prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
         load = partial(load_waveform, sampling_rate=sampling_rate, track=track, on_damage=on_damage)
         waveforms: list[Waveform] = []
         for item in audio:

@@ -77,7 +77,8 @@ def _norms_by_tap(
     model: ModelBase, waveform: Waveform, prompt_text: str | None, window_config: WindowConfig
 ) -> dict[str, Any]:
     """Quartiles of the L2 norms of the audio rows, at every tap."""
-    prompt_text = model.pipeline.tokenizer.render(None) if prompt_text is None else prompt_text
+    if prompt_text is None and model.dimensions.has_language_model:
+        prompt_text = model.pipeline.tokenizer.render(None)
     outputs = capture_recording(
         model.pipeline, waveform, model.taps, audio_norms, prompt_text, window_config
     ).outputs

@@ -134,9 +134,14 @@ class PipelineStages:
 
     @explains_out_of_memory
     def encode_audio(self, mels: Sequence[LogMel]) -> list[Tensor]:
-        """For each window its rows at `projector`, (audio tokens, width): the LM's audio input."""
+        """For each window its rows at `projector`, (audio tokens, width): the LM's audio input.
+
+        Raises:
+            OptionError: where there is no language model.
+        """
         if not mels:
             return []
+        _ = self.lm
         self.fetch_weights(PROJECTOR)
         return self.encoder.forward(mels, [PROJECTOR], all_rows)[PROJECTOR]
 

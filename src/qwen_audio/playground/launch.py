@@ -107,10 +107,16 @@ def launch_playground(
 
     Raises:
         MissingExtraError: without the extra `playground`.
-        OptionError: if a host or the port can't be used, or sharing fails.
+        OptionError: if a host or the port can't be used, or sharing fails, or the model has no
+            language model.
         CollectionError: if there is no such collection.
     """
     check_installed()
+    if not model.dimensions.has_language_model:
+        raise OptionError(
+            f"{model.name} has no language model, which the playground asks about recordings: use "
+            "the command line or Python for its taps"
+        )
     hosts = AllowedHosts(host, allowed_hosts)
     with contextlib.ExitStack() as on_failure:
         sock = on_failure.enter_context(listen_for_page(host, port))

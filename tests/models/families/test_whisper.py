@@ -70,6 +70,7 @@ def test_what_needs_a_language_model_says_that_there_is_none(model: qa.AudioMode
         lambda: model.describe(clip, **RATE),
         lambda: model.chat([{"role": "user", "content": "Hello?"}]),
         lambda: model.lens(clip, **RATE),
+        lambda: model.session(clip, **RATE),
         lambda: model.inspect(clip, prompt="What?", **RATE),
         lambda: model.check_parity(prompt="What?"),
         lambda: model.cost(),
@@ -77,6 +78,13 @@ def test_what_needs_a_language_model_says_that_there_is_none(model: qa.AudioMode
     ):
         with pytest.raises(qa.QwenAudioError, match="has no language model"):
             call()
+
+
+def test_views_and_similarities_without_a_language_model(model: qa.AudioModel) -> None:
+    clips = [sound(1.0, 1), sound(1.0, 2)]
+    view = model.view(clips[0], depth=True, **RATE)
+    assert view.depth_taps == tuple(map(str, model.taps))
+    assert model.layer_similarity(clips, **RATE).taps == tuple(map(str, model.taps))
 
 
 def test_shapes_and_costs_without_a_language_model(folder: Path) -> None:
