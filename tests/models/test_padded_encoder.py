@@ -51,8 +51,8 @@ def test_padding_changes_the_rows_of_a_clip(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_positions_stay_in_float32(folder: Path) -> None:
-    """In a 16-bit model: late positions would be far off in bfloat16."""
+def test_a_16_bit_encoder_equals_transformers(folder: Path) -> None:
+    """With the positions that transformers keeps in float32."""
     model = qa.load(folder, dtype="bfloat16")
     case = next(case for kind, case in CASES.items() if kind in folder.name)
     reference = TransformersReference(case, folder, torch.bfloat16)
@@ -61,6 +61,19 @@ def test_positions_stay_in_float32(folder: Path) -> None:
     states = model.activations(clip, taps=["encoder.0", "encoder.2"], **RATE)
     for tap, bound in (("encoder.0", 1e-6), ("encoder.2", 0.02)):
         assert relative_error(states[tap].data, expected[tap]) < bound, tap
+
+
+def test_rotary_frequencies_stay_in_float32(tmp_path: Path) -> None:
+    """In bfloat16, the angle of the last position would be off by 0.02."""
+    CASES["glmasr"].write(tmp_path)
+    pipeline = qa.load(tmp_path, dtype="bfloat16").pipeline
+    family: Any = pipeline.checkpoint.family
+    reference = TransformersReference(CASES["glmasr"], tmp_path, torch.bfloat16)
+    rotary = reference.model.model.audio_tower.rotary_emb
+    like, positions = torch.empty(0, dtype=torch.bfloat16), torch.arange(1500)[None]
+    ours = family.encoder_positions(pipeline.modules, (1500, 1500))
+    for given, expected in zip(ours, rotary(like, positions), strict=True):
+        assert torch.equal(given, torch.cat([expected, expected], dim=1))
 
 
 def test_glm_asr_has_no_head_on_disk(tmp_path: Path) -> None:

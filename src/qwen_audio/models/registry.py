@@ -123,7 +123,7 @@ FAMILIES = (
         "GlmAsrForConditionalGeneration",
         "glm_asr",
         "GlmAsr",
-        {"zai-org/GLM-ASR-Nano-2512": "2.3B"},
+        {"zai-org/GLM-ASR-Nano-2512": "2.1B"},
     ),
     FamilyEntry(
         "Voxtral",

@@ -88,12 +88,18 @@ class GlmAsr(PaddedEncoderFamily):
     ) -> Iterator[RunLayer]:
         """Full attention within each chunk, whose positions begin at 0."""
         blocks = tuple(block for rows in lengths for block in self.attention_blocks(rows))
-        positions = torch.cat([torch.arange(block) for block in blocks]).to(modules.device)
-        rotary = GlmAsrRotaryEmbedding(self.audio_config)  # frequencies in float32, no weights
-        like = torch.empty(0, dtype=modules.dtype, device=modules.device)
-        embeddings = rotary(like, positions[None])
+        embeddings = self.encoder_positions(modules, blocks)
         for layer in modules.layers("audio_tower.layers.", depth, self.build_encoder_layer):
             yield partial(_run_layer, layer, embeddings, Packing(blocks))
+
+    def encoder_positions(
+        self, modules: ModuleStore, blocks: Sequence[int]
+    ) -> tuple[Float[Tensor, "1 rows rotated"], Float[Tensor, "1 rows rotated"]]:
+        """Cosines and sines of packed chunks' positions, of frequencies in float32."""
+        positions = torch.cat([torch.arange(block) for block in blocks]).to(modules.device)
+        like = torch.empty(0, dtype=modules.dtype, device=modules.device)
+        cosines, sines = GlmAsrRotaryEmbedding(self.audio_config)(like, positions[None])
+        return cosines, sines
 
     def transformers_modules(self, model: Any) -> dict[str, nn.Module]:
         """With the encoder's rotary embedding, which has buffers, but no weights."""
