@@ -53,7 +53,7 @@ def taps_tables(
         "  download: from a hub, beyond what is cached; memory: peak of the process, with audio\n"
         f"  in full batches{text_memory};\n  GFLOP/s: per second of audio{text_flops}"
     )
-    if padded := text["padded_seconds"]:
+    if padded := taps[0]["padded_seconds"]:
         yield Text(
             f"  windows are padded to {padded:g} s: a shorter one costs as much as {padded:g} s"
         )

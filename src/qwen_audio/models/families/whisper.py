@@ -16,6 +16,7 @@ from qwen_audio.audio.log_mel import MEL_FRAMES_PER_SECOND, LogMel, mel_frame_co
 from qwen_audio.models.components.whisper_encoder import WhisperEncoderFamily
 from qwen_audio.models.components.whisper_features import (
     CHUNK_FRAMES,
+    CHUNK_SECONDS,
     conv_frame_count,
     log_mel_frames,
 )
@@ -39,6 +40,7 @@ class Whisper(WhisperEncoderFamily):
     config_class = WhisperConfig
     transformers_class = WhisperForConditionalGeneration
     encoder_layer = WhisperEncoderLayer
+    padded_seconds = CHUNK_SECONDS
     # Of the model, of its encoder and decoder alone, and of audio classification.
     ignored_names = (
         *("model.decoder.", "decoder.", "proj_out."),
