@@ -377,8 +377,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is not an object": (write("config.json", "[1]"), "config.json is not a JSON object"),
     "config is not text": (write("config.json", "\0"), "config.json can't be read as JSON"),
     "another model type": (
-        config(model_type="whisper"),
-        "is of type 'whisper', a speech recogniser; only 'qwen2_audio'",
+        config(model_type="qwen2_vl"),
+        "is of type 'qwen2_vl', a language model for images and text; only 'qwen2_audio'",
     ),
     "no model type": (config(model_type=None), "has a config.json without model_type"),
     "another text model": (config(text_config__model_type="llama"), "type 'llama'"),

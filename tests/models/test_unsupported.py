@@ -81,7 +81,7 @@ def test_a_stated_quantisation_of_nothing(stated: dict[str, Any], copy: Path) ->
     [
         ("qwen2", "is of type 'qwen2', a language model for text alone; only 'qwen2_audio'"),
         ("qwen2_vl", "is of type 'qwen2_vl', a language model for images and text; only"),
-        ("voxtral", "is of type 'voxtral'; only"),
+        ("voxtral_realtime", "is of type 'voxtral_realtime'; only"),
         (None, "has a config.json without model_type; only"),
     ],
 )

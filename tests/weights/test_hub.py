@@ -508,6 +508,6 @@ def test_names_that_are_not_repo_names(name: str) -> None:
 
 
 def test_another_model_type_downloads_only_the_config(hub: Hub, folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "whisper"}')
-    assert "of type 'whisper'" in error_message(MODEL)
+    (folder / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    assert "of type 'qwen2_vl'" in error_message(MODEL)
     assert hub.fetched() == ["config.json"]

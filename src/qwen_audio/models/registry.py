@@ -72,7 +72,7 @@ FAMILIES = (
     FamilyEntry(
         "Qwen2.5-Omni",
         ("qwen2_5_omni", "qwen2_5_omni_thinker"),
-        "Qwen2_5OmniThinkerForConditionalGeneration",
+        "Qwen2_5OmniForConditionalGeneration",
         "qwen2_5_omni",
         "Qwen25Omni",
         {"Qwen/Qwen2.5-Omni-7B": "10.7B", "Qwen/Qwen2.5-Omni-3B": "5.5B"},
@@ -93,7 +93,7 @@ FAMILIES = (
     FamilyEntry(
         "Qwen3-Omni",
         ("qwen3_omni_moe", "qwen3_omni_moe_thinker"),
-        "Qwen3OmniMoeThinkerForConditionalGeneration",
+        "Qwen3OmniMoeForConditionalGeneration",
         "qwen3_omni",
         "Qwen3Omni",
         {
