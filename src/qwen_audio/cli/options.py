@@ -182,7 +182,7 @@ def add_window_option(parser: argparse.ArgumentParser, default_seconds: int = 30
         "--window",
         type=float,
         metavar="S",
-        help=f"seconds of audio encoded at once, at most 30 (default: {default_seconds})",
+        help=f"seconds of audio given to the model at once (default: {default_seconds})",
     )
 
 

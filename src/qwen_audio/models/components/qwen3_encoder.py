@@ -23,7 +23,7 @@ from qwen_audio.models.tensors import Shapes, TensorGroup, shapes_of
 from qwen_audio.weights.module_store import ModuleStore
 
 from .decoder import DecoderFamily
-from .whisper_encoder import GeluInPlace
+from .whisper_encoder import blocks_of, encoder_layer_of
 
 __all__ = ["Qwen3EncoderFamily", "conv_rows", "convolve_2d"]
 
@@ -202,16 +202,11 @@ class Qwen3EncoderFamily(DecoderFamily):
 
     def attention_blocks(self, rows: int) -> Sequence[int]:
         """Blocks of 8 s."""
-        size = self._block_rows
-        return [min(size, rows - start) for start in range(0, rows, size)]
+        return blocks_of(rows, self._block_rows)
 
     def build_encoder_layer(self, _: int) -> nn.Module:
         """transformers' layer, with its GELU in place."""
-        layer: Any = self.encoder_layer(self.audio_config)
-        if self.audio_config.activation_function == "gelu":
-            layer.activation_fn = GeluInPlace()
-        module: nn.Module = layer
-        return module
+        return encoder_layer_of(self.encoder_layer, self.audio_config)
 
     def encoder_layers(
         self, modules: ModuleStore, depth: int, lengths: Sequence[int]

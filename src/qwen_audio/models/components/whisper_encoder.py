@@ -29,7 +29,14 @@ from .whisper_features import (
     conv_frame_count,
 )
 
-__all__ = ["POSITIONS", "GeluInPlace", "WhisperEncoderFamily", "convolve"]
+__all__ = [
+    "POSITIONS",
+    "GeluInPlace",
+    "WhisperEncoderFamily",
+    "blocks_of",
+    "convolve",
+    "encoder_layer_of",
+]
 
 _CHUNK_ROWS = CHUNK_FRAMES // 2
 
@@ -155,8 +162,7 @@ class WhisperEncoderFamily(Family):
 
     def attention_blocks(self, rows: int) -> Sequence[int]:
         """Chunks of `chunk_rows`, and what is left."""
-        size = self.chunk_rows
-        return [min(size, rows - start) for start in range(0, rows, size)]
+        return blocks_of(rows, self.chunk_rows)
 
     def build_projector(self) -> nn.Module:
         """transformers' projector."""
@@ -164,11 +170,7 @@ class WhisperEncoderFamily(Family):
 
     def build_encoder_layer(self, _: int) -> nn.Module:
         """transformers' layer, with its GELU in place."""
-        layer: Any = self.encoder_layer(self.audio_config)
-        if self.audio_config.activation_function == "gelu":
-            layer.activation_fn = GeluInPlace()
-        module: nn.Module = layer
-        return module
+        return encoder_layer_of(self.encoder_layer, self.audio_config)
 
     def encoder_layers(
         self, modules: ModuleStore, depth: int, lengths: Sequence[int]
@@ -233,6 +235,19 @@ class GeluInPlace(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """The same tensor."""
         return torch.ops.aten.gelu_(rows)
+
+
+def encoder_layer_of(layer_class: Any, config: Any) -> nn.Module:
+    """transformers' layer, with its GELU in place."""
+    layer: nn.Module = layer_class(config)
+    if config.activation_function == "gelu":
+        layer.activation_fn = GeluInPlace()
+    return layer
+
+
+def blocks_of(rows: int, size: int) -> list[int]:
+    """Rows in blocks of a size, and what is left."""
+    return [min(size, rows - start) for start in range(0, rows, size)]
 
 
 def convolve(
