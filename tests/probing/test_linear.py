@@ -57,6 +57,14 @@ def test_labels_are_each_against_the_rest() -> None:
     assert np.isfinite(never.predict(x)).all()
 
 
+def test_one_class_is_always_predicted() -> None:
+    """Shuffled labels may leave no other one in a fold of few recordings."""
+    x = correlated_rows(4, 3)
+    model = LogisticModel.fit(x, np.ones(4, np.int64), 0.1)
+    assert model.predict(x).tolist() == [1] * 4
+    assert model.predict(-x).tolist() == [1] * 4
+
+
 def test_any_integers_are_classes() -> None:
     x = correlated_rows(60, 5)
     y = np.where(x[:, 0] > 0, 7, 3)

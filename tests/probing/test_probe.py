@@ -101,7 +101,10 @@ def test_scores_from_transformers_hidden_states_are_equal(tones: Path, checkpoin
             rows = [r[1 : 1 + n] for r, n in zip(rows, tokens, strict=True)]
         return np.stack([r.astype(np.float64).mean(0) for r in rows]).astype(np.float32)
 
-    expected = {(s.target, s.tap, s.probe): s for s in score_all(tasks, features, load)}
+    expected = {
+        (s.target, s.tap, s.probe): s
+        for s in score_all(tasks, features, load, model.dimensions.width)
+    }
     ours = qa.probe(tones / "labels.csv", model, taps=taps, targets=["pitch", "level"], folds=2)
     assert len(ours) == len(expected)
     for row in ours.itertuples():
@@ -125,9 +128,23 @@ def test_a_control_with_unshuffled_labels_is_not_at_chance(
     for shuffle, at_chance in ((lambda y, _seed: y, False), (None, True)):
         options = {} if shuffle is None else {"shuffle": shuffle}
         task = make_task(labels.targets[0], labels.groups, None, None, 4, 0, **options)
-        for score in score_all([task], features, lambda _: vectors):
+        for score in score_all([task], features, lambda _: vectors, lambda _: 3):
             assert score.score > 0.9
             assert score.control_at_chance is at_chance
+
+
+def test_layers_of_another_width_are_in_no_sum(tones: Path, model: qa.AudioModel) -> None:
+    labels = read_labels(tones / "labels.csv", targets=["pitch"])
+    task = make_task(labels.targets[0], labels.groups, None, ["logistic"], 2, 0)
+    features = list(plan_features(model, ["encoder.0", "encoder.1", "audio_tower", "projector"]))
+    widths = {"encoder.0": 3, "encoder.1": 3, "audio_tower": 12, "projector": 5}
+    random = np.random.default_rng(0)
+    vectors = {tap: random.random((24, width), np.float32) for tap, width in widths.items()}
+    scores = score_all(
+        [task], features, lambda f: vectors[str(f.tap)], lambda tap: widths[str(tap)]
+    )
+    assert [score.tap for score in scores] == [*widths, "weighted encoder"]
+    assert set(scores[-1].weights or ()) == {"encoder.0", "encoder.1"}
 
 
 def test_duplicate_recordings_share_a_fold_and_missing_labels_are_noted(

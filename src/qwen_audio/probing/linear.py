@@ -70,7 +70,8 @@ class LogisticModel(LinearModel):
     ) -> LogisticModel:
         """The optimum of scikit-learn's LogisticRegression(C=strength), by L-BFGS.
 
-        Of labels, that of its OneVsRestClassifier.
+        Of labels, that of its OneVsRestClassifier. Rows that are all of one class, as shuffled ones
+        of few recordings may be, give a model that always predicts it.
 
         Args:
             x: converges fastest along principal axes, `x @ principal_axes(x)`.
@@ -86,6 +87,8 @@ class LogisticModel(LinearModel):
         outputs = y.shape[1] if classes is None else len(classes)
         shape = (1 if classes is not None and outputs == 2 else outputs, x.shape[1] + 1)
         model = cls(np.zeros((shape[0], shape[1] - 1)), np.zeros(shape[0]), classes)
+        if classes is not None and outputs == 1:
+            return model
         penalty = np.append(np.full(x.shape[1], 1 / (strength * len(y))), 0)  # none on intercepts
         # The curvature along each coordinate where all classes (of labels, yes and no) are equally
         # probable.

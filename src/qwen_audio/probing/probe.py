@@ -176,6 +176,7 @@ def probe(
             lambda feature: embedding_cache.vectors(
                 features[feature], [contents[k] for k in usable]
             ),
+            model.dimensions.width,
             None
             if on_progress is None
             else lambda done, total: on_progress("probing", done, total, "features"),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from qwen_audio.errors import OptionError
-from qwen_audio.models.tap import Stage
+from qwen_audio.models.tap import Stage, Tap
 
 from .features import FeatureSpec
 from .probes import (
@@ -38,17 +38,19 @@ def score_all(
     tasks: Sequence[Task],
     features: Sequence[FeatureSpec],
     load: Callable[[FeatureSpec], FeatureMatrix],
+    width: Callable[[Tap], int],
     on_done: Callable[[int, int], None] | None = None,
 ) -> list[ProbeScore]:
     """Scores of every task's probes on every feature, and on weighted sums of layers.
 
     Args:
         load: the vectors of all recordings; called a second time for the weighted sums.
+        width: of the model's rows at a tap.
         on_done: called with the number of finished features and sums, and of all.
     """
     from threadpoolctl import threadpool_limits
 
-    layer_sums = list(_layer_sums(features))
+    layer_sums = list(_layer_sums(features, width))
     total, done = len(features) + len(layer_sums), 0
     scores: list[ProbeScore] = []
     selected: _Selected = {}
@@ -119,15 +121,21 @@ def _score_probes(
     ]
 
 
-def _layer_sums(features: Iterable[FeatureSpec]) -> Iterator[tuple[str, list[FeatureSpec]]]:
-    """Features of equal width to sum: those of the audio encoder, and from the projector on."""
-    groups: dict[tuple[str, str, str], list[FeatureSpec]] = {}
+def _layer_sums(
+    features: Iterable[FeatureSpec], width: Callable[[Tap], int]
+) -> Iterator[tuple[str, list[FeatureSpec]]]:
+    """Features of equal width to sum: those of the audio encoder, and from the projector on.
+
+    Where the tower has several rows of the encoder side by side, it is in no sum.
+    """
+    groups: dict[tuple[str, int, str, str], list[FeatureSpec]] = {}
     for feature in features:
         stage = feature.tap.stage
         if stage is not Stage.MEL:
             part = "encoder" if stage < Stage.PROJECTOR else "lm"
-            groups.setdefault((part, feature.span, feature.pooling), []).append(feature)
-    for (part, _, _), layers in groups.items():
+            key = (part, width(feature.tap), feature.span, feature.pooling)
+            groups.setdefault(key, []).append(feature)
+    for (part, *_), layers in groups.items():
         if len(layers) > 1:
             yield f"weighted {part}", layers
 
