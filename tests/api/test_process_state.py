@@ -19,7 +19,7 @@ from transformers.initialization import TORCH_MODULES_TO_PATCH
 
 import qwen_audio as qa
 from checkpoints import edit_json, random_checkpoint
-from qwen_audio.weights.module_store import empty_module
+from qwen_audio.weights.meta_device import empty_module
 from qwen_audio.weights.tensor_store import TensorStore
 from reference import sound
 

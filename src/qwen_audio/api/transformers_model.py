@@ -16,7 +16,7 @@ from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.models.tap import Stage
 from qwen_audio.models.tensors import EMBEDDINGS
-from qwen_audio.weights.module_store import empty_module
+from qwen_audio.weights.meta_device import empty_module
 
 __all__ = ["TransformersModel"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,8 @@ from qwen_audio.weights.device import (
     cached_batch_positions,
     max_batch_frames,
 )
+
+from .least_weights import least_weight_bytes
 
 __all__ = [
     "CostEstimate",
@@ -39,7 +40,6 @@ _FIRST_USE_BYTES = 100_000_000
 (20 to 40 MB measured), the heaps of decoding threads, codecs, the tokenizer."""
 _CUDA_CONTEXT_BYTES = 460_000_000
 """Taken of a GPU's memory by CUDA and its libraries, which torch's allocator doesn't count."""
-_LAYER = re.compile(r"(.+\.layers)\.(\d+)\.")
 
 _MIN_CACHED_POSITIONS = 1_280
 """One window of 30 s, a prompt and an answer of 256 tokens, in blocks of up to 256 positions."""
@@ -60,8 +60,9 @@ class CostEstimate:
         tap: None for text: all stages, the language model's head included.
         tensors, parameters: number needed of the checkpoint.
         download_bytes: to be downloaded, beyond what is on this machine already.
-        read_bytes: of weights, from disk. Of the embedding table only rows are read, a few
-            kilobytes for each token of a prompt, which are not counted.
+        read_bytes: of weights, from disk, at most: layers that are streamed read only the experts
+            that rows are routed to. Rows of the embedding table, a few kilobytes for each token of
+            a prompt, are not counted.
         cache_bytes: keys and values that are cached for texts at once, at most; 0 for a tap.
         peak_memory_bytes: of the process, with a full batch of audio (an estimate: what the process
             holds now, weights, activations and cache); at most `max_memory`, where that is enough.
@@ -228,20 +229,12 @@ def min_memory_bytes(
     positions: int = _MIN_CACHED_POSITIONS,
     frames: int = MIN_BATCH_FRAMES,
 ) -> int:
-    """Memory with as few weights as possible: one module, or two layers (one is read meanwhile).
+    """Memory with as few weights as possible: see `least_weight_bytes`.
 
     Args:
         base_bytes, positions, frames: see `non_weight_bytes`.
     """
-    modules: dict[str, dict[str, int]] = {}
-    for name in checkpoint.required_tensors(tap):
-        if name != EMBEDDINGS:
-            match = _LAYER.match(name)
-            module, layer = (match[1], match[2]) if match else (name.rpartition(".")[0], "")
-            sizes = modules.setdefault(module, {})
-            sizes[layer] = sizes.get(layer, 0) + checkpoint.weight_bytes(name, dtype)
-    at_once = [min(sum(sizes.values()), 2 * max(sizes.values())) for sizes in modules.values()]
-    weights = max(at_once, default=0)
+    weights = least_weight_bytes(checkpoint, tap, dtype)
     return weights + non_weight_bytes(checkpoint, tap, dtype, device, base_bytes, positions, frames)
 
 

@@ -67,6 +67,7 @@ class PipelineStages:
             quantized=checkpoint.quantized,
             outlier_inputs=checkpoint.family.outlier_inputs,
             float32_names=checkpoint.family.float32_names,
+            experts_prefix=checkpoint.family.experts_prefix,
         )
         self.memory = MemoryBudget(checkpoint, self.modules, max_memory, self.base_bytes)
         self.encoder = AudioEncoder(checkpoint, self.modules)

@@ -69,6 +69,8 @@ class Family(ABC):
     """How names of matrices end that `quantize=` leaves as they are."""
     float32_names: ClassVar[tuple[str, ...]] = ()
     """How names of tensors begin that stay in float32, in models of any dtype."""
+    experts_prefix: ClassVar[str] = ""
+    """How names of experts begin, within a decoder layer; their numbers follow."""
     window_limits: ClassVar[WindowLimits] = WindowLimits()
     """How long a window may be."""
     padded_seconds: ClassVar[float] = 0.0

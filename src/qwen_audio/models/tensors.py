@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from qwen_audio.weights.module_store import empty_module
+from qwen_audio.weights.meta_device import empty_module
 
 from .tap import ModelDimensions, Tap
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from qwen_audio.errors import OptionError
 
@@ -20,6 +19,8 @@ from .compressed_tensors import Weights
 from .device import trim_heap
 from .direct_io import ReadBuffer
 from .gpu_copies import CopyStream, StagingBuffer
+from .meta_device import empty_module
+from .on_demand import OnDemandModules
 from .prepack import prepack_linears
 from .quantization import QuantizedMatrix
 from .quantized_linear import quantized_linear
@@ -27,7 +28,7 @@ from .quantized_store import QuantizedStore
 from .tensor_store import TensorStore
 from .worker_threads import WorkerThreads
 
-__all__ = ["ModuleStore", "empty_module"]
+__all__ = ["ModuleStore"]
 
 
 class ModuleStore:
@@ -36,11 +37,13 @@ class ModuleStore:
     Args:
         max_bytes: of all weights in memory together; may be changed between passes. Single modules
             and as many layers as fit are resident; layers that don't fit are read in every pass,
-            each while the one before it computes.
+            each while the one before it computes; of its experts, those that rows are routed to.
         quantized: the modules that are quantised.
         outlier_inputs: the beginning of the names of matrices whose activations have outliers:
             where others are quantised to 8 bits, theirs take 16.
         float32_names: the beginning of the names of tensors that stay in float32.
+        experts_prefix: the beginning of the names of experts within a layer, where its module of
+            that name is `OnDemandModules`; a number follows.
     """
 
     def __init__(
@@ -52,10 +55,11 @@ class ModuleStore:
         quantized: QuantizedStore | None = None,
         outlier_inputs: tuple[str, ...] = (),
         float32_names: tuple[str, ...] = (),
+        experts_prefix: str = "",
     ) -> None:
         self.tensors, self.device, self.dtype = tensors, device, dtype
         self.quantized, self._outlier_inputs = quantized, outlier_inputs
-        self._float32_names = float32_names
+        self._float32_names, self._experts_prefix = float32_names, experts_prefix
         self._formats = tensors.formats | ({} if quantized is None else quantized.formats)
         self.max_bytes: float = math.inf if max_bytes is None else max_bytes
         self._copies = CopyStream(device) if device.type == "cuda" else None
@@ -78,34 +82,39 @@ class ModuleStore:
         Raises:
             OptionError: if memory doesn't hold two of them.
         """
-        names = [f"{prefix}{k}." for k in range(depth)]
-        streamed = self._streamed(names)
+        builds = {f"{prefix}{k}.": partial(build, k) for k in range(depth)}
+        streamed = self._streamed(list(builds))
         # Resident layers first, so that the heap isn't fragmented by blocks that are freed again.
-        self._make_resident(
-            {name: partial(build, k) for k, name in enumerate(names) if name not in streamed}
-        )
+        self._make_resident({name: builds[name] for name in builds if name not in streamed})
         if not streamed:
-            yield from (self.get(name, partial(build, k)) for k, name in enumerate(names))
+            yield from map(self.get, builds.keys(), builds.values())
             return
         with WorkerThreads(1, "weights") as reader:
-            queue = zip(streamed, itertools.cycle(self._stream_buffers()), strict=False)
-            next_read = self._read_next(reader, queue)
-            for k, name in enumerate(names):
+            buffers = self._stream_buffers()
+            # Pinned memory is shared; of other memory, what isn't used isn't allocated.
+            expert_buffers = buffers if self._copies is not None else self._stream_buffers()
+            absent = {name: builds[name] for name in streamed}
+            layers = self._stream(reader, absent, buffers, without=self._experts_prefix)
+            for name, build_layer in builds.items():
                 if name not in streamed:
-                    yield self.get(name, partial(build, k))
-                elif next_read is not None:
-                    layer = self._fill(partial(build, k), name, next_read.result())
-                    next_read = self._read_next(reader, queue)
-                    yield layer
-                    del layer
+                    yield self.get(name, build_layer)
+                    continue
+                layer = next(layers)
+                for path, experts in _on_demand_modules(layer) if self._experts_prefix else ():
+                    numbered = partial(self._stream_numbered, f"{name}{path}.", experts.build)
+                    experts.read_with(partial(numbered, reader, expert_buffers))
+                yield layer
+                del layer
 
     def release(self) -> None:
         """Free all weights; they are read again when needed."""
         self._resident.clear()
 
     def release_for_streaming(self, prefix: str) -> None:
-        """Free all weights, and from now on leave memory for two of the layers `prefix0.` …"""
+        """Free all weights, and from now on leave memory for two of the layers `prefix0.` …, each
+        read with all of its experts: for passes of many batches through each."""
         self.release()
+        self._experts_prefix = ""
         self.max_bytes = 2 * self._weight_bytes(f"{prefix}0.")
 
     def _make_resident(self, modules: Mapping[str, Callable[[], nn.Module]]) -> None:
@@ -121,14 +130,22 @@ class ModuleStore:
     def _streamed(self, names: Sequence[str]) -> list[str]:
         """The layers that don't fit beside the resident ones and a buffer of two layers."""
         layer_bytes = max(map(self._weight_bytes, names), default=0)
+        buffer_bytes = 2 * max(map(self._streamed_bytes, names), default=0)
         while True:
             absent = [name for name in names if name not in self._resident]
             absent_bytes = sum(map(self._weight_bytes, absent))
             if absent_bytes <= self._free_bytes():
                 return []
-            if 2 * layer_bytes <= self._free_bytes():
-                return absent[int(self._free_bytes() - 2 * layer_bytes) // layer_bytes :]
-            self._evict(min(absent_bytes, 2 * layer_bytes), evict_last=names)
+            if buffer_bytes <= self._free_bytes():
+                return absent[int(self._free_bytes() - buffer_bytes) // layer_bytes :]
+            self._evict(min(absent_bytes, buffer_bytes), evict_last=names)
+
+    def _streamed_bytes(self, name: str) -> int:
+        """Of a layer that is streamed: with one of its experts at a time."""
+        all_bytes, experts = self._weight_bytes(name), f"{name}{self._experts_prefix}"
+        if not self._experts_prefix:
+            return all_bytes
+        return all_bytes - self._weight_bytes(experts) + self._weight_bytes(f"{experts}0.")
 
     def _free_bytes(self) -> float:
         return self.max_bytes - sum(map(self._weight_bytes, self._resident))
@@ -147,11 +164,39 @@ class ModuleStore:
                 f"{str(self.dtype).removeprefix('torch.')}: give {lacking_bytes / 1e9:.2f} GB more"
             )
 
-    def _read_next(
-        self, reader: Executor, queue: Iterator[tuple[str, ReadBuffer | StagingBuffer]]
-    ) -> Future[Weights] | None:
-        item = next(queue, None)
-        return None if item is None else reader.submit(self._read, *item)
+    def _stream(
+        self,
+        reader: Executor,
+        modules: Mapping[str, Callable[[], nn.Module]],
+        buffers: Sequence[ReadBuffer | StagingBuffer],
+        without: str = "",
+    ) -> Iterator[nn.Module]:
+        """Modules in order, without the tensors whose names continue with `without`. The first is
+        read from now on, the others while the one before is used; each is valid until the next is
+        requested."""
+        read = partial(self._read, without=without)
+        reads = map(partial(reader.submit, read), modules, itertools.cycle(buffers))
+        ahead = list(itertools.islice(reads, 1))
+
+        def filled() -> Iterator[nn.Module]:
+            for name, build in modules.items():
+                module = self._fill(build, name, ahead.pop().result())
+                ahead.extend(itertools.islice(reads, 1))
+                yield module
+                del module
+
+        return filled()
+
+    def _stream_numbered(
+        self,
+        prefix: str,
+        build: Callable[[], nn.Module],
+        reader: Executor,
+        buffers: Sequence[ReadBuffer | StagingBuffer],
+        numbers: Sequence[int],
+    ) -> Iterator[nn.Module]:
+        """The modules `prefix…` of these numbers; see `_stream`."""
+        return self._stream(reader, {f"{prefix}{each}.": build for each in numbers}, buffers)
 
     def _weight_bytes(self, prefix: str) -> int:
         """Bytes of the tensors named `prefix…`, as they are in memory.
@@ -178,13 +223,16 @@ class ModuleStore:
             return (StagingBuffer(self._copies, is_direct=True),)
         return ReadBuffer(), ReadBuffer()
 
-    def _read(self, prefix: str, buffer: ReadBuffer | StagingBuffer | None = None) -> Weights:
-        """Read tensors, for a GPU on the stream of its copies."""
+    def _read(
+        self, prefix: str, buffer: ReadBuffer | StagingBuffer | None = None, without: str = ""
+    ) -> Weights:
+        """Read tensors, for a GPU on the stream of its copies; see `TensorStore.read_weights`."""
         with nullcontext() if self._copies is None else self._copies.select():
             if self.quantized is not None and prefix in self.quantized:
-                return self.quantized.read(prefix, self.device, self.dtype)
+                return self.quantized.read(prefix, self.device, self.dtype, without)
+            dtype = self._dtype_of(prefix)
             return self.tensors.read_weights(
-                prefix, device=self.device, dtype=self._dtype_of(prefix), buffer=buffer
+                prefix, device=self.device, dtype=dtype, buffer=buffer, without=without
             )
 
     def _load_module(
@@ -210,6 +258,9 @@ class ModuleStore:
             copied = [part for matrix in matrices.values() for part in matrix.parts()]
             self._copies.hand_over([*tensors.values(), *copied])
         module = empty_module(build)
+        for path, experts in _on_demand_modules(module):
+            if any(name.startswith(f"{path}.") for name in weights):
+                empty_module(experts.build_all)
         for name, matrix in matrices.items():
             path = name.removesuffix("weight").removesuffix(".")
             bias = tensors.pop(f"{path}.bias".removeprefix("."), None)
@@ -223,29 +274,8 @@ class ModuleStore:
         return module.eval().requires_grad_(False)
 
 
-def empty_module(build: Callable[[], nn.Module]) -> nn.Module:
-    """A module on the meta device: shapes without memory. Initialising it takes no time."""
-    with _MetaDevice():
-        return build()
-
-
-class _MetaDevice(TorchFunctionMode):
-    """New tensors are on the meta device, in this thread only.
-
-    `torch.device("meta")` as a context, and transformers' `no_init_weights`, change variables of
-    the whole process: threads that overlap would save each other's values as the original ones.
-    """
-
-    _FACTORIES = frozenset({torch.arange, torch.empty, torch.ones, torch.tensor, torch.zeros})
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Collection[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in self._FACTORIES and kwargs.get("device") is None:
-            kwargs = {**kwargs, "device": torch.device("meta")}
-        return func(*args, **kwargs)
+def _on_demand_modules(module: nn.Module) -> Iterator[tuple[str, OnDemandModules]]:
+    """With their names in the module."""
+    for path, part in module.named_modules():
+        if isinstance(part, OnDemandModules):
+            yield path, part

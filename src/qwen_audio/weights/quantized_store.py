@@ -18,12 +18,12 @@ from .compressed_tensors import Weights, join_matrices, split_matrices
 from .download import ProgressCallback
 from .gptq import InputMoments, quantize_for_inputs
 from .quantization import LinearFormat, QuantizedMatrix, quantize_matrix
-from .safetensors_file import TensorLocation, read_header, read_tensors
-from .tensor_store import TensorStore
+from .safetensors_file import TensorInfo, TensorLocation, read_header, read_tensors
+from .tensor_store import LAYER, TensorStore
 
 __all__ = ["QuantizedStore", "module_prefix", "quantize_module", "write_safetensors"]
 
-_MODULE = re.compile(r".+?\.layers\.\d+\.|.+\.")
+_MODULE = re.compile(rf"{LAYER.pattern}|.+\.")
 
 _STALE_SECONDS = 3_600
 """After which an unfinished file is of a process that was killed."""
@@ -56,10 +56,11 @@ class QuantizedStore:
         self.formats = dict(formats)
         self._tensors, self._find_folder = tensors, folder
         self._folder: Path | None = None
+        self._headers: dict[Path, dict[str, TensorInfo]] = {}
         self._prefixes = {module_prefix(name) for name in formats}
 
     def __contains__(self, prefix: str) -> bool:
-        return prefix in self._prefixes
+        return module_prefix(prefix) in self._prefixes
 
     @property
     def folder(self) -> Path:
@@ -101,16 +102,28 @@ class QuantizedStore:
         if report is not None:
             report(total, total)
 
-    def read(self, prefix: str, device: torch.device, dtype: torch.dtype) -> Weights:
-        """A module's weights: matrices quantised, the others in a dtype.
+    def read(
+        self, prefix: str, device: torch.device, dtype: torch.dtype, without: str = ""
+    ) -> Weights:
+        """The weights of a module, or a part of it: matrices quantised, the others in a dtype.
+
+        Args:
+            without: weights are left out whose names continue so.
 
         Raises:
             CheckpointError: for a file that is missing or damaged.
         """
-        path = self._path(prefix)
+        module = module_prefix(prefix)
+        path, part = self._path(module), prefix.removeprefix(module)
         try:
-            header = read_header(path)
-            tensors = read_tensors({name: TensorLocation(path, at) for name, at in header.items()})
+            if path not in self._headers:
+                self._headers[path] = read_header(path)
+            locations = {
+                name.removeprefix(part): TensorLocation(path, info)
+                for name, info in self._headers[path].items()
+                if name.startswith(part) and not (without and name.startswith(part + without))
+            }
+            tensors = read_tensors(locations)
         except CheckpointError as error:
             raise CheckpointError(f"{error}, or delete the file: it is made again") from error
         return {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -25,7 +27,10 @@ from .safetensors_file import TensorInfo, TensorLocation, read_rows, read_tensor
 from .stored_matrices import StoredMatrices, check_stored
 from .weight_files import WeightFiles
 
-__all__ = ["LayoutLookup", "NameLookup", "TensorStore"]
+__all__ = ["LAYER", "LayoutLookup", "NameLookup", "TensorStore"]
+
+LAYER = re.compile(r".+?\.layers\.\d+\.")
+"""What names of a layer's tensors begin with."""
 
 NameLookup: TypeAlias = Callable[[Collection[str], Collection[str]], Mapping[str, str]]
 """From the tensors that are asked for, and the names in a checkpoint's files, to the name in them
@@ -176,9 +181,16 @@ class TensorStore:
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         buffer: ReadBuffer | StagingBuffer | None = None,
+        without: str = "",
     ) -> Weights:
-        """As `read`, but matrices with a format in `formats` stay quantised."""
-        names = [name for name in self.shapes if name.startswith(prefix)]
+        """As `read`, but matrices with a format in `formats` stay quantised.
+
+        Args:
+            without: tensors are left out whose names continue so.
+        """
+        names = self._names(prefix)
+        if without:
+            names = [name for name in names if not name.startswith(prefix + without)]
         matrices = {
             name: self._matrices.part_names(name)
             for name in names
@@ -223,6 +235,21 @@ class TensorStore:
         if self.adapter is None or not self.adapter.adds_to(name):
             return values
         return self.adapter.merge_rows(name, rows, values)
+
+    def _names(self, prefix: str) -> list[str]:
+        """The names that start with a prefix; looked up in its layer, as there are thousands of
+        experts."""
+        layer = LAYER.match(prefix)
+        names = self.shapes if layer is None else self._layer_names.get(layer[0], ())
+        return [name for name in names if name.startswith(prefix)]
+
+    @cached_property
+    def _layer_names(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for name in self.shapes:
+            if layer := LAYER.match(name):
+                names.setdefault(layer[0], []).append(name)
+        return names
 
     def _stored(self, names: Iterable[str]) -> list[str]:
         """The names in the files of tensors, but for those that an adapter replaces."""

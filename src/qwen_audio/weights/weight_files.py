@@ -101,9 +101,8 @@ class WeightFiles:
         for file, file_names in self._by_file(names).items():
             header = self._header(file) or {}
             if self._hub is None:
-                local = {
-                    name: TensorLocation(self._folder / file, info) for name, info in header.items()
-                }
+                path = self._folder / file
+                local = {name: TensorLocation(path, header[name]) for name in file_names}
             elif not set(file_names) <= (local := self._hub.cached_tensors(file)).keys():
                 self._hub.download({file: file_names})
                 local = self._hub.cached_tensors(file)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,21 @@ from safetensors.torch import load_file, save_file
 
 import qwen_audio as qa
 from families import CASES
-from qwen_audio.errors import CheckpointError
+from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.inference.cost import estimate_cost
+from qwen_audio.inference.decoder import DecoderInput
+from qwen_audio.inference.least_weights import least_weight_bytes
+from qwen_audio.inference.reducers import all_rows
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.components.experts import Experts, stack_experts
 from qwen_audio.models.registry import open_family
 from qwen_audio.models.tap import Tap
+from qwen_audio.models.tensors import DECODER_LAYERS
+from qwen_audio.weights.quantization import QuantizedMatrix
 from reference import relative_error, sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
+LAYER = f"{DECODER_LAYERS}0."
 TAPS = ["encoder.0", "encoder.2", "projector", "lm.norm"]
 
 HUB_CONFIG: dict[str, Any] = {
@@ -145,6 +153,7 @@ def test_a_row_goes_through_its_experts_alone() -> None:
     config.hidden_size, config.moe_intermediate_size, config.num_experts = 8, 6, 5
     torch.manual_seed(0)
     experts = Experts(5, lambda: Qwen3OmniMoeThinkerTextMLP(config, 6))
+    experts.build_all()
     stacked = Qwen3OmniMoeThinkerTextExperts(config)
     ours = {f"mlp.experts.{name}": tensor for name, tensor in experts.state_dict().items()}
     stacked.load_state_dict(
@@ -158,18 +167,57 @@ def test_a_row_goes_through_its_experts_alone() -> None:
     assert experts(rows, chosen, weights).isfinite().all()
 
 
-def test_experts_are_streamed(folder: Path, model: qa.AudioModel) -> None:
-    clip = sound(2.5)
-    streamed = qa.load(folder, dtype="float32")
-    modules = streamed.pipeline.modules
-    layer = modules._weight_bytes("language_model.model.layers.0.")
-    expected = model.activations(clip, taps=["lm.2"], **RATE)["lm.2"].data
-    budget = modules._weight_bytes("audio_tower.layers.0.") * 2 + layer * 2
-    streamed.pipeline.memory.divide = lambda *_: None  # type: ignore[method-assign]
-    modules.max_bytes = budget
-    states = streamed.activations(clip, taps=["lm.2"], **RATE)["lm.2"].data
-    np.testing.assert_array_equal(states, expected)
-    assert sum(map(modules._weight_bytes, modules._resident)) <= budget
+@pytest.mark.parametrize("quantize", [None, pytest.param("int8", marks=pytest.mark.slow)])
+def test_a_streamed_layer_reads_the_experts_that_rows_are_routed_to(
+    folder: Path, quantize: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [qa.load(folder, dtype="float32", quantize=quantize) for _ in range(2)]
+    modules = models[1].pipeline.modules
+    for each in models:
+        each.pipeline.fetch_weights(None)
+        each.pipeline.memory.divide = lambda *_: None  # type: ignore[method-assign]
+    layer, expert, experts = (
+        modules._weight_bytes(f"{LAYER}{end}") for end in ("", "mlp.experts.0.", "mlp.experts.")
+    )
+    modules.max_bytes = 2 * (layer - experts + expert)
+    read: Counter[str] = Counter()
+    original = modules._read
+
+    def counting(prefix: str, buffer: Any = None, without: str = "") -> Any:
+        weights = original(prefix, buffer, without)
+        for name, each in weights.items():
+            parts = each.parts() if isinstance(each, QuantizedMatrix) else [each]
+            read[prefix + name] += sum(part.nbytes for part in parts)
+        return weights
+
+    monkeypatch.setattr(modules, "_read", counting)
+    for ids in ((7,), (7, 8, 9)):
+        read.clear()
+        item, tap = [DecoderInput(ids)], Tap.parse("lm.2")
+        resident, streamed = (each.pipeline.lm.forward(item, [tap], all_rows) for each in models)
+        torch.testing.assert_close(streamed[tap], resident[tap], rtol=0, atol=0)
+        for k in range(2):
+            own = {n: size for n, size in read.items() if n.startswith(f"{DECODER_LAYERS}{k}.")}
+            numbers = {int(n.split(".experts.")[1].split(".")[0]) for n in own if "experts" in n}
+            assert 2 <= len(numbers) <= 2 * len(ids)  # two for each row
+            assert sum(own.values()) == layer - experts + len(numbers) * expert
+
+
+def test_the_least_memory_holds_one_expert_of_a_layer(folder: Path) -> None:
+    checkpoint = Checkpoint(folder)
+    requirements = checkpoint.required_tensors(None)
+    sizes = {n: 4 * math.prod(r.shape) for n, r in requirements.items() if n.startswith(LAYER)}
+    held = sum(size for n, size in sizes.items() if "experts" not in n or ".experts.0." in n)
+    least = least_weight_bytes(checkpoint, Tap.parse("lm.1"), torch.float32)
+    assert least == max(2 * held, least_weight_bytes(checkpoint, Tap.parse("lm.0"), torch.float32))
+    model = qa.load(folder, dtype="float32")
+    modules = model.pipeline.modules
+    modules.max_bytes = 2 * held
+    item, tap = [DecoderInput((7,))], Tap.parse("lm.1")
+    model.pipeline.lm.forward(item, [tap], all_rows)
+    modules.max_bytes -= 1
+    with pytest.raises(OptionError, match="two layers"):
+        model.pipeline.lm.forward(item, [tap], all_rows)
 
 
 @pytest.mark.slow

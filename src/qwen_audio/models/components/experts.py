@@ -7,25 +7,19 @@ matrices are read, fetched and quantised one by one, as those of any other layer
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
+
+from qwen_audio.weights.on_demand import OnDemandModules
 
 __all__ = ["Experts", "stack_experts"]
 
 
-class Experts(nn.ModuleList):
-    """The experts of a layer, in place of transformers' stacked ones.
-
-    Args:
-        count: of the experts.
-        build: makes one: a gated feed-forward block.
-    """
-
-    def __init__(self, count: int, build: Callable[[], nn.Module]) -> None:
-        super().__init__([build() for _ in range(count)])
+class Experts(OnDemandModules):
+    """The experts of a layer, gated feed-forward blocks, in place of transformers' stacked ones."""
 
     def forward(
         self,
@@ -38,12 +32,13 @@ class Experts(nn.ModuleList):
         output = torch.zeros_like(rows)
         top = chosen.shape[1]
         order = chosen.flatten().argsort(stable=True)
-        counts = torch.bincount(chosen.flatten(), minlength=len(self)).tolist()
-        for expert, places in zip(self, order.split(counts), strict=True):
-            if len(places):
-                row = places // top
-                added = expert(rows[row]) * weights.flatten()[places, None]
-                output.index_add_(0, row, added.to(output.dtype))
+        counts = torch.bincount(chosen.flatten(), minlength=self.count).tolist()
+        used = {number: count for number, count in enumerate(counts) if count}
+        places_by_expert = order.split(list(used.values()))
+        for expert, places in zip(self.used(list(used)), places_by_expert, strict=True):
+            row = places // top
+            added = expert(rows[row]) * weights.flatten()[places, None]
+            output.index_add_(0, row, added.to(output.dtype))
         return output
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,12 +27,10 @@ from qwen_audio.models.components.thinker import ThinkerFamily, thinker_names
 from qwen_audio.models.components.whisper_features import build_feature_extractor
 from qwen_audio.models.family import LayerSizes
 from qwen_audio.models.tap import Stage, Tap
-from qwen_audio.models.tensors import TensorGroup
-from qwen_audio.weights.module_store import empty_module
+from qwen_audio.models.tensors import DECODER_LAYERS, TensorGroup, shapes_of
+from qwen_audio.weights.meta_device import empty_module
 
 __all__ = ["Qwen3Omni"]
-
-_EXPERTS = "mlp.experts."
 
 
 class Qwen3Omni(ThinkerFamily, Qwen3EncoderFamily):
@@ -56,6 +53,7 @@ class Qwen3Omni(ThinkerFamily, Qwen3EncoderFamily):
     projector_names = (("audio_tower.proj1.", "linear_1."), ("audio_tower.proj2.", "linear_2."))
     ignored_names = ("talker.", "code2wav.", *thinker_names("visual."))
     unquantized_names = (".mlp.gate.weight",)  # it chooses the experts, and is small
+    experts_prefix = "mlp.experts."
     window_limits = WindowLimits(max_seconds=2400.0)  # that its authors' report speaks of
     prompt_format = PromptFormat(
         title, "<|audio_pad|>", "<|audio_start|>", "<|audio_end|>", always_chat=True
@@ -83,19 +81,23 @@ class Qwen3Omni(ThinkerFamily, Qwen3EncoderFamily):
         text = self.text_config
         share = text.num_experts_per_tok / text.num_experts
         rate_hz = share * self.dimensions.rate_hz(Tap(Stage.LM, 0))
+        expert = shapes_of(self.build_expert)
         for group in super().lm_groups():
-            experts = {n: s for n, s in group.shapes.items() if n.startswith(_EXPERTS)}
-            others = {n: s for n, s in group.shapes.items() if n not in experts}
-            yield group._replace(shapes=others)
-            if experts:
-                yield group._replace(shapes=experts, rate_hz=rate_hz)
+            yield group
+            if group.prefix.startswith(DECODER_LAYERS):
+                for number in range(text.num_experts):
+                    prefix = f"{group.prefix}{self.experts_prefix}{number}."
+                    yield TensorGroup(prefix, group.tap, expert, rate_hz)
+
+    def build_expert(self) -> nn.Module:
+        """transformers' gated feed-forward block, as it has it for layers without experts."""
+        text = self.text_config
+        return Qwen3OmniMoeThinkerTextMLP(text, text.moe_intermediate_size)
 
     def build_decoder_layer(self, number: int) -> nn.Module:
         """transformers' layer, with experts that are modules of their own."""
-        text = self.text_config
         layer: Any = super().build_decoder_layer(number)
-        build = partial(Qwen3OmniMoeThinkerTextMLP, text, text.moe_intermediate_size)
-        layer.mlp.experts = Experts(text.num_experts, build)
+        layer.mlp.experts = Experts(self.text_config.num_experts, self.build_expert)
         module: nn.Module = layer
         return module
 
