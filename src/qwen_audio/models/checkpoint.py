@@ -107,6 +107,7 @@ class Checkpoint:
             resizable=self._tables(),
             adapter=self.adapter,
             find_layouts=lambda stored: self._stored.layouts(shapes, stored),
+            stacked_names=self.family.stacked_names,
         )
         self._stored.check_options(self.tensors.layouts, self.adapter, quantize)
         self._scheme = None if quantize is None else QuantizationScheme.named(quantize)

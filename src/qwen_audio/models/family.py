@@ -120,8 +120,7 @@ class Family(ABC):
     def canonical_name(self, stored: str) -> str:
         """The name that this package uses for a tensor, from its name in a file.
 
-        By default that of files as most versions of transformers write them: `audio_tower.*`,
-        `multi_modal_projector.*`, `language_model.model.*`, `language_model.lm_head.*`; and of its
+        By default that of files as most versions of transformers write them, the same; and of its
         own modules, `model.audio_tower.*`, `model.language_model.*` and `lm_head.*`, which version
         5 saves with save_original_format=False.
         """
@@ -132,6 +131,10 @@ class Family(ABC):
             return name
         inner = name.removeprefix("language_model.").removeprefix("model.")
         return f"language_model.{inner if inner.startswith('lm_head.') else f'model.{inner}'}"
+
+    def stacked_names(self, stored: str) -> Sequence[str]:
+        """The names of the tensors that are stacked in one of a file: by default, its own."""
+        return (stored,)
 
     @property
     def ties_head(self) -> bool:
@@ -156,12 +159,8 @@ class Family(ABC):
 
     @abstractmethod
     def rows(self, stage: Stage, mel_frames: int) -> int:
-        """How many rows of a stage stand for a window's audio; in the language model, how many of
-        its positions do.
-
-        Args:
-            mel_frames: `LogMel.valid_frames`.
-        """
+        """How many rows of a stage, or positions of the language model, stand for the audio of a
+        window, of so many `LogMel.valid_frames`."""
 
     def encoder_rows(self, mel_frames: int) -> int:
         """How many rows the encoder computes: those of padding included, after the others."""

@@ -19,6 +19,7 @@ from .download import Progress, ProgressCallback, check_repo_name, download_file
 from .hub_errors import hub_error, is_not_found
 from .remote_file import RangesUnsupported, RemoteFile
 from .safetensors_file import TensorInfo, TensorLocation, read_header, read_rows
+from .stacked_tensors import StackedNames, split_tensors
 
 __all__ = ["HubFiles"]
 
@@ -45,6 +46,7 @@ class HubFiles:
 
     def __init__(self, repo: str, folder: Path, commit: str) -> None:
         self.repo, self.folder, self.commit = repo, folder, commit
+        self.stacked_names: StackedNames = lambda name: (name,)  # until the family is known
         self._hub_reached = False
         self._remote_files: dict[str, RemoteFile] = {}
 
@@ -77,10 +79,11 @@ class HubFiles:
         None if the server sends whole files only, or doesn't have this one and it is optional.
         """
         if (self.folder / file).is_file():
-            return read_header(self.folder / file)
+            return split_tensors(read_header(self.folder / file), self.stacked_names)
         try:
             with self._hub_errors(file):
-                return self._remote_file(file).header()
+                header = self._remote_file(file).header()
+                return header and split_tensors(header, self.stacked_names)
         except CheckpointError as error:
             if not (optional and is_not_found(error)):
                 raise
@@ -90,7 +93,8 @@ class HubFiles:
         """The tensors of a file that are on this machine already."""
         path = self.folder / file
         if path.is_file():
-            return {name: TensorLocation(path, info) for name, info in read_header(path).items()}
+            header = split_tensors(read_header(path), self.stacked_names)
+            return {name: TensorLocation(path, info) for name, info in header.items()}
         return self._remote_file(file).cached_tensors()
 
     def missing_bytes(self, tensors: Mapping[str, Collection[str]]) -> int:

@@ -24,6 +24,7 @@ from .hub import HubFiles
 from .matrix_layout import MatrixLayout
 from .quantization import LinearFormat, QuantizedMatrix
 from .safetensors_file import TensorInfo, TensorLocation, read_rows, read_tensors, tensor_dtype
+from .stacked_tensors import StackedNames
 from .stored_matrices import StoredMatrices, check_stored
 from .weight_files import WeightFiles
 
@@ -58,6 +59,7 @@ class TensorStore:
         adapter: merged into the tensors as they are read.
         find_layouts: finds the matrices that are stored quantised, as several tensors each, which
             are joined when they are read.
+        stacked_names: of tensors in the files that are several stacked ones.
 
     Raises:
         CheckpointError: if files are missing or damaged, or tensors missing, extra or of another
@@ -74,10 +76,11 @@ class TensorStore:
         resizable: Collection[str] = (),
         adapter: Adapter | None = None,
         find_layouts: LayoutLookup = lambda _: {},
+        stacked_names: StackedNames = lambda name: (name,),
     ) -> None:
         self.name, self.folder, self.shapes = name, folder, dict(shapes)
         self.adapter = adapter
-        self._files = WeightFiles(name, folder, hub)
+        self._files = WeightFiles(name, folder, hub, stacked_names)
         self._matrices = StoredMatrices(name, find_layouts(self._files.names))
         self._resizable = {name for name in resizable if name not in self._matrices}
         self._expected = self._matrices.expected(self.shapes)

@@ -18,6 +18,7 @@ from .safetensors_file import (
     read_rows,
     tensor_byte_samples,
 )
+from .stacked_tensors import StackedNames, split_tensors
 from .weights_index import read_index
 
 __all__ = ["WeightFiles"]
@@ -33,14 +34,23 @@ class WeightFiles:
         name: of the checkpoint, for error messages.
         folder: of its files, or to download them to.
         hub: where to download from; None for a local folder.
+        stacked_names: of stacked tensors; these are tensors here, and the stacked ones aren't.
 
     Raises:
         CheckpointError: if files are missing or damaged.
     """
 
-    def __init__(self, name: str, folder: Path, hub: HubFiles | None = None) -> None:
+    def __init__(
+        self, name: str, folder: Path, hub: HubFiles | None, stacked_names: StackedNames
+    ) -> None:
         self._name, self._folder, self._hub = name, folder, hub
-        self._file_of, headers = read_index(name, folder, hub)
+        self._stacked_names = stacked_names
+        self._found: dict[str, dict[str, TensorLocation]] = {}
+        if hub is not None:
+            hub.stacked_names = stacked_names
+        index, headers = read_index(name, folder, hub)
+        self._file_of = {each: file for key, file in index.items() for each in stacked_names(key)}
+        headers = {file: split_tensors(header, stacked_names) for file, header in headers.items()}
         if hub is None:
             files = sorted(set(self._file_of.values()) - headers.keys())
             headers |= {file: self._read_header(file) for file in files}
@@ -103,9 +113,8 @@ class WeightFiles:
             if self._hub is None:
                 path = self._folder / file
                 local = {name: TensorLocation(path, header[name]) for name in file_names}
-            elif not set(file_names) <= (local := self._hub.cached_tensors(file)).keys():
-                self._hub.download({file: file_names})
-                local = self._hub.cached_tensors(file)
+            else:
+                local = self._cached(self._hub, file, file_names)
             locations |= {name: local[name] for name in file_names}
         return locations
 
@@ -117,6 +126,20 @@ class WeightFiles:
         self._header(file)
         downloaded = self._hub.download_rows(file, name, rows)
         return [downloaded[row] for row in rows]
+
+    def _cached(
+        self, hub: HubFiles, file: str, names: Collection[str]
+    ) -> dict[str, TensorLocation]:
+        """Locations of a hub's tensors. Those that were found are remembered: a file may be cached
+        in many ranges, and its experts are asked for one by one."""
+        found = self._found.get(file, {})
+        if all(name in found and found[name].file.is_file() for name in names):
+            return found
+        if not set(names) <= (found := hub.cached_tensors(file)).keys():
+            hub.download({file: names})
+            found = hub.cached_tensors(file)
+        self._found[file] = found
+        return found
 
     def _by_file(self, names: Iterable[str]) -> dict[str, list[str]]:
         """File → names in it, each once."""
@@ -141,7 +164,7 @@ class WeightFiles:
     def _read_header(self, file: str) -> dict[str, TensorInfo]:
         if not (self._folder / file).is_file():
             raise CheckpointError(f"{self._name} lacks its shard {file}: download it again")
-        return read_header(self._folder / file)
+        return split_tensors(read_header(self._folder / file), self._stacked_names)
 
     def _check_header(self, file: str, header: Mapping[str, TensorInfo]) -> None:
         """Raises CheckpointError unless it agrees with the index, and with what is expected."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections import Counter
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub import close_session
 from safetensors.torch import load_file, save_file
 
 import qwen_audio as qa
 from families import CASES
+from hub_server import serve, use_hub
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.inference.decoder import DecoderInput
@@ -119,9 +122,72 @@ def test_the_thinker_alone_is_the_same_model(
     states = qa.load(alone, dtype="float32").activations(clip, taps=TAPS, **RATE)
     for tap in TAPS:
         np.testing.assert_array_equal(states[tap].data, expected[tap].data)
-    thinker.save_pretrained(alone, save_original_format=False)  # stacks the experts
-    with pytest.raises(CheckpointError, match=r"gate_up_proj.* save that with save_pretrained"):
-        Checkpoint(alone)
+
+
+@pytest.fixture(scope="module", params=["Thinker", ""])
+def stacked(
+    folder: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """As transformers writes its own modules, of the thinker alone or in the whole model."""
+    copy = shutil.copytree(folder, tmp_path_factory.mktemp("stacked") / "model")
+    (copy / "model.safetensors").unlink()
+    model_class = getattr(transformers, f"Qwen3OmniMoe{request.param}ForConditionalGeneration")
+    model_class.from_pretrained(folder).save_pretrained(
+        copy, save_original_format=False, max_shard_size="250KB"
+    )
+    return Path(copy)
+
+
+def test_stacked_experts_are_the_same_model(stacked: Path, model: qa.AudioModel) -> None:
+    index = json.loads((stacked / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    names = [name for name in index["weight_map"] if ".experts." in name]
+    assert {name.rpartition(".")[2] for name in names} == {"gate_up_proj", "down_proj"}
+    clip = sound(1.0)
+    copy = qa.load(stacked, dtype="float32")
+    expected = model.activations(clip, taps=["lm.1", "lm.2"], **RATE)
+    copy.pipeline.memory.divide = lambda *_: None  # type: ignore[method-assign]
+    modules = copy.pipeline.modules
+    for max_bytes in (10**9, modules._weight_bytes(LAYER)):
+        modules.release()
+        modules.max_bytes = max_bytes
+        states = copy.activations(clip, taps=["lm.1", "lm.2"], **RATE)
+        assert (LAYER in modules._resident) is (max_bytes == 10**9)
+        for tap in states:
+            np.testing.assert_array_equal(states[tap].data, expected[tap].data)
+
+
+def test_an_expert_is_fetched_by_itself(
+    stacked: Path, model: qa.AudioModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{LAYER}mlp.experts.3."
+    with serve() as hub:
+        hub.repos["owner/Omni"] = stacked
+        use_hub(hub, tmp_path, monkeypatch)
+        tensors = Checkpoint("owner/Omni").tensors
+        file = tensors._files._file_of[tensors._stored_names[f"{name}up_proj.weight"]]
+        tensors.fetch([])
+        tensors._files._header(file)
+        hub.clear_log()
+        fetched = tensors.read(name)
+    close_session()
+    expected = model.pipeline.checkpoint.tensors.read(name)
+    for each, tensor in expected.items():
+        torch.testing.assert_close(fetched[each], tensor, rtol=0, atol=0)
+    assert hub.bytes_sent.total() == sum(tensor.nbytes for tensor in expected.values())
+
+
+def test_stacked_experts_of_another_number_are_refused(folder: Path, tmp_path: Path) -> None:
+    stored = load_file(folder / "model.safetensors")
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    ours = {n: t for n, t in stored.items() if "thinker.model.layers.0.mlp.experts." in n}
+    stacked = {name: each.clone() for name, each in stack_experts(ours).items()}
+    others = {name: each for name, each in stored.items() if name not in ours}
+    save_file({**others, **stacked}, copy / "model.safetensors", {"format": "pt"})
+    Checkpoint(copy)
+    stacked = {name: each[:, :-1].clone() for name, each in stacked.items()}
+    save_file({**others, **stacked}, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"experts\.0\.\w+_proj.* has shape .*requires"):
+        Checkpoint(copy)
 
 
 def test_images_and_the_parts_that_speak_are_not_read(folder: Path, tmp_path: Path) -> None:

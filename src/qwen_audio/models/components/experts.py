@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qwen_audio.weights.on_demand import OnDemandModules
 
-__all__ = ["Experts", "stack_experts"]
+__all__ = ["Experts", "stack_experts", "stacked_expert_names"]
 
 
 class Experts(OnDemandModules):
@@ -59,3 +59,16 @@ def stack_experts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         others[f"{prefix}gate_up_proj"] = torch.cat([gates, ups], dim=1)
         others[f"{prefix}down_proj"] = torch.stack(matrices["down"])
     return others
+
+
+_STACKED = re.compile(r"(.*mlp\.experts\.)(gate_up|down)_proj")
+
+
+def stacked_expert_names(stored: str, count: int) -> list[str]:
+    """The names of the matrices of so many experts that are stacked in a tensor of a file, as
+    transformers 5 writes them with save_original_format=False: (experts, rows, columns), where the
+    rows of `up` follow those of `gate`. Of any other tensor its own."""
+    if not (match := _STACKED.fullmatch(stored)):
+        return [stored]
+    matrices = match[2].split("_")
+    return [f"{match[1]}{number}.{m}_proj.weight" for number in range(count) for m in matrices]

@@ -20,7 +20,7 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import (
 
 from qwen_audio.audio.window import WindowLimits
 from qwen_audio.errors import CheckpointError
-from qwen_audio.models.components.experts import Experts, stack_experts
+from qwen_audio.models.components.experts import Experts, stack_experts, stacked_expert_names
 from qwen_audio.models.components.prompt_format import PromptFormat
 from qwen_audio.models.components.qwen3_encoder import Qwen3EncoderFamily
 from qwen_audio.models.components.thinker import ThinkerFamily, thinker_names
@@ -100,6 +100,11 @@ class Qwen3Omni(ThinkerFamily, Qwen3EncoderFamily):
         layer.mlp.experts = Experts(self.text_config.num_experts, self.build_expert)
         module: nn.Module = layer
         return module
+
+    def stacked_names(self, stored: str) -> list[str]:
+        """Experts are stacked in some files."""
+        is_used = not stored.startswith(self.ignored_names)
+        return stacked_expert_names(stored, self.text_config.num_experts) if is_used else [stored]
 
     def feature_extractor(self, settings: Any, file: str) -> Any:
         """Whisper's feature extractor; nothing is padded, to whatever it says."""
