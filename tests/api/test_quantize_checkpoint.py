@@ -20,12 +20,14 @@ from transformers import Qwen2AudioForConditionalGeneration
 import qwen_audio as qa
 from adapters import write_adapter
 from checkpoints import edit_json, random_checkpoint
+from families import CASES
 from hub_server import COMMIT, Hub, serve, use_hub
 from quantized_checkpoints import packed
 from qwen_audio.api import quantize_checkpoint as module
-from qwen_audio.errors import AudioError, CheckpointError, OptionError
+from qwen_audio.errors import AudioError, AudioWarning, CheckpointError, OptionError
 from qwen_audio.models.checkpoint import Checkpoint
-from qwen_audio.models.tensors import EMBEDDINGS
+from qwen_audio.models.families.qwen3_omni import Qwen3Omni
+from qwen_audio.models.tensors import EMBEDDINGS, LM_HEAD
 from qwen_audio.weights.option_values import QUANTIZATIONS
 from qwen_audio.weights.quantization import LinearFormat, quantize_matrix, unpack_nibbles
 from reference import sound
@@ -66,6 +68,26 @@ def test_it_computes_what_quantize_does(
     assert cost.read_bytes < stored < sum(f.stat().st_size for f in base.glob("*.safetensors"))
 
 
+@pytest.mark.parametrize("quantize", QUANTIZATIONS)
+def test_any_vocabulary_is_read_back(
+    quantize: str, base: Path, tmp_path: Path, assets: Path
+) -> None:
+    """Rows are not packed: their number is any."""
+    odd = Path(shutil.copytree(base, tmp_path / "odd"))
+    tensors = load_file(base / "model.safetensors")
+    for name in (EMBEDDINGS, LM_HEAD):
+        tensors[name] = torch.cat([tensors[name], tensors[name][:1]])
+    save_file(tensors, odd / "model.safetensors", {"format": "pt"})
+    edit_json(odd / "config.json", text_config__vocab_size=1105)
+    rows = torch.randn(3, 128, generator=torch.Generator().manual_seed(0))
+    model = qa.load(qa.quantize_checkpoint(odd, tmp_path / "out", quantize=quantize))
+    expected = qa.load(odd, quantize=quantize)
+    expected.pipeline.fetch_weights(None)
+    logits = [each.pipeline.lm.logits(rows.to(each.pipeline.dtype)) for each in (model, expected)]
+    assert logits[0].shape == (3, 1105)
+    assert torch.equal(*logits)
+
+
 @pytest.mark.slow
 def test_calibrated_weights_change_less(base: Path, tmp_path: Path) -> None:
     """Of other recordings than those of the calibration, too."""
@@ -95,7 +117,28 @@ def test_calibrated_weights_change_less(base: Path, tmp_path: Path) -> None:
     assert all(torch.equal(files[0][name], files[1][name]) for name in encoder)
     config = json.loads((outs[1] / "config.json").read_text())
     assert config["quantized_from"]["calibration_positions"] > 4 * 12  # a prompt, at least
+    assert config["quantized_from"]["uncalibrated_matrices"] == 0
     assert shown[-1][:4] == ("captioning", 4, 4, "recordings")
+
+
+@pytest.mark.slow
+def test_experts_that_nothing_is_routed_to_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a model as if without parts that aren't read, which would be refused."""
+    CASES["qwen3_omni_moe"].write(tmp_path / "omni")
+    monkeypatch.setattr(Qwen3Omni, "ignored_names", ())
+    stored = load_file(tmp_path / "omni/model.safetensors")
+    stored = {name: each for name, each in stored.items() if "visual." not in name}
+    for k in range(2):  # all are routed to the same two of six
+        stored[f"thinker.model.layers.{k}.mlp.gate.weight"].zero_()
+    save_file(stored, tmp_path / "omni/model.safetensors", {"format": "pt"})
+    with pytest.warns(AudioWarning, match=r"24 matrices \(such as .*experts.* nearest"):
+        out = qa.quantize_checkpoint(
+            tmp_path / "omni", tmp_path / "out", calibrate=[qa.Waveform(sound(0.5))]
+        )
+    config = json.loads((out / "config.json").read_text())
+    assert config["quantized_from"]["uncalibrated_matrices"] == 24
 
 
 def test_what_calibration_takes(base: Path, tmp_path: Path) -> None:
@@ -274,6 +317,7 @@ def test_a_hub_model(base: Path, tmp_path: Path, hub: Hub) -> None:
         "adapter": None,
         "quantize": "int4",
         "calibration_positions": None,
+        "uncalibrated_matrices": None,
     }
     assert Checkpoint(out).file("tokenizer.json") is not None
     local = qa.quantize_checkpoint(base, tmp_path / "local")

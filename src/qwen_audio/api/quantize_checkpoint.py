@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ import torch
 
 from qwen_audio.analysis.files import check_output_folder, write_errors
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
-from qwen_audio.errors import CheckpointError, OptionError
+from qwen_audio.errors import AudioWarning, CheckpointError, OptionError, counted
 from qwen_audio.inference.calibration import Calibration, caption_rows
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.progress_bars import (
@@ -120,10 +121,11 @@ def quantize_checkpoint(
         try:
             _copy_files(checkpoint, partial)
             report = on_quantize or download_bar(progress, "quantising weights")
-            _write_weights(checkpoint, files, partial, calibration, report)
+            uncalibrated = _write_weights(checkpoint, files, partial, calibration, report)
             # At last: what has no config.json is no checkpoint.
-            config = json.dumps(_config(checkpoint, quantize, calibration), indent=2)
-            (partial / _CONFIG).write_text(config + "\n", encoding="utf-8")
+            config = _config(checkpoint, quantize, calibration, len(uncalibrated))
+            text = json.dumps(config, indent=2)
+            (partial / _CONFIG).write_text(text + "\n", encoding="utf-8")
             if exists(target):
                 _remove(previous)
                 target.rename(previous)
@@ -131,6 +133,10 @@ def quantize_checkpoint(
         finally:
             _remove(partial)
         _remove(previous)
+    if uncalibrated:
+        matrices = counted(len(uncalibrated), "matrix", "matrices")
+        message = f"{matrices} (such as {uncalibrated[0]}), which are rounded to nearest"
+        warnings.warn(f"no calibration reaches {message}: give more recordings", AudioWarning, 2)
     return target
 
 
@@ -213,14 +219,19 @@ def _write_weights(
     folder: Path,
     calibration: Calibration | None,
     report: ProgressCallback | None,
-) -> None:
-    """Write the weights, quantised, and their index; one module is quantised at a time."""
+) -> list[str]:
+    """Write the weights, quantised, and their index; one module is quantised at a time.
+
+    Returns:
+        The matrices in 4 bits that no inputs were known of, in spite of calibration.
+    """
     tensors, formats = checkpoint.tensors, _formats(checkpoint)
     read: Counter[str] = Counter()
     for name in checkpoint.required_tensors(None):
         read[module_prefix(name)] += tensors.stored_bytes(name, checkpoint.dtype)
     done, total = 0, read.total()
     file_of: dict[str, str] = {}
+    known: set[str] = set()
     size = 0
     for number, prefixes in enumerate(files, 1):
         file = f"model-{number:05}-of-{len(files):05}.safetensors"
@@ -229,6 +240,7 @@ def _write_weights(
             if report is not None:
                 report(done, total)
             inputs = None if calibration is None else calibration.of_module(prefix)
+            known |= {prefix + name for name in inputs or ()}
             weights = quantize_module(tensors.read(prefix), prefix, formats, inputs)
             parts |= {prefix + name: part for name, part in split_matrices(weights).items()}
             done += read[prefix]
@@ -241,10 +253,13 @@ def _write_weights(
         shutil.copymode(folder / _INDEX, folder / file)
     if report is not None:
         report(total, total)
+    if calibration is None:
+        return []
+    return [name for name, form in formats.items() if form.bits == 4 and name not in known]
 
 
 def _config(
-    checkpoint: Checkpoint, quantize: str, calibration: Calibration | None
+    checkpoint: Checkpoint, quantize: str, calibration: Calibration | None, uncalibrated: int
 ) -> dict[str, Any]:
     """The content of config.json."""
     config = parse_json(checkpoint.folder / _CONFIG)
@@ -268,6 +283,7 @@ def _config(
         "adapter": checkpoint.adapter_hash,
         "quantize": quantize,
         "calibration_positions": None if calibration is None else calibration.positions,
+        "uncalibrated_matrices": None if calibration is None else uncalibrated,
     }
     return config
 

@@ -64,7 +64,7 @@ class _Gptq:
     ) -> MatrixLayout | None:
         if f"{module}.qweight" not in stored:
             return None
-        _check_multiples(module, shape, 8, self._group_size)
+        _check_multiples(module, shape, (8, 8), self._group_size)
         adds_bias, has_indices = f"{module}.bias" in stored, f"{module}.g_idx" in stored
         return GptqLayout(*shape, self._group_size, adds_bias, self._is_second_version, has_indices)
 
@@ -84,7 +84,7 @@ class _Awq:
     ) -> MatrixLayout | None:
         if f"{module}.qweight" not in stored:
             return None
-        _check_multiples(module, shape, 8, self._group_size)
+        _check_multiples(module, shape, (8, 8), self._group_size)
         return AwqLayout(*shape, self._group_size, f"{module}.bias" in stored)
 
 
@@ -129,8 +129,10 @@ class _CompressedTensors:
             return None
         group = self._group_of(module)
         has_zero_points = f"{module}.weight_zero_point" in stored
-        _check_multiples(module, shape, 32 // group.bits, group.group_size)
-        if f"{module}.weight_packed" in stored:
+        is_packed = f"{module}.weight_packed" in stored
+        packed = (1, 32 // group.bits if is_packed else 1)  # zero points fill integers in part
+        _check_multiples(module, shape, packed, group.group_size)
+        if is_packed:
             return PackedLayout(
                 *shape, group.group_size, has_zero_points, group.bits, group.is_symmetric
             )
@@ -210,15 +212,15 @@ def _group_size(stated: Any) -> int | None:
 
 
 def _check_multiples(
-    module: str, shape: tuple[int, int], packed: int, group_size: int | None
+    module: str, shape: tuple[int, int], packed: tuple[int, int], group_size: int | None
 ) -> None:
-    """Raises ValueError for a matrix of no whole number of groups, or of integers with `packed`
-    values each."""
+    """Raises ValueError for a matrix of no whole number of groups, or of integers that hold values
+    of so many `packed` rows, or columns."""
     rows, columns = shape
-    if rows % packed or columns % packed or columns % (group_size or columns):
+    if rows % packed[0] or columns % packed[1] or columns % (group_size or columns):
         raise ValueError(
             f"{module} has {rows} × {columns} weights, no whole number of groups of "
-            f"{group_size or packed}"
+            f"{group_size or max(packed)}"
         )
 
 
