@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
-from qwen_audio.audio.decode import AudioChunk, AudioDecoder
+from qwen_audio.audio.decode import AudioDecoder
+from qwen_audio.audio.frames import AudioChunk
 from recordings import encode, write_wav
 from reference import sound
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import threading
 import tracemalloc
 import wave
 import zipfile
@@ -15,6 +18,7 @@ import pytest
 from qwen_audio import AudioError, AudioWarning, DecodeLimits, load_waveform
 from qwen_audio.audio import source_content
 from qwen_audio.audio.load_options import LoadOptions
+from qwen_audio.audio.log_mel import SpectrogramPeak
 from qwen_audio.audio.source import Source
 from qwen_audio.audio.source_content import SourceVersion, stream_source
 from qwen_audio.audio.window import WindowConfig
@@ -102,6 +106,94 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert count == 12 * minutes - 1
     assert peaks[1] < 1.2 * peaks[0]
+
+
+class Loudest(SpectrogramPeak):
+    """Of all samples, in place of a spectrogram's."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+
+    def add(self, samples: np.ndarray) -> None:
+        self.parts.append(samples)
+
+    def finish(self) -> float:
+        return float(np.concatenate(self.parts).max())
+
+
+def measured_windows(audio: Any, window_config: WindowConfig) -> list[SampledWindow]:
+    return list(stream_windows(audio, LoadOptions(), window_config, Loudest))
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_windows_of_a_measured_recording(name: str) -> None:
+    """The same ones; each knows the samples beside it, and the peak of all."""
+    whole = load_waveform(RECORDINGS[name])
+    samples, peak = whole.samples, float(whole.samples.max())
+    for window_config in (WindowConfig(*each) for each in WINDOW_CONFIGS):
+        expected = list(stream_windows(whole, LoadOptions(), window_config))
+        for audio in (RECORDINGS[name], whole):
+            windows = measured_windows(audio, window_config)
+            assert [each.window for each in windows] == [each.window for each in expected]
+            assert [each.recording for each in windows] == [each.recording for each in expected]
+            for window in windows:
+                start, end = (
+                    round(seconds * 16_000)
+                    for seconds in (window.window.start_seconds, window.window.end_seconds)
+                )
+                np.testing.assert_array_equal(window.samples, samples[start:end])
+                around = window.surroundings
+                assert (around is None) == (len(windows) == 1)
+                if around is not None:
+                    before, after = samples[max(0, start - 200) : start], samples[end : end + 200]
+                    np.testing.assert_array_equal(around.before, before)
+                    np.testing.assert_array_equal(around.after, after)
+                    assert around.peak == peak
+
+
+def test_what_can_be_read_once_is_measured_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Standard input, pipes and file objects are kept as bytes."""
+    file, config = encode(sound(0.7, 22_050), 22_050, "flac"), WindowConfig(0.3)
+    expected = measured_windows(file, config)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file)))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(file,))
+    writer.start()
+    for audio in (io.BytesIO(file), "-", pipe):
+        for window, other in zip(measured_windows(audio, config), expected, strict=True):
+            np.testing.assert_array_equal(window.samples, other.samples)
+            assert window.surroundings is not None
+            assert other.surroundings is not None
+            assert window.surroundings.peak == other.surroundings.peak
+    writer.join()
+
+
+def test_what_is_wrong_with_a_measured_recording(tmp_path: Path) -> None:
+    """It is found before any window is given, and once only; so is a change between the passes."""
+    path, config = tmp_path / "a.wav", WindowConfig(0.1)
+    samples = sound(0.5, 16_000)[0]
+    path.write_bytes(write_wav(np.append(samples, np.nan).astype(np.float32), 16_000, "FLOAT"))
+    with pytest.raises(AudioError, match=r"first at 0\.500 s"):
+        next(stream_windows(path, LoadOptions(), config, Loudest))
+    flac = encode(sound(2.0, 16_000), 16_000, "flac")
+    path.write_bytes(flac[: 7 * len(flac) // 10])
+    with pytest.raises(AudioError, match="is truncated"):
+        next(stream_windows(path, LoadOptions(), config, Loudest))
+    with pytest.warns(AudioWarning) as warned:
+        list(stream_windows(path, LoadOptions(on_damage="partial"), config, Loudest))
+    assert len(warned) == 1
+    path.write_bytes(write_wav(samples, 16_000))
+
+    class Shortened(Loudest):
+        def finish(self) -> float:
+            path.write_bytes(write_wav(samples[:-1600], 16_000))
+            return super().finish()
+
+    with pytest.raises(AudioError, match=r"a\.wav changes while it is read"):
+        list(stream_windows(path, LoadOptions(), config, Shortened))
 
 
 def windows_and_version(source: Source) -> tuple[list[SampledWindow], SourceVersion]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import av
 import av.error
@@ -34,23 +35,16 @@ from .demux import (
     primed_samples,
     stated_seconds,
 )
-from .frames import MonoSamples, comfort_noise, mono_samples
+from .frames import AudioChunk, comfort_noise, mono_samples
 from .load_options import OnDamage
 from .media_file import check_readable, error_reason, read_stream, size_of
 from .track import check_rate_and_channels
 from .wav import as_plain_wav
 
-__all__ = ["AudioChunk", "AudioDecoder"]
+__all__ = ["AudioDecoder"]
 
 _LONGEST_SILENCE_SECONDS = 600.0
 """Missing audio is replaced by silence up to this length; a longer jump is a wrong time stamp."""
-
-
-class AudioChunk(NamedTuple):
-    """Consecutive mono samples, and their sampling rate, which may change within a file."""
-
-    samples: MonoSamples
-    rate_hz: int
 
 
 class AudioDecoder:
@@ -73,6 +67,7 @@ class AudioDecoder:
         track: index of the one that is decoded.
         missing: what could not be decoded; complete when `chunks` has ended. Without "partial",
             always empty.
+        reopen: opens it once more, for another pass when this one is closed.
 
     Raises:
         AudioError: if it is not audio, has no audio track that FFmpeg can decode, ends before the
@@ -92,6 +87,8 @@ class AudioDecoder:
         self.name, self._on_damage = name, on_damage
         self._limits = limits or (PATH_LIMITS if isinstance(file, str) else STREAM_LIMITS)
         self._missing: list[MissingAudio] = []
+        options: dict[str, Any] = {"track": track, "on_damage": on_damage, "limits": limits}
+        self.reopen = partial(AudioDecoder, file, name, **options)
         self._budget = ProcessorBudget(name, self._limits.max_reading_seconds)
         with contextlib.ExitStack() as resources:
             self._budget.run()

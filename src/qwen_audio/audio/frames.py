@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
 from jaxtyping import Float32
 
-__all__ = ["MonoSamples", "comfort_noise", "mono_samples"]
+__all__ = ["AudioChunk", "MonoSamples", "comfort_noise", "mono_samples"]
 
 MonoSamples = Float32[np.ndarray, "samples"]
+
+
+class AudioChunk(NamedTuple):
+    """Consecutive mono samples, and their sampling rate, which may change within a file."""
+
+    samples: MonoSamples
+    rate_hz: int
 
 
 def comfort_noise(stream: Any, packet: bytes) -> av.AudioFrame | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ __all__ = [
     "MEL_FRAMES_PER_SECOND",
     "AudioWindow",
     "LogMel",
+    "SpectrogramPeak",
+    "Surroundings",
     "mel_frame_count",
 ]
 
@@ -57,6 +60,33 @@ class LogMel:
     def __repr__(self) -> str:
         bins, frames = self.input_features.shape
         return f"LogMel({bins} bins × {frames} frames, {self.valid_frames} of them audio)"
+
+
+class SpectrogramPeak(ABC):
+    """The largest value of a recording's log-mel spectrogram, of its samples at 16 kHz."""
+
+    @abstractmethod
+    def add(self, samples: Float32[np.ndarray, "part"]) -> None:
+        """The next samples, of any number."""
+
+    @abstractmethod
+    def finish(self) -> float:
+        """The base-10 logarithm, when all samples are there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What a window's spectrogram takes from the rest of its recording.
+
+    Attributes:
+        before, after: the samples next to the window that its first and last frames reach, half an
+            FFT long, or as many as there are.
+        peak: of the recording's log-mel spectrogram, see `SpectrogramPeak`.
+    """
+
+    before: Float32[np.ndarray, "before"]
+    after: Float32[np.ndarray, "after"]
+    peak: float
 
 
 @dataclass(frozen=True, eq=False)

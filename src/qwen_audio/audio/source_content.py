@@ -21,7 +21,7 @@ from .load_options import LoadOptions
 from .source import Source
 from .waveform import Waveform
 from .window import WindowConfig
-from .window_stream import SampledWindow, stream_windows
+from .window_stream import NewPeak, SampledWindow, stream_windows
 
 __all__ = ["SourceVersion", "hash_source", "load_source", "stream_source"]
 
@@ -78,6 +78,7 @@ def stream_source(
     window_config: WindowConfig,
     *,
     track: int | None = None,
+    new_peak: NewPeak | None = None,
     on_version: Callable[[SourceVersion], object],
 ) -> Iterator[SampledWindow]:
     """The windows of a file, decoded as they are needed.
@@ -86,6 +87,7 @@ def stream_source(
     been given by then, and it is an error.
 
     Args:
+        new_peak: see `stream_windows`.
         on_version: called with the version that was decoded, before the last window is given.
 
     Raises:
@@ -93,7 +95,8 @@ def stream_source(
     """
     for _ in range(_ATTEMPTS):
         reading, held, held_seconds, failure = _Reading(source), [], 0.0, None
-        windows = stream_windows(reading.audio, LoadOptions(track=track), window_config)
+        options = LoadOptions(track=track)
+        windows = stream_windows(reading.audio, options, window_config, new_peak)
         with closing(windows):
             try:
                 for window in windows:

@@ -76,9 +76,10 @@ def index_sources(
     new, columns, sources = plan_columns(found.sources, collection.table.schema)
     run = _IndexRun(collection, columns, new, len(sources), retry, on_progress)
     window_config = model.pipeline.window_config(spec.window_seconds, spec.hop_seconds)
+    options = (window_config, spec.track, model.pipeline.new_peak)
     readings = capture_recordings(
         model.pipeline,
-        (partial(pending.windows, window_config, spec.track) for pending in run.pending(sources)),
+        (partial(pending.windows, *options) for pending in run.pending(sources)),
         [tap],
         pooling.pool_window,
         prompt_text=spec.prompt,

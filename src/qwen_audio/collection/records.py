@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from qwen_audio.audio.window import WindowConfig
-    from qwen_audio.audio.window_stream import SampledWindow
+    from qwen_audio.audio.window_stream import NewPeak, SampledWindow
     from qwen_audio.inference.pooling import PooledWindow
     from qwen_audio.inference.reader import CapturedRecording
 
@@ -56,8 +56,10 @@ class PendingSource:
     def __init__(self, source: Source, version: SourceVersion) -> None:
         self.source, self.version = source, version
 
-    def windows(self, window_config: WindowConfig, track: int | None) -> Generator[SampledWindow]:
-        """Its windows, decoded as they are needed, in prefetch threads.
+    def windows(
+        self, window_config: WindowConfig, track: int | None, new_peak: NewPeak | None
+    ) -> Generator[SampledWindow]:
+        """Its windows, decoded as they are needed, in prefetch threads: see `stream_source`.
 
         Raises:
             AudioError: if it can't be decoded, or changes meanwhile.
@@ -66,7 +68,9 @@ class PendingSource:
         def decoded(version: SourceVersion) -> None:
             self.version = version
 
-        yield from stream_source(self.source, window_config, track=track, on_version=decoded)
+        yield from stream_source(
+            self.source, window_config, track=track, new_peak=new_peak, on_version=decoded
+        )
 
 
 def load_indexed(source: Source, indexed: SourceVersion, track: int | None = None) -> Waveform:

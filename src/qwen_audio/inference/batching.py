@@ -100,6 +100,8 @@ def _windows(
     load_options: LoadOptions,
     window_config: WindowConfig,
 ) -> Iterator[AudioWindow | FailedRecording]:
+    new_peak = pipeline.new_peak
+
     def begin(numbered: tuple[int, Any]) -> tuple[int, _BegunStream | AudioError]:
         clip, audio = numbered
         try:
@@ -109,7 +111,7 @@ def _windows(
                 if isinstance(audio, Waveform):  # decoded by itself
                     options = LoadOptions()
             if not isinstance(audio, Generator):
-                audio = stream_windows(audio, options, window_config)
+                audio = stream_windows(audio, options, window_config, new_peak)
             return clip, _BegunStream(audio)
         except AudioError as error:
             return clip, error
@@ -123,7 +125,7 @@ def _windows(
             # each thread that computes them would need memory of its own.
             try:
                 for window in begun.windows():
-                    log_mel = pipeline.log_mel(window.samples)
+                    log_mel = pipeline.log_mel(window.samples, window.surroundings)
                     yield AudioWindow(clip, window.name, window.window, log_mel, window.recording)
             except AudioError as error:
                 yield FailedRecording(clip, error)

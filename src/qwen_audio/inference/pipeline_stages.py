@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from typing import cast
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from qwen_audio.audio.log_mel import LogMel
+from qwen_audio.audio.log_mel import LogMel, Surroundings
 from qwen_audio.audio.window import WindowConfig
+from qwen_audio.audio.window_stream import NewPeak
 from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.components.prompt import PromptTokenizer
@@ -116,9 +118,26 @@ class PipelineStages:
         """Raises OptionError for lengths that aren't numbers, or not within the model's limits."""
         return WindowConfig(window_seconds, hop_seconds, self.checkpoint.family.window_limits)
 
-    def log_mel(self, samples: Float32[np.ndarray, "samples"]) -> LogMel:
-        """The log-mel spectrogram of one window, from the checkpoint's feature extractor."""
-        return self.checkpoint.family.log_mel(samples, self.checkpoint.feature_extractor)
+    @property
+    def new_peak(self) -> NewPeak | None:
+        """What measures recordings of several windows; None where that isn't needed."""
+        family, extractor = self.checkpoint.family, self.checkpoint.feature_extractor
+        if family.recording_peak(extractor) is None:
+            return None
+        return cast(NewPeak, partial(family.recording_peak, extractor))
+
+    def log_mel(
+        self, samples: Float32[np.ndarray, "samples"], around: Surroundings | None = None
+    ) -> LogMel:
+        """The log-mel spectrogram of one window, from the checkpoint's feature extractor.
+
+        Args:
+            around: of a window of a recording that was measured.
+        """
+        family, extractor = self.checkpoint.family, self.checkpoint.feature_extractor
+        if around is None:
+            return family.log_mel(samples, extractor)
+        return family.log_mel_within(samples, around, extractor)
 
     def fetch_weights(self, tap: Tap | None) -> None:
         """Download what a tap (None: text) needs, all at once and not module by module, and

@@ -25,8 +25,9 @@ from qwen_audio.weights.quantized_store import QuantizedStore
 from qwen_audio.weights.tensor_store import TensorStore
 
 from .checkpoint_files import CheckpointFiles
+from .components.config_fields import stated_dtype
 from .components.prompt import PromptTokenizer
-from .family import Family, stated_dtype
+from .family import Family
 from .processor_files import check_tokenizer, read_feature_extractor
 from .quantization import QuantizationScheme, cache_folder
 from .registry import open_family
@@ -153,7 +154,9 @@ class Checkpoint:
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the stored weights: as config.json states it, else as their files do."""
-        return stated_dtype(self.family) or self.tensors.common_dtype() or torch.float32
+        family = self.family
+        stated = stated_dtype(family.config, family.text_config or family.audio_config)
+        return stated or self.tensors.common_dtype() or torch.float32
 
     @property
     def vocabulary_size(self) -> int:

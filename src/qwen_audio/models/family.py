@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
-from qwen_audio.audio.log_mel import LogMel, mel_frame_count
+from qwen_audio.audio.log_mel import LogMel, SpectrogramPeak, Surroundings, mel_frame_count
 from qwen_audio.audio.window import WindowLimits
 from qwen_audio.errors import CheckpointError
 from qwen_audio.weights.module_store import ModuleStore
 
 from .checkpoint_files import CheckpointFiles
+from .components.config_fields import packed_config
 from .components.prompt import PromptTokenizer
 from .components.prompt_format import PromptFormat
 from .layer_sizes import LayerSizes
-from .packed_attention import ATTENTION, Packing
+from .packed_attention import Packing
 from .tap import ModelDimensions, Stage
 from .tensors import TensorGroup, TensorRequirement, tensor_requirements
 
-__all__ = ["Family", "LayerSizes", "RunLayer", "stated_dtype"]
+__all__ = ["Family", "LayerSizes", "RunLayer"]
 
 RunLayer = Callable[[Tensor], Tensor]
 """One layer of a pass: packed rows, (rows, width), to the rows after it."""
@@ -84,7 +84,7 @@ class Family(ABC):
         except Exception as error:  # transformers' strict configs raise several types
             raise CheckpointError(f"{name}: config.json is not valid ({error})") from error
         audio, text = self.part_configs()
-        self.audio_config, self.text_config = _packed(audio), _packed(text)
+        self.audio_config, self.text_config = packed_config(audio), packed_config(text)
         self.check_config(name)
         self.dimensions: ModelDimensions = self.read_dimensions()
         self.sizes: LayerSizes = self.read_sizes()
@@ -152,6 +152,17 @@ class Family(ABC):
     @abstractmethod
     def log_mel(self, samples: Float32[np.ndarray, "samples"], extractor: Any) -> LogMel:
         """What the encoder is given of a window's samples at 16 kHz."""
+
+    def recording_peak(self, extractor: Any) -> SpectrogramPeak | None:  # noqa: ARG002
+        """What measures a recording of several windows, each of which `log_mel_within` is given;
+        None where transformers' processor normalises no more than a window at once."""
+        return None
+
+    def log_mel_within(
+        self, samples: Float32[np.ndarray, "samples"], around: Surroundings, extractor: Any
+    ) -> LogMel:
+        """`log_mel` of a window of a recording that was measured."""
+        raise NotImplementedError
 
     def mel_frames(self, samples: int) -> int:
         """`LogMel.valid_frames` of a window of so many samples: by default one per begun hop."""
@@ -281,19 +292,3 @@ class Family(ABC):
     ) -> dict[str, Tensor]:
         """What transformers' model takes of one window beside token ids: `input_features`, and a
         mask under the model's name for it."""
-
-
-def _packed(config: Any) -> Any:
-    """The configuration of layers that attend within each window of a packed sequence."""
-    packed = copy.deepcopy(config)
-    if packed is not None:
-        packed._attn_implementation = ATTENTION
-    return packed
-
-
-def stated_dtype(family: Family) -> torch.dtype | None:
-    """The dtype of weights that config.json states."""
-    for config in (family.config, family.text_config or family.audio_config):
-        if isinstance(stated := getattr(config, "dtype", None), torch.dtype):
-            return stated
-    return None

@@ -23,6 +23,7 @@ from qwen_audio.models.tensors import Shapes, TensorGroup, shapes_of
 from qwen_audio.weights.module_store import ModuleStore
 
 from .decoder import DecoderFamily
+from .recording_features import RecordingFeaturesFamily
 from .whisper_encoder import blocks_of, encoder_layer_of
 
 __all__ = ["Qwen3EncoderFamily", "conv_rows", "convolve_2d"]
@@ -43,7 +44,7 @@ def conv_rows(mel_frames: int) -> int:
     return seconds * CHUNK_ROWS + -(-rest // _ROW_FRAMES)
 
 
-class Qwen3EncoderFamily(DecoderFamily):
+class Qwen3EncoderFamily(RecordingFeaturesFamily, DecoderFamily):
     """A family with this encoder, an MLP as projector, and a language model.
 
     The reference is transformers' model of one clip: of a batch its features have other lengths,
@@ -151,6 +152,14 @@ class Qwen3EncoderFamily(DecoderFamily):
     def mel_frames(self, samples: int) -> int:
         """One per whole hop: transformers drops the last one of a clip that ends within it."""
         return samples // HOP_SAMPLES
+
+    def padded_samples(self, samples: int) -> int:
+        """Short clips alone are padded."""
+        return max(samples, self.min_mel_frames * HOP_SAMPLES)
+
+    def window_frames(self, samples: int) -> int:
+        """Those of padding included."""
+        return self.padded_samples(samples) // HOP_SAMPLES
 
     def rows(self, stage: Stage, mel_frames: int) -> int:
         """100 mel frames are 13 rows at every stage."""

@@ -19,9 +19,11 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import (
 )
 
 from qwen_audio.audio.log_mel import LogMel, mel_frame_count
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.audio.window import WindowLimits
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.components.prompt_format import PromptFormat
+from qwen_audio.models.components.recording_features import RecordingFeaturesFamily
 from qwen_audio.models.components.thinker import ThinkerFamily, thinker_names
 from qwen_audio.models.components.whisper_features import build_feature_extractor, log_mel_frames
 from qwen_audio.models.components.whisper_language import WhisperLanguageFamily
@@ -34,7 +36,7 @@ _MAX_SECONDS = 300.0
 """What its processor pads and truncates to."""
 
 
-class Qwen25Omni(ThinkerFamily, WhisperLanguageFamily):
+class Qwen25Omni(ThinkerFamily, RecordingFeaturesFamily, WhisperLanguageFamily):
     """25 audio tokens a second, whose positions are 0 … n−1 on all axes of the rotary embedding.
 
     All checkpoints take the chat template.
@@ -84,6 +86,14 @@ class Qwen25Omni(ThinkerFamily, WhisperLanguageFamily):
         """Frames of the window alone: the convolutions see zeros after it, not silence."""
         frames = mel_frame_count(samples.size)
         return LogMel(log_mel_frames(samples, extractor, frames), frames)
+
+    def padded_samples(self, samples: int) -> int:
+        """300 s; what is longer, which transformers would truncate, isn't padded."""
+        return max(samples, round(_MAX_SECONDS * SAMPLE_RATE_HZ))
+
+    def window_frames(self, samples: int) -> int:
+        """Those of audio."""
+        return mel_frame_count(samples)
 
     @cached_property
     def _sinusoids(self) -> SinusoidsPositionEmbedding:

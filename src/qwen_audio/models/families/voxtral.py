@@ -19,10 +19,12 @@ from transformers.models.voxtral.modeling_voxtral import (
     VoxtralMultiModalProjector,
 )
 
+from qwen_audio.audio.log_mel import HOP_SAMPLES, mel_frame_count
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.audio.window import WindowLimits
 from qwen_audio.models.components.padded_encoder import STACKED_ROWS, PaddedEncoderFamily
 from qwen_audio.models.components.prompt_format import PromptFormat
+from qwen_audio.models.components.recording_features import RecordingFeaturesFamily
 from qwen_audio.models.components.whisper_encoder import POSITIONS
 from qwen_audio.models.components.whisper_features import CHUNK_FRAMES, conv_frame_count
 from qwen_audio.models.tap import Stage
@@ -57,9 +59,9 @@ _TEMPLATE = """\
 """What mistral-common makes of a conversation: Voxtral's checkpoints have tekken.json alone."""
 
 
-class Voxtral(PaddedEncoderFamily):
-    """375 audio tokens for each 30 s begun, those of padding included; a window is normalised and
-    asked about as a whole, and encoded in chunks of 30 s.
+class Voxtral(RecordingFeaturesFamily, PaddedEncoderFamily):
+    """375 audio tokens for each 30 s begun, those of padding included; a window is asked about as a
+    whole, and encoded in chunks of 30 s; a recording is normalised as a whole.
 
     All checkpoints take Mistral's template.
     """
@@ -98,6 +100,14 @@ class Voxtral(PaddedEncoderFamily):
         )["input_features"][0]
         chunks: np.ndarray = features.reshape(len(features), -1, CHUNK_FRAMES).swapaxes(0, 1)
         return chunks
+
+    def padded_samples(self, samples: int) -> int:
+        """A multiple of 30 s."""
+        return self.window_frames(samples) * HOP_SAMPLES
+
+    def window_frames(self, samples: int) -> int:
+        """Those of padding included."""
+        return -(-mel_frame_count(samples) // CHUNK_FRAMES) * CHUNK_FRAMES
 
     def rows(self, stage: Stage, mel_frames: int) -> int:
         """Of the projector's rows, those that hold any audio."""
