@@ -61,7 +61,7 @@ CASE = Case(
     "voxtral",
     "VoxtralForConditionalGeneration",
     _write_voxtral,
-    longest=600.0,
+    longest=2400.0,
     tower_rows=lambda mel_frames: -(-mel_frames // 8),
     inputs=_voxtral_inputs,
     rendered_turns=_voxtral_turns,

@@ -3,6 +3,7 @@ that spectrogram, frame by frame, and so are the rows of windows that hold whole
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,3 +104,18 @@ def test_every_way_through_the_model_takes_the_recording(pair: Pair, tmp_path: P
     unit = [mean / np.linalg.norm(mean) for mean in expected]
     assert relative_error(stored, np.stack(unit)) < TOLERANCE
     assert collection.verify().problems == ()
+
+
+def test_measuring_takes_the_memory_of_half_a_minute(pair: Pair) -> None:
+    peaks = []
+    for seconds in (60, 180):
+        new_peak = pair.model.pipeline.new_peak
+        assert new_peak is not None
+        peak = new_peak()
+        tracemalloc.start()
+        for _ in range(seconds):
+            peak.add(np.zeros(16_000, np.float32))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert peak.finish() == -10.0
+    assert peaks[1] < 1.1 * peaks[0]

@@ -67,7 +67,7 @@ FAMILIES = (
         "MusicFlamingoForConditionalGeneration",
         "music_flamingo",
         "MusicFlamingo",
-        {"nvidia/music-flamingo-2601-hf": "8.3B"},
+        {"nvidia/music-flamingo-2601-hf": "8.3B", "nvidia/audio-flamingo-next-hf": "8B"},
     ),
     FamilyEntry(
         "Qwen2.5-Omni",

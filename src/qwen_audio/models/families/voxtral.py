@@ -75,7 +75,8 @@ class Voxtral(RecordingFeaturesFamily, PaddedEncoderFamily):
     text_model_type = "llama"
     decoder_layer, norm, rotary = LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
     float32_names = (POSITIONS,)
-    window_limits = WindowLimits(max_seconds=600.0)  # its processor has no limit; memory has
+    # 30,000 audio tokens, in a context of 32k that model cards state; its processor has no limit.
+    window_limits = WindowLimits(max_seconds=2400.0)
     prompt_format = PromptFormat(
         title=title,
         audio="[AUDIO]",
@@ -89,7 +90,7 @@ class Voxtral(RecordingFeaturesFamily, PaddedEncoderFamily):
     def chunk_features(
         self, samples: Float32[np.ndarray, "samples"], extractor: WhisperFeatureExtractor
     ) -> Float32[np.ndarray, "chunks mel_bins frames"]:
-        """Chunks that are normalised together: by the maximum over the whole window."""
+        """Chunks that are normalised together: by the maximum over all of them."""
         features = extractor(
             samples,
             sampling_rate=SAMPLE_RATE_HZ,
