@@ -1,4 +1,5 @@
-"""Writes voxtral_prompts.json: what mistral-common makes of conversations with a small tokenizer.
+"""Writes voxtral_prompts.json and voxtral_texts.json: what mistral-common makes of conversations,
+and of texts to be continued, with a small tokenizer.
 
     uv run --isolated --no-project --with "mistral-common[audio]==1.13.1" \
         python tests/data/make_voxtral_prompts.py
@@ -52,8 +53,11 @@ CONVERSATIONS: list[list[dict[str, Any]]] = [
 ]
 
 
+TEXTS = ("What is this?", "Übermut 42 that", "this is that:")
+
+
 def main() -> None:
-    """Write the file beside this one."""
+    """Write the files beside this one."""
     file = io.BytesIO()
     soundfile.write(file, np.zeros(16_000, np.float32), 16_000, format="WAV")
     url = {"url": base64.b64encode(file.getvalue()).decode()}
@@ -74,6 +78,10 @@ def main() -> None:
         prompts.append({"messages": messages, "ids": ids})
     text = json.dumps(prompts, ensure_ascii=False, indent=None)
     (DATA / "voxtral_prompts.json").write_text(text + "\n", encoding="utf-8")
+    encode = tokenizer.instruct_tokenizer.tokenizer.encode  # as a raw completion is encoded
+    texts = {text: encode(text, bos=True, eos=False) for text in TEXTS}
+    text = json.dumps(texts, ensure_ascii=False)
+    (DATA / "voxtral_texts.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

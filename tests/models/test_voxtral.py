@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers.integrations.mistral.tokenizer import MistralConverter
 
 import qwen_audio as qa
 from checkpoints import edit_json
-from families import CASES, VOXTRAL_PROMPTS, TransformersReference
+from families import CASES, DATA, VOXTRAL_PROMPTS, TransformersReference
 from qwen_audio.errors import CheckpointError, OptionError
+from qwen_audio.models.components.tekken import read_tekken
 from qwen_audio.models.components.whisper_encoder import POSITIONS
 from qwen_audio.models.tap import Tap
 from reference import relative_error, sound
 
+TEXTS = json.loads((DATA / "voxtral_texts.json").read_text(encoding="utf-8"))
+"""What mistral-common makes of texts to be continued: see make_voxtral_prompts.py beside it."""
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
 
@@ -41,6 +46,47 @@ def test_prompts_are_those_of_mistral_common(model: qa.AudioModel, prompt: Any) 
     audios = sum(part["type"] == "audio" for part in parts)
     ids = tokenizer.encode(tokenizer.apply_chat_template(messages))
     assert [*tokenizer.expand_audio_tokens(ids, [375] * audios)] == prompt["ids"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_plain_prompts_begin_as_texts_of_mistral_common(model: qa.AudioModel, text: str) -> None:
+    tokenizer, (start, *text_ids) = model.pipeline.tokenizer, TEXTS[text]
+    prompt = tokenizer.render(text, chat=False)
+    assert prompt == f"<s>[BEGIN_AUDIO][AUDIO]{text}"
+    assert tokenizer.encode(prompt) == (start, 25, 24, *text_ids)
+    named = tokenizer.render("</s> and <s>", chat=False)  # control tokens in it are text
+    assert tokenizer.encode(named).count(start) == 1
+
+
+def test_a_converted_tokenizer_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assets = tmp_path / "assets"
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", assets)
+    converted = read_tekken(folder / "tekken.json")
+    (kept,) = assets.rglob("tokenizer.json")
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    with monkeypatch.context() as patch:
+        patch.setattr(MistralConverter, "__init__", None)  # can't be called
+        assert read_tekken(folder / "tekken.json").to_str() == converted.to_str()
+    content = kept.read_bytes()
+    for damaged in (b"", content[: len(content) // 2]):
+        kept.write_bytes(damaged)
+        assert read_tekken(folder / "tekken.json").to_str() == converted.to_str()
+        assert kept.read_bytes() == content
+    other = tmp_path / "tekken.json"
+    other.write_text((folder / "tekken.json").read_text().replace("[ARGS]", "[ARGUMENTS]"))
+    assert read_tekken(other).token_to_id("[ARGUMENTS]") is not None
+    assert len([*assets.rglob("tokenizer.json")]) == 2
+
+
+def test_a_tokenizer_is_converted_without_a_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for assets in (tmp_path / "file", tmp_path / "file" / "below"):  # no folders
+        monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", assets)
+        assert read_tekken(folder / "tekken.json").token_to_id("[AUDIO]") == 24
 
 
 def test_a_system_message_with_audio_is_refused(model: qa.AudioModel) -> None:

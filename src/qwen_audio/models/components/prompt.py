@@ -20,6 +20,7 @@ from qwen_audio.weights.json_file import parse_json
 from .control_tokens import ControlTokens
 from .conversation import Message
 from .prompt_format import PromptFormat
+from .tekken import read_tekken
 
 __all__ = ["PromptTokenizer"]
 
@@ -220,7 +221,8 @@ class PromptTokenizer:
     @property
     def _plain_audio(self) -> str:
         """The audio's place in a plain prompt."""
-        return f"{self.format.before_audio}{self.format.audio}{self.format.after_audio}"
+        audio = f"{self.format.before_audio}{self.format.audio}{self.format.after_audio}"
+        return f"{self.format.text_start}{audio}"
 
     def _checked(self, prompt: str | None) -> str:
         text = self.format.default_prompt if prompt is None else prompt
@@ -281,9 +283,7 @@ def _read_tokenizer(checkpoint: CheckpointFiles) -> Tokenizer:
         if path is not None:
             return Tokenizer.from_buffer(path.read_bytes())  # from_file takes no non-UTF-8 path
         if tekken is not None:
-            from transformers.integrations.mistral.tokenizer import MistralConverter
-
-            return MistralConverter(str(tekken)).converted()
+            return read_tekken(tekken)
         from transformers import Qwen2Tokenizer
 
         slow: Any = Qwen2Tokenizer.from_pretrained(checkpoint.folder, local_files_only=True)

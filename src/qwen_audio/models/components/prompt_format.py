@@ -25,6 +25,7 @@ class PromptFormat:
         default_prompt: of captions; empty: the audio alone.
         is_context: whether a prompt is the system's turn, as the template drops the text of users.
         default_template: the chat template of a checkpoint that has none.
+        text_start: what a text begins with that isn't a conversation.
     """
 
     title: str
@@ -39,9 +40,11 @@ class PromptFormat:
     default_prompt: str = DEFAULT_PROMPT
     is_context: bool = False
     default_template: Callable[[], str] | None = None
+    text_start: str = ""
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
         """Names of tokens that are the format's, whatever the tokenizer says of them."""
         markers = (self.before_audio, self.after_audio, self.before_rows, self.after_rows)
-        return tuple(filter(None, (self.audio, *markers, self.turn_start, self.turn_end)))
+        turns = (self.text_start, self.turn_start, self.turn_end)
+        return tuple(filter(None, (self.audio, *markers, *turns)))

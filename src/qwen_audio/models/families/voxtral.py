@@ -80,6 +80,7 @@ class Voxtral(RecordingFeaturesFamily, PaddedEncoderFamily):
     prompt_format = PromptFormat(
         title=title,
         audio="[AUDIO]",
+        text_start="<s>",
         before_audio="[BEGIN_AUDIO]",
         turn_start="[INST]",
         turn_end="</s>",
