@@ -13,14 +13,15 @@ from transformers.integrations.mistral.tokenizer import MistralConverter
 
 import qwen_audio as qa
 from checkpoints import edit_json
-from families import CASES, DATA, VOXTRAL_PROMPTS, TransformersReference
+from families import CASES, VOXTRAL_PROMPTS, TransformersReference
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.models.components.tekken import read_tekken
 from qwen_audio.models.components.whisper_encoder import POSITIONS
 from qwen_audio.models.tap import Tap
 from reference import relative_error, sound
 
-TEXTS = json.loads((DATA / "voxtral_texts.json").read_text(encoding="utf-8"))
+_DATA = Path(__file__).parent.parent / "data"
+TEXTS = json.loads((_DATA / "voxtral_texts.json").read_text(encoding="utf-8"))
 """What mistral-common makes of texts to be continued: see make_voxtral_prompts.py beside it."""
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
 
