@@ -68,8 +68,9 @@ class CostEstimate:
             holds now, weights, activations and cache); at most `max_memory`, where that is enough.
         min_memory_bytes: with layers streamed two at a time, and the cache of one window: the
             smallest `max_memory` that works.
-        gflop_per_second: arithmetic for a second of audio, in windows of 30 s; prompt and generated
-            tokens (each 2 FLOP a parameter of the language model) are not included.
+        gflop_per_second: arithmetic for a second of audio, in windows of 30 s, which all families
+            have unless `window_seconds` says otherwise; prompt and generated tokens (each 2 FLOP a
+            parameter of the language model) are not included.
         padded_seconds: see `Family`: a window that is shorter costs as much.
     """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from torch import nn
+
 from qwen_audio.errors import CheckpointError
 
 from .decoder import DecoderFamily
@@ -57,3 +59,8 @@ class ThinkerFamily(DecoderFamily):
         config = super().transformers_config(depth, vocabulary)
         config.vision_config = type(config.vision_config)(depth=0)
         return config
+
+    def transformers_modules(self, model: Any) -> dict[str, nn.Module]:
+        """Layers for images need no weights."""
+        model.model.visual = nn.Identity()
+        return super().transformers_modules(model)

@@ -57,7 +57,7 @@ class WhisperEncoderFamily(Family):
     tower_norm: ClassVar[str] = "layer_norm"
     """What transformers calls the norm after the layers."""
     learns_positions: ClassVar[bool] = True
-    """Whether position embeddings are in the files."""
+    """Whether position embeddings are in the files; else `positions` makes them, if any."""
     feature_mask: ClassVar[str]
     """What transformers' model calls the mask of `input_features`."""
     position_count: ClassVar[str] = "max_source_positions"
@@ -149,8 +149,10 @@ class WhisperEncoderFamily(Family):
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
     def positions(self, modules: ModuleStore) -> Float[Tensor, "chunk_rows width"] | None:
-        """The position embeddings of a chunk: by default those in the files; None: there are none
-        to add."""
+        """The position embeddings of a chunk, by default those in the files; None: none are
+        added."""
+        if not self.learns_positions:
+            return None
         width = self.audio_config.hidden_size
         weight: Tensor = modules.get(POSITIONS, lambda: nn.Embedding(_CHUNK_ROWS, width)).weight
         return weight

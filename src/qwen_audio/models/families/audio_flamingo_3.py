@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from torch import nn
 from transformers import AudioFlamingo3Config, AudioFlamingo3ForConditionalGeneration
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import (
     AudioFlamingo3EncoderLayer,
@@ -27,10 +30,10 @@ class AudioFlamingo3(WhisperLanguageFamily):
     """
 
     title = "Audio Flamingo 3"
-    config_class = AudioFlamingo3Config
-    transformers_class = AudioFlamingo3ForConditionalGeneration
+    config_class: ClassVar[type] = AudioFlamingo3Config
+    transformers_class: ClassVar[type] = AudioFlamingo3ForConditionalGeneration
     encoder_layer = AudioFlamingo3EncoderLayer
-    projector = AudioFlamingo3MultiModalProjector
+    projector: ClassVar[type[nn.Module]] = AudioFlamingo3MultiModalProjector
     feature_mask = "input_features_mask"
     text_model_type = "qwen2"
     decoder_layer, norm, rotary = Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding

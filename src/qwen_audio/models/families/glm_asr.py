@@ -72,9 +72,6 @@ class GlmAsr(PaddedEncoderFamily):
                 "'default' is supported"
             )
 
-    def positions(self, _: ModuleStore) -> None:
-        """None: the layers' are rotary."""
-
     def build_encoder_layer(self, number: int) -> nn.Module:
         """transformers' layer, with its GELU in place."""
         layer: Any = GlmAsrEncoderLayer(self.audio_config, number)

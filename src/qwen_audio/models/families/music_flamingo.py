@@ -9,23 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import MusicFlamingoConfig, MusicFlamingoForConditionalGeneration
-from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3EncoderLayer
 from transformers.models.musicflamingo.modeling_musicflamingo import (
     MusicFlamingoMultiModalProjector,
     MusicFlamingoRotaryEmbedding,
     apply_rotary_time_emb,
 )
-from transformers.models.qwen2.modeling_qwen2 import (
-    Qwen2DecoderLayer,
-    Qwen2RMSNorm,
-    Qwen2RotaryEmbedding,
-)
 
 from qwen_audio.audio.window import WindowLimits
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.components.prompt_format import PromptFormat
-from qwen_audio.models.components.whisper_language import WhisperLanguageFamily
 from qwen_audio.weights.module_store import ModuleStore
+
+from .audio_flamingo_3 import AudioFlamingo3
 
 __all__ = ["MusicFlamingo"]
 
@@ -33,18 +28,14 @@ _CHUNK_TOKENS = 750
 """Of a chunk of 30 s. transformers pads every chunk to it, and angles depend on it."""
 
 
-class MusicFlamingo(WhisperLanguageFamily):
+class MusicFlamingo(AudioFlamingo3):
     """Rows at `audio_tower` are rotated by their time in the window, in seconds, and the number of
     their chunk; markers stand around the rows of each audio in the language model."""
 
     title = "Music Flamingo"
     config_class = MusicFlamingoConfig
     transformers_class = MusicFlamingoForConditionalGeneration
-    encoder_layer = AudioFlamingo3EncoderLayer
     projector = MusicFlamingoMultiModalProjector
-    feature_mask = "input_features_mask"
-    text_model_type = "qwen2"
-    decoder_layer, norm, rotary = Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding
     window_limits = WindowLimits(max_seconds=1200.0)  # after which its processor truncates
     prompt_format = PromptFormat(
         title=title,

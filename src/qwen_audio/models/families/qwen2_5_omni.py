@@ -120,11 +120,6 @@ class Qwen25Omni(ThinkerFamily, RecordingFeaturesFamily, WhisperLanguageFamily):
     def transformers_modules(self, model: Any) -> dict[str, nn.Module]:
         """The projector is in the encoder; what isn't used needs no weights."""
         tower = model.model.audio_tower
-        model.model.visual = tower.audio_bos_eos_token = nn.Identity()
-        tower.positional_embedding = self._sinusoids
-        decoder = model.model.language_model
-        return {
-            "audio_tower.": tower,
-            "multi_modal_projector.": tower.proj,
-            "language_model.model.": decoder,
-        }
+        tower.audio_bos_eos_token, tower.positional_embedding = nn.Identity(), self._sinusoids
+        model.model.multi_modal_projector = tower.proj
+        return super().transformers_modules(model)

@@ -116,14 +116,9 @@ class Qwen3Omni(ThinkerFamily, Qwen3EncoderFamily):
         return stack_experts(tensors)
 
     def transformers_modules(self, model: Any) -> dict[str, nn.Module]:
-        """The projector is in the encoder: as one module there; what isn't used needs no
-        weights."""
+        """The projector is in the encoder: as one module there."""
         tower = model.model.audio_tower
-        model.model.visual = tower.act = tower.proj2 = nn.Identity()
-        tower.proj1 = empty_module(self.build_projector)
+        tower.act = tower.proj2 = nn.Identity()
         tower.positional_embedding = self.positions()
-        return {
-            "audio_tower.": tower,
-            "multi_modal_projector.": tower.proj1,
-            "language_model.model.": model.model.language_model,
-        }
+        tower.proj1 = model.model.multi_modal_projector = empty_module(self.build_projector)
+        return super().transformers_modules(model)
