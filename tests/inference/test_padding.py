@@ -10,6 +10,7 @@ import pytest
 
 import qwen_audio as qa
 from qwen_audio.audio.log_mel import LogMel
+from qwen_audio.cli.tables import inspection_tables
 from qwen_audio.inference.decoder import DecoderInput
 from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 from reference import sound
@@ -63,8 +64,26 @@ def test_numbers_are_those_of_the_padded_clip(model: qa.AudioModel, checkpoint: 
     short = model.activations(CLIP, taps=["encoder.3", "lm.2"], **RATE)
     np.testing.assert_allclose(short["lm.2"].data, whole["lm.2"].data, atol=1e-5)
     np.testing.assert_allclose(short["encoder.3"].data, whole["encoder.3"].data[:50], atol=1e-5)
-    answer = model.describe(CLIP, max_new_tokens=2, **RATE).answers[0]
-    assert answer.audio_tokens == model.inspect(CLIP, **RATE).windows[0].audio_tokens == 50
+
+
+def test_padding_is_not_counted_as_audio(model: qa.AudioModel) -> None:
+    """Neither in answers nor in `inspect`."""
+    message = {"role": "user", "content": [{"type": "audio", "audio": CLIP}] * 2}
+    session, trace = model.session(CLIP, **RATE), model.inspect(CLIP, **RATE)
+    window = trace.windows[0]
+    described, asked = model.describe(CLIP, max_new_tokens=2, **RATE), session.ask(max_new_tokens=2)
+    counted: list[Any] = [*described.answers, *asked.answers, session, window]
+    for answer in counted:
+        assert (answer.audio_tokens, answer.padding_tokens) == (25, 25)
+    assert window.positions == 50 + window.prompt_tokens
+    rows = {tap.tap: tap.rows for tap in trace.taps}
+    assert (rows["audio_tower"], rows["projector"], rows["lm.1"]) == (25, 50, window.positions)
+    chatted = model.chat([message], max_new_tokens=2, **RATE)
+    assert (chatted.audio_tokens, chatted.padding_tokens) == (50, 50)
+    _, table, note, *_ = inspection_tables(trace)
+    headers = [column.header for column in table.columns]  # type: ignore[union-attr]
+    assert headers[4:] == ["audio tokens", "padding", "prompt tokens", "positions"]
+    assert "audio, padding and prompt tokens" in str(note)
 
 
 def test_segments_of_an_input() -> None:

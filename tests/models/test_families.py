@@ -117,7 +117,8 @@ def test_generated_tokens_equal_transformers(pair: Pair) -> None:
     assert description.answers[0].token_ids == expected
     assert len(set(expected)) > 4  # it says something
     ids = pair.reference.inputs(clip, prompt_text)["input_ids"]
-    positions = description.answers[0].audio_tokens + description.answers[0].prompt_tokens
+    answer = description.answers[0]
+    positions = answer.audio_tokens + answer.padding_tokens + answer.prompt_tokens
     assert positions == ids.numel()
 
 

@@ -126,6 +126,8 @@ def test_a_recording_is_normalised_as_a_whole(model: qa.AudioModel, folder: Path
 
 def test_the_language_model_is_given_padding(model: qa.AudioModel) -> None:
     states = model.activations(sound(1.0), taps=["audio_tower", "projector", "lm.1"], **RATE)
+    window = model.inspect(sound(1.0), **RATE).windows[0]
+    assert (window.audio_tokens, window.padding_tokens) == (13, 375 - 13)
     assert len(states["audio_tower"]) == 13  # the last has half a row of audio
     for name in ("projector", "lm.1"):
         assert len(states[name].indices("audio")) == 13

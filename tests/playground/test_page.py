@@ -114,7 +114,7 @@ def test_describe_and_ask(page: Any, model: qa.AudioModel) -> None:
     trace = model.inspect(GUITAR)
     facts = page.locator("[data-clip] [data-facts]").inner_text()
     assert f"{trace.duration_seconds:.2f} s" in facts
-    assert f"{trace.windows[0].audio_tokens}, one per 40 ms" in facts
+    assert f"{trace.windows[0].audio_tokens}, 25 a second" in facts
 
     answer_text = model.describe(GUITAR)
     assert ask(page) == str(answer_text)

@@ -22,12 +22,15 @@ class Answer:
         source: the recording: its path, or its name; of a conversation, all of them.
         window: the number of the window that the model was given, from 0 on.
         start_seconds, end_seconds: of that window, in the recording.
-        audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
+        audio_tokens, prompt_tokens: positions of the input that hold audio, and its text; audio
+            markers count as prompt.
         token_ids: generated, the stop token included.
         complete: whether generation ended by itself; False: it was cut off.
         ended_by: "stop token" (by itself), "max_new_tokens", or "context": prompt and answer have
             as many positions as the model reads.
         dtype: of the computation ("float32", "bfloat16").
+        padding_tokens: positions of the input that hold padding, with which some families fill up
+            short audio.
     """
 
     text: str
@@ -41,6 +44,7 @@ class Answer:
     complete: bool
     ended_by: AnswerEnd
     dtype: str
+    padding_tokens: int = 0
 
     def _repr_html_(self) -> str:
         return _answers_table("Answer", [self])

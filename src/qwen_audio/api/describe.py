@@ -162,7 +162,7 @@ class DescribeMixin(ModelBase):
             self.pipeline.fetch_weights(None)
             texts = raise_first(run_by_recording(batch, generate))
             for item, text in zip(batch, texts, strict=True):
-                yield item, window_answer(text, item.name, number, item.window, self.dtype)
+                yield item, window_answer(text, item.name, number, item.window, self.pipeline)
                 number = number + 1 if item.recording is None else 0
 
     @overload

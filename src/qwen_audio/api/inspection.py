@@ -30,7 +30,9 @@ class WindowSummary:
     prompt_tokens: int
     """Text of the prompt, with the markers around the audio."""
     positions: int
-    """Of the language model's input: audio and prompt tokens."""
+    """Of the language model's input: audio, padding and prompt tokens."""
+    padding_tokens: int
+    """With which some families fill up short audio."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def trace_shapes(
 def _window(family: Family, number: int, window: Window, prompt_tokens: int) -> WindowSummary:
     samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
     mel = family.mel_frames(samples)
-    tokens = family.audio_tokens(mel) if family.dimensions.has_language_model else 0
+    has_lm = family.dimensions.has_language_model
+    tokens, padding = (family.audio_tokens(mel), family.padding_tokens(mel)) if has_lm else (0, 0)
     return WindowSummary(
         number,
         window.start_seconds,
@@ -110,9 +113,10 @@ def _window(family: Family, number: int, window: Window, prompt_tokens: int) -> 
         samples,
         mel,
         family.rows(Stage.ENCODER, mel),
-        tokens,
+        tokens - padding,
         prompt_tokens,
         prompt_tokens + tokens,
+        padding,
     )
 
 
@@ -124,7 +128,7 @@ def _tap(
         Stage.MEL: lambda w: w.mel_frames,
         Stage.ENCODER: lambda w: w.encoder_frames,
         Stage.AUDIO_TOWER: lambda w: family.rows(Stage.AUDIO_TOWER, w.mel_frames),
-        Stage.PROJECTOR: lambda w: w.audio_tokens,
+        Stage.PROJECTOR: lambda w: w.audio_tokens + w.padding_tokens,
         Stage.LM: lambda w: w.positions,
         Stage.LM_NORM: lambda w: w.positions,
     }[tap.stage]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from qwen_audio.audio.waveform import Waveform
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, NotFiniteError, OptionError, counted
 from qwen_audio.inference.generation import CachedContext, GeneratedText
@@ -64,8 +64,13 @@ class AudioSession:
 
     @property
     def audio_tokens(self) -> int:
-        """Over all windows."""
-        return sum(len(state.audio_rows) for state in self._states)
+        """Over all windows, without those of padding."""
+        return sum(len(state.audio_rows) for state in self._states) - self.padding_tokens
+
+    @property
+    def padding_tokens(self) -> int:
+        """Over all windows: see `Answer`."""
+        return sum(padding_tokens(self.pipeline, window) for window in self.windows)
 
     def ask(
         self,
@@ -112,8 +117,7 @@ class AudioSession:
                 text = self._ask_window(state, prompt, follow_up, use_chat, sampling, stream)
             except NotFiniteError as error:
                 raise error.named(self.name) from None
-            dtype = self.pipeline.dtype_name
-            answers.append(window_answer(text, self.name, number, state.window, dtype))
+            answers.append(window_answer(text, self.name, number, state.window, self.pipeline))
         return Description(self.name, answers, self.notes)
 
     def _ask_window(
@@ -181,25 +185,44 @@ def answer_conversation(
         sampling,
         chat=True,
     )
-    seconds = math.fsum(waveform.duration_seconds for waveform in waveforms)
+    audios = [Window(0.0, waveform.duration_seconds) for waveform in waveforms]
+    window = Window(0.0, math.fsum(audio.duration_seconds for audio in audios))
     source = ", ".join(waveform.name for waveform in waveforms)
-    return window_answer(text, source, 0, Window(0.0, seconds), pipeline.dtype_name)
+    return window_answer(text, source, 0, window, pipeline, audios)
+
+
+def padding_tokens(pipeline: Pipeline, window: Window) -> int:
+    """How many positions of padding the language model is given after a window's audio."""
+    family = pipeline.checkpoint.family
+    samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
+    return family.padding_tokens(family.mel_frames(samples))
 
 
 def window_answer(
-    text: GeneratedText, source: str, number: int, window: Window, dtype: str
+    text: GeneratedText,
+    source: str,
+    number: int,
+    window: Window,
+    pipeline: Pipeline,
+    audios: Sequence[Window] | None = None,
 ) -> Answer:
-    """Generated text as the answer about a window of a recording, counted from 0 on."""
+    """Generated text as the answer about a window of a recording, counted from 0 on.
+
+    Args:
+        audios: what was encoded, if it isn't the window.
+    """
+    padding = sum(padding_tokens(pipeline, audio) for audio in audios or [window])
     return Answer(
         text=text.text,
         source=source,
         window=number,
         start_seconds=window.start_seconds,
         end_seconds=window.end_seconds,
-        audio_tokens=text.audio_tokens,
+        audio_tokens=text.audio_tokens - padding,
         prompt_tokens=text.prompt_tokens,
         token_ids=text.token_ids,
         complete=text.ended_by == "stop token",
         ended_by=text.ended_by,
-        dtype=dtype,
+        dtype=pipeline.dtype_name,
+        padding_tokens=padding,
     )

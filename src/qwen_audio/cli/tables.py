@@ -68,18 +68,22 @@ def inspection_tables(trace: ShapeTrace) -> Renderables:
     )
     for track in trace.tracks if len(trace.tracks) > 1 else ():
         yield Text(f"  audio track {track}{' (used)' * (track.index == trace.track)}")
-    windows = _table(
-        "window", "samples", "mel", "encoder", "audio tokens", "prompt tokens", "positions"
-    )
+    padding = ("padding",) * any(w.padding_tokens for w in trace.windows)
+    columns = ("encoder", "audio tokens", *padding, "prompt tokens", "positions")
+    windows = _table("window", "samples", "mel", *columns)
     for w in trace.windows:
-        counts = (w.encoder_frames, w.audio_tokens, w.prompt_tokens, w.positions)
+        padding_tokens = (w.padding_tokens,) * len(padding)
+        tokens = (w.audio_tokens, *padding_tokens, w.prompt_tokens)
+        counts = (w.encoder_frames, *tokens, w.positions)
         mel = f"{trace.mel_bins} × {w.mel_frames}"
         time = format_range(w.start_seconds, w.end_seconds)
         windows.add_row(time, str(w.samples), mel, *map(str, counts))
     yield windows
     if trace.prompt is not None:
+        padded = ", padding" * len(padding)
         yield Text(
-            f"  prompt {trace.prompt!r}; positions of the language model: audio and prompt tokens"
+            f"  prompt {trace.prompt!r}; positions of the language model: audio{padded} and prompt "
+            "tokens"
         )
     taps = _table("tap", "rows", "width", "rate", "tensors", "parameters", "weights")
     for tap in trace.taps:

@@ -36,7 +36,8 @@ class GeneratedText:
         text: without special tokens, stripped.
         token_ids: generated, the stop token included.
         ended_by: why generation ended.
-        audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
+        audio_tokens, prompt_tokens: positions of the input; those of padding count as audio, and
+            audio markers as prompt.
     """
 
     text: str

@@ -181,6 +181,10 @@ class Family(ABC):
         """How many positions a window takes in the language model: those of padding included."""
         return self.rows(Stage.PROJECTOR, mel_frames)
 
+    def padding_tokens(self, mel_frames: int) -> int:
+        """How many of these are of padding."""
+        return self.audio_tokens(mel_frames) - self.rows(Stage.PROJECTOR, mel_frames)
+
     @abstractmethod
     def stem(self, modules: ModuleStore, mel: LogMel) -> Float[Tensor, "rows width"]:
         """`encoder.0` of one window: convolutions and positions, `encoder_rows` rows."""

@@ -139,7 +139,8 @@ class AskTab:
         )
         dimensions = self.context.model.dimensions
         # An upper bound: keys and values of all layers in float32.
-        nbytes = 8 * audio_session.audio_tokens * dimensions.lm_layers * dimensions.lm_width
+        positions = audio_session.audio_tokens + audio_session.padding_tokens
+        nbytes = 8 * positions * dimensions.lm_layers * dimensions.lm_width
         limit = self.context.limits.memory_bytes // 4
         if clip.audio_session_bytes + nbytes > limit:
             clip.audio_sessions, clip.audio_session_bytes = {}, 0

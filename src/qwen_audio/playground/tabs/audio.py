@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qwen_audio import AudioError
+from qwen_audio.api.inspection import WindowSummary
+from qwen_audio.models.tap import ModelDimensions, Stage, Tap
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import heat_map, wav_base64
 from qwen_audio.playground.sessions import Clip
@@ -34,6 +36,15 @@ class AudioTab:
         return _window_payload(self.context, session.open_clip)
 
 
+def _tokens(window: WindowSummary, dimensions: ModelDimensions) -> str:
+    """How many of audio, at what rate, and how many of padding."""
+    if not dimensions.has_language_model:
+        return "none"
+    padding = f", and {window.padding_tokens} of padding" * (window.padding_tokens > 0)
+    rate_hz = dimensions.rate_hz(Tap(Stage.PROJECTOR))
+    return f"{window.audio_tokens}, {rate_hz:g} a second{padding}"
+
+
 def _window_payload(context: AppContext, clip: Clip) -> dict[str, Any]:
     """The selected window of a clip, as the page draws and plays it."""
     model, waveform, window, selected = (
@@ -53,7 +64,7 @@ def _window_payload(context: AppContext, clip: Clip) -> dict[str, Any]:
         ("source", f"{waveform.source_format}, {waveform.source_rate_hz} Hz, {channels}"),
         ("model input", "16000 Hz, mono"),
         ("mel frames", f"{trace.mel_frames}, one per 10 ms"),
-        ("audio tokens", f"{trace.audio_tokens}, one per 40 ms"),
+        ("audio tokens", _tokens(trace, model.dimensions)),
     ]
     if len(waveform.tracks) > 1:
         facts.insert(2, ("audio tracks", f"{len(waveform.tracks)}; used: {waveform.track}"))
