@@ -10,6 +10,7 @@ import pytest
 
 import qwen_audio as qa
 from commands import run
+from families import CASES
 from qwen_audio.cli.index import _rate_text
 from qwen_audio.collection.collection import Collection
 from recordings import write_broken_files
@@ -30,6 +31,22 @@ def test_index_prints_a_summary_and_resumes(tmp_path: Path, music: Path, checkpo
     assert other.returncode == 1
     assert "tap 'lm.1' here and 'lm.2' asked for" in other.stderr
     assert "without captions" in run("index", music, "-o", into, "--describe").stderr
+
+
+@pytest.mark.slow
+def test_windows_are_as_long_as_the_model_of_the_collection_allows(
+    tmp_path: Path, music: Path
+) -> None:
+    """Not as those of the embedded one, which is the default of a new collection."""
+    CASES["audioflamingo3"].write(tmp_path / "model")
+    into: list[str | Path] = ["index", music, "-o", tmp_path / "a.lance"]
+    first = run(*into, "--model", tmp_path / "model", "--window", "60", "--tap", "mel")
+    again = run(*into, "--window", "60")
+    assert (first.returncode, again.returncode, again.stderr) == (0, 0, "")
+    assert "3 unchanged" in again.stdout
+    other, longer = run(*into, "--window", "90"), run(*into, "--window", "601")
+    assert "window_seconds 60 here and 90 asked for" in other.stderr.replace(".0", "")
+    assert "processes 0.04 to 600 s at once" in longer.stderr
 
 
 @pytest.mark.slow

@@ -56,10 +56,11 @@ def check_stdin(files: Sequence[str]) -> None:
         raise OptionError("- is given more than once, but standard input can be read only once")
 
 
-def check_windows(options: argparse.Namespace, **defaults: Any) -> None:
+def check_windows(options: argparse.Namespace, model: str | None = None, **defaults: Any) -> None:
     """Check --window and --hop; how long windows of other models may be, these say themselves.
 
     Args:
+        model: which one it is where --model doesn't say, if it isn't the embedded one.
         defaults: `window_seconds`, where it isn't 30.
 
     Raises:
@@ -67,7 +68,7 @@ def check_windows(options: argparse.Namespace, **defaults: Any) -> None:
     """
     from qwen_audio.audio.window import WindowConfig, WindowLimits
 
-    is_embedded = getattr(options, "model", None) in (None, EMBEDDED)
+    is_embedded = (getattr(options, "model", None) or model) in (None, EMBEDDED)
     limits = WindowLimits() if is_embedded else WindowLimits(max_seconds=math.inf)
     WindowConfig(**{**defaults, **window_settings(options)}, limits=limits)
 

@@ -156,7 +156,7 @@ def _check_options(options: argparse.Namespace) -> None:
         if options.tap is not None:
             Tap.parse(options.tap)
         if options.window is not None:
-            check_windows(options)
+            check_windows(options, WindowTable.open(options.output).spec.model)
         return
     check_embedding_options(
         options.tap or "audio_tower",
