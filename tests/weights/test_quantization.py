@@ -13,6 +13,7 @@ from torch._subclasses import FakeTensorMode
 
 from qwen_audio.weights import int4_layout
 from qwen_audio.weights import quantized_linear as kernels
+from qwen_audio.weights.blockwise_linear import BlockwiseLinear
 from qwen_audio.weights.compressed_tensors import join_matrices, part_shapes, split_matrices
 from qwen_audio.weights.quantization import (
     LinearFormat,
@@ -129,7 +130,7 @@ def test_products_are_those_of_the_dequantised_matrix(
     activations[..., 0] = 127 / 8
     expected = activations @ matrix.dequantize(torch.float32).T + bias.float()
     linear = kernels.quantized_linear(matrix, bias, dtype, activation_bits=bits)
-    blocks = kernels._BlockwiseLinear(matrix, bias, dtype)
+    blocks = BlockwiseLinear(matrix, bias, dtype)
     for layer, exact in ((linear, rows > 80 or "Int8Act" in type(linear).__name__), (blocks, True)):
         products = layer(activations.to(dtype))
         assert products.dtype is dtype
@@ -214,9 +215,7 @@ def test_an_unknown_layout_of_the_kernel_is_not_used(monkeypatch: pytest.MonkeyP
     try:
         assert int4_layout.int4_block_rows() == 0
         matrix = quantize_matrix(weights(64, 64), LinearFormat(4, 32))
-        assert type(kernels.quantized_linear(matrix, None, torch.float32)) is (
-            kernels._BlockwiseLinear
-        )
+        assert type(kernels.quantized_linear(matrix, None, torch.float32)) is (BlockwiseLinear)
     finally:
         int4_layout.int4_block_rows.cache_clear()
 

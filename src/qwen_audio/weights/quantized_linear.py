@@ -1,9 +1,10 @@
 """Linear layers with quantised weights, and which kernel multiplies them on which processor.
 
-| processor | int8 | int4, up to 64 rows |
+| processor | int8 | int4 |
 | --- | --- | --- |
-| x86 with AVX-512 and VNNI | oneDNN; activations in 8 bits, too, or 16 | torch's int4 kernel |
-| x86 with AVX2 | torch's int8 kernel up to 64 rows | the same |
+| x86 with AVX-512 and VNNI | oneDNN; activations in 8 bits, too, or 16 | the same as with AVX2 |
+| x86 with AVX2 | torch's int8 kernel up to 64 rows | compiled with llvmlite; without it, or not \
+on Linux, torch's int4 kernel up to 64 rows |
 | NVIDIA GPU, bfloat16 | torch's int8 kernel up to 64 rows | torch's int4 kernel, for any rows |
 | others | torch's int8 kernel up to 64 rows | in blocks |
 
@@ -25,6 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .blockwise_linear import BlockwiseLinear, QuantizedLinear
+from .compiled_int4 import CompiledInt4, int4_instructions
 from .int4_layout import int4_block_rows, pack_int4
 from .int8_activations import ACTIVATION_ZERO_POINT, FINE_STEPS, quantize_activations
 from .quantization import QuantizedMatrix
@@ -35,16 +38,12 @@ _MAX_KERNEL_ROWS = 64
 """Up to which kernels for few rows are faster: a row of a 4-bit matrix of 11,008 × 4,096 takes
 0.27 ms in the kernel, the conversion of all of it to bfloat16 11 ms (two cores with AVX-512)."""
 
-_BLOCK_BYTES, _GPU_BLOCK_BYTES = 4 << 20, 256 << 20
-"""Of a matrix that are in the dtype of the computation at a time: what stays in a processor's
-cache; a whole matrix on a GPU, but for the head."""
-
 _BOTH_ROWS = 256
 """Of activations in 16 bits that are multiplied at a time: their products, two in float32 for each,
 stay in a processor's cache."""
 
 _INT4_GROUP_SIZES = (32, 64, 128, 256)
-"""That torch's int4 kernel takes."""
+"""That torch's int4 kernel takes, and the compiled one."""
 
 
 def quantized_linear(
@@ -53,13 +52,13 @@ def quantized_linear(
     dtype: torch.dtype,
     *,
     activation_bits: int = 8,
-) -> _QuantizedLinear:
+) -> QuantizedLinear:
     """A linear layer that computes in a dtype, with the fastest kernel of the matrix's device.
 
     Args:
         activation_bits: 8 or 16, for kernels that quantise activations: see `int8_activations`.
     """
-    kind: type[_QuantizedLinear] = _BlockwiseLinear
+    kind: type[QuantizedLinear] = BlockwiseLinear
     device = matrix.values.device.type
     if matrix.bits == 8 and matrix.group_size == matrix.shape[1]:
         if device == "cpu" and _has_vnni():
@@ -67,6 +66,8 @@ def quantized_linear(
         if device in ("cpu", "cuda"):
             kind = _Int8Linear
     elif matrix.bits == 4 and matrix.group_size in _INT4_GROUP_SIZES:
+        if device == "cpu" and (instructions := int4_instructions()):
+            return _CompiledInt4Linear(matrix, bias, dtype, instructions)
         if device == "cpu" and int4_block_rows():
             kind = _Int4Linear
         elif device == "cuda" and dtype is torch.bfloat16 and _fits_gpu_tiles(matrix):
@@ -74,66 +75,7 @@ def quantized_linear(
     return kind(matrix, bias, dtype)
 
 
-class _QuantizedLinear(nn.Module):
-    """What all have in common: features, bias, and products a block of rows at a time."""
-
-    def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.out_features, self.in_features = matrix.shape
-        self.bits, self.group_size = matrix.bits, matrix.group_size
-        # Plain attributes: modules convert and list parameters and buffers as floats.
-        self._bias = None if bias is None else bias.to(dtype)
-        self._dtype = dtype
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(…, in_features) → (…, out_features)."""
-        flat = rows.reshape(-1, self.in_features)
-        return self._multiply(flat).unflatten(0, rows.shape[:-1])
-
-    def extra_repr(self) -> str:
-        """As `nn.Linear`'s, with bits and group."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}, "
-            f"group_size={self.group_size}"
-        )
-
-    def _multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
-        """The products of all blocks, each of which is in the dtype of the computation in turn."""
-        features = rows.new_empty(len(rows), self.out_features)
-        block_bytes = _BLOCK_BYTES if rows.device.type == "cpu" else _GPU_BLOCK_BYTES
-        block_features = max(1, block_bytes // (self.in_features * rows.element_size()))
-        first = 0
-        for products in self._block_products(rows, block_features):
-            part = features[:, first : first + products.shape[1]]
-            part.copy_(products[:, : part.shape[1]])
-            first += part.shape[1]
-        return features if self._bias is None else features.add_(self._bias)
-
-    def _block_products(self, rows: Tensor, block_features: int) -> Iterator[Tensor]:
-        """Products with all blocks of about so many output features, in their order; the last may
-        have more features than the matrix."""
-        raise NotImplementedError
-
-
-class _BlockwiseLinear(_QuantizedLinear):
-    """Any matrix on any device."""
-
-    def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(matrix, bias, dtype)
-        self._matrix = matrix
-
-    def _block_products(self, rows: Tensor, block_features: int) -> Iterator[Tensor]:
-        matrix = self._matrix
-        for first in range(0, self.out_features, block_features):
-            part = slice(first, first + block_features)
-            zero_points = None if matrix.zero_points is None else matrix.zero_points[part]
-            block = QuantizedMatrix(
-                matrix.bits, matrix.values[part], matrix.scales[part], zero_points
-            )
-            yield rows @ block.dequantize(self._dtype).T
-
-
-class _Int8Linear(_BlockwiseLinear):
+class _Int8Linear(BlockwiseLinear):
     """8 bits with a scale a row, of few rows by torch's kernel, which takes bfloat16."""
 
     def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
@@ -149,7 +91,7 @@ class _Int8Linear(_BlockwiseLinear):
         return products if self._bias is None else products.add_(self._bias)
 
 
-class _Int8ActivationLinear(_QuantizedLinear):
+class _Int8ActivationLinear(QuantizedLinear):
     """8 bits with a scale a row, of weights; activations in 8 or 16, which are quantised here."""
 
     def __init__(
@@ -194,7 +136,21 @@ class _Int8ActivationLinear(_QuantizedLinear):
         )
 
 
-class _Int4Linear(_QuantizedLinear):
+class _CompiledInt4Linear(QuantizedLinear):
+    """4 bits in groups of columns, activations in 16 bits, any number of rows."""
+
+    def __init__(
+        self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype, instructions: str
+    ) -> None:
+        super().__init__(matrix, bias, dtype)
+        self._matrix = CompiledInt4(matrix, instructions)
+
+    def _multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
+        products = self._matrix.multiply(rows).to(self._dtype)
+        return products if self._bias is None else products + self._bias
+
+
+class _Int4Linear(QuantizedLinear):
     """4 bits in groups of columns, in the layout of torch's int4 kernel for this processor.
 
     Rows are filled up to whole blocks with zeros, so that there is one layout.
@@ -234,7 +190,7 @@ class _Int4Linear(_QuantizedLinear):
             yield halves.transpose(1, 2).flatten(1)
 
 
-class _Int4GpuLinear(_QuantizedLinear):
+class _Int4GpuLinear(QuantizedLinear):
     """4 bits in groups of columns, in the layout of torch's int4 kernel for NVIDIA GPUs."""
 
     def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype) -> None:
