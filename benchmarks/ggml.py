@@ -152,6 +152,7 @@ def layer_products(
     """Milliseconds of a layer's products by this package's linear layers."""
     import torch
 
+    from qwen_audio.weights.compiled_int4 import int4_instructions
     from qwen_audio.weights.quantization import LinearFormat, quantize_matrix
     from qwen_audio.weights.quantized_linear import quantized_linear
 
@@ -199,7 +200,7 @@ def layer_products(
                 for count in row_counts
             },
             "errors": errors,
-            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "instructions": int4_instructions() or torch.backends.cpu.get_cpu_capability(),
         }
 
     return run

@@ -28,6 +28,7 @@ CODE = {
         if path.stem not in ("dimension_reduction", "export", "map_page", "projection")
     ),
     "datasets": ("collection.export",),
+    "int4": ("weights.llvm_vectors", "weights.compiled_int4"),
     "map": tuple(
         f"collection.{name}" for name in ("dimension_reduction", "map_page", "projection")
     ),

@@ -35,13 +35,13 @@ from recordings import sound, write_wav
 
 SOURCE = Path(qa.__file__).parent
 EXTRAS = (
-    *("collections", "datasets", "map", "pandas", "parquet", "playground", "plot", "probe"),
-    "xarray",
+    *("collections", "datasets", "int4", "map", "pandas", "parquet", "playground", "plot"),
+    *("probe", "xarray"),
 )
 """Those whose distributions the test tools include."""
 
 STEPS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "collections datasets map pandas parquet playground plot probe xarray"): (
+    ("", "collections datasets int4 map pandas parquet playground plot probe xarray"): (
         "$ describe tones/0.wav",
         "$ encode tones/0.wav -o v.npz",
         "$ encode tones/0.wav -o v.safetensors",
@@ -62,6 +62,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "module('integrations.xares') -> module",
         "$ parity tones/0.wav -o parity.json",
     ),
+    ("int4", "map"): ("module('weights.int4_kernel') -> module",),
     ("parquet", "collections datasets map"): ("$ encode tones/0.wav -o v.parquet",),
     ("pandas", "datasets playground probe xarray"): ("frame() -> DataFrame",),
     ("xarray", ""): ("array() -> DataArray",),
@@ -129,11 +130,12 @@ CHAINS = (
     ("", "playground", "all"),
     ("plot", "probe"),
     ("xarray",),
+    ("int4",),
 )
 """Environments, each with all distributions of the one before. One process runs the steps of all,
 as importing torch takes longer than most."""
 
-STARTED_WITHOUT_TORCH = {"pandas", "datasets", "xarray"}
+STARTED_WITHOUT_TORCH = {"pandas", "datasets", "xarray", "int4"}
 """Where no public name is used, as that imports torch."""
 
 

@@ -25,6 +25,7 @@ from qwen_audio.cli.answers import print_answers
 from qwen_audio.cli.caption_files import read_table, save_subtitles, save_table
 from qwen_audio.inference.cost import estimate_cost
 from qwen_audio.models.checkpoint import Checkpoint
+from qwen_audio.weights import compiled_int4
 from reference import sound
 
 
@@ -209,6 +210,26 @@ def test_weights_that_are_read_for_every_token_are_said(
         assert ("--quantize int4 takes less" in errors) is (not quantize)
     _, _, errors = run("describe", clips[0], *options[:-2])
     assert "read for every token" not in errors
+
+
+def test_what_multiplies_in_4_bits_is_said(
+    clips: list[Path], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--model", checkpoint, "--max-new-tokens", "1", "--quantize", "int4")
+    with monkeypatch.context() as other:
+        other.setattr(compiled_int4, "would_compile_int4", lambda: "AVX2")
+        other.setattr(compiled_int4, "_has_llvmlite", lambda: False)
+        _, _, errors = run("describe", clips[0], *options, "--verbose")
+        assert re.search(r"float32 on cpu, 4 bits: (torch's kernel|blocks)\n", errors)
+        assert (
+            "faster text generation in 4 bits needs the extra [int4], which is not inst" in errors
+        )
+        assert "[int4]" not in run("describe", clips[0], *options, "--quiet").stderr
+        assert "[int4]" not in run("describe", clips[0], *options[:-2]).stderr
+    if instructions := compiled_int4.int4_instructions():
+        _, _, errors = run("describe", clips[0], *options, "--verbose")
+        assert f"float32 on cpu, 4 bits: compiled for {instructions}\n" in errors
+        assert "[int4]" not in errors
 
 
 def test_captions_of_other_weights_are_not_continued(

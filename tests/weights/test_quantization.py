@@ -14,6 +14,7 @@ from torch._subclasses import FakeTensorMode
 from qwen_audio.weights import int4_layout
 from qwen_audio.weights import quantized_linear as kernels
 from qwen_audio.weights.blockwise_linear import BlockwiseLinear
+from qwen_audio.weights.compiled_int4 import int4_instructions
 from qwen_audio.weights.compressed_tensors import join_matrices, part_shapes, split_matrices
 from qwen_audio.weights.quantization import (
     LinearFormat,
@@ -32,6 +33,11 @@ def weights(rows: int, columns: int, seed: int = 0) -> Tensor:
     matrix[0] = 0
     matrix[-1] = matrix[-1].abs() + 0.01
     return matrix
+
+
+def without_compiled_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra [int4] isn't installed."""
+    monkeypatch.setattr(kernels, "int4_instructions", lambda: None)
 
 
 @settings(max_examples=30)
@@ -116,12 +122,20 @@ def read_layout(parts: dict[str, Tensor]) -> Tensor:
     return matrix
 
 
+@pytest.mark.parametrize("is_compiled", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16])
 @pytest.mark.parametrize(("form", "bits"), [*((form, 8) for form in FORMATS), (FORMATS[2], 16)])
 @pytest.mark.parametrize("rows", [1, 5, 100])
 def test_products_are_those_of_the_dequantised_matrix(
-    form: LinearFormat, bits: int, dtype: torch.dtype, rows: int
+    form: LinearFormat,
+    bits: int,
+    dtype: torch.dtype,
+    rows: int,
+    is_compiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not is_compiled:
+        without_compiled_products(monkeypatch)
     matrix = quantize_matrix(weights(100, 256), form)
     generator = torch.Generator().manual_seed(0)
     bias = torch.randn(100, generator=generator).to(dtype)
@@ -131,17 +145,25 @@ def test_products_are_those_of_the_dequantised_matrix(
     expected = activations @ matrix.dequantize(torch.float32).T + bias.float()
     linear = kernels.quantized_linear(matrix, bias, dtype, activation_bits=bits)
     blocks = BlockwiseLinear(matrix, bias, dtype)
-    for layer, exact in ((linear, rows > 80 or "Int8Act" in type(linear).__name__), (blocks, True)):
+    is_exact = rows > 80 or isinstance(
+        linear, kernels._CompiledInt4Linear | kernels._Int8ActivationLinear
+    )
+    for layer, exact in ((linear, is_exact), (blocks, True)):
         products = layer(activations.to(dtype))
         assert products.dtype is dtype
         assert products.shape == (2, rows, 100)
         error = (products.float() - expected).abs().max() / expected.abs().max()
-        # Zero points are bfloat16 in the int4 kernels, as is all that kernels for few rows take.
+        # Zero points are bfloat16 in torch's int4 kernel, as is all that kernels for few rows take.
         assert error < (2e-3 if exact and dtype is torch.float32 else 8e-3)
 
 
+@pytest.mark.parametrize("is_compiled", [True, False])
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_row_does_not_depend_on_the_others(form: LinearFormat) -> None:
+def test_a_row_does_not_depend_on_the_others(
+    form: LinearFormat, is_compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_compiled:
+        without_compiled_products(monkeypatch)
     linear = kernels.quantized_linear(quantize_matrix(weights(96, 256), form), None, torch.bfloat16)
     rows = torch.randn(7, 256).bfloat16()
     rows[3] *= 100
@@ -210,6 +232,7 @@ def test_an_unknown_layout_of_the_kernel_is_not_used(monkeypatch: pytest.MonkeyP
     def other_layout(values: Tensor, _: int) -> Tensor:
         return torch.zeros(len(values), values.shape[1] // 2, dtype=torch.uint8)
 
+    without_compiled_products(monkeypatch)
     monkeypatch.setattr(torch, "_convert_weight_to_int4pack_for_cpu", other_layout)
     int4_layout.int4_block_rows.cache_clear()
     try:
@@ -218,6 +241,22 @@ def test_an_unknown_layout_of_the_kernel_is_not_used(monkeypatch: pytest.MonkeyP
         assert type(kernels.quantized_linear(matrix, None, torch.float32)) is (BlockwiseLinear)
     finally:
         int4_layout.int4_block_rows.cache_clear()
+
+
+def test_a_kernel_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = quantize_matrix(weights(64, 64), LinearFormat(4, 32))
+    cpu = torch.device("cpu")
+    if instructions := int4_instructions():
+        assert kernels.int4_kernel_name(cpu, torch.float32) == f"compiled for {instructions}"
+        linear = kernels.quantized_linear(matrix, None, torch.float32)
+        assert f"group_size=32, instructions={instructions}" in repr(linear)
+    without_compiled_products(monkeypatch)
+    for block_rows, name in ((64, "torch's kernel"), (0, "blocks")):
+        monkeypatch.setattr(kernels, "int4_block_rows", lambda rows=block_rows: rows)
+        assert kernels.int4_kernel_name(cpu, torch.float32) == name
+    gpu = torch.device("cuda")
+    assert kernels.int4_kernel_name(gpu, torch.bfloat16) == "torch's kernel"
+    assert kernels.int4_kernel_name(gpu, torch.float16) == "blocks"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import AudioError, CollectionError
+from qwen_audio.errors import AudioError, CollectionError, MissingExtraError
 from qwen_audio.paths import UNPRINTABLE, is_folder, printable
 from qwen_audio.weights.option_values import quantize_name
 
@@ -70,10 +70,22 @@ def load_model(options: argparse.Namespace) -> AudioModel:
         print_error(
             "there is an Apple GPU: --device mps uses it (untested; the CPU is the default)"
         )
-    if VERBOSITY.get() is Verbosity.VERBOSE:
-        dtype = str(model.dtype).removeprefix("torch.")
-        print_error(f"model {model.name}, {dtype} on {model.pipeline.device}")
+    _print_kernels(model)
     return model
+
+
+def _print_kernels(model: AudioModel) -> None:
+    """With --verbose, what computes; without it, what would make it faster."""
+    from qwen_audio.weights.compiled_int4 import int4_instructions, would_compile_int4
+    from qwen_audio.weights.quantized_linear import int4_kernel_name
+
+    device, dtype = model.pipeline.device, model.pipeline.dtype
+    has_int4 = "int4" in (model.quantization or "")
+    if VERBOSITY.get() is Verbosity.VERBOSE:
+        kernel = f", 4 bits: {int4_kernel_name(device, dtype)}" if has_int4 else ""
+        print_error(f"model {model.name}, {str(dtype).removeprefix('torch.')} on {device}{kernel}")
+    if has_int4 and device.type == "cpu" and would_compile_int4() and not int4_instructions():
+        print_notice(str(MissingExtraError("faster text generation in 4 bits", "int4")))
 
 
 def load_collection_model(spec: EmbeddingSpec, options: argparse.Namespace) -> AudioModel:

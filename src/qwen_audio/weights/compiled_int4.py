@@ -125,11 +125,13 @@ class CompiledInt4:
             filled = nn.functional.pad(part, (0, 0, 0, missing)) if missing else part
             return filled.unflatten(0, (blocks, BLOCK_ROWS)).transpose(1, 2).contiguous()
 
-        zero_points = matrix.zero_points
+        values, zero_points = matrix.values, matrix.zero_points
+        if values.storage_offset() % 4:  # a part of a tensor, which can't be viewed
+            values = values.clone()
         if zero_points is None:
             zero_points = torch.full(matrix.scales.shape, 8, dtype=torch.uint8)
         # Eight columns are four bytes, which stay together.
-        self._values = in_blocks(view_rows(matrix.values, torch.int32))
+        self._values = in_blocks(view_rows(values, torch.int32))
         self._scales = in_blocks(matrix.scales.bfloat16())
         self._zero_points = in_blocks(zero_points)
         self._shape = blocks, rows, columns

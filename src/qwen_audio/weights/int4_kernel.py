@@ -21,8 +21,6 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from llvmlite import ir
-
 from .llvm_vectors import (
     FLOAT,
     INT8,
@@ -38,6 +36,7 @@ from .llvm_vectors import (
     for_each,
     function,
     load,
+    new_module,
     offset,
     repeat,
     shuffle,
@@ -96,7 +95,7 @@ def int4_module(instructions: X86Instructions) -> Any:
 
     It is run by the threads of OpenMP, torch's own.
     """
-    module = ir.Module("int4")
+    module = new_module("int4")
     worker, builder = function(module, "multiply_part")
     _Worker(builder, worker.args[0], instructions).build()
     entry, builder = function(module, "multiply")

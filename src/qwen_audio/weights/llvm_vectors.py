@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
+from qwen_audio.errors import check_extra
+
+check_extra("compiling products with 4-bit weights", "int4", "llvmlite")
+from llvmlite import ir  # noqa: E402
 
 __all__ = [
     "FLOAT",
@@ -25,6 +28,7 @@ __all__ = [
     "for_each",
     "function",
     "load",
+    "new_module",
     "offset",
     "repeat",
     "shuffle",
@@ -50,6 +54,11 @@ def constant(kind: Any, value: float) -> Any:
 def count(value: int) -> Any:
     """A constant number of bytes, rows and the like: all are 64 bits wide."""
     return constant(INT64, value)
+
+
+def new_module(name: str) -> Any:
+    """A module without functions."""
+    return ir.Module(name)
 
 
 def function(module: Any, name: str) -> tuple[Any, Any]:

@@ -32,7 +32,7 @@ from .int4_layout import int4_block_rows, pack_int4
 from .int8_activations import ACTIVATION_ZERO_POINT, FINE_STEPS, quantize_activations
 from .quantization import QuantizedMatrix
 
-__all__ = ["quantized_linear"]
+__all__ = ["int4_kernel_name", "quantized_linear"]
 
 _MAX_KERNEL_ROWS = 64
 """Up to which kernels for few rows are faster: a row of a 4-bit matrix of 11,008 × 4,096 takes
@@ -73,6 +73,18 @@ def quantized_linear(
         elif device == "cuda" and dtype is torch.bfloat16 and _fits_gpu_tiles(matrix):
             kind = _Int4GpuLinear
     return kind(matrix, bias, dtype)
+
+
+def int4_kernel_name(device: torch.device, dtype: torch.dtype) -> str:
+    """What multiplies few rows with 4 bits on a device, such as "compiled for AVX2"."""
+    if device.type == "cpu" and (instructions := int4_instructions()):
+        return f"compiled for {instructions}"
+    has_kernel = (
+        int4_block_rows()
+        if device.type == "cpu"
+        else device.type == "cuda" and dtype is torch.bfloat16
+    )
+    return "torch's kernel" if has_kernel else "blocks"
 
 
 class _Int8Linear(BlockwiseLinear):
@@ -143,7 +155,12 @@ class _CompiledInt4Linear(QuantizedLinear):
         self, matrix: QuantizedMatrix, bias: Tensor | None, dtype: torch.dtype, instructions: str
     ) -> None:
         super().__init__(matrix, bias, dtype)
+        self._instructions = instructions
         self._matrix = CompiledInt4(matrix, instructions)
+
+    def extra_repr(self) -> str:
+        """As `nn.Linear`'s, with bits, group and the instructions that it is compiled for."""
+        return f"{super().extra_repr()}, instructions={self._instructions}"
 
     def _multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
         products = self._matrix.multiply(rows).to(self._dtype)
