@@ -224,13 +224,17 @@ def prompt_positions(checkpoint: str) -> Workload:
     import qwen_audio as qa
 
     pipeline = qa.load(checkpoint, device="cpu", dtype=DTYPE).pipeline
+    family = pipeline.checkpoint.family
+
+    def log_mel(seconds: float) -> Any:
+        return pipeline.log_mel(synthetic_clip(seconds))
 
     def run() -> dict[str, Any]:
         # The marker in the text stands for the clip's audio tokens.
         others = len(pipeline.tokenizer.encode(pipeline.tokenizer.render(PROMPT))) - 1
         return {
             "positions": {
-                str(seconds): others + pipeline.log_mel(synthetic_clip(seconds)).audio_tokens
+                str(seconds): others + family.audio_tokens(log_mel(seconds).valid_frames)
                 for seconds in SECONDS
             }
         }
