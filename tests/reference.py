@@ -90,6 +90,19 @@ class Reference:
         out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         return tuple(out[0, inputs["input_ids"].shape[1] :].tolist())
 
+    @torch.inference_mode()
+    def log_probabilities(
+        self, clip: np.ndarray, prompt: str, token_ids: tuple[int, ...]
+    ) -> np.ndarray:
+        """Of the next token, after a prompt and each of the tokens that follow: (1 + tokens,
+        vocabulary)."""
+        inputs = self.inputs([clip], [prompt])
+        new = torch.tensor([token_ids], dtype=torch.long)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], new], dim=1)
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        rows: Tensor = self.model(**inputs).logits[0, -1 - len(token_ids) :].log_softmax(-1)
+        return rows.numpy()
+
     @property
     def tower(self) -> Any:
         """The encoder inside the composite model."""

@@ -36,26 +36,30 @@ class DecoderInput:
         token_ids: one per position; audio positions hold the audio token's id.
         audio_rows: shape (audio positions, width): the projector's rows for those positions, in
             order; None where there are none.
+        tree: the parents of the last positions, where these are a tree of continuations: indices
+            among them, each smaller than its child's, and -1 for the position before the tree.
+            Those with the same parent share their place in the sequence, and don't see each other.
     """
 
     token_ids: tuple[int, ...]
     audio_rows: Float[Tensor, "rows width"] | None = None
+    tree: tuple[int, ...] = ()
 
     def suffix(self, start: int, audio_id: int) -> DecoderInput:
-        """The positions from `start` on."""
+        """The positions from `start` on, which is not in a tree."""
         before = self.token_ids[:start].count(audio_id)
         rows = None if self.audio_rows is None else self.audio_rows[before:]
-        return DecoderInput(self.token_ids[start:], rows)
+        return DecoderInput(self.token_ids[start:], rows, self.tree)
 
     def segments(self, audio_id: int, audio_rows: int | None = None) -> tuple[Segment, ...]:
-        """Which positions are prompt and which audio, in order.
+        """Which positions are prompt and which audio, in order; those of a tree are generated.
 
         Args:
             audio_rows: how many of the audio positions hold audio; those after them, padding.
         """
         segments: list[Segment] = []
         places = itertools.count()
-        for token in self.token_ids:
+        for token in self.token_ids[: len(self.token_ids) - len(self.tree)]:
             kind: SpanKind = "prompt"
             if token == audio_id:
                 kind = "audio" if audio_rows is None or next(places) < audio_rows else "padding"
@@ -63,7 +67,7 @@ class DecoderInput:
                 segments[-1] = (kind, segments[-1][1] + 1)
             else:
                 segments.append((kind, 1))
-        return tuple(segments)
+        return (*segments, *((("generated", len(self.tree)),) if self.tree else ()))
 
 
 class LanguageModel:
@@ -136,10 +140,10 @@ class LanguageModel:
         wanted = set(taps)
         deepest = max(wanted)
         lengths = tuple(len(item.token_ids) for item in inputs)
-        starts = (0,) * len(inputs) if cached is None else cached.starts
-        self.check_context(max(a + n for a, n in zip(starts, lengths, strict=True)))
         hidden_states = torch.cat([self._embed(item) for item in inputs])
-        arguments = self.layer_arguments(hidden_states, lengths, cached)
+        arguments = self.layer_arguments(
+            hidden_states, lengths, cached, [item.tree for item in inputs]
+        )
         depth = self._family.dimensions.lm_layers
         if deepest.stage is Stage.LM:
             depth = deepest.layer or 0
@@ -169,15 +173,28 @@ class LanguageModel:
         hidden_states: Float[Tensor, "rows width"],
         lengths: Sequence[int],
         cached: CachePass | None = None,
+        trees: Sequence[tuple[int, ...]] = (),
     ) -> tuple[Any, Packing]:
-        """What `run_layer` takes beside hidden states: their positions, and where clips end."""
-        starts = (0,) * len(lengths) if cached is None else cached.starts
-        positions = [p for a, n in zip(starts, lengths, strict=True) for p in range(a, a + n)]
+        """What `run_layer` takes beside hidden states: their positions, and where clips end.
+
+        Args:
+            trees: see `DecoderInput.tree`; empty where no clip has one.
+
+        Raises:
+            OptionError: for more positions than the model's context.
+        """
+        packing = Packing(tuple(lengths), cached, tuple(trees) if any(trees) else ())
+        positions: list[int] = []
+        for index, length in enumerate(lengths):
+            start, tree = packing.past(index), packing.tree(index)
+            chain = length - len(tree)
+            places = list(range(start, start + chain))
+            for parent in tree:
+                places.append(start + chain if parent < 0 else places[chain + parent] + 1)
+            positions += places
+        self.check_context(max(positions) + 1)
         position_ids = to_device(positions, torch.long, self._device)
-        return (
-            self._family.position_embeddings(self._rotary, hidden_states, position_ids),
-            Packing(tuple(lengths), cached),
-        )
+        return self._family.position_embeddings(self._rotary, hidden_states, position_ids), packing
 
     def layers(self) -> Iterator[nn.Module]:
         """All layers in order; see `ModuleStore.layers`."""

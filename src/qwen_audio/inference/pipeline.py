@@ -22,8 +22,9 @@ from .generation import (
 )
 from .options import Sampling
 from .out_of_memory import explains_out_of_memory
-from .pipeline_stages import PROJECTOR, PipelineStages
+from .pipeline_stages import PROJECTOR
 from .reducers import CapturedWindow, RowReducer, all_rows
+from .score import ScoringStages
 from .spans import audio_segments
 
 __all__ = ["Pipeline"]
@@ -33,8 +34,8 @@ _LM_NORM = Tap(Stage.LM_NORM)
 T = TypeVar("T")
 
 
-class Pipeline(PipelineStages):
-    """Text and rows of batches of windows: see `PipelineStages` for the arguments."""
+class Pipeline(ScoringStages):
+    """Text, scores and rows of batches of windows: see `PipelineStages` for the arguments."""
 
     @explains_out_of_memory
     def generate(

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from qwen_audio.weights.device import to_device
 
+from .attention_kernels import clip_attention, one_row_attention, tree_attention
 from .kv_cache import CachePass
 
 __all__ = ["ATTENTION", "Packing"]
@@ -37,15 +36,27 @@ class Packing:
         lengths: rows of each clip, in order.
         cached: past keys and values of the same clips, extended by those of this sequence; None:
             there are none, and nothing is cached.
+        trees: for each clip the parents of its last rows, where these are a tree: indices among
+            them, -1 for the row before the tree. A row of a tree attends to its ancestors, and to
+            all rows before the tree. Empty where no clip has one.
     """
 
     lengths: tuple[int, ...]
     cached: CachePass | None = None
+    trees: tuple[tuple[int, ...], ...] = ()
 
     @property
     def has_past(self) -> bool:
         """Whether any of the clips has keys and values of earlier positions."""
         return self.cached is not None and any(self.cached.starts)
+
+    def tree(self, index: int) -> tuple[int, ...]:
+        """The parents of the last rows of a clip; empty where they are no tree."""
+        return self.trees[index] if self.trees else ()
+
+    def past(self, index: int) -> int:
+        """Cached positions of a clip before its rows."""
+        return 0 if self.cached is None else self.cached.starts[index]
 
 
 def packed_attention(
@@ -73,9 +84,13 @@ def packed_attention(
     if cached is not None:
         cached.write(module.layer_idx, key, value)  # type: ignore[arg-type]
     if _can_use_varlen(query):
-        if packing.has_past:
-            return _block_varlen_attention(module, query, packing, scaling), None
-        return _varlen_attention(query, key, value, packing, bool(module.is_causal), scaling), None
+        output = (
+            _block_varlen_attention(module, query, packing, scaling)
+            if packing.has_past
+            else _varlen_attention(query, key, value, packing, bool(module.is_causal), scaling)
+        )
+        _attend_trees(module, query, key, value, packing, scaling, output)
+        return output, None
     clips = [rows.split(packing.lengths, dim=2) for rows in (query, key, value)]
     if not module.is_causal and _is_matmul_faster(query):
         output = torch.empty_like(query)
@@ -84,33 +99,45 @@ def packed_attention(
         return output.transpose(1, 2).contiguous(), None
     outputs = []
     for index, (q, k, v) in enumerate(zip(*clips, strict=True)):
-        rows, past = q.shape[2], 0 if cached is None else cached.starts[index]
+        rows, past, tree = q.shape[2], packing.past(index), packing.tree(index)
         if cached is not None and past:
-            if rows == 1 and q.device.type == "cpu":
+            if rows == 1 and not tree and q.device.type == "cpu":
                 parts = cached.runs(module.layer_idx, index)  # type: ignore[arg-type]
-                outputs.append(_one_row_attention(q, parts, past + 1, scaling))
+                outputs.append(one_row_attention(q, parts, past + 1, scaling))
                 continue
             k, v = cached.gather(module.layer_idx, index)  # type: ignore[arg-type]
-        # SDPA's is_causal would align the triangle with the first key, so with past rows the mask
-        # is explicit. A single row attends to all keys.
-        needs_mask = module.is_causal and rows > 1
-        mask = (
-            torch.ones(rows, past + rows, dtype=torch.bool, device=q.device).tril(past)
-            if needs_mask and past
-            else None
-        )
-        outputs.append(
-            scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                is_causal=bool(needs_mask and not past),
-                scale=scaling,
-                enable_gqa=q.shape[1] != k.shape[1],
+        if chain := rows - len(tree):
+            keys = slice(past + chain)
+            is_causal = bool(module.is_causal)
+            outputs.append(
+                clip_attention(q[:, :, :chain], k[:, :, keys], v[:, :, keys], is_causal, scaling)
             )
-        )
+        if tree:
+            outputs.append(tree_attention(q[:, :, chain:], k, v, tree, scaling))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _attend_trees(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads rows head_dim"],
+    key: Float[Tensor, "1 kv_heads rows head_dim"],
+    value: Float[Tensor, "1 kv_heads rows head_dim"],
+    packing: Packing,
+    scaling: float,
+    output: Float[Tensor, "1 rows heads head_dim"],
+) -> None:
+    """Write the rows of trees into the output of flash attention, which takes no masks."""
+    for index, end in enumerate(itertools.accumulate(packing.lengths)):
+        if not (tree := packing.tree(index)):
+            continue
+        rows = slice(end - packing.lengths[index], end)
+        if packing.cached is not None and packing.past(index):
+            k, v = packing.cached.gather(module.layer_idx, index)  # type: ignore[arg-type]
+        else:
+            k, v = key[:, :, rows], value[:, :, rows]
+        branches = slice(end - len(tree), end)
+        attended = tree_attention(query[:, :, branches], k, v, tree, scaling)
+        output[:, branches] = attended.transpose(1, 2)
 
 
 def _can_use_varlen(query: Tensor) -> bool:
@@ -185,33 +212,6 @@ def _block_varlen_attention(
 
 _ONE_SPLIT = 1
 """Of a sequence's keys: with more, neighbours in a batch would change a clip's sums."""
-
-
-def _one_row_attention(
-    query: Float[Tensor, "1 heads 1 head_dim"],
-    parts: Iterable[tuple[Tensor, Tensor]],
-    count: int,
-    scaling: float,
-) -> Float[Tensor, "1 heads 1 head_dim"]:
-    """Attention of one row to `count` keys, in the cache's parts, computed in float32 at least.
-
-    SDPA's kernel for CPUs reads 16-bit keys at a quarter of the memory's speed. A part in float32
-    stays in the processor's cache for its product.
-    """
-    _, heads, _, head_dim = query.shape
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    parts = list(parts)
-    lengths = [len(keys) for keys, _ in parts]
-    kv_heads = parts[0][0].shape[1]
-    q = (query[0, :, 0].to(dtype) * scaling).view(kv_heads, heads // kv_heads, head_dim)
-    scores = q.new_empty(*q.shape[:2], count)
-    for scored, (keys, _) in zip(scores.split(lengths, 2), parts, strict=True):
-        scored.copy_(torch.bmm(q, keys.to(dtype).permute(1, 2, 0)))
-    weights = scores.softmax(-1)
-    output = torch.zeros_like(q)
-    for weighted, (_, values) in zip(weights.split(lengths, 2), parts, strict=True):
-        output.baddbmm_(weighted, values.to(dtype).transpose(0, 1))
-    return output.view(1, heads, 1, head_dim).to(query.dtype)
 
 
 @functools.lru_cache(maxsize=8)
