@@ -14,6 +14,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     HiddenStates, Span          of activations: the rows of a tap with their times
     View, LogitLens, Comparison, LayerSimilarity, TrackedToken    what can be plotted:
     plot, plot_interactive, save_plot                             a figure, a page, a file
+    AttentionWeights            of attention: where the language model looks
     Collection, SearchResults, SearchResult, Projection           recordings to search and map
     probe                       how well labels can be read from each tap
     find_files                  recordings in folders, patterns and manifests
@@ -34,6 +35,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qwen_audio.analysis.attention import AttentionWeights as AttentionWeights
     from qwen_audio.analysis.comparison import Comparison as Comparison
     from qwen_audio.analysis.logit_lens import LogitLens as LogitLens
     from qwen_audio.analysis.logit_lens import TrackedToken as TrackedToken
@@ -88,6 +90,7 @@ _EXPORTS = {
     "audio.window": ("Window",),
     "analysis.plots.plotly_renderer": ("plot_interactive",),
     "collection.collection": ("Collection",),
+    "analysis.attention": ("AttentionWeights",),
     "analysis.comparison": ("Comparison",),
     "analysis.plots.matplotlib_renderer": ("plot",),
     "errors": (

@@ -22,6 +22,7 @@ from qwen_audio.weights.device import available_bytes, resolve_device, resolve_d
 from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.option_values import resolve_bytes
 
+from .attribution import AttributionMixin
 from .compare import CompareMixin
 from .describe import DescribeMixin
 from .encode import EncodeMixin
@@ -112,7 +113,7 @@ def load(
     )
 
 
-class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin):
+class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin, AttributionMixin):
     """A loaded checkpoint; returned by `load`.
 
     Every method takes one input or a list of them, and returns one result or a list. An input is a

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Required, TypedDict
 
 from qwen_audio.audio.load_options import OnDamage
+from qwen_audio.inference.attention_weights import QuerySpan
 from qwen_audio.inference.options import (
     PoolingName,
     PoolingUnit,
@@ -17,6 +18,7 @@ from qwen_audio.models.tap import Tap
 
 __all__ = [
     "ActivationsOptions",
+    "AttentionOptions",
     "DescribeOptions",
     "EncodeOptions",
     "InspectOptions",
@@ -103,6 +105,19 @@ class ActivationsOptions(InspectOptions, total=False):
     taps: Required[Iterable[str | Tap]]
     generate: int
     progress: bool | None
+
+
+class AttentionOptions(TypedDict, total=False):
+    """Of `AudioModel.attention`, beside the prompt."""
+
+    levels: Iterable[int | str | Tap] | None
+    heads: Sequence[int] | None
+    span: QuerySpan
+    generate: int
+    sampling_rate: int | None
+    track: int | None
+    on_damage: OnDamage
+    window_seconds: float
 
 
 class LensOptions(InspectOptions, total=False):

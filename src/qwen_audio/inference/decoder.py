@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qwen_audio.errors import OptionError
+from qwen_audio.models.attention_recorder import AttentionRecorder
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import CachePass, KeyValueCache
 from qwen_audio.models.packed_attention import Packing
@@ -118,6 +119,7 @@ class LanguageModel:
         reducer: TapReducer[T],
         cached: CachePass | None = None,
         finite: FiniteCheck | None = None,
+        recorder: AttentionRecorder | None = None,
     ) -> dict[Tap, list[T]]:
         """One pass over all inputs, as deep as the deepest tap.
 
@@ -129,6 +131,7 @@ class LanguageModel:
                 `inputs`. Later passes may use them if this one goes through all layers.
             finite: takes what is to be checked, and the caller checks it later. None: rows are
                 checked before they are reduced, for which a GPU is waited for.
+            recorder: of the pass's attention weights.
 
         Returns:
             For each tap what the reducer made of every input.
@@ -142,7 +145,7 @@ class LanguageModel:
         lengths = tuple(len(item.token_ids) for item in inputs)
         hidden_states = torch.cat([self._embed(item) for item in inputs])
         arguments = self.layer_arguments(
-            hidden_states, lengths, cached, [item.tree for item in inputs]
+            hidden_states, lengths, cached, [item.tree for item in inputs], recorder
         )
         depth = self._family.dimensions.lm_layers
         if deepest.stage is Stage.LM:
@@ -174,6 +177,7 @@ class LanguageModel:
         lengths: Sequence[int],
         cached: CachePass | None = None,
         trees: Sequence[tuple[int, ...]] = (),
+        recorder: AttentionRecorder | None = None,
     ) -> tuple[Any, Packing]:
         """What `run_layer` takes beside hidden states: their positions, and where clips end.
 
@@ -183,7 +187,7 @@ class LanguageModel:
         Raises:
             OptionError: for more positions than the model's context.
         """
-        packing = Packing(tuple(lengths), cached, tuple(trees) if any(trees) else ())
+        packing = Packing(tuple(lengths), cached, tuple(trees) if any(trees) else (), recorder)
         positions: list[int] = []
         for index, length in enumerate(lengths):
             start, tree = packing.past(index), packing.tree(index)

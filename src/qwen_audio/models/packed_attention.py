@@ -20,6 +20,7 @@ from transformers import AttentionInterface
 from qwen_audio.weights.device import to_device
 
 from .attention_kernels import clip_attention, one_row_attention, tree_attention
+from .attention_recorder import AttentionRecorder
 from .kv_cache import CachePass
 
 __all__ = ["ATTENTION", "Packing"]
@@ -39,11 +40,13 @@ class Packing:
         trees: for each clip the parents of its last rows, where these are a tree: indices among
             them, -1 for the row before the tree. A row of a tree attends to its ancestors, and to
             all rows before the tree. Empty where no clip has one.
+        recorder: of attention weights; None: none are recorded.
     """
 
     lengths: tuple[int, ...]
     cached: CachePass | None = None
     trees: tuple[tuple[int, ...], ...] = ()
+    recorder: AttentionRecorder | None = None
 
     @property
     def has_past(self) -> bool:
@@ -83,6 +86,8 @@ def packed_attention(
     cached = packing.cached
     if cached is not None:
         cached.write(module.layer_idx, key, value)  # type: ignore[arg-type]
+    if packing.recorder is not None:
+        _record_weights(module, query, key, packing, packing.recorder, scaling)
     if _can_use_varlen(query):
         output = (
             _block_varlen_attention(module, query, packing, scaling)
@@ -138,6 +143,26 @@ def _attend_trees(
         branches = slice(end - len(tree), end)
         attended = tree_attention(query[:, :, branches], k, v, tree, scaling)
         output[:, branches] = attended.transpose(1, 2)
+
+
+def _record_weights(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads rows head_dim"],
+    key: Float[Tensor, "1 kv_heads rows head_dim"],
+    packing: Packing,
+    recorder: AttentionRecorder,
+    scaling: float,
+) -> None:
+    """Give the recorder the queries and all keys of each clip."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if layer not in recorder.layers:
+        return
+    cached = packing.cached
+    clips = (rows.split(packing.lengths, dim=2) for rows in (query, key))
+    for index, (q, k) in enumerate(zip(*clips, strict=True)):
+        if cached is not None and cached.starts[index]:
+            k, _ = cached.gather(layer, index)
+        recorder.record(layer, index, q, k, scaling)
 
 
 def _can_use_varlen(query: Tensor) -> bool:
