@@ -79,6 +79,25 @@ class TransformersReference:
         out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         return tuple(out[0, inputs["input_ids"].shape[1] :].tolist())
 
+    @torch.inference_mode()
+    def attention_weights(self, clip: np.ndarray, prompt_text: str) -> np.ndarray:
+        """Of the language model's eager attention: (layers, heads, positions, positions)."""
+        seen: list[Tensor] = []
+        text = self.model.get_submodule(self.case.language_model)
+        before = text.config._attn_implementation
+        text.config._attn_implementation = "eager"
+        hooks = [
+            layer.self_attn.register_forward_hook(lambda _, __, output: seen.append(output[1]))
+            for layer in text.layers
+        ]
+        try:
+            self.model(**self.inputs(clip, prompt_text))
+        finally:
+            text.config._attn_implementation = before
+            for hook in hooks:
+                hook.remove()
+        return torch.cat(seen).float().numpy()
+
     @property
     def audio_token_id(self) -> int:
         """Of the placeholder for a row of audio."""

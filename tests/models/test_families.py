@@ -122,6 +122,25 @@ def test_generated_tokens_equal_transformers(pair: Pair) -> None:
     assert positions == ids.numel()
 
 
+@pytest.mark.slow
+def test_attention_weights_equal_transformers(pair: Pair) -> None:
+    """Of two clips in one pass, against transformers' eager attention of each alone."""
+    clips = [Waveform(sound(seconds)) for seconds in (2.5, 1.0)]
+    if not pair.case.language_model:
+        with pytest.raises(CheckpointError, match="has no language model"):
+            pair.model.attention(clips)
+        return
+    found = pair.model.attention(clips, span="all")
+    for clip, weights in zip(clips, found, strict=True):
+        expected = pair.reference.attention_weights(clip.samples, weights.prompt)
+        assert relative_error(weights.weights, expected) < TOLERANCE
+        audio = weights.is_audio.nonzero()[0]
+        assert np.array_equal(
+            weights.keys.start_seconds[audio],
+            pair.model.dimensions.row_times[Stage.LM].starts(len(audio)),
+        )
+
+
 def test_the_chat_template_is_the_processors(pair: Pair) -> None:
     if not pair.case.language_model:
         assert pair.model.pipeline.checkpoint.family.prompt_format is None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias, get_args
 
+from qwen_audio.analysis.attention import AttentionWeights
 from qwen_audio.analysis.comparison import Comparison
 from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.similarity import LayerSimilarity
@@ -13,6 +14,7 @@ from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import OptionError, counted
 
+from .attribution_panels import attention_heading, attention_panels
 from .lens_panels import lens_heading, lens_panels
 from .panels import (
     WIDTH_INCHES,
@@ -29,7 +31,7 @@ from .view_panels import view_heading, view_panels
 
 __all__ = ["Plottable", "chosen_panels", "figure_spec"]
 
-Plottable: TypeAlias = View | LogitLens | LayerSimilarity | Comparison
+Plottable: TypeAlias = View | LogitLens | LayerSimilarity | Comparison | AttentionWeights
 
 _MAX_CELLS_WITH_TEXT = 18
 
@@ -78,7 +80,7 @@ def _panel_builders(result: Plottable) -> PanelBuilders:
     if not isinstance(result, get_args(Plottable)):
         raise OptionError(
             f"{type(result).__name__} can't be plotted: give a result of `view`, `lens`, "
-            "`layer_similarity` or `compare`"
+            "`layer_similarity`, `compare` or `attention`"
         )
     if isinstance(result, View):
         return view_panels(result)
@@ -86,6 +88,8 @@ def _panel_builders(result: Plottable) -> PanelBuilders:
         return lens_panels(result)
     if isinstance(result, LayerSimilarity):
         return {"layers": partial(_layers, result)}
+    if isinstance(result, AttentionWeights):
+        return attention_panels(result)
     return {"times": partial(_times, result)}
 
 
@@ -95,6 +99,8 @@ def _heading(result: Plottable) -> tuple[str, str]:
         return view_heading(result)
     if isinstance(result, LogitLens):
         return lens_heading(result)
+    if isinstance(result, AttentionWeights):
+        return attention_heading(result)
     if isinstance(result, LayerSimilarity):
         recordings = counted(len(result.names), "recording")
         subtitle = f"{recordings}, {counted(result.examples, 'example')}, {result.dtype}"
