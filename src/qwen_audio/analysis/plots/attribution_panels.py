@@ -56,9 +56,9 @@ def _over_time(
     shares = [(float(k), f"{audio[k].sum():.0%}") for k in evenly_spaced(len(names), _MAX_ROWS)]
     return Panel(
         title,
-        0.26 * min(max(len(names), 4), _MAX_ROWS) + 0.3,
+        0.26 * min(max(len(names), 6), _MAX_ROWS) + 0.9,
         time_axis(float(edges[-1])),
         named_axis(names, label, _MAX_ROWS, is_reversed=len(names) > 1 and label != "Level"),
-        (Image(audio / highest, "Relative to the row's highest", limits=(0, 1), hover=hover),),
-        right_ticks=(shares, "Share of attention that is on the audio"),
+        (Image(audio / highest, "Relative to\nthe row's highest", limits=(0, 1), hover=hover),),
+        right_ticks=(shares, "On the audio"),
     )
