@@ -60,6 +60,7 @@ class Result:
         figures: all numbers measured.
         ratio: the number that `target` bounds.
         conditions: further conditions for meeting the target.
+        rows: figures of each of several things, for a table of their own.
         packages: peers, whose versions are recorded.
         device: that computed, as torch names it.
     """
@@ -70,6 +71,7 @@ class Result:
     ratio: float
     target: Target
     conditions: Mapping[str, bool] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     device: str = "cpu"
 

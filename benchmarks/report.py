@@ -27,6 +27,7 @@ def write_result(path: Path, result: Result, settings: Settings) -> None:
         **({"conditions": dict(result.conditions)} if result.conditions else {}),
         "met": target.met(ratio) and all(result.conditions.values()),
         "figures": result.figures,
+        **({"rows": dict(result.rows)} if result.rows else {}),
         "dtype": result.dtype,
         "turns": settings.rounds,
         "machine": this_machine(settings.threads) | gpu(result.device),
@@ -49,7 +50,11 @@ def write_overview(folder: Path) -> str:
         path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))
     }
     records = {name: record for name, record in contents.items() if "bound" in record}
-    table = _table(records)
+    table = _table(records) + "".join(
+        f"\n\n## {name}\n\n{_rows_table(record['rows'])}"
+        for name, record in records.items()
+        if "rows" in record
+    )
     (folder / "chart.svg").write_text(chart(records), encoding="utf-8")
     text = (
         "# Results\n\nWritten by `python -m benchmarks`. The file of each row has all its "
@@ -82,6 +87,18 @@ def _table(records: Mapping[str, dict[str, Any]]) -> str:
     return "\n".join(
         [*rows, "", *machine_lines, f"- versions: {', '.join(sorted(package_versions))}"]
     )
+
+
+def _rows_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The rows of a result as a table; a figure that a row lacks is empty."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [["", *names], ["---"] * (len(names) + 1)]
+    lines += [[key, *(_cell(row.get(name, "")) for name in names)] for key, row in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _rounded(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,16 @@ class TransformersReference:
         finally:
             for hook in hooks:
                 hook.remove()
-        mel = case.mel_frames(inputs, clip)
         features = inputs["input_features"]  # of each chunk, (bins, frames)
         seen["mel"] = features.transpose(1, 2).reshape(-1, features.shape[1])
+        counts = self.row_counts(inputs, clip)
+        return {
+            tap: rows[: counts[tap.split(".")[0]]].float().numpy() for tap, rows in seen.items()
+        }
+
+    def row_counts(self, inputs: Mapping[str, Tensor], clip: np.ndarray) -> dict[str, int]:
+        """Rows of each stage that aren't padding."""
+        case, mel = self.case, self.case.mel_frames(inputs, clip)
         rows = case.encoder_rows(mel)
         counts = {"mel": mel, "encoder": rows, "audio_tower": rows}
         if case.language_model:
@@ -68,9 +75,7 @@ class TransformersReference:
             pooled = tokens if case.tower_rows is None else case.tower_rows(mel)
             counts |= {"audio_tower": pooled, "projector": tokens}
             counts["lm"] = inputs["input_ids"].shape[1]
-        return {
-            tap: rows[: counts[tap.split(".")[0]]].float().numpy() for tap, rows in seen.items()
-        }
+        return counts
 
     @torch.inference_mode()
     def generate(self, clip: np.ndarray, prompt_text: str, max_new_tokens: int) -> tuple[int, ...]:
