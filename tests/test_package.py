@@ -26,6 +26,7 @@ HEAVY |= {"gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"
 def test_public_names() -> None:
     assert set(dir(qa)) == {
         "Answer",
+        "AttentionWeights",
         "AudioError",
         "AudioWarning",
         "CheckpointError",

@@ -145,7 +145,8 @@ def test_inspect_and_lens(family: Opened, clips: Path) -> None:
         check_refused(done)
         return
     states = family.model.activations(clip, taps=["projector"])["projector"]
-    assert window["audio_tokens"] == len(states.data)
+    assert window["audio_tokens"] == len(states.indices("audio"))
+    assert window["audio_tokens"] + window["padding_tokens"] == len(states.data)
     (lens,) = json_lines(done)
     assert lens["taps"] == ["lm.0", "lm.1", "lm.2"]
     assert {row["tap"] for row in lens["rows"]} == set(lens["taps"])

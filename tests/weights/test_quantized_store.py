@@ -144,13 +144,14 @@ def test_less_memory_is_needed_and_estimated(base: Path, cache: Path) -> None:
             tensors = [*module.parameters(), *held_tensors(module)]
             held = sum(each.nbytes for each in tensors)
             estimate = quantized.pipeline.modules._weight_bytes(prefix)
-            # Rows are filled up to blocks of 64; oneDNN's layout adds sums of columns.
-            assert estimate <= held * 1.01
+            # Rows are filled up to blocks of 64; oneDNN's layout adds sums of columns, and compiled
+            # products have zero points in 8 bits where torch's kernel takes 16.
+            assert estimate <= held * 1.02
             assert held < 1.3 * estimate + 4096
 
 
 def held_tensors(module: torch.nn.Module) -> list[torch.Tensor]:
-    """Tensors that the layers of a module hold as attributes."""
+    """Tensors that the layers of a module hold as attributes, or in their matrices."""
     return [
         part
         for layer in module.modules()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from qwen_audio.errors import check_extra, counted
+from qwen_audio.errors import counted
+from qwen_audio.inference.data_frame import table_to_pandas
 from qwen_audio.inference.row_index import RowIndex
 
 from .files import save_numbers
@@ -104,10 +105,7 @@ class AttentionWeights(Picture):
         Raises:
             MissingExtraError: without pandas.
         """
-        check_extra("to_pandas", "pandas", "pandas")
-        import pandas as pd
-
-        return pd.DataFrame(self.table())
+        return table_to_pandas(self.table())
 
     def save(self, path: str | Path) -> Path:
         """Write the arrays (.npz), or `table` (.csv, .json).

@@ -1,8 +1,9 @@
-"""Vectors with their index as a pandas DataFrame."""
+"""Results as pandas DataFrames: vectors with their index, and tables."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -14,7 +15,7 @@ from .row_index import RowIndex
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["to_pandas"]
+__all__ = ["table_to_pandas", "to_pandas"]
 
 
 def to_pandas(
@@ -29,3 +30,15 @@ def to_pandas(
     import pandas as pd
 
     return pd.DataFrame({**index.columns(), "tap": tap, "vector": list(vectors)})
+
+
+def table_to_pandas(table: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of a table.
+
+    Raises:
+        MissingExtraError: without pandas.
+    """
+    check_extra("to_pandas", "pandas", "pandas")
+    import pandas as pd
+
+    return pd.DataFrame(table)

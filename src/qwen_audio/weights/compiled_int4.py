@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -137,6 +137,10 @@ class CompiledInt4:
         self._shape = blocks, rows, columns
         self._group_shift = (matrix.group_size // GROUP_COLUMNS).bit_length() - 1
 
+    def parts(self) -> Iterator[Tensor]:
+        """The tensors that it holds."""
+        yield from (self._values, self._scales, self._zero_points)
+
     def multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
         """Products of float32, with activations rounded to 16 bits."""
         from .int4_kernel import ARGUMENTS, BLOCK_ROWS, GROUP_COLUMNS, RECORD_BYTES
@@ -149,7 +153,7 @@ class CompiledInt4:
         records = torch.empty(min(step, len(rows)) * row_bytes, dtype=torch.uint8)
         arguments = (ctypes.c_int64 * len(ARGUMENTS))(
             0,
-            *(part.data_ptr() for part in (records, self._values, self._scales, self._zero_points)),
+            *(part.data_ptr() for part in (records, *self.parts())),
             *(0, 0, columns, blocks, self._group_shift, min(torch.get_num_threads(), blocks)),
         )
         for first in range(0, len(rows), step):

@@ -38,7 +38,7 @@ def plot(
     """Draw a result as a matplotlib figure, 1200 pixels wide, one panel below another.
 
     Args:
-        result: from `view`, `lens`, `layer_similarity` or `compare`.
+        result: from `view`, `lens`, `layer_similarity`, `compare` or `attention`.
         panels: of a View: waveform, mel, heat, colours, norms, novelty, similarity, depth; of a
             LogitLens: words, entropy, followed, nearest. None: all that have data.
         theme: "light" or "dark".

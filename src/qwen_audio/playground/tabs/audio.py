@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qwen_audio import AudioError
-from qwen_audio.api.inspection import WindowSummary
-from qwen_audio.models.tap import ModelDimensions, Stage, Tap
+from qwen_audio import AudioError, ModelDimensions, ShapeTrace, Stage, Tap
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import heat_map, wav_base64
 from qwen_audio.playground.sessions import Clip
@@ -36,8 +34,9 @@ class AudioTab:
         return _window_payload(self.context, session.open_clip)
 
 
-def _tokens(window: WindowSummary, dimensions: ModelDimensions) -> str:
-    """How many of audio, at what rate, and how many of padding."""
+def _tokens(trace: ShapeTrace, dimensions: ModelDimensions) -> str:
+    """How many of audio, at what rate, and how many of padding: of one window."""
+    (window,) = trace.windows
     if not dimensions.has_language_model:
         return "none"
     padding = f", and {window.padding_tokens} of padding" * (window.padding_tokens > 0)
@@ -55,7 +54,7 @@ def _window_payload(context: AppContext, clip: Clip) -> dict[str, Any]:
     )
     activations = context.run_on_model_thread(lambda: model.activations(selected, taps=["mel"]))
     mel = activations.result()["mel"]
-    trace = context.run_on_model_thread(lambda: model.inspect(selected)).result().windows[0]
+    trace = context.run_on_model_thread(lambda: model.inspect(selected)).result()
     channels = {1: "mono", 2: "stereo"}.get(
         waveform.source_channels, f"{waveform.source_channels} channels"
     )
@@ -63,7 +62,7 @@ def _window_payload(context: AppContext, clip: Clip) -> dict[str, Any]:
         ("duration", f"{waveform.duration_seconds:.2f} s"),
         ("source", f"{waveform.source_format}, {waveform.source_rate_hz} Hz, {channels}"),
         ("model input", "16000 Hz, mono"),
-        ("mel frames", f"{trace.mel_frames}, one per 10 ms"),
+        ("mel frames", f"{trace.windows[0].mel_frames}, one per 10 ms"),
         ("audio tokens", _tokens(trace, model.dimensions)),
     ]
     if len(waveform.tracks) > 1:
