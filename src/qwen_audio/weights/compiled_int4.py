@@ -141,24 +141,25 @@ class CompiledInt4:
         """The tensors that it holds."""
         yield from (self._values, self._scales, self._zero_points)
 
-    def multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
-        """Products of float32, with activations rounded to 16 bits."""
+    def multiply(
+        self, rows: Float[Tensor, "rows columns"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "rows features"]:
+        """Products, computed in float32 from activations in 16 bits, and then in a dtype."""
         from .int4_kernel import ARGUMENTS, BLOCK_ROWS, GROUP_COLUMNS, RECORD_BYTES
 
         blocks, features, columns = self._shape
-        rows = rows.float().contiguous()
-        row_bytes = columns // GROUP_COLUMNS * RECORD_BYTES
-        step = max(8, _RECORDS_BYTES // row_bytes // 8 * 8)
-        products = torch.empty(len(rows), blocks * BLOCK_ROWS)
-        records = torch.empty(min(step, len(rows)) * row_bytes, dtype=torch.uint8)
-        arguments = (ctypes.c_int64 * len(ARGUMENTS))(
-            0,
-            *(part.data_ptr() for part in (records, *self.parts())),
-            *(0, 0, columns, blocks, self._group_shift, min(torch.get_num_threads(), blocks)),
-        )
-        for first in range(0, len(rows), step):
-            arguments[0] = rows.data_ptr() + 4 * first * columns
-            arguments[5] = products.data_ptr() + 4 * first * blocks * BLOCK_ROWS
-            arguments[6] = min(step, len(rows) - first)
+        record_bytes = columns // GROUP_COLUMNS * RECORD_BYTES
+        step = min(len(rows), max(8, _RECORDS_BYTES // record_bytes // 8 * 8))
+        records = torch.empty(step * record_bytes, dtype=torch.uint8)
+        part_products = torch.empty(step, blocks * BLOCK_ROWS)
+        products = torch.empty(len(rows), features, dtype=dtype)
+        weights = (part.data_ptr() for part in (self._values, self._scales, self._zero_points))
+        pointers = (0, records.data_ptr(), *weights, part_products.data_ptr())
+        sizes = (0, columns, blocks, self._group_shift, min(torch.get_num_threads(), blocks))
+        arguments = (ctypes.c_int64 * len(ARGUMENTS))(*pointers, *sizes)
+        for first in range(0, len(rows), max(1, step)):
+            part = rows[first : first + step].float().contiguous()
+            arguments[0], arguments[len(pointers)] = part.data_ptr(), len(part)
             self._multiply(ctypes.addressof(arguments))
-        return products[:, :features]
+            products[first : first + step] = part_products[: len(part), :features]
+        return products

@@ -163,8 +163,8 @@ class _CompiledInt4Linear(QuantizedLinear):
         return f"{super().extra_repr()}, instructions={self._instructions}"
 
     def _multiply(self, rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows features"]:
-        products = self._matrix.multiply(rows).to(self._dtype)
-        return products if self._bias is None else products + self._bias
+        products = self._matrix.multiply(rows, self._dtype)
+        return products if self._bias is None else products.add_(self._bias)
 
 
 class _Int4Linear(QuantizedLinear):
