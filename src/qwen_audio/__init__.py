@@ -7,9 +7,12 @@
 
 The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.NAME) each of these:
 
-    load, AudioModel            open a checkpoint: describe, chat, encode, encode_each, activations,
-                                session, view, lens, compare, layer_similarity, inspect, cost, spec
+    load, AudioModel            open a checkpoint: describe, chat, score, classify, encode, session,
+                                encode_each, activations, view, lens, compare, layer_similarity,
+                                inspect, cost, spec
     Description, Answer         of describe; AudioSession: questions about one recording
+    Scores                      of score: how likely given answers are
+    Classification, Reliability of classify: classes and their probabilities
     Embeddings, EmbeddingSpec   of encode: vectors with their times, and all that decides one
     HiddenStates, Span          of activations: the rows of a tap with their times
     View, LogitLens, Comparison, LayerSimilarity, TrackedToken    what can be plotted:
@@ -24,7 +27,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     Tap, Stage, ModelDimensions, CostEstimate, ShapeTrace         a model's taps and their costs
     QwenAudioError              every error: AudioError, CheckpointError, CollectionError,
                                 MissingExtraError, OptionError, OutOfMemoryError, TapError;
-                                AudioWarning: a warning
+                                AudioWarning, ScoreWarning: warnings
 
 Importing this package loads no torch: the modules of the public names are imported on first use.
 """
@@ -36,12 +39,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qwen_audio.analysis.attention import AttentionWeights as AttentionWeights
+    from qwen_audio.analysis.classification import Classification as Classification
     from qwen_audio.analysis.comparison import Comparison as Comparison
     from qwen_audio.analysis.logit_lens import LogitLens as LogitLens
     from qwen_audio.analysis.logit_lens import TrackedToken as TrackedToken
     from qwen_audio.analysis.plots.matplotlib_renderer import plot as plot
     from qwen_audio.analysis.plots.plotly_renderer import plot_interactive as plot_interactive
     from qwen_audio.analysis.plots.save import save_plot as save_plot
+    from qwen_audio.analysis.reliability import Reliability as Reliability
+    from qwen_audio.analysis.scores import Scores as Scores
     from qwen_audio.analysis.similarity import LayerSimilarity as LayerSimilarity
     from qwen_audio.analysis.view import View as View
     from qwen_audio.api.answer import Answer as Answer
@@ -71,6 +77,7 @@ if TYPE_CHECKING:
     from qwen_audio.errors import OptionError as OptionError
     from qwen_audio.errors import OutOfMemoryError as OutOfMemoryError
     from qwen_audio.errors import QwenAudioError as QwenAudioError
+    from qwen_audio.errors import ScoreWarning as ScoreWarning
     from qwen_audio.errors import TapError as TapError
     from qwen_audio.inference.cost import CostEstimate as CostEstimate
     from qwen_audio.inference.embedding_spec import EmbeddingSpec as EmbeddingSpec
@@ -102,11 +109,15 @@ _EXPORTS = {
         "OptionError",
         "OutOfMemoryError",
         "QwenAudioError",
+        "ScoreWarning",
         "TapError",
     ),
     "inference.hidden_states": ("HiddenStates",),
     "inference.spans": ("Span",),
     "api.inspection": ("ShapeTrace",),
+    "analysis.classification": ("Classification",),
+    "analysis.reliability": ("Reliability",),
+    "analysis.scores": ("Scores",),
     "analysis.similarity": ("LayerSimilarity",),
     "analysis.logit_lens": ("TrackedToken", "LogitLens"),
     "api.session": ("AudioSession",),

@@ -24,6 +24,7 @@ __all__ = [
     "OptionError",
     "OutOfMemoryError",
     "QwenAudioError",
+    "ScoreWarning",
     "TapError",
     "as_number",
     "check_extra",
@@ -102,6 +103,10 @@ class DecodeLimitError(AudioError):
 class AudioWarning(UserWarning):
     """What was left out: other tracks of a file, damaged parts of it (with `on_damage`), an index
     among the columns of a manifest."""
+
+
+class ScoreWarning(UserWarning):
+    """Scores of choices that are hardly what the model would say."""
 
 
 class TapError(QwenAudioError, ValueError):

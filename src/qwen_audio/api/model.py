@@ -30,6 +30,7 @@ from .inspection import ShapeTrace, trace_shapes
 from .interpret import InterpretMixin
 from .options import InspectOptions
 from .parity import ParityReport, check_parity, synthetic_clips
+from .score import ScoreMixin
 
 __all__ = ["AudioModel", "load"]
 
@@ -113,7 +114,14 @@ def load(
     )
 
 
-class AudioModel(DescribeMixin, EncodeMixin, CompareMixin, InterpretMixin, AttributionMixin):
+class AudioModel(
+    DescribeMixin,
+    EncodeMixin,
+    CompareMixin,
+    InterpretMixin,
+    ScoreMixin,
+    AttributionMixin,
+):
     """A loaded checkpoint; returned by `load`.
 
     Every method takes one input or a list of them, and returns one result or a list. An input is a

@@ -7,6 +7,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from qwen_audio.audio.load_options import OnDamage
 from qwen_audio.inference.attention_weights import QuerySpan
+from qwen_audio.inference.choices import OverWindows
 from qwen_audio.inference.options import (
     PoolingName,
     PoolingUnit,
@@ -27,6 +28,7 @@ __all__ = [
     "ManyTapsVectorOptions",
     "OneTapOptions",
     "OneTapVectorOptions",
+    "ScoreOptions",
     "SessionOptions",
     "ViewOptions",
 ]
@@ -56,6 +58,17 @@ class DescribeOptions(InspectOptions, total=False):
     temperature: float
     top_p: float
     seed: int | None
+    progress: bool | None
+
+
+class ScoreOptions(SessionOptions, total=False):
+    """Of `AudioModel.score`."""
+
+    choices: Required[Sequence[str]]
+    include_end: bool
+    leading_space: bool | None
+    length_normalized: bool
+    over_windows: OverWindows
     progress: bool | None
 
 

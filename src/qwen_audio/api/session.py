@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 
 import torch
 
+from qwen_audio.analysis.scores import Scores
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, NotFiniteError, OptionError, counted
+from qwen_audio.inference.choices import OverWindows
 from qwen_audio.inference.generation import CachedContext, GeneratedText
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.components.conversation import Message
 
 from .answer import Answer, Description, prefix
+from .scorer import Scorer
 
 __all__ = ["AudioSession", "answer_conversation", "window_answer"]
 
@@ -119,6 +122,47 @@ class AudioSession:
                 raise error.named(self.name) from None
             answers.append(window_answer(text, self.name, number, state.window, self.pipeline))
         return Description(self.name, answers, self.notes)
+
+    def score(
+        self,
+        prompt: str | None = None,
+        *,
+        choices: Sequence[str],
+        chat: bool | None = None,
+        include_end: bool = False,
+        leading_space: bool | None = None,
+        length_normalized: bool = False,
+        over_windows: OverWindows = "mean",
+    ) -> Scores:
+        """How likely each choice is as the answer, as `AudioModel.score` says it.
+
+        What is cached of the audio is used, and later questions are answered as without it.
+
+        Args:
+            chat: see `ask`.
+            prompt, choices, include_end, leading_space, length_normalized, over_windows: see
+                `AudioModel.score`.
+
+        Warns, Raises:
+            As `AudioModel.score` does.
+        """
+        scorer = Scorer(
+            self.pipeline,
+            prompt,
+            choices,
+            chat=chat,
+            include_end=include_end,
+            leading_space=leading_space,
+            length_normalized=length_normalized,
+            over_windows=over_windows,
+        )
+        try:
+            scores = [scorer.scores([state.audio_rows], state.context)[0] for state in self._states]
+        except NotFiniteError as error:
+            raise error.named(self.name) from None
+        result = scorer.result(self.name, self.windows, scores, self.notes)
+        scorer.warn()
+        return result
 
     def _ask_window(
         self,

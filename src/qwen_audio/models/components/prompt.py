@@ -174,6 +174,10 @@ class PromptTokenizer:
         """A rendered prompt's token ids, one placeholder per clip (see `expand_audio_tokens`)."""
         return tuple(self._control_tokens.encode(prompt_text))
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that isn't a prompt: control tokens in it are text."""
+        return tuple(self._control_tokens.encode(self._control_tokens.escape(text)[0]))
+
     def text_tokens(self, prompt_text: str) -> int:
         """Positions of a rendered prompt for one clip, without those of the audio."""
         audio_markers = sum(map(len, self._around_rows))

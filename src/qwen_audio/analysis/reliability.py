@@ -1,0 +1,59 @@
+"""Reliability: whether what is said with a probability is right as often as that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from qwen_audio.errors import whole_number_option
+
+__all__ = ["Reliability", "reliability"]
+
+_Z = 1.959964
+"""Of an interval that holds 95 %."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How often the likeliest class is right, by its probability, in bins that aren't empty.
+
+    Attributes:
+        confidence: the mean probability of each bin, (bins,).
+        accuracy: the share of each bin that is right.
+        low, high: of accuracy: Wilson's interval of 95 %.
+        counts: recordings of each bin.
+    """
+
+    confidence: Float64[np.ndarray, " bins"]
+    accuracy: Float64[np.ndarray, " bins"]
+    low: Float64[np.ndarray, " bins"]
+    high: Float64[np.ndarray, " bins"]
+    counts: Int64[np.ndarray, " bins"]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """The mean distance of accuracy from confidence, over recordings
+        (https://arxiv.org/abs/1706.04599)."""
+        return float(np.average(abs(self.accuracy - self.confidence), weights=self.counts))
+
+
+def reliability(
+    confidence: Float64[np.ndarray, " items"], is_right: Bool[np.ndarray, " items"], bins: int
+) -> Reliability:
+    """Of items, each with the probability of what was said.
+
+    Raises:
+        OptionError: for no bins.
+    """
+    bins = whole_number_option("bins", bins, 1, 1000)
+    of_item = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(of_item, minlength=bins)
+    used = counts > 0
+    n = counts[used]
+    shares = np.bincount(of_item, is_right, minlength=bins)[used] / n
+    middle = (shares + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(shares * (1 - shares) / n + (_Z / (2 * n)) ** 2)
+    mean = np.bincount(of_item, confidence, minlength=bins)[used] / n
+    return Reliability(mean, shares, middle - half, middle + half, n.astype(np.int64))
