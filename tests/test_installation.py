@@ -57,7 +57,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ plot --layers tones/0.wav tones/1.wav -o layers.npz",
         "names() -> list",
         "qa.plot('a.wav') -> OptionError: str can't be plotted: give a result of `view`, `lens`, "
-        "`layer_similarity`, `compare` or `attention`",
+        "`layer_similarity`, `compare`, `score`, `classify`, `reliability` or `attention`",
         "module('integrations.hear') -> module",
         "module('integrations.xares') -> module",
         "$ parity tones/0.wav -o parity.json",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from qwen_audio.errors import OptionError, check_extra, counted
 from qwen_audio.inference.html_table import html_table
 
 from .classes import Classes, Prior, as_classes, as_prior, as_temperature
+from .files import save_numbers
 from .reliability import Reliability, reliability
 from .scores import Scores, log_softmax, over_windows, softmax
 
@@ -77,6 +79,10 @@ class Classification:
             f"Classification({counted(len(self), 'recording')}, "
             f"{counted(len(self.classes), 'class', 'classes')})"
         )
+
+    def only(self, number: int) -> Classification:
+        """One recording alone."""
+        return replace(self, scores=(self.scores[number],))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -234,6 +240,27 @@ class Classification:
         ):
             by_class = dict(zip(self.classes, shares.tolist(), strict=True))
             yield {"source": name, "label": label, "mass": float(mass), **by_class}
+
+    def facts(self) -> dict[str, Any]:
+        """What was asked, as JSON can hold it."""
+        asked = self.scores[0].facts() if self.scores else {}
+        names = ("prompt", "leading_space", "include_end", "length_normalized", "over_windows")
+        return {
+            "classes": {name: list(texts) for name, texts in self.classes.items()},
+            "prior": None if self.prior is None else list(self.prior),
+            "temperature": self.temperature,
+            **{name: asked[name] for name in (*names, "dtype") if asked},
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write `rows` as .csv or .json, or the arrays as .npz: see `save_numbers`."""
+        arrays = {
+            "sources": np.array(self.names),
+            "probability": self.probability,
+            "log_probability": self.log_probability,
+            "mass": self.mass,
+        }
+        return save_numbers(path, self.facts(), arrays, self.rows)
 
     def to_pandas(self) -> pd.DataFrame:
         """`recordings` as a table.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from qwen_audio.errors import whole_number_option
+
+from .files import save_numbers
 
 __all__ = ["Reliability", "reliability"]
 
@@ -37,6 +41,21 @@ class Reliability:
         """The mean distance of accuracy from confidence, over recordings
         (https://arxiv.org/abs/1706.04599)."""
         return float(np.average(abs(self.accuracy - self.confidence), weights=self.counts))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each bin: confidence, accuracy, low, high, recordings."""
+        columns = (self.confidence, self.accuracy, self.low, self.high, self.counts)
+        names = ("confidence", "accuracy", "low", "high", "recordings")
+        return [
+            dict(zip(names, (value.item() for value in values), strict=True))
+            for values in zip(*columns, strict=True)
+        ]
+
+    def save(self, path: str | Path) -> Path:
+        """Write `rows` as .csv or .json, or the arrays as .npz: see `save_numbers`."""
+        facts = {"expected_calibration_error": self.expected_calibration_error}
+        arrays = dict(vars(self))
+        return save_numbers(path, facts, arrays, self.rows)
 
 
 def reliability(

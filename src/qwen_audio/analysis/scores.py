@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from qwen_audio.audio.window import Window
 from qwen_audio.errors import check_extra
 from qwen_audio.inference.choices import OverWindows
 from qwen_audio.inference.html_table import html_table
+
+from .files import save_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,6 +121,30 @@ class Scores:
             for number, window in enumerate(self.windows)
             for index, choice in enumerate(self.choices)
         ]
+
+    def facts(self) -> dict[str, Any]:
+        """What was asked, as JSON can hold it."""
+        return {
+            "choices": list(self.choices),
+            "tokens": [list(tokens) for tokens in self.tokens],
+            "prompt": self.prompt,
+            "leading_space": self.leading_space,
+            "include_end": self.include_end,
+            "length_normalized": self.length_normalized,
+            "over_windows": self.over_windows,
+            "dtype": self.dtype,
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write `rows` as .csv or .json, or the arrays as .npz: see `save_numbers`."""
+        arrays = {
+            "log_probability": self.log_probability,
+            "probability": self.probability,
+            "mass": self.mass,
+            "recording_probability": self.recording_probability,
+        }
+        return save_numbers(path, {"source": self.name, **self.facts()}, arrays, self.rows)
 
     def to_pandas(self) -> pd.DataFrame:
         """`rows` as a table.

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TextIO
 
 from qwen_audio import __version__
-from qwen_audio.errors import AudioWarning, OptionError, QwenAudioError
+from qwen_audio.errors import AudioWarning, OptionError, QwenAudioError, ScoreWarning
 
 from . import (
+    classify,
     collection,
     compare,
     completion,
@@ -44,6 +45,7 @@ __all__ = ["build_parser", "main"]
 
 COMMANDS = (
     describe,
+    classify,
     encode,
     inspect,
     probe,
@@ -110,7 +112,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         VERBOSITY.set(Verbosity(1 + options.verbose - options.quiet))
         with warnings.catch_warnings():
             warnings.simplefilter("always", AudioWarning)
-            warnings.showwarning = _print_warning
+            warnings.simplefilter("always", ScoreWarning)
+            warnings.showwarning = _WarningPrinter().print
             _check_working_directory()
             status = int(options.run(options))
             # An input without audio, which the command has left out.
@@ -142,16 +145,27 @@ def _check_working_directory() -> None:
         ) from error
 
 
-def _print_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,  # noqa: ARG001 (of the function replaced)
-    line: str | None = None,
-) -> None:
-    """Print warnings about audio as one line; those of libraries as Python does."""
-    if issubclass(category, AudioWarning):
-        print_error(str(message))
-    else:
-        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+class _WarningPrinter:
+    """Prints warnings about audio and scores as one line, and those of libraries as Python does."""
+
+    def __init__(self) -> None:
+        self._has_scores = False
+
+    def print(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,  # noqa: ARG002 (of the function replaced)
+        line: str | None = None,
+    ) -> None:
+        """As `warnings.showwarning`. Of scores only the first is printed, as all say the same."""
+        if issubclass(category, ScoreWarning):
+            if not self._has_scores:
+                print_error(str(message))
+            self._has_scores = True
+        elif issubclass(category, AudioWarning):
+            print_error(str(message))
+        else:
+            sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -7,8 +7,11 @@ from functools import partial
 from typing import TypeAlias, get_args
 
 from qwen_audio.analysis.attention import AttentionWeights
+from qwen_audio.analysis.classification import Classification
 from qwen_audio.analysis.comparison import Comparison
 from qwen_audio.analysis.logit_lens import LogitLens
+from qwen_audio.analysis.reliability import Reliability
+from qwen_audio.analysis.scores import Scores
 from qwen_audio.analysis.similarity import LayerSimilarity
 from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import format_duration
@@ -27,11 +30,21 @@ from .panels import (
     short_name,
     time_axis,
 )
+from .score_panels import score_heading, score_panels
 from .view_panels import view_heading, view_panels
 
 __all__ = ["Plottable", "chosen_panels", "figure_spec"]
 
-Plottable: TypeAlias = View | LogitLens | LayerSimilarity | Comparison | AttentionWeights
+Plottable: TypeAlias = (
+    View
+    | LogitLens
+    | LayerSimilarity
+    | Comparison
+    | Scores
+    | Classification
+    | Reliability
+    | AttentionWeights
+)
 
 _MAX_CELLS_WITH_TEXT = 18
 
@@ -80,12 +93,14 @@ def _panel_builders(result: Plottable) -> PanelBuilders:
     if not isinstance(result, get_args(Plottable)):
         raise OptionError(
             f"{type(result).__name__} can't be plotted: give a result of `view`, `lens`, "
-            "`layer_similarity`, `compare` or `attention`"
+            "`layer_similarity`, `compare`, `score`, `classify`, `reliability` or `attention`"
         )
     if isinstance(result, View):
         return view_panels(result)
     if isinstance(result, LogitLens):
         return lens_panels(result)
+    if isinstance(result, Scores | Classification | Reliability):
+        return score_panels(result)
     if isinstance(result, LayerSimilarity):
         return {"layers": partial(_layers, result)}
     if isinstance(result, AttentionWeights):
@@ -101,6 +116,8 @@ def _heading(result: Plottable) -> tuple[str, str]:
         return lens_heading(result)
     if isinstance(result, AttentionWeights):
         return attention_heading(result)
+    if isinstance(result, Scores | Classification | Reliability):
+        return score_heading(result)
     if isinstance(result, LayerSimilarity):
         recordings = counted(len(result.names), "recording")
         subtitle = f"{recordings}, {counted(result.examples, 'example')}, {result.dtype}"

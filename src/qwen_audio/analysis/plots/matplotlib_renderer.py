@@ -13,7 +13,7 @@ from qwen_audio.audio.timecode import format_timecode
 from qwen_audio.errors import check_extra
 
 from .figure_spec import Plottable, figure_spec
-from .panels import Axis, FigureSpec, Image, Line, Panel
+from .panels import Axis, Bars, FigureSpec, Image, Line, Panel
 from .theme import Theme, ThemeName, matplotlib_settings, theme_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def plot(
     """Draw a result as a matplotlib figure, 1200 pixels wide, one panel below another.
 
     Args:
-        result: from `view`, `lens`, `layer_similarity`, `compare` or `attention`.
+        result: from `view`, `lens`, `layer_similarity`, `compare`, `score`, `classify` or
+            `attention`.
         panels: of a View: waveform, mel, heat, colours, norms, novelty, similarity, depth; of a
             LogitLens: words, entropy, followed, nearest. None: all that have data.
         theme: "light" or "dark".
@@ -136,6 +137,8 @@ def _draw_panel(figure: Figure, axes: Axes, panel: Panel, theme: Theme) -> None:
     for mark in panel.marks:
         if isinstance(mark, Image):
             _image(figure, axes, panel, mark, theme)
+        elif isinstance(mark, Bars):
+            _bars(axes, mark, theme)
         else:
             _line(axes, mark, theme)
     axes.set_title(drawable(panel.title))
@@ -153,6 +156,8 @@ def _draw_panel(figure: Figure, axes: Axes, panel: Panel, theme: Theme) -> None:
             axes.axhline(x, **style)
     if panel.baseline is not None:
         axes.axhline(panel.baseline, color=theme.faint, linewidth=1, linestyle="--", zorder=0)
+    if any(isinstance(mark, Bars) for mark in panel.marks):
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True)
     if any(isinstance(mark, Line) and mark.in_legend for mark in panel.marks):
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axes.grid(axis="y", color=theme.faint, alpha=0.3, linewidth=0.8)
@@ -203,6 +208,20 @@ def _image(figure: Figure, axes: Axes, panel: Panel, mark: Image, theme: Theme) 
     bar.set_label(_drawable_lines(mark.unit), fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
+
+
+def _bars(axes: Axes, mark: Bars, theme: Theme) -> None:
+    axes.bar(
+        mark.starts,
+        mark.heights,
+        mark.widths,
+        mark.bottoms,
+        align="edge",
+        color=mark.colour,
+        edgecolor=theme.paper,
+        linewidth=0.6,
+        label=drawable(mark.name),
+    )
 
 
 def _line(axes: Axes, mark: Line, theme: Theme) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 __all__ = [
     "Axis",
+    "Bars",
     "FigureSpec",
     "Image",
     "Line",
@@ -101,6 +102,26 @@ class Line:
 
 
 @dataclass(frozen=True, eq=False)
+class Bars:
+    """Vertical bars: of several, stacked by their `bottoms`.
+
+    Attributes:
+        starts, widths: on the x axis.
+        colour: in CSS notation.
+        name: for the legend.
+        hover: a text for each bar.
+    """
+
+    starts: np.ndarray
+    widths: np.ndarray
+    bottoms: np.ndarray
+    heights: np.ndarray
+    colour: str
+    name: str
+    hover: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
 class Panel:
     """One set of axes and what is drawn in them.
 
@@ -120,7 +141,7 @@ class Panel:
     height_inches: float
     x: Axis
     y: Axis
-    marks: tuple[Image | Line, ...]
+    marks: tuple[Image | Line | Bars, ...]
     is_square: bool = False
     beside_square: bool = False
     sections: Sequence[float] = ()

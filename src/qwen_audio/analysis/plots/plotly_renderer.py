@@ -11,7 +11,7 @@ from qwen_audio.analysis.html_text import plotly_text
 from qwen_audio.errors import check_extra
 
 from .figure_spec import Plottable, figure_spec
-from .panels import Axis, FigureSpec, Image, Line, Panel
+from .panels import Axis, Bars, FigureSpec, Image, Line, Panel
 from .theme import Theme, ThemeName, theme_of
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def render(spec: FigureSpec, theme: Theme, *, extra: str = "plot") -> go.Figure:
         for mark in panel.marks:
             if isinstance(mark, Image):
                 traces = iter([_image(panel, mark, theme, domain)])
+            elif isinstance(mark, Bars):
+                traces = iter([_bars(mark).update(legend=legend)])
             else:
                 traces = (trace.update(legend=legend) for trace in _lines(panel, mark, theme))
             for trace in traces:
@@ -141,6 +143,22 @@ def _lines(panel: Panel, mark: Line, theme: Theme) -> Iterator[Any]:
         showlegend=mark.in_legend,
         **shared,
         **options,
+    )
+
+
+def _bars(mark: Bars) -> Any:
+    import plotly.graph_objects as go
+
+    return go.Bar(
+        x=mark.starts,
+        width=mark.widths,
+        offset=0,
+        base=mark.bottoms,
+        y=mark.heights,
+        marker={"color": mark.colour},
+        name=plotly_text(mark.name),
+        hovertext=[plotly_text(text) for text in mark.hover],
+        hovertemplate="%{hovertext}<extra>%{fullData.name}</extra>",
     )
 
 
