@@ -127,3 +127,116 @@ def test_mtebs_own_runner() -> None:
     done = mteb.evaluate(QwenAudioEncoder(), Tones(), cache=None, encode_kwargs={"batch_size": 5})
     (result,) = done.task_results
     assert result.get_score() > 0.9
+
+
+def test_mtebs_zero_shot_task() -> None:
+    """Labels as the embedded checkpoint says them: their probabilities are those of `classify`."""
+    mteb = pytest.importorskip("mteb", reason="needs mteb")
+    import datasets
+    import soundfile
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.abstasks.zeroshot_classification import AbsTaskZeroShotClassification
+
+    from qwen_audio.integrations.mteb import QwenAudioClassifier
+
+    labels = ["Drums play", "A solo acoustic guitar plays", "Someone is speaking"]
+
+    class Leads(AbsTaskZeroShotClassification):  # type: ignore[misc]
+        metadata = TaskMetadata(
+            name="Leads",
+            description="Who leads.",
+            dataset={"path": "local/leads", "revision": "1"},
+            type="AudioZeroshotClassification",
+            category="a2t",
+            eval_splits=["test"],
+            eval_langs=["zxx-Zxxx"],
+            main_score="accuracy",
+            modalities=["audio", "text"],
+        )
+        input_column_name = "audio"
+
+        def get_candidate_labels(self) -> list[str]:
+            return labels
+
+        def load_data(self, **_: Any) -> None:
+            rows = []
+            for number, name in enumerate(("djembe", "guitar", "speech")):
+                array, rate = soundfile.read(f"examples/{name}.flac", dtype="float32")
+                rows.append({"audio": {"array": array, "sampling_rate": rate}, "label": number})
+            self.dataset = datasets.DatasetDict(test=datasets.Dataset.from_list(rows))
+            self.data_loaded = True
+
+    done = mteb.evaluate(QwenAudioClassifier(), Leads(), cache=None)
+    assert done.task_results[0].get_score() == 1.0
+
+
+def test_lm_eval_without_lm_eval_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "qwen_audio.integrations.lm_eval", raising=False)
+    with pytest.raises(qa.MissingExtraError, match=r"\[lm-eval\]"):
+        importlib.import_module("qwen_audio.integrations.lm_eval")
+
+
+def test_lm_evals_own_runner() -> None:
+    """Likelihoods of multiple choice, and answers, of a task with audio."""
+    lm_eval = pytest.importorskip(
+        "lm_eval", reason="needs lm-eval: pip install 'qwen-audio-playground[lm-eval]'"
+    )
+    import datasets
+    import soundfile
+    from lm_eval.api.task import ConfigurableTask
+
+    from qwen_audio.integrations.lm_eval import QwenAudioLM
+
+    names = ("djembe", "guitar", "speech")
+    texts = [" Drums", " A solo acoustic guitar", " Someone is speaking", " A solo"]
+
+    def audio(document: Any) -> list[Any]:
+        array, rate = soundfile.read(f"examples/{document['name']}.flac", dtype="float32")
+        return [{"array": array, "sampling_rate": rate}]
+
+    def documents(**_: Any) -> Any:
+        rows = [{"name": name, "label": number} for number, name in enumerate(names)]
+        return datasets.DatasetDict(test=datasets.Dataset.from_list(rows))
+
+    common = {
+        "custom_dataset": documents,
+        "test_split": "test",
+        "doc_to_audio": audio,
+        "doc_to_text": "<audio>Describe the music:",
+        "target_delimiter": "",
+    }
+    choices = {
+        **common,
+        "task": "leads",
+        "output_type": "multiple_choice",
+        "doc_to_choice": texts[:3],
+        "doc_to_target": "label",
+    }
+    answers = {
+        **common,
+        "task": "captions",
+        "output_type": "generate_until",
+        "doc_to_target": "name",
+        "generation_kwargs": {"until": ["."], "max_gen_toks": 16},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    model = QwenAudioLM(dtype="float32")
+    tasks = [ConfigurableTask(config=config) for config in (choices, answers)]
+    done = lm_eval.simple_evaluate(model, tasks=tasks, log_samples=True, bootstrap_iters=0)
+    assert done["results"]["leads"]["acc,none"] == 1.0
+    reference = qa.load(dtype="float32")
+    for sample, name in zip(done["samples"]["leads"], names, strict=True):
+        scores = reference.score(f"examples/{name}.flac", choices=[t[1:] for t in texts[:3]])
+        found = [response[0] for response in sample["filtered_resps"]]
+        np.testing.assert_allclose(found, scores.log_probability[0], rtol=1e-4)
+    for sample, name in zip(done["samples"]["captions"], names, strict=True):
+        caption = reference.describe(f"examples/{name}.flac", max_new_tokens=16)
+        assert sample["resps"] == [[caption.split(".")[0]]]
+    prompt_text, rows = model._input(
+        ("<audio>Describe the music:", "", {"audio": [audio({"name": "guitar"})[0]]})
+    )
+    ids = [model._pipeline.tokenizer.encode_text(text) for text in (*texts, texts[1])]
+    pairs = model._scores(prompt_text, rows, ids)  # one begins another, one is there twice
+    assert pairs[1] == pytest.approx(pairs[4])
+    assert [is_greedy for _, is_greedy in pairs] == [False, True, False, True, True]

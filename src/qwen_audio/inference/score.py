@@ -27,7 +27,7 @@ from .generation import CachedContext
 from .out_of_memory import explains_out_of_memory
 from .pipeline_stages import PipelineStages
 from .reducers import TapReducer
-from .token_tree import TokenTree, check_choices, split_choices
+from .token_tree import END, TokenTree, check_choices, split_choices
 
 __all__ = ["ChoiceScores", "ScoringStages"]
 
@@ -44,12 +44,14 @@ class ChoiceScores:
     Attributes:
         token_log_probabilities: for each choice those of its tokens, each after the ones before it;
             last that of the answer's end, where it is included.
+        is_greedy: for each choice whether each of its tokens is the likeliest at its place.
         last_row: of the input's last position at `lm.norm`, shape (width,): it decides the first
             tokens.
         audio_tokens, prompt_tokens: positions of the input.
     """
 
     token_log_probabilities: tuple[tuple[float, ...], ...]
+    is_greedy: tuple[bool, ...]
     last_row: Tensor
     audio_tokens: int
     prompt_tokens: int
@@ -165,12 +167,14 @@ class ScoringStages(PipelineStages):
 def _joined(scores: Sequence[ChoiceScores], parts: Sequence[Sequence[int]]) -> ChoiceScores:
     """Scores of parts of the choices, by their indices, as those of all."""
     by_number = {
-        number: steps
+        number: of_choice
         for of_part, part in zip(scores, parts, strict=True)
-        for number, steps in zip(part, of_part.token_log_probabilities, strict=True)
+        for number, *of_choice in zip(
+            part, of_part.token_log_probabilities, of_part.is_greedy, strict=True
+        )
     }
-    ordered = tuple(by_number[number] for number in range(len(by_number)))
-    return replace(scores[0], token_log_probabilities=ordered)
+    steps, is_greedy = zip(*(by_number[number] for number in range(len(by_number))), strict=True)
+    return replace(scores[0], token_log_probabilities=steps, is_greedy=is_greedy)
 
 
 def _score_tree(
@@ -206,10 +210,12 @@ def _score_tree(
     results = []
     for item, of_tree in zip(items, rows, strict=True):
         steps = list(itertools.islice(numbers, len(tree.steps)))
+        is_best = list(itertools.islice(numbers, len(tree.steps)))
         by_choice = tuple(tuple(steps[step] for step in path) for path in tree.paths)
+        is_greedy = tuple(all(is_best[step] for step in path) for path in tree.paths)
         audio_tokens = 0 if item.audio_rows is None else len(item.audio_rows)
         prompt_tokens = len(item.token_ids) - audio_tokens
-        results.append(ChoiceScores(by_choice, of_tree[0], audio_tokens, prompt_tokens))
+        results.append(ChoiceScores(by_choice, is_greedy, of_tree[0], audio_tokens, prompt_tokens))
     return results
 
 
@@ -228,9 +234,10 @@ def _log_probabilities(
     tree: TokenTree,
     stop_ids: frozenset[int],
     finite: FiniteCheck,
-) -> Float32[Tensor, " steps"]:
-    """Of the steps of a tree, a part of the rows at a time."""
-    result = torch.empty(len(tree.steps), device=rows.device)
+) -> Float32[Tensor, " numbers"]:
+    """Of the steps of a tree, a part of the rows at a time; and then for each step whether its
+    token is the likeliest, 1 or 0."""
+    result = torch.empty(2, len(tree.steps), device=rows.device)
     stops = to_device(sorted(stop_ids), torch.long, rows.device)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         logits = model.logits(rows[start : start + _ROWS_AT_ONCE], finite).float()
@@ -242,5 +249,8 @@ def _log_probabilities(
             if start <= row < start + _ROWS_AT_ONCE
         ]
         numbers, of_rows, tokens = to_device(here, torch.long, rows.device).T
-        result[numbers] = both[of_rows, tokens]
-    return result
+        best = logits.argmax(-1)[of_rows]
+        ends = (tokens == END) & torch.isin(best, stops)
+        result[0, numbers] = both[of_rows, tokens]
+        result[1, numbers] = ((tokens == best) | ends).float()
+    return result.flatten()
