@@ -27,7 +27,7 @@ CODE = {
         for path in (SOURCE / "collection").glob("*.py")
         if path.stem not in ("dimension_reduction", "export", "map_page", "projection")
     ),
-    "datasets": ("collection.export",),
+    "datasets": ("collection.export", "api.activation_dataset"),
     "int4": ("weights.llvm_vectors", "weights.compiled_int4"),
     "map": tuple(
         f"collection.{name}" for name in ("dimension_reduction", "map_page", "projection")

@@ -51,6 +51,7 @@ def test_public_names() -> None:
         "MissingExtraError",
         "OptionError",
         "OutOfMemoryError",
+        "ActivationDataset",
         "AudioModel",
         "QwenAudioError",
         "Span",

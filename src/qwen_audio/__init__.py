@@ -23,6 +23,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     find_files                  recordings in folders, patterns and manifests
     quantize_checkpoint         a folder with quantised weights
     save_embeddings             vectors as .npz, .safetensors, .parquet or .arrow
+    ActivationDataset           rows of taps in shards, for training sparse dictionaries
     load_waveform, Waveform, Window, LogMel, DecodeLimits         audio
     Tap, Stage, ModelDimensions, CostEstimate, ShapeTrace         a model's taps and their costs
     QwenAudioError              every error: AudioError, CheckpointError, CollectionError,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from qwen_audio.analysis.scores import Scores as Scores
     from qwen_audio.analysis.similarity import LayerSimilarity as LayerSimilarity
     from qwen_audio.analysis.view import View as View
+    from qwen_audio.api.activation_dataset import ActivationDataset as ActivationDataset
     from qwen_audio.api.answer import Answer as Answer
     from qwen_audio.api.answer import Description as Description
     from qwen_audio.api.embeddings import Embeddings as Embeddings
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "api.activation_dataset": ("ActivationDataset",),
     "api.answer": ("Answer", "Description"),
     "api.embeddings": ("Embeddings",),
     "api.export": ("save_embeddings",),

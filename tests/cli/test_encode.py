@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -137,3 +138,24 @@ def test_an_unknown_pooling(clips: list[Path]) -> None:
     done = run("encode", clips[0], "-o", "out.npz", "--pooling", "sum")
     assert done.returncode == 1
     assert "use one of mean, max, mean+std, last, none" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_folder_of_shards(clips: list[Path], checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rows.dataset"
+    options = ["--model", checkpoint, "--tap", "lm.1", "-o", folder]
+    pooled = run("encode", clips[0], *options)
+    assert pooled.returncode == 1
+    assert "is of rows, not of mean vectors: use pooling none" in pooled.stderr
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no sound")
+    first = run("encode", clips[0], bad, *options, "--pooling", "none")
+    assert (first.returncode, "1 of 2 files failed" in first.stderr) == (1, True)
+    again = run("encode", clips[0], *options, "--pooling", "none")
+    assert (again.returncode, "holds something already" in again.stderr) == (1, True)
+    both = run("encode", *clips, *options, "--pooling", "none", "--resume")
+    assert both.returncode == 0
+    assert "already done: 1 of 2 files" in both.stderr
+    expected = qa.load(checkpoint).encode(list(clips), tap="lm.1", pooling="none")
+    found = datasets.load_from_disk(str(folder)).with_format("numpy")["lm.1"][:]
+    np.testing.assert_allclose(found[:, 0], np.concatenate(expected), atol=1e-5)

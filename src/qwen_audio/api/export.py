@@ -1,4 +1,4 @@
-"""Embeddings as .npz, .safetensors, .parquet or .arrow files, with the time of each row."""
+"""Embeddings as files, or a folder of shards, with the time of each row."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.row_index import RowIndex
 from qwen_audio.paths import path_to_text
 
+from .activation_dataset import DATASET_SUFFIX, ActivationDataset, check_dataset
 from .embeddings import Embeddings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SUFFIXES", "VectorFile", "check_output", "save_embeddings"]
+__all__ = ["VectorFile", "check_output", "save_embeddings"]
 
 _BYTES_AT_ONCE = 2**23
 _ARROW_SUFFIXES = (".parquet", ".arrow")
-SUFFIXES = (".npz", ".safetensors", *_ARROW_SUFFIXES)
 
 
 def check_output(path: str | Path) -> Path:
-    """A path that `VectorFile` can write to, checked before the work and not after.
+    """A path that `VectorFile` or `ActivationDataset` can write, checked before the work.
 
     Raises:
         OptionError: for another suffix, or a folder that isn't there.
-        MissingExtraError: for Parquet and Arrow without pyarrow.
+        MissingExtraError: if the format needs a library that isn't installed.
     """
-    target = check_output_path(path, SUFFIXES)
-    if (suffix := target.suffix.lower()) in _ARROW_SUFFIXES:
-        check_extra(f"writing {suffix}", "parquet", "pyarrow")
+    if Path(path).suffix.lower() == DATASET_SUFFIX:
+        return check_dataset(path)
+    target = check_output_path(path, (*_SAVERS, DATASET_SUFFIX))
+    if target.suffix.lower() in _ARROW_SUFFIXES:
+        check_extra(f"writing {target.suffix.lower()}", "parquet", "pyarrow")
     return target
 
 
 def save_embeddings(
     path: str | Path, embeddings: Embeddings | Mapping[str, Embeddings] | Sequence[Embeddings]
 ) -> Path:
-    """Write what `encode` returned to a file; its suffix names the format, see `VectorFile`.
+    """Write what `encode` returned; the suffix names the format: `VectorFile`, `ActivationDataset`.
 
     Raises:
         OptionError: for another suffix, or a path that can't be written to.
     """
-    with VectorFile(path) as file:
-        is_one = isinstance(embeddings, Embeddings | Mapping)
-        for each in [embeddings] if is_one else embeddings:
+    kind = ActivationDataset if Path(path).suffix.lower() == DATASET_SUFFIX else VectorFile
+    with kind(path) as file:
+        for each in [embeddings] if isinstance(embeddings, Embeddings | Mapping) else embeddings:
             file.add(each)  # type: ignore[arg-type]
     return file.target
 
@@ -62,8 +64,7 @@ class VectorFile:
     """Embeddings of any number of recordings, written as they come: a file that is whole, or none.
 
     Used in a `with`: `add` for every recording, and at its end the file is there, unless nothing
-    was added or something went wrong. Vectors wait on disk, beside the target, so that memory does
-    not grow with their width.
+    was added or something went wrong. Vectors wait on disk, beside the target, not in memory.
 
     Every format has for each row its vector and the columns of `RowIndex`, and the embedding spec
     as JSON. One tap:
@@ -74,9 +75,8 @@ class VectorFile:
       the same name in the metadata, which are JSON. `spec` is in the metadata.
     - .parquet, .arrow: a column each, `tap` and `vector`, with `spec` in the schema's metadata.
 
-    Several taps: in .npz and .safetensors each name follows its tap's, as in `lm.4/vectors`; in
-    .parquet and .arrow the rows of one tap follow those of another, and `spec` is a JSON object by
-    tap.
+    Several taps: in .npz and .safetensors each name follows its tap's, as in `lm.4/vectors`; in the
+    others the rows of one tap follow those of another, and `spec` is a JSON object by tap.
 
     Attributes:
         target: the file.

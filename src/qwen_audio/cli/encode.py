@@ -33,11 +33,14 @@ from .options import (
 from .progress import recording_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from qwen_audio.api.activation_dataset import ActivationDataset
     from qwen_audio.api.embeddings import Embeddings
     from qwen_audio.api.export import VectorFile
     from qwen_audio.api.model import AudioModel
-
-    from .journal import Journal
+    from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
 __all__ = ["add_parser"]
 
@@ -76,13 +79,15 @@ def add_parser(subparsers: Any) -> None:
         "--output",
         required=True,
         metavar="OUT",
-        help=".npz, .safetensors or, with the extra [parquet], .parquet or .arrow",
+        help=".npz, .safetensors or, with the extra [parquet], .parquet or .arrow; with the extra "
+        "[datasets] .dataset, a folder of unpooled rows in shards",
     )
     add_resume_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write one file with the embeddings of all recordings that can be decoded."""
+    from qwen_audio.api.activation_dataset import DATASET_SUFFIX, check_dataset
     from qwen_audio.api.export import VectorFile, check_output
     from qwen_audio.inference.options import check_pooling_unit, check_prompt
     from qwen_audio.models.tap import Tap
@@ -97,8 +102,8 @@ def run(options: argparse.Namespace) -> int:
     check_files(resolve_files(options))
     load_settings(options)
     model = load_model(options)
-    from .journal import Journal
-    from .resumed_vectors import continue_vectors, embeddings_from_bytes
+    from .journal import Journal, report_done
+    from .resumed_vectors import continue_vectors, embeddings_from_bytes, embeddings_to_bytes
 
     specs = [
         model.spec(
@@ -108,14 +113,26 @@ def run(options: argparse.Namespace) -> int:
             **({"prompt": options.prompt} if Tap.parse(tap).in_language_model else {}),
             **({} if options.track is None else {"track": options.track}),
             **window_settings(options),
-        ).settings
+        )
         for tap in taps
     ]
-    settings = {"taps": taps, "per": options.per, "on_damage": options.on_damage, "specs": specs}
+    if output.suffix.lower() == DATASET_SUFFIX:
+        check_dataset(output, specs)
+        return _write_dataset(model, taps, specs, output, options)
+    stored = [spec.settings for spec in specs]
+    settings = {"taps": taps, "per": options.per, "on_damage": options.on_damage, "specs": stored}
     with Journal(output, settings, resume=options.resume) as journal:
         if journal.continues_output:
-            continue_vectors(journal, output, specs, options.per)
-        failed = _encode(model, taps, journal, options)
+            continue_vectors(journal, output, stored, options.per)
+        files = journal.pending(options.files)
+        report_done(
+            len(options.files) - len(files), len(options.files), journal.others(options.files)
+        )
+
+        def keep(source: str, embeddings: Mapping[str, Embeddings]) -> None:
+            journal.add(source, embeddings_to_bytes(embeddings))
+
+        failed = _encode(model, taps, files, keep, options)
         with VectorFile(output) as file:
             for source, result in journal.results(options.files):
                 file.add(embeddings_from_bytes(result), source)
@@ -128,17 +145,39 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _encode(
-    model: AudioModel, taps: list[str], journal: Journal, options: argparse.Namespace
+def _write_dataset(
+    model: AudioModel,
+    taps: list[str],
+    specs: Sequence[EmbeddingSpec],
+    output: Path,
+    options: argparse.Namespace,
 ) -> int:
-    """Encode what the journal doesn't have; returns how many failed."""
-    from .journal import report_done
-    from .resumed_vectors import embeddings_to_bytes
+    """Write a folder of shards, which is its own journal."""
+    from qwen_audio.api.activation_dataset import ActivationDataset
 
+    from .journal import report_done
+
+    with ActivationDataset(output, resume=options.resume) as dataset:
+        files = dataset.pending(options.files, specs)
+        report_done(len(options.files) - len(files), len(options.files))
+        failed = _encode(model, taps, files, lambda name, rows: dataset.add(rows, name), options)
+    status = report_failures(failed, len(options.files))
+    if dataset.sources:
+        _print_result(dataset, options)
+    else:
+        print_error(f"nothing could be encoded, so {output} was not written")
+    return status
+
+
+def _encode(
+    model: AudioModel,
+    taps: list[str],
+    files: Sequence[str],
+    keep: Callable[[str, Mapping[str, Embeddings]], None],
+    options: argparse.Namespace,
+) -> int:
+    """Encode these files; returns how many failed."""
     failed = 0
-    files = journal.pending(options.files)
-    done = len(options.files) - len(files)
-    report_done(done, len(options.files), journal.others(options.files))
     with recording_progress("encode") as report:
         embeddings = model.encode_each(
             files,
@@ -159,7 +198,7 @@ def _encode(
                 print_error(str(embedding))
             else:
                 by_tap = embedding if isinstance(embedding, dict) else {"": embedding}
-                journal.add(source, embeddings_to_bytes(by_tap))
+                keep(source, by_tap)
                 seconds = max(_end_seconds(part) for part in by_tap.values())
                 print_file(source, seconds, time.monotonic() - started)
             started = time.monotonic()
@@ -174,7 +213,7 @@ def _end_seconds(embeddings: Embeddings) -> float:
     return float(ends.max()) if len(ends) else 0.0
 
 
-def _print_result(file: VectorFile, options: argparse.Namespace) -> None:
+def _print_result(file: VectorFile | ActivationDataset, options: argparse.Namespace) -> None:
     output = str(file.target)
     for spec, (rows, width) in zip(file.specs, file.shapes.values(), strict=True):
         if options.json:
