@@ -52,6 +52,8 @@ def test_public_names() -> None:
         "OptionError",
         "OutOfMemoryError",
         "ActivationDataset",
+        "AudioAblation",
+        "Occlusion",
         "AudioModel",
         "QwenAudioError",
         "Span",

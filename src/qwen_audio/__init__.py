@@ -18,6 +18,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     View, LogitLens, Comparison, LayerSimilarity, TrackedToken    what can be plotted:
     plot, plot_interactive, save_plot                             a figure, a page, a file
     AttentionWeights            of attention: where the language model looks
+    AudioAblation, Occlusion    what an answer depends on: of audio_ablation, occlusion
     Collection, SearchResults, SearchResult, Projection           recordings to search and map
     probe                       how well labels can be read from each tap
     find_files                  recordings in folders, patterns and manifests
@@ -41,9 +42,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qwen_audio.analysis.attention import AttentionWeights as AttentionWeights
     from qwen_audio.analysis.classification import Classification as Classification
+    from qwen_audio.analysis.audio_ablation import AudioAblation as AudioAblation
     from qwen_audio.analysis.comparison import Comparison as Comparison
     from qwen_audio.analysis.logit_lens import LogitLens as LogitLens
     from qwen_audio.analysis.logit_lens import TrackedToken as TrackedToken
+    from qwen_audio.analysis.occlusion import Occlusion as Occlusion
     from qwen_audio.analysis.plots.matplotlib_renderer import plot as plot
     from qwen_audio.analysis.plots.plotly_renderer import plot_interactive as plot_interactive
     from qwen_audio.analysis.plots.save import save_plot as save_plot
@@ -101,6 +104,8 @@ _EXPORTS = {
     "analysis.plots.plotly_renderer": ("plot_interactive",),
     "collection.collection": ("Collection",),
     "analysis.attention": ("AttentionWeights",),
+    "analysis.audio_ablation": ("AudioAblation",),
+    "analysis.occlusion": ("Occlusion",),
     "analysis.comparison": ("Comparison",),
     "analysis.plots.matplotlib_renderer": ("plot",),
     "errors": (

@@ -23,11 +23,13 @@ from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.option_values import resolve_bytes
 
 from .attribution import AttributionMixin
+from .audio_ablation import AblationMixin
 from .compare import CompareMixin
 from .describe import DescribeMixin
 from .encode import EncodeMixin
 from .inspection import ShapeTrace, trace_shapes
 from .interpret import InterpretMixin
+from .occlusion import OcclusionMixin
 from .options import InspectOptions
 from .parity import ParityReport, check_parity, synthetic_clips
 from .score import ScoreMixin
@@ -121,6 +123,8 @@ class AudioModel(
     InterpretMixin,
     ScoreMixin,
     AttributionMixin,
+    AblationMixin,
+    OcclusionMixin,
 ):
     """A loaded checkpoint; returned by `load`.
 

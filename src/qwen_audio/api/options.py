@@ -18,6 +18,7 @@ from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.models.tap import Tap
 
 __all__ = [
+    "AblationOptions",
     "ActivationsOptions",
     "AttentionOptions",
     "DescribeOptions",
@@ -26,6 +27,7 @@ __all__ = [
     "LensOptions",
     "ManyTapsOptions",
     "ManyTapsVectorOptions",
+    "OcclusionOptions",
     "OneTapOptions",
     "OneTapVectorOptions",
     "ScoreOptions",
@@ -131,6 +133,26 @@ class AttentionOptions(TypedDict, total=False):
     track: int | None
     on_damage: OnDamage
     window_seconds: float
+
+
+class OcclusionOptions(TypedDict, total=False):
+    """Of `AudioModel.occlusion`, beside the question."""
+
+    answers: Sequence[str]
+    window_seconds: float
+    hop_seconds: float
+    sampling_rate: int | None
+    track: int | None
+    on_damage: OnDamage
+
+
+class AblationOptions(SessionOptions, total=False):
+    """Of `AudioModel.audio_ablation`, beside the question."""
+
+    answers: Sequence[str] | None
+    others: Sequence[Any] | None
+    seed: int
+    max_new_tokens: int
 
 
 class LensOptions(InspectOptions, total=False):

@@ -1,0 +1,178 @@
+"""Occlusion: what removing a part of the sound does to an answer, over time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
+from qwen_audio.errors import OptionError, counted
+from qwen_audio.inference.data_frame import table_to_pandas
+
+from .files import save_numbers
+from .picture import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Occlusion", "occluded", "occlusion_starts"]
+
+_FADE_SECONDS = 0.025
+"""Within a window at each of its ends: a frame of the spectrogram, so that cuts don't click."""
+
+
+def occlusion_starts(samples: int, window: int, hop: int) -> list[int]:
+    """First samples of windows that together cover a clip; the last one ends with it.
+
+    Raises:
+        OptionError: for a window that is longer than the clip.
+    """
+    if window > samples:
+        raise OptionError(
+            f"window_seconds={window / SAMPLE_RATE_HZ:g}, but the clip lasts "
+            f"{samples / SAMPLE_RATE_HZ:.2f} s: use shorter windows"
+        )
+    last = samples - window
+    return [*range(0, last, hop), last]
+
+
+def occluded(
+    samples: Float32[np.ndarray, "samples"], start: int, window: int
+) -> Float32[np.ndarray, "samples"]:
+    """A clip with silence in a window, faded out and in within it (raised cosine)."""
+    fade = min(round(_FADE_SECONDS * SAMPLE_RATE_HZ), window // 2)
+    falling = 0.5 + 0.5 * np.cos(np.pi * (np.arange(fade, dtype=np.float32) + 0.5) / fade)
+    gain = np.concatenate([falling, np.zeros(window - 2 * fade, np.float32), falling[::-1]])
+    silenced = samples.copy()
+    silenced[start : start + window] *= gain.astype(np.float32)
+    return silenced
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Occlusion(Picture):
+    """What an answer loses where a window of the sound is removed; from `AudioModel.occlusion`.
+
+    Attributes:
+        name: of the recording.
+        prompt: as rendered.
+        answers: two texts; a difference is of the log-probability of the first and of the second.
+        start_seconds: shape (windows,): where each window begins.
+        window_seconds: how long each is.
+        heard: log-probabilities of the answers as heard.
+        log_probabilities: shape (windows, 2): without the sound of each window.
+        envelope: shape (2, columns): least and greatest sample in equal parts of the clip.
+        duration_seconds: of the clip.
+        dtype: of the computation.
+    """
+
+    name: str
+    prompt: str
+    answers: tuple[str, str]
+    start_seconds: Float64[np.ndarray, "windows"]
+    window_seconds: float
+    heard: tuple[float, float]
+    log_probabilities: Float64[np.ndarray, "windows answers"]
+    envelope: Float32[np.ndarray, "ends columns"]
+    duration_seconds: float
+    dtype: str = "float32"
+
+    @property
+    def difference(self) -> float:
+        """log P(first answer) − log P(second) as heard: above 0 the first is likelier."""
+        return self.heard[0] - self.heard[1]
+
+    @property
+    def effect(self) -> Float64[np.ndarray, "windows"]:
+        """How much the difference falls without each window: above 0 it speaks for the first
+        answer, below 0 for the second."""
+        return np.asarray(
+            self.difference - (self.log_probabilities[:, 0] - self.log_probabilities[:, 1])
+        )
+
+    @property
+    def end_seconds(self) -> Float64[np.ndarray, "windows"]:
+        """Where each window ends."""
+        return self.start_seconds + self.window_seconds
+
+    @property
+    def peak_seconds(self) -> float:
+        """The middle of the window that speaks most for the first answer."""
+        return float(self.start_seconds[np.argmax(self.effect)] + self.window_seconds / 2)
+
+    def map(self) -> tuple[Float64[np.ndarray, "edges"], Float64[np.ndarray, "parts"]]:
+        """The mean effect of the windows that cover each part between two of their ends.
+
+        Returns:
+            Edges in seconds, shape (parts + 1,), and means, shape (parts,).
+        """
+        edges = np.unique(np.concatenate([self.start_seconds, self.end_seconds]).round(6))
+        middles = (edges[1:] + edges[:-1]) / 2
+        covers = (self.start_seconds[:, None] <= middles) & (middles < self.end_seconds[:, None])
+        return edges, (covers * self.effect[:, None]).sum(0) / covers.sum(0)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a window."""
+        return [
+            {
+                "start_seconds": float(start),
+                "end_seconds": float(end),
+                "effect": float(effect),
+                "log_probability_first": float(pair[0]),
+                "log_probability_second": float(pair[1]),
+            }
+            for start, end, effect, pair in zip(
+                self.start_seconds,
+                self.end_seconds,
+                self.effect,
+                self.log_probabilities,
+                strict=True,
+            )
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """`table` as a DataFrame.
+
+        Raises:
+            MissingExtraError: without pandas.
+        """
+        return table_to_pandas(self.table())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the arrays (.npz), or `table` (.csv, .json).
+
+        Raises:
+            OptionError: for another suffix, or a path that can't be written to.
+        """
+        edges, means = self.map()
+        arrays: dict[str, np.ndarray | None] = {
+            "start_seconds": self.start_seconds,
+            "effect": self.effect,
+            "log_probabilities": self.log_probabilities,
+            "map_edges_seconds": edges,
+            "map": means,
+        }
+        return save_numbers(path, self.facts(), arrays, self.table)
+
+    def facts(self) -> dict[str, Any]:
+        """What it is of, and the answers as heard."""
+        return {
+            "name": self.name,
+            "prompt": self.prompt,
+            "answers": self.answers,
+            "window_seconds": self.window_seconds,
+            "difference": self.difference,
+            "peak_seconds": self.peak_seconds,
+            "dtype": self.dtype,
+        }
+
+    def __repr__(self) -> str:
+        first, second = self.answers
+        return (
+            f"Occlusion({first!r} − {second!r}: {self.difference:+.2f} as heard, most for "
+            f"{first!r} at {self.peak_seconds:.2f} s ({self.effect.max():+.2f}); "
+            f"{counted(len(self.effect), 'window')} of {self.window_seconds:g} s; {self.dtype})"
+        )
