@@ -56,8 +56,9 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ plot tones/0.wav -o plot.json",
         "$ plot --layers tones/0.wav tones/1.wav -o layers.npz",
         "names() -> list",
-        "qa.plot('a.wav') -> OptionError: str can't be plotted: give a result of `view`, `lens`, "
-        "`layer_similarity`, `compare`, `score`, `classify`, `reliability` or `attention`",
+        "qa.plot('a.wav') -> OptionError: str can't be plotted: give one of View, LogitLens, "
+        "LayerSimilarity, Comparison, Scores, Classification, Reliability, AttentionWeights, "
+        "Occlusion",
         "module('integrations.hear') -> module",
         "module('integrations.xares') -> module",
         "$ parity tones/0.wav -o parity.json",

@@ -41,8 +41,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qwen_audio.analysis.attention import AttentionWeights as AttentionWeights
-    from qwen_audio.analysis.classification import Classification as Classification
     from qwen_audio.analysis.audio_ablation import AudioAblation as AudioAblation
+    from qwen_audio.analysis.classification import Classification as Classification
     from qwen_audio.analysis.comparison import Comparison as Comparison
     from qwen_audio.analysis.logit_lens import LogitLens as LogitLens
     from qwen_audio.analysis.logit_lens import TrackedToken as TrackedToken

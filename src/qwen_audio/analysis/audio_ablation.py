@@ -28,9 +28,10 @@ Verdict = Literal["depends on the sound", "ignores the sound", "unclear"]
 
 MAX_OTHERS = 8
 _MARGIN = math.log(2)
-"""An answer that loses less is at least half as likely with another sound."""
-_T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
-"""Student's t by degrees of freedom, for intervals of 95 %."""
+"""An answer that loses more is less than half as likely as heard."""
+_MIN_OTHERS = 3
+"""For a verdict that an answer ignores the sound: with fewer, the interval reaches beyond .56."""
+_Z_975 = 1.96
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,12 +39,15 @@ class AudioAblation:
     """How likely an answer is as heard, and with other sounds; from `AudioModel.audio_ablation`.
 
     The drop of a condition is log P(answer) as heard minus that with the other sound, the mean over
-    the windows. The verdict is by the mean drop under other clips, with its interval of 95 %
-    (Student's t over the clips): "depends on the sound" where the interval is above log 2, that is,
-    the answer is less than half as likely with another sound; "ignores the sound" where the
-    interval is below log 2, and so are the drops under silence and under noise; else "unclear".
-    An answer that is right for the other clips, too, such as "No" about something that none of them
-    has, is likely with them: then choose `others` that differ.
+    the windows. A sound changes the answer where the drop is above log 2: the answer is less than
+    half as likely. The verdict is
+
+    - "depends on the sound": at least one of the other clips changes the answer;
+    - "ignores the sound": none of at least three clips does, nor silence, nor noise;
+    - "unclear": neither. Silence and noise alone are like nothing the model was trained on.
+
+    `interval` says for which share of such clips that may hold (Wilson, 95 %). An answer that is
+    right for all other clips, too, is likely with them: `others` should differ in what is asked.
 
     Attributes:
         name: of the recording.
@@ -80,21 +84,26 @@ class AudioAblation:
         return self.drop[4:]
 
     @property
+    def changed(self) -> int:
+        """How many of the other clips change the answer."""
+        return int((self.others > _MARGIN).sum())
+
+    @property
     def interval(self) -> tuple[float, float]:
-        """Of 95 %, of the mean drop under other clips; infinite with a single one."""
-        count, mean = len(self.others), float(self.others.mean())
-        if count < 2:
-            return -math.inf, math.inf
-        error = float(self.others.std(ddof=1)) / math.sqrt(count) * _T_975[count - 1]
-        return mean - error, mean + error
+        """Of 95 % (Wilson), of the share of clips that change the answer."""
+        count, z = len(self.others), _Z_975
+        share = self.changed / count
+        middle = share + z**2 / (2 * count)
+        reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+        low, high = ((middle + sign * reach) / (1 + z**2 / count) for sign in (-1, 1))
+        return max(low, 0.0) if self.changed else 0.0, min(high, 1.0)
 
     @property
     def verdict(self) -> Verdict:
         """By the rule above."""
-        low, high = self.interval
-        if low > _MARGIN:
+        if self.changed:
             return "depends on the sound"
-        if max(high, *self.drop[2:4]) < _MARGIN:
+        if len(self.others) >= _MIN_OTHERS and self.drop[2:4].max() <= _MARGIN:
             return "ignores the sound"
         return "unclear"
 
@@ -145,14 +154,14 @@ class AudioAblation:
             "answers": self.answers,
             "choices": self.choices,
             "verdict": self.verdict,
-            "drop_of_others": float(self.others.mean()),
-            "low": low if math.isfinite(low) else None,
-            "high": high if math.isfinite(high) else None,
-            **{
-                f"drop_{name}": float(self.drop[k])
-                for k, name in enumerate(self.conditions[1:4], 1)
-            },
+            "changed": self.changed,
             "others": self.conditions[4:],
+            "low": low,
+            "high": high,
+            "drop_others": float(self.others.mean()),
+            "drop_shuffled": float(self.drop[1]),
+            "drop_silence": float(self.drop[2]),
+            "drop_noise": float(self.drop[3]),
             "windows": len(self.windows),
             "dtype": self.dtype,
         }
@@ -170,15 +179,18 @@ class AudioAblation:
         ]
         return html_table(("time", "answer", "sound", "log P", "drop"), rows, repr(self))
 
-    def __repr__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """The verdict, and what it is by, in a line."""
         low, high = self.interval
-        drops = ", ".join(
-            f"{name} {drop:+.2f}"
-            for name, drop in zip(self.conditions[1:4], self.drop[1:4], strict=True)
-        )
+        pairs = zip(self.conditions[1:4], self.drop[1:4], strict=True)
+        drops = ", ".join(f"{name} {drop:+.2f}" for name, drop in pairs)
         return (
-            f"AudioAblation({self.name}: {self.verdict}; log P of the answer falls by "
-            f"{self.others.mean():+.2f} [{low:+.2f}, {high:+.2f}] with "
-            f"{counted(len(self.others), 'other clip')}, {drops}; "
-            f"{counted(len(self.windows), 'window')}; {self.dtype})"
+            f"{self.verdict} ({self.changed} of {counted(len(self.others), 'other clip')} change "
+            f"the answer, 95 % {low:.0%} to {high:.0%}; log P falls by {self.others.mean():+.2f} "
+            f"with them, {drops})"
         )
+
+    def __repr__(self) -> str:
+        windows = counted(len(self.windows), "window")
+        return f"AudioAblation({self.name}: {self.summary}; {windows}; {self.dtype})"

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
-from qwen_audio.errors import OptionError, counted
+from qwen_audio.errors import OptionError, counted, number_option
 from qwen_audio.inference.data_frame import table_to_pandas
 
 from .files import save_numbers
@@ -19,10 +19,48 @@ from .picture import Picture
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Occlusion", "occluded", "occlusion_starts"]
+__all__ = [
+    "Occlusion",
+    "check_answers",
+    "check_occlusion_windows",
+    "occluded",
+    "occlusion_starts",
+]
 
+_MIN_SECONDS, _MAX_SECONDS = 0.01, 1e6
+"""The least is a hop of the spectrogram."""
 _FADE_SECONDS = 0.025
 """Within a window at each of its ends: a frame of the spectrogram, so that cuts don't click."""
+
+
+def check_answers(answers: Any) -> tuple[str, str]:
+    """Two texts to compare. Raises OptionError for anything else."""
+    texts = () if isinstance(answers, str) else tuple(answers)
+    if len(texts) != 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise OptionError(
+            f"answers={answers!r:.80}: give two texts to compare, such as 'Yes' and 'No'"
+        )
+    return texts[0], texts[1]
+
+
+def check_occlusion_windows(window_seconds: float, hop_seconds: float) -> tuple[int, int]:
+    """Samples of what is removed, and of the hop.
+
+    Raises:
+        OptionError: for less than 10 ms, and hops longer than windows.
+    """
+    samples = []
+    for name, seconds in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
+        value = number_option(name, seconds, "a number of seconds")
+        if not _MIN_SECONDS <= value <= _MAX_SECONDS:
+            raise OptionError(f"{name}={seconds}: use {_MIN_SECONDS:g} s or more")
+        samples.append(round(value * SAMPLE_RATE_HZ))
+    if hop_seconds > window_seconds:
+        raise OptionError(
+            f"hop_seconds={hop_seconds} is longer than window_seconds={window_seconds}, so that "
+            "parts of the sound would never be removed: use at most as long"
+        )
+    return samples[0], samples[1]
 
 
 def occlusion_starts(samples: int, window: int, hop: int) -> list[int]:

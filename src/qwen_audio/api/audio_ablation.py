@@ -32,9 +32,10 @@ from qwen_audio.inference.scored_clips import answer_tokens, encode_clips
 from .base import ModelBase
 from .options import AblationOptions
 
-__all__ = ["AblationMixin", "example_clips"]
+__all__ = ["AblationMixin", "with_examples"]
 
 _MAX_NEW_TOKENS = 64
+_MIN_OTHERS = 3
 _EXAMPLES = ("guitar.flac", "djembe.flac", "speech.flac")
 _LEVEL_OF_SILENT_NOISE = 1e-3
 """Of noise in place of a window that is silent itself."""
@@ -102,11 +103,9 @@ class AblationMixin(ModelBase):
             pool = list(map(load, others))[: MAX_OTHERS + 1]
         results = []
         for waveform in waveforms:
-            clips = [
-                other for other in pool if other is not waveform and not _same(other, waveform)
-            ]
-            if others is None and len(clips) < 3:
-                clips += [each for each in example_clips() if not _same(each, waveform)]
+            clips = _without(pool, waveform)
+            if others is None and len(clips) < _MIN_OTHERS:
+                clips = _without(with_examples(pool), waveform)
             if not clips:
                 raise OptionError(f"{waveform.name}: others has no other clip: give at least one")
             run = _Ablation(self, prompt_text, answers, clips[:MAX_OTHERS], sampling, seed)
@@ -181,11 +180,17 @@ class _Ablation:
         return self.answers[best], values[:, best], len(self.choices[best])
 
 
-def example_clips() -> list[Waveform]:
-    """The package's examples: a guitar, a djembe, and speech."""
-    here = Path(__file__).parents[1] / "playground" / "examples"
-    folder = here if here.is_dir() else Path(__file__).parents[3] / "examples"
-    return [load_waveform(folder / name) for name in _EXAMPLES if (folder / name).is_file()]
+def with_examples(clips: Sequence[Waveform]) -> list[Waveform]:
+    """Clips, and those of the package's examples that aren't among them: a guitar, a djembe, and
+    speech."""
+    packaged = Path(__file__).parents[1] / "playground" / "examples"
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[3] / "examples"
+    together = list(clips)
+    for name in _EXAMPLES:
+        if (folder / name).is_file():
+            example = load_waveform(folder / name)
+            together += _without([example], *clips)
+    return together
 
 
 def _spread(waveforms: Sequence[Waveform], most: int) -> list[Waveform]:
@@ -194,8 +199,10 @@ def _spread(waveforms: Sequence[Waveform], most: int) -> list[Waveform]:
     return [waveforms[int(place)] for place in places]
 
 
-def _same(one: Waveform, other: Waveform) -> bool:
-    return np.array_equal(one.samples, other.samples)
+def _without(clips: Sequence[Waveform], *others: Waveform) -> list[Waveform]:
+    """Those clips that have other samples."""
+    known = [other.samples for other in others]
+    return [clip for clip in clips if not any(np.array_equal(clip.samples, k) for k in known)]
 
 
 def _shuffled(rows: Tensor, random: np.random.Generator) -> Tensor:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Unpack, overload
+from typing import Unpack, overload
 
 import numpy as np
 
-from qwen_audio.analysis.occlusion import Occlusion, occluded, occlusion_starts
+from qwen_audio.analysis.occlusion import (
+    Occlusion,
+    check_answers,
+    check_occlusion_windows,
+    occluded,
+    occlusion_starts,
+)
 from qwen_audio.analysis.structure import envelope
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load import load_waveform
 from qwen_audio.audio.load_options import OnDamage
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError, OptionError, number_option
+from qwen_audio.errors import AudioError
 from qwen_audio.inference.scored_clips import answer_tokens, encode_clips
 
 from .base import ModelBase
@@ -63,14 +69,8 @@ class OcclusionMixin(ModelBase):
             AudioError: for audio that can't be decoded, or is longer than a window of the model.
             OptionError: for invalid options, and answers that are the same tokens.
         """
-        pair = _pair(answers)
-        window = _samples("window_seconds", window_seconds)
-        hop = _samples("hop_seconds", hop_seconds)
-        if hop > window:
-            raise OptionError(
-                f"hop_seconds={hop_seconds} is longer than window_seconds={window_seconds}: parts "
-                "of the sound would never be removed; use at most as long"
-            )
+        pair = check_answers(answers)
+        window, hop = check_occlusion_windows(window_seconds, hop_seconds)
         prompt_text = self.pipeline.tokenizer.render(question)
         choices = answer_tokens(self.pipeline, prompt_text, pair)
         load = partial(load_waveform, sampling_rate=sampling_rate, track=track, on_damage=on_damage)
@@ -108,26 +108,6 @@ class OcclusionMixin(ModelBase):
             waveform.duration_seconds,
             self.dtype,
         )
-
-
-def _pair(answers: Any) -> tuple[str, str]:
-    if isinstance(answers, str) or len(answers) != 2 or not all(map(_is_text, answers)):
-        raise OptionError(
-            f"answers={answers!r:.80}: give two texts to compare, such as ('Yes', 'No')"
-        )
-    return answers[0], answers[1]
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _samples(name: str, seconds: float) -> int:
-    """A number of seconds, of 10 ms or more, in samples."""
-    value = number_option(name, seconds, "a number of seconds")
-    if not 0.01 <= value < 1e6:
-        raise OptionError(f"{name}={seconds}: use 0.01 s (a hop of the spectrogram) or more")
-    return round(value * SAMPLE_RATE_HZ)
 
 
 def check_one_window(waveform: Waveform, window_config: WindowConfig) -> None:

@@ -16,6 +16,7 @@ from qwen_audio import __version__
 from qwen_audio.errors import AudioWarning, OptionError, QwenAudioError, ScoreWarning
 
 from . import (
+    ablate,
     classify,
     collection,
     compare,
@@ -26,6 +27,7 @@ from . import (
     inspect,
     lens,
     models,
+    occlude,
     parity,
     play,
     plot,
@@ -53,6 +55,8 @@ COMMANDS = (
     search,
     collection,
     lens,
+    ablate,
+    occlude,
     plot,
     compare,
     map_command,

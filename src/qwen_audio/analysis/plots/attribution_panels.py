@@ -1,4 +1,4 @@
-"""Panels of attention weights: where positions look in the audio, by level."""
+"""Panels of attention weights by time, and of occlusion: the waveform, shaded by effect."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from functools import partial
 import numpy as np
 
 from qwen_audio.analysis.attention import AttentionWeights
+from qwen_audio.analysis.occlusion import Occlusion
 
-from .panels import Image, Panel, PanelBuilders, evenly_spaced, named_axis, short_name, time_axis
+from .panels import (
+    Axis,
+    Image,
+    Line,
+    Panel,
+    PanelBuilders,
+    evenly_spaced,
+    named_axis,
+    short_name,
+    time_axis,
+)
 
-__all__ = ["attention_heading", "attention_panels"]
+__all__ = ["attention_heading", "attention_panels", "occlusion_heading", "occlusion_panels"]
 
 _MAX_ROWS, _MAX_PANELS = 40, 6
+_SHADES = 600
 
 
 def attention_heading(attention: AttentionWeights) -> tuple[str, str]:
@@ -62,3 +74,57 @@ def _over_time(
         (Image(audio / highest, "Relative to\nthe row's highest", limits=(0, 1), hover=hover),),
         right_ticks=(shares, "On the audio"),
     )
+
+
+def occlusion_heading(occlusion: Occlusion) -> tuple[str, str]:
+    """Title and subtitle."""
+    first, second = occlusion.answers
+    subtitle = (
+        f"log P({first!r}) − log P({second!r}) is {occlusion.difference:+.2f} as heard · windows "
+        f"of {occlusion.window_seconds:g} s made silent · {occlusion.dtype}"
+    )
+    return f"{short_name(occlusion.name)}: what {first!r} depends on", subtitle
+
+
+def occlusion_panels(occlusion: Occlusion) -> PanelBuilders:
+    """Builders of the panels."""
+    return {"waveform": partial(_shaded, occlusion), "effect": partial(_effect, occlusion)}
+
+
+def _shaded(occlusion: Occlusion) -> list[Panel]:
+    """The waveform over a band for each part, coloured by the mean effect of its windows."""
+    edges, means = occlusion.map()
+    peak = max(float(np.abs(occlusion.envelope).max()), 1e-4) * 1.05
+    end = occlusion.duration_seconds
+    count = occlusion.envelope.shape[1]
+    seconds = np.linspace(0, end, count + 1)[:-1]
+    line = Line(np.repeat(seconds, 2), occlusion.envelope.T.ravel(), width=0.5)
+    limit = max(float(np.abs(means).max()), 1e-6)
+    # Columns of equal width, as the parts' ends are: those of the map that hold their middles.
+    columns = np.linspace(0, end, _SHADES + 1)
+    parts = np.searchsorted(edges, (columns[1:] + columns[:-1]) / 2, "right") - 1
+    shades = means[np.clip(parts, 0, len(means) - 1)]
+    hover = [[f"{value:+.2f}" for value in shades]]
+    image = Image(shades[None], "Effect (nats)", "signed", (-limit, limit), hover=hover)
+    y = Axis("Amplitude\n(full scale 1)", (-peak, peak))
+    first, second = occlusion.answers
+    title = f"Red: speaks for {first!r}; blue: for {second!r}"
+    return [Panel(title, 1.6, time_axis(end), y, (image, line))]
+
+
+def _effect(occlusion: Occlusion) -> list[Panel]:
+    """The effect of each window, at its middle."""
+    effect = occlusion.effect
+    margin = 0.08 * max(float(np.ptp(np.append(effect, 0))), 1e-6)
+    y = Axis("Effect (nats)", (min(effect.min(), 0) - margin, max(effect.max(), 0) + margin))
+    middles = occlusion.start_seconds + occlusion.window_seconds / 2
+    hover = [
+        f"{start:.2f} to {end:.2f} s: {value:+.2f}"
+        for start, end, value in zip(
+            occlusion.start_seconds, occlusion.end_seconds, effect, strict=True
+        )
+    ]
+    line = Line(middles, effect, marker="o", hover=hover)
+    title = "How much the difference falls without each window"
+    end = occlusion.duration_seconds
+    return [Panel(title, 1.4, time_axis(end), y, (line,), baseline=0.0)]

@@ -10,6 +10,7 @@ from qwen_audio.analysis.attention import AttentionWeights
 from qwen_audio.analysis.classification import Classification
 from qwen_audio.analysis.comparison import Comparison
 from qwen_audio.analysis.logit_lens import LogitLens
+from qwen_audio.analysis.occlusion import Occlusion
 from qwen_audio.analysis.reliability import Reliability
 from qwen_audio.analysis.scores import Scores
 from qwen_audio.analysis.similarity import LayerSimilarity
@@ -17,7 +18,12 @@ from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import OptionError, counted
 
-from .attribution_panels import attention_heading, attention_panels
+from .attribution_panels import (
+    attention_heading,
+    attention_panels,
+    occlusion_heading,
+    occlusion_panels,
+)
 from .lens_panels import lens_heading, lens_panels
 from .panels import (
     WIDTH_INCHES,
@@ -44,6 +50,7 @@ Plottable: TypeAlias = (
     | Classification
     | Reliability
     | AttentionWeights
+    | Occlusion
 )
 
 _MAX_CELLS_WITH_TEXT = 18
@@ -91,10 +98,8 @@ def chosen_panels(result: Plottable, panels: Sequence[str] | None) -> tuple[str,
 
 def _panel_builders(result: Plottable) -> PanelBuilders:
     if not isinstance(result, get_args(Plottable)):
-        raise OptionError(
-            f"{type(result).__name__} can't be plotted: give a result of `view`, `lens`, "
-            "`layer_similarity`, `compare`, `score`, `classify`, `reliability` or `attention`"
-        )
+        names = ", ".join(kind.__name__ for kind in get_args(Plottable))
+        raise OptionError(f"{type(result).__name__} can't be plotted: give one of {names}")
     if isinstance(result, View):
         return view_panels(result)
     if isinstance(result, LogitLens):
@@ -105,6 +110,8 @@ def _panel_builders(result: Plottable) -> PanelBuilders:
         return {"layers": partial(_layers, result)}
     if isinstance(result, AttentionWeights):
         return attention_panels(result)
+    if isinstance(result, Occlusion):
+        return occlusion_panels(result)
     return {"times": partial(_times, result)}
 
 
@@ -118,6 +125,8 @@ def _heading(result: Plottable) -> tuple[str, str]:
         return attention_heading(result)
     if isinstance(result, Scores | Classification | Reliability):
         return score_heading(result)
+    if isinstance(result, Occlusion):
+        return occlusion_heading(result)
     if isinstance(result, LayerSimilarity):
         recordings = counted(len(result.names), "recording")
         subtitle = f"{recordings}, {counted(result.examples, 'example')}, {result.dtype}"
