@@ -53,6 +53,8 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ describe tones/0.wav -o captions.srt",
         "$ lens tones/0.wav",
         "$ lens tones/0.wav -o lens.csv",
+        "$ ablate tones/0.wav tones/1.wav -o ablation.csv",
+        "$ occlude tones/0.wav --window 0.2 --hop 0.2 -o map.csv",
         "$ plot tones/0.wav -o plot.json",
         "$ plot --layers tones/0.wav tones/1.wav -o layers.npz",
         "names() -> list",
@@ -70,6 +72,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
     ("plot", "playground probe"): (
         "$ plot tones/0.wav --panel norms",
         "$ lens tones/0.wav -o lens.svg",
+        "$ occlude tones/0.wav --window 0.2 --hop 0.2 -o map.svg",
         "$ plot --layers tones/0.wav tones/1.wav -o layers.pdf",
         "$ compare tones/0.wav tones/1.wav --tap mel",
         "qa.plot(view()) -> Figure",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,8 @@ __all__ = ["attention_heading", "attention_panels", "occlusion_heading", "occlus
 
 _MAX_ROWS, _MAX_PANELS = 40, 6
 _SHADES = 600
+_LEAST_LIMIT = math.log(2)
+"""Of the colour scale: effects that change odds by less than a factor of 2 stay pale."""
 
 
 def attention_heading(attention: AttentionWeights) -> tuple[str, str]:
@@ -99,7 +102,7 @@ def _shaded(occlusion: Occlusion) -> list[Panel]:
     count = occlusion.envelope.shape[1]
     seconds = np.linspace(0, end, count + 1)[:-1]
     line = Line(np.repeat(seconds, 2), occlusion.envelope.T.ravel(), width=0.5)
-    limit = max(float(np.abs(means).max()), 1e-6)
+    limit = max(float(np.abs(means).max()), _LEAST_LIMIT)
     # Columns of equal width, as the parts' ends are: those of the map that hold their middles.
     columns = np.linspace(0, end, _SHADES + 1)
     parts = np.searchsorted(edges, (columns[1:] + columns[:-1]) / 2, "right") - 1

@@ -1,0 +1,110 @@
+"""Audio ablation: each sound alone, the rule of the verdict, and the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qwen_audio as qa
+from qwen_audio.errors import OptionError
+from qwen_audio.inference.options import Sampling
+from qwen_audio.inference.scored_clips import encode_clips
+from reference import sound
+
+RATE: dict[str, Any] = {"sampling_rate": 16_000}
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> qa.AudioModel:
+    return qa.load(checkpoint, dtype="float32")
+
+
+def test_scores_are_those_of_each_sound_alone(model: qa.AudioModel) -> None:
+    clip, other = sound(0.6), sound(0.25, 3)
+    found = model.audio_ablation(clip, "What?", others=[other], max_new_tokens=3, **RATE)
+    assert found.conditions[:4] == ("heard", "shuffled", "silence", "noise")
+    assert len(found.conditions) == 5
+    prompt_text, pipeline = model.pipeline.tokenizer.render("What?"), model.pipeline
+    rows = encode_clips(pipeline, [clip])
+    (text,) = pipeline.generate(prompt_text, rows, Sampling(3))
+    ids = text.token_ids[:-1] if text.ended_by == "stop token" else text.token_ids
+    assert found.answers == (text.text,)
+    assert found.tokens == (len(ids),)
+    for condition, samples in ((0, clip), (2, np.zeros_like(clip)), (4, np.resize(other, 9_600))):
+        (scores,) = pipeline.score(prompt_text, encode_clips(pipeline, [samples]), [ids])
+        assert found.log_probability[0, condition] == pytest.approx(
+            scores.log_probability[0], abs=1e-5
+        )
+    again = model.audio_ablation(clip, "What?", others=[other], max_new_tokens=3, **RATE)
+    np.testing.assert_array_equal(again.log_probability, found.log_probability)
+    seeded = model.audio_ablation(clip, "What?", others=[other], max_new_tokens=3, seed=1, **RATE)
+    same = seeded.log_probability == found.log_probability
+    assert same[0].tolist() == [True, False, True, False, True]
+
+
+def test_given_answers_are_relative_to_each_other(model: qa.AudioModel) -> None:
+    clip, others = sound(0.6), [sound(0.6, 3)]
+    found = model.audio_ablation(clip, "What?", answers=["a", "b"], others=others, **RATE)
+    one, two = (
+        model.audio_ablation(clip, "What?", answers=[text], others=others, **RATE).log_probability
+        for text in ("a", "b")
+    )
+    best, rest = (one, two) if found.answers == ("a",) else (two, one)
+    assert best[0, 0] >= rest[0, 0]
+    expected = best - np.logaddexp(best, rest)
+    np.testing.assert_allclose(found.log_probability, expected, atol=1e-5)
+
+
+def test_recordings_of_several_windows(model: qa.AudioModel) -> None:
+    found = model.audio_ablation(
+        [sound(0.9), sound(0.4, 2)], max_new_tokens=2, window_seconds=0.5, **RATE
+    )
+    assert [len(each.windows) for each in found] == [2, 1]
+    assert found[0].log_probability.shape == (2, 4 + 4)  # one of the list, and the examples
+    assert found[0].drop[0] == 0
+    rows = found[0].to_pandas()
+    assert len(rows) == 16
+    assert "<table" in found[0]._repr_html_()
+
+
+def ablation(drops: list[float], silence: float = 0.0) -> qa.AudioAblation:
+    """With these drops under other clips."""
+    values = -np.array([[0.0, 0.0, silence, 0.0, *drops]])
+    names = ("heard", "shuffled", "silence", "noise", *(f"{k}" for k in range(len(drops))))
+    window = qa.Window(0.0, 1.0)
+    return qa.AudioAblation("a", "", ("Yes",), (), (window,), names, values, (1,))
+
+
+def test_the_rule_of_the_verdict() -> None:
+    assert ablation([0.6] * 3).verdict == "ignores the sound"
+    assert ablation([0.6, 0.7, 0.0]).verdict == "depends on the sound"
+    assert ablation([0.6] * 3, silence=2.0).verdict == "unclear"
+    assert ablation([0.6] * 2).verdict == "unclear"
+    # Wilson's interval of 0 and of 1 in 8, as statsmodels gives them.
+    assert ablation([0.0] * 8).interval == pytest.approx((0.0, 0.3244), abs=1e-3)
+    assert ablation([0.0] * 7 + [1.0]).interval == pytest.approx((0.0224, 0.4709), abs=1e-3)
+    assert "0 of 8 other clips change the answer" in ablation([0.0] * 8).summary
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"answers": "Yes"}, "answers='Yes': give texts in a list"),
+        ({"answers": []}, "answers=.*: give texts in a list"),
+        ({"answers": ["Yes", "Yes"]}, "choice ' Yes' is given twice"),
+        ({"others": []}, "others=.*: give clips in a list"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_invalid_options(model: qa.AudioModel, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        model.audio_ablation(sound(0.3), "What?", **RATE, **options)
+
+
+def test_a_clip_is_no_other_of_itself(model: qa.AudioModel) -> None:
+    clip = sound(0.3)
+    with pytest.raises(OptionError, match="has no other clip: give at least one"):
+        model.audio_ablation(clip, others=[clip], **RATE)
