@@ -32,6 +32,7 @@ CODE = {
     "map": tuple(
         f"collection.{name}" for name in ("dimension_reduction", "map_page", "projection")
     ),
+    "lm-eval": ("integrations.lm_eval",),
     "mteb": ("integrations.mteb",),
     "pandas": ("inference.data_frame",),
     "parquet": ("api.export", "api.vector_reader"),
@@ -117,7 +118,11 @@ def test_the_dependencies_are_what_all_other_code_imports() -> None:
 
 def test_one_extra_has_all_but_adapters_for_benchmarks() -> None:
     assert declared(EXTRAS["all"]) == set().union(
-        *(declared(lines) for extra, lines in EXTRAS.items() if extra not in ("all", "mteb"))
+        *(
+            declared(lines)
+            for extra, lines in EXTRAS.items()
+            if extra not in ("all", "lm-eval", "mteb")
+        )
     )
     tools = declared(PROJECT["dependency-groups"]["dev"])
     assert declared(EXTRAS["all"]) - BASE <= tools  # so that tests have them
@@ -143,7 +148,7 @@ def test_every_extra_that_is_named_is_declared() -> None:
 def test_the_readme_says_what_every_extra_is_for() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"^\| extra \|.*?\n\n", readme, re.M | re.S)
-    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(EXTRAS)
+    assert set(re.findall(r"^\| `([\w-]+)`", table, re.M)) == set(EXTRAS)
 
 
 def test_the_message_names_the_installer_of_the_environment(

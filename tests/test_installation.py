@@ -53,6 +53,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ describe tones/0.wav -o captions.srt",
         "$ lens tones/0.wav",
         "$ lens tones/0.wav -o lens.csv",
+        "$ classify tones/0.wav --labels labels.txt -o classes.csv",
         "$ ablate tones/0.wav tones/1.wav -o ablation.csv",
         "$ occlude tones/0.wav --window 0.2 --hop 0.2 -o map.csv",
         "$ plot tones/0.wav -o plot.json",
@@ -113,6 +114,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("playground", ""): ("$ play",),
     ("playground,collections", ""): ("$ play --collection c.lance",),
+    ("lm-eval", ""): ("module('integrations.lm_eval') -> module",),
     ("mteb", ""): ("module('integrations.mteb') -> module",),
 }
 """Commands, and expressions with the type or text of their value, or their error: by the extra that
@@ -145,7 +147,9 @@ STARTED_WITHOUT_TORCH = {"pandas", "datasets", "xarray", "int4"}
 
 def works(key: tuple[str, str], extra: str) -> bool:
     """Whether steps with this key work in the environment of an extra."""
-    return extra in (key[0], *key[1].split()) or (extra == "all" and key[0] != "mteb")
+    return extra in (key[0], *key[1].split()) or (
+        extra == "all" and key[0] not in ("lm-eval", "mteb")
+    )
 
 
 def refused(extra: str) -> dict[str, str]:
@@ -304,8 +308,10 @@ def test_every_command_and_every_extra_is_tried() -> None:
         assert any(step.startswith(f"$ {name} ") for step in tried), name
     assert set(steps) >= REFUSED_ONLY
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {*EXTRAS, "all", "mteb"} == {*project["optional-dependencies"]}
-    assert {*EXTRAS, "", "mteb"} == {extra for names, _ in STEPS for extra in names.split(",")}
+    assert {*EXTRAS, "all", "lm-eval", "mteb"} == {*project["optional-dependencies"]}
+    assert {*EXTRAS, "", "lm-eval", "mteb"} == {
+        extra for names, _ in STEPS for extra in names.split(",")
+    }
     assert sorted(extra for chain in CHAINS for extra in chain) == sorted(["", "all", *EXTRAS])
 
 

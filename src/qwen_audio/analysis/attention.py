@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from qwen_audio.errors import counted
-from qwen_audio.inference.data_frame import table_to_pandas
+from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.row_index import RowIndex
 
 from .files import save_numbers
@@ -105,7 +105,7 @@ class AttentionWeights(Picture):
         Raises:
             MissingExtraError: without pandas.
         """
-        return table_to_pandas(self.table())
+        return rows_to_pandas(self.table())
 
     def save(self, path: str | Path) -> Path:
         """Write the arrays (.npz), or `table` (.csv, .json).

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from qwen_audio.errors import OptionError, check_extra, counted
+from qwen_audio.errors import OptionError, counted
+from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.html_table import html_table
 
 from .classes import Classes, Prior, as_classes, as_prior, as_temperature
@@ -268,10 +269,7 @@ class Classification:
         Raises:
             MissingExtraError: without pandas.
         """
-        check_extra("to_pandas", "pandas", "pandas")
-        import pandas as pd
-
-        return pd.DataFrame(list(self.recordings()))
+        return rows_to_pandas(list(self.recordings()))
 
     def _repr_html_(self) -> str:
         rows = [

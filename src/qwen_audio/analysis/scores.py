@@ -12,8 +12,8 @@ from jaxtyping import Float64
 
 from qwen_audio.audio.timecode import format_range
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import check_extra
 from qwen_audio.inference.choices import OverWindows
+from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.html_table import html_table
 
 from .files import save_numbers
@@ -152,10 +152,7 @@ class Scores:
         Raises:
             MissingExtraError: without pandas.
         """
-        check_extra("to_pandas", "pandas", "pandas")
-        import pandas as pd
-
-        return pd.DataFrame(self.rows())
+        return rows_to_pandas(self.rows())
 
     def _repr_html_(self) -> str:
         return html_table(

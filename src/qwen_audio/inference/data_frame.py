@@ -1,4 +1,4 @@
-"""Results as pandas DataFrames: vectors with their index, and tables."""
+"""Vectors with their index, and rows of other results, as a pandas DataFrame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .row_index import RowIndex
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["table_to_pandas", "to_pandas"]
+__all__ = ["rows_to_pandas", "to_pandas"]
 
 
 def to_pandas(
@@ -32,8 +32,8 @@ def to_pandas(
     return pd.DataFrame({**index.columns(), "tap": tap, "vector": list(vectors)})
 
 
-def table_to_pandas(table: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows of a table.
+def rows_to_pandas(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of named values as a table.
 
     Raises:
         MissingExtraError: without pandas.
@@ -41,4 +41,4 @@ def table_to_pandas(table: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     check_extra("to_pandas", "pandas", "pandas")
     import pandas as pd
 
-    return pd.DataFrame(table)
+    return pd.DataFrame(rows)
