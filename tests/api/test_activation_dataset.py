@@ -53,6 +53,7 @@ def test_what_saelens_reads(rows: list[dict[str, qa.Embeddings]], tmp_path: Path
     dataset = datasets.load_from_disk(str(folder))
     assert json.loads(dataset.info.description)["lm.1"] == rows[0]["lm.1"].spec.settings
     np.testing.assert_array_equal(dataset["start_seconds"], expected.start_seconds)
+    assert expected.index.token is not None
     assert list(dataset["token"]) == expected.index.token.tolist()
     assert dict.fromkeys(dataset["source"]) == dict.fromkeys(["0.wav", "1.wav", "2.wav"])
 

@@ -16,7 +16,7 @@ def test_the_command(clips: list[Path], checkpoint: Path, tmp_path: Path) -> Non
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"no sound")
     table = tmp_path / "ablation.csv"
-    options = ["--model", checkpoint, "--prompt", "What?", "--answer", "a", "--answer", "b"]
+    options = ("--model", checkpoint, "--prompt", "What?", "--answer", "a", "--answer", "b")
     done = run("ablate", *clips, bad, *options, "-o", table)
     assert done.returncode == 1
     assert "1 of 3 files failed" in done.stderr

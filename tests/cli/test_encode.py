@@ -143,7 +143,7 @@ def test_an_unknown_pooling(clips: list[Path]) -> None:
 @pytest.mark.slow
 def test_a_folder_of_shards(clips: list[Path], checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "rows.dataset"
-    options = ["--model", checkpoint, "--tap", "lm.1", "-o", folder]
+    options = ("--model", checkpoint, "--tap", "lm.1", "-o", folder)
     pooled = run("encode", clips[0], *options)
     assert pooled.returncode == 1
     assert "is of rows, not of mean vectors: use pooling none" in pooled.stderr

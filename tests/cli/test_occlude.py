@@ -12,7 +12,7 @@ from commands import run
 
 @pytest.mark.slow
 def test_the_command(clips: list[Path], checkpoint: Path, tmp_path: Path) -> None:
-    options = ["--model", checkpoint, "--prompt", "What?", "--answer", "a", "--answer", "b"]
+    options = ("--model", checkpoint, "--prompt", "What?", "--answer", "a", "--answer", "b")
     picture = tmp_path / "map.png"
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"no sound")

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from qwen_audio.audio.timecode import format_range
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import counted
-from qwen_audio.inference.data_frame import table_to_pandas
+from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.html_table import html_table
 
 from .files import save_numbers
@@ -131,7 +131,7 @@ class AudioAblation:
         Raises:
             MissingExtraError: without pandas.
         """
-        return table_to_pandas(self.table())
+        return rows_to_pandas(self.table())
 
     def save(self, path: str | Path) -> Path:
         """Write the arrays (.npz), or `table` (.csv, .json).

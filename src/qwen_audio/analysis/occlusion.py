@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64
 
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.errors import OptionError, counted, number_option
-from qwen_audio.inference.data_frame import table_to_pandas
+from qwen_audio.inference.data_frame import rows_to_pandas
 
 from .files import save_numbers
 from .picture import Picture
@@ -177,7 +177,7 @@ class Occlusion(Picture):
         Raises:
             MissingExtraError: without pandas.
         """
-        return table_to_pandas(self.table())
+        return rows_to_pandas(self.table())
 
     def save(self, path: str | Path) -> Path:
         """Write the arrays (.npz), or `table` (.csv, .json).

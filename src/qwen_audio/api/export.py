@@ -56,7 +56,7 @@ def save_embeddings(
     kind = ActivationDataset if Path(path).suffix.lower() == DATASET_SUFFIX else VectorFile
     with kind(path) as file:
         for each in [embeddings] if isinstance(embeddings, Embeddings | Mapping) else embeddings:
-            file.add(each)  # type: ignore[arg-type]
+            file.add(each)
     return file.target
 
 
