@@ -78,7 +78,7 @@ def decode_step(settings: Settings) -> Result:
 
 def step(checkpoint: str, kind: str, threads: int, cache: str) -> Workload:
     """Seconds of a step, the least of several (other programs only add to it), and of a prompt."""
-    from qwen_audio.inference.decoder import DecoderInput
+    from qwen_audio.inference.decoder_input import DecoderInput
     from qwen_audio.inference.reducers import last_row
     from qwen_audio.models.tap import Stage, Tap
 

@@ -146,7 +146,7 @@ def layers(threads: int, cache: str, checkpoint: str) -> Workload:
 
 def _layer_outputs(model: Any, clip: np.ndarray, tokens: tuple[int, ...]) -> dict[str, Tensor]:
     """Rows after one layer each, of the same input for all models: of audio, and of text alone."""
-    from qwen_audio.inference.decoder import DecoderInput
+    from qwen_audio.inference.decoder_input import DecoderInput
     from qwen_audio.inference.reducers import all_rows
     from qwen_audio.models.tap import Stage, Tap
 

@@ -61,7 +61,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "names() -> list",
         "qa.plot('a.wav') -> OptionError: str can't be plotted: give one of View, LogitLens, "
         "LayerSimilarity, Comparison, Scores, Classification, Reliability, AttentionWeights, "
-        "Occlusion",
+        "Occlusion, Trace",
         "module('integrations.hear') -> module",
         "module('integrations.xares') -> module",
         "$ parity tones/0.wav -o parity.json",
@@ -76,6 +76,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ occlude tones/0.wav --window 0.2 --hop 0.2 -o map.svg",
         "$ plot --layers tones/0.wav tones/1.wav -o layers.pdf",
         "$ compare tones/0.wav tones/1.wav --tap mel",
+        "$ trace tones/0.wav tones/1.wav",
         "qa.plot(view()) -> Figure",
         "qa.save_plot(view(), 'view.png') -> PosixPath",
     ),

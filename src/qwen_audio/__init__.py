@@ -20,6 +20,8 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     AttentionWeights            of attention: where the language model looks
     AudioAblation, Occlusion    what an answer depends on: of audio_ablation, occlusion
     Collection, SearchResults, SearchResult, Projection           recordings to search and map
+    edits, Trace                what model.edit puts in the place of rows; of model.trace
+    direction, Direction        the difference of two classes' means at a tap, for steering
     probe                       how well labels can be read from each tap
     find_files                  recordings in folders, patterns and manifests
     quantize_checkpoint         a folder with quantised weights
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from qwen_audio.analysis.reliability import Reliability as Reliability
     from qwen_audio.analysis.scores import Scores as Scores
     from qwen_audio.analysis.similarity import LayerSimilarity as LayerSimilarity
+    from qwen_audio.analysis.trace import Trace as Trace
     from qwen_audio.analysis.view import View as View
     from qwen_audio.api.activation_dataset import ActivationDataset as ActivationDataset
     from qwen_audio.api.answer import Answer as Answer
@@ -84,6 +87,7 @@ if TYPE_CHECKING:
     from qwen_audio.errors import QwenAudioError as QwenAudioError
     from qwen_audio.errors import ScoreWarning as ScoreWarning
     from qwen_audio.errors import TapError as TapError
+    from qwen_audio.inference import edits as edits
     from qwen_audio.inference.cost import CostEstimate as CostEstimate
     from qwen_audio.inference.embedding_spec import EmbeddingSpec as EmbeddingSpec
     from qwen_audio.inference.hidden_states import HiddenStates as HiddenStates
@@ -91,6 +95,8 @@ if TYPE_CHECKING:
     from qwen_audio.models.tap import ModelDimensions as ModelDimensions
     from qwen_audio.models.tap import Stage as Stage
     from qwen_audio.models.tap import Tap as Tap
+    from qwen_audio.probing.direction import Direction as Direction
+    from qwen_audio.probing.direction import direction as direction
     from qwen_audio.probing.probe import probe as probe
 __version__ = "0.1.0"
 
@@ -121,6 +127,7 @@ _EXPORTS = {
         "TapError",
     ),
     "inference.hidden_states": ("HiddenStates",),
+    "inference.interventions": ("edits",),
     "inference.spans": ("Span",),
     "api.inspection": ("ShapeTrace",),
     "analysis.classification": ("Classification",),
@@ -143,6 +150,8 @@ _EXPORTS = {
     "inference.embedding_spec": ("EmbeddingSpec",),
     "models.tap": ("ModelDimensions", "Stage", "Tap"),
     "analysis.view": ("View",),
+    "analysis.trace": ("Trace",),
+    "probing.direction": ("Direction", "direction"),
 }
 """Public names by the module that defines them; it is imported when one of them is first used."""
 

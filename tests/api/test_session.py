@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
-from qwen_audio.inference.decoder import DecoderInput, LanguageModel
+from qwen_audio.inference.decoder import LanguageModel
+from qwen_audio.inference.decoder_input import DecoderInput
 from qwen_audio.inference.encoder import AudioEncoder
 from reference import Reference, sound
 

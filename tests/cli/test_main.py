@@ -19,7 +19,7 @@ from qwen_audio.cli.main import build_parser, main
 
 COMMANDS = (
     *("describe", "encode", "inspect", "probe", "index", "search", "lens", "plot", "map", "play"),
-    *("classify", "compare", "completion", "models", "quantize", "ablate", "occlude"),
+    *("classify", "compare", "completion", "models", "quantize", "trace", "ablate", "occlude"),
     *("taps", "parity", "collection", "collection info", "collection list", "collection failures"),
     *("collection prune", "collection remove", "collection verify", "collection export"),
 )

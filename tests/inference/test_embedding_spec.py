@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "track": 1,
     "adapter": "1" * 40,
     "quantization": "int8",
+    "edits": "audio_tower[audio]: zero()",
 }
 
 
@@ -130,7 +131,7 @@ def test_unknown_and_missing_settings_are_errors(settings: dict[str, Any], named
         with pytest.raises(OptionError) as caught:
             make()
         assert named in str(caught.value)
-        assert "it takes adapter, dtype, hop_seconds, model" in str(caught.value)
+        assert "it takes adapter, dtype, edits, hop_seconds, model" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"spec"', "3"])

@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 import qwen_audio as qa
 from qwen_audio.errors import NotFiniteError
-from qwen_audio.inference.decoder import DecoderInput, LanguageModel
+from qwen_audio.inference.decoder import LanguageModel
+from qwen_audio.inference.decoder_input import DecoderInput
 from qwen_audio.inference.generation import GeneratingSequence, GenerationBatch
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.reducers import all_rows

@@ -59,7 +59,12 @@ def test_assembled_windows_follow_one_another(layout: list[list[Segment]], name:
         [state for _, state in hidden_states],
     )
     assembled = concatenate_windows(
-        windows, states, {tap: spec_of(tap, "bfloat16")}, DIMENSIONS, name="song.flac", tokens=()
+        windows,
+        states,
+        {tap: spec_of(tap, "bfloat16")},
+        DIMENSIONS.times,
+        name="song.flac",
+        tokens=(),
     )[tap]
     assert assembled.tap == tap
     assert assembled.dtype == "bfloat16"
@@ -103,7 +108,7 @@ def test_several_taps_are_assembled_separately() -> None:
         (Window(1.0, 1.08),),
         [state],
         {tap: spec_of(tap) for tap in (mel, tower)},
-        DIMENSIONS,
+        DIMENSIONS.times,
         name="song.flac",
         tokens=(),
     )

@@ -11,7 +11,7 @@ import pytest
 import qwen_audio as qa
 from qwen_audio.audio.log_mel import LogMel
 from qwen_audio.cli.tables import inspection_tables
-from qwen_audio.inference.decoder import DecoderInput
+from qwen_audio.inference.decoder_input import DecoderInput
 from qwen_audio.models.families.qwen2_audio import Qwen2Audio
 from reference import sound
 

@@ -89,11 +89,11 @@ def test_names_on_disk_are_those_that_transformers_saves(checkpoint: Path) -> No
 
 
 def test_dimensions(checkpoint: Path, tmp_path: Path) -> None:
-    assert Checkpoint(checkpoint).dimensions == ModelDimensions(80, 3, 64, 64, 3, 96, ROW_TIMES)
+    assert Checkpoint(checkpoint).dimensions == ModelDimensions(80, 3, 64, 64, 3, 96, ROW_TIMES, 96)
     other = random_checkpoint(
         tmp_path, mel_bins=128, width=32, encoder_layers=1, lm_width=64, lm_layers=2
     )
-    assert Checkpoint(other).dimensions == ModelDimensions(128, 1, 32, 32, 2, 64, ROW_TIMES)
+    assert Checkpoint(other).dimensions == ModelDimensions(128, 1, 32, 32, 2, 64, ROW_TIMES, 64)
 
 
 def test_the_embedded_checkpoint_is_the_default() -> None:

@@ -77,7 +77,7 @@ class LensReading:
         """Concatenate the windows of one recording."""
         tokenizer, audio_id = self.pipeline.tokenizer, self.pipeline.tokenizer.audio_token_id
         segments = ((window.window, window.segments) for window in windows)
-        row_times = self.pipeline.checkpoint.dimensions.times(self.levels[0])
+        row_times = self.pipeline.row_times(self.levels[0])
         spans, seconds = spans_and_times(segments, row_times)
 
         def concatenated(part: str) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal, Unpack, overload
 
@@ -13,6 +15,7 @@ from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
+from qwen_audio.inference.interventions import gradients_from
 from qwen_audio.inference.options import ReturnTensors, Sampling, check_return_tensors
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.inference.progress_bars import shows_progress, with_progress
@@ -61,6 +64,7 @@ class ActivationsMixin(ModelBase):
         prompt: str | None = None,
         generate: int = 0,
         return_tensors: ReturnTensors = "np",
+        requires_grad: bool = False,
         sampling_rate: int | None = None,
         track: int | None = None,
         on_damage: OnDamage = "raise",
@@ -77,6 +81,10 @@ class ActivationsMixin(ModelBase):
                 as the span "generated". Fewer where the answer, or the model's context, ends.
             return_tensors: "pt" for tensors in `HiddenStates.data`: on the model's device, in its
                 dtype, and not copied where a recording is one window.
+            requires_grad: record operations, so that `torch.autograd.grad`, or `backward`, gives
+                gradients: the shallowest tap's data is a leaf, those of deeper taps depend on it,
+                and weights are frozen. With return_tensors="pt", of recordings of one window, and
+                of weights that are in memory and not quantised.
             progress: show a bar for several recordings; by default in notebooks only.
 
         Returns:
@@ -96,6 +104,9 @@ class ActivationsMixin(ModelBase):
                 "have states: add lm.K or lm.norm"
             )
         check_return_tensors(return_tensors)
+        leaf = min(resolved_taps.values())
+        if requires_grad:
+            self._check_gradients(max(resolved_taps.values()), return_tensors, generate)
         continuation = Sampling(max_new_tokens=generate) if generate else None
         inputs, single = as_input_list(audio)
         shown = shows_progress(False if len(inputs) < 2 and progress is None else progress)
@@ -106,6 +117,7 @@ class ActivationsMixin(ModelBase):
             for tap in resolved_taps.values()
         }
         results = []
+        recorded = gradients_from(self.pipeline.modules, leaf) if requires_grad else nullcontext()
         recordings = partial(
             capture_recordings,
             self.pipeline,
@@ -117,16 +129,44 @@ class ActivationsMixin(ModelBase):
             load_options=LoadOptions(sampling_rate, track, on_damage),
             continuation=continuation,
         )
-        for captured in with_progress(recordings, shown, len(inputs)):
-            if isinstance(captured, AudioError):
-                raise captured
-            hidden_states = concatenate_windows(
-                captured.windows,
-                captured.outputs,
-                specs,
-                self.dimensions,
-                name=captured.recording.name,
-                tokens=tuple(text for ids in captured.token_ids for text in self._token_texts(ids)),
-            )
-            results.append({name: hidden_states[tap] for name, tap in resolved_taps.items()})
+        with recorded:
+            for captured in with_progress(recordings, shown, len(inputs)):
+                if isinstance(captured, AudioError):
+                    raise captured
+                if requires_grad and len(captured.windows) > 1:
+                    raise OptionError(
+                        f"requires_grad=True, but {captured.recording.name} is "
+                        f"{len(captured.windows)} windows, computed apart: cut it to one"
+                    )
+                token_texts = [self._token_texts(ids) for ids in captured.token_ids]
+                hidden_states = concatenate_windows(
+                    captured.windows,
+                    captured.outputs,
+                    specs,
+                    self.pipeline.row_times,
+                    name=captured.recording.name,
+                    tokens=tuple(itertools.chain.from_iterable(token_texts)),
+                )
+                results.append({name: hidden_states[tap] for name, tap in resolved_taps.items()})
         return results[0] if single else results
+
+    def _check_gradients(self, deepest: Tap, return_tensors: str, generate: int) -> None:
+        """Raises OptionError where there can't be any."""
+        if return_tensors != "pt":
+            raise OptionError("requires_grad=True needs return_tensors='pt': arrays have none")
+        if generate:
+            raise OptionError(
+                f"requires_grad=True with generate={generate}: generated tokens have no gradient; "
+                "leave one out"
+            )
+        if self.quantization is not None:
+            raise OptionError(
+                f"requires_grad=True, but {self.name} is quantised ({self.quantization}), and its "
+                "products have no gradient: load it without quantize="
+            )
+        if not self.pipeline.holds_weights(deepest):
+            raise OptionError(
+                f"requires_grad=True, but the layers up to {deepest} don't fit in memory, and "
+                "those that are streamed are gone when gradients are computed: give more "
+                "max_memory, or a shallower tap"
+            )

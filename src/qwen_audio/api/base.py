@@ -9,6 +9,7 @@ from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.cost import CostEstimate
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.interventions import described
 from qwen_audio.inference.options import PoolingName, SpanName, check_prompt, check_span
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.pooling import Pooling
@@ -153,6 +154,7 @@ class ModelBase:
             track=LoadOptions(track=track).track,
             adapter=self.pipeline.checkpoint.adapter_hash,
             quantization=self.quantization,
+            edits=described(self.pipeline.edits, tap),
         )
 
     def _token_texts(self, token_ids: Sequence[int]) -> list[str]:

@@ -17,6 +17,7 @@ from qwen_audio.errors import OptionError
 from qwen_audio.inference.batching import batched_windows
 from qwen_audio.inference.finite import raise_first, run_by_recording
 from qwen_audio.inference.generation import GeneratedText
+from qwen_audio.inference.interventions import keeps_edits
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.progress_bars import OnWindow, shows_progress, with_progress
 from qwen_audio.models.components.conversation import Message, audio_inputs
@@ -90,6 +91,7 @@ class DescribeMixin(ModelBase):
         results = list(with_progress(descriptions, shown, len(inputs), "describing"))
         return results[0] if single else results
 
+    @keeps_edits
     def describe_windows(
         self,
         audio: AudioInput,

@@ -11,6 +11,7 @@ from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, chec
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import AudioError, OptionError
+from qwen_audio.inference.interventions import keeps_edits
 from qwen_audio.inference.options import (
     PoolingName,
     PoolingUnit,
@@ -216,6 +217,7 @@ class EncodeMixin(ModelBase):
         per: PoolingUnit = ...,
         **options: Unpack[EncodeOptions],
     ) -> Iterator[Any]: ...
+    @keeps_edits
     def encode_each(
         self,
         audio: Iterable[Any],
@@ -243,8 +245,7 @@ class EncodeMixin(ModelBase):
         Args:
             errors: "yield" puts an AudioError in place of a recording that can't be decoded and
                 continues; "raise" raises it.
-            progress: as in `encode`; without a bar by default, for those who add one of their own.
-            on_progress: as in `encode`.
+            progress, on_progress: as in `encode`; without a bar by default.
 
         Yields:
             What `encode` returns for the recording alone.
@@ -253,7 +254,7 @@ class EncodeMixin(ModelBase):
             AudioError, TapError, OptionError: as `encode` does.
         """
         check_several(audio, "encode_each takes several, such as a list; encode takes one")
-        single, shown = isinstance(tap, str | Tap), shows_progress(progress)
+        shown, single = shows_progress(progress), isinstance(tap, str | Tap)
         resolved_taps = self._resolve_taps([tap] if isinstance(tap, str | Tap) else tap)
         check_return_tensors(return_tensors)
         check_pooling_unit(per, pooling)
@@ -287,11 +288,9 @@ class EncodeMixin(ModelBase):
                         raise captured
                     yield captured
                     continue
-                times = self.dimensions.times
+                times, texts = self.pipeline.row_times, self._token_texts
                 pooled = {
-                    name: recording_embeddings(
-                        captured, pool, specs[tap], tap, times(tap), per, self._token_texts
-                    )
+                    name: recording_embeddings(captured, pool, specs[tap], tap, times, per, texts)
                     for name, tap in resolved_taps.items()
                 }
                 yield next(iter(pooled.values())) if single else pooled

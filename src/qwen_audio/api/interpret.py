@@ -192,6 +192,11 @@ class InterpretMixin(ModelBase):
         resolved_taps = self._resolve_taps(self.taps if taps is None else taps)
         if len(resolved_taps) < 2:
             raise OptionError(f"taps={list(resolved_taps)}: name two or more to compare")
+        if any(each.edit.stride not in (1, None) for each in self.pipeline.edits):
+            raise OptionError(
+                "layer_similarity compares the same segments of time at every tap: edits of the "
+                "number of rows can't be used in it"
+            )
         prompt_text = self._prompt_text(list(resolved_taps.values()), prompt)
         load = partial(load_waveform, sampling_rate=sampling_rate, track=track, on_damage=on_damage)
         waveforms: list[Waveform] = []
@@ -234,6 +239,8 @@ class InterpretMixin(ModelBase):
             ):
                 if isinstance(captured, AudioError):
                     raise captured
+                for tap in same_rate.values():
+                    self.pipeline.row_times(tap)  # raises where an edit has changed their number
                 for window in captured.outputs:
                     for name, tap in same_rate.items():
                         segments[name].append(window[tap])

@@ -29,10 +29,12 @@ from .describe import DescribeMixin
 from .encode import EncodeMixin
 from .inspection import ShapeTrace, trace_shapes
 from .interpret import InterpretMixin
+from .interventions import InterventionsMixin
 from .occlusion import OcclusionMixin
 from .options import InspectOptions
 from .parity import ParityReport, check_parity, synthetic_clips
 from .score import ScoreMixin
+from .trace import TraceMixin
 
 __all__ = ["AudioModel", "load"]
 
@@ -122,6 +124,8 @@ class AudioModel(
     CompareMixin,
     InterpretMixin,
     ScoreMixin,
+    InterventionsMixin,
+    TraceMixin,
     AttributionMixin,
     AblationMixin,
     OcclusionMixin,

@@ -119,6 +119,7 @@ class ActivationsOptions(InspectOptions, total=False):
 
     taps: Required[Iterable[str | Tap]]
     generate: int
+    requires_grad: bool
     progress: bool | None
 
 

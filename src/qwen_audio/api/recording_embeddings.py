@@ -30,14 +30,14 @@ def recording_embeddings(
     pool: Pooling,
     spec: EmbeddingSpec,
     tap: Tap,
-    row_times: RowTimes,
+    row_times: Callable[[Tap], RowTimes],
     per: PoolingUnit,
     token_texts: Callable[[Sequence[int]], Sequence[str]],
 ) -> Embeddings | torch.Tensor:
     """What a recording's pooled windows add up to: one vector, one a window, or all rows.
 
     Args:
-        row_times: of the tap.
+        row_times: of a tap; asked for where rows aren't pooled.
         pool: that reduced the windows; a tensor is returned if it kept them on the device.
         token_texts: the text of each position of the language model, "" for audio.
     """
@@ -50,7 +50,7 @@ def recording_embeddings(
         return vectors
     source = captured.recording.name
     if pool.pooling == "none":
-        index = _index_of_rows(captured, windows, pool, tap, row_times, token_texts)
+        index = _index_of_rows(captured, windows, pool, tap, row_times(tap), token_texts)
     elif per == "window":
         index = _index_of_windows(source, range(len(windows)), captured.windows, pool.span)
     else:

@@ -53,6 +53,7 @@ class AudioSession:
         self.name = name
         self.notes = tuple(notes)
         self.pipeline = pipeline
+        self._audio_edits = pipeline.audio_edits
         owner = object()  # not this session itself: with it the caches are freed at once
         self._states = [_WindowState(w, rows, CachedContext(owner)) for w, rows in windows]
 
@@ -102,6 +103,7 @@ class AudioSession:
             OptionError: for a follow-up without the chat template, or invalid sampling options.
             AudioError: if the recording overflows in this dtype.
         """
+        self.check_edits()
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
         use_chat = self.pipeline.tokenizer.uses_chat_template if chat is None else chat
         if follow_up and not use_chat:
@@ -122,6 +124,16 @@ class AudioSession:
                 raise error.named(self.name) from None
             answers.append(window_answer(text, self.name, number, state.window, self.pipeline))
         return Description(self.name, answers, self.notes)
+
+    def check_edits(self) -> None:
+        """Raises OptionError where taps up to the projector, which have been computed, are edited
+        otherwise than when they were."""
+        now = self.pipeline.audio_edits
+        if now != self._audio_edits:
+            raise OptionError(
+                f"this session's audio was encoded {_with(self._audio_edits)}, and is asked about "
+                f"{_with(now)}: make a session of its own inside the edit"
+            )
 
     def score(
         self,
@@ -146,6 +158,7 @@ class AudioSession:
         Warns, Raises:
             As `AudioModel.score` does.
         """
+        self.check_edits()
         scorer = Scorer(
             self.pipeline,
             prompt,
@@ -196,6 +209,10 @@ class AudioSession:
         answered = [*turns, {"role": "assistant", "content": text.text}]
         state.turns = [] if tokenizer.is_raw(prompt) else answered  # no turn of a conversation
         return text
+
+
+def _with(edits: str | None) -> str:
+    return "without edits" if edits is None else f"with {edits}"
 
 
 def answer_conversation(

@@ -45,7 +45,7 @@ def compute_view(
     columns_by_tap = {}
     for source_tap in {_MEL, tap}:
         centres, counts = [], []
-        hop_seconds = model.dimensions.hop_seconds(source_tap)
+        hop_seconds = model.pipeline.row_times(source_tap).hop_seconds
         for window, output in zip(captured.windows, captured.outputs, strict=True):
             group_sizes = output[source_tap][1]
             centre_rows = np.cumsum(group_sizes) - group_sizes / 2

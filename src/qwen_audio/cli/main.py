@@ -35,6 +35,7 @@ from . import (
     quantize,
     search,
     taps,
+    trace,
 )
 from . import map as map_command
 from .console import print_error
@@ -59,6 +60,7 @@ COMMANDS = (
     occlude,
     plot,
     compare,
+    trace,
     map_command,
     play,
     models,

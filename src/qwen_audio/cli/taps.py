@@ -25,6 +25,11 @@ def add_parser(subparsers: Any) -> None:
     )
     add_model_options(parser)
     add_compute_options(parser)
+    parser.add_argument(
+        "--inside-layers",
+        action="store_true",
+        help="also the taps inside decoder layers: lm.K.heads, lm.K.attention, lm.K.mlp",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,7 +62,10 @@ def run(options: argparse.Namespace) -> int:
             "rate_hz": None if tap is None else dimensions.rate_hz(tap),
             **dataclasses.asdict(estimate_cost(checkpoint, tap, dtype, device, memory_bytes)),
         }
-        for tap in (*dimensions.taps(), *([None] if dimensions.has_language_model else []))
+        for tap in (
+            *dimensions.taps(inside_layers=options.inside_layers),
+            *([None] if dimensions.has_language_model else []),
+        )
     ]
     adapter = {} if checkpoint.adapter is None else {"adapter": checkpoint.adapter.name}
     model = {"model": checkpoint.name, **adapter}

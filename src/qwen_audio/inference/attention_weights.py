@@ -15,7 +15,7 @@ from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.models.attention_recorder import AttentionRecorder
 from qwen_audio.models.tap import Stage, Tap
 
-from .decoder import DecoderInput
+from .decoder_input import DecoderInput
 from .options import Sampling
 from .out_of_memory import explains_out_of_memory
 from .pipeline import Pipeline

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,55 +19,17 @@ from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import to_device
 from qwen_audio.weights.module_store import ModuleStore
 
+from .decoder_input import DecoderInput
+from .edited_pass import EditedPositions, parts_called
 from .finite import FiniteCheck
+from .interventions import is_leaf, outside_gradients
 from .reducers import TapReducer
-from .spans import Segment, SpanKind
 
-__all__ = ["DecoderInput", "LanguageModel"]
+__all__ = ["LanguageModel"]
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class DecoderInput:
-    """One input of the language model: text and audio, merged.
-
-    Attributes:
-        token_ids: one per position; audio positions hold the audio token's id.
-        audio_rows: shape (audio positions, width): the projector's rows for those positions, in
-            order; None where there are none.
-        tree: the parents of the last positions, where these are a tree of continuations: indices
-            among them, each smaller than its child's, and -1 for the position before the tree.
-            Those with the same parent share their place in the sequence, and don't see each other.
-    """
-
-    token_ids: tuple[int, ...]
-    audio_rows: Float[Tensor, "rows width"] | None = None
-    tree: tuple[int, ...] = ()
-
-    def suffix(self, start: int, audio_id: int) -> DecoderInput:
-        """The positions from `start` on, which is not in a tree."""
-        before = self.token_ids[:start].count(audio_id)
-        rows = None if self.audio_rows is None else self.audio_rows[before:]
-        return DecoderInput(self.token_ids[start:], rows, self.tree)
-
-    def segments(self, audio_id: int, audio_rows: int | None = None) -> tuple[Segment, ...]:
-        """Which positions are prompt and which audio, in order; those of a tree are generated.
-
-        Args:
-            audio_rows: how many of the audio positions hold audio; those after them, padding.
-        """
-        segments: list[Segment] = []
-        places = itertools.count()
-        for token in self.token_ids[: len(self.token_ids) - len(self.tree)]:
-            kind: SpanKind = "prompt"
-            if token == audio_id:
-                kind = "audio" if audio_rows is None or next(places) < audio_rows else "padding"
-            if segments and segments[-1][0] == kind:
-                segments[-1] = (kind, segments[-1][1] + 1)
-            else:
-                segments.append((kind, 1))
-        return (*segments, *((("generated", len(self.tree)),) if self.tree else ()))
+ReduceRows: TypeAlias = Callable[[Tap, Tensor], Tensor]
 
 
 class LanguageModel:
@@ -111,7 +72,7 @@ class LanguageModel:
             self._device,
         )
 
-    @torch.no_grad()
+    @outside_gradients
     def forward(
         self,
         inputs: Sequence[DecoderInput],
@@ -126,7 +87,8 @@ class LanguageModel:
         Args:
             inputs: the positions to process now.
             taps: `lm.k` and `lm.norm`; layers below the deepest are not built.
-            reducer: called with the rows, (positions, width), of each input at each tap.
+            reducer: called with the rows, (positions, width), of each input at each tap, after its
+                edits.
             cached: keys and values of the positions before, in a cache that is extended by those of
                 `inputs`. Later passes may use them if this one goes through all layers.
             finite: takes what is to be checked, and the caller checks it later. None: rows are
@@ -137,7 +99,8 @@ class LanguageModel:
             For each tap what the reducer made of every input.
 
         Raises:
-            OptionError: if audio and prompt are longer than the model's context.
+            OptionError: if audio and prompt are longer than the model's context; for edits whose
+                rows can't be used.
             NotFiniteError: if rows overflow at a tap up to the deepest (see `FiniteCheck.check`).
         """
         wanted = set(taps)
@@ -154,22 +117,42 @@ class LanguageModel:
         outputs: dict[Tap, list[T]] = {}
         is_checked_now = finite is None
         watched = self.new_check() if finite is None else finite
+        edited = EditedPositions(self._modules, inputs, cached, self.audio_token_id)
 
-        def reduce_rows(tap: Tap, rows: Tensor) -> None:
-            watched.watch(tap, rows)
+        def reduce_rows(tap: Tap, rows: Tensor) -> Tensor:
+            rows = edited.apply(tap, rows)
+            if tap.part is None:  # parts add up to what is watched after the layer
+                watched.watch(tap, rows)
             if tap in wanted:
                 if is_checked_now:
                     watched.check()
-                rows_by_clip = enumerate(rows.split(lengths))
-                outputs[tap] = [reducer(tap, clip, rows) for clip, rows in rows_by_clip]
+                clips = rows.split(lengths)
+                if is_leaf(self._modules, tap):
+                    clips = tuple(clip.detach().clone().requires_grad_() for clip in clips)
+                    rows = torch.cat(clips)
+                outputs[tap] = [reducer(tap, clip, rows) for clip, rows in enumerate(clips)]
+            return rows
 
-        reduce_rows(Tap(Stage.LM, 0), hidden_states)
+        inner = {tap for tap in wanted | edited.taps if tap.part is not None}
+        hidden_states = reduce_rows(Tap(Stage.LM, 0), hidden_states)
         for k, layer in enumerate(self._family.decoder_layers(self._modules, depth), start=1):
-            hidden_states = self.run_layer(layer, hidden_states, arguments)
-            reduce_rows(Tap(Stage.LM, k), hidden_states)
+            parts = {tap.part: tap for tap in inner if tap.layer == k}
+            with self._parts_reduced(layer, parts, reduce_rows):
+                hidden_states = self.run_layer(layer, hidden_states, arguments)
+            hidden_states = reduce_rows(Tap(Stage.LM, k), hidden_states)
         if Tap(Stage.LM_NORM) in wanted:
             reduce_rows(Tap(Stage.LM_NORM), self.final_norm()(hidden_states))
         return outputs
+
+    def _parts_reduced(
+        self, layer: nn.Module, parts: Mapping[str | None, Tap], reduce_rows: ReduceRows
+    ) -> AbstractContextManager[None]:
+        """While a layer runs, `reduce_rows` is called at the taps inside it."""
+        if not parts:
+            return nullcontext()
+        modules = self._family.layer_parts(layer)
+        chosen = {part: module for part, module in modules.items() if part in parts}
+        return parts_called(chosen, lambda part, rows: reduce_rows(parts[part], rows))
 
     def layer_arguments(
         self,
@@ -223,7 +206,7 @@ class LanguageModel:
         """What a pass of this model has to watch."""
         return FiniteCheck(self._checkpoint, self._embeddings)
 
-    @torch.no_grad()
+    @outside_gradients
     def logits(
         self, rows: Float[Tensor, "rows width"], finite: FiniteCheck | None = None
     ) -> Float[Tensor, "rows vocabulary"]:
@@ -242,7 +225,7 @@ class LanguageModel:
             watched.check()
         return scores
 
-    @torch.no_grad()
+    @outside_gradients
     def lens_logits(self, rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logit lens: final norm and head over rows of any `lm.k`."""
         return self.logits(self.final_norm()(rows))

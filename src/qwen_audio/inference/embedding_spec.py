@@ -16,7 +16,7 @@ from qwen_audio.errors import OptionError, number_option, whole_number_option
 
 __all__ = ["EmbeddingSpec", "settings_fingerprint"]
 
-_LEFT_OUT_UNSET = frozenset({"adapter", "quantization", "track"})
+_LEFT_OUT_UNSET = frozenset({"adapter", "edits", "quantization", "track"})
 """Settings that are stored only where they are set, so that older fingerprints stay valid."""
 
 
@@ -27,7 +27,7 @@ class EmbeddingSpec:
     `prompt` is set only at taps in the language model, and only there `span` may differ; `track`
     only where an audio track of the files was chosen. `adapter` is the content hash of the adapter
     that the model was loaded with, if any; `quantization` says how its weights are, such as
-    "int4-g32+head-int8".
+    "int4-g32+head-int8"; `edits` says what was changed at taps up to this one, in order.
 
     Raises:
         OptionError: for a length or track that is no number.
@@ -45,6 +45,7 @@ class EmbeddingSpec:
     track: int | None = None
     adapter: str | None = None
     quantization: str | None = None
+    edits: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("window_seconds", "hop_seconds"):  # as floats: 30 and 30.0 are equal

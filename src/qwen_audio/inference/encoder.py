@@ -13,7 +13,9 @@ from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.module_store import ModuleStore
 
+from .edited_pass import edited_clips
 from .finite import FiniteCheck
+from .interventions import outside_gradients, taps_changed
 from .reducers import TapReducer
 
 __all__ = ["AudioEncoder"]
@@ -32,16 +34,17 @@ class AudioEncoder:
         self._checkpoint, self._modules = checkpoint, modules
         self._family = checkpoint.family
 
-    @torch.no_grad()
+    @outside_gradients
     def forward(
         self, mels: Sequence[LogMel], taps: Iterable[Tap], reducer: TapReducer[T]
     ) -> dict[Tap, list[T]]:
         """One pass over all clips, as deep as the deepest tap, at most up to the projector.
 
         Args:
-            reducer: called with (mel frames, bins) at `mel`, (encoder frames, width) at
-                `encoder.k`, (audio tokens, width) at `audio_tower` and `projector`. Rows of padding
-                follow at `projector`, if the language model is given them, and nowhere else.
+            reducer: called, after a tap's edits, with (mel frames, bins) at `mel`, (encoder frames,
+                width) at `encoder.k`, (audio tokens, width) at `audio_tower` and `projector`. Rows
+                of padding follow at `projector`, if the language model is given them, and nowhere
+                else.
 
         Returns:
             For each tap what the reducer made of every clip.
@@ -52,53 +55,78 @@ class AudioEncoder:
         wanted = set(taps)
         outputs: dict[Tap, list[T]] = {}
         finite = FiniteCheck(self._checkpoint)
+        family, modules = self._family, self._modules
+        edited_taps = taps_changed(modules)
 
         def reduce_rows(tap: Tap, rows_by_clip: Iterable[Tensor]) -> None:
             finite.check()
             outputs[tap] = [reducer(tap, clip, rows) for clip, rows in enumerate(rows_by_clip)]
 
-        def reduce_packed_rows(tap: Tap, rows: Tensor, lengths: Sequence[int]) -> None:
+        def reduce_packed_rows(
+            tap: Tap, rows: Tensor, lengths: Sequence[int]
+        ) -> tuple[Tensor, Sequence[int]]:
+            clips: Sequence[Tensor] = rows.split(list(lengths))
+            if tap.stage is Stage.PROJECTOR:  # what the language model is given
+                tokens = map(family.audio_tokens, mel_frames)
+                clips = [clip[:count] for clip, count in zip(clips, tokens, strict=True)]
+            # Fewer than the family says where an edit of `audio_tower` left fewer.
+            counts = [
+                min(family.rows(tap.stage, frames), len(clip))
+                for frames, clip in zip(mel_frames, clips, strict=True)
+            ]
+            if tap in edited_taps:
+                audios, clips = edited_clips(modules, tap, clips, counts, may_reduce)
+                rows, lengths = torch.cat(list(clips)), [len(clip) for clip in clips]
+            else:
+                audios = [clip[:count] for clip, count in zip(clips, counts, strict=True)]
             finite.watch(tap, rows)
             if tap in wanted:
-                counts = [kept_rows(tap.stage, frames) for frames in mel_frames]
-                parts = zip(rows.split(list(lengths)), counts, strict=True)
-                reduce_rows(tap, [part[:count] for part, count in parts])
+                reduce_rows(tap, clips if tap.stage is Stage.PROJECTOR else audios)
+            return rows, lengths
 
-        def kept_rows(stage: Stage, frames: int) -> int:
-            in_projector = stage is Stage.PROJECTOR
-            return family.audio_tokens(frames) if in_projector else family.rows(stage, frames)
-
-        family, modules = self._family, self._modules
         mel_frames = [mel.valid_frames for mel in mels]
 
+        # Not where positions of padding follow those of audio, which are as many as a window has.
+        may_reduce = all(
+            family.audio_tokens(n) == family.rows(Stage.PROJECTOR, n) for n in mel_frames
+        )
+
+        mel_tap = Tap(Stage.MEL)
         features = [torch.from_numpy(mel.input_features) for mel in mels]
+        frames = [each[:, :n].T for each, n in zip(features, mel_frames, strict=True)]
+        if mel_tap in edited_taps:
+            frames, _ = edited_clips(modules, mel_tap, frames, mel_frames, may_reduce)
+            features = [
+                torch.cat([rows.T, each[:, len(rows) :]], dim=1)
+                for rows, each in zip(frames, features, strict=True)
+            ]
         for clip_features in features:
-            finite.watch(Tap(Stage.MEL), clip_features)
+            finite.watch(mel_tap, clip_features)
         finite.check()
-        if Tap(Stage.MEL) in wanted:
-            pairs = zip(features, mels, strict=True)
-            reduce_rows(Tap(Stage.MEL), [each[:, : mel.valid_frames].T for each, mel in pairs])
+        if mel_tap in wanted:
+            reduce_rows(mel_tap, frames)
         deepest = max(wanted, default=Tap(Stage.MEL))
         if deepest.stage is Stage.MEL:
             return outputs
 
         lengths = tuple(map(family.encoder_rows, mel_frames))
-        hidden_states = torch.cat([family.stem(modules, mel) for mel in mels])
-        reduce_packed_rows(Tap(Stage.ENCODER, 0), hidden_states, lengths)
+        pairs = zip(features, mel_frames, strict=True)
+        hidden_states = torch.cat([family.stem(modules, each, count) for each, count in pairs])
+        hidden_states, _ = reduce_packed_rows(Tap(Stage.ENCODER, 0), hidden_states, lengths)
         depth = family.dimensions.encoder_layers
         if deepest.stage is Stage.ENCODER:
             depth = deepest.layer or 0
         layers = family.encoder_layers(modules, depth, lengths)
         for k, run_layer in enumerate(layers, start=1):
             hidden_states = run_layer(hidden_states)
-            reduce_packed_rows(Tap(Stage.ENCODER, k), hidden_states, lengths)
+            hidden_states, _ = reduce_packed_rows(Tap(Stage.ENCODER, k), hidden_states, lengths)
         if deepest.stage is Stage.ENCODER:
             return outputs
 
         pooled = [family.tower(modules, frames) for frames in hidden_states.split(lengths)]
-        rows, lengths = torch.cat(pooled), tuple(map(len, pooled))
-        reduce_packed_rows(Tap(Stage.AUDIO_TOWER), rows, lengths)
+        tower_tap = Tap(Stage.AUDIO_TOWER)
+        rows, counts = reduce_packed_rows(tower_tap, torch.cat(pooled), list(map(len, pooled)))
         if Tap(Stage.PROJECTOR) in wanted:
             rows = family.project(modules, rows)
-            reduce_packed_rows(Tap(Stage.PROJECTOR), rows, lengths)
+            reduce_packed_rows(Tap(Stage.PROJECTOR), rows, counts)
         return outputs

@@ -11,7 +11,8 @@ from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
 from qwen_audio.models.tap import Stage, Tap
 
-from .decoder import DecoderInput, LanguageModel
+from .decoder import LanguageModel
+from .decoder_input import DecoderInput
 from .options import AnswerEnd, Sampling
 from .reducers import last_row
 from .sampling import TokenSampler, sample_tokens

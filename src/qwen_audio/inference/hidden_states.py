@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import OptionError, counted
 from qwen_audio.models.row_times import RowTimes
-from qwen_audio.models.tap import ModelDimensions, Tap
+from qwen_audio.models.tap import Tap
 
 from .data_array import to_xarray
 from .data_frame import to_pandas
@@ -211,7 +211,7 @@ def concatenate_windows(
     windows: tuple[Window, ...],
     outputs: Sequence[dict[Tap, WindowRows]],
     specs: Mapping[Tap, EmbeddingSpec],
-    dimensions: ModelDimensions,
+    row_times: Callable[[Tap], RowTimes],
     *,
     name: str,
     tokens: tuple[str, ...],
@@ -221,21 +221,22 @@ def concatenate_windows(
     Args:
         outputs: for each window and tap its rows and segments (see `rows_and_segments`).
         specs: of each tap.
-        dimensions: of the model.
+        row_times: of each tap.
         tokens: see `HiddenStates`; of taps in the language model.
     """
     hidden_states: dict[Tap, HiddenStates] = {}
     for tap, spec in specs.items():
         rows = [output[tap] for output in outputs]
         segments = zip(windows, (segments for _, segments in rows), strict=True)
-        spans, seconds = spans_and_times(segments, dimensions.times(tap))
+        times = row_times(tap)
+        spans, seconds = spans_and_times(segments, times)
         hidden_states[tap] = HiddenStates(
             _concatenate([data for data, _ in rows]),
             tap,
             seconds,
             spans,
             windows,
-            dimensions.times(tap),
+            times,
             spec.dtype,
             name,
             tokens if tap.in_language_model else (),

@@ -11,7 +11,7 @@ from torch import Tensor
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.models.tap import Stage, Tap
 
-from .decoder import DecoderInput
+from .decoder_input import DecoderInput
 from .generation import (
     CachedContext,
     GeneratedText,
@@ -85,6 +85,9 @@ class Pipeline(ScoringStages):
         context: CachedContext | None,
         stream: Callable[[str], None] | None,
     ) -> list[GeneratedText]:
+        if self.edits_language_model:
+            # What is cached was made under other edits, or of a part of the rows of this input.
+            context = None
         cache, slot = (
             (None, None)
             if context is None
@@ -159,12 +162,13 @@ class Pipeline(ScoringStages):
                 self.memory.make_room(sum(positions(window)[1] for window in windows))
         captured: list[CapturedWindow[T]] = [CapturedWindow() for _ in windows]
         # Rows of audio at `projector`, after which padding may follow; other taps have no more.
-        kept = [family.rows(Stage.PROJECTOR, each.log_mel.valid_frames) for each in windows]
+        kept = [0] * len(windows)
         audio_rows: list[Tensor] = [torch.empty(0)] * len(windows)
 
         def reduce_encoder_rows(tap: Tap, clip: int, rows: Tensor) -> None:
             if tap == PROJECTOR:
                 audio_rows[clip] = rows
+                kept[clip] = len(rows) - self.note_padding(rows, windows[clip].log_mel)
             if tap in wanted:
                 audio = kept[clip] if tap == PROJECTOR else len(rows)
                 captured[clip].outputs[tap] = reducer(rows, audio_segments(len(rows), audio))
@@ -216,6 +220,9 @@ class Pipeline(ScoringStages):
             rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, cached)
         sequences = []
         for item, slot in zip(inputs, slots, strict=True):
+            if self.edits_language_model:
+                # A function of all rows of a prompt can't be computed of its last one alone.
+                batch.cache.truncate(slot, 0)
             stop_ids = self.tokenizer.stop_token_ids(None)
             sequences.append(batch.join(item, sampling, stop_ids=stop_ids, slot=slot))
         batch.run()

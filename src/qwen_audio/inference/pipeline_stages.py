@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import cached_property, partial
 from typing import cast
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from qwen_audio.audio.log_mel import LogMel, Surroundings
 from qwen_audio.audio.window import WindowConfig
@@ -18,13 +19,16 @@ from qwen_audio.errors import OptionError
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.kv_cache import block_positions
+from qwen_audio.models.row_times import RowTimes
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.download import ProgressCallback
 from qwen_audio.weights.module_store import ModuleStore
 
 from .cost import CostEstimate, estimate_cost, process_bytes
-from .decoder import DecoderInput, LanguageModel
+from .decoder import LanguageModel
+from .decoder_input import DecoderInput
 from .encoder import AudioEncoder
+from .interventions import ActiveEdit, active_edits, described, edited_row_times
 from .memory_budget import MemoryBudget
 from .options import Sampling
 from .out_of_memory import explains_out_of_memory
@@ -76,6 +80,7 @@ class PipelineStages:
         self._tokenizer: PromptTokenizer | None = None
         self._chat, self._report, self._report_quantized = chat, report, report_quantized
         self._fetched: set[Tap | None] = set()
+        self._padding: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -93,6 +98,29 @@ class PipelineStages:
         if self._tokenizer is None:
             self._tokenizer = self.checkpoint.tokenizer(self._chat)
         return self._tokenizer
+
+    @property
+    def edits(self) -> tuple[ActiveEdit, ...]:
+        """Those that are active in this thread or task."""
+        return active_edits(self.modules)
+
+    def row_times(self, tap: Tap) -> RowTimes:
+        """When the audio rows of a tap begin, edits considered.
+
+        Raises:
+            OptionError: if an edit has changed their number, and doesn't say which rows are left.
+        """
+        return edited_row_times(self.edits, self.checkpoint.dimensions, tap)
+
+    @property
+    def audio_edits(self) -> str | None:
+        """The description of edits up to the projector; None where there are none."""
+        return described(self.edits, PROJECTOR)
+
+    @property
+    def edits_language_model(self) -> bool:
+        """Whether one of them is at a tap in the language model."""
+        return any(each.place.tap.in_language_model for each in self.edits)
 
     @property
     def dtype_name(self) -> str:
@@ -163,7 +191,19 @@ class PipelineStages:
             return []
         _ = self.lm
         self.fetch_weights(PROJECTOR)
-        return self.encoder.forward(mels, [PROJECTOR], all_rows)[PROJECTOR]
+        audio_rows = self.encoder.forward(mels, [PROJECTOR], all_rows)[PROJECTOR]
+        for rows, mel in zip(audio_rows, mels, strict=True):
+            self.note_padding(rows, mel)
+        return audio_rows
+
+    def note_padding(self, rows: Tensor, mel: LogMel) -> int:
+        """Remember how many of a window's rows at `projector` are padding, as long as they exist:
+        edits of its audio leave them out. Returns how many."""
+        family = self.checkpoint.family
+        frames = mel.valid_frames
+        if padding := family.audio_tokens(frames) - family.rows(Stage.PROJECTOR, frames):
+            self._padding[rows] = padding
+        return padding
 
     def build_inputs(
         self, prompt_text: str, audio_rows: Sequence[Sequence[Tensor]]
@@ -182,6 +222,7 @@ class PipelineStages:
             DecoderInput(
                 self.tokenizer.expand_audio_tokens(prompt_ids, [len(rows) for rows in audios]),
                 torch.cat(list(audios)) if audios else None,
+                audios=tuple((len(rows) - (n := self._padding.get(rows, 0)), n) for rows in audios),
             )
             for audios in audio_rows
         ]

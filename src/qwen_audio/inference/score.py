@@ -21,7 +21,8 @@ from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.tap import Stage, Tap
 from qwen_audio.weights.device import to_device
 
-from .decoder import DecoderInput, LanguageModel
+from .decoder import LanguageModel
+from .decoder_input import DecoderInput
 from .finite import FiniteCheck
 from .generation import CachedContext
 from .out_of_memory import explains_out_of_memory
@@ -29,7 +30,7 @@ from .pipeline_stages import PipelineStages
 from .reducers import TapReducer
 from .token_tree import END, TokenTree, check_choices, split_choices
 
-__all__ = ["ChoiceScores", "ScoringStages"]
+__all__ = ["ChoiceScores", "ScoringStages", "step_log_probabilities"]
 
 _LM_NORM = Tap(Stage.LM_NORM)
 
@@ -118,6 +119,9 @@ class ScoringStages(PipelineStages):
             TokenTree.of([choices[number] for number in part], include_end=include_end)
             for part in parts
         ]
+        if self.edits_language_model:  # which act on whole prompts: nothing is cached
+            by_tree = [self._score_batches(items, tree, stop_ids) for tree in trees]
+            return [_joined(of_parts, parts) for of_parts in zip(*by_tree, strict=True)]
         scores = []
         for item in items:
             shared = CachedContext() if context is None else context
@@ -205,7 +209,7 @@ def _score_tree(
         with cache.extend([slot], [len(rest.token_ids)]) as cache_pass:
             rows = model.forward([rest], [_LM_NORM], _rows_of(tree), cache_pass, finite)[_LM_NORM]
         cache.truncate(slot, len(items[0].token_ids))
-    asked = [_log_probabilities(model, of_tree, tree, stop_ids, finite) for of_tree in rows]
+    asked = [step_log_probabilities(model, of_tree, tree, stop_ids, finite) for of_tree in rows]
     numbers = iter(finite.check_and_read(torch.cat(asked)))
     results = []
     for item, of_tree in zip(items, rows, strict=True):
@@ -228,7 +232,7 @@ def _rows_of(tree: TokenTree) -> TapReducer[Tensor]:
     return reduce
 
 
-def _log_probabilities(
+def step_log_probabilities(
     model: LanguageModel,
     rows: Float[Tensor, "rows width"],
     tree: TokenTree,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from qwen_audio.errors import OptionError
 from qwen_audio.models.kv_cache import common_prefix_length
 
-from .decoder import DecoderInput
+from .decoder_input import DecoderInput
 
 __all__ = ["END", "TokenTree", "check_choices", "split_choices"]
 

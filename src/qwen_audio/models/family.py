@@ -6,8 +6,7 @@ A family is a class, and a loaded checkpoint has an instance of it, made from it
 
 from __future__ import annotations
 
-import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,6 +27,7 @@ from .layer_sizes import LayerSizes
 from .packed_attention import Packing
 from .tap import ModelDimensions, Stage
 from .tensors import TensorGroup, TensorRequirement, tensor_requirements
+from .transformers_family import TransformersFamily
 
 __all__ = ["Family", "LayerSizes", "RunLayer"]
 
@@ -35,7 +35,7 @@ RunLayer = Callable[[Tensor], Tensor]
 """One layer of a pass: packed rows, (rows, width), to the rows after it."""
 
 
-class Family(ABC):
+class Family(TransformersFamily):
     """One checkpoint's model, as its family defines it; it holds no weights.
 
     Args:
@@ -186,8 +186,14 @@ class Family(ABC):
         return self.audio_tokens(mel_frames) - self.rows(Stage.PROJECTOR, mel_frames)
 
     @abstractmethod
-    def stem(self, modules: ModuleStore, mel: LogMel) -> Float[Tensor, "rows width"]:
-        """`encoder.0` of one window: convolutions and positions, `encoder_rows` rows."""
+    def stem(
+        self, modules: ModuleStore, features: Float[Tensor, "mel_bins frames"], valid_frames: int
+    ) -> Float[Tensor, "rows width"]:
+        """`encoder.0` of one window: convolutions and positions, `encoder_rows` rows.
+
+        Args:
+            features, valid_frames: of its `LogMel`.
+        """
 
     def attention_blocks(self, rows: int) -> Sequence[int]:
         """The encoder rows of a window, in blocks that attend to themselves alone."""
@@ -245,6 +251,11 @@ class Family(ABC):
         """Packed rows after a decoder layer."""
         raise NotImplementedError
 
+    def layer_parts(self, layer: Any) -> dict[str, nn.Module]:
+        """The modules inside a decoder layer by `LAYER_PARTS`: "attention" and "mlp" return what is
+        added to the rows, and "heads" takes the outputs of all attention heads, side by side."""
+        raise NotImplementedError
+
     def final_norm(self, modules: ModuleStore) -> nn.Module:
         """The norm between the last decoder layer and the head."""
         raise NotImplementedError
@@ -266,33 +277,3 @@ class Family(ABC):
             raise CheckpointError(f"{files.name} has no language model, and takes no prompts")
         default_eos = self.text_config.eos_token_id or getattr(self.config, "eos_token_id", None)
         return PromptTokenizer(files, self.prompt_format, self.audio_token_id, default_eos, chat)
-
-    # transformers' own model, for parity reports.
-
-    def transformers_config(self, depth: int, vocabulary: int) -> Any:
-        """The configuration with so many decoder layers and tokens."""
-        config = copy.deepcopy(self.config)
-        config.text_config.num_hidden_layers = depth
-        config.text_config.vocab_size = vocabulary
-        if getattr(config.text_config, "layer_types", None):
-            del config.text_config.layer_types[depth:]
-        return config
-
-    def transformers_modules(self, model: Any) -> dict[str, nn.Module]:
-        """Modules of transformers' model by how this package's names of their tensors begin."""
-        return {
-            "audio_tower.": model.model.audio_tower,
-            "multi_modal_projector.": model.model.multi_modal_projector,
-            "language_model.model.": model.model.language_model,
-        }
-
-    def transformers_tensors(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The tensors of a module as transformers' module has them, by its names."""
-        return tensors
-
-    @abstractmethod
-    def transformers_inputs(
-        self, samples: Float32[np.ndarray, "samples"], extractor: Any
-    ) -> dict[str, Tensor]:
-        """What transformers' model takes of one window beside token ids: `input_features`, and a
-        mask under the model's name for it."""

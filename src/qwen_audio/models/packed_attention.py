@@ -252,7 +252,8 @@ them in the processor's cache. At least two heads are taken, to keep two cores b
 
 def _is_matmul_faster(query: Tensor) -> bool:
     """Whether explicit matrix products beat SDPA's kernel, which is slow for bfloat16 on CPUs."""
-    return query.device.type == "cpu" and query.dtype is torch.bfloat16
+    is_slow = query.device.type == "cpu" and query.dtype is torch.bfloat16
+    return is_slow and not query.requires_grad  # products into buffers have no gradient
 
 
 def _matmul_attention(

@@ -19,12 +19,14 @@ class RowTimes:
     Attributes:
         pattern_seconds: durations that repeat: one at a constant rate; an encoder that makes 13
             rows of a second by strides of 8 frames has twelve of 0.08 s and one of 0.04 s.
+        stride: every so many of these rows is left.
 
     Raises:
         ValueError: unless all are greater than 0.
     """
 
     pattern_seconds: tuple[float, ...]
+    stride: int = 1
 
     def __post_init__(self) -> None:
         if not self.pattern_seconds or min(self.pattern_seconds) <= 0:
@@ -35,19 +37,23 @@ class RowTimes:
         """Rows at a constant rate."""
         return cls((seconds,))
 
+    def every_nth(self, n: int) -> RowTimes:
+        """Of every nth of these rows, from the first on; each lasts as long as before."""
+        return RowTimes(self.pattern_seconds, self.stride * n)
+
     @property
     def hop_seconds(self) -> float:
         """Seconds of audio from one row to the next; on average, where that differs."""
-        return math.fsum(self.pattern_seconds) / len(self.pattern_seconds)
+        return self.stride * math.fsum(self.pattern_seconds) / len(self.pattern_seconds)
 
     @property
     def rate_hz(self) -> float:
         """Rows per second of audio, on average."""
-        return len(self.pattern_seconds) / math.fsum(self.pattern_seconds)
+        return len(self.pattern_seconds) / math.fsum(self.pattern_seconds) / self.stride
 
     def starts(self, count: int) -> Float64[np.ndarray, "count"]:
         """Shape (count,): when the first rows begin, in seconds after the window's start."""
-        rows = np.arange(count)
+        rows = np.arange(count) * self.stride
         if len(self.pattern_seconds) == 1:
             return rows * self.pattern_seconds[0]
         periods, places = np.divmod(rows, len(self.pattern_seconds))

@@ -14,6 +14,9 @@ those of other families their own (see `ModelDimensions`):
     lm.k         one row a position: the prompt's text tokens, and the audio tokens, which keep
                  25 a second                           × lm_width
     lm.norm      as lm.k
+
+Inside decoder layer k, the one before `lm.k`, are `lm.k.heads` (the outputs of all attention heads,
+side by side), `lm.k.attention` and `lm.k.mlp`: lm.(k−1) + lm.k.attention + lm.k.mlp = lm.k.
 """
 
 from __future__ import annotations
@@ -28,12 +31,16 @@ from qwen_audio.errors import OptionError, TapError, whole_number_option
 
 from .row_times import RowTimes
 
-__all__ = ["ModelDimensions", "Stage", "Tap"]
+__all__ = ["LAYER_PARTS", "ModelDimensions", "Stage", "Tap"]
 
 
 _TAP_PATTERN = re.compile(
-    r"(?P<stage>mel|encoder|audio_tower|projector|lm)(?:\.(?P<layer>0|-?[1-9][0-9]{0,8}|norm))?"
+    r"(?P<stage>mel|encoder|audio_tower|projector|lm)"
+    r"(?:\.(?P<layer>0|-?[1-9][0-9]{0,8}|norm)(?:\.(?P<part>heads|attention|mlp))?)?"
 )
+
+LAYER_PARTS = ("heads", "attention", "mlp")
+"""Taps inside a decoder layer, in order."""
 
 
 class Stage(IntEnum):
@@ -50,7 +57,8 @@ class Stage(IntEnum):
 @functools.total_ordering
 @dataclass(frozen=True, repr=False)
 class Tap:
-    """A stage and, for `encoder.k` and `lm.k`, the number k of layers applied.
+    """A stage and, for `encoder.k` and `lm.k`, the number k of layers applied; `part`, one of
+    `LAYER_PARTS`, is inside the last of them.
 
     Taps are ordered by depth: `Tap.parse("mel") < Tap.parse("lm.0")`.
 
@@ -60,6 +68,7 @@ class Tap:
 
     stage: Stage
     layer: int | None = None
+    part: str | None = None
 
     def __post_init__(self) -> None:
         if self.layer is not None:
@@ -71,7 +80,8 @@ class Tap:
 
     @classmethod
     def parse(cls, text: str | Tap) -> Tap:
-        """Parse `mel`, `encoder.k`, `audio_tower`, `projector`, `lm.k` or `lm.norm`.
+        """Parse `mel`, `encoder.k`, `audio_tower`, `projector`, `lm.k`, `lm.norm`, or a tap inside
+        a layer, `lm.k.heads`, `lm.k.attention` or `lm.k.mlp`.
 
         A negative k counts from the last layer; `ModelDimensions.tap` resolves it.
 
@@ -82,17 +92,18 @@ class Tap:
             return text
         match = _TAP_PATTERN.fullmatch(text) if isinstance(text, str) else None
         if match:
-            stage, layer = match["stage"], match["layer"]
+            stage, layer, part = match["stage"], match["layer"], match["part"]
             has_layers = stage in ("encoder", "lm")
-            if stage == "lm" and layer == "norm":
+            if stage == "lm" and layer == "norm" and part is None:
                 return cls(Stage.LM_NORM)
-            if has_layers and layer not in (None, "norm"):
-                return cls(Stage[stage.upper()], int(layer))
+            if has_layers and layer not in (None, "norm") and (stage == "lm" or part is None):
+                return cls(Stage[stage.upper()], int(layer), part)
             if not has_layers and layer is None:
                 return cls(Stage[stage.upper()])
         raise TapError(
             f"{text!r} is not a tap: use mel, encoder.K, audio_tower, projector, lm.K or lm.norm, "
-            "with K a number of layers such as encoder.2 or lm.-1 (`qwen-audio taps` lists them)"
+            "with K a number of layers such as encoder.2 or lm.-1 (`qwen-audio taps` lists them), "
+            "or lm.K.heads, lm.K.attention or lm.K.mlp"
         )
 
     @property
@@ -102,13 +113,19 @@ class Tap:
 
     def __str__(self) -> str:
         name = {Stage.LM_NORM: "lm.norm"}.get(self.stage, self.stage.name.lower())
-        return name if self.layer is None else f"{name}.{self.layer}"
+        return ".".join(str(each) for each in (name, self.layer, self.part) if each is not None)
 
     def __repr__(self) -> str:
         return f"Tap({str(self)!r})"
 
     def __lt__(self, other: Tap) -> bool:
-        return (self.stage, self.layer or 0) < (other.stage, other.layer or 0)
+        return self._depth < other._depth
+
+    @property
+    def _depth(self) -> tuple[int, int, int]:
+        """What is inside a layer is before what is after it."""
+        place = len(LAYER_PARTS) if self.part is None else LAYER_PARTS.index(self.part)
+        return self.stage, self.layer or 0, place
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,7 @@ class ModelDimensions:
         encoder_width: width of `encoder.k` (transformers' d_model).
         tower_width: width of `audio_tower`, the projector's input.
         lm_width: width of `projector`, `lm.k` and `lm.norm` (transformers' hidden_size).
+        heads_width: width of `lm.k.heads`: that of a head times their number.
         row_times: of every stage that the model has; in the language model, of audio tokens.
     """
 
@@ -131,6 +149,7 @@ class ModelDimensions:
     lm_layers: int
     lm_width: int
     row_times: Mapping[Stage, RowTimes] = field(hash=False)
+    heads_width: int = 0
 
     @property
     def has_language_model(self) -> bool:
@@ -171,22 +190,35 @@ class ModelDimensions:
                 f"{tap} is not a tap of this model: {name}.K goes from {name}.0 to "
                 f"{name}.{last}, or from the end {name}.-1 to {name}.-{last + 1}"
             )
-        return Tap(tap.stage, layer)
+        if tap.part is not None and not layer:
+            raise TapError(f"{tap} is not a tap of this model: lm.K.{tap.part} has K from 1 on")
+        return Tap(tap.stage, layer, tap.part)
 
-    def taps(self) -> tuple[Tap, ...]:
-        """Every tap of the model, in the order of the pipeline."""
+    def taps(self, *, inside_layers: bool = False) -> tuple[Tap, ...]:
+        """Every tap of the model, in the order of the pipeline.
+
+        Args:
+            inside_layers: also those inside decoder layers.
+        """
+        parts = LAYER_PARTS if inside_layers else ()
         taps = (
             Tap(Stage.MEL),
             *(Tap(Stage.ENCODER, k) for k in range(self.encoder_layers + 1)),
             Tap(Stage.AUDIO_TOWER),
             Tap(Stage.PROJECTOR),
-            *(Tap(Stage.LM, k) for k in range(self.lm_layers + 1)),
+            *(
+                Tap(Stage.LM, k, part)
+                for k in range(self.lm_layers + 1)
+                for part in (*(parts if k else ()), None)
+            ),
             Tap(Stage.LM_NORM),
         )
         return tuple(tap for tap in taps if tap.stage in self.row_times)
 
     def width(self, tap: Tap) -> int:
         """Length of one row at this tap."""
+        if tap.part == "heads":
+            return self.heads_width
         widths = {
             Stage.MEL: self.mel_bins,
             Stage.ENCODER: self.encoder_width,

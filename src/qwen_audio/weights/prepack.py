@@ -8,6 +8,7 @@ missing, or the processor has no AVX-512, modules stay unchanged. Results are eq
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -31,11 +32,37 @@ class PackedLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)."""
-        return self._linear(rows, self._packed_weight, self._bias, "none", [], "")
+        product: Tensor
+        if rows.requires_grad and torch.is_grad_enabled():
+            product = _WithGradient.apply(rows, self._packed_weight, self._multiply)
+        else:
+            product = self._multiply(rows)
+        return product
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        product: Tensor = self._linear(rows, self._packed_weight, self._bias, "none", [], "")
+        return product
 
     def extra_repr(self) -> str:
         """As `nn.Linear`'s."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+class _WithGradient(torch.autograd.Function):
+    """The product, whose gradient is that of `nn.Linear`'s input: the op itself has none."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, packed_weight: Tensor, multiply: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The packed product."""
+        ctx.packed_weight = packed_weight
+        return multiply(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of the product, times the weight as it was before it was packed."""
+        return gradients[0] @ ctx.packed_weight.to_dense(), None, None
 
 
 def prepack_linears(module: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ from families import CASES
 from hub_server import serve, use_hub
 from qwen_audio.errors import CheckpointError, OptionError
 from qwen_audio.inference.cost import estimate_cost
-from qwen_audio.inference.decoder import DecoderInput
+from qwen_audio.inference.decoder_input import DecoderInput
 from qwen_audio.inference.least_weights import least_weight_bytes
 from qwen_audio.inference.reducers import all_rows
 from qwen_audio.models.checkpoint import Checkpoint

@@ -14,6 +14,7 @@ from qwen_audio.analysis.occlusion import Occlusion
 from qwen_audio.analysis.reliability import Reliability
 from qwen_audio.analysis.scores import Scores
 from qwen_audio.analysis.similarity import LayerSimilarity
+from qwen_audio.analysis.trace import Trace
 from qwen_audio.analysis.view import View
 from qwen_audio.audio.timecode import format_duration
 from qwen_audio.errors import OptionError, counted
@@ -37,6 +38,7 @@ from .panels import (
     time_axis,
 )
 from .score_panels import score_heading, score_panels
+from .trace_panels import trace_heading, trace_panels
 from .view_panels import view_heading, view_panels
 
 __all__ = ["Plottable", "chosen_panels", "figure_spec"]
@@ -51,6 +53,7 @@ Plottable: TypeAlias = (
     | Reliability
     | AttentionWeights
     | Occlusion
+    | Trace
 )
 
 _MAX_CELLS_WITH_TEXT = 18
@@ -112,6 +115,8 @@ def _panel_builders(result: Plottable) -> PanelBuilders:
         return attention_panels(result)
     if isinstance(result, Occlusion):
         return occlusion_panels(result)
+    if isinstance(result, Trace):
+        return trace_panels(result)
     return {"times": partial(_times, result)}
 
 
@@ -127,6 +132,8 @@ def _heading(result: Plottable) -> tuple[str, str]:
         return score_heading(result)
     if isinstance(result, Occlusion):
         return occlusion_heading(result)
+    if isinstance(result, Trace):
+        return trace_heading(result)
     if isinstance(result, LayerSimilarity):
         recordings = counted(len(result.names), "recording")
         subtitle = f"{recordings}, {counted(result.examples, 'example')}, {result.dtype}"

@@ -68,6 +68,11 @@ class DecoderFamily(Family):
             "max_positions": text.max_position_embeddings,
         }
 
+    def heads_width(self) -> int:
+        """Of the outputs of all attention heads, side by side."""
+        sizes = self.lm_sizes()
+        return sizes["lm_heads"] * sizes["lm_head_dim"]
+
     def lm_groups(self) -> Iterator[TensorGroup]:
         """Tensors of the language model."""
         text = self.text_config
@@ -105,6 +110,11 @@ class DecoderFamily(Family):
             rows[None], position_embeddings=position_embeddings, packing=packing
         )[0]
         return output
+
+    def layer_parts(self, layer: Any) -> dict[str, nn.Module]:
+        """transformers' modules."""
+        attention = layer.self_attn
+        return {"heads": attention.o_proj, "attention": attention, "mlp": layer.mlp}
 
     def final_norm(self, modules: ModuleStore) -> nn.Module:
         """transformers' module."""

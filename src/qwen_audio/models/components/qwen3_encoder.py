@@ -90,6 +90,7 @@ class Qwen3EncoderFamily(RecordingFeaturesFamily, DecoderFamily):
             tower_width=audio.d_model,
             lm_layers=text.num_hidden_layers,
             lm_width=text.hidden_size,
+            heads_width=self.heads_width(),
             row_times={
                 Stage.MEL: RowTimes.every(1 / MEL_FRAMES_PER_SECOND),
                 **dict.fromkeys((Stage.ENCODER, Stage.AUDIO_TOWER, Stage.PROJECTOR), rows),
@@ -173,12 +174,17 @@ class Qwen3EncoderFamily(RecordingFeaturesFamily, DecoderFamily):
         """As `encoder_rows`: the language model is given the padding."""
         return self.encoder_rows(mel_frames)
 
-    def stem(self, modules: ModuleStore, mel: LogMel) -> Float[Tensor, "rows width"]:
+    def stem(
+        self,
+        modules: ModuleStore,
+        features: Float[Tensor, "mel_bins frames"],
+        valid_frames: int,  # noqa: ARG002 (all frames are audio)
+    ) -> Float[Tensor, "rows width"]:
         """Three convolutions and positions, of each second by itself; the last one is filled with
         zeros, which the convolutions make other numbers of than of their own padding."""
         config, device = self.audio_config, modules.device
         channels = config.downsample_hidden_size
-        features = torch.from_numpy(mel.input_features).to(device, modules.dtype)
+        features = features.to(device, modules.dtype)
         frames = features.shape[1]
         if frames > CHUNK_FRAMES or self.fills_short_clips:
             features = pad(features, (0, -frames % CHUNK_FRAMES))

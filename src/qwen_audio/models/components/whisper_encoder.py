@@ -122,11 +122,13 @@ class WhisperEncoderFamily(Family):
         frames = conv_frame_count(mel_frames)
         return frames if stage is Stage.ENCODER else frames // 2
 
-    def stem(self, modules: ModuleStore, mel: LogMel) -> Float[Tensor, "rows width"]:
+    def stem(
+        self, modules: ModuleStore, features: Float[Tensor, "mel_bins frames"], valid_frames: int
+    ) -> Float[Tensor, "rows width"]:
         """Two convolutions and the position embeddings, for each chunk.
 
-        `mel` holds the frames after the clip that the convolutions reach into; rows beyond the clip
-        are dropped.
+        `features` hold the frames after the clip that the convolutions reach into; rows beyond the
+        clip are dropped.
         """
         config, width = self.audio_config, self.audio_config.hidden_size
         conv1 = modules.get(
@@ -138,8 +140,8 @@ class WhisperEncoderFamily(Family):
             lambda: nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1),
         )
         positions = self.positions(modules)
-        features = torch.from_numpy(mel.input_features).to(modules.device, modules.dtype)
-        blocks = self.attention_blocks(self.encoder_rows(mel.valid_frames))
+        features = features.to(modules.device, modules.dtype)
+        blocks = self.attention_blocks(self.encoder_rows(valid_frames))
         chunks = []
         for chunk, count in zip(features.split(2 * self.chunk_rows, dim=1), blocks, strict=True):
             frames = gelu(convolve(conv2, gelu(convolve(conv1, chunk)))).T[:count]
@@ -235,8 +237,8 @@ class GeluInPlace(nn.Module):
     nothing else uses, so that it need not be in memory twice."""
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The same tensor."""
-        return torch.ops.aten.gelu_(rows)
+        """The same tensor; another one where its gradient is needed."""
+        return gelu(rows) if rows.requires_grad else torch.ops.aten.gelu_(rows)
 
 
 def encoder_layer_of(layer_class: Any, config: Any) -> nn.Module:

@@ -29,6 +29,7 @@ class WhisperLanguageFamily(WhisperEncoderFamily, DecoderFamily):
             tower_width=audio.hidden_size,
             lm_layers=text.num_hidden_layers,
             lm_width=text.hidden_size,
+            heads_width=self.heads_width(),
             row_times=times | self.lm_row_times(times[Stage.PROJECTOR]),
         )
 

@@ -1,0 +1,114 @@
+"""Trace: what a model's answer is made of, by level and span (activation patching)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from qwen_audio.errors import check_extra, counted
+
+from .files import save_numbers
+from .picture import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Trace"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trace(Picture):
+    """Activation patching of a recording with another's hidden states; returned by
+    `AudioModel.trace`.
+
+    The model reads the first recording, with the second's rows at one tap and span, and computes
+    the rest from there. What is measured is the difference of the answers' log-probabilities.
+    If the first recording is the clean one, this is noising: which states are necessary. If it is
+    the corrupted one, it is denoising: which are sufficient.
+
+    Attributes:
+        names: of both recordings.
+        answers: whose log-probabilities are subtracted, first minus second.
+        taps: from shallow to deep.
+        spans: which rows were patched.
+        positions: for each span how many.
+        difference_a, difference_b: in nats, of both recordings as they are.
+        difference: shape (taps, spans): of the first, patched.
+        prompt: as rendered.
+    """
+
+    names: tuple[str, str]
+    answers: tuple[str, str]
+    taps: tuple[str, ...]
+    spans: tuple[str, ...]
+    positions: tuple[int, ...]
+    difference_a: float
+    difference_b: float
+    difference: Float64[np.ndarray, "taps spans"]
+    prompt: str = ""
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.difference.shape != (len(self.taps), len(self.spans)):
+            raise ValueError(f"{self.difference.shape}, {len(self.taps)}, {len(self.spans)}")
+
+    @property
+    def share(self) -> Float64[np.ndarray, "taps spans"]:
+        """Shape (taps, spans): the share of the way from the first recording's difference (0) to
+        the second's (1)."""
+        return (self.difference - self.difference_a) / (self.difference_b - self.difference_a)
+
+    def facts(self) -> dict[str, Any]:
+        """What is true of all rows of the table."""
+        return {
+            "names": self.names,
+            "answers": self.answers,
+            "difference_a": self.difference_a,
+            "difference_b": self.difference_b,
+            "positions": dict(zip(self.spans, self.positions, strict=True)),
+            "prompt": self.prompt,
+            "dtype": self.dtype,
+        }
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per tap and span."""
+        return [
+            {"tap": tap, "span": span, "share": float(share), "difference": float(difference)}
+            for tap, shares, differences in zip(self.taps, self.share, self.difference, strict=True)
+            for span, share, difference in zip(self.spans, shares, differences, strict=True)
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per tap and span: tap, span, share, difference; facts are in its attrs.
+
+        Raises:
+            MissingExtraError: without pandas.
+        """
+        check_extra("to_pandas", "pandas", "pandas")
+        import pandas as pd
+
+        frame = pd.DataFrame(self.table())
+        frame.attrs = self.facts()
+        return frame
+
+    def save(self, path: str | Path) -> Path:
+        """Write the arrays (.npz), or a table with a row per tap and span (.csv, .json).
+
+        Raises:
+            OptionError: for another suffix, or a path that can't be written to.
+        """
+        facts = {**self.facts(), "taps": self.taps, "spans": self.spans}
+        arrays = {"share": self.share, "difference": self.difference}
+        return save_numbers(path, facts, arrays, self.table)
+
+    def __repr__(self) -> str:
+        size = f"{counted(len(self.taps), 'tap')} × {', '.join(self.spans)}"
+        one, two = self.answers
+        return (
+            f"Trace({size}; log p({one!r:.40}) − log p({two!r:.40}): {self.difference_a:+.2f} → "
+            f"{self.difference_b:+.2f} nats)"
+        )
