@@ -181,6 +181,7 @@ def make_folder(folder: Path, collection: Path) -> Path:
         (folder / "tones" / f"{number}.wav").write_bytes(recording)
         rows.append(f"tones/{number}.wav,{'ab'[number % 2]}")
     (folder / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    (folder / "labels.txt").write_text("A piano\nDrums\n", encoding="utf-8")
     if collection.parent != folder:
         (folder / collection.name).symlink_to(collection)
     return folder
