@@ -11,6 +11,7 @@ import torch
 
 import qwen_audio as qa
 from qwen_audio.inference.cost import non_weight_bytes
+from qwen_audio.inference.generation import CachedContext
 from qwen_audio.models.checkpoint import Checkpoint
 from qwen_audio.models.kv_cache import KeyValueCache
 from qwen_audio.models.packed_attention import Packing, packed_attention
@@ -115,3 +116,23 @@ def test_generated_text(checkpoint: Path) -> None:
     descriptions = model.describe(CLIPS, max_new_tokens=6, sampling_rate=16_000)
     alone = [model.describe(clip, max_new_tokens=6, sampling_rate=16_000) for clip in CLIPS]
     assert descriptions == alone
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.1)])
+def test_scores_of_choices_equal_those_of_each_alone(
+    checkpoint: Path, dtype: str, tolerance: float
+) -> None:
+    """A tree's rows, which flash attention has no mask for."""
+    model = qa.load(checkpoint, device="cuda", dtype=dtype)
+    pipeline, choices = model.pipeline, [(5,), (6, 7), (6, 8, 9), (6, 8, 10), (11, 8)]
+    prompt = pipeline.tokenizer.render("What plays?")
+    rows = [[each] for each in pipeline.encode_audio([pipeline.log_mel(clip) for clip in CLIPS])]
+    for audios, scores in zip(rows, pipeline.score(prompt, rows, choices), strict=True):
+        context = CachedContext()
+        (cached,) = pipeline.score(prompt, [audios], choices, context=context)
+        (again,) = pipeline.score(prompt, [audios], choices, context=context)
+        for number, choice in enumerate(choices):
+            (alone,) = pipeline.score(prompt, [audios], [choice])
+            for other in (scores, cached, again):
+                error = abs(other.log_probability[number] - alone.log_probability[0])
+                assert error < tolerance * abs(alone.log_probability[0])

@@ -164,7 +164,7 @@ def test_little_probability_on_the_choices_is_a_warning() -> None:
     message = str(warning.message)
     assert "\n" not in message
     assert message.startswith(f"{clip}: the model gives all choices together a probability of ")
-    assert "with leading_space=True it was 0.8" in message
+    assert "; with a space before them (leading_space=) 0.8" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.score(clip, choices=["A", "B", "Someone"])

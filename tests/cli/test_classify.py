@@ -36,7 +36,7 @@ def test_it_gives_the_probabilities_of_python(labels: Path, tmp_path: Path) -> N
     assert "1 of 3 files failed" in done.stderr
     # One line for all windows and recordings, however many have little probability.
     assert done.stderr.count("the model gives all choices together") == 1
-    assert "leading_space=False" in done.stderr
+    assert "; without a space before them (--leading-space) " in done.stderr
     classes = {
         "guitar": ["A solo acoustic guitar plays", "A solo electric guitar plays"],
         "drums": "Drums play",

@@ -408,3 +408,51 @@ def test_attention_in_a_sliding_window_is_refused() -> None:
     packed_attention(module, rows, rows, rows, None, sliding_window=None, **options)
     with pytest.raises(ValueError, match="sliding_window=3"):
         packed_attention(module, rows, rows, rows, None, sliding_window=3, **options)
+
+
+@pytest.mark.parametrize("in_one_call", [False, True])
+@pytest.mark.parametrize("past", [0, 3])
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
+def test_rows_of_a_tree_attend_to_their_ancestors(
+    heads: tuple[int, int], past: int, in_one_call: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each as the last row of a sequence of its own, whose rows are the same; two of three clips
+    end with a tree, and the rows before it don't see it."""
+    query_heads, key_heads = heads
+    generator = torch.Generator().manual_seed(0)
+    layer, cache = Layer(True, query_heads // key_heads, layer_idx=1), new_cache(key_heads)
+    trees, chains = ((-1, 0, 0, -1, 3, 1), (), (-1, -1)), (4, 5, 1)
+    lengths = [chain + len(tree) for chain, tree in zip(chains, trees, strict=True)]
+    slots = [cache.add() for _ in lengths]
+    before = [
+        tuple(random_rows(generator, n, past) for n in (query_heads, key_heads, key_heads))
+        for _ in lengths
+    ]
+    now = [
+        tuple(random_rows(generator, n, length) for n in (query_heads, key_heads, key_heads))
+        for length in lengths
+    ]
+    if in_one_call:  # as on a GPU
+        monkeypatch.setattr(packed, "_can_use_varlen", lambda _: True)
+        monkeypatch.setattr(varlen, "varlen_attn", defined_varlen_attention)
+
+    def joined(clips: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(rows, dim=2) for rows in zip(*clips, strict=True))
+
+    if past:
+        attend_cached(layer, joined(before), cache, dict.fromkeys(slots, past))
+    with cache.extend(slots, lengths) as cached:
+        out = attend(layer, joined(now), Packing(tuple(lengths), cached, trees))
+    for clip, output in enumerate(out.split(lengths, dim=1)):
+        whole = joined([before[clip], now[clip]])
+        chain, tree = chains[clip], trees[clip]
+        for row in range(lengths[clip]):
+            path, node = [row], row - chain
+            while node >= 0 and tree[node] >= 0:
+                node = tree[node]
+                path.insert(0, chain + node)
+            first = min(row, chain)
+            rows = [*range(past + first), *(past + each for each in path)]
+            sequence = tuple(each[:, :, rows] for each in whole)
+            expected = eager_attention(layer, sequence)[:, -1]
+            torch.testing.assert_close(output[:, row], expected, atol=2e-6, rtol=1e-5)

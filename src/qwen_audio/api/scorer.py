@@ -111,14 +111,10 @@ class Scorer:
             return
         name, mass = min(self._lowest.items(), key=lambda item: item[1])
         more = f" (and {counted(len(self._lowest) - 1, 'other')})" if len(self._lowest) > 1 else ""
-        other = (
-            ""
-            if self._other_mass is None
-            else (
-                f"; with leading_space={not self._choices.leading_space} it was "
-                f"{self._other_mass:.2g} where that was tried"
-            )
-        )
+        other = ""
+        if self._other_mass is not None:
+            how = "without" if self._choices.leading_space else "with"
+            other = f"; {how} a space before them (leading_space=) {self._other_mass:.2g}"
         warnings.warn(
             f"{name}{more}: the model gives all choices together a probability of {mass:.2g}, and "
             f"would rather say something else{other}: compare what describe says",

@@ -67,6 +67,11 @@ def add_parser(subparsers: Any) -> None:
         "--include-end", action="store_true", help="the answer ends after the label"
     )
     parser.add_argument(
+        "--leading-space",
+        choices=("yes", "no"),
+        help="whether labels begin with a space (default: after a plain prompt)",
+    )
+    parser.add_argument(
         "--length-normalized",
         action="store_true",
         help="compare labels by the mean over their tokens, not the sum",
@@ -107,6 +112,7 @@ def run(options: argparse.Namespace) -> int:
     settings = {
         "prompt": options.prompt,
         "include_end": options.include_end,
+        "leading_space": {"yes": True, "no": False, None: None}[options.leading_space],
         "length_normalized": options.length_normalized,
         "over_windows": options.over_windows,
         **load_settings(options),
