@@ -33,7 +33,7 @@ _COLOURS = (
 )
 """Of the likeliest; all others are one bar, in grey."""
 _REST = "#9aa1aa"
-_MAX_NAMES = 30
+_MAX_NAMES, _MAX_LETTERS = 30, 32
 
 
 def score_panels(result: Scores | Classification | Reliability) -> PanelBuilders:
@@ -86,7 +86,9 @@ def _recordings(result: Classification) -> list[Panel]:
     names = [short_name(name) for name in result.names]
     middles = np.arange(len(names), dtype=float)
     x = named_axis(names, "", _MAX_NAMES)
-    x = Axis("", x.limits, (), x.ticks if len(names) <= _MAX_NAMES else _numbers(len(names)))
+    x = Axis(
+        "Recording", x.limits, (), x.ticks if len(names) <= _MAX_NAMES else _numbers(len(names))
+    )
     edges = middles - 0.42, middles + 0.42
     hover = [f"{name}, mass {mass:.2g}" for name, mass in zip(names, result.mass, strict=True)]
     shares = result.probability
@@ -115,7 +117,8 @@ def _stacked(
     marks, bottom = [], np.zeros(len(shares))
     for name, heights, colour in groups:
         texts = [f"{where}: {height:.3f}" for where, height in zip(hover, heights, strict=True)]
-        marks.append(Bars(starts, ends - starts, bottom, heights, colour, name, texts))
+        label = name if len(name) <= _MAX_LETTERS else f"{name[: _MAX_LETTERS - 1]}…"
+        marks.append(Bars(starts, ends - starts, bottom, heights, colour, label, texts))
         bottom = bottom + heights
     return Panel(title, 2.6, x, Axis("Probability", (0.0, 1.0)), tuple(marks))
 
