@@ -17,6 +17,9 @@ __all__ = ["check"]
 def check(model: qa.AudioModel, collection: qa.Collection, paths: list[Path]) -> None:
     assert_type(qa.load(), qa.AudioModel)
     assert_type(model.encode("a.flac"), qa.Embeddings)
+    assert_type(model.score("a.flac", choices=["Yes", "No"]), qa.Scores)
+    assert_type(model.score(paths, "Is it fast?", choices=["Yes", "No"]), list[qa.Scores])
+    assert_type(model.classify(paths, ["piano", "drums"]), qa.Classification)
     assert_type(model.encode("a.flac", tap="lm.2", span="last"), qa.Embeddings)
     assert_type(model.encode("a.flac", pooling="none"), qa.Embeddings)
     assert_type(model.encode(paths), qa.Embeddings)

@@ -103,6 +103,22 @@ class TransformersReference:
                 hook.remove()
         return torch.cat(seen).float().numpy()
 
+    @torch.inference_mode()
+    def log_probabilities(
+        self, clip: np.ndarray, prompt_text: str, token_ids: tuple[int, ...]
+    ) -> np.ndarray:
+        """Of the next token, after a prompt and each of the tokens that follow: (1 + tokens,
+        vocabulary)."""
+        inputs = self.inputs(clip, prompt_text)
+        new = torch.tensor([token_ids], dtype=torch.long)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], new], dim=1)
+        for name in ("attention_mask", "mm_token_type_ids"):
+            if name in inputs:
+                value = int(name == "attention_mask")
+                inputs[name] = torch.cat([inputs[name], torch.full_like(new, value)], dim=1)
+        rows: Tensor = self.model(**inputs).logits[0, -1 - len(token_ids) :].log_softmax(-1)
+        return rows.numpy()
+
     @property
     def audio_token_id(self) -> int:
         """Of the placeholder for a row of audio."""

@@ -141,6 +141,28 @@ def test_attention_weights_equal_transformers(pair: Pair) -> None:
         )
 
 
+@pytest.mark.slow
+def test_scores_equal_transformers(pair: Pair) -> None:
+    """Each choice in the pass of all against it alone, after the family's own prompt."""
+    clip, choices = sound(1.5, seed=4), ["Yes", "No, it is", "No, it was", "Never"]
+    if not pair.case.language_model:
+        with pytest.raises(CheckpointError, match="has no language model"):
+            pair.model.score(clip, choices=choices, **RATE)
+        return
+    tokenizer = pair.model.pipeline.tokenizer
+    with pytest.warns(qa.ScoreWarning):
+        scores = pair.model.score(clip, "What is this?", choices=choices, **RATE)
+    prompt_text = tokenizer.render("What is this?")
+    assert scores.prompt == prompt_text
+    assert scores.leading_space == (not tokenizer.uses_chat_template)
+    for number, text in enumerate(choices):
+        ids = tokenizer.encode_text(f" {text}" if scores.leading_space else text)
+        rows = pair.reference.log_probabilities(clip, prompt_text, ids)
+        expected = np.array([rows[place, token] for place, token in enumerate(ids)])
+        actual = np.array(scores.token_log_probabilities[0][number])
+        assert relative_error(actual, expected) < TOLERANCE
+
+
 def test_the_chat_template_is_the_processors(pair: Pair) -> None:
     if not pair.case.language_model:
         assert pair.model.pipeline.checkpoint.family.prompt_format is None
