@@ -117,9 +117,10 @@ def test_only_what_differs_is_computed(
     tree = trace.positions[-1]
     length = sum(trace.positions[:2]) + tree
     layers, full = 3, length - 1  # the first position is text before the audio
+    after = trace.positions[1] - 1
     expected = 2 * layers * length
     for left in (3, 2, 1):
-        expected += left * (full + length + 2 * (1 + tree))
+        expected += left * (full + after + tree + 2 * (1 + tree))
     assert sum(rows) == expected
 
 

@@ -95,7 +95,10 @@ def patch_spans(
     with cache.extend([slot], [length]) as cached:
         kept = lm.forward([given], taps, all_rows, cached)
     source = lm.forward([other], taps, all_rows)
-    starts = {name: min(*positions, last) for name, positions in spans.items()}
+    # Text before the audio is the same in both, and so are its rows.
+    text = given.token_ids.index(lm.audio_token_id) if lm.audio_token_id in given.token_ids else 0
+    differing = {name: [k for k in rows if k >= text] for name, rows in spans.items()}
+    starts = {name: min([*rows, last]) for name, rows in differing.items()}
 
     def difference(rows: Sequence[Tensor], finite: FiniteCheck) -> list[float]:
         """Of the rows at `lm.norm`, of which the last are those that decide the answers' tokens."""
@@ -112,7 +115,9 @@ def patch_spans(
         level, first = levels[row], starts[name]
         tap = Tap(Stage.LM, level)
         rows = kept[tap][0][first:].clone()
-        places = torch.tensor([position - first for position in spans[name]], device=rows.device)
+        places = torch.tensor(
+            [position - first for position in differing[name]], dtype=torch.long, device=rows.device
+        )
         rows[places] = source[tap][0][first:][places]
         return _Run((row, column), level, first, rows)
 
