@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import (
     all_taps,
+    attribution,
     decoding,
     disk_and_memory,
     encoder,
@@ -38,6 +39,9 @@ from .report import summary_line, write_overview, write_result
 from .rounds import ROOT
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "attention_weights": attribution.attention_weights,
+    "occlusion": attribution.occlusion,
+    "speech_in_music": attribution.speech_in_music,
     "five_seconds": encoder.five_seconds,
     "thirty_seconds": encoder.thirty_seconds,
     "ctranslate2": encoder.ctranslate2,
