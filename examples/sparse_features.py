@@ -3,13 +3,12 @@
     qwen-audio encode examples --tap lm.2 --pooling none -o lm2.dataset
     python examples/sparse_features.py lm2.dataset lm.2
 
-A TopK autoencoder with its own short loop, to show how the rows are read; for more than a look, give
-the folder to a library such as SAELens. Three clips are far too few for features that mean much.
+A TopK autoencoder with its own short loop, to show how the rows are read; for more than a look,
+give the folder to a library such as SAELens. Three clips are too few for features that mean much.
 """
 
 import argparse
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -58,6 +57,8 @@ def train(rows: Tensor, features: int, k: int, steps: int, seed: int = 0) -> tup
 
 def main() -> None:
     """Train, and print the features that are strongest, each with its top moments."""
+    import datasets
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("tap")
