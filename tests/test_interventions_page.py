@@ -1,4 +1,4 @@
-"""The page on scores and interventions: its code runs as written."""
+"""The page on scores, interventions and attribution: its code and commands run as written."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ from qwen_audio.cli.main import main
 from test_readme import arguments_of, blocks, folder  # noqa: F401 (a fixture)
 
 PAGE = (Path(__file__).parent.parent / "docs" / "interventions.md").read_text(encoding="utf-8")
-LABELS = "guitar\tA solo acoustic guitar plays\ndrums\tDrums play\nSomeone is speaking\n"
+CLASSES = "guitar\tA solo acoustic guitar plays\ndrums\tDrums play\nSomeone is speaking\n"
+LABELS = "path,family\nexamples/djembe.flac,percussion\nexamples/guitar.flac,wind\n"
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::qwen_audio.errors.ScoreWarning")
-def test_the_page_runs(folder: Path) -> None:  # noqa: F811
+def test_the_python_runs(folder: Path) -> None:  # noqa: F811
+    (folder / "labels.csv").write_text(LABELS, encoding="utf-8")
     names: dict[str, Any] = {}
     for block in blocks("python", PAGE):
         exec(compile(block, "interventions.md", "exec"), names)
     assert names["result"].labels == ("guitar", "drums", "speech")
-    (folder / "labels.txt").write_text(LABELS, encoding="utf-8")
-    for line in blocks("sh", PAGE)[0].splitlines():
+    assert names["occlusion"].difference > 0
+    assert (names["saliency"] > 0).any()
+
+
+@pytest.mark.slow
+def test_the_commands_run(folder: Path) -> None:  # noqa: F811
+    (folder / "labels.txt").write_text(CLASSES, encoding="utf-8")
+    lines = [line for block in blocks("sh", PAGE) for line in block.splitlines()]
+    assert len(lines) == 8
+    for line in lines:
         assert main(arguments_of(shlex.join(shlex.split(line, comments=True)), folder)) == 0, line
-    assert (folder / "scores.csv").is_file()
-    assert (folder / "guitar.png").is_file()
+    for name in ("scores.csv", "guitar.png", "trace.png", "ablation.csv", "map.png", "map.csv"):
+        assert (folder / name).is_file()

@@ -86,18 +86,6 @@ def test_the_page_on_embeddings_runs(folder: Path) -> None:
     exec(load, {})
 
 
-@pytest.mark.slow
-def test_the_page_on_what_an_answer_depends_on_runs(folder: Path) -> None:
-    page = (ROOT / "docs" / "interventions_attribution.md").read_text(encoding="utf-8")
-    names: dict[str, Any] = {}
-    for text in blocks("python", page):
-        exec(compile(text, "interventions_attribution.md", "exec"), names)
-    assert names["occlusion"].difference > 0
-    for text in blocks("sh", page):
-        for line in text.splitlines():
-            assert main(arguments_of(line, folder)) == 0, line
-
-
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
