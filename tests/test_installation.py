@@ -56,6 +56,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
         "$ classify tones/0.wav --labels labels.txt -o classes.csv",
         "$ ablate tones/0.wav tones/1.wav -o ablation.csv",
         "$ occlude tones/0.wav --window 0.2 --hop 0.2 -o map.csv",
+        "$ trace tones/0.wav tones/1.wav -o trace.csv",
         "$ plot tones/0.wav -o plot.json",
         "$ plot --layers tones/0.wav tones/1.wav -o layers.npz",
         "names() -> list",

@@ -20,7 +20,8 @@ def test_a_dictionary_of_the_examples(tmp_path: Path) -> None:
     with qa.ActivationDataset(tmp_path / "lm2.dataset") as dataset:
         for rows in model.encode_each(names, tap="lm.2", pooling="none"):
             dataset.add(rows)
-    program = [sys.executable, ROOT / "examples" / "sparse_features.py", dataset.target, "lm.2"]
+    program = [sys.executable, str(ROOT / "examples" / "sparse_features.py")]
+    program += [str(dataset.target), "lm.2"]
     done = subprocess.run([*program, "--steps", "150"], capture_output=True, text=True, check=True)
     first, *features = done.stdout.splitlines()
     explained = int(first.partition(": ")[2].partition("%")[0])

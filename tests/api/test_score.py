@@ -64,7 +64,9 @@ def test_rows_are_those_of_the_table(model: qa.AudioModel) -> None:
     assert table.choice.tolist() == CHOICES * 2
     np.testing.assert_allclose(table.log_probability, scores.log_probability.ravel())
     assert "A guitar plays." in scores._repr_html_()
-    assert repr(scores).startswith(f"Scores({scores.name!r}, '{scores.ranking()[0]}' 0.")
+    best = scores.recording_probability.max()
+    first = f"Scores({scores.name!r}, '{scores.ranking()[0]}' {best:.3f}, "
+    assert repr(scores).startswith(first)
 
 
 def test_choices_begin_with_a_space_after_a_plain_prompt_and_in_no_template(

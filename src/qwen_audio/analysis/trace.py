@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from qwen_audio.errors import check_extra, counted
+from qwen_audio.errors import counted
+from qwen_audio.inference.data_frame import rows_to_pandas
 
 from .files import save_numbers
 from .picture import Picture
@@ -88,10 +89,7 @@ class Trace(Picture):
         Raises:
             MissingExtraError: without pandas.
         """
-        check_extra("to_pandas", "pandas", "pandas")
-        import pandas as pd
-
-        frame = pd.DataFrame(self.table())
+        frame = rows_to_pandas(self.table())
         frame.attrs = self.facts()
         return frame
 
