@@ -133,6 +133,9 @@ def patch_spans(
     patched = np.zeros((len(levels), len(spans)))
     for batch in pipeline.memory.batches(planned, positions):
         pipeline.memory.make_room(whole + sum(positions(plan)[1] for plan in batch))
+        spare = cache.add()  # all blocks at once: the cache is copied whenever it grows
+        cache.reserve({spare: sum(positions(plan)[1] for plan in batch)})
+        cache.release(spare)
         runs = [run_of(*plan) for plan in batch]
         finite = lm.new_check()
         normed = _patched_rows(lm, cache, slot, given, runs, len(tree.token_ids), finite)

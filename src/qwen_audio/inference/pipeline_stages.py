@@ -199,9 +199,7 @@ class PipelineStages:
     def note_padding(self, rows: Tensor, mel: LogMel) -> int:
         """Remember how many of a window's rows at `projector` are padding, as long as they exist:
         edits of its audio leave them out. Returns how many."""
-        family = self.checkpoint.family
-        frames = mel.valid_frames
-        if padding := family.audio_tokens(frames) - family.rows(Stage.PROJECTOR, frames):
+        if padding := self.checkpoint.family.padding_tokens(mel.valid_frames):
             self._padding[rows] = padding
         return padding
 
