@@ -65,22 +65,29 @@ def check_equal(scores: ChoiceScores, expected: ChoiceScores, tolerance: float =
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("include_end", [False, True])
-def test_each_choice_equals_transformers_alone(pair: Pair, include_end: bool) -> None:
-    """An end is that of a text or of a turn."""
-    scores = pair.pipeline.score(PROMPT, pair.rows, CHOICES, include_end=include_end, chat=True)
+def test_each_choice_equals_transformers_alone(pair: Pair) -> None:
+    """With its end, which is that of a text or of a turn, and without."""
     stop_ids = sorted(pair.pipeline.tokenizer.stop_token_ids(chat=True))
     assert len(stop_ids) == 2
-    for clip, of_clip in zip(CLIPS[1:], scores[1:], strict=True):  # transformers pads to 30 s
+    scores, with_end = (
+        pair.pipeline.score(PROMPT, pair.rows, CHOICES, include_end=include_end, chat=True)
+        for include_end in (False, True)
+    )
+    for index, clip in list(enumerate(CLIPS))[1:]:  # transformers pads to 30 s
         for number, choice in list(enumerate(CHOICES))[1:4]:
             rows = pair.reference.log_probabilities(clip, PROMPT, choice)
             expected = [float(rows[place, token]) for place, token in enumerate(choice)]
-            if include_end:
-                expected.append(float(np.logaddexp.reduce(rows[-1, stop_ids])))
-            actual = of_clip.token_log_probabilities[number]
-            assert relative_error(np.array(actual), np.array(expected)) < 1e-5
-            assert of_clip.log_probability[number] == pytest.approx(math.fsum(expected), rel=1e-5)
-        assert of_clip.mass == pytest.approx(np.exp(of_clip.log_probability).sum())
+            end = float(np.logaddexp.reduce(rows[-1, stop_ids]))
+            for of_clip, steps_of in (
+                (scores[index], expected),
+                (with_end[index], [*expected, end]),
+            ):
+                actual = of_clip.token_log_probabilities[number]
+                assert relative_error(np.array(actual), np.array(steps_of)) < 1e-5
+                total = of_clip.log_probability[number]
+                assert total == pytest.approx(math.fsum(steps_of), rel=1e-5)
+        mass = np.exp(scores[index].log_probability).sum()
+        assert scores[index].mass == pytest.approx(mass)
 
 
 def test_packed_equals_single(pipeline: Pipeline) -> None:
