@@ -43,6 +43,15 @@ def fill_page(page: str, runs: ProbeRuns) -> str:
         "spread": _best_taps(runs["mean"], runs["spread"], "mean", "mean+std", encoder=True),
         "last": _best_taps(runs["mean"], runs["last"], "audio, mean", "last", encoder=False),
     }
+    return fill_sections(page, sections)
+
+
+def fill_sections(page: str, sections: Mapping[str, str]) -> str:
+    """The page with new text between its markers.
+
+    Raises:
+        ValueError: if a marker is missing.
+    """
     for name, text in sections.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, _, rest = page.partition(begin)
@@ -77,7 +86,8 @@ def _about(run: ProbeRun) -> str:
     )
 
 
-def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table with the first column on the left, the others on the right."""
     names = list(header)
     lines = [f"| {' | '.join(names)} |", f"| --- {'| ---: ' * (len(names) - 1)}|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
@@ -101,7 +111,7 @@ def _depth_table(run: ProbeRun) -> str:
             f"{max(row['control'] for row in rows):.2f}",
         ]
 
-    return _markdown_table(
+    return markdown_table(
         ["", *_DEPTH_TAPS, "baseline", "highest control"],
         (table_row(target) for target in _targets(run)),
     )
@@ -122,7 +132,7 @@ def _peaks(run: ProbeRun) -> str:
             *(f"{sums[name]:.2f}" for name in ("weighted encoder", "weighted lm")),
         ]
 
-    table = _markdown_table(
+    table = markdown_table(
         ["", "best encoder tap", "best of projector and lm", "weighted encoder", "weighted lm"],
         (table_row(target) for target in _targets(run)),
     )
@@ -139,7 +149,7 @@ def _training_comparison(before: ProbeRun, after: ProbeRun) -> str:
 
     targets = [target for target in _targets(before) if target in ("instrument", "family", "tempo")]
     runs = ((before, "Whisper"), (after, "trained"))
-    table = _markdown_table(
+    table = markdown_table(
         ["", *_ENCODER_TAPS],
         (table_row(run, weights, target) for target in targets for run, weights in runs),
     )
@@ -204,7 +214,7 @@ def _best_taps(
     for target in _targets(second):
         pair = [best(run, target) for run in (first, second)]
         table_rows.append([target, *(f"{row['tap']} {_with_interval(row)}" for row in pair)])
-    return _markdown_table(["", first_name, second_name], table_rows)
+    return markdown_table(["", first_name, second_name], table_rows)
 
 
 def _score(row: Mapping[str, Any]) -> float:
