@@ -37,3 +37,13 @@ def test_notice_of_the_embedded_checkpoint() -> None:
     assert done.stderr.count("\n") == 1
     assert "embedded" in done.stderr
     assert "embedded" not in run("taps", "--model", EMBEDDED).stderr
+
+
+def test_taps_inside_layers_are_listed_on_request(checkpoint: Path) -> None:
+    done = run("taps", "--model", checkpoint, "--inside-layers", "--json")
+    names = [json.loads(line)["tap"] for line in done.stdout.splitlines()]
+    assert names[:3] == ["mel", "encoder.0", "encoder.1"]
+    start = names.index("lm.1.heads")
+    assert names[start - 1 : start + 4] == [
+        *("lm.0", "lm.1.heads", "lm.1.attention", "lm.1.mlp", "lm.1"),
+    ]
