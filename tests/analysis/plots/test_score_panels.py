@@ -69,9 +69,9 @@ def test_bars_are_stacked_to_one(things: dict[str, Any], name: str) -> None:
     assert all(end <= start + 1e-9 for end, start in zip(ends, starts[1:], strict=False))
     page = qa.plot_interactive(things[name])
     for trace, bars in zip(page.data, groups, strict=True):
-        np.testing.assert_allclose(trace.y, [bar.get_height() for bar in bars])
-        np.testing.assert_allclose(trace.base, [bar.get_y() for bar in bars])
-        np.testing.assert_allclose(trace.x, [bar.get_x() for bar in bars])
+        np.testing.assert_allclose(np.asarray(trace.y, float), [bar.get_height() for bar in bars])
+        np.testing.assert_allclose(np.asarray(trace.base, float), [bar.get_y() for bar in bars])
+        np.testing.assert_allclose(np.asarray(trace.x, float), [bar.get_x() for bar in bars])
     assert "<b>" not in page.to_json().replace("\\u003cb\\u003e", "")
     box = figure.bbox
     figure.canvas.draw()
