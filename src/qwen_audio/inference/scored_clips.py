@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qwen_audio.audio.log_mel import LogMel
 
+from .choices import Choices, has_leading_space
 from .memory_budget import batch_by_size
 from .pipeline import Pipeline
 
@@ -38,20 +39,13 @@ def encode_clips(
 
 def answer_tokens(
     pipeline: Pipeline, prompt_text: str, answers: Sequence[str]
-) -> list[tuple[int, ...]]:
-    """Tokens of answers as they follow a rendered prompt.
+) -> tuple[tuple[int, ...], ...]:
+    """Tokens of answers as they follow a rendered prompt; see `Choices`.
 
-    After a plain prompt an answer begins with a space, as in training; after a chat template it
-    doesn't.
+    Raises:
+        OptionError: for answers that are empty or the same, or one that begins another.
     """
     tokenizer = pipeline.tokenizer
-    is_plain = not tokenizer.uses_chat_template
-    before = tokenizer.encode(prompt_text)
-    found = []
-    for answer in answers:
-        text = f" {answer}" if is_plain and not answer[:1].isspace() else answer
-        both = tokenizer.encode(prompt_text + text)
-        # Where a token would span prompt and answer, the answer is encoded alone.
-        is_split = both[: len(before)] == before
-        found.append(both[len(before) :] if is_split else tokenizer.encode(text))
-    return found
+    leading_space = has_leading_space(prompt_text, chat=tokenizer.uses_chat_template)
+    options = {"leading_space": leading_space, "include_end": False}
+    return Choices.of(answers, tokenizer, **options).token_ids
