@@ -21,6 +21,7 @@ from . import (
     ggml,
     index_kills,
     indexing,
+    interventions,
     language_model,
     llama_cpp,
     long_recordings,
@@ -39,6 +40,8 @@ from .report import summary_line, write_overview, write_result
 from .rounds import ROOT
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "choices": interventions.choices,
+    "patching": interventions.patching,
     "attention_weights": attribution.attention_weights,
     "occlusion": attribution.occlusion,
     "speech_in_music": attribution.speech_in_music,

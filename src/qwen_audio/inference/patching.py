@@ -130,8 +130,28 @@ def patch_spans(
         rows = length - starts[plan[2]]
         return rows, (-(-rows // block) + 1) * block
 
+    finite = lm.new_check()
+    both = difference([kept[_LM_NORM][0], source[_LM_NORM][0]], finite)
+
+    def known_difference(plan: tuple[int, int, str]) -> float | None:
+        """Of a run that goes on from what one of both inputs has there: at `lm.0`, all of them."""
+        run = run_of(*plan)
+        tap = Tap(Stage.LM, run.level)
+        before = (rows[tap][0][: run.first] for rows in (kept, source))
+        if torch.equal(run.rows, kept[tap][0][run.first :]):
+            return both[0]
+        if torch.equal(run.rows, source[tap][0][run.first :]) and torch.equal(*before):
+            return both[1]
+        return None
+
     patched = np.zeros((len(levels), len(spans)))
-    for batch in pipeline.memory.batches(planned, positions):
+    unknown = []
+    for plan in planned:
+        if (known := known_difference(plan)) is None:
+            unknown.append(plan)
+        else:
+            patched[plan[:2]] = known
+    for batch in pipeline.memory.batches(unknown, positions):
         pipeline.memory.make_room(whole + sum(positions(plan)[1] for plan in batch))
         spare = cache.add()  # all blocks at once: the cache is copied whenever it grows
         cache.reserve({spare: sum(positions(plan)[1] for plan in batch)})
@@ -141,8 +161,6 @@ def patch_spans(
         normed = _patched_rows(lm, cache, slot, given, runs, len(tree.token_ids), finite)
         for run, value in zip(runs, difference(normed, finite), strict=True):
             patched[run.index] = value
-    finite = lm.new_check()
-    both = difference([kept[_LM_NORM][0], source[_LM_NORM][0]], finite)
     return PatchedDifferences((both[0], both[1]), patched)
 
 
