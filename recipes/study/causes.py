@@ -107,10 +107,15 @@ def interval(values: np.ndarray, of: Callable[..., np.ndarray] = np.median) -> n
     return np.stack([of(values, axis=0), *np.percentile(resampled, [2.5, 97.5], axis=0)])
 
 
+def _text(value: float) -> str:
+    """With two decimals; zero has no sign."""
+    return f"{round(float(value), 2) + 0.0:.2f}"
+
+
 def save_trace(shares: np.ndarray, taps: Sequence[str], pairs: int) -> None:
     """The medians as a heat map."""
     values = np.median(shares, axis=0)
-    texts = [[f"{value:.2f}" for value in row] for row in values]
+    texts = [[_text(value) for value in row] for row in values]
     image = Image(values, "Share of the way", "signed", limits=(-1, 1), texts=texts)
     axes = named_axis(SPANS, "Span", 10), named_axis(taps, "Level", 40)
     panel = Panel(f"Median of {pairs} pairs of clips", 2.6, *axes, (image,))
@@ -125,10 +130,10 @@ def used_section(shares: np.ndarray, controls: np.ndarray, taps: Sequence[str], 
         [
             tap,
             *(
-                f"{middle[k, s]:.2f} ({low[k, s]:.2f} to {high[k, s]:.2f})"
+                f"{_text(middle[k, s])} ({_text(low[k, s])} to {_text(high[k, s])})"
                 for s in range(len(SPANS))
             ),
-            f"{control[k, 0]:.2f}",
+            _text(control[k, 0]),
         ]
         for k, tap in enumerate(taps)
     ]
