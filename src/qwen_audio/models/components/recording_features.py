@@ -18,6 +18,7 @@ from qwen_audio.audio.log_mel import (
     LogMel,
     SpectrogramPeak,
     Surroundings,
+    mel_frame_count,
 )
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.models.family import Family
@@ -42,9 +43,9 @@ class RecordingFeaturesFamily(Family):
     def padded_samples(self, samples: int) -> int:
         """To how many samples transformers pads a recording."""
 
-    @abstractmethod
     def window_frames(self, samples: int) -> int:
-        """How many frames the encoder is given of a window."""
+        """How many frames the encoder is given of a window: by default those of audio."""
+        return mel_frame_count(samples)
 
     def recording_peak(self, extractor: Any) -> SpectrogramPeak:
         """Over the frames that transformers computes of the padded recording."""

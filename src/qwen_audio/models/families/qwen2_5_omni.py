@@ -37,10 +37,8 @@ _MAX_SECONDS = 300.0
 
 
 class Qwen25Omni(ThinkerFamily, RecordingFeaturesFamily, WhisperLanguageFamily):
-    """25 audio tokens a second, whose positions are 0 … n−1 on all axes of the rotary embedding.
-
-    All checkpoints take the chat template.
-    """
+    """25 audio tokens a second, whose positions are 0 … n−1 on all axes of the rotary embedding; all
+    checkpoints take the chat template."""
 
     title = "Qwen2.5-Omni"
     config_class = Qwen2_5OmniThinkerConfig
@@ -90,10 +88,6 @@ class Qwen25Omni(ThinkerFamily, RecordingFeaturesFamily, WhisperLanguageFamily):
     def padded_samples(self, samples: int) -> int:
         """300 s; what is longer, which transformers would truncate, isn't padded."""
         return max(samples, round(_MAX_SECONDS * SAMPLE_RATE_HZ))
-
-    def window_frames(self, samples: int) -> int:
-        """Those of audio."""
-        return mel_frame_count(samples)
 
     @cached_property
     def _sinusoids(self) -> SinusoidsPositionEmbedding:
