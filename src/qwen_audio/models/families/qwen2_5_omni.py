@@ -37,8 +37,8 @@ _MAX_SECONDS = 300.0
 
 
 class Qwen25Omni(ThinkerFamily, RecordingFeaturesFamily, WhisperLanguageFamily):
-    """25 audio tokens a second, whose positions are 0 … n−1 on all axes of the rotary embedding; all
-    checkpoints take the chat template."""
+    """25 audio tokens a second, whose positions are 0 … n−1 on all axes of the rotary embedding.
+    All checkpoints take the chat template."""
 
     title = "Qwen2.5-Omni"
     config_class = Qwen2_5OmniThinkerConfig
