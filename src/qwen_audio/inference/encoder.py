@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -36,7 +36,11 @@ class AudioEncoder:
 
     @outside_gradients
     def forward(
-        self, mels: Sequence[LogMel], taps: Iterable[Tap], reducer: TapReducer[T]
+        self,
+        mels: Sequence[LogMel],
+        taps: Iterable[Tap],
+        reducer: TapReducer[T],
+        on_layer: Callable[[], None] | None = None,
     ) -> dict[Tap, list[T]]:
         """One pass over all clips, as deep as the deepest tap, at most up to the projector.
 
@@ -45,6 +49,8 @@ class AudioEncoder:
                 width) at `encoder.k`, (audio tokens, width) at `audio_tower` and `projector`. Rows
                 of padding follow at `projector`, if the language model is given them, and nowhere
                 else.
+            on_layer: called after every layer; it may run passes of the language model, if all
+                weights are in memory.
 
         Returns:
             For each tap what the reducer made of every clip.
@@ -120,6 +126,8 @@ class AudioEncoder:
         for k, run_layer in enumerate(layers, start=1):
             hidden_states = run_layer(hidden_states)
             hidden_states, _ = reduce_packed_rows(Tap(Stage.ENCODER, k), hidden_states, lengths)
+            if on_layer is not None:
+                on_layer()
         if deepest.stage is Stage.ENCODER:
             return outputs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -125,6 +126,7 @@ class Pipeline(ScoringStages):
         continuation: Sampling | None = None,
         *,
         with_projector_rows: bool = False,
+        on_layer: Callable[[], None] | None = None,
     ) -> list[CapturedWindow[T]]:
         """Reduce the rows of every tap, in one pass over all windows that stops at the deepest.
 
@@ -135,6 +137,7 @@ class Pipeline(ScoringStages):
             continuation: also generate, and capture the rows of the generated tokens.
             with_projector_rows: also return the rows at `projector`, from the same pass:
                 `generate` takes them.
+            on_layer: see `AudioEncoder.forward`; not called in the language model.
         """
         wanted, family = set(taps), self.checkpoint.family
         lm_taps = {tap for tap in wanted if tap.in_language_model}
@@ -152,10 +155,10 @@ class Pipeline(ScoringStages):
             batches = list(self.memory.batches(windows, positions))
             if len(batches) > 1:
                 options = (reducer, prompt_text, continuation)
-                parts = [
-                    self.capture(part, wanted, *options, with_projector_rows=with_projector_rows)
-                    for part in batches
-                ]
+                capture = partial(
+                    self.capture, with_projector_rows=with_projector_rows, on_layer=on_layer
+                )
+                parts = [capture(part, wanted, *options) for part in batches]
                 return [window for part in parts for window in part]
             if continuation is not None:
                 self.memory.divide(None, max(positions(window)[1] for window in windows))
@@ -174,7 +177,7 @@ class Pipeline(ScoringStages):
                 captured[clip].outputs[tap] = reducer(rows, audio_segments(len(rows), audio))
 
         self.encoder.forward(
-            [window.log_mel for window in windows], encoder_taps, reduce_encoder_rows
+            [window.log_mel for window in windows], encoder_taps, reduce_encoder_rows, on_layer
         )
         if with_projector_rows:
             for window, rows in zip(captured, audio_rows, strict=True):

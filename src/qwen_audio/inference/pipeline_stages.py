@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import cached_property, partial
 from typing import cast
 
@@ -181,8 +181,13 @@ class PipelineStages:
             self._fetched.add(tap)
 
     @explains_out_of_memory
-    def encode_audio(self, mels: Sequence[LogMel]) -> list[Tensor]:
+    def encode_audio(
+        self, mels: Sequence[LogMel], on_layer: Callable[[], None] | None = None
+    ) -> list[Tensor]:
         """For each window its rows at `projector`, (audio tokens, width): the LM's audio input.
+
+        Args:
+            on_layer: see `AudioEncoder.forward`.
 
         Raises:
             OptionError: where there is no language model.
@@ -191,7 +196,7 @@ class PipelineStages:
             return []
         _ = self.lm
         self.fetch_weights(PROJECTOR)
-        audio_rows = self.encoder.forward(mels, [PROJECTOR], all_rows)[PROJECTOR]
+        audio_rows = self.encoder.forward(mels, [PROJECTOR], all_rows, on_layer)[PROJECTOR]
         for rows, mel in zip(audio_rows, mels, strict=True):
             self.note_padding(rows, mel)
         return audio_rows

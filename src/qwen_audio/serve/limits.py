@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from qwen_audio.audio.decode_limits import DecodeLimits
 from qwen_audio.errors import OptionError, number_option
 
-__all__ = ["ServerLimits"]
+__all__ = ["ApiLimits", "ServerLimits"]
 
 _CHANNEL_SAMPLES_PER_SECOND = 8 * 48_000
 """Highest product of rate and channels of a recording of full length: 7.1, or 192 kHz stereo."""
@@ -79,3 +79,33 @@ class ServerLimits:
     def upload_text(self) -> str:
         """`upload_bytes` for display, such as "64 MB"."""
         return f"{self.upload_bytes / 2**20:g} MB"
+
+
+@dataclass(frozen=True)
+class ApiLimits(ServerLimits):
+    """Limits of a server, and of the HTTP API's requests, queue and answers.
+
+    `request_bytes` is of a request with its recordings in base64.
+
+    Attributes:
+        queue_size: requests that wait for the model, or are decoded; further ones are refused.
+        slots: texts that are generated at the same time.
+        inputs: recordings in one request.
+        request_seconds: all recordings of one request together: 256 MB of samples.
+        response_bytes: largest response of hidden states.
+        new_tokens: of one answer.
+        drain_seconds: that requests have to end when the server stops.
+
+    Raises:
+        OptionError: for a value that isn't a positive number.
+    """
+
+    upload_bytes: int = 40 * 2**20
+    request_bytes: int = 40 * 2**20
+    queue_size: int = 64
+    slots: int = 16
+    inputs: int = 64
+    request_seconds: float = 4_000.0
+    response_bytes: int = 256 * 2**20
+    new_tokens: int = 2_048
+    drain_seconds: float = 60.0

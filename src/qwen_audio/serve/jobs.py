@@ -1,0 +1,228 @@
+"""What an engine is asked for: texts and hidden states; and how far each request is."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from qwen_audio.audio.log_mel import LogMel
+from qwen_audio.inference.decoder import DecoderInput
+from qwen_audio.inference.generation import GeneratingSequence
+from qwen_audio.inference.options import AnswerEnd, Sampling
+from qwen_audio.inference.reader import CapturedRecording
+from qwen_audio.inference.reducers import RowReducer
+from qwen_audio.models.tap import Tap
+
+from .answer_text import AnswerText
+from .recordings import Recording
+
+__all__ = [
+    "CaptureJob",
+    "CapturePart",
+    "Job",
+    "TextEnd",
+    "TextInput",
+    "TextJob",
+    "TextPart",
+    "TextResult",
+]
+
+T = TypeVar("T")
+
+TextEnd = AnswerEnd | Literal["stop text"]
+"""Why a text ended; "stop text" where one of the texts that end it occurred."""
+
+
+class Job(ABC, Generic[T]):
+    """One request. Its future has the result; cancelling that ends it, wherever it is.
+
+    Attributes:
+        future: the result, or the error.
+        submitted: `time.monotonic()` when it was made.
+        first_token: that of its first token; None before.
+        has_begun: whether the model has begun with it.
+        nbytes: memory of its inputs, once they have been read.
+        reserved_bytes: that the engine counts for it.
+    """
+
+    def __init__(self) -> None:
+        self.future: Future[T] = Future()
+        self.submitted = time.monotonic()
+        self.first_token: float | None = None
+        self.has_begun = False
+        self.nbytes = self.reserved_bytes = 0
+
+    @abstractmethod
+    def read_inputs(self) -> None:
+        """Decode and render what the model is given; called from any thread."""
+
+    def succeed(self, result: T) -> None:
+        """Set the result, unless the job was cancelled meanwhile."""
+        with suppress(InvalidStateError):
+            self.future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Set the error, unless the job was cancelled, or has failed, before."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+
+@dataclass(frozen=True, eq=False)
+class TextInput:
+    """One input of the language model.
+
+    Attributes:
+        prompt_text: as rendered, with a placeholder for every audio.
+        audios: names and spectrograms of these.
+        chat: whether the end of a turn ends the text; None: as the checkpoint was loaded.
+    """
+
+    prompt_text: str
+    audios: tuple[tuple[str, LogMel], ...] = ()
+    chat: bool | None = None
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """What was generated for one input, and what the model was given.
+
+    Attributes:
+        token_ids: generated, the stop token included.
+        audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    ended_by: TextEnd
+    audio_tokens: int
+    prompt_tokens: int
+
+
+@dataclass(eq=False)
+class TextPart:
+    """One text of a job, on its way through the engine.
+
+    Attributes:
+        item: once its audio has been encoded.
+        sequence: while it is generated.
+        is_alone: whether it is generated apart from all others, from its first token on, as rows
+            overflowed in a batch that it was in.
+    """
+
+    job: TextJob
+    number: int
+    input: TextInput
+    answer: AnswerText
+    item: DecoderInput | None = None
+    sequence: GeneratingSequence | None = None
+    is_alone: bool = False
+
+
+class TextJob(Job[list[TextResult]]):
+    """Texts to generate: one for each input.
+
+    Args:
+        read: makes the inputs.
+        sampling: with a seed where it is random, so that a text can be generated again.
+        stops: texts that end an answer.
+        emit: called, on the engine's thread, with an input's number and pieces of its text.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Sequence[TextInput]],
+        sampling: Sampling,
+        stops: Sequence[str] = (),
+        emit: Callable[[int, str], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self._read, self.sampling = read, sampling
+        self.stops, self.emit = tuple(stops), emit
+        self.inputs: Sequence[TextInput] = ()
+        self._results: dict[int, TextResult] = {}
+
+    def read_inputs(self) -> None:
+        """See `Job`."""
+        self.inputs = self._read()
+        mels = [mel for item in self.inputs for _, mel in item.audios]
+        self.nbytes = sum(mel.input_features.nbytes for mel in mels)
+
+    def set_result(self, number: int, result: TextResult) -> None:
+        """The text of one input; with the last one the job succeeds."""
+        self._results[number] = result
+        if len(self._results) == len(self.inputs):
+            self.succeed([self._results[number] for number in range(len(self.inputs))])
+
+
+@dataclass(frozen=True, eq=False)
+class CapturePart:
+    """One window of a job's recordings."""
+
+    job: CaptureJob
+    recording: int
+    window: int
+
+
+@dataclass(eq=False)
+class CaptureJob(Job[list[CapturedRecording[Any]]]):
+    """Hidden states to compute: of every recording, at some taps.
+
+    Attributes:
+        read: decodes the recordings.
+        taps, reducer, prompt_text, continuation: see `Pipeline.capture`. Windows of jobs in which
+            these are equal share passes.
+    """
+
+    read: Callable[[], Sequence[Recording]]
+    taps: tuple[Tap, ...]
+    reducer: RowReducer[Any]
+    prompt_text: str | None = None
+    continuation: Sampling | None = None
+    recordings: Sequence[Recording] = ()
+    outputs: dict[tuple[int, int], tuple[dict[Tap, Any], tuple[int, ...]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for jobs whose windows may share passes."""
+        return (self.taps, self.reducer, self.prompt_text, self.continuation)
+
+    def read_inputs(self) -> None:
+        """See `Job`."""
+        self.recordings = self.read()
+        self.nbytes = sum(recording.nbytes for recording in self.recordings)
+
+    def parts(self) -> list[CapturePart]:
+        """All windows, in order."""
+        return [
+            CapturePart(self, number, window)
+            for number, recording in enumerate(self.recordings)
+            for window in range(len(recording.windows))
+        ]
+
+    def set_output(
+        self, part: CapturePart, by_tap: dict[Tap, Any], token_ids: tuple[int, ...]
+    ) -> None:
+        """What the model gave for one window; with the last one the job succeeds."""
+        self.outputs[part.recording, part.window] = (by_tap, token_ids)
+        if len(self.outputs) == sum(len(each.windows) for each in self.recordings):
+            self.succeed([self._captured(number) for number in range(len(self.recordings))])
+
+    def _captured(self, number: int) -> CapturedRecording[Any]:
+        recording = self.recordings[number]
+        outputs = [self.outputs[number, window] for window in range(len(recording.windows))]
+        return CapturedRecording(
+            recording.info,
+            recording.windows,
+            tuple(by_tap for by_tap, _ in outputs),
+            token_ids=tuple(token_ids for _, token_ids in outputs),
+        )
