@@ -21,6 +21,15 @@ SOURCE = Path(qa.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 
+SHARED_BY_SERVERS = tuple(
+    f"serve.{name}"
+    for name in (
+        *("asgi", "body", "connections", "decoding", "hosts", "json_body", "limits", "listen"),
+        *("middleware", "server"),
+    )
+)
+"""What the playground uses of `serve`."""
+
 CODE = {
     "collections": tuple(
         f"collection.{path.stem}"
@@ -36,9 +45,10 @@ CODE = {
     "mteb": ("integrations.mteb",),
     "pandas": ("inference.data_frame",),
     "parquet": ("api.export", "api.vector_reader"),
-    "playground": ("playground", "serve", "analysis.plots.matplotlib_renderer"),
+    "playground": ("playground", *SHARED_BY_SERVERS, "analysis.plots.matplotlib_renderer"),
     "plot": ("analysis.plots",),
     "probe": ("probing", "analysis.plots"),
+    "serve": ("serve",),
     "xarray": ("inference.data_array",),
 }
 """The modules and packages that each extra is for."""

@@ -161,7 +161,4 @@ class ModelBase:
         """The text of each position of the language model; "" for audio."""
         if not token_ids:  # of a tap before the language model, which may not exist
             return []
-        tokenizer = self.pipeline.tokenizer
-        texts = {token: tokenizer.decode_token(token) for token in set(token_ids)}
-        texts[tokenizer.audio_token_id] = ""
-        return [texts[token] for token in token_ids]
+        return self.pipeline.tokenizer.token_texts(token_ids)

@@ -34,6 +34,7 @@ from . import (
     probe,
     quantize,
     search,
+    serve,
     taps,
     trace,
 )
@@ -63,6 +64,7 @@ COMMANDS = (
     trace,
     map_command,
     play,
+    serve,
     models,
     taps,
     parity,

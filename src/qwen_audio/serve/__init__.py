@@ -1,4 +1,5 @@
-"""What every server of this package needs: request filter, bounded bodies and connections, limits.
+"""What every server of this package needs, and the HTTP API.
 
-ASGI middleware and plain functions, without a web framework.
+Request filter, bounded bodies and connections, and limits are plain functions and ASGI middleware,
+without a web framework, and so are the engine and its queues.
 """

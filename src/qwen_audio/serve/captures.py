@@ -49,7 +49,6 @@ class CaptureQueue:
             return
         parts = self._next_parts()
         job = parts[0].job
-        windows = [self._window(part) for part in parts]
 
         def capture(batch: Sequence[AudioWindow]) -> list[CapturedWindow[object]]:
             return self._pipeline.capture(
@@ -59,6 +58,7 @@ class CaptureQueue:
         for part in parts:
             part.job.has_begun = True
         try:
+            windows = [self._window(part) for part in parts]
             results = run_by_recording(windows, capture)
         except Exception as error:  # noqa: BLE001 (is the jobs')
             for part in parts:
@@ -87,15 +87,13 @@ class CaptureQueue:
         return chosen
 
     def _frames(self, part: CapturePart) -> int:
-        mel = part.job.recordings[part.recording].mels[part.window]
-        return self._pipeline.checkpoint.family.encoder_rows(mel.valid_frames)
+        samples = part.job.recordings[part.recording].windows[part.window].samples
+        family = self._pipeline.checkpoint.family
+        return family.encoder_rows(family.mel_frames(len(samples)))
 
-    @staticmethod
-    def _window(part: CapturePart) -> AudioWindow:
+    def _window(self, part: CapturePart) -> AudioWindow:
         recording = part.job.recordings[part.recording]
-        return AudioWindow(
-            id(recording),  # equal for windows of one recording
-            recording.info.name,
-            recording.windows[part.window],
-            recording.mels[part.window],
-        )
+        window = recording.windows[part.window]
+        mel = self._pipeline.log_mel(window.samples)
+        # The first argument is equal for windows of one recording.
+        return AudioWindow(id(recording), window.name, window.window, mel)

@@ -26,6 +26,8 @@ __all__ = ["BusyError", "Engine", "NotReadyError"]
 
 _DECODING_THREADS = UploadDecoder.waiting_limit + 4
 """More than there are long recordings that may wait for each other."""
+_IDLE_SECONDS = 1.0
+"""Without a request, after which freed memory is returned to the system."""
 
 
 class BusyError(QwenAudioError):
@@ -183,11 +185,10 @@ class Engine:
 
     def _take_arrived(self) -> bool:
         """Wait for something to do. Returns whether the engine goes on."""
-        if not (self._texts or self._captures):
-            trim_heap()
         with self._changed:
-            while not (self._arrived or self._texts or self._captures or self._is_closed):
-                self._changed.wait()
+            if not self._changed.wait_for(self._has_work, _IDLE_SECONDS):
+                trim_heap()
+                self._changed.wait_for(self._has_work)
             arrived = list(self._arrived)
             self._arrived.clear()
         for job in arrived:
@@ -196,6 +197,9 @@ class Engine:
             elif isinstance(job, CaptureJob):
                 self._captures.add(job)
         return not self._is_closed
+
+    def _has_work(self) -> bool:
+        return bool(self._arrived or self._texts or self._captures or self._is_closed)
 
     def _take_turn(self) -> None:
         """One pass of each kind at most.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from qwen_audio.audio.log_mel import LogMel
 from qwen_audio.inference.decoder import DecoderInput
 from qwen_audio.inference.generation import GeneratingSequence
 from qwen_audio.inference.options import AnswerEnd, Sampling
@@ -19,7 +18,7 @@ from qwen_audio.inference.reducers import RowReducer
 from qwen_audio.models.tap import Tap
 
 from .answer_text import AnswerText
-from .recordings import Recording
+from .recordings import Recording, WindowSamples
 
 __all__ = [
     "CaptureJob",
@@ -46,7 +45,7 @@ class Job(ABC, Generic[T]):
         submitted: `time.monotonic()` when it was made.
         first_token: that of its first token; None before.
         has_begun: whether the model has begun with it.
-        nbytes: memory of its inputs, once they have been read.
+        audio_seconds, nbytes: length and memory of its inputs, once they have been read.
         reserved_bytes: that the engine counts for it.
     """
 
@@ -55,11 +54,17 @@ class Job(ABC, Generic[T]):
         self.submitted = time.monotonic()
         self.first_token: float | None = None
         self.has_begun = False
+        self.audio_seconds = 0.0
         self.nbytes = self.reserved_bytes = 0
 
     @abstractmethod
     def read_inputs(self) -> None:
         """Decode and render what the model is given; called from any thread."""
+
+    def _measure(self, windows: Iterable[WindowSamples]) -> None:
+        for window in windows:
+            self.audio_seconds += window.seconds
+            self.nbytes += window.samples.nbytes
 
     def succeed(self, result: T) -> None:
         """Set the result, unless the job was cancelled meanwhile."""
@@ -78,12 +83,12 @@ class TextInput:
 
     Attributes:
         prompt_text: as rendered, with a placeholder for every audio.
-        audios: names and spectrograms of these.
+        audios: of these, each one window.
         chat: whether the end of a turn ends the text; None: as the checkpoint was loaded.
     """
 
     prompt_text: str
-    audios: tuple[tuple[str, LogMel], ...] = ()
+    audios: tuple[WindowSamples, ...] = ()
     chat: bool | None = None
 
 
@@ -130,7 +135,8 @@ class TextJob(Job[list[TextResult]]):
         read: makes the inputs.
         sampling: with a seed where it is random, so that a text can be generated again.
         stops: texts that end an answer.
-        emit: called, on the engine's thread, with an input's number and pieces of its text.
+        emit: called, on the engine's thread, with an input's number and pieces of its text, and
+            with None at its end.
     """
 
     def __init__(
@@ -138,7 +144,7 @@ class TextJob(Job[list[TextResult]]):
         read: Callable[[], Sequence[TextInput]],
         sampling: Sampling,
         stops: Sequence[str] = (),
-        emit: Callable[[int, str], None] | None = None,
+        emit: Callable[[int, str | None], None] | None = None,
     ) -> None:
         super().__init__()
         self._read, self.sampling = read, sampling
@@ -149,12 +155,14 @@ class TextJob(Job[list[TextResult]]):
     def read_inputs(self) -> None:
         """See `Job`."""
         self.inputs = self._read()
-        mels = [mel for item in self.inputs for _, mel in item.audios]
-        self.nbytes = sum(mel.input_features.nbytes for mel in mels)
+        del self._read  # which holds the bytes of the files
+        self._measure(window for item in self.inputs for window in item.audios)
 
     def set_result(self, number: int, result: TextResult) -> None:
         """The text of one input; with the last one the job succeeds."""
         self._results[number] = result
+        if self.emit is not None:
+            self.emit(number, None)
         if len(self._results) == len(self.inputs):
             self.succeed([self._results[number] for number in range(len(self.inputs))])
 
@@ -199,7 +207,8 @@ class CaptureJob(Job[list[CapturedRecording[Any]]]):
     def read_inputs(self) -> None:
         """See `Job`."""
         self.recordings = self.read()
-        self.nbytes = sum(recording.nbytes for recording in self.recordings)
+        del self.read  # which holds the bytes of the files
+        self._measure(window for recording in self.recordings for window in recording.windows)
 
     def parts(self) -> list[CapturePart]:
         """All windows, in order."""
@@ -222,7 +231,7 @@ class CaptureJob(Job[list[CapturedRecording[Any]]]):
         outputs = [self.outputs[number, window] for window in range(len(recording.windows))]
         return CapturedRecording(
             recording.info,
-            recording.windows,
+            tuple(part.window for part in recording.windows),
             tuple(by_tap for by_tap, _ in outputs),
             token_ids=tuple(token_ids for _, token_ids in outputs),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from qwen_audio.paths import printable
 
@@ -46,12 +46,20 @@ class RequestFilter:
         hosts: that the server answers for.
         policy: value of the Content-Security-Policy header.
         pages: paths that pages of other sites may link to.
+        refuse: responds to a refused request; by default with one line of text.
     """
 
     def __init__(
-        self, app: App, *, hosts: AllowedHosts, policy: str, pages: Collection[str] = ("/",)
+        self,
+        app: App,
+        *,
+        hosts: AllowedHosts,
+        policy: str,
+        pages: Collection[str] = ("/",),
+        refuse: Callable[[Send, RequestError], Awaitable[None]] | None = None,
     ) -> None:
         self.app, self.hosts, self.pages = app, hosts, frozenset(pages)
+        self._refuse = refuse or _respond_line
         self._headers = (*_HEADERS, (b"content-security-policy", policy.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +73,7 @@ class RequestFilter:
             try:
                 await self.app(self._checked(scope), receive, send)
             except RequestError as error:
-                await respond(send, error.status, f"{error}\n")
+                await self._refuse(send, error)
             except ClientDisconnectedError:
                 pass
 
@@ -105,6 +113,10 @@ class RequestFilter:
             and header_values(scope, b"sec-fetch-mode") == ["navigate"]
             and header_values(scope, b"sec-fetch-dest") == ["document"]
         )
+
+
+async def _respond_line(send: Send, error: RequestError) -> None:
+    await respond(send, error.status, f"{error}\n")
 
 
 def _is_forwarded(name: bytes) -> bool:

@@ -1,14 +1,15 @@
-"""Uploads decoded to windows and their log-mel spectrograms, within a server's limits."""
+"""Uploads decoded and divided into windows, within a server's limits."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from qwen_audio.audio.log_mel import LogMel
-from qwen_audio.audio.waveform import RecordingInfo
+import numpy as np
+from jaxtyping import Float32
+
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, RecordingInfo
 from qwen_audio.audio.window import Window, WindowConfig
 from qwen_audio.errors import AudioError, DecodeLimitError
 from qwen_audio.inference.pipeline import Pipeline
@@ -16,7 +17,7 @@ from qwen_audio.inference.pipeline import Pipeline
 from .decoding import UploadDecoder
 from .limits import ApiLimits
 
-__all__ = ["Recording", "RecordingReader", "Upload"]
+__all__ = ["Recording", "RecordingReader", "Upload", "WindowSamples"]
 
 
 class Upload(NamedTuple):
@@ -27,32 +28,46 @@ class Upload(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class WindowSamples:
+    """The samples of a window, of which the engine's thread computes the spectrogram.
+
+    Threads that compute with torch each have worker threads, more than there are cores together:
+    they then sleep at every step of each other's.
+
+    Attributes:
+        name: of the recording.
+        samples: at 16 kHz, shape (samples,).
+    """
+
+    name: str
+    window: Window
+    samples: Float32[np.ndarray, "samples"]
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return len(self.samples) / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, eq=False)
 class Recording:
-    """A recording without its samples: windows, and for each the spectrogram.
+    """A decoded recording, divided into windows.
 
     Attributes:
         info: metadata; `info.name` is what it is called in messages.
     """
 
     info: RecordingInfo
-    windows: tuple[Window, ...]
-    mels: tuple[LogMel, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the spectrograms."""
-        return sum(mel.input_features.nbytes for mel in self.mels)
+    windows: tuple[WindowSamples, ...]
 
 
 class RecordingReader:
     """Decodes uploads from any number of threads; their limits are those of `UploadDecoder`."""
 
     def __init__(self, pipeline: Pipeline, limits: ApiLimits) -> None:
-        self._pipeline, self._limits = pipeline, limits
+        self._window_limits = pipeline.checkpoint.family.window_limits
+        self._limits = limits
         self._decoder = UploadDecoder(limits)
-        _ = pipeline.checkpoint.feature_extractor  # created before threads ask for it
-        # A spectrogram uses several cores, and each thread that computes one needs memory for it.
-        self._mel_turn = threading.Lock()
 
     def read(
         self, uploads: Sequence[Upload], window_config: WindowConfig | None
@@ -83,14 +98,18 @@ class RecordingReader:
 
     def _read(self, upload: Upload, window_config: WindowConfig | None) -> Recording:
         waveform = self._decoder.decode(upload.name, upload.data)
-        limits = self._pipeline.checkpoint.family.window_limits
+        limits = self._window_limits
         if window_config is None and waveform.duration_seconds > limits.max_seconds:
             raise AudioError(
                 f"{upload.name} lasts {waveform.duration_seconds:.1f} s, but each audio of a "
                 f"conversation is encoded at once, up to {limits.max_seconds:g} s: cut it, or ask "
                 "about it alone, in a conversation of one turn, which divides it into windows"
             )
-        windows = waveform.windows(window_config or WindowConfig(limits.max_seconds, limits=limits))
-        with self._mel_turn:
-            mels = [self._pipeline.log_mel(waveform.samples_in(window)) for window in windows]
-        return Recording(waveform.info, windows, tuple(mels))
+        config = window_config or WindowConfig(limits.max_seconds, limits=limits)
+        return Recording(
+            waveform.info,
+            tuple(
+                WindowSamples(upload.name, window, waveform.samples_in(window))
+                for window in waveform.windows(config)
+            ),
+        )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from qwen_audio.audio.log_mel import AudioWindow
-from qwen_audio.audio.window import Window
 from qwen_audio.errors import NotFiniteError
 from qwen_audio.inference.finite import run_by_recording
 from qwen_audio.inference.generation import GeneratingSequence, GenerationBatch
@@ -27,7 +26,6 @@ answered while the others are encoded. Batches of less audio take more time a cl
 _PREFILL_POSITIONS = 1_024
 """Of texts that join in one step, in which all others wait: one window of 30 s and its prompt, or
 several short ones."""
-_NO_WINDOW = Window(0.0, 0.0)
 
 
 class TextQueue:
@@ -74,16 +72,16 @@ class TextQueue:
             on_layer: called between its layers.
         """
         parts = self._to_encode()
-        windows = [
-            AudioWindow(number, name, _NO_WINDOW, mel)
-            for number, part in enumerate(parts)
-            for name, mel in part.input.audios
-        ]
 
         def encode(batch: Sequence[AudioWindow]) -> list[torch.Tensor]:
             return self.pipeline.encode_audio([each.log_mel for each in batch], on_layer)
 
         try:
+            windows = [
+                AudioWindow(number, each.name, each.window, self.pipeline.log_mel(each.samples))
+                for number, part in enumerate(parts)
+                for each in part.input.audios
+            ]
             encoded = iter(run_by_recording(windows, encode) if windows else ())
         except Exception as error:  # noqa: BLE001 (is the jobs')
             for part in parts:
@@ -167,7 +165,8 @@ class TextQueue:
         slots = self._slots - len(self._parts) - len(self._encoded)
         while self._waiting and len(chosen) < slots:
             audios = self._waiting[0].input.audios
-            frames += sum(family.encoder_rows(mel.valid_frames) for _, mel in audios)
+            mel_frames = [family.mel_frames(len(each.samples)) for each in audios]
+            frames += sum(map(family.encoder_rows, mel_frames))
             if chosen and frames > min(_ENCODED_FRAMES, self.pipeline.memory.max_frames):
                 break
             chosen.append(self._waiting.popleft())
@@ -224,12 +223,12 @@ class TextQueue:
         for part in reversed(parts):
             part.sequence = None
             if len(parts) == 1:
-                name = ", ".join(name for name, _ in part.input.audios)
+                name = ", ".join(each.name for each in part.input.audios)
                 part.job.fail(error.named(name))
             else:
                 part.is_alone = True
                 self._encoded.appendleft(part)
 
 
-def _numbered(emit: Callable[[int, str], None], number: int) -> Callable[[str], None]:
+def _numbered(emit: Callable[[int, str | None], None], number: int) -> Callable[[str], None]:
     return lambda piece: emit(number, piece)

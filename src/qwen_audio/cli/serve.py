@@ -1,0 +1,103 @@
+"""`qwen-audio serve`: the HTTP API."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import os
+import threading
+from typing import Any
+
+from qwen_audio.errors import OptionError
+
+from .console import load_model, print_error, print_json, print_line, print_notice
+from .options import add_command, add_compute_options, add_list_option, add_model_options
+from .streams import Terminated
+
+__all__ = ["add_parser"]
+
+_KEY_VARIABLE = "QWEN_AUDIO_API_KEY"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Define the command."""
+    parser = add_command(
+        subparsers,
+        "serve",
+        run,
+        "Serve the model to OpenAI's clients: answers, embeddings, hidden states.",
+        "Needs the extra [serve].",
+    )
+    add_model_options(parser)
+    add_compute_options(parser)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="0.0.0.0 accepts connections from other machines, with a key (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="(default: 8000, or the next that is free)"
+    )
+    add_list_option(
+        parser,
+        "--api-key",
+        "KEY",
+        f"what clients have to send; also taken from {_KEY_VARIABLE}, which other users can't see",
+    )
+    add_list_option(
+        parser,
+        "--allowed-host",
+        "NAME",
+        "also answer clients that reach it by this name, as through a reverse proxy",
+    )
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted; then let requests end."""
+    from qwen_audio.serve.hosts import AllowedHosts
+    from qwen_audio.serve.launch import (
+        check_address,
+        check_installed,
+        launch_server,
+        listen_for_api,
+    )
+    from qwen_audio.serve.limits import ApiLimits
+
+    check_installed()
+    limits = ApiLimits()
+    if options.max_minutes is not None:
+        if not 0 < options.max_minutes < math.inf:
+            raise OptionError(f"--max-minutes {options.max_minutes:g}: use a number greater than 0")
+        limits = dataclasses.replace(limits, recording_seconds=60 * options.max_minutes)
+    keys = [*(options.api_key or []), *filter(None, [os.environ.get(_KEY_VARIABLE)])]
+    # Raises before the model is loaded.
+    check_address(options.host, keys)
+    AllowedHosts(options.host, options.allowed_host or [])
+    listen_for_api(options.host, options.port).close()
+    server = launch_server(
+        load_model(options),
+        host=options.host,
+        port=options.port,
+        api_keys=keys,
+        allowed_hosts=options.allowed_host or [],
+        limits=limits,
+    )
+    try:
+        server.wait_until_ready()
+        if options.json:
+            print_json({"url": server.url})
+        else:
+            print_line(f"The model is served at {server.url} (Ctrl-C stops the server)")
+        threading.Event().wait()
+    except KeyboardInterrupt as error:
+        if isinstance(error, Terminated):
+            print_notice("stopping: waiting for requests to end")
+            if not server.drain():
+                print_error(f"requests took longer than {limits.drain_seconds:g} s, and were ended")
+    finally:
+        server.close()
+    return 0

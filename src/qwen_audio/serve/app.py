@@ -1,0 +1,165 @@
+"""The HTTP API: routes, what it says of itself, and errors in OpenAI's form."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from html import escape
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from qwen_audio import __version__
+from qwen_audio.errors import QwenAudioError
+
+from .api_errors import ErrorResponse, error_response
+from .asgi import App, ClientDisconnectedError, RequestError, Send
+from .chat_route import chat_router
+from .gate import ApiGate
+from .hosts import AllowedHosts
+from .middleware import RequestFilter
+from .schemas import ActivationsRequest, ChatRequest, EmbeddingsRequest
+from .service import Service
+from .vector_routes import vector_router
+
+__all__ = ["build_app"]
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>qwen-audio serve</title>
+<style>body {{ font: 16px/1.5 system-ui; max-width: 50em; margin: 2em auto; padding: 0 1em }}
+code {{ background: #8882; padding: 0 .3em }} dd {{ margin: 0 0 1em 2em }}</style>
+<h1>qwen-audio serve</h1><p>{model}. The schema of all requests is at
+<a href="openapi.json">openapi.json</a>.</p><dl>{routes}</dl></html>
+"""
+
+
+def build_app(
+    service: Service, hosts: AllowedHosts, api_keys: Sequence[str] = ()
+) -> tuple[App, ApiGate]:
+    """The application with its middleware, and the gate, which counts requests in flight."""
+    app = FastAPI(
+        title="qwen-audio serve",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.include_router(chat_router(service))
+    app.include_router(vector_router(service))
+    _add_status_routes(app, service)
+    for status, what in ((404, "route"), (405, "method")):
+        app.add_exception_handler(status, _no_such(status, what))
+    app.add_exception_handler(ClientDisconnectedError, _disconnected)
+    app.add_exception_handler(QwenAudioError, _any_error)
+    app.add_exception_handler(Exception, _any_error)
+    gate = ApiGate(app, service.limits, api_keys, service.metrics.add_response)
+
+    async def refuse(send: Send, error: RequestError) -> None:
+        await error_response(error).send(send)
+
+    return RequestFilter(gate, hosts=hosts, policy=_POLICY, pages=("/docs",), refuse=refuse), gate
+
+
+def _add_status_routes(app: FastAPI, service: Service) -> None:
+    """Routes that say what the server is, and how it is."""
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        """The model, with its taps."""
+        return JSONResponse({"object": "list", "data": [_model(service)]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        """The model, by its name."""
+        service.check_model(name)
+        return JSONResponse(_model(service))
+
+    @app.get("/health")
+    async def health() -> Response:
+        """Whether the process answers."""
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        """Whether requests are accepted: not while weights are read, nor while it stops."""
+        is_ready = service.engine.is_ready
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(_schema(app))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(_page(service, _schema(app)))
+
+
+def _model(service: Service) -> dict[str, Any]:
+    model = service.model
+    dimensions, limits = model.dimensions, model.pipeline.checkpoint.family.window_limits
+    return {
+        "id": service.model_id,
+        "object": "model",
+        "created": 0,
+        "owned_by": "qwen-audio",
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+        "min_window_seconds": limits.min_seconds,
+        "max_window_seconds": limits.max_seconds,
+        "taps": [
+            {
+                "name": str(tap),
+                "width": dimensions.width(tap),
+                "row_seconds": dimensions.times(tap).pattern_seconds,
+            }
+            for tap in model.taps
+        ],
+    }
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's, with the bodies, which it doesn't parse."""
+    schema = app.openapi()
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    for model in (ChatRequest, EmbeddingsRequest, ActivationsRequest):
+        body = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= body.pop("$defs", {})
+        schemas[model.__name__] = body
+    return schema
+
+
+def _page(service: Service, schema: dict[str, Any]) -> str:
+    routes = "".join(
+        f"<dt><code>{method.upper()} {escape(path)}</code></dt>"
+        f"<dd>{escape(operation.get('description', ''))}</dd>"
+        for path, operations in schema["paths"].items()
+        for method, operation in operations.items()
+    )
+    return _PAGE.format(model=escape(service.model_id), routes=routes)
+
+
+def _no_such(status: int, what: str) -> Callable[..., Awaitable[Response]]:
+    async def respond(*_: Any) -> Response:
+        return _json(ErrorResponse(status, f"There is no such {what} here: see /docs."))
+
+    return respond
+
+
+async def _disconnected(*_: Any) -> Response:
+    """What nobody reads: nginx's status for clients that went away."""
+    return Response(status_code=499)
+
+
+async def _any_error(_: Request, error: Exception) -> Response:
+    return _json(error_response(error))
+
+
+def _json(response: ErrorResponse) -> Response:
+    return JSONResponse(response.body, response.status, response.headers)

@@ -1,0 +1,117 @@
+"""What all routes of the HTTP API share: the model and its engine, limits, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from qwen_audio.api.model import AudioModel
+from qwen_audio.paths import printable
+
+from .api_errors import ParameterError
+from .asgi import ClientDisconnectedError
+from .engine import Engine
+from .gate import JSON_KEY
+from .jobs import Job
+from .limits import ApiLimits
+from .metrics import Metrics
+from .recordings import RecordingReader
+from .schemas import RequestT, validated
+
+__all__ = ["Service", "schema_of"]
+
+T = TypeVar("T")
+
+
+class Service:
+    """One model, served.
+
+    Attributes:
+        model_id: the model's name for clients; of a local folder only its last part.
+    """
+
+    def __init__(self, model: AudioModel, engine: Engine, limits: ApiLimits) -> None:
+        self.model, self.engine, self.limits = model, engine, limits
+        self.reader = RecordingReader(model.pipeline, limits)
+        self.metrics = Metrics(engine)
+        name = model.name
+        self.model_id = printable(Path(name).resolve().name if Path(name).is_dir() else name)
+        self._threads = ThreadPoolExecutor(2, "results")
+
+    def parsed(self, request: Request, schema: type[RequestT]) -> RequestT:
+        """The body of a request.
+
+        Raises:
+            ParameterError: (400) for a body that isn't of this form; (404) for another model.
+        """
+        body = validated(schema, request.scope.get(JSON_KEY))
+        self.check_model(body.model)
+        return body
+
+    def check_model(self, name: str) -> None:
+        """Raises ParameterError (404) for any name but the model's."""
+        if name != self.model_id:
+            raise ParameterError(
+                404,
+                f"There is no model {name!r:.80} here: use {self.model_id!r}.",
+                "model",
+                "model_not_found",
+            )
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """The result of work that takes more than some milliseconds, not done in the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def submit(self, job: Job[Any]) -> None:
+        """Queue a job, whose end is counted.
+
+        Raises:
+            BusyError, NotReadyError: if it isn't accepted.
+        """
+        self.engine.submit(job)
+        job.future.add_done_callback(lambda _: self.metrics.add_job(job))
+
+    async def result(self, request: Request, job: Job[T]) -> T:
+        """Run a job; it is cancelled when the client goes away.
+
+        Raises:
+            ClientDisconnectedError: if it does.
+            QwenAudioError: if the job isn't accepted, or fails.
+        """
+        self.submit(job)
+        return await self.until_disconnected(request, asyncio.wrap_future(job.future))
+
+    @staticmethod
+    async def until_disconnected(request: Request, awaited: asyncio.Future[T]) -> T:
+        """What is awaited, unless the client goes away before; then it is cancelled.
+
+        Raises:
+            ClientDisconnectedError: if it does.
+        """
+        # The body has been received: all that can follow is the end of the connection.
+        gone = asyncio.ensure_future(request.receive())
+        try:
+            waiting: set[asyncio.Future[Any]] = {awaited, gone}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not awaited.done():
+                raise ClientDisconnectedError("the client disconnected")
+            return awaited.result()
+        finally:
+            awaited.cancel()
+            gone.cancel()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def schema_of(model: type[RequestT]) -> dict[str, object]:
+    """A body's schema, for a route's `openapi_extra`."""
+    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
+    content = {"application/json": {"schema": reference}}
+    return {"requestBody": {"required": True, "content": content}}
