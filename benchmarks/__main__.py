@@ -31,6 +31,7 @@ from . import (
     playground_load,
     probing,
     quantization,
+    serving,
     start,
     vector_search,
 )
@@ -79,6 +80,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "first_caption": playground_latency.first_caption,
     "tap_change": playground_latency.tap_change,
     "visitors": playground_load.visitors,
+    "sixteen_clients": serving.sixteen_clients,
+    "one_client": serving.one_client,
+    "serve_embeddings": serving.serve_embeddings,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -101,11 +101,13 @@ class _Completion:
     ) -> AsyncIterator[str]:
         """The events of a stream. When the client goes away, the job is cancelled."""
         ordered = OrderedText(self._question)
+        # Of every token's event all but the text is the same: this takes half of the time.
+        before, _, after = self._chunk({"content": "\N{BELL}"}).partition(json.dumps("\N{BELL}"))
         try:
             yield self._chunk({"role": "assistant", "content": ""})
             while event is not None:
                 if text := ordered.add(*event):
-                    yield self._chunk({"content": text})
+                    yield f"{before}{json.dumps(text, ensure_ascii=False)}{after}"
                 event = await events.get()
             if (error := job.future.exception(0)) is not None:
                 yield _sent(error_response(error).body)
