@@ -33,6 +33,8 @@ STEP_SECONDS = 100
 """Until a step hangs: twenty times what the longest takes on a busy machine."""
 
 COMMAND = "qwen-audio"
+PAGES = {"play": ("", "Qwen Audio Playground"), "serve": ("docs", "qwen-audio serve")}
+"""Commands that serve pages: the path of one, and what it says."""
 
 
 def run_command(arguments: list[str]) -> dict[str, Any]:
@@ -40,8 +42,9 @@ def run_command(arguments: list[str]) -> dict[str, Any]:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name=COMMAND)
     main, before, ended = script.load(), files(), threading.Event()
     with captured(sys.stdout) as out, captured(sys.stderr) as err:
-        if arguments[0] == "play":
-            threading.Thread(target=interrupt_when_open, args=(out, ended)).start()
+        if arguments[0] in PAGES:
+            page = PAGES[arguments[0]]
+            threading.Thread(target=interrupt_when_open, args=(out, ended, *page)).start()
         try:
             status = main(arguments)
         except SystemExit as exit_:
@@ -83,15 +86,15 @@ def content(file: IO[bytes]) -> str:
     return os.pread(file.fileno(), 1_000_000, 0).decode()
 
 
-def interrupt_when_open(out: IO[bytes], ended: threading.Event) -> None:
-    """Load the page whose address a command prints, say if it has its name, and press Ctrl-C."""
+def interrupt_when_open(out: IO[bytes], ended: threading.Event, path: str, name: str) -> None:
+    """Load a page at the address that a command prints, say if it has its name; press Ctrl-C."""
     while not (address := re.search(r"http://\S+", content(out))):
         if ended.wait(0.02):
             return
     local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        page = local.open(address[0], timeout=STEP_SECONDS / 2).read().decode()
-        os.write(sys.stdout.fileno(), f"{'Qwen Audio Playground' in page}\n".encode())
+        page = local.open(f"{address[0]}{path}", timeout=STEP_SECONDS / 2).read().decode()
+        os.write(sys.stdout.fileno(), f"{name in page}\n".encode())
         main_thread = threading.main_thread().ident or 0
         while sys._current_frames()[main_thread].f_code.co_name != "wait":  # from now on, expected
             time.sleep(0.02)

@@ -36,12 +36,12 @@ from recordings import sound, write_wav
 SOURCE = Path(qa.__file__).parent
 EXTRAS = (
     *("collections", "datasets", "int4", "map", "pandas", "parquet", "playground", "plot"),
-    *("probe", "xarray"),
+    *("probe", "serve", "xarray"),
 )
 """Those whose distributions the test tools include."""
 
 STEPS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "collections datasets int4 map pandas parquet playground plot probe xarray"): (
+    ("", "collections datasets int4 map pandas parquet playground plot probe serve xarray"): (
         "$ describe tones/0.wav",
         "$ encode tones/0.wav -o v.npz",
         "$ encode tones/0.wav -o v.safetensors",
@@ -116,6 +116,7 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("playground", ""): ("$ play",),
     ("playground,collections", ""): ("$ play --collection c.lance",),
+    ("serve", ""): ("$ serve",),
     ("lm-eval", ""): ("module('integrations.lm_eval') -> module",),
     ("mteb", ""): ("module('integrations.mteb') -> module",),
 }
@@ -139,6 +140,7 @@ CHAINS = (
     ("plot", "probe"),
     ("xarray",),
     ("int4",),
+    ("serve",),
 )
 """Environments, each with all distributions of the one before. One process runs the steps of all,
 as importing torch takes longer than most."""
@@ -268,6 +270,9 @@ def check_works(step: str, outcome: Any) -> None:
     assert outcome["status"] == 0, (step, outcome)
     if step.startswith("$ play"):
         shown = r"The playground is open at \S+ \(Ctrl-C closes it\)\nTrue\n"
+        assert re.fullmatch(shown, outcome["output"]), outcome
+    if step == "$ serve":
+        shown = r"The model is served at \S+ \(Ctrl-C stops the server\)\nTrue\n"
         assert re.fullmatch(shown, outcome["output"]), outcome
 
 

@@ -20,7 +20,7 @@ from qwen_audio.analysis.structure import standardised
 SOURCE = Path(qa.__file__).parent
 ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
 HEAVY = {"torch", "transformers", "av", "soxr", "rich", "numpy", "lancedb", "pyarrow", "fsspec"}
-HEAVY |= {"gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"}
+HEAVY |= {"fastapi", "gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"}
 
 
 def test_public_names() -> None:
@@ -60,6 +60,8 @@ def test_public_names() -> None:
         "AudioAblation",
         "Occlusion",
         "AudioModel",
+        "RemoteModel",
+        "connect",
         "QwenAudioError",
         "Reliability",
         "ScoreWarning",
@@ -100,6 +102,7 @@ def test_public_names() -> None:
         "import qwen_audio.cli.main; qwen_audio.cli.main.main(['index', '--help'])",
         "import qwen_audio.cli.main; qwen_audio.cli.main.main(['probe', '--help'])",
         "import qwen_audio.cli.main; qwen_audio.cli.main.main(['play', '--help'])",
+        "import qwen_audio.cli.main; qwen_audio.cli.main.main(['serve', '--help'])",
     ],
 )
 def test_import_and_help_load_no_torch(statement: str) -> None:

@@ -10,6 +10,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     load, AudioModel            open a checkpoint: describe, chat, score, classify, encode, session,
                                 encode_each, activations, view, lens, compare, layer_similarity,
                                 inspect, cost, spec
+    connect, RemoteModel        a model that `qwen-audio serve` serves, with some of these methods
     Description, Answer         of describe; AudioSession: questions about one recording
     Scores                      of score: how likely given answers are
     Classification, Reliability of classify: classes and their probabilities
@@ -98,6 +99,8 @@ if TYPE_CHECKING:
     from qwen_audio.probing.direction import Direction as Direction
     from qwen_audio.probing.direction import direction as direction
     from qwen_audio.probing.probe import probe as probe
+    from qwen_audio.serve.client import RemoteModel as RemoteModel
+    from qwen_audio.serve.client import connect as connect
 __version__ = "0.1.0"
 
 _EXPORTS = {
@@ -152,6 +155,7 @@ _EXPORTS = {
     "analysis.view": ("View",),
     "analysis.trace": ("Trace",),
     "probing.direction": ("Direction", "direction"),
+    "serve.client": ("RemoteModel", "connect"),
 }
 """Public names by the module that defines them; it is imported when one of them is first used."""
 

@@ -111,6 +111,7 @@ def _model(service: Service) -> dict[str, Any]:
         "owned_by": "qwen-audio",
         "dtype": model.dtype,
         "quantization": model.quantization,
+        "default_prompt": service.default_prompt,
         "min_window_seconds": limits.min_seconds,
         "max_window_seconds": limits.max_seconds,
         "taps": [

@@ -28,6 +28,8 @@ _DECODING_THREADS = UploadDecoder.waiting_limit + 4
 """More than there are long recordings that may wait for each other."""
 _IDLE_SECONDS = 1.0
 """Without a request, after which freed memory is returned to the system."""
+_STOP_SECONDS = 10.0
+"""For the pass that runs when the engine is closed."""
 
 
 class BusyError(QwenAudioError):
@@ -129,7 +131,7 @@ class Engine:
         for job in jobs:
             job.fail(NotReadyError("The server was stopped before the request ended."))
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._thread.join()
+        self._thread.join(_STOP_SECONDS)
 
     def _forget(self, job: Job[Any]) -> None:
         with self._changed:

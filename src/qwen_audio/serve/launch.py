@@ -91,7 +91,7 @@ def check_address(host: str, api_keys: Sequence[str]) -> None:
     for key in api_keys:
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise OptionError(
-                "api_key: use letters, digits and punctuation of ASCII, without spaces"
+                "api_keys= takes letters, digits and punctuation of ASCII, without spaces"
             )
     if not api_keys and not _is_loopback(host):
         raise OptionError(

@@ -58,8 +58,10 @@ class Question:
                 "too_many_recordings",
             )
         list(audio_inputs(self._messages))  # raises OptionError
-        self.is_description = len(self._uploads) == len(request.messages) == 1 and (
-            self._has_text or not pipeline.tokenizer.uses_chat_template
+        tokenizer = pipeline.tokenizer
+        may_be_speech = tokenizer.uses_chat_template and tokenizer.format.default_prompt
+        self.is_description = len(self._uploads) == len(request.messages) == 1 and bool(
+            self._has_text or not may_be_speech
         )
         self._window_config = None
         if self.is_description:

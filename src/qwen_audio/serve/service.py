@@ -33,6 +33,7 @@ class Service:
 
     Attributes:
         model_id: the model's name for clients; of a local folder only its last part.
+        default_prompt: of captions; None for a model that generates no text.
     """
 
     def __init__(self, model: AudioModel, engine: Engine, limits: ApiLimits) -> None:
@@ -41,6 +42,8 @@ class Service:
         self.metrics = Metrics(engine)
         name = model.name
         self.model_id = printable(Path(name).resolve().name if Path(name).is_dir() else name)
+        has_text = model.dimensions.has_language_model
+        self.default_prompt = model.pipeline.tokenizer.format.default_prompt if has_text else None
         self._threads = ThreadPoolExecutor(2, "results")
 
     def parsed(self, request: Request, schema: type[RequestT]) -> RequestT:

@@ -89,7 +89,7 @@ async def _embeddings(service: Service, request: Request, body: EmbeddingsReques
     places = (
         ["input"] if isinstance(body.input, str) else [f"input[{n}]" for n in range(len(texts))]
     )
-    uploads = list(map(decoded_upload, places, texts))
+    uploads = await service.in_thread(lambda: list(map(decoded_upload, places, texts)))
     config = model.pipeline.window_config(**options)
     job = CaptureJob(
         partial(service.reader.read, uploads, config), (tap,), _reducer(pool), spec.prompt
@@ -164,7 +164,8 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
         for tap in taps.values()
     }
     prompts = {spec.prompt for spec in specs.values()} - {None}
-    uploads, config = [decoded_upload("input", body.input)], model.pipeline.window_config(**options)
+    uploads = [await service.in_thread(lambda: decoded_upload("input", body.input))]
+    config = model.pipeline.window_config(**options)
 
     def read() -> list[Recording]:
         recordings = service.reader.read(uploads, config)
