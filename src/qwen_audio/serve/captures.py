@@ -94,6 +94,6 @@ class CaptureQueue:
     def _window(self, part: CapturePart) -> AudioWindow:
         recording = part.job.recordings[part.recording]
         window = recording.windows[part.window]
-        mel = self._pipeline.log_mel(window.samples)
+        mel = self._pipeline.log_mel(window.samples, window.surroundings)
         # The first argument is equal for windows of one recording.
         return AudioWindow(id(recording), window.name, window.window, mel)

@@ -116,11 +116,12 @@ class _Completion:
                 yield _sent(error_response(error).body)
                 return
             results = job.future.result(0)
-            details = {"answers": self._question.answers(results), "notes": self._question.notes}
+            answers = self._question.answers(results)
+            details = {"answers": answers, "notes": self._question.notes}
             yield self._chunk({}, self._count(job, results), details)
             if self._includes_usage:
-                chunk = {**self._base, "object": _CHUNK, "choices": [], "usage": _usage(results)}
-                yield _sent(chunk)
+                usage = _usage(answers, results)
+                yield _sent({**self._base, "object": _CHUNK, "choices": [], "usage": usage})
             yield "data: [DONE]\n\n"
         finally:
             job.future.cancel()
@@ -137,6 +138,7 @@ class _Completion:
         content = ""
         for number, result in enumerate(results):
             content += ordered.add(number, result.text) + ordered.add(number, None)
+        answers = self._question.answers(results)
         return {
             **self._base,
             "object": "chat.completion",
@@ -148,8 +150,8 @@ class _Completion:
                     "finish_reason": self._count(job, results),
                 }
             ],
-            "usage": _usage(results),
-            "answers": self._question.answers(results),
+            "usage": _usage(answers, results),
+            "answers": answers,
             "notes": self._question.notes,
         }
 
@@ -161,9 +163,9 @@ class _Completion:
         return reason
 
 
-def _usage(results: Sequence[TextResult]) -> dict[str, Any]:
-    audio = sum(result.audio_tokens for result in results)
-    prompt = audio + sum(result.prompt_tokens for result in results)
+def _usage(answers: Sequence[dict[str, Any]], results: Sequence[TextResult]) -> dict[str, Any]:
+    audio = sum(answer["audio_tokens"] for answer in answers)  # without padding
+    prompt = sum(result.prompt_tokens + result.audio_tokens for result in results)
     generated = sum(len(result.token_ids) for result in results)
     return {
         "prompt_tokens": prompt,

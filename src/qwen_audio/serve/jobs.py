@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from qwen_audio.audio.window_stream import SampledWindow
 from qwen_audio.inference.decoder import DecoderInput
 from qwen_audio.inference.generation import GeneratingSequence
 from qwen_audio.inference.options import AnswerEnd, Sampling
@@ -18,7 +19,7 @@ from qwen_audio.inference.reducers import RowReducer
 from qwen_audio.models.tap import Tap
 
 from .answer_text import AnswerText
-from .recordings import Recording, WindowSamples
+from .recordings import Recording
 
 __all__ = [
     "CaptureJob",
@@ -61,9 +62,9 @@ class Job(ABC, Generic[T]):
     def read_inputs(self) -> None:
         """Decode and render what the model is given; called from any thread."""
 
-    def _measure(self, windows: Iterable[WindowSamples]) -> None:
+    def _measure(self, windows: Iterable[SampledWindow]) -> None:
         for window in windows:
-            self.audio_seconds += window.seconds
+            self.audio_seconds += window.window.duration_seconds
             self.nbytes += window.samples.nbytes
 
     def succeed(self, result: T) -> None:
@@ -88,7 +89,7 @@ class TextInput:
     """
 
     prompt_text: str
-    audios: tuple[WindowSamples, ...] = ()
+    audios: tuple[SampledWindow, ...] = ()
     chat: bool | None = None
 
 
@@ -98,7 +99,8 @@ class TextResult:
 
     Attributes:
         token_ids: generated, the stop token included.
-        audio_tokens, prompt_tokens: positions of the input; audio markers count as prompt.
+        audio_tokens, prompt_tokens: positions of the input; those of padding count as audio, and
+            audio markers as prompt.
     """
 
     text: str

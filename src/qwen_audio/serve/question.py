@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qwen_audio.api.answer import prefix
+from qwen_audio.api.session import padding_tokens
 from qwen_audio.audio.window import WINDOW_SECONDS, Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.options import Sampling
@@ -114,17 +115,27 @@ class Question:
 
     def answers(self, results: Sequence[TextResult]) -> list[dict[str, Any]]:
         """The fields of `Answer` for each window."""
-        return [
-            {
-                "window": number,
-                "start_seconds": window.start_seconds,
-                "end_seconds": window.end_seconds,
-                **dataclasses.asdict(result),
-                "complete": result.ended_by.startswith("stop"),
-                "dtype": self._pipeline.dtype_name,
-            }
-            for number, (window, result) in enumerate(zip(self.windows, results, strict=True))
-        ]
+        answers = []
+        for number, (window, result) in enumerate(zip(self.windows, results, strict=True)):
+            audios = [window] if self.is_description else self._audios
+            padding = sum(padding_tokens(self._pipeline, audio) for audio in audios)
+            answers.append(
+                {
+                    "window": number,
+                    "start_seconds": window.start_seconds,
+                    "end_seconds": window.end_seconds,
+                    **dataclasses.asdict(result),
+                    "audio_tokens": result.audio_tokens - padding,
+                    "padding_tokens": padding,
+                    "complete": result.ended_by.startswith("stop"),
+                    "dtype": self._pipeline.dtype_name,
+                }
+            )
+        return answers
+
+    @property
+    def _audios(self) -> list[Window]:
+        return [part.window for recording in self.recordings for part in recording.windows]
 
     @property
     def _has_text(self) -> bool:

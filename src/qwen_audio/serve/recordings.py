@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Float32
-
-from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, RecordingInfo
-from qwen_audio.audio.window import Window, WindowConfig
+from qwen_audio.audio.load_options import LoadOptions
+from qwen_audio.audio.waveform import RecordingInfo
+from qwen_audio.audio.window import WindowConfig
+from qwen_audio.audio.window_stream import SampledWindow, stream_windows
 from qwen_audio.errors import AudioError, DecodeLimitError
 from qwen_audio.inference.pipeline import Pipeline
 
 from .decoding import UploadDecoder
 from .limits import ApiLimits
 
-__all__ = ["Recording", "RecordingReader", "Upload", "WindowSamples"]
+__all__ = ["Recording", "RecordingReader", "Upload"]
 
 
 class Upload(NamedTuple):
@@ -28,37 +27,17 @@ class Upload(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class WindowSamples:
-    """The samples of a window, of which the engine's thread computes the spectrogram.
-
-    Threads that compute with torch each have worker threads, more than there are cores together:
-    they then sleep at every step of each other's.
-
-    Attributes:
-        name: of the recording.
-        samples: at 16 kHz, shape (samples,).
-    """
-
-    name: str
-    window: Window
-    samples: Float32[np.ndarray, "samples"]
-
-    @property
-    def seconds(self) -> float:
-        """Length."""
-        return len(self.samples) / SAMPLE_RATE_HZ
-
-
-@dataclass(frozen=True, eq=False)
 class Recording:
     """A decoded recording, divided into windows.
 
     Attributes:
         info: metadata; `info.name` is what it is called in messages.
+        windows: of which the engine's thread computes the spectrograms: threads that compute with
+            torch each have worker threads, which would be more than there are cores.
     """
 
     info: RecordingInfo
-    windows: tuple[WindowSamples, ...]
+    windows: tuple[SampledWindow, ...]
 
 
 class RecordingReader:
@@ -66,6 +45,7 @@ class RecordingReader:
 
     def __init__(self, pipeline: Pipeline, limits: ApiLimits) -> None:
         self._window_limits = pipeline.checkpoint.family.window_limits
+        self._new_peak = pipeline.new_peak
         self._limits = limits
         self._decoder = UploadDecoder(limits)
 
@@ -106,10 +86,5 @@ class RecordingReader:
                 "about it alone, in a conversation of one turn, which divides it into windows"
             )
         config = window_config or WindowConfig(limits.max_seconds, limits=limits)
-        return Recording(
-            waveform.info,
-            tuple(
-                WindowSamples(upload.name, window, waveform.samples_in(window))
-                for window in waveform.windows(config)
-            ),
-        )
+        windows = stream_windows(waveform, LoadOptions(), config, self._new_peak)
+        return Recording(waveform.info, tuple(windows))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from qwen_audio.audio.log_mel import AudioWindow
+from qwen_audio.audio.window_stream import SampledWindow
 from qwen_audio.errors import NotFiniteError
 from qwen_audio.inference.finite import run_by_recording
 from qwen_audio.inference.generation import GeneratingSequence, GenerationBatch
@@ -78,7 +79,7 @@ class TextQueue:
 
         try:
             windows = [
-                AudioWindow(number, each.name, each.window, self.pipeline.log_mel(each.samples))
+                self._window(number, each)
                 for number, part in enumerate(parts)
                 for each in part.input.audios
             ]
@@ -172,6 +173,10 @@ class TextQueue:
             chosen.append(self._waiting.popleft())
             chosen[-1].job.has_begun = True
         return chosen
+
+    def _window(self, number: int, sampled: SampledWindow) -> AudioWindow:
+        mel = self.pipeline.log_mel(sampled.samples, sampled.surroundings)
+        return AudioWindow(number, sampled.name, sampled.window, mel)
 
     def _positions(self, part: TextPart) -> tuple[int, int]:
         length = 0 if part.item is None else len(part.item.token_ids)
