@@ -245,6 +245,23 @@ def test_a_text_that_overflows_in_a_step_fails_alone(
     assert "".join(pieces) == alone[2][0].text
 
 
+def test_a_mistake_fails_the_jobs_and_not_the_engine(
+    engine: Engine, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(engine._texts, "join", fail)
+    job = text_job(model, FILES[0])
+    engine.submit(job)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        job.future.result(20)
+    monkeypatch.undo()
+    job = text_job(model, FILES[0])
+    engine.submit(job)
+    assert job.future.result(20)
+
+
 def test_draining(model: qa.AudioModel, engine: Engine) -> None:
     """An engine of its own; the other one has nothing to do meanwhile."""
     stopping = Engine(model.pipeline, ApiLimits())

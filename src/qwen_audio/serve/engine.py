@@ -126,10 +126,8 @@ class Engine:
         """Cancel all jobs, and stop."""
         with self._changed:
             self._is_draining = self._is_closed = True
-            jobs = list(self._jobs)
             self._changed.notify_all()
-        for job in jobs:
-            job.fail(NotReadyError("The server was stopped before the request ended."))
+        self._fail_all(NotReadyError("The server was stopped before the request ended."))
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._thread.join(_STOP_SECONDS)
 
@@ -168,7 +166,16 @@ class Engine:
             self._is_ready = self._load_error is None
             self._changed.notify_all()
         while self._take_arrived():
-            self._take_turn()
+            try:
+                self._take_turn()
+            except Exception as error:  # noqa: BLE001 (a mistake of this package: others go on)
+                self._fail_all(error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._changed:
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.fail(error)
 
     def _load(self) -> None:
         """Read all weights, by using each of them once."""
