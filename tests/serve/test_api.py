@@ -480,22 +480,30 @@ def test_limits(server: RunningServer, model: qa.AudioModel) -> None:
     assert post(server, "v1/embeddings", {"model": "embedded", "input": URLS[0]})[0] == 200
 
 
-def test_stopping_lets_requests_end(model: qa.AudioModel) -> None:
-    running = launch_server(model, limits=ApiLimits(drain_seconds=20))
+def test_a_full_queue_and_stopping(model: qa.AudioModel) -> None:
+    running = launch_server(model, limits=ApiLimits(drain_seconds=20, queue_size=1, slots=1))
     running.wait_until_ready()
-    with openai.OpenAI(base_url=f"{running.url}v1", api_key="-", max_retries=0) as client:
-        stream = ask(client, user(URLS[0]), stream=True, temperature=50.0, seed=3, max_tokens=60)
-        first = next(iter(stream))
-        assert first.choices
-        with ThreadPoolExecutor(1) as thread:
-            drained = thread.submit(running.drain)
-            wait_for(lambda: not running._engine.is_ready)
-            with pytest.raises(openai.InternalServerError, match="stopping") as refused:
-                ask(client, user(URLS[0]))
-            assert refused.value.response.headers["retry-after"] == "5"
-            chunks = list(stream)
-            assert chunks[-1].choices[0].finish_reason in ("stop", "length")
-            assert drained.result()
+    engine = running._engine
+    random: dict[str, Any] = {"temperature": 50.0, "seed": 3, "max_tokens": 300}
+    with (
+        openai.OpenAI(base_url=f"{running.url}v1", api_key="-", max_retries=0) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        stream = ask(client, user(URLS[0]), stream=True, **random)
+        assert next(iter(stream)).choices
+        waiting = threads.submit(ask, client, user(URLS[1]), max_tokens=3)
+        wait_for(lambda: engine.waiting == 1)
+        with pytest.raises(openai.RateLimitError, match=r"queues \(1\)") as busy:
+            ask(client, user(URLS[0]))
+        assert busy.value.response.headers["retry-after"] == "2"
+        drained = threads.submit(running.drain)
+        wait_for(lambda: not engine.is_ready)
+        with pytest.raises(openai.InternalServerError, match="stopping") as refused:
+            ask(client, user(URLS[0]))
+        assert refused.value.response.headers["retry-after"] == "5"
+        assert list(stream)[-1].choices[0].finish_reason in ("stop", "length")
+        assert waiting.result().choices[0].message.content
+        assert drained.result()
     running.close()
 
 

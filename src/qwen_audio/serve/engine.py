@@ -109,8 +109,8 @@ class Engine:
                 raise NotReadyError(f"{what}: try again later.")
             if self.waiting >= self._limits.queue_size:
                 raise BusyError(
-                    f"{self._limits.queue_size} requests are waiting, as many as this server "
-                    "queues: try again in a few seconds."
+                    "As many requests are waiting as this server queues "
+                    f"({self._limits.queue_size}): try again in a few seconds."
                 )
             self._jobs.add(job)
         job.future.add_done_callback(lambda _: self._forget(job))
