@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from qwen_audio.audio.window_stream import SampledWindow
-from qwen_audio.inference.decoder import DecoderInput
+from qwen_audio.inference.decoder_input import DecoderInput
 from qwen_audio.inference.generation import GeneratingSequence
 from qwen_audio.inference.options import AnswerEnd, Sampling
 from qwen_audio.inference.reader import CapturedRecording

@@ -98,7 +98,7 @@ async def _embeddings(service: Service, request: Request, body: EmbeddingsReques
     captured = await service.result(request, job)
 
     def finished() -> dict[str, Any]:
-        times = model.dimensions.times(tap)
+        times = model.pipeline.row_times
         vectors: list[Any] = [
             recording_embeddings(each, pool, spec, tap, times, "recording", lambda _: ())
             for each in captured
@@ -189,7 +189,7 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
             captured.windows,
             captured.outputs,
             specs,
-            model.dimensions,
+            model.pipeline.row_times,
             name="input",
             tokens=tuple(text for ids in captured.token_ids for text in tokenizer.token_texts(ids)),
         )
