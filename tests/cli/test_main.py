@@ -21,6 +21,7 @@ COMMANDS = (
     *("describe", "encode", "inspect", "probe", "index", "search", "lens", "plot", "map", "play"),
     *("classify", "compare", "completion", "models", "quantize", "trace", "ablate", "occlude"),
     *("taps", "parity", "collection", "collection info", "collection list", "collection failures"),
+    "serve",
     *("collection prune", "collection remove", "collection verify", "collection export"),
 )
 HEAVY = {"torch", "transformers", "av", "soxr", "rich", "numpy", "lancedb", "pyarrow", "fsspec"}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
+from families import CASES
 from qwen_audio.serve.launch import RunningServer, launch_server
 from qwen_audio.serve.limits import ApiLimits
 from recordings import sound, write_wav
@@ -120,3 +121,24 @@ def test_errors(remote: qa.RemoteModel, server: RunningServer, path: Path) -> No
         qa.connect(server.url)
     with pytest.raises(qa.QwenAudioError, match=r"^http://127\.0\.0\.1:9/ doesn't answer"):
         qa.connect("http://127.0.0.1:9")
+
+
+def test_a_model_without_a_language_model(tmp_path: Path, path: Path) -> None:
+    """Its vectors and hidden states; it answers nothing."""
+    CASES["whisper"].write(tmp_path / "whisper")
+    model = qa.load(tmp_path / "whisper", dtype="float32")
+    running = launch_server(model)
+    try:
+        running.wait_until_ready()
+        with qa.connect(running.url) as remote:
+            assert remote.name == "whisper"
+            tap = str(remote.taps[-1])
+            vector = remote.encode(path, tap=tap)
+            assert np.array_equal(vector, model.encode(path, tap=tap))
+            states = remote.activations(path, taps=["mel", tap])
+            for name, expected in model.activations(path, taps=["mel", tap]).items():
+                assert np.array_equal(states[name], expected)
+            with pytest.raises(qa.OptionError, match="has no language model"):
+                remote.describe(path)
+    finally:
+        running.close()

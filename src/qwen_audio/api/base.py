@@ -13,10 +13,11 @@ from qwen_audio.inference.interventions import described
 from qwen_audio.inference.options import PoolingName, SpanName, check_prompt, check_span
 from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.inference.pooling import Pooling
+from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.tap import ModelDimensions, Tap
 from qwen_audio.weights.option_values import quantize_name
 
-__all__ = ["ModelBase"]
+__all__ = ["ModelBase", "token_texts"]
 
 
 class ModelBase:
@@ -161,4 +162,11 @@ class ModelBase:
         """The text of each position of the language model; "" for audio."""
         if not token_ids:  # of a tap before the language model, which may not exist
             return []
-        return self.pipeline.tokenizer.token_texts(token_ids)
+        return token_texts(self.pipeline.tokenizer, token_ids)
+
+
+def token_texts(tokenizer: PromptTokenizer, token_ids: Sequence[int]) -> list[str]:
+    """The text of each position of the language model; "" for audio."""
+    texts = {token: tokenizer.decode_token(token) for token in set(token_ids)}
+    texts[tokenizer.audio_token_id] = ""
+    return [texts[token] for token in token_ids]

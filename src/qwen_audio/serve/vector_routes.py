@@ -15,6 +15,7 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from qwen_audio.api.base import token_texts
 from qwen_audio.api.embeddings import Embeddings
 from qwen_audio.api.export import VectorFile
 from qwen_audio.api.recording_embeddings import recording_embeddings
@@ -182,8 +183,6 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
     )
     (captured,) = await service.result(request, job)
 
-    tokenizer = model.pipeline.tokenizer
-
     def finished() -> IO[bytes]:
         states = concatenate_windows(
             captured.windows,
@@ -191,7 +190,12 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
             specs,
             model.pipeline.row_times,
             name="input",
-            tokens=tuple(text for ids in captured.token_ids for text in tokenizer.token_texts(ids)),
+            tokens=tuple(
+                text
+                for ids in captured.token_ids
+                if ids  # of a tap before the language model, which may not exist
+                for text in token_texts(model.pipeline.tokenizer, ids)
+            ),
         )
         return _file(suffix, {name: states[tap] for name, tap in taps.items()})
 

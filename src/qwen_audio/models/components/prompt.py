@@ -222,12 +222,6 @@ class PromptTokenizer:
         text = str(self._tokenizer.decode([token_id], skip_special_tokens=False))
         return text or f"<{token_id}>"
 
-    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """The text of each position of the language model, by `decode_token`; "" for audio."""
-        texts = {token: self.decode_token(token) for token in set(token_ids)}
-        texts[self.audio_token_id] = ""
-        return [texts[token] for token in token_ids]
-
     @property
     def _plain_audio(self) -> str:
         """The audio's place in a plain prompt."""
