@@ -94,7 +94,7 @@ def test_the_rule_of_the_verdict() -> None:
     [
         ({"answers": "Yes"}, "answers='Yes': give texts in a list"),
         ({"answers": []}, "answers=.*: give texts in a list"),
-        ({"answers": ["Yes", "Yes"]}, "choice ' Yes' is given twice"),
+        ({"answers": ["Yes", "Yes"]}, "choice 'Yes' is given twice"),
         ({"others": []}, "others=.*: give clips in a list"),
         ({"seed": -1}, "seed=-1"),
     ],

@@ -73,7 +73,7 @@ def test_effects_are_those_of_windows_one_by_one(model: qa.AudioModel) -> None:
     [
         ({"answers": ("Yes",)}, "answers=.*give two texts to compare"),
         ({"answers": "Yes"}, "answers='Yes': give two texts to compare"),
-        ({"answers": ("Yes", "Yes")}, "choice ' Yes' is given twice: leave one out"),
+        ({"answers": ("Yes", "Yes")}, "choice 'Yes' is given twice: leave one out"),
         ({"answers": ("Yes", " ")}, "give two texts to compare"),
         ({"window_seconds": 0.001}, "window_seconds=0.001: use 0.01 s or more"),
         ({"hop_seconds": 0.6}, "hop_seconds=0.6 is longer than window_seconds=0.5"),

@@ -177,6 +177,7 @@ def test_lm_eval_without_lm_eval_names_the_extra(monkeypatch: pytest.MonkeyPatch
         importlib.import_module("qwen_audio.integrations.lm_eval")
 
 
+@pytest.mark.filterwarnings("ignore::qwen_audio.errors.ScoreWarning")
 def test_lm_evals_own_runner() -> None:
     """Likelihoods of multiple choice, and answers, of a task with audio."""
     lm_eval = pytest.importorskip(
