@@ -17,6 +17,7 @@ from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.html_table import html_table
 
 from .files import save_numbers
+from .intervals import wilson_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,6 @@ _MARGIN = math.log(2)
 """An answer that loses more is less than half as likely as heard."""
 _MIN_OTHERS = 3
 """For a verdict that an answer ignores the sound: with fewer, the interval reaches beyond .56."""
-_Z_975 = 1.96
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,12 +91,9 @@ class AudioAblation:
     @property
     def interval(self) -> tuple[float, float]:
         """Of 95 % (Wilson), of the share of clips that change the answer."""
-        count, z = len(self.others), _Z_975
-        share = self.changed / count
-        middle = share + z**2 / (2 * count)
-        reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-        low, high = ((middle + sign * reach) / (1 + z**2 / count) for sign in (-1, 1))
-        return max(low, 0.0) if self.changed else 0.0, min(high, 1.0)
+        counts = (np.array([count], np.float64) for count in (self.changed, len(self.others)))
+        low, high = wilson_interval(*counts)
+        return float(low[0]), float(high[0])
 
     @property
     def verdict(self) -> Verdict:

@@ -12,11 +12,9 @@ from jaxtyping import Bool, Float64, Int64
 from qwen_audio.errors import whole_number_option
 
 from .files import save_numbers
+from .intervals import wilson_interval
 
 __all__ = ["Reliability", "reliability"]
-
-_Z = 1.959964
-"""Of an interval that holds 95 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +59,11 @@ class Reliability:
 def reliability(
     confidence: Float64[np.ndarray, " items"], is_right: Bool[np.ndarray, " items"], bins: int
 ) -> Reliability:
-    """Of items, each with the probability of what was said.
+    """How often predictions are right, in bins of their probability.
+
+    Args:
+        confidence: the probability of each item's predicted class.
+        is_right: whether that is the true one.
 
     Raises:
         OptionError: for no bins.
@@ -71,8 +73,7 @@ def reliability(
     counts = np.bincount(of_item, minlength=bins)
     used = counts > 0
     n = counts[used]
-    shares = np.bincount(of_item, is_right, minlength=bins)[used] / n
-    middle = (shares + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(shares * (1 - shares) / n + (_Z / (2 * n)) ** 2)
+    right = np.bincount(of_item, is_right, minlength=bins)[used]
+    low, high = wilson_interval(right, n.astype(np.float64))
     mean = np.bincount(of_item, confidence, minlength=bins)[used] / n
-    return Reliability(mean, shares, middle - half, middle + half, n.astype(np.int64))
+    return Reliability(mean, right / n, low, high, n.astype(np.int64))
