@@ -31,10 +31,13 @@ SHARED_BY_SERVERS = tuple(
 """What the playground uses of `serve`."""
 
 CODE = {
-    "collections": tuple(
-        f"collection.{path.stem}"
-        for path in (SOURCE / "collection").glob("*.py")
-        if path.stem not in ("dimension_reduction", "export", "map_page", "projection")
+    "collections": (
+        *("collection.engines.engine", "collection.engines.local"),
+        *(
+            f"collection.{path.stem}"
+            for path in (SOURCE / "collection").glob("*.py")
+            if path.stem not in ("dimension_reduction", "export", "map_page", "projection")
+        ),
     ),
     "datasets": ("collection.export", "api.activation_dataset"),
     "int4": ("weights.llvm_vectors", "weights.compiled_int4"),

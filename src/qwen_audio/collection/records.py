@@ -1,76 +1,31 @@
-"""Recordings as rows of a collection: versions of sources, manifest columns, Arrow tables."""
+"""What a collection holds of its sources: versions, failures, values of manifest columns, audio."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterator, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from qwen_audio.audio.source import ColumnValue, Source
-from qwen_audio.audio.source_content import SourceVersion, hash_source, load_source, stream_source
+from qwen_audio.audio.source_content import SourceVersion, hash_source, load_source
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, CollectionError, whole_number_option
-from qwen_audio.paths import printable
 
 from .conditions import Condition, source_condition, sql_literal
 from .table import WindowTable
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from qwen_audio.audio.window import WindowConfig
-    from qwen_audio.audio.window_stream import NewPeak, SampledWindow
-    from qwen_audio.inference.pooling import PooledWindow
-    from qwen_audio.inference.reader import CapturedRecording
-
 __all__ = [
-    "PendingSource",
     "failed_versions",
     "indexed_versions",
     "load_indexed",
     "load_recording",
     "manifest_values",
-    "recording_rows",
-    "to_arrow_table",
     "unknown_source",
 ]
 
 
 _MAX_SOURCES = 4096
 """In a condition; for more of them all rows are read."""
-
-
-class PendingSource:
-    """A recording that is to be encoded.
-
-    Attributes:
-        source: where it is.
-        version: which version of it; that which was decoded, with its hash, once its last window
-            is there.
-    """
-
-    def __init__(self, source: Source, version: SourceVersion) -> None:
-        self.source, self.version = source, version
-
-    def windows(
-        self, window_config: WindowConfig, track: int | None, new_peak: NewPeak | None
-    ) -> Generator[SampledWindow]:
-        """Its windows, decoded as they are needed, in prefetch threads: see `stream_source`.
-
-        Raises:
-            AudioError: if it can't be decoded, or changes meanwhile.
-        """
-
-        def decoded(version: SourceVersion) -> None:
-            self.version = version
-
-        yield from stream_source(
-            self.source, window_config, track=track, new_peak=new_peak, on_version=decoded
-        )
 
 
 def load_indexed(source: Source, indexed: SourceVersion, track: int | None = None) -> Waveform:
@@ -117,67 +72,6 @@ def load_recording(collection: WindowTable, source: str, window: int | None) -> 
     if not rows:
         raise CollectionError(f"{collection.path}: {source!r} has no window {window}")
     return Waveform(waveform.samples_in(Window(**rows[0])), waveform.name)
-
-
-def recording_rows(
-    pending: PendingSource,
-    reading: CapturedRecording[PooledWindow],
-    vector_of: Callable[[dict[Any, PooledWindow]], np.ndarray],
-) -> Iterator[dict[str, Any]]:
-    """One row per window of a recording: columns by name, the vector of length 1.
-
-    Raises:
-        AudioError: for a vector that is not finite, or zero.
-    """
-    recording, now = reading.recording, datetime.now(UTC)
-    for number, (window, pooled) in enumerate(zip(reading.windows, reading.outputs, strict=True)):
-        vector = vector_of(pooled).astype(np.float64)
-        norm = math.sqrt(float(vector @ vector))
-        if not 0 < norm < math.inf:
-            raise AudioError(
-                f"{printable(pending.source.path)}: the vector at {window} "
-                f"{'is zero' if norm == 0 else 'is not finite'}, and can't be compared with "
-                "others: check the recording"
-            )
-        yield {
-            **pending.source.extra,
-            "source": pending.source.uri,
-            "window": number,
-            "start_seconds": window.start_seconds,
-            "end_seconds": window.end_seconds,
-            "duration_seconds": recording.duration_seconds,
-            "sampling_rate": recording.rate_hz,
-            "channels": recording.channels,
-            "format": recording.format,
-            "title": recording.tags.get("title"),
-            "artist": recording.tags.get("artist"),
-            "album": recording.tags.get("album"),
-            "caption": reading.captions[number] if reading.captions else None,
-            "source_bytes": pending.version.size_bytes,
-            "source_changed": pending.version.modified,
-            "content_hash": pending.version.content_hash,
-            "indexed_at": now,
-            "norm": norm,
-            "vector": (vector / norm).astype(np.float32),
-        }
-
-
-def to_arrow_table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
-    """The rows as an Arrow table of this schema; columns that rows don't have are null."""
-    import pyarrow as pa
-
-    columns = []
-    for field in schema:
-        values: list[Any] = [row.get(field.name) for row in rows]
-        if field.name == "vector":
-            # Not `to_pandas_dtype()`, which needs pandas on pyarrow below 26.
-            dtype = np.float16 if pa.types.is_float16(field.type.value_type) else np.float32
-            flat = np.concatenate(values) if values else np.zeros(0, np.float32)
-            numbers = pa.array(flat.astype(dtype))
-            columns.append(pa.FixedSizeListArray.from_arrays(numbers, field.type.list_size))
-        else:
-            columns.append(pa.array(values, field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def indexed_versions(

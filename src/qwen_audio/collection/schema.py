@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["STANDARD_COLUMNS", "check_collection_schema", "collection_schema"]
+__all__ = ["STANDARD_COLUMNS", "check_collection_schema", "collection_schema", "standard_schema"]
 
 STANDARD_COLUMNS = (
     "source",
@@ -68,3 +68,10 @@ def collection_schema(width: int, number_type: pa.DataType) -> pa.Schema:
         "vector": pa.list_(number_type, width),
     }
     return pa.schema([(name, types[name]) for name in STANDARD_COLUMNS])
+
+
+def standard_schema(schema: pa.Schema) -> pa.Schema:
+    """The standard columns of a table, with the types that they have there."""
+    import pyarrow as pa
+
+    return pa.schema([(name, schema.field(name).type) for name in STANDARD_COLUMNS])

@@ -178,7 +178,7 @@ def _encode_again(
         AudioError: if the recording can't be decoded.
         _MismatchError: if it has changed, or has another number of windows.
     """
-    from .indexing import encode_windows
+    from .encoding import encode_windows
 
     table = collection.columns(
         ["window", "content_hash", "norm", "vector"], source_condition([source])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from qwen_audio.audio.source import ColumnValue, Source
+
 from .conditions import source_condition
+from .encoding import EncodedRecording, PendingSource
 from .progress import IndexCounter
-from .records import PendingSource, indexed_versions, manifest_values, to_arrow_table
+from .records import indexed_versions, manifest_values
 from .table import WindowTable
 from .write_queue import WriteQueue
 
@@ -44,7 +47,7 @@ class IndexWriter:
     ) -> None:
         self._collection, self._counter = collection, counter
         self._new_columns = new_columns
-        self._encoded: WriteQueue[tuple[PendingSource, list[dict[str, Any]]]] = WriteQueue()
+        self._encoded: WriteQueue[tuple[Source, EncodedRecording]] = WriteQueue()
         self._updates: WriteQueue[dict[str, Any]] = WriteQueue()
         self._repaired: WriteQueue[str] = WriteQueue()
         self._failed: WriteQueue[tuple[PendingSource, str]] = WriteQueue()
@@ -52,10 +55,10 @@ class IndexWriter:
         self._last_commit = time.monotonic()
         self._commits = 0
 
-    def add_recording(self, pending: PendingSource, rows: list[dict[str, Any]]) -> None:
+    def add_recording(self, source: Source, encoded: EncodedRecording) -> None:
         """Queue the rows of a recording."""
-        self._encoded.add((pending, rows))
-        self._queued_rows += len(rows)
+        self._encoded.add((source, encoded))
+        self._queued_rows += len(encoded.rows)
 
     def add_update(self, row: dict[str, Any]) -> None:
         """Queue a source's modification time and manifest columns."""
@@ -84,7 +87,7 @@ class IndexWriter:
         with self._repaired.taken() as repaired:
             self._forget_failures(repaired)
         with self._encoded.taken() as encoded:
-            self._forget_failures([pending.source.uri for pending, _ in encoded])
+            self._forget_failures([source.uri for source, _ in encoded])
             self._write_rows(encoded)
             self._queued_rows = 0
         with self._updates.taken() as updates:
@@ -101,20 +104,19 @@ class IndexWriter:
         self._collection.add_columns(self._new_columns)
         self._new_columns = ()
 
-    def _write_rows(self, encoded: Sequence[tuple[PendingSource, list[dict[str, Any]]]]) -> None:
+    def _write_rows(self, encoded: Sequence[tuple[Source, EncodedRecording]]) -> None:
         if not encoded:
             return
         self._add_columns()
         with self._collection.locked() as table:
-            stored = indexed_versions(self._collection, [item.source.uri for item, _ in encoded])
+            stored = indexed_versions(self._collection, [source.uri for source, _ in encoded])
             # Another indexer may have written the same meanwhile.
-            new = [(p, rows) for p, rows in encoded if stored.get(p.source.uri) != p.version]
-            sources = [pending.source.uri for pending, _ in new]
+            new = [item for item in encoded if stored.get(item[0].uri) != item[1].version]
+            sources = [source.uri for source, _ in new]
             replaced = [source for source in sources if source in stored]
             values = manifest_values(self._collection, self._collection.manifest_columns, replaced)
-            rows = [{**values.get(row["source"], {}), **row} for _, rows in new for row in rows]
-            if rows:
-                batch = to_arrow_table(table.schema, rows)
+            if new:
+                batch = _with_manifest_columns(new, values, table.schema)
             if replaced:
                 (
                     table.merge_insert(["source", "window"])
@@ -123,7 +125,7 @@ class IndexWriter:
                     .when_not_matched_by_source_delete(source_condition(sources))
                     .execute(batch)
                 )
-            elif rows:
+            elif new:
                 table.add(batch)
         self._counter.added += len(sources) - len(replaced)
         self._counter.replaced += len(replaced)
@@ -173,3 +175,30 @@ class IndexWriter:
         with self._collection.locked():
             merge = self._collection.failures.merge_insert("source").when_matched_update_all()
             merge.when_not_matched_insert_all().execute(rows)
+
+
+def _with_manifest_columns(
+    encoded: Sequence[tuple[Source, EncodedRecording]],
+    stored: Mapping[str, Mapping[str, ColumnValue]],
+    schema: pa.Schema,
+) -> pa.Table:
+    """The rows of all recordings, at least one, as a table of this schema.
+
+    Args:
+        stored: source → values of manifest columns, which a recording keeps unless it has others.
+    """
+    import pyarrow as pa
+
+    rows = pa.concat_tables([recording.rows for _, recording in encoded])
+    values = [
+        {**stored.get(source.uri, {}), **source.extra}
+        for source, recording in encoded
+        for _ in range(len(recording.rows))
+    ]
+    columns = [
+        rows[field.name]
+        if field.name in rows.schema.names
+        else pa.array([row.get(field.name) for row in values], field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

@@ -1,0 +1,1 @@
+"""Engines: where the recordings of an index operation are encoded."""
