@@ -151,6 +151,11 @@ class AudioModel(
         super().__init__(pipeline)
         self._load_options = load_options
 
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """The options with which `load` gives the same model in another process."""
+        return dict(self._load_options)
+
     def __reduce__(self) -> Any:
         return functools.partial(load, **self._load_options), (self.name,)
 

@@ -73,6 +73,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--float32", action="store_true", help="store vectors in float32 (default: float16)"
     )
+    _add_engine_options(parser)
     parser.add_argument(
         "--retry", action="store_true", help="also files that failed before and haven't changed"
     )
@@ -82,6 +83,35 @@ def add_parser(subparsers: Any) -> None:
         default="error",
         help="whether files that failed before and haven't changed make the exit status 1 "
         "(default: error)",
+    )
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="what encodes: this process (local, the default), or a Ray cluster (ray, needs the "
+        "extra [ray])",
+    )
+    group.add_argument(
+        "--ray-address",
+        dest="address",
+        metavar="HOST:PORT",
+        help="the cluster, or auto for the one that this machine is part of (default: RAY_ADDRESS, "
+        "or this machine alone)",
+    )
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="processes, each with a model (default: all CPUs)"
+    )
+    group.add_argument(
+        "--cpus-per-worker", type=int, metavar="N", help="CPUs that each takes (default: 1)"
+    )
+    group.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="N",
+        help="GPUs that each takes, such as 1 or 0.5 (default: 0)",
     )
 
 
@@ -102,12 +132,17 @@ def run(options: argparse.Namespace) -> int:
     with recording_progress("index") as show:
 
         def report(progress: IndexProgress) -> None:
-            failed = f"{progress.failed} failed" if progress.failed else ""
+            notes = [f"{format_duration(progress.audio_seconds)} of audio"] * (
+                options.engine == "ray"
+            )
+            notes += [f"{progress.failed} failed"] * bool(progress.failed)
             done, total = progress.done, progress.total
-            show("index", done, total, "recordings", progress.audio_seconds, note=failed)
+            show("index", done, total, "recordings", progress.audio_seconds, note=" · ".join(notes))
 
         try:
-            summary = collection.index(listing, retry=options.retry, on_progress=report)
+            summary = collection.index(
+                listing, retry=options.retry, on_progress=report, **_engine_settings(options)
+            )
         finally:
             is_dropped = created is not None and not len(created)
             if created is not None and is_dropped:  # the next try may have other settings
@@ -137,6 +172,12 @@ def run(options: argparse.Namespace) -> int:
     return report_failures(failed, files + len(summary.failures))
 
 
+def _engine_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Collection.index` that say where recordings are encoded."""
+    names = ("engine", "address", "workers", "cpus_per_worker", "gpus_per_worker")
+    return {name: getattr(options, name) for name in names}
+
+
 def _check_options(options: argparse.Namespace) -> None:
     """Check what can be checked without knowing the collection's own settings.
 
@@ -145,11 +186,14 @@ def _check_options(options: argparse.Namespace) -> None:
     """
     from qwen_audio.collection.collection import DEFAULT_WINDOW_SECONDS
     from qwen_audio.collection.database import check_installed
+    from qwen_audio.collection.engines.engine import open_engine
     from qwen_audio.collection.table import WindowTable
     from qwen_audio.inference.options import check_vector_pooling
     from qwen_audio.models.tap import Tap
 
     check_installed()
+    settings = _engine_settings(options)
+    open_engine(settings.pop("engine"), **settings)
     if options.pooling is not None:
         check_vector_pooling(options.pooling, "window")
     if WindowTable.exists(options.output):  # whose settings are the defaults

@@ -12,7 +12,7 @@ from qwen_audio.inference.progress_bars import OnProgress
 
 from .base import CollectionBase
 from .database import check_installed
-from .engines.local import LocalEngine
+from .engines.engine import open_engine
 from .indexing import index_sources
 from .indices import update_indices
 from .progress import IndexProgress, IndexSummary, index_bar
@@ -89,6 +89,11 @@ class Collection(CollectionBase):
         self,
         inputs: str | Path | SourceListing | Iterable[str | Path | Mapping[str, Any]],
         *,
+        engine: str | None = None,
+        address: str | None = None,
+        workers: int | None = None,
+        cpus_per_worker: int | None = None,
+        gpus_per_worker: float | None = None,
         retry: bool = False,
         on_progress: Callable[[IndexProgress], None] | None = None,
         progress: bool | None = None,
@@ -101,14 +106,29 @@ class Collection(CollectionBase):
         Args:
             inputs: a row is a dict with the recording's path or URI as "source", and further
                 columns. Or the result of `find_sources`.
+            engine: "ray": recordings are encoded on a Ray cluster, as docs/scale.md describes; by
+                default in this process.
+            address: of the cluster, "host:port"; "auto" for the one that this machine is part of;
+                by default RAY_ADDRESS, or else this machine alone.
+            workers: number of processes, each with a model; by default as many as fit.
+            cpus_per_worker, gpus_per_worker: what each takes of its machine: 1 and 0; a GPU can be
+                shared, such as 0.5.
             retry: try recordings again that failed before, though they haven't changed.
             on_progress: called after every window and recording, also in threads that read ahead.
             progress: show a bar, without `on_progress`; by default in notebooks only.
 
         Raises:
             CollectionError: if the model is not the one of the collection.
-            OptionError: for inputs that match nothing.
+            OptionError: for inputs that match nothing, or a cluster that can't be used.
+            MissingExtraError: for "ray" without the extra `ray`.
         """
+        opened = open_engine(
+            engine,
+            address=address,
+            workers=workers,
+            cpus_per_worker=cpus_per_worker,
+            gpus_per_worker=gpus_per_worker,
+        )
         if not isinstance(inputs, SourceListing):
             inputs = find_sources([inputs] if isinstance(inputs, str | Path) else inputs)
         with index_bar(progress) as bar:
@@ -116,7 +136,7 @@ class Collection(CollectionBase):
                 self._window_table,
                 self.model,
                 inputs,
-                LocalEngine(),
+                opened,
                 retry=retry,
                 on_progress=on_progress or bar,
             )

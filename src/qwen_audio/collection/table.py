@@ -7,7 +7,6 @@ writers.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import CollectionError, OptionError, QwenAudioError
-from qwen_audio.inference.embedding_spec import EmbeddingSpec
+from qwen_audio.inference.embedding_spec import EmbeddingSpec, spec_differences
 from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.paths import exists, is_folder
 from qwen_audio.weights.option_values import quantize_name
@@ -140,21 +139,11 @@ class WindowTable:
         return cls(table_path, table, spec, has_captions=has_captions)
 
     def check(self, spec: EmbeddingSpec) -> None:
-        """Raises CollectionError, showing the differences, unless `spec` is the table's own.
-
-        The revision of a checkpoint folder is a digest of its content, so the folder's name does
-        not matter.
-        """
-        if spec.revision == self.spec.revision:
-            spec = dataclasses.replace(spec, model=self.spec.model)
-        if spec.fingerprint == self.spec.fingerprint:
+        """Raises CollectionError with the `spec_differences`, if there are any."""
+        differences = spec_differences(self.spec, spec)
+        if not differences:
             return
         stored, requested = self.spec.settings, spec.settings
-        differences = ", ".join(
-            f"{name} {stored.get(name)!r} here and {requested.get(name)!r} asked for"
-            for name in sorted(stored | requested)
-            if stored.get(name) != requested.get(name)
-        )
         quantize = quantize_name(stored.get("quantization"))
         is_other = any(stored.get(k) != requested.get(k) for k in ("dtype", "quantization"))
         loading = f"dtype={stored['dtype']!r}" + (f", quantize={quantize!r}" if quantize else "")

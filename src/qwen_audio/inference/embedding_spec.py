@@ -14,7 +14,7 @@ from typing import Any
 from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import OptionError, number_option, whole_number_option
 
-__all__ = ["EmbeddingSpec", "settings_fingerprint"]
+__all__ = ["EmbeddingSpec", "settings_fingerprint", "spec_differences"]
 
 _LEFT_OUT_UNSET = frozenset({"adapter", "edits", "quantization", "track"})
 """Settings that are stored only where they are set, so that older fingerprints stay valid."""
@@ -105,6 +105,24 @@ class EmbeddingSpec:
                 f"it takes {', '.join(sorted(known))}"
             )
         return cls(**settings)
+
+
+def spec_differences(stored: EmbeddingSpec, requested: EmbeddingSpec) -> str:
+    """What differs, in words; "" where vectors of both compare.
+
+    The revision of a checkpoint folder is a digest of its content, so the folder's name does not
+    matter.
+    """
+    if requested.revision == stored.revision:
+        requested = dataclasses.replace(requested, model=stored.model)
+    if requested.fingerprint == stored.fingerprint:
+        return ""
+    here, there = stored.settings, requested.settings
+    return ", ".join(
+        f"{name} {here.get(name)!r} here and {there.get(name)!r} asked for"
+        for name in sorted(here | there)
+        if here.get(name) != there.get(name)
+    )
 
 
 def settings_fingerprint(settings: Mapping[str, Any]) -> str:
