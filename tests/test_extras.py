@@ -51,6 +51,11 @@ CODE = {
     "playground": ("playground", *SHARED_BY_SERVERS, "analysis.plots.matplotlib_renderer"),
     "plot": ("analysis.plots",),
     "probe": ("probing", "analysis.plots"),
+    "ray": (
+        *("collection.engines.ray", "collection.engines.ray_cluster"),
+        *("collection.engines.ray_pool", "collection.engines.ray_worker"),
+        "integrations.ray_dataset",
+    ),
     "serve": ("serve",),
     "xarray": ("inference.data_array",),
 }
@@ -129,12 +134,12 @@ def test_the_dependencies_are_what_all_other_code_imports() -> None:
     assert set().union(*others) | INDIRECT == BASE
 
 
-def test_one_extra_has_all_but_adapters_for_benchmarks() -> None:
+def test_one_extra_has_all_but_adapters_for_benchmarks_and_clusters() -> None:
     assert declared(EXTRAS["all"]) == set().union(
         *(
             declared(lines)
             for extra, lines in EXTRAS.items()
-            if extra not in ("all", "lm-eval", "mteb")
+            if extra not in ("all", "lm-eval", "mteb", "ray")
         )
     )
     tools = declared(PROJECT["dependency-groups"]["dev"])
