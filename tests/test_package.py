@@ -20,7 +20,7 @@ from qwen_audio.analysis.structure import standardised
 SOURCE = Path(qa.__file__).parent
 ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
 HEAVY = {"torch", "transformers", "av", "soxr", "rich", "numpy", "lancedb", "pyarrow", "fsspec"}
-HEAVY |= {"fastapi", "gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas"}
+HEAVY |= {"fastapi", "gradio", "matplotlib", "plotly", "umap", "sklearn", "scipy", "pandas", "ray"}
 
 
 def test_public_names() -> None:
@@ -81,6 +81,7 @@ def test_public_names() -> None:
         "save_plot",
         "load",
         "load_waveform",
+        "map_dataset",
         "plot",
         "probe",
         "quantize_checkpoint",

@@ -25,6 +25,7 @@ The names by purpose; `help(qa.AudioModel)` has the methods of a model, help(qa.
     direction, Direction        the difference of two classes' means at a tap, for steering
     probe                       how well labels can be read from each tap
     find_files                  recordings in folders, patterns and manifests
+    map_dataset                 a Ray Dataset of recordings, a row a window
     quantize_checkpoint         a folder with quantised weights
     save_embeddings             vectors as .npz, .safetensors, .parquet or .arrow
     ActivationDataset           rows of taps in shards, for training sparse dictionaries
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from qwen_audio.inference.embedding_spec import EmbeddingSpec as EmbeddingSpec
     from qwen_audio.inference.hidden_states import HiddenStates as HiddenStates
     from qwen_audio.inference.spans import Span as Span
+    from qwen_audio.integrations.ray_dataset import map_dataset as map_dataset
     from qwen_audio.models.tap import ModelDimensions as ModelDimensions
     from qwen_audio.models.tap import Stage as Stage
     from qwen_audio.models.tap import Tap as Tap
@@ -132,6 +134,7 @@ _EXPORTS = {
     "inference.hidden_states": ("HiddenStates",),
     "inference.interventions": ("edits",),
     "inference.spans": ("Span",),
+    "integrations.ray_dataset": ("map_dataset",),
     "api.inspection": ("ShapeTrace",),
     "analysis.classification": ("Classification",),
     "analysis.reliability": ("Reliability",),

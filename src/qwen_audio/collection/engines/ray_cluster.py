@@ -14,7 +14,14 @@ from typing import Any
 import qwen_audio
 from qwen_audio.errors import OptionError, counted
 
-__all__ = ["WorkerResources", "check_versions", "check_workers", "connected", "import_ray"]
+__all__ = [
+    "WorkerResources",
+    "check_versions",
+    "check_workers",
+    "connect",
+    "connected",
+    "import_ray",
+]
 
 _CONNECT_SECONDS = 5.0
 """Until an address doesn't answer. Ray itself tries for minutes."""
@@ -69,10 +76,20 @@ def import_ray() -> Any:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected as `connect` does; leaving the context ends what was started for it."""
+    was_connected = import_ray().is_initialized()
+    ray = connect(address)
+    try:
+        yield ray
+    finally:
+        if not was_connected:
+            ray.shutdown()
+
+
+def connect(address: str | None) -> Any:
     """Ray, connected: to the cluster at an address, or to a new one of this machine alone.
 
-    A process that is connected stays so, and its connection is used. Else leaving the context ends
-    what was started.
+    A process that is connected stays so, and its connection is used.
 
     Args:
         address: "host:port"; "auto" for the cluster that this machine is part of; None for what
@@ -89,8 +106,7 @@ def connected(address: str | None) -> Iterator[Any]:
                 f"address={address!r:.80}, but this process is connected to the Ray cluster at "
                 f"{current}: leave it out, or call ray.shutdown() before"
             )
-        yield ray
-        return
+        return ray
     address = os.environ.get("RAY_ADDRESS") if address is None else address
     options: dict[str, Any] = {"address": "local", "include_dashboard": False}
     if address not in (None, "local"):
@@ -105,10 +121,7 @@ def connected(address: str | None) -> Iterator[Any]:
             f"the Ray cluster at {options['address']} can't be used ({error!s:.300}): check that "
             "all its machines have the Ray and the Python of this one"
         ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    return ray
 
 
 def _answering(address: str) -> str:
