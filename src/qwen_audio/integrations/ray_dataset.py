@@ -55,8 +55,8 @@ def map_dataset(
         options: of the method, such as tap, prompt and window_seconds; of "activations" `taps`.
 
     Returns:
-        Columns `uri`, `window`, `start_seconds`, `end_seconds`, the method's own, and `error`: null.
-        A recording that can't be decoded is one row, with only `uri` and the reason in `error`.
+        Columns `uri`, `window`, `start_seconds`, `end_seconds`, the method's own, and `error`: null
+        but for a recording that can't be decoded, whose row has only `uri` and this.
 
     Raises:
         MissingExtraError: without the extra `ray`.

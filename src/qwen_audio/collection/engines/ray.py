@@ -78,7 +78,7 @@ class RayEngine:
         model: AudioModel,
         settings: EncodingSettings,
         pending: Iterator[PendingSource],
-        on_window: OnWindow,  # noqa: ARG002 (whole blocks are reported)
+        on_window: OnWindow,
     ) -> Generator[EncodedSource]:
         """See `Engine.encode`. All of `pending` is taken before work begins.
 
@@ -105,6 +105,7 @@ class RayEngine:
 
             try:
                 pool.open(min(workers, len(items)), _sample(items))
+                on_window(0.0)  # work begins
                 for result in hold_overflows(results(), is_proven=settings.is_proven):
                     yield in_order.popleft(), result
             finally:
