@@ -191,9 +191,9 @@ def _check_options(options: argparse.Namespace) -> None:
     from qwen_audio.inference.options import check_vector_pooling
     from qwen_audio.models.tap import Tap
 
+    engine_settings = _engine_settings(options)
+    open_engine(engine_settings.pop("engine"), **engine_settings)
     check_installed()
-    settings = _engine_settings(options)
-    open_engine(settings.pop("engine"), **settings)
     if options.pooling is not None:
         check_vector_pooling(options.pooling, "window")
     if WindowTable.exists(options.output):  # whose settings are the defaults
