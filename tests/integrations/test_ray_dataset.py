@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import qwen_audio as qa
 from collection_helpers import write_recording
+from qwen_audio.collection.engines.ray_worker import ModelLoader
+from qwen_audio.integrations.ray_dataset import _Method
 
 ray = pytest.importorskip("ray")
 pytestmark = [
@@ -66,15 +69,26 @@ def test_rows_are_those_of_the_methods(
             )
             np.testing.assert_allclose(row["vector"], vector, rtol=1e-5, atol=1e-6)
 
-    (row,) = qa.map_dataset(good[:1], "describe", max_new_tokens=3, **options).take_all()
-    assert row["caption"] == model.describe(good[0], max_new_tokens=3, window_seconds=1.0)
+
+def test_rows_of_captions_and_hidden_states(tmp_path: Path, model: qa.AudioModel) -> None:
+    path = str(write_recording(tmp_path / "a.wav", 1.6, 1))
+    loader = ModelLoader.of_model(model, 1, 0.0)
+
+    options: dict[str, Any] = {"max_new_tokens": 3, "window_seconds": 1.0}
+    method = _Method(loader, "describe", options)
+    table = pa.Table.from_pylist(method.rows(model, [path]), method.schema)
+    answers = model.describe(path, **options).answers
+    assert table["caption"].to_pylist() == [answer.text for answer in answers]
+    assert table["end_seconds"].to_pylist() == [1.0, 1.6]
 
     taps = ["encoder.1", "lm.0"]
-    (row,) = qa.map_dataset(good[:1], "activations", taps=taps, **options).take_all()
-    states = model.activations(good[0], taps=taps, window_seconds=1.0)
+    method = _Method(loader, "activations", {"taps": taps, "window_seconds": 1.0})
+    table = pa.Table.from_pylist(method.rows(model, [path]), method.schema)
+    states = model.activations(path, taps=taps, window_seconds=1.0)
+    assert table["window"].to_pylist() == [0, 1]
     for tap in taps:
-        values = np.stack([np.asarray(each) for each in row[tap]])
-        np.testing.assert_allclose(values, np.asarray(states[tap]), rtol=1e-4, atol=1e-5)
+        rows = np.concatenate([np.array(window) for window in table[tap].to_pylist()])
+        np.testing.assert_array_equal(rows, np.asarray(states[tap]))
 
 
 @pytest.mark.parametrize(
@@ -96,3 +110,11 @@ def test_what_is_wrong_is_said_before_ray_starts(
 ) -> None:
     with pytest.raises((qa.OptionError, qa.TapError), match=message):
         qa.map_dataset(*arguments, model=model, **options)
+
+
+def test_edits_are_refused(model: qa.AudioModel) -> None:
+    with (
+        model.edit("encoder.1", qa.edits.scale(2.0)),
+        pytest.raises(qa.OptionError, match="no effect on the workers"),
+    ):
+        qa.map_dataset(["a.wav"], model=model)

@@ -131,6 +131,8 @@ class _Method:
         """Raises OptionError, TapError for a method or options that can't be used."""
         if self.verb not in _ROWS:
             raise OptionError(f"verb={self.verb!r:.80}: use one of {', '.join(map(repr, _ROWS))}")
+        if model.pipeline.edits:
+            raise OptionError("model.edit has no effect on the workers of a cluster: leave it")
         allowed = set(inspect.signature(getattr(model, self.verb)).parameters) - _NO_OPTIONS
         unknown = sorted(self.options.keys() - allowed)
         if unknown:

@@ -28,8 +28,8 @@ _CONNECT_SECONDS = 5.0
 _FREE_SECONDS = 5.0
 """Until the resources of processes that have just ended are free again; Ray updates them within
 about a second."""
-_VERSION_SECONDS = 60.0
-"""In which a machine starts a Python process and says what is installed."""
+_VERSION_SECONDS = 300.0
+"""In which even a busy machine starts a Python process and says what is installed."""
 
 
 class WorkerResources:

@@ -20,8 +20,8 @@ __all__ = ["WorkerPool"]
 
 _BLOCKS_AHEAD = 2
 """Of a worker: the one that it encodes, and the next, so that it never waits for this process."""
-_START_SECONDS = 120.0
-"""In which Ray starts a process on a machine that has room for it."""
+_START_SECONDS = 300.0
+"""In which Ray starts a process even on a busy machine, if there is room for it."""
 _NO_WORKER_SECONDS = 300.0
 """Without a worker, until the run ends: machines are added within minutes."""
 _WAIT_SECONDS = 1.0
@@ -56,7 +56,6 @@ class _Worker:
     """An actor, and the blocks that it has been given."""
 
     actor: Any
-    host: str = ""
     blocks: list[_Block] = field(default_factory=list)
     is_open: bool = False
 
@@ -108,8 +107,8 @@ class WorkerPool:
         """
         self._sample = sample
         self._workers = [self._start() for _ in range(count)]
-        hosts = [worker.actor.host.remote() for worker in self._workers]
-        started, _ = self._ray.wait(hosts, num_returns=count, timeout=_START_SECONDS)
+        starting = [worker.actor.started.remote() for worker in self._workers]
+        started, _ = self._ray.wait(starting, num_returns=count, timeout=_START_SECONDS)
         if len(started) < count:
             raise OptionError(
                 f"{count - len(started)} of {counted(count, 'worker')} have not started in "
@@ -117,13 +116,14 @@ class WorkerPool:
             )
         opened = [worker.actor.open.remote(sample) for worker in self._workers]
         try:
-            for worker, host in zip(self._workers, hosts, strict=True):
-                worker.host = self._ray.get(host)
             for worker, reference in zip(self._workers, opened, strict=True):
-                self._opened(worker, self._ray.get(reference))
+                self._opened(worker, *self._ray.get(reference))
+        except self._ray.exceptions.RayTaskError as error:
+            raise CollectionError(
+                f"a worker can't load the model ({error.cause!r:.300}): check that all machines "
+                "have the same packages"
+            ) from error
         except self._ray.exceptions.RayError as error:
-            if isinstance(error, self._ray.exceptions.RayTaskError):
-                raise  # a fault of this package
             raise self._ended_at_start(error) from error
 
     def encode(self, blocks: Iterable[Sequence[PendingSource]]) -> Iterator[EncodedSource]:
@@ -161,7 +161,7 @@ class WorkerPool:
                     self._replace(worker)
                     continue
                 if block is None:
-                    self._opened(worker, result)
+                    self._opened(worker, *result)
                     continue
                 worker.blocks.remove(block)
                 if isinstance(result, QwenAudioError):
@@ -182,9 +182,9 @@ class WorkerPool:
                     worker.blocks.append(block)
                     self._running[worker.actor.encode.remote(block.sent)] = (worker, block)
 
-    def _opened(self, worker: _Worker, error: QwenAudioError | None) -> None:
+    def _opened(self, worker: _Worker, host: str, error: QwenAudioError | None) -> None:
         if error is not None:
-            raise OptionError(f"the worker on {worker.host}: {error}") from error
+            raise OptionError(f"the worker on {host}: {error}") from error
         worker.is_open, self._failed_starts = True, 0
 
     def _replace(self, worker: _Worker) -> None:

@@ -111,14 +111,20 @@ class EncodingWorker:
         # Whether a model overflows for all recordings is decided where all results are.
         self._loader, self._settings = loader, replace(settings, is_proven=True)
 
-    def host(self) -> str:
-        """Address of its machine, once it has started."""
+    def started(self) -> None:
+        """Its result is there once Ray has found room for it."""
+
+    def open(self, sample: Sequence[PendingSource]) -> tuple[str, QwenAudioError | None]:
+        """Load the model.
+
+        Returns:
+            The address of the machine, and what is wrong with its model or its view of sources.
+        """
         import ray
 
-        return str(ray.util.get_node_ip_address())
+        return str(ray.util.get_node_ip_address()), self._opening_error(sample)
 
-    def open(self, sample: Sequence[PendingSource]) -> QwenAudioError | None:
-        """Load the model. Returns what is wrong with it, or with the worker's view of sources."""
+    def _opening_error(self, sample: Sequence[PendingSource]) -> QwenAudioError | None:
         spec = self._settings.spec
         try:
             model = self._model
