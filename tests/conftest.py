@@ -19,6 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start compile once
+# Under `uv run`, Ray would copy the working folder and start its workers with `uv run` there.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 # No test may use a real hub, or the user's cache and token; test_hub.py has a hub of its own.
 os.environ |= {"HF_HOME": tempfile.mkdtemp(prefix="hub-"), "HF_HUB_OFFLINE": "1"}
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
