@@ -10,7 +10,13 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from collection_helpers import SAMPLE_RATE_HZ, add_rows, rows_by_window, write_recording
+from collection_helpers import (
+    SAMPLE_RATE_HZ,
+    add_rows,
+    rows_by_window,
+    update_rows,
+    write_recording,
+)
 from qwen_audio.collection import indices
 from qwen_audio.collection.collection import Collection
 from qwen_audio.errors import CollectionError, OptionError
@@ -167,9 +173,7 @@ def test_the_index_finds_what_exact_search_finds(
     assert collection.info().indices == {"vector_idx": 0}
     # Updating manifest columns removes no row from the index.
     collection._window_table.add_columns([pa.field("mood", pa.string())])
-    collection.table.merge_insert("source").when_matched_update_all().execute(
-        [{"source": "/x/7.wav", "mood": "calm"}]
-    )
+    update_rows(collection, [{"source": "/x/7.wav", "mood": "calm"}])
     indices.update_indices(collection._window_table)
     assert collection.info().indices == {"vector_idx": 0}
     assert collection.search(like="/x/8.wav", where="mood = 'calm'")[0].id == "/x/7.wav#0"

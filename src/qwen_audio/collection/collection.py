@@ -8,24 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.audio.source_listing import SourceListing, find_sources
 from qwen_audio.audio.waveform import Waveform
-from qwen_audio.errors import CollectionError, OptionError, counted
-from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.progress_bars import OnProgress
 
 from . import maintenance, verification
-from .database import check_installed
+from .base import CollectionBase
+from .creation import create_table
 from .indexing import index_sources
 from .indices import update_indices
 from .progress import IndexProgress, IndexSummary, index_bar
 from .records import load_recording
 from .search import check_query, search_by_audio, search_by_row, search_by_vector, search_by_words
 from .search_results import SearchResult, SearchResults
-from .stored_model import load_stored_model
 from .table import WindowTable
 
 if TYPE_CHECKING:
-    from lancedb.table import Table
-
     from qwen_audio.api.model import AudioModel
     from qwen_audio.audio.inputs import AudioInput
 
@@ -37,38 +33,36 @@ DEFAULT_WINDOW_SECONDS = 10.0
 """Short enough to locate a sound in a recording, long enough for a meaningful vector."""
 
 
-class Collection:
+class Collection(CollectionBase):
     """Windows of recordings and their vectors in one LanceDB table, all with one embedding spec.
 
-    Made by `create` or `open`. The table itself, for LanceDB's own API, is `table`.
+    Made by `create` or `open`, which need the extra `collections`. The table itself, for LanceDB's
+    own API, is `table`.
 
     Args:
         window_table: the table on disk.
         model: what makes vectors; loaded when first needed if it isn't given.
 
-    Raises:
-        MissingExtraError: without the extra `collections`.
-        OptionError: for a path, which `open` takes.
+    Raises OptionError for a path, which `open` takes.
     """
 
-    def __init__(self, window_table: WindowTable, model: AudioModel | None = None) -> None:
-        check_installed()
-        if type(window_table) is not WindowTable:
-            raise OptionError(
-                f"Collection({str(window_table)!r}): use Collection.open for one that exists, and "
-                "Collection.create for a new one"
-            )
-        self._window_table, self._model = window_table, model
-
     @classmethod
-    def open(cls, path: str | Path, model: AudioModel | None = None) -> Collection:
-        """The collection at `path`.
+    def open(
+        cls,
+        path: str | Path,
+        model: AudioModel | None = None,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> Collection:
+        """The collection in a folder, or on object storage (`s3://…`, `gs://…`, `az://…`).
 
-        Raises:
-            CollectionError: if there is none.
-            MissingExtraError: without the extra `collections`.
+        Args:
+            storage_options: of object storage, as LanceDB takes them, such as {"endpoint": …};
+                what they leave out comes from environment variables.
+
+        Raises CollectionError if there is none, or it can't be reached.
         """
-        return cls(WindowTable.open(path), model)
+        return cls(WindowTable.open(path, storage_options), model)
 
     @classmethod
     def create(
@@ -79,61 +73,31 @@ class Collection:
         describe: bool = False,
         float32: bool = False,
         window_seconds: float = DEFAULT_WINDOW_SECONDS,
+        storage_options: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Collection:
-        """An empty collection, at a path that ends in .lance.
+        """An empty collection, at a path or URI that ends in .lance.
 
         Args:
             describe: also caption every window.
             float32: store vectors in float32 instead of float16.
+            storage_options: see `open`.
             options: tap, pooling, span, prompt, hop_seconds and track, as `AudioModel.encode` takes
                 them.
 
         Raises:
             CollectionError: if there is one already, or it can't be written.
             OptionError: for settings that give no vector per window.
-            MissingExtraError: without the extra `collections`.
         """
-        from qwen_audio.inference.options import check_vector_pooling
-        from qwen_audio.inference.pooling import pooled_width
-
-        check_installed()
-        if WindowTable.exists(path):
-            raise CollectionError(f"{path} is there already: open it, or use another name")
-        spec = model.spec(window_seconds=window_seconds, **options)
-        check_vector_pooling(spec.pooling, "window")
-        width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
-        return cls(
-            WindowTable.create(path, spec, width, has_captions=describe, float32=float32), model
+        table = create_table(
+            path,
+            model,
+            {"window_seconds": window_seconds, **options},
+            has_captions=describe,
+            float32=float32,
+            storage_options=storage_options,
         )
-
-    @property
-    def path(self) -> Path:
-        """Folder of the table."""
-        return self._window_table.path
-
-    @property
-    def spec(self) -> EmbeddingSpec:
-        """How its vectors are made."""
-        return self._window_table.spec
-
-    @property
-    def has_captions(self) -> bool:
-        """Whether its windows have captions."""
-        return self._window_table.has_captions
-
-    @property
-    def table(self) -> Table:
-        """LanceDB's table, at its newest version."""
-        self._window_table.table.checkout_latest()
-        return self._window_table.table
-
-    @property
-    def model(self) -> AudioModel:
-        """What makes its vectors."""
-        if self._model is None:
-            self._model = load_stored_model(self.spec, self.path)
-        return self._model
+        return cls(table, model)
 
     def index(
         self,
@@ -285,15 +249,6 @@ class Collection:
     def drop(self) -> None:
         """Delete it with all its files; it can't be used afterwards."""
         self._window_table.drop()
-
-    def __len__(self) -> int:
-        return self._window_table.count()
-
-    def __repr__(self) -> str:
-        return (
-            f"Collection({str(self.path)!r}, {counted(len(self), 'row')} of {self.spec.tap}, "
-            f"spec {self.spec.fingerprint})"
-        )
 
     def _repr_html_(self) -> str:
         return self.info()._repr_html_()

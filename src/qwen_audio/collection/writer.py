@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .conditions import source_condition
 from .progress import IndexCounter
 from .records import PendingSource, indexed_versions, manifest_values, to_arrow_table
+from .schema import PRIMARY_KEY
 from .table import WindowTable
 from .write_queue import WriteQueue
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.merge import LanceMergeInsertBuilder
+    from lancedb.table import Table
 
 __all__ = ["IndexWriter"]
 
@@ -94,8 +98,7 @@ class IndexWriter:
         self._last_commit = time.monotonic()
         self._commits += 1
         if self._commits % _COMMITS_PER_OPTIMIZE == 0:
-            with self._collection.locked() as table:
-                table.optimize()
+            self._collection.write(lambda table: table.optimize())
 
     def _add_columns(self) -> None:
         self._collection.add_columns(self._new_columns)
@@ -105,29 +108,33 @@ class IndexWriter:
         if not encoded:
             return
         self._add_columns()
-        with self._collection.locked() as table:
-            stored = indexed_versions(self._collection, [item.source.uri for item, _ in encoded])
-            # Another indexer may have written the same meanwhile.
-            new = [(p, rows) for p, rows in encoded if stored.get(p.source.uri) != p.version]
-            sources = [pending.source.uri for pending, _ in new]
-            replaced = [source for source in sources if source in stored]
-            values = manifest_values(self._collection, self._collection.manifest_columns, replaced)
-            rows = [{**values.get(row["source"], {}), **row} for _, rows in new for row in rows]
-            if rows:
-                batch = to_arrow_table(table.schema, rows)
-            if replaced:
-                (
-                    table.merge_insert(["source", "window"])
-                    .when_matched_update_all()
-                    .when_not_matched_insert_all()
-                    .when_not_matched_by_source_delete(source_condition(sources))
-                    .execute(batch)
-                )
-            elif rows:
-                table.add(batch)
-        self._counter.added += len(sources) - len(replaced)
-        self._counter.replaced += len(replaced)
-        self._counter.written_by_others += len(encoded) - len(new)
+        added, replaced = self._collection.write(partial(self._merge, encoded))
+        self._counter.added += added
+        self._counter.replaced += replaced
+        self._counter.written_by_others += len(encoded) - added - replaced
+
+    def _merge(
+        self, encoded: Sequence[tuple[PendingSource, list[dict[str, Any]]]], table: Table
+    ) -> tuple[int, int]:
+        """Write the rows of recordings. Returns how many were added, and how many replaced."""
+        stored = indexed_versions(self._collection, [item.source.uri for item, _ in encoded])
+        # Another indexer may have written the same meanwhile.
+        new = [(p, rows) for p, rows in encoded if stored.get(p.source.uri) != p.version]
+        sources = [pending.source.uri for pending, _ in new]
+        replaced = [source for source in sources if source in stored]
+        values = manifest_values(self._collection, self._collection.manifest_columns, replaced)
+        rows = [{**values.get(row["source"], {}), **row} for _, rows in new for row in rows]
+        if not rows:
+            return 0, 0
+        batch = to_arrow_table(table.schema, rows)
+        if replaced:
+            _replace(table, batch, sources)
+        elif not self._collection.location.is_remote:
+            table.add(batch)
+        elif _merge_builder(table).execute(batch).num_updated_rows:
+            # Another writer added some of them meanwhile; they may have had more windows there.
+            _replace(table, batch, sources)
+        return len(sources) - len(replaced), len(replaced)
 
     def _write_updates(self, updates: Sequence[dict[str, Any]]) -> None:
         """Modification time and manifest columns of all windows of recordings."""
@@ -137,7 +144,8 @@ class IndexWriter:
 
         self._add_columns()
         columns = list(dict.fromkeys(name for row in updates for name in row))
-        with self._collection.locked() as table:
+
+        def update(table: Table) -> None:
             # What a row doesn't have stays as it is, also if it was written by others meanwhile.
             given = [name for name in columns if name in self._collection.manifest_columns]
             stored = manifest_values(self._collection, given, [row["source"] for row in updates])
@@ -146,15 +154,19 @@ class IndexWriter:
             batch = pa.Table.from_pylist(rows, schema)
             table.merge_insert("source").when_matched_update_all().execute(batch)
 
+        self._collection.write(update)
+
     def _forget_failures(self, sources: Sequence[str]) -> None:
         """Delete the failures of sources that are fine now."""
         if not sources:
             return
-        with self._collection.locked():
-            table = self._collection.failures
-            condition = source_condition(sources)
+
+        def forget(_: Table) -> None:
+            table, condition = self._collection.failures, source_condition(sources)
             if table.count_rows(condition):
                 table.delete(condition)
+
+        self._collection.write(forget)
 
     def _write_failures(self, failed: Sequence[tuple[PendingSource, str]]) -> None:
         if not failed:
@@ -170,6 +182,22 @@ class IndexWriter:
             }
             for pending, reason in failed
         ]
-        with self._collection.locked():
-            merge = self._collection.failures.merge_insert("source").when_matched_update_all()
-            merge.when_not_matched_insert_all().execute(rows)
+
+        def add(_: Table) -> None:
+            table = self._collection.failures
+            merge = table.merge_insert("source").when_matched_update_all()
+            batch = to_arrow_table(table.schema, rows)
+            merge.when_not_matched_insert_all().execute(batch)
+
+        self._collection.write(add)
+
+
+def _merge_builder(table: Table) -> LanceMergeInsertBuilder:
+    merge = table.merge_insert(PRIMARY_KEY).when_matched_update_all()
+    return merge.when_not_matched_insert_all()
+
+
+def _replace(table: Table, batch: pa.Table, sources: Sequence[str]) -> None:
+    """Write the rows of sources in place of those that are there."""
+    merge = _merge_builder(table).when_not_matched_by_source_delete(source_condition(sources))
+    merge.execute(batch)
