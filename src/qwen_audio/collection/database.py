@@ -36,7 +36,8 @@ def connect(location: TableLocation, **defaults: str) -> Any:
     Raises MissingExtraError without LanceDB.
     """
     check_installed()
-    os.environ.setdefault("LANCE_LOG", "error")  # its warnings are on how it builds indices
+    # Its warnings are about empty clusters of an index, and compactions that are made again.
+    os.environ.setdefault("LANCEDB_LOG", "error")
     import lancedb
 
     if not location.is_remote:

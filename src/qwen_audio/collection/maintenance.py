@@ -94,7 +94,8 @@ def info(collection: WindowTable) -> CollectionInfo:
 
 def _size_bytes(collection: WindowTable) -> int:
     if collection.location.is_remote:
-        return int(collection.table.stats().total_bytes)
+        stats: Any = collection.table.stats()  # a dictionary, though its type says otherwise
+        return int(stats["total_bytes"])
     files = collection.location.path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file())
 
