@@ -25,7 +25,7 @@ _CAUSES = (
 They are dumps of nested structures, with the bodies of responses."""
 _STORAGE = re.compile(r"object_store|storage account")
 _URI = re.compile(r"uri: Some\((\w+://[^/)]+)")
-_CONFLICT = re.compile(r"commit conflict|concurrent (writers|modification|commit)", re.IGNORECASE)
+_CONFLICT = re.compile("commit conflict|concurrent (transaction|writers)")
 
 
 def error_reason(error: BaseException, max_characters: int = 300) -> str:

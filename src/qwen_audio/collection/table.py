@@ -62,6 +62,7 @@ class WindowTable:
     ) -> None:
         self.location, self.table, self.spec = location, table, spec
         self.has_captions = has_captions
+        self._failures: Table | None = None
 
     @classmethod
     def exists(cls, path: str | Path, storage_options: Mapping[str, str] | None = None) -> bool:
@@ -177,22 +178,30 @@ class WindowTable:
 
     def failure_rows(self) -> list[dict[str, Any]]:
         """The recordings that could not be decoded; nothing is written."""
-        table = find_table(self.location.failures)
+        table = self._find_failures()
         rows: list[dict[str, Any]] = [] if table is None else table.to_arrow().to_pylist()
         return rows
 
     @property
     def failures(self) -> Table:
         """LanceDB's table of `failure_rows`, created if there is none."""
-        location = self.location.failures
-        table: Table | None = find_table(location)
+        table = self._find_failures()
         if table is None:
+            location = self.location.failures
             table = connect(location).create_table(
                 location.stem, schema=failures_schema(), exist_ok=True
             )
-        if location.is_remote:
+        if self.location.is_remote:
             set_primary_key(table, ("source",))
         return table
+
+    def _find_failures(self) -> Table | None:
+        """The newest version of the table of failures, if there is one; it is opened once."""
+        if self._failures is None:
+            self._failures = find_table(self.location.failures)
+        else:
+            self._failures.checkout_latest()
+        return self._failures
 
     def drop(self) -> None:
         """Delete the table, and all files beside it that belong to it."""
