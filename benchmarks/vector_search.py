@@ -15,7 +15,7 @@ from .machine import require_packages
 from .rounds import median, run_in_new_process
 from .worker import Workload
 
-__all__ = ["LIMIT", "SPEC", "WIDTH", "add_vectors", "ann_search"]
+__all__ = ["LIMIT", "QUERIES", "SPEC", "WIDTH", "add_vectors", "ann_search", "random_vectors"]
 
 WIDTH, QUERIES, LIMIT = 1280, 100, 10
 _ROWS_PER_BLOCK = 1_000
@@ -67,7 +67,7 @@ def search_rows(rows: int, distribution: str) -> Workload:
     from qwen_audio.collection.table import WindowTable
     from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
-    vectors = _random_vectors(rows + QUERIES, distribution)
+    vectors = random_vectors(rows + QUERIES, distribution)
     folder = Path(tempfile.mkdtemp())
 
     def run() -> dict[str, Any]:
@@ -120,7 +120,7 @@ def add_vectors(table: Any, blocks: Iterable[np.ndarray]) -> None:
     table.add(pa.RecordBatchReader.from_batches(table.schema, batches()))
 
 
-def _random_vectors(count: int, distribution: str) -> np.ndarray:
+def random_vectors(count: int, distribution: str) -> np.ndarray:
     """Unit vectors [count, WIDTH] in float16; `distribution` as in `ann_search`."""
     random = np.random.default_rng(0)
     if distribution == "clustered":
