@@ -52,6 +52,8 @@ def test_all_that_a_collection_does(
     assert opened.verify(sample=1).problems == ()
     assert opened.waveform(str(folder / "a.wav")).duration_seconds == 2.0
     assert opened.export(tmp_path / "rows.parquet") == 7
+    with pytest.raises(OptionError, match="is written to a local path"):
+        opened.export(f"s3://{BUCKET}/rows.parquet")
     assert pq.read_table(tmp_path / "rows.parquet").num_rows == 7
     # A changed recording, a repaired one, a further column and a lost file.
     (folder / "a.wav").write_bytes((folder / "b.flac").read_bytes())
