@@ -73,9 +73,9 @@ class Rounds:
         """Seconds of all rounds together."""
         return sum(self.values(name))
 
-    def median_ratio(self, numerator: str, denominator: str) -> float:
+    def median_ratio(self, numerator: str, denominator: str, key: str = "seconds") -> float:
         """Time of one workload divided by that of another: the median over the rounds."""
-        pairs = zip(self.values(numerator), self.values(denominator), strict=True)
+        pairs = zip(self.values(numerator, key), self.values(denominator, key), strict=True)
         return statistics.median(a / b for a, b in pairs)
 
     def total_ratio(self, numerator: str, denominator: str) -> float:

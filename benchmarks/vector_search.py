@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from .machine import require_packages
 from .rounds import median, run_in_new_process
 from .worker import Workload
 
-__all__ = ["ann_search"]
+__all__ = ["LIMIT", "QUERIES", "SPEC", "WIDTH", "add_vectors", "ann_search", "random_vectors"]
 
 WIDTH, QUERIES, LIMIT = 1280, 100, 10
-_ROWS_PER_ADD = 10_000
-_SPEC: dict[str, Any] = {
+_ROWS_PER_BLOCK = 1_000
+SPEC: dict[str, Any] = {
     "model": "random",
     "revision": "0",
     "dtype": "bfloat16",
@@ -66,14 +67,14 @@ def search_rows(rows: int, distribution: str) -> Workload:
     from qwen_audio.collection.table import WindowTable
     from qwen_audio.inference.embedding_spec import EmbeddingSpec
 
-    vectors = _random_vectors(rows + QUERIES, distribution)
+    vectors = random_vectors(rows + QUERIES, distribution)
     folder = Path(tempfile.mkdtemp())
 
     def run() -> dict[str, Any]:
         window_table = WindowTable.create(
-            folder / "rows.lance", EmbeddingSpec.from_settings(**_SPEC), WIDTH, has_captions=False
+            folder / "rows.lance", EmbeddingSpec.from_settings(**SPEC), WIDTH, has_captions=False
         )
-        _add_vectors(window_table.table, vectors[:rows])
+        add_vectors(window_table.table, np.split(vectors[:rows], rows // _ROWS_PER_BLOCK))
         start = time.perf_counter()
         update_indices(window_table)
         build_seconds = time.perf_counter() - start
@@ -94,28 +95,32 @@ def search_rows(rows: int, distribution: str) -> Workload:
     return run
 
 
-def _add_vectors(table: Any, vectors: np.ndarray) -> None:
+def add_vectors(table: Any, blocks: Iterable[np.ndarray]) -> None:
     """Add rows with these vectors, each a source of one window, other columns null."""
     import pyarrow as pa
 
-    for start in range(0, len(vectors), _ROWS_PER_ADD):
-        batch = vectors[start : start + _ROWS_PER_ADD]
-        values: dict[str, list[Any]] = {
-            "source": [f"{start + index}" for index in range(len(batch))],
-            "window": [0] * len(batch),
-            "start_seconds": [0.0] * len(batch),
-            "end_seconds": [10.0] * len(batch),
-        }
-        columns = [
-            pa.FixedSizeListArray.from_arrays(pa.array(batch.ravel()), WIDTH)
-            if field.name == "vector"
-            else pa.array(values.get(field.name, [None] * len(batch)), field.type)
-            for field in table.schema
-        ]
-        table.add(pa.Table.from_arrays(columns, schema=table.schema))
+    def batches() -> Iterator[Any]:
+        first = table.count_rows()
+        for block in blocks:
+            values: dict[str, list[Any]] = {
+                "source": [f"{first + index}" for index in range(len(block))],
+                "window": [0] * len(block),
+                "start_seconds": [0.0] * len(block),
+                "end_seconds": [10.0] * len(block),
+            }
+            columns = [
+                pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), WIDTH)
+                if field.name == "vector"
+                else pa.array(values.get(field.name, [None] * len(block)), field.type)
+                for field in table.schema
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=table.schema)
+            first += len(block)
+
+    table.add(pa.RecordBatchReader.from_batches(table.schema, batches()))
 
 
-def _random_vectors(count: int, distribution: str) -> np.ndarray:
+def random_vectors(count: int, distribution: str) -> np.ndarray:
     """Unit vectors [count, WIDTH] in float16; `distribution` as in `ann_search`."""
     random = np.random.default_rng(0)
     if distribution == "clustered":

@@ -62,3 +62,12 @@ def add_rows(
         else:
             arrays.append(pa.array(values.get(field.name, [None] * len(vectors)), field.type))
     collection.table.add(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def update_rows(collection: Collection, rows: list[dict[str, Any]], **options: Any) -> None:
+    """Write some columns of the rows of sources, bypassing indexing; options are LanceDB's."""
+    import pyarrow as pa
+
+    schema = pa.schema([collection.table.schema.field(name) for name in rows[0]])
+    merge = collection.table.merge_insert("source").when_matched_update_all()
+    merge.execute(pa.Table.from_pylist(rows, schema), **options)

@@ -135,5 +135,5 @@ def test_versions_are_pinned_and_no_lock_file_is_kept() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pinned = {pin.split("==")[0] for pin in project["tool"]["uv"]["constraint-dependencies"]}
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    assert {re.split(r"[<>=~\[]", requirement)[0] for requirement in wanted} <= pinned
+    assert {re.split(r"[\[<>=~]", requirement)[0] for requirement in wanted} <= pinned
     assert "uv.lock" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()

@@ -305,8 +305,11 @@ def test_a_write_that_fails_once(
     def fails_once(self: writer.IndexWriter, items: Any) -> None:
         if items and not failed:
             failed.append(items)
-            with self._collection.locked():
+
+            def fail(_: Any) -> None:
                 raise OSError(28, "No space left on device")
+
+            self._collection.write(fail)
         original(self, items)
 
     monkeypatch.setattr(writer.IndexWriter, method, fails_once)

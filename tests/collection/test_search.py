@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,13 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
-from collection_helpers import SAMPLE_RATE_HZ, add_rows, rows_by_window, write_recording
+from collection_helpers import (
+    SAMPLE_RATE_HZ,
+    add_rows,
+    rows_by_window,
+    update_rows,
+    write_recording,
+)
 from qwen_audio.collection import indices
 from qwen_audio.collection.collection import Collection
 from qwen_audio.errors import CollectionError, OptionError
@@ -167,9 +174,37 @@ def test_the_index_finds_what_exact_search_finds(
     assert collection.info().indices == {"vector_idx": 0}
     # Updating manifest columns removes no row from the index.
     collection._window_table.add_columns([pa.field("mood", pa.string())])
-    collection.table.merge_insert("source").when_matched_update_all().execute(
-        [{"source": "/x/7.wav", "mood": "calm"}]
-    )
+    update_rows(collection, [{"source": "/x/7.wav", "mood": "calm"}])
     indices.update_indices(collection._window_table)
     assert collection.info().indices == {"vector_idx": 0}
     assert collection.search(like="/x/8.wav", where="mood = 'calm'")[0].id == "/x/7.wav#0"
+
+
+@pytest.mark.slow
+def test_a_table_of_many_versions_is_compacted(
+    tmp_path: Path, model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a long run: searches read as few files as in a table written at once."""
+    monkeypatch.setattr(indices, "ANN_MIN_ROWS", 400)
+    collection = Collection.create(tmp_path / "long.lance", model, tap="encoder.1")
+    vectors = np.random.default_rng(0).normal(size=(600, collection._window_table.width))
+    add_rows(collection, vectors[:500])
+    indices.update_indices(collection._window_table)
+    for block in np.array_split(vectors[500:], 50):
+        add_rows(collection, block)
+    table: Any = collection.table
+    assert table.stats()["fragment_stats"]["num_fragments"] == 51
+    indices.update_indices(collection._window_table)
+    assert len(table.list_versions()) > 50
+    # Rows that were in the index, and those that were not.
+    assert table.stats()["fragment_stats"]["num_fragments"] == 2
+    assert collection.info().indices == {"vector_idx": 0}
+    # A few rows more are scanned; the index is not written again for them.
+    version = table.version
+    add_rows(collection, vectors[:5])
+    indices.update_indices(collection._window_table)
+    assert (collection.table.version, collection.info().indices) == (version + 1, {"vector_idx": 5})
+    assert collection.search(vector=vectors[0], limit=2)[1].score > 0.99
+    add_rows(collection, vectors[:5])
+    indices.update_indices(collection._window_table)
+    assert collection.info().indices == {"vector_idx": 0}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
-from collection_helpers import add_rows, write_recording
+from collection_helpers import add_rows, update_rows, write_recording
 from qwen_audio.collection.collection import Collection
 from qwen_audio.collection.table import WindowTable
 from qwen_audio.errors import CollectionError, OptionError
@@ -27,8 +27,8 @@ def test_damaged_rows(tmp_path: Path, model: qa.AudioModel, float32: bool) -> No
     collection.index(paths)
     width = collection._window_table.width
     nan = collection.table.to_arrow().slice(0, 1).to_pylist()[0]
-    collection.table.merge_insert("source").when_matched_update_all().execute(
-        [{**nan, "vector": [np.nan] * width}], on_bad_vectors="fill", fill_value=np.nan
+    update_rows(
+        collection, [{**nan, "vector": [np.nan] * width}], on_bad_vectors="fill", fill_value=np.nan
     )
     others = [path for path in paths if path != nan["source"]]
     one_infinite, unit = np.zeros(width), np.eye(1, width)[0]

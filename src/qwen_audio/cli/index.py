@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         "--output",
         required=True,
         metavar="C.lance",
-        help="the collection, which is created if it doesn't exist",
+        help="the collection, which is created if it doesn't exist; also s3://…, gs://…, az://…",
     )
     parser.add_argument("--tap", help="see `qwen-audio taps` (default: audio_tower)")
     parser.add_argument("--pooling", help="mean (default), max, mean+std or last")

@@ -130,6 +130,7 @@ def _is_audio(query: str, table: WindowTable) -> bool:
     if is_uri(query):
         return True
     raise OptionError(
-        f"{query!r} is no audio file, and no row of {table.path}: --caption {shlex.quote(query)} "
-        "searches captions; `qwen-audio collection list` shows the recordings"
+        f"{query!r} is no audio file, and no row of {table.location}: "
+        f"--caption {shlex.quote(query)} searches captions; `qwen-audio collection list` shows "
+        "the recordings"
     )

@@ -48,8 +48,18 @@ class CollectionBase:
 
     @property
     def path(self) -> Path:
-        """Folder of the table."""
-        return self._window_table.path
+        """Folder of the table. Raises CollectionError on object storage; see `location`."""
+        return self._window_table.location.path
+
+    @property
+    def location(self) -> str:
+        """Path or URI of the table."""
+        return str(self._window_table.location)
+
+    @property
+    def name(self) -> str:
+        """The last part of `location`, such as music.lance."""
+        return self._window_table.location.name
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -71,7 +81,7 @@ class CollectionBase:
     def model(self) -> AudioModel:
         """What makes its vectors."""
         if self._model is None:
-            self._model = load_stored_model(self.spec, self.path)
+            self._model = load_stored_model(self.spec, self._window_table.location)
         return self._model
 
     def waveform(self, source: str, window: int | None = None) -> Waveform:
@@ -131,7 +141,7 @@ class CollectionBase:
 
     def __repr__(self) -> str:
         return (
-            f"Collection({str(self.path)!r}, {counted(len(self), 'row')} of {self.spec.tap}, "
+            f"Collection({self.location!r}, {counted(len(self), 'row')} of {self.spec.tap}, "
             f"spec {self.spec.fingerprint})"
         )
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.audio.source_listing import SourceListing, find_sources
-from qwen_audio.errors import CollectionError
 from qwen_audio.inference.progress_bars import OnProgress
 
 from .base import CollectionBase
-from .database import check_installed
+from .creation import create_table
 from .engines.engine import open_engine
 from .indexing import index_sources
 from .indices import update_indices
@@ -35,18 +34,27 @@ DEFAULT_WINDOW_SECONDS = 10.0
 class Collection(CollectionBase):
     """Windows of recordings and their vectors in one LanceDB table, all with one embedding spec.
 
-    Made by `create` or `open`. The table itself, for LanceDB's own API, is `table`.
+    Made by `create` or `open`, which need the extra `collections`. The table itself, for LanceDB's
+    own API, is `table`.
     """
 
     @classmethod
-    def open(cls, path: str | Path, model: AudioModel | None = None) -> Collection:
-        """The collection at `path`.
+    def open(
+        cls,
+        path: str | Path,
+        model: AudioModel | None = None,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> Collection:
+        """The collection in a folder, or on object storage (`s3://…`, `gs://…`, `az://…`).
 
-        Raises:
-            CollectionError: if there is none.
-            MissingExtraError: without the extra `collections`.
+        Args:
+            storage_options: of object storage, as LanceDB takes them, such as {"endpoint": …};
+                what they leave out comes from environment variables.
+
+        Raises CollectionError if there is none, or it can't be reached.
         """
-        return cls(WindowTable.open(path), model)
+        return cls(WindowTable.open(path, storage_options), model)
 
     @classmethod
     def create(
@@ -57,33 +65,31 @@ class Collection(CollectionBase):
         describe: bool = False,
         float32: bool = False,
         window_seconds: float = DEFAULT_WINDOW_SECONDS,
+        storage_options: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Collection:
-        """An empty collection, at a path that ends in .lance.
+        """An empty collection, at a path or URI that ends in .lance.
 
         Args:
             describe: also caption every window.
             float32: store vectors in float32 instead of float16.
+            storage_options: see `open`.
             options: tap, pooling, span, prompt, hop_seconds and track, as `AudioModel.encode` takes
                 them.
 
         Raises:
             CollectionError: if there is one already, or it can't be written.
             OptionError: for settings that give no vector per window.
-            MissingExtraError: without the extra `collections`.
         """
-        from qwen_audio.inference.options import check_vector_pooling
-        from qwen_audio.inference.pooling import pooled_width
-
-        check_installed()
-        if WindowTable.exists(path):
-            raise CollectionError(f"{path} is there already: open it, or use another name")
-        spec = model.spec(window_seconds=window_seconds, **options)
-        check_vector_pooling(spec.pooling, "window")
-        width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
-        return cls(
-            WindowTable.create(path, spec, width, has_captions=describe, float32=float32), model
+        table = create_table(
+            path,
+            model,
+            {"window_seconds": window_seconds, **options},
+            has_captions=describe,
+            float32=float32,
+            storage_options=storage_options,
         )
+        return cls(table, model)
 
     def index(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NewType
 
 from qwen_audio.errors import OptionError
 
-from .database import error_reason
+from .storage_errors import error_reason
 
 if TYPE_CHECKING:
     from lancedb.table import Table

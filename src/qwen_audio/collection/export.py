@@ -14,7 +14,7 @@ from qwen_audio.analysis.files import atomic_write, save_arrays, write_errors
 from qwen_audio.audio.source import Source
 from qwen_audio.errors import OptionError, check_extra, counted
 from qwen_audio.inference.progress_bars import OnProgress
-from qwen_audio.paths import exists, file_name, is_file, is_folder
+from qwen_audio.paths import exists, file_name, is_file, is_folder, is_uri
 
 from .table import WindowTable
 from .vectors import stored_vectors
@@ -44,6 +44,8 @@ def export(
         OptionError: for another suffix, an existing target, or a condition that can't be used.
         MissingExtraError: for a dataset without the extra `datasets`.
     """
+    if is_uri(str(target)):
+        raise OptionError(f"{target}: an export is written to a local path: copy it from there")
     path = Path(target)
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".npz", ""):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from qwen_audio.inference.html_table import facts_table
 from .conditions import Condition, source_condition
 from .records import unknown_source
 from .table import WindowTable
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
 
 __all__ = ["CollectionInfo", "info", "list_recordings", "prune", "remove"]
 
@@ -30,7 +33,7 @@ class CollectionInfo:
         rows: windows.
         sources: recordings.
         failures: recordings that could not be decoded.
-        bytes: size of the table's folder.
+        bytes: size of the table's folder; on object storage that of the newest version's rows.
         vectors: Arrow type of the `vector` column.
         captions: whether windows have captions.
         indices: index → rows that are not in it yet (searches scan them as well).
@@ -73,12 +76,12 @@ def info(collection: WindowTable) -> CollectionInfo:
     ]
     stats = {index.name: table.index_stats(index.name) for index in table.list_indices()}
     return CollectionInfo(
-        path=str(collection.path),
+        path=str(collection.location),
         rows=table.count_rows(),
         sources=len(durations),
         failures=len(collection.failure_rows()),
         audio_seconds=float(np.sum(durations.to_numpy())) if len(durations) else 0.0,
-        bytes=sum(file.stat().st_size for file in collection.path.rglob("*") if file.is_file()),
+        bytes=_size_bytes(collection),
         vectors=str(table.schema.field("vector").type),
         captions=collection.has_captions,
         columns=tuple(table.schema.names),
@@ -87,6 +90,14 @@ def info(collection: WindowTable) -> CollectionInfo:
         fingerprint=collection.spec.fingerprint,
         spec=collection.spec.settings,
     )
+
+
+def _size_bytes(collection: WindowTable) -> int:
+    if collection.location.is_remote:
+        stats: Any = collection.table.stats()  # a dictionary, though its type says otherwise
+        return int(stats["total_bytes"])
+    files = collection.location.path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def list_recordings(collection: WindowTable, where: str | None = None) -> list[dict[str, Any]]:
@@ -118,11 +129,7 @@ def prune(collection: WindowTable) -> list[str]:
     failed = [row["source"] for row in collection.failure_rows() if not _exists(row["source"])]
     if not (gone or failed):
         return []
-    with collection.locked() as table:
-        for start in range(0, len(gone), _SOURCES_PER_DELETE):
-            table.delete(source_condition(gone[start : start + _SOURCES_PER_DELETE]))
-        for source in failed:
-            collection.failures.delete(source_condition([source]))
+    collection.write(lambda table: _delete(collection, table, gone, failed))
     return gone
 
 
@@ -139,13 +146,22 @@ def remove(collection: WindowTable, sources: str | Path | Iterable[str | Path]) 
     for source, uri in zip(sources, uris, strict=True):
         if uri not in stored | failed:
             raise unknown_source(collection, str(source))
-    with collection.locked() as table:
-        before = table.count_rows()
-        for start in range(0, len(uris), _SOURCES_PER_DELETE):
-            table.delete(source_condition(uris[start : start + _SOURCES_PER_DELETE]))
-        for uri in failed.intersection(uris):
-            collection.failures.delete(source_condition([uri]))
-        return int(before - table.count_rows())
+    failed_here = sorted(failed.intersection(uris))
+    return collection.write(lambda table: _delete(collection, table, uris, failed_here))
+
+
+def _delete(
+    collection: WindowTable, table: Table, sources: Sequence[str], failed: Sequence[str]
+) -> int:
+    """Delete the rows of some sources and the failures of some. Returns the number of rows."""
+    rows = 0
+    for start in range(0, len(sources), _SOURCES_PER_DELETE):
+        condition = source_condition(sources[start : start + _SOURCES_PER_DELETE])
+        rows += table.count_rows(condition)
+        table.delete(condition)
+    for source in failed:
+        collection.failures.delete(source_condition([source]))
+    return rows
 
 
 def _exists(source: str) -> bool:

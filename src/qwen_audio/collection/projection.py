@@ -236,7 +236,7 @@ def project(
     count = collection.count(condition)
     if not count:
         raise CollectionError(
-            f"{collection.path} has no rows{' that fit' * (where is not None)} to project"
+            f"{collection.location} has no rows{' that fit' * (where is not None)} to project"
         )
     if count > MAX_ROWS:
         raise OptionError(
@@ -255,14 +255,14 @@ def project(
     if (damaged := np.flatnonzero(~is_unit(vectors))).size:
         row = rows[damaged[0]]
         raise CollectionError(
-            f"{collection.path}: {damaged.size} of {count} vectors are damaged, the first of "
+            f"{collection.location}: {damaged.size} of {count} vectors are damaged, the first of "
             f"{row['source']}#{row['window']}: `qwen-audio collection verify` lists them"
         )
     order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
     if on_progress is not None:
         on_progress(f"projecting {counted(count, 'window')} by {method.upper()}", 0, None)
     points = (umap_points if method == "umap" else pca_points)(vectors[order], seed)
-    name, ordered = collection.path.name, tuple(rows[k] for k in order)
+    name, ordered = collection.location.name, tuple(rows[k] for k in order)
     projection = Projection(name, method, points, ordered, (), collection.spec.track)
     stored = (name for name in table.schema.names if name not in _NOT_COLOURABLE)
     names = dict.fromkeys(["recording", "folder", *stored])

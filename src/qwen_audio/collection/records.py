@@ -49,8 +49,8 @@ def load_indexed(source: Source, indexed: SourceVersion, track: int | None = Non
 def unknown_source(collection: WindowTable, source: str) -> CollectionError:
     """The error for a source that the collection doesn't have."""
     return CollectionError(
-        f"{collection.path} has no recording {source!r}: give a source as `qwen-audio collection "
-        "list` shows it"
+        f"{collection.location} has no recording {source!r}: give a source as "
+        "`qwen-audio collection list` shows it"
     )
 
 
@@ -70,7 +70,7 @@ def load_recording(collection: WindowTable, source: str, window: int | None) -> 
         Condition(f'source = {sql_literal(uri)} AND "window" = {window}'),
     ).to_pylist()
     if not rows:
-        raise CollectionError(f"{collection.path}: {source!r} has no window {window}")
+        raise CollectionError(f"{collection.location}: {source!r} has no window {window}")
     return Waveform(waveform.samples_in(Window(**rows[0])), waveform.name)
 
 

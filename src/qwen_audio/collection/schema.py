@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.table import Table
 
-__all__ = ["STANDARD_COLUMNS", "check_collection_schema", "collection_schema", "standard_schema"]
+__all__ = [
+    "PRIMARY_KEY",
+    "STANDARD_COLUMNS",
+    "check_collection_schema",
+    "collection_schema",
+    "failures_schema",
+    "set_primary_key",
+    "standard_schema",
+]
+
+PRIMARY_KEY = ("source", "window")
+"""A row's identity. Lance checks it between transactions only: of two that insert the same key at
+the same time, the second is made again on top of the first. Without a key both rows would stay."""
+_KEY_METADATA = {"lance-schema:unenforced-primary-key": "true"}
 
 STANDARD_COLUMNS = (
     "source",
@@ -67,7 +82,7 @@ def collection_schema(width: int, number_type: pa.DataType) -> pa.Schema:
         "norm": pa.float32(),
         "vector": pa.list_(number_type, width),
     }
-    return pa.schema([(name, types[name]) for name in STANDARD_COLUMNS])
+    return _schema_with_key({name: types[name] for name in STANDARD_COLUMNS}, PRIMARY_KEY)
 
 
 def standard_schema(schema: pa.Schema) -> pa.Schema:
@@ -75,3 +90,49 @@ def standard_schema(schema: pa.Schema) -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema([(name, schema.field(name).type) for name in STANDARD_COLUMNS])
+
+
+def failures_schema() -> pa.Schema:
+    """The columns of recordings that can't be decoded."""
+    import pyarrow as pa
+
+    types = {
+        "source": pa.string(),
+        "reason": pa.string(),
+        "source_bytes": pa.int64(),
+        "source_changed": pa.string(),
+        "failed_at": pa.timestamp("us", "UTC"),
+    }
+    return _schema_with_key(types, ("source",))
+
+
+def set_primary_key(table: Table, names: Sequence[str]) -> None:
+    """Give a table its primary key, if it was made without one; no data are written.
+
+    Lance has no call for a key of several columns, but reads it from the metadata of fields.
+    """
+    fields = [table.schema.field(name) for name in names]
+    if all(_has_key_metadata(field) for field in fields):
+        return
+    if any(field.nullable for field in fields):
+        alterations: list[Any] = [{"path": name, "nullable": False} for name in names]
+        table.alter_columns(*alterations)
+    table.update_field_metadata(*({"path": name, "metadata": _KEY_METADATA} for name in names))
+
+
+def _has_key_metadata(field: pa.Field) -> bool:
+    stored = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    return stored.items() >= _KEY_METADATA.items()
+
+
+def _schema_with_key(types: Mapping[str, pa.DataType], key: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field(name, kind, nullable=False, metadata=_KEY_METADATA)
+            if name in key
+            else pa.field(name, kind)
+            for name, kind in types.items()
+        ]
+    )

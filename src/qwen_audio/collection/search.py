@@ -133,7 +133,7 @@ def search_by_row(
     is_query = find_row(collection, name)
     if is_query is None:
         raise CollectionError(
-            f"{collection.path} has no row {name!r}: give a source as `qwen-audio collection "
+            f"{collection.location} has no row {name!r}: give a source as `qwen-audio collection "
             "list` shows it, with #1, #2, … for its later windows"
         )
     (vector,) = stored_vectors(collection.columns(["vector"], is_query)["vector"])
@@ -141,7 +141,7 @@ def search_by_row(
         query = unit_vector(vector, collection.width)
     except OptionError as error:
         raise CollectionError(
-            f"{collection.path}: the vector of {name!r} is damaged: `qwen-audio collection "
+            f"{collection.location}: the vector of {name!r} is damaged: `qwen-audio collection "
             "verify` lists such rows"
         ) from error
     if not include_self:
@@ -181,7 +181,7 @@ def search_by_words(
         raise OptionError("caption is empty: give words to search for in captions")
     if not collection.has_captions:
         raise CollectionError(
-            f"{collection.path} has no captions for full-text search: index with --describe"
+            f"{collection.location} has no captions for full-text search: index with --describe"
         )
     limit = check_limit(limit)
     condition = collection.condition(where)

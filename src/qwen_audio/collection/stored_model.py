@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_audio.errors import CollectionError
@@ -10,13 +9,15 @@ from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.paths import is_folder
 from qwen_audio.weights.option_values import quantize_name
 
+from .location import TableLocation
+
 if TYPE_CHECKING:
     from qwen_audio.api.model import AudioModel
 
 __all__ = ["load_stored_model"]
 
 
-def load_stored_model(spec: EmbeddingSpec, path: Path) -> AudioModel:
+def load_stored_model(spec: EmbeddingSpec, location: TableLocation) -> AudioModel:
     """The model of a spec, in its dtype and revision, quantised as it was.
 
     Raises:
@@ -27,7 +28,7 @@ def load_stored_model(spec: EmbeddingSpec, path: Path) -> AudioModel:
 
     if spec.adapter is not None:
         raise CollectionError(
-            f"{path} was made with an adapter (content hash {spec.adapter}): open it with "
+            f"{location} was made with an adapter (content hash {spec.adapter}): open it with "
             f"model=load({spec.model!r}, adapter=…)"
         )
     is_local = spec.model == "embedded" or is_folder(spec.model)

@@ -1,28 +1,35 @@
-"""LanceDB table of windows and their vectors: schema, metadata, locking and queries.
+"""LanceDB table of windows and their vectors: schema, metadata, transactions and queries.
 
 `music.lance` is the table itself: Lance, LanceDB and other tools that read Lance open it directly.
-Beside it are `music.failures.lance`, the recordings that could not be decoded, and the lock file of
-writers.
+Beside it are `music.failures.lance`, the recordings that could not be decoded, and in a folder the
+lock file of writers.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio.errors import CollectionError, OptionError, QwenAudioError
+from qwen_audio.errors import CollectionError, OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec, spec_differences
 from qwen_audio.inference.progress_bars import OnProgress
-from qwen_audio.paths import exists, is_folder
+from qwen_audio.paths import exists
 from qwen_audio.weights.option_values import quantize_name
 
 from .conditions import Condition, check_condition, condition_error
-from .database import check_installed, check_table_path, connect, error_reason, open_table
-from .schema import STANDARD_COLUMNS, check_collection_schema, collection_schema
+from .database import check_installed, connect, drop_table, find_table, table_exists
+from .location import TableLocation
+from .schema import (
+    STANDARD_COLUMNS,
+    check_collection_schema,
+    collection_schema,
+    failures_schema,
+    set_primary_key,
+)
+from .storage_errors import error_reason, what_to_check
+from .transaction import remove_lock, write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +40,8 @@ __all__ = ["WindowTable"]
 _METADATA_KEY = b"qwen_audio_spec"
 _BATCH_ROWS = 4096
 
+T = TypeVar("T")
+
 
 class WindowTable:
     """A LanceDB table with one row per window. Made by `create` or `open`.
@@ -41,42 +50,44 @@ class WindowTable:
     gives for the window alone.
 
     Attributes:
-        path: of the table, a folder.
+        location: of the table, a folder or a URI.
         table: LanceDB's table.
         spec: how its vectors are made.
         has_captions: whether its windows have captions.
     """
 
     def __init__(
-        self, path: Path, table: Table, spec: EmbeddingSpec, *, has_captions: bool
+        self, location: TableLocation, table: Table, spec: EmbeddingSpec, *, has_captions: bool
     ) -> None:
-        self.path, self.table, self.spec, self.has_captions = path, table, spec, has_captions
-        self._failures_path = path.with_name(f"{path.stem}.failures.lance")
-        self._lock_path = path.with_name(f".{path.name}.lock")
+        self.location, self.table, self.spec = location, table, spec
+        self.has_captions = has_captions
+        self._failures: Table | None = None
 
     @classmethod
-    def exists(cls, path: str | Path) -> bool:
-        """Whether there is a table."""
-        return _has_versions(check_table_path(path))
+    def exists(cls, path: str | Path, storage_options: Mapping[str, str] | None = None) -> bool:
+        """Whether there is a table. Raises CollectionError if object storage can't be reached."""
+        return table_exists(TableLocation.parse(path, storage_options))
 
     @classmethod
-    def open(cls, path: str | Path) -> WindowTable:
+    def open(
+        cls, path: str | Path, storage_options: Mapping[str, str] | None = None
+    ) -> WindowTable:
         """The collection's table.
 
         Raises:
             CollectionError: if there is none, or if it isn't a collection, or one of another
-                version of this package that can't be read.
+                version of this package that can't be read; if object storage can't be reached.
             OptionError: for a name that doesn't end in .lance.
             MissingExtraError: without the extra `collections`.
         """
         check_installed()
-        table_path = check_table_path(path)
-        if not cls.exists(table_path):
-            raise CollectionError(f"{table_path}: no such collection: `qwen-audio index` makes one")
-        table = open_table(table_path)
+        location = TableLocation.parse(path, storage_options)
+        table = find_table(location)
+        if table is None:
+            raise CollectionError(f"{location}: no such collection: `qwen-audio index` makes one")
         metadata = table.schema.metadata or {}
         if _METADATA_KEY not in metadata:
-            raise CollectionError(f"{table_path} is a Lance table, but not a collection")
+            raise CollectionError(f"{location} is a Lance table, but not a collection")
         try:
             settings = json.loads(metadata[_METADATA_KEY])
             spec = EmbeddingSpec.from_settings(**settings["spec"])
@@ -85,10 +96,10 @@ class WindowTable:
         except (ValueError, KeyError, TypeError, OptionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise CollectionError(
-                f"{table_path} was made by another version of this package ({reason}): make it "
+                f"{location} was made by another version of this package ({reason}): make it "
                 "again with `qwen-audio index`, from the recordings that its column `source` names"
             ) from error
-        return cls(table_path, table, spec, has_captions=has_captions)
+        return cls(location, table, spec, has_captions=has_captions)
 
     @classmethod
     def create(
@@ -99,6 +110,7 @@ class WindowTable:
         *,
         has_captions: bool,
         float32: bool = False,
+        storage_options: Mapping[str, str] | None = None,
     ) -> WindowTable:
         """An empty table for vectors of `width` numbers, float16 or float32.
 
@@ -110,8 +122,7 @@ class WindowTable:
         check_installed()
         import pyarrow as pa
 
-        table_path = check_table_path(path)
-
+        location = TableLocation.parse(path, storage_options)
         number_type = pa.float32() if float32 else pa.float16()
         schema = collection_schema(width, number_type).with_metadata(
             {
@@ -125,18 +136,18 @@ class WindowTable:
                 ).encode()
             }
         )
-        is_new = not exists(table_path)
+        is_new = not location.is_remote and not exists(location.path)
         try:
-            table_path.parent.mkdir(parents=True, exist_ok=True)
-            table = connect(table_path.parent).create_table(table_path.stem, schema=schema)
+            if not location.is_remote:
+                location.path.parent.mkdir(parents=True, exist_ok=True)
+            table = connect(location).create_table(location.stem, schema=schema)
         except (OSError, RuntimeError, ValueError) as error:
-            if is_new and not cls.exists(table_path):  # another process may have created it
-                shutil.rmtree(table_path, ignore_errors=True)
+            if is_new and not table_exists(location):  # another process may have created it
+                drop_table(location)
             raise CollectionError(
-                f"{table_path} can't be created ({error_reason(error)}): check the folder, its "
-                "permissions and the free space"
+                f"{location} can't be created ({error_reason(error)}): {what_to_check(location)}"
             ) from error
-        return cls(table_path, table, spec, has_captions=has_captions)
+        return cls(location, table, spec, has_captions=has_captions)
 
     def check(self, spec: EmbeddingSpec) -> None:
         """Raises CollectionError with the `spec_differences`, if there are any."""
@@ -149,39 +160,43 @@ class WindowTable:
         loading = f"dtype={stored['dtype']!r}" + (f", quantize={quantize!r}" if quantize else "")
         hint = f" (load with {loading})" if is_other else ""
         raise CollectionError(
-            f"{self.path} holds vectors of another embedding spec ({self.spec.fingerprint}, not "
-            f"{spec.fingerprint}): {differences}; use its settings{hint}, or another collection"
+            f"{self.location} holds vectors of another embedding spec ({self.spec.fingerprint}, "
+            f"not {spec.fingerprint}): {differences}; use its settings{hint}, or another "
+            "collection"
         )
 
     def failure_rows(self) -> list[dict[str, Any]]:
         """The recordings that could not be decoded; nothing is written."""
-        if not _has_versions(self._failures_path):
-            return []
-        rows: list[dict[str, Any]] = open_table(self._failures_path).to_arrow().to_pylist()
+        table = self._find_failures()
+        rows: list[dict[str, Any]] = [] if table is None else table.to_arrow().to_pylist()
         return rows
 
     @property
     def failures(self) -> Table:
         """LanceDB's table of `failure_rows`, created if there is none."""
-        import pyarrow as pa
-
-        if _has_versions(self._failures_path):
-            return open_table(self._failures_path)
-        text, time = pa.string(), pa.timestamp("us", "UTC")
-        types = (text, text, pa.int64(), text, time)
-        names = ("source", "reason", "source_bytes", "source_changed", "failed_at")
-        schema = pa.schema(list(zip(names, types, strict=True)))
-        table: Table = connect(self.path.parent).create_table(
-            self._failures_path.stem, schema=schema, exist_ok=True
-        )
+        table = self._find_failures()
+        if table is None:
+            location = self.location.failures
+            table = connect(location).create_table(
+                location.stem, schema=failures_schema(), exist_ok=True
+            )
+        if self.location.is_remote:
+            set_primary_key(table, ("source",))
         return table
+
+    def _find_failures(self) -> Table | None:
+        """The newest version of the table of failures, if there is one; it is opened once."""
+        if self._failures is None:
+            self._failures = find_table(self.location.failures)
+        else:
+            self._failures.checkout_latest()
+        return self._failures
 
     def drop(self) -> None:
         """Delete the table, and all files beside it that belong to it."""
-        for path in (self.path, self._failures_path):
-            shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):
-            self._lock_path.unlink()
+        for location in (self.location, self.location.failures):
+            drop_table(location)
+        remove_lock(self.location)
 
     @property
     def width(self) -> int:
@@ -193,26 +208,9 @@ class WindowTable:
         """The columns that manifests have added."""
         return tuple(name for name in self.table.schema.names if name not in STANDARD_COLUMNS)
 
-    @contextmanager
-    def locked(self) -> Iterator[Table]:
-        """The newest version of the table, for one writer at a time across processes.
-
-        Raises:
-            CollectionError: if it can't be locked, or what is written within can't be.
-        """
-        from filelock import FileLock
-
-        try:
-            with FileLock(self._lock_path):
-                self.table.checkout_latest()
-                yield self.table
-        except QwenAudioError:
-            raise
-        except (OSError, RuntimeError, ValueError) as error:
-            raise CollectionError(
-                f"{self.path} can't be written ({error_reason(error)}): check the folder, its "
-                "permissions and the free space"
-            ) from error
+    def write(self, change: Callable[[Table], T]) -> T:
+        """What a change to the newest version of the table returns; see `transaction.write`."""
+        return write(self.location, self.table, change)
 
     def condition(self, where: str | None) -> Condition | None:
         """A user's SQL condition, checked against the newest version of the table.
@@ -262,7 +260,8 @@ class WindowTable:
         if where is not None:
             return condition_error(where, error)
         return CollectionError(
-            f"{self.path} can't be read ({error_reason(error)}): check its files, or make it again"
+            f"{self.location} can't be read ({error_reason(error)}): check its files, or make it "
+            "again"
         )
 
     def count(self, where: Condition | None = None) -> int:
@@ -274,14 +273,11 @@ class WindowTable:
 
     def add_columns(self, fields: Sequence[pa.Field]) -> None:
         """Add columns that are missing; rows have nulls there."""
+
+        def add_missing(table: Table) -> None:  # another indexer may have added some meanwhile
+            missing = [field for field in fields if field.name not in table.schema.names]
+            if missing:
+                table.add_columns(missing)
+
         if fields:
-            with self.locked() as table:  # another indexer may have added them meanwhile
-                missing = [field for field in fields if field.name not in table.schema.names]
-                if missing:
-                    table.add_columns(missing)
-
-
-def _has_versions(path: Path) -> bool:
-    """Whether there is a table: more than the folder of one whose creation was interrupted."""
-    versions = path / "_versions"
-    return is_folder(versions) and any(versions.glob("*.manifest"))
+            self.write(add_missing)

@@ -16,6 +16,7 @@ from qwen_audio.errors import AudioError, counted, whole_number_option
 from qwen_audio.inference.progress_bars import OnProgress
 
 from .conditions import source_condition
+from .indices import is_outdated
 from .maintenance import info
 from .table import WindowTable
 from .vectors import is_unit, stored_vectors
@@ -84,7 +85,7 @@ def verify(
     problems = [
         f"index {n} lacks {k} of {counted(stats.rows, 'row')}"
         for n, k in stats.indices.items()
-        if k
+        if is_outdated(k, stats.rows)
     ]
     width = pooled_width(spec.pooling, model.dimensions.width(model.dimensions.tap(spec.tap)))
     if collection.width != width:

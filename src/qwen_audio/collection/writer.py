@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio.audio.source import ColumnValue, Source
@@ -13,11 +14,14 @@ from .conditions import source_condition
 from .encoding import EncodedRecording, PendingSource
 from .progress import IndexCounter
 from .records import indexed_versions, manifest_values
+from .schema import PRIMARY_KEY
 from .table import WindowTable
 from .write_queue import WriteQueue
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.merge import LanceMergeInsertBuilder
+    from lancedb.table import Table
 
 __all__ = ["IndexWriter"]
 
@@ -97,8 +101,7 @@ class IndexWriter:
         self._last_commit = time.monotonic()
         self._commits += 1
         if self._commits % _COMMITS_PER_OPTIMIZE == 0:
-            with self._collection.locked() as table:
-                table.optimize()
+            self._collection.write(lambda table: table.optimize())
 
     def _add_columns(self) -> None:
         self._collection.add_columns(self._new_columns)
@@ -108,28 +111,32 @@ class IndexWriter:
         if not encoded:
             return
         self._add_columns()
-        with self._collection.locked() as table:
-            stored = indexed_versions(self._collection, [source.uri for source, _ in encoded])
-            # Another indexer may have written the same meanwhile.
-            new = [item for item in encoded if stored.get(item[0].uri) != item[1].version]
-            sources = [source.uri for source, _ in new]
-            replaced = [source for source in sources if source in stored]
-            values = manifest_values(self._collection, self._collection.manifest_columns, replaced)
-            if new:
-                batch = _with_manifest_columns(new, values, table.schema)
-            if replaced:
-                (
-                    table.merge_insert(["source", "window"])
-                    .when_matched_update_all()
-                    .when_not_matched_insert_all()
-                    .when_not_matched_by_source_delete(source_condition(sources))
-                    .execute(batch)
-                )
-            elif new:
-                table.add(batch)
-        self._counter.added += len(sources) - len(replaced)
-        self._counter.replaced += len(replaced)
-        self._counter.written_by_others += len(encoded) - len(new)
+        added, replaced = self._collection.write(partial(self._merge, encoded))
+        self._counter.added += added
+        self._counter.replaced += replaced
+        self._counter.written_by_others += len(encoded) - added - replaced
+
+    def _merge(
+        self, encoded: Sequence[tuple[Source, EncodedRecording]], table: Table
+    ) -> tuple[int, int]:
+        """Write the rows of recordings. Returns how many were added, and how many replaced."""
+        stored = indexed_versions(self._collection, [source.uri for source, _ in encoded])
+        # Another indexer may have written the same meanwhile.
+        new = [item for item in encoded if stored.get(item[0].uri) != item[1].version]
+        sources = [source.uri for source, _ in new]
+        replaced = [source for source in sources if source in stored]
+        values = manifest_values(self._collection, self._collection.manifest_columns, replaced)
+        if not new:
+            return 0, 0
+        batch = _with_manifest_columns(new, values, table.schema)
+        if replaced:
+            _replace(table, batch, sources)
+        elif not self._collection.location.is_remote:
+            table.add(batch)
+        elif _merge_builder(table).execute(batch).num_updated_rows:
+            # Another writer added some of them meanwhile; they may have had more windows there.
+            _replace(table, batch, sources)
+        return len(sources) - len(replaced), len(replaced)
 
     def _write_updates(self, updates: Sequence[dict[str, Any]]) -> None:
         """Modification time and manifest columns of all windows of recordings."""
@@ -139,7 +146,8 @@ class IndexWriter:
 
         self._add_columns()
         columns = list(dict.fromkeys(name for row in updates for name in row))
-        with self._collection.locked() as table:
+
+        def update(table: Table) -> None:
             # What a row doesn't have stays as it is, also if it was written by others meanwhile.
             given = [name for name in columns if name in self._collection.manifest_columns]
             stored = manifest_values(self._collection, given, [row["source"] for row in updates])
@@ -148,15 +156,19 @@ class IndexWriter:
             batch = pa.Table.from_pylist(rows, schema)
             table.merge_insert("source").when_matched_update_all().execute(batch)
 
+        self._collection.write(update)
+
     def _forget_failures(self, sources: Sequence[str]) -> None:
         """Delete the failures of sources that are fine now."""
         if not sources:
             return
-        with self._collection.locked():
-            table = self._collection.failures
-            condition = source_condition(sources)
+
+        def forget(_: Table) -> None:
+            table, condition = self._collection.failures, source_condition(sources)
             if table.count_rows(condition):
                 table.delete(condition)
+
+        self._collection.write(forget)
 
     def _write_failures(self, failed: Sequence[tuple[PendingSource, str]]) -> None:
         if not failed:
@@ -172,9 +184,16 @@ class IndexWriter:
             }
             for pending, reason in failed
         ]
-        with self._collection.locked():
-            merge = self._collection.failures.merge_insert("source").when_matched_update_all()
-            merge.when_not_matched_insert_all().execute(rows)
+
+        import pyarrow as pa
+
+        def add(_: Table) -> None:
+            table = self._collection.failures
+            merge = table.merge_insert("source").when_matched_update_all()
+            batch = pa.Table.from_pylist(rows, schema=table.schema)
+            merge.when_not_matched_insert_all().execute(batch)
+
+        self._collection.write(add)
 
 
 def _with_manifest_columns(
@@ -202,3 +221,14 @@ def _with_manifest_columns(
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _merge_builder(table: Table) -> LanceMergeInsertBuilder:
+    merge = table.merge_insert(PRIMARY_KEY).when_matched_update_all()
+    return merge.when_not_matched_insert_all()
+
+
+def _replace(table: Table, batch: pa.Table, sources: Sequence[str]) -> None:
+    """Write the rows of sources in place of those that are there."""
+    merge = _merge_builder(table).when_not_matched_by_source_delete(source_condition(sources))
+    merge.execute(batch)

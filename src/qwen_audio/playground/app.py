@@ -197,7 +197,7 @@ def _search_tab(context: AppContext, channels: dict[str, Any]) -> None:
     tab = SearchTab(context)
     collection = tab.collection
     windows = counted(len(collection), "window")
-    about = f"{collection.path.name}: {windows}, tap {collection.spec.tap}."
+    about = f"{collection.name}: {windows}, tap {collection.spec.tap}."
     view = _component(
         "search.html",
         f"playground.searchTab(element, props, watch, {script_json(about)})",

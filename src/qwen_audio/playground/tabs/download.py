@@ -37,8 +37,10 @@ class Downloads:
         result, panels = self._result(session, view, str(data.get("tap")))
         content = _file_bytes(result, panels, suffix, "dark" if data.get("dark") else "light")
         collection, clip = self.context.collection, session.clip
-        path = collection.path if view in ("search", "map") and collection else None
-        stem = (path or Path(clip.name if clip else "recording")).stem
+        name = clip.name if clip else "recording"
+        if view in ("search", "map") and collection:
+            name = collection.name
+        stem = Path(name).stem
         tap = f".{data['tap']}" if view == "hidden_states" else ""
         return {
             "name": f"{stem}.{view}{tap}.{suffix}",

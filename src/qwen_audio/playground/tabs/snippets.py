@@ -141,7 +141,7 @@ class Snippets:
         collection, query = self.context.collection, session.results.get("search")
         if collection is None or query is None:
             raise OptionError(NOTHING_SHOWN)
-        path, text, clip = collection.path.name, query["text"], query["clip"]
+        path, text, clip = collection.name, query["text"], query["clip"]
         lines = ["import qwen_audio as qa", "", f"collection = qa.Collection.open({path!r})"]
         option, argument = f"--caption {shlex.quote(text or '')}", f"caption={text!r}"
         if text is None:
@@ -158,7 +158,7 @@ class Snippets:
         collection = self.context.collection
         if collection is None or "map" not in session.results:
             raise OptionError(NOTHING_SHOWN)
-        path = collection.path.name
+        path = collection.name
         return f"qwen-audio map {shlex.quote(path)} -o map.html", [
             "import qwen_audio as qa",
             "",
