@@ -405,7 +405,7 @@ BAD_REQUESTS: list[tuple[dict[str, Any] | bytes, int, str | None, str]] = [
             "data:audio/wav,abc",
         )
     ),
-    (chat(user(*URLS, URLS[0], URLS[1])), 400, "messages", "at most 5"),
+    (chat(user(*URLS, URLS[0], URLS[1])), 400, "messages", "6 recordings: send at most 5"),
 ]
 
 

@@ -52,6 +52,12 @@ def add_parser(subparsers: Any) -> None:
         "NAME",
         "also answer clients that reach it by this name, as through a reverse proxy",
     )
+    add_list_option(
+        parser,
+        "--allow-media-host",
+        "HOST",
+        "fetch recordings that requests name by their address from this host, HOST or HOST:PORT",
+    )
     parser.add_argument(
         "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
     )
@@ -67,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
         listen_for_api,
     )
     from qwen_audio.serve.limits import ApiLimits
+    from qwen_audio.serve.media_hosts import AllowedMediaHosts
 
     check_installed()
     limits = ApiLimits()
@@ -78,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
     # Raises before the model is loaded.
     check_address(options.host, keys)
     AllowedHosts(options.host, options.allowed_host or [])
+    AllowedMediaHosts(options.allow_media_host or [])
     listen_for_api(options.host, options.port).close()
     server = launch_server(
         load_model(options),
@@ -85,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
         port=options.port,
         api_keys=keys,
         allowed_hosts=options.allowed_host or [],
+        media_hosts=options.allow_media_host or [],
         limits=limits,
     )
     try:

@@ -18,7 +18,8 @@ from qwen_audio.errors import OptionError
 
 from .api_errors import ParameterError, error_response
 from .jobs import TextJob, TextResult
-from .question import OrderedText, Question, sampling_of, stop_texts_of
+from .question import OrderedText, Question, recordings_of, sampling_of, stop_texts_of
+from .recordings import Upload
 from .schemas import ChatRequest
 from .service import Service, schema_of
 
@@ -44,9 +45,10 @@ def chat_router(service: Service) -> APIRouter:
                 "stream_options",
                 "invalid_value",
             )
-        # In a thread: bytes of recordings are decoded.
-        completion = await service.in_thread(lambda: _Completion(service, body))
-        return await completion.response(request)
+        async with service.uploads(request, dict(recordings_of(body))) as uploads:
+            completion = _Completion(service, body, uploads)
+            del uploads  # of which bytes are forgotten once they have been decoded
+            return await completion.response(request)
 
     return router
 
@@ -54,11 +56,11 @@ def chat_router(service: Service) -> APIRouter:
 class _Completion:
     """One request, from its conversation to the response."""
 
-    def __init__(self, service: Service, body: ChatRequest) -> None:
+    def __init__(self, service: Service, body: ChatRequest, uploads: Sequence[Upload]) -> None:
         if not service.model.dimensions.has_language_model:
             raise OptionError(f"{service.model_id} has no language model: use /v1/embeddings")
         self._service = service
-        self._question = Question(body, service.model.pipeline, service.limits)
+        self._question = Question(body, uploads, service.model.pipeline)
         self._sampling = sampling_of(body, service.limits)
         self._stops = stop_texts_of(body)
         self._streams = bool(body.stream)

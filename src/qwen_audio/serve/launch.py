@@ -116,6 +116,7 @@ def launch_server(
     port: int | None = None,
     api_keys: Sequence[str] = (),
     allowed_hosts: Iterable[str] = (),
+    media_hosts: Iterable[str] = (),
     limits: ApiLimits | None = None,
 ) -> RunningServer:
     """Start the HTTP API in the background. Weights are read meanwhile: see `wait_until_ready`.
@@ -127,6 +128,8 @@ def launch_server(
         port: default: the first free one from 8000.
         api_keys: requests need one of them; none: they need no key.
         allowed_hosts: further names by which clients reach it, as through a reverse proxy.
+        media_hosts: that recordings are fetched from, if requests name their addresses; see
+            `AllowedMediaHosts`.
 
     Raises:
         MissingExtraError: without the extra `serve`.
@@ -146,7 +149,7 @@ def launch_server(
         sock = on_failure.enter_context(listen_for_api(host, port))
         engine = Engine(model.pipeline, resolved)
         on_failure.callback(engine.close)
-        service = Service(model, engine, resolved)
+        service = Service(model, engine, resolved, media_hosts)
         app, gate = build_app(service, hosts, api_keys)
         server = ThreadedServer(app, sock, resolved)
         on_failure.pop_all()

@@ -94,6 +94,7 @@ class ApiLimits(ServerLimits):
         request_seconds: all recordings of one request together: 256 MB of samples.
         response_bytes: largest response of hidden states.
         new_tokens: of one answer.
+        fetch_seconds: to fetch all recordings of a request that it names by address.
         drain_seconds: that requests have to end when the server stops.
 
     Raises:
@@ -108,4 +109,5 @@ class ApiLimits(ServerLimits):
     request_seconds: float = 4_000.0
     response_bytes: int = 256 * 2**20
     new_tokens: int = 2_048
+    fetch_seconds: float = 30.0
     drain_seconds: float = 60.0

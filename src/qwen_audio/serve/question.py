@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qwen_audio.api.answer import prefix
@@ -16,15 +16,26 @@ from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.models.components.conversation import audio_inputs
 
 from .api_errors import ParameterError
-from .audio_data import decoded_upload
 from .jobs import TextInput, TextResult
 from .limits import ApiLimits
 from .recordings import Recording, RecordingReader, Upload
-from .schemas import ChatRequest, InputAudioPart, TextPart
+from .schemas import AudioUrlPart, ChatRequest, InputAudioPart, Message, TextPart
 
-__all__ = ["OrderedText", "Question", "sampling_of", "stop_texts_of"]
+__all__ = ["OrderedText", "Question", "recordings_of", "sampling_of", "stop_texts_of"]
 
 _MAX_STOP_CHARACTERS = 256
+
+
+def recordings_of(request: ChatRequest) -> Iterator[tuple[str, str]]:
+    """The JSON path of every recording in a conversation, and what it says there."""
+    for number, message in enumerate(request.messages):
+        parts = () if isinstance(message.content, str) else message.content
+        for place, part in enumerate(parts):
+            path = f"messages[{number}].content[{place}]"
+            if isinstance(part, InputAudioPart):
+                yield f"{path}.input_audio.data", part.input_audio.data
+            elif isinstance(part, AudioUrlPart):
+                yield f"{path}.audio_url.url", part.audio_url.url
 
 
 class Question:
@@ -35,7 +46,7 @@ class Question:
     so is a recording without text for a checkpoint with a chat template, as it may hold speech.
 
     Args:
-        request: whose bodies are decoded now; recordings, when they are read.
+        uploads: its recordings, which are decoded when they are read.
 
     Attributes:
         recordings: once they have been read.
@@ -44,20 +55,9 @@ class Question:
         ParameterError, OptionError: for a conversation that the model can't be given.
     """
 
-    def __init__(self, request: ChatRequest, pipeline: Pipeline, limits: ApiLimits) -> None:
-        self._pipeline = pipeline
-        self._uploads: list[Upload] = []
-        self._messages = [
-            self._turn(number, message.role, message.content)
-            for number, message in enumerate(request.messages)
-        ]
-        if len(self._uploads) > limits.inputs:
-            raise ParameterError(
-                400,
-                f"messages have {len(self._uploads)} recordings: send at most {limits.inputs}.",
-                "messages",
-                "too_many_recordings",
-            )
+    def __init__(self, request: ChatRequest, uploads: Sequence[Upload], pipeline: Pipeline) -> None:
+        self._pipeline, self._uploads = pipeline, uploads
+        self._messages = [_turn(message) for message in request.messages]
         list(audio_inputs(self._messages))  # raises OptionError
         tokenizer = pipeline.tokenizer
         may_be_speech = tokenizer.uses_chat_template and tokenizer.format.default_prompt
@@ -103,7 +103,7 @@ class Question:
         Raises:
             AudioError: for one that can't be decoded, or, in a conversation, longer than a window.
         """
-        uploads, self._uploads = self._uploads, []
+        uploads, self._uploads = self._uploads, ()
         self.recordings = reader.read(uploads, self._window_config)
         tokenizer = self._pipeline.tokenizer
         audios = [window for recording in self.recordings for window in recording.windows]
@@ -141,25 +141,6 @@ class Question:
     def _has_text(self) -> bool:
         parts = self._messages[0]["content"]
         return any(part["type"] == "text" for part in parts)
-
-    def _turn(self, number: int, role: str, content: str | Sequence[Any]) -> dict[str, Any]:
-        """A message in the form that chat templates take, its recordings apart."""
-        role = "system" if role == "developer" else role
-        if isinstance(content, str):
-            return {"role": role, "content": content}
-        parts = []
-        for place, part in enumerate(content):
-            if isinstance(part, TextPart):
-                parts.append({"type": "text", "text": part.text})
-                continue
-            if isinstance(part, InputAudioPart):
-                name, text = "input_audio.data", part.input_audio.data
-            else:
-                name, text = "audio_url.url", part.audio_url.url
-            path = f"messages[{number}].content[{place}].{name}"
-            self._uploads.append(decoded_upload(path, text))
-            parts.append({"type": "audio", "audio": ""})
-        return {"role": role, "content": parts}
 
     def _description_prompt(self) -> str | None:
         """The text of the only turn; None, the default prompt, without one.
@@ -265,3 +246,17 @@ def stop_texts_of(request: ChatRequest) -> tuple[str, ...]:
             f"stop={stops!r:.60}: use texts of 1 to {_MAX_STOP_CHARACTERS} characters"
         )
     return stops
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """A message in the form that chat templates take, its recordings apart."""
+    role = "system" if message.role == "developer" else message.role
+    if isinstance(message.content, str):
+        return {"role": role, "content": message.content}
+    parts = [
+        {"type": "text", "text": part.text}
+        if isinstance(part, TextPart)
+        else {"type": "audio", "audio": ""}
+        for part in message.content
+    ]
+    return {"role": role, "content": parts}

@@ -53,7 +53,7 @@ class InputAudioPart(_Strict):
 
 
 class AudioUrl(_Strict):
-    """A data URL, such as `data:audio/wav;base64,…`."""
+    """A data URL, such as `data:audio/wav;base64,…`; http and https from hosts that are allowed."""
 
     url: str
 

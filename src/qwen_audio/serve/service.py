@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +16,14 @@ from qwen_audio.paths import printable
 
 from .api_errors import ParameterError
 from .asgi import ClientDisconnectedError
+from .audio_data import decoded_upload
 from .engine import Engine
 from .gate import JSON_KEY
 from .jobs import Job
 from .limits import ApiLimits
+from .media import MediaFetcher
 from .metrics import Metrics
-from .recordings import RecordingReader
+from .recordings import RecordingReader, Upload
 from .schemas import RequestT, validated
 
 __all__ = ["Service", "schema_of"]
@@ -31,14 +34,24 @@ T = TypeVar("T")
 class Service:
     """One model, served.
 
+    Args:
+        media_hosts: see `MediaFetcher`.
+
     Attributes:
         model_id: the model's name for clients; of a local folder only its last part.
         default_prompt: of captions; None for a model that generates no text.
     """
 
-    def __init__(self, model: AudioModel, engine: Engine, limits: ApiLimits) -> None:
+    def __init__(
+        self,
+        model: AudioModel,
+        engine: Engine,
+        limits: ApiLimits,
+        media_hosts: Iterable[str] = (),
+    ) -> None:
         self.model, self.engine, self.limits = model, engine, limits
         self.reader = RecordingReader(model.pipeline, limits)
+        self._media = MediaFetcher(media_hosts, limits)
         self.metrics = Metrics(engine)
         name = model.name
         self.model_id = printable(Path(name).resolve().name if Path(name).is_dir() else name)
@@ -64,6 +77,34 @@ class Service:
                 f"There is no model {name!r:.80} here: use {self.model_id!r}.",
                 "model",
                 "model_not_found",
+            )
+
+    @asynccontextmanager
+    async def uploads(
+        self, request: Request, texts: Mapping[str, str]
+    ) -> AsyncIterator[list[Upload]]:
+        """The recordings of a request, decoded from base64, or fetched from their addresses.
+
+        The memory of those that are fetched is counted until the context ends.
+
+        Args:
+            texts: JSON path → what the request says there.
+
+        Raises:
+            ParameterError: if there are too many, or one can't be used.
+            BusyError, RequestError: see `MediaFetcher`.
+            ClientDisconnectedError: if the client goes away.
+        """
+        if len(texts) > self.limits.inputs:
+            param = next(iter(texts)).partition("[")[0]
+            message = f"{param}: {len(texts)} recordings: send at most {self.limits.inputs}."
+            raise ParameterError(400, message, param, "too_many_recordings")
+        with self._media.download(texts) as download:
+            if download.urls:
+                fetching = asyncio.ensure_future(self._media.run(download))
+                await self.until_disconnected(request, fetching)
+            yield await self.in_thread(
+                lambda: [decoded_upload(*item, download.files) for item in texts.items()]
             )
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -110,6 +151,7 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
+        self._media.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

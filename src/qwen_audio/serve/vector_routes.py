@@ -30,7 +30,6 @@ from qwen_audio.models.tap import Tap
 
 from .api_errors import ParameterError
 from .asgi import RequestError
-from .audio_data import decoded_upload
 from .jobs import CaptureJob
 from .recordings import Recording
 from .schemas import ActivationsRequest, EmbeddingsRequest
@@ -83,20 +82,14 @@ async def _embeddings(service: Service, request: Request, body: EmbeddingsReques
     # Also checks all options.
     spec = model.spec(body.tap, pooling=body.pooling, span=body.span, prompt=body.prompt, **options)
     tap = model.dimensions.tap(body.tap)
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    if len(texts) > service.limits.inputs:
-        message = f"input has {len(texts)} recordings: send at most {service.limits.inputs}."
-        raise ParameterError(400, message, "input", "too_many_recordings")
-    places = (
-        ["input"] if isinstance(body.input, str) else [f"input[{n}]" for n in range(len(texts))]
-    )
-    uploads = await service.in_thread(lambda: list(map(decoded_upload, places, texts)))
+    texts = {"input": body.input} if isinstance(body.input, str) else _numbered(body.input)
     config = model.pipeline.window_config(**options)
-    job = CaptureJob(
-        partial(service.reader.read, uploads, config), (tap,), _reducer(pool), spec.prompt
-    )
-    del uploads
-    captured = await service.result(request, job)
+    async with service.uploads(request, texts) as uploads:
+        read = partial(service.reader.read, uploads, config)
+        del uploads  # of which bytes are forgotten once they have been decoded
+        job = CaptureJob(read, (tap,), _reducer(pool), spec.prompt)
+        del read
+        captured = await service.result(request, job)
 
     def finished() -> dict[str, Any]:
         times = model.pipeline.row_times
@@ -118,6 +111,10 @@ async def _embeddings(service: Service, request: Request, body: EmbeddingsReques
         }
 
     return JSONResponse(await service.in_thread(finished))
+
+
+def _numbered(texts: Sequence[str]) -> dict[str, str]:
+    return {f"input[{number}]": text for number, text in enumerate(texts)}
 
 
 def _embedding(
@@ -165,23 +162,23 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
         for tap in taps.values()
     }
     prompts = {spec.prompt for spec in specs.values()} - {None}
-    uploads = [await service.in_thread(lambda: decoded_upload("input", body.input))]
     config = model.pipeline.window_config(**options)
+    async with service.uploads(request, {"input": body.input}) as uploads:
 
-    def read() -> list[Recording]:
-        recordings = service.reader.read(uploads, config)
-        uploads.clear()
-        _check_size(service, recordings, list(specs), count)
-        return recordings
+        def read() -> list[Recording]:
+            recordings = service.reader.read(uploads, config)
+            uploads.clear()
+            _check_size(service, recordings, list(specs), count)
+            return recordings
 
-    job = CaptureJob(
-        read,
-        tuple(specs),
-        rows_and_segments,
-        next(iter(prompts), None),
-        Sampling(count) if count else None,
-    )
-    (captured,) = await service.result(request, job)
+        job = CaptureJob(
+            read,
+            tuple(specs),
+            rows_and_segments,
+            next(iter(prompts), None),
+            Sampling(count) if count else None,
+        )
+        (captured,) = await service.result(request, job)
 
     def finished() -> IO[bytes]:
         states = concatenate_windows(
