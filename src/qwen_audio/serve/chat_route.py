@@ -20,12 +20,29 @@ from .api_errors import ParameterError, error_response
 from .jobs import TextJob, TextResult
 from .question import OrderedText, Question, recordings_of, sampling_of, stop_texts_of
 from .recordings import Upload
+from .response_schemas import ChatCompletion, ChatCompletionChunk, ErrorResponseBody
 from .schemas import ChatRequest
 from .service import Service, schema_of
 
 __all__ = ["chat_router"]
 
 _CHUNK = "chat.completion.chunk"
+_DATA = {
+    "type": "string",
+    "contentMediaType": "application/json",
+    "contentSchema": {
+        "anyOf": [
+            {"$ref": f"#/components/schemas/{model.__name__}"}
+            for model in (ChatCompletionChunk, ErrorResponseBody)
+        ]
+    },
+}
+_EVENTS = {
+    "type": "object",
+    "properties": {"data": {"anyOf": [_DATA, {"const": "[DONE]"}]}},
+    "required": ["data"],
+}
+"""A stream, as OpenAPI describes each of its events."""
 _Event = tuple[int, str | None]
 """A piece of a window's text, or its end."""
 
@@ -34,7 +51,13 @@ def chat_router(service: Service) -> APIRouter:
     """The route."""
     router = APIRouter()
 
-    @router.post("/v1/chat/completions", openapi_extra=schema_of(ChatRequest))
+    @router.post(
+        "/v1/chat/completions",
+        openapi_extra=schema_of(ChatRequest),
+        responses={
+            200: {"model": ChatCompletion, "content": {"text/event-stream": {"schema": _EVENTS}}}
+        },
+    )
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation about recordings, in OpenAI's form."""
         body = service.parsed(request, ChatRequest)

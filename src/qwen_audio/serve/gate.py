@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .api_errors import error_response
@@ -22,11 +22,11 @@ from .body import ByteBudget, content_length, read_body
 from .json_body import check_json_headers, parse_json
 from .limits import ApiLimits
 
-__all__ = ["JSON_KEY", "ApiGate"]
+__all__ = ["JSON_KEY", "OPEN_PATHS", "ApiGate"]
 
 JSON_KEY = "qwen_audio.json"
 """Of a request's scope: what its body says."""
-_OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
 """Need no key: they say nothing of requests, and probes of an orchestrator have none."""
 
 
@@ -36,6 +36,7 @@ class ApiGate:
     Args:
         api_keys: of which requests need one; empty: they need none.
         count: called with the path and the status of every response.
+        body_paths: of routes that take a body; of other requests none is read.
 
     Attributes:
         in_flight: requests that haven't been responded to in full.
@@ -47,9 +48,11 @@ class ApiGate:
         limits: ApiLimits,
         api_keys: Sequence[str],
         count: Callable[[str, int], None],
+        body_paths: Collection[str],
     ) -> None:
         self.app, self.limits, self._count = app, limits, count
         self._keys = [key.encode() for key in api_keys]
+        self._body_paths = frozenset(body_paths)
         self._bodies = ByteBudget(limits.upload_memory_bytes)
         self.in_flight = 0
 
@@ -70,7 +73,7 @@ class ApiGate:
         self.in_flight += 1
         try:
             self._check_key(scope)
-            if scope["method"] == "POST":
+            if scope["method"] == "POST" and scope["path"] in self._body_paths:
                 await self._forward_body(scope, receive, send_noting)
             else:
                 await self.app(scope, receive, send_noting)
@@ -84,7 +87,7 @@ class ApiGate:
 
     def _check_key(self, scope: Scope) -> None:
         """Raises RequestError (401) without one of the keys; takes the same time for any key."""
-        if not self._keys or scope["path"] in _OPEN_PATHS:
+        if not self._keys or scope["path"] in OPEN_PATHS:
             return
         values = header_values(scope, b"authorization")
         scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")

@@ -32,6 +32,7 @@ from .api_errors import ParameterError
 from .asgi import RequestError
 from .jobs import CaptureJob
 from .recordings import Recording
+from .response_schemas import EmbeddingsResponse
 from .schemas import ActivationsRequest, EmbeddingsRequest
 from .service import Service, schema_of
 
@@ -57,7 +58,11 @@ def vector_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter()
 
-    @router.post("/v1/embeddings", openapi_extra=schema_of(EmbeddingsRequest))
+    @router.post(
+        "/v1/embeddings",
+        openapi_extra=schema_of(EmbeddingsRequest),
+        responses={200: {"model": EmbeddingsResponse}},
+    )
     async def embeddings(request: Request) -> Response:
         """A vector for every recording: the rows of a tap, pooled."""
         body = service.parsed(request, EmbeddingsRequest)
@@ -66,7 +71,8 @@ def vector_router(service: Service) -> APIRouter:
     @router.post(
         "/v1/activations",
         openapi_extra=schema_of(ActivationsRequest),
-        responses={200: {"content": {name: {} for name in _FORMATS}}},
+        response_class=StreamingResponse,
+        responses={200: {"content": {name: {} for name in _FORMATS}}, 406: {}},
     )
     async def activations(request: Request) -> Response:
         """The hidden states of a recording at any taps, with the time and the span of each row."""
