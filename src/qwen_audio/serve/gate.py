@@ -18,7 +18,7 @@ from .asgi import (
     Send,
     header_values,
 )
-from .body import ByteBudget, content_length, read_body
+from .body import ByteBudget, Reservation, content_length, read_body
 from .json_body import check_json_headers, parse_json
 from .limits import ApiLimits
 
@@ -40,6 +40,7 @@ class ApiGate:
 
     Attributes:
         in_flight: requests that haven't been responded to in full.
+        bodies: the memory of theirs.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class ApiGate:
         self.app, self.limits, self._count = app, limits, count
         self._keys = [key.encode() for key in api_keys]
         self._body_paths = frozenset(body_paths)
-        self._bodies = ByteBudget(limits.upload_memory_bytes)
+        self.bodies = ByteBudget(limits.upload_memory_bytes)
         self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,20 +100,15 @@ class ApiGate:
             )
 
     async def _forward_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request with its body parsed; memory for it is reserved until it has ended."""
+        """Forward a request with its body parsed, whose memory is reserved until it has ended."""
         check_json_headers(scope)
         limit = self.limits.request_bytes
         too_large = f"The body is larger than {limit / 2**20:g} MB, the limit of this server."
         length = content_length(scope)
         if length is not None and length > limit:
             raise RequestError(413, too_large)
-        reserved = limit if length is None else length
-        if not self._bodies.reserve(reserved):
-            raise RequestError(503, "Too many large requests at once: try again in a moment.")
-        try:
-            body = await read_body(scope, receive, limit, self.limits, too_large)
+        with Reservation(self.bodies) as memory:
+            body = await read_body(scope, receive, limit, self.limits, too_large, memory)
             value: Any = await asyncio.to_thread(parse_json, body)
             del body
             await self.app({**scope, JSON_KEY: value}, receive, send)
-        finally:
-            self._bodies.release(reserved)

@@ -15,8 +15,7 @@ import httpx2
 from qwen_audio import __version__
 
 from .api_errors import ParameterError
-from .asgi import RequestError
-from .body import ByteBudget
+from .body import ByteBudget, Reservation
 from .engine import BusyError
 from .hosts import Authority, is_ip_address
 from .limits import ApiLimits
@@ -75,10 +74,10 @@ class MediaFetcher:
         download = Download(self, urls)
         self._requests += bool(urls)
         try:
-            yield download
+            with download.memory:
+                yield download
         finally:
             self._requests -= bool(urls)
-            download.forget()
 
     def close(self) -> None:
         """End the threads."""
@@ -188,16 +187,16 @@ class Download:
     Attributes:
         urls: by JSON path.
         files: what has been fetched of them.
+        memory: of the files.
     """
 
     def __init__(self, fetcher: MediaFetcher, urls: Mapping[str, httpx2.URL]) -> None:
         self.urls, self.files = urls, dict[str, bytes]()
-        self._memory, self._limit = fetcher.memory, fetcher.limits.request_bytes
-        self._nbytes = 0
+        self.memory, self._limit = Reservation(fetcher.memory), fetcher.limits.request_bytes
 
     def check_size(self, place: str, nbytes: int) -> None:
         """Raises ParameterError (413) if this many more bytes are too many."""
-        if self._nbytes + nbytes > self._limit:
+        if self.memory.nbytes + nbytes > self._limit:
             raise ParameterError(
                 413,
                 f"{place}: the recordings of a request may have {self._limit / 2**20:g} MB "
@@ -206,18 +205,10 @@ class Download:
                 "audio_too_large",
             )
 
-    def reserve(self, place: str, nbytes: int) -> None:
+    def take(self, place: str, nbytes: int) -> None:
         """Count bytes that have arrived."""
         self.check_size(place, nbytes)
-        if not self._memory.reserve(nbytes):
-            raise RequestError(503, "Too many large recordings at once: try again in a moment.")
-        self._nbytes += nbytes
-
-    def forget(self) -> None:
-        """Release the memory."""
-        self.files = {}
-        self._memory.release(self._nbytes)
-        self._nbytes = 0
+        self.memory.take(nbytes)
 
 
 async def _receive(download: Download, place: str, response: httpx2.Response) -> str | None:
@@ -233,7 +224,7 @@ async def _receive(download: Download, place: str, response: httpx2.Response) ->
     download.check_size(place, int(length) if length.isdigit() else 0)
     parts = []
     async for part in response.aiter_raw():
-        download.reserve(place, len(part))
+        download.take(place, len(part))
         parts.append(part)
     download.files[place] = b"".join(parts)
     return None
