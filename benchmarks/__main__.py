@@ -31,6 +31,7 @@ from . import (
     playground_load,
     probing,
     quantization,
+    server_overload,
     serving,
     start,
     vector_search,
@@ -83,6 +84,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "sixteen_clients": serving.sixteen_clients,
     "one_client": serving.one_client,
     "serve_embeddings": serving.serve_embeddings,
+    "serve_overload": server_overload.serve_overload,
 }
 RESULTS = Path(__file__).parent / "results"
 
