@@ -53,7 +53,7 @@ def server(model: qa.AudioModel) -> Iterator[RunningServer]:
 def test_made_up_requests(server: RunningServer, tmp_path: Path) -> None:
     """Of all routes: valid, and not; without a key, and by other methods."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}openapi.json"]
-    command += ["-H", f"Authorization: Bearer {KEY}", "--max-examples", "15", "--seed", "1"]
+    command += ["-H", f"Authorization: Bearer {KEY}", "--max-examples", "10", "--seed", "1"]
     # No text that is made up is a recording.
     command += ["--exclude-checks", "positive_data_acceptance", "--no-color", "--no-shrink"]
     command += ["--generation-database", "none", "--continue-on-failure"]
@@ -69,7 +69,7 @@ def test_made_up_options_of_recordings(server: RunningServer, path: str) -> None
     operation: Any = schema[path]["POST"]
     statuses: Counter[int] = Counter()
 
-    @settings(max_examples=40, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, database=None, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(), st.data())
     def ask(case: Any, data: st.DataObject) -> None:
         case.body = with_recordings(case.body, data)

@@ -19,7 +19,6 @@ from qwen_audio.errors import OptionError
 from .api_errors import ParameterError, error_response
 from .jobs import TextJob, TextResult
 from .question import OrderedText, Question, recordings_of, sampling_of, stop_texts_of
-from .recordings import Upload
 from .response_schemas import ChatCompletion, ChatCompletionChunk, ErrorResponseBody
 from .schemas import ChatRequest
 from .service import Service, schema_of
@@ -68,9 +67,9 @@ def chat_router(service: Service) -> APIRouter:
                 "stream_options",
                 "invalid_value",
             )
-        async with service.uploads(request, dict(recordings_of(body))) as uploads:
-            completion = _Completion(service, body, uploads)
-            del uploads  # of which bytes are forgotten once they have been decoded
+        completion = _Completion(service, body)
+        texts = dict(recordings_of(body))
+        async with service.uploads(request, texts) as completion.question.uploads:
             return await completion.response(request)
 
     return router
@@ -79,11 +78,11 @@ def chat_router(service: Service) -> APIRouter:
 class _Completion:
     """One request, from its conversation to the response."""
 
-    def __init__(self, service: Service, body: ChatRequest, uploads: Sequence[Upload]) -> None:
+    def __init__(self, service: Service, body: ChatRequest) -> None:
         if not service.model.dimensions.has_language_model:
             raise OptionError(f"{service.model_id} has no language model: use /v1/embeddings")
         self._service = service
-        self._question = Question(body, uploads, service.model.pipeline)
+        self.question = Question(body, service.model.pipeline)
         self._sampling = sampling_of(body, service.limits)
         self._stops = stop_texts_of(body)
         self._streams = bool(body.stream)
@@ -120,14 +119,14 @@ class _Completion:
         return StreamingResponse(self._chunks(job, events, event), media_type="text/event-stream")
 
     def _job(self, emit: Callable[[int, str | None], None] | None) -> TextJob:
-        read = partial(self._question.read, self._service.reader)
+        read = partial(self.question.read, self._service.reader)
         return TextJob(read, self._sampling, self._stops, emit)
 
     async def _chunks(
         self, job: TextJob, events: asyncio.Queue[_Event | None], event: _Event | None
     ) -> AsyncIterator[str]:
         """The events of a stream. When the client goes away, the job is cancelled."""
-        ordered = OrderedText(self._question)
+        ordered = OrderedText(self.question)
         # Of every token's event all but the text is the same: this takes half of the time.
         place = secrets.token_hex(8)
         before, _, after = self._chunk({"content": place}).partition(f'"{place}"')
@@ -141,8 +140,8 @@ class _Completion:
                 yield _sent(error_response(error).body)
                 return
             results = job.future.result(0)
-            answers = self._question.answers(results)
-            details = {"answers": answers, "notes": self._question.notes}
+            answers = self.question.answers(results)
+            details = {"answers": answers, "notes": self.question.notes}
             yield self._chunk({}, self._count(job, results), details)
             if self._includes_usage:
                 usage = _usage(answers, results)
@@ -159,11 +158,11 @@ class _Completion:
         )
 
     def _whole(self, job: TextJob, results: Sequence[TextResult]) -> dict[str, Any]:
-        ordered = OrderedText(self._question)
+        ordered = OrderedText(self.question)
         content = ""
         for number, result in enumerate(results):
             content += ordered.add(number, result.text) + ordered.add(number, None)
-        answers = self._question.answers(results)
+        answers = self.question.answers(results)
         return {
             **self._base,
             "object": "chat.completion",
@@ -177,7 +176,7 @@ class _Completion:
             ],
             "usage": _usage(answers, results),
             "answers": answers,
-            "notes": self._question.notes,
+            "notes": self.question.notes,
         }
 
     def _count(self, job: TextJob, results: Sequence[TextResult]) -> str:

@@ -18,7 +18,7 @@ from .asgi import (
     Send,
     header_values,
 )
-from .body import ByteBudget, Reservation, content_length, read_body
+from .body import ByteBudget, Reservation, read_body
 from .json_body import check_json_headers, parse_json
 from .limits import ApiLimits
 
@@ -104,9 +104,6 @@ class ApiGate:
         check_json_headers(scope)
         limit = self.limits.request_bytes
         too_large = f"The body is larger than {limit / 2**20:g} MB, the limit of this server."
-        length = content_length(scope)
-        if length is not None and length > limit:
-            raise RequestError(413, too_large)
         with Reservation(self.bodies) as memory:
             body = await read_body(scope, receive, limit, self.limits, too_large, memory)
             value: Any = await asyncio.to_thread(parse_json, body)

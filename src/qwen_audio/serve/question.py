@@ -46,22 +46,25 @@ class Question:
     so is a recording without text for a checkpoint with a chat template, as it may hold speech.
 
     Args:
-        uploads: its recordings, which are decoded when they are read.
+        request: whose options are checked before its recordings are fetched or decoded.
 
     Attributes:
+        uploads: those of `recordings_of` the request, until they are read.
         recordings: once they have been read.
 
     Raises:
         ParameterError, OptionError: for a conversation that the model can't be given.
     """
 
-    def __init__(self, request: ChatRequest, uploads: Sequence[Upload], pipeline: Pipeline) -> None:
-        self._pipeline, self._uploads = pipeline, uploads
+    def __init__(self, request: ChatRequest, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self.uploads: Sequence[Upload] = ()
         self._messages = [_turn(message) for message in request.messages]
         list(audio_inputs(self._messages))  # raises OptionError
         tokenizer = pipeline.tokenizer
         may_be_speech = tokenizer.uses_chat_template and tokenizer.format.default_prompt
-        self.is_description = len(self._uploads) == len(request.messages) == 1 and bool(
+        count = sum(1 for _ in recordings_of(request))
+        self.is_description = count == len(request.messages) == 1 and bool(
             self._has_text or not may_be_speech
         )
         self._window_config = None
@@ -103,7 +106,7 @@ class Question:
         Raises:
             AudioError: for one that can't be decoded, or, in a conversation, longer than a window.
         """
-        uploads, self._uploads = self._uploads, ()
+        uploads, self.uploads = self.uploads, ()
         self.recordings = reader.read(uploads, self._window_config)
         tokenizer = self._pipeline.tokenizer
         audios = [window for recording in self.recordings for window in recording.windows]
