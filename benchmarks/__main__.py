@@ -82,6 +82,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "tap_change": playground_latency.tap_change,
     "visitors": playground_load.visitors,
     "sixteen_clients": serving.sixteen_clients,
+    "mixed_load": serving.mixed_load,
     "one_client": serving.one_client,
     "serve_embeddings": serving.serve_embeddings,
     "serve_overload": server_overload.serve_overload,
