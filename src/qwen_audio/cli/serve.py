@@ -8,17 +8,23 @@ import gc
 import math
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, check_extra
 
 from .console import load_model, print_error, print_json, print_line, print_notice
 from .options import add_command, add_compute_options, add_list_option, add_model_options
 from .streams import Terminated
 
+if TYPE_CHECKING:
+    from qwen_audio import AudioModel
+    from qwen_audio.serve.limits import ApiLimits
+    from qwen_audio.serve.page import BuildPage
+
 __all__ = ["add_parser"]
 
 _KEY_VARIABLE = "QWEN_AUDIO_API_KEY"
+_PAGE_PACKAGES = ("fastapi", "gradio", "matplotlib", "prometheus_client", "uvicorn")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -59,6 +65,11 @@ def add_parser(subparsers: Any) -> None:
         "fetch recordings that requests name by their address from this host, HOST or HOST:PORT",
     )
     parser.add_argument(
+        "--playground",
+        action="store_true",
+        help="also the playground's page, at the same address; needs the extra [playground], too",
+    )
+    parser.add_argument(
         "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
     )
 
@@ -76,6 +87,11 @@ def run(options: argparse.Namespace) -> int:
     from qwen_audio.serve.media_hosts import AllowedMediaHosts
 
     check_installed()
+    if options.playground:
+        from qwen_audio.playground.launch import check_installed as check_page_installed
+
+        check_extra("a server with the playground", "serve,playground", *_PAGE_PACKAGES)
+        check_page_installed()
     limits = ApiLimits()
     if options.max_minutes is not None:
         if not 0 < options.max_minutes < math.inf:
@@ -87,14 +103,16 @@ def run(options: argparse.Namespace) -> int:
     AllowedHosts(options.host, options.allowed_host or [])
     AllowedMediaHosts(options.allow_media_host or [])
     listen_for_api(options.host, options.port).close()
+    model = load_model(options)
     server = launch_server(
-        load_model(options),
+        model,
         host=options.host,
         port=options.port,
         api_keys=keys,
         allowed_hosts=options.allowed_host or [],
         media_hosts=options.allow_media_host or [],
         limits=limits,
+        build_page=_page_builder(model, limits) if options.playground else None,
     )
     try:
         server.wait_until_ready()
@@ -103,7 +121,8 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"url": server.url})
         else:
-            print_line(f"The model is served at {server.url} (Ctrl-C stops the server)")
+            what = "The model and the playground are" if options.playground else "The model is"
+            print_line(f"{what} served at {server.url} (Ctrl-C stops the server)")
         threading.Event().wait()
     except KeyboardInterrupt as error:
         if isinstance(error, Terminated):
@@ -113,3 +132,17 @@ def run(options: argparse.Namespace) -> int:
     finally:
         server.close()
     return 0
+
+
+def _page_builder(model: AudioModel, limits: ApiLimits) -> BuildPage:
+    """What makes the playground, with the server's limits on recordings.
+
+    Raises:
+        OptionError: for a model that the page can't ask about recordings.
+    """
+    from qwen_audio.playground.launch import build_playground, check_page_model
+    from qwen_audio.playground.limits import Limits
+
+    check_page_model(model)
+    page_limits = Limits(recording_seconds=limits.recording_seconds)
+    return lambda thread: build_playground(model, page_limits, thread=thread)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from html import escape
 from typing import Any
 
@@ -18,6 +18,7 @@ from .asgi import App, ClientDisconnectedError, RequestError, Send
 from .chat_route import chat_router
 from .gate import OPEN_PATHS, ApiGate
 from .hosts import AllowedHosts
+from .keys import ApiKeys
 from .middleware import RequestFilter
 from .openapi import complete_schema
 from .response_schemas import ChatCompletionChunk, Health, ModelCard, ModelList, Readiness
@@ -37,9 +38,7 @@ code {{ background: #8882; padding: 0 .3em }} dd {{ margin: 0 0 1em 2em }}</styl
 """
 
 
-def build_app(
-    service: Service, hosts: AllowedHosts, api_keys: Sequence[str] = ()
-) -> tuple[App, ApiGate]:
+def build_app(service: Service, hosts: AllowedHosts, keys: ApiKeys) -> tuple[App, ApiGate]:
     """The application with its middleware, and the gate, which counts requests in flight."""
     app = FastAPI(
         title="qwen-audio serve",
@@ -51,14 +50,14 @@ def build_app(
     app.include_router(chat_router(service))
     app.include_router(vector_router(service))
     _add_status_routes(app, service)
-    _add_pages(app, service, OPEN_PATHS if api_keys else None)
+    _add_pages(app, service, OPEN_PATHS if keys else None)
     for status, what in ((404, "route"), (405, "method")):
         app.add_exception_handler(status, _no_such(status, what))
     app.add_exception_handler(ClientDisconnectedError, _disconnected)
     app.add_exception_handler(QwenAudioError, _any_error)
     app.add_exception_handler(Exception, _any_error)
     posts = [path for path, methods in app.openapi()["paths"].items() if "post" in methods]
-    gate = ApiGate(app, service.limits, api_keys, service.metrics.add_response, posts)
+    gate = ApiGate(app, service.limits, keys, service.metrics.add_response, posts)
 
     async def refuse(send: Send, error: RequestError) -> None:
         await error_response(error).send(send)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 from .api_errors import error_response
@@ -13,13 +12,12 @@ from .asgi import (
     ClientDisconnectedError,
     Message,
     Receive,
-    RequestError,
     Scope,
     Send,
-    header_values,
 )
 from .body import ByteBudget, Reservation, read_body
 from .json_body import check_json_headers, parse_json
+from .keys import ApiKeys
 from .limits import ApiLimits
 
 __all__ = ["JSON_KEY", "OPEN_PATHS", "ApiGate"]
@@ -34,7 +32,7 @@ class ApiGate:
     """ASGI middleware in front of the API's routes, behind a RequestFilter.
 
     Args:
-        api_keys: of which requests need one; empty: they need none.
+        keys: of which requests need one.
         count: called with the path and the status of every response.
         body_paths: of routes that take a body; of other requests none is read.
 
@@ -47,12 +45,11 @@ class ApiGate:
         self,
         app: App,
         limits: ApiLimits,
-        api_keys: Sequence[str],
+        keys: ApiKeys,
         count: Callable[[str, int], None],
         body_paths: Collection[str],
     ) -> None:
-        self.app, self.limits, self._count = app, limits, count
-        self._keys = [key.encode() for key in api_keys]
+        self.app, self.limits, self._keys, self._count = app, limits, keys, count
         self._body_paths = frozenset(body_paths)
         self.bodies = ByteBudget(limits.upload_memory_bytes)
         self.in_flight = 0
@@ -73,7 +70,8 @@ class ApiGate:
 
         self.in_flight += 1
         try:
-            self._check_key(scope)
+            if scope["path"] not in OPEN_PATHS:
+                self._keys.check(scope)
             if scope["method"] == "POST" and scope["path"] in self._body_paths:
                 await self._forward_body(scope, receive, send_noting)
             else:
@@ -85,19 +83,6 @@ class ApiGate:
                 await error_response(error).send(send_noting)
         finally:
             self.in_flight -= 1
-
-    def _check_key(self, scope: Scope) -> None:
-        """Raises RequestError (401) without one of the keys; takes the same time for any key."""
-        if not self._keys or scope["path"] in OPEN_PATHS:
-            return
-        values = header_values(scope, b"authorization")
-        scheme, _, key = values[0].partition(" ") if len(values) == 1 else ("", "", "")
-        given = key.strip().encode("latin-1")
-        matches = [hmac.compare_digest(given, each) for each in self._keys]
-        if scheme.lower() != "bearer" or not any(matches):
-            raise RequestError(
-                401, "The API key is missing or wrong: send it as Authorization: Bearer KEY."
-            )
 
     async def _forward_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request with its body parsed, whose memory is reserved until it has ended."""

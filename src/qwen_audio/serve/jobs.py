@@ -22,6 +22,7 @@ from .answer_text import AnswerText
 from .recordings import Recording
 
 __all__ = [
+    "CallJob",
     "CaptureJob",
     "CapturePart",
     "Job",
@@ -76,6 +77,29 @@ class Job(ABC, Generic[T]):
         """Set the error, unless the job was cancelled, or has failed, before."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
+
+
+class CallJob(Job[T]):
+    """Work of another kind on the model, such as a page's: a function that the engine calls."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        super().__init__()
+        self._work = work
+
+    def read_inputs(self) -> None:
+        """There are none."""
+
+    def run(self) -> None:
+        """Call it, unless the job was cancelled."""
+        if self.future.done():
+            return
+        self.has_begun = True
+        try:
+            result = self._work()
+        except Exception as error:  # noqa: BLE001 (is the job's)
+            self.fail(error)
+        else:
+            self.succeed(result)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .engine import Engine
     from .gate import ApiGate
+    from .page import BuildPage, Page
     from .server import ThreadedServer
     from .service import Service
 
@@ -45,9 +46,10 @@ class RunningServer:
         gate: ApiGate,
         server: ThreadedServer,
         url: str,
+        page: Page | None = None,
     ) -> None:
         self._service, self._engine, self._gate, self._server = service, engine, gate, server
-        self.url = url
+        self._page, self.url = page, url
 
     def wait_until_ready(self) -> None:
         """Block until the weights have been read.
@@ -71,6 +73,8 @@ class RunningServer:
 
     def close(self) -> None:
         """Stop at once; `drain` before lets requests end."""
+        if self._page is not None:
+            self._page.close()
         self._engine.close()
         self._server.close()
         self._service.close()
@@ -118,6 +122,7 @@ def launch_server(
     allowed_hosts: Iterable[str] = (),
     media_hosts: Iterable[str] = (),
     limits: ApiLimits | None = None,
+    build_page: BuildPage | None = None,
 ) -> RunningServer:
     """Start the HTTP API in the background. Weights are read meanwhile: see `wait_until_ready`.
 
@@ -130,6 +135,8 @@ def launch_server(
         allowed_hosts: further names by which clients reach it, as through a reverse proxy.
         media_hosts: that recordings are fetched from, if requests name their addresses; see
             `AllowedMediaHosts`.
+        build_page: makes a page that is served beside the API, at all other paths. Browsers ask for
+            one of the keys, as a password.
 
     Raises:
         MissingExtraError: without the extra `serve`.
@@ -140,20 +147,28 @@ def launch_server(
     check_address(host, api_keys)
     from .app import build_app
     from .engine import Engine
+    from .keys import ApiKeys, PasswordFilter
+    from .middleware import RequestFilter
+    from .page import beside_page
     from .server import ThreadedServer
     from .service import Service
 
     resolved = ApiLimits() if limits is None else limits
-    hosts = AllowedHosts(host, allowed_hosts)
+    hosts, keys, page = AllowedHosts(host, allowed_hosts), ApiKeys(api_keys), None
     with ExitStack() as on_failure:
         sock = on_failure.enter_context(listen_for_api(host, port))
         engine = Engine(model.pipeline, resolved)
         on_failure.callback(engine.close)
         service = Service(model, engine, resolved, media_hosts)
-        app, gate = build_app(service, hosts, api_keys)
+        app, gate = build_app(service, hosts, keys)
+        if build_page is not None:
+            page = build_page(engine)
+            on_failure.callback(page.close)
+            locked = PasswordFilter(page.app, keys)
+            app = beside_page(app, RequestFilter(locked, hosts=hosts, policy=page.content_policy))
         server = ThreadedServer(app, sock, resolved)
         on_failure.pop_all()
-    return RunningServer(service, engine, gate, server, local_url(host, sock))
+    return RunningServer(service, engine, gate, server, local_url(host, sock), page)
 
 
 def _is_loopback(host: str) -> bool:

@@ -52,6 +52,11 @@ class TextQueue:
         """Whether any texts have joined."""
         return bool(self._parts)
 
+    @property
+    def cached_positions(self) -> int:
+        """Of texts that have joined, at most, when they end."""
+        return sum(self._positions(part)[1] for part in self._parts.values())
+
     def add(self, job: TextJob) -> None:
         """Queue all texts of a job."""
         for number, item in enumerate(job.inputs):
@@ -109,7 +114,7 @@ class TextQueue:
         while self._encoded and len(self._parts) < self._slots:
             part = self._encoded[0]
             length, positions = self._positions(part)
-            cached = positions + sum(self._positions(each)[1] for each in self._parts.values())
+            cached = positions + self.cached_positions
             is_apart = part.is_alone or any(each.is_alone for each in self._parts.values())
             if self._parts and (is_apart or cached > memory.max_positions):
                 break
