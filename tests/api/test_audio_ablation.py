@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,13 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
+from qwen_audio.api.audio_ablation import first_window
+from qwen_audio.audio.load_options import LoadOptions
+from qwen_audio.audio.window import WindowConfig
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.options import Sampling
-from qwen_audio.inference.scored_clips import encode_clips
+from qwen_audio.inference.scored_clips import encode_mels
+from recordings import write_wav
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -28,13 +34,15 @@ def test_scores_are_those_of_each_sound_alone(model: qa.AudioModel) -> None:
     assert found.conditions[:4] == ("heard", "shuffled", "silence", "noise")
     assert len(found.conditions) == 5
     prompt_text, pipeline = model.pipeline.tokenizer.render("What?"), model.pipeline
-    rows = encode_clips(pipeline, [clip])
+    rows = encode_mels(pipeline, [pipeline.log_mel(clip)])
     (text,) = pipeline.generate(prompt_text, rows, Sampling(3))
     ids = text.token_ids[:-1] if text.ended_by == "stop token" else text.token_ids
     assert found.answers == (text.text,)
     assert found.tokens == (len(ids),)
     for condition, samples in ((0, clip), (2, np.zeros_like(clip)), (4, np.resize(other, 9_600))):
-        (scores,) = pipeline.score(prompt_text, encode_clips(pipeline, [samples]), [ids])
+        (scores,) = pipeline.score(
+            prompt_text, encode_mels(pipeline, [pipeline.log_mel(samples)]), [ids]
+        )
         assert found.log_probability[0, condition] == pytest.approx(
             scores.log_probability[0], abs=1e-5
         )
@@ -68,6 +76,32 @@ def test_recordings_of_several_windows(model: qa.AudioModel) -> None:
     rows = found[0].to_pandas()
     assert len(rows) == 16
     assert "<table" in found[0]._repr_html_()
+
+
+def test_of_other_clips_the_first_window_is_decoded(model: qa.AudioModel, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    path.write_bytes(write_wav(sound(60.0), 16_000))
+    tracemalloc.start()
+    beginning = first_window(path, LoadOptions(), WindowConfig(0.5))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert beginning.samples.size == 8_000
+    assert peak < 60 * 16_000 * 4 / 4  # bytes of all samples
+    options: dict[str, Any] = {"answers": ["a"], "window_seconds": 0.5}
+    clip = qa.Waveform(sound(0.8, 2))
+    found = model.audio_ablation(clip, others=[path], **options)
+    again = model.audio_ablation(clip, others=[beginning], **options)
+    np.testing.assert_allclose(found.log_probability, again.log_probability, atol=1e-5)
+    assert found.conditions[4] == str(path)
+
+
+def test_streams_of_a_list_are_read_once(model: qa.AudioModel) -> None:
+    files = [write_wav(sound(0.5, seed), 16_000) for seed in (1, 2)]
+    options: dict[str, Any] = {"answers": ["a"]}
+    expected = model.audio_ablation(files, **options)
+    found = model.audio_ablation([io.BytesIO(file) for file in files], **options)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.log_probability, other.log_probability, atol=1e-5)
 
 
 def ablation(drops: list[float], silence: float = 0.0) -> qa.AudioAblation:

@@ -12,7 +12,7 @@ from recipes.study.speech_in_music import inside, made_clips
 import qwen_audio as qa
 from qwen_audio.analysis.occlusion import occluded, occlusion_starts
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.scored_clips import answer_tokens, encode_clips
+from qwen_audio.inference.scored_clips import answer_tokens, encode_mels
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -49,7 +49,7 @@ def test_effects_are_those_of_windows_one_by_one(model: qa.AudioModel) -> None:
     choices = answer_tokens(model.pipeline, prompt_text, ("a", "b"))
 
     def scores(samples: np.ndarray) -> np.ndarray:
-        rows = encode_clips(model.pipeline, [samples])
+        rows = encode_mels(model.pipeline, [model.pipeline.log_mel(samples)])
         return model.pipeline.score(prompt_text, rows, choices)[0].log_probability
 
     np.testing.assert_allclose(found.heard, scores(clip), atol=1e-5)

@@ -66,6 +66,16 @@ def test_numbers_are_those_of_the_padded_clip(model: qa.AudioModel, checkpoint: 
     np.testing.assert_allclose(short["encoder.3"].data, whole["encoder.3"].data[:50], atol=1e-5)
 
 
+def test_padding_is_not_shuffled(model: qa.AudioModel) -> None:
+    """Nor taken for audio by edits: where all audio is the same, its order changes nothing."""
+    options: dict[str, Any] = {"answers": ["a"], "others": [sound(0.5, 2)], **RATE}
+    with model.edit("lm.0", qa.edits.zero(), span="audio"):
+        heard, shuffled, *_ = model.audio_ablation(CLIP, **options).log_probability[0]
+    assert shuffled == pytest.approx(heard, abs=1e-5)
+    heard, shuffled, *_ = model.audio_ablation(CLIP, **options).log_probability[0]
+    assert abs(shuffled - heard) > 1e-4
+
+
 def test_padding_is_not_counted_as_audio(model: qa.AudioModel) -> None:
     """Neither in answers nor in `inspect`."""
     message = {"role": "user", "content": [{"type": "audio", "audio": CLIP}] * 2}

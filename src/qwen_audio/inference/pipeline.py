@@ -171,7 +171,9 @@ class Pipeline(ScoringStages):
         def reduce_encoder_rows(tap: Tap, clip: int, rows: Tensor) -> None:
             if tap == PROJECTOR:
                 audio_rows[clip] = rows
-                kept[clip] = len(rows) - self.note_padding(rows, windows[clip].log_mel)
+                padding = family.padding_tokens(windows[clip].log_mel.valid_frames)
+                self.note_padding(rows, padding)
+                kept[clip] = len(rows) - padding
             if tap in wanted:
                 audio = kept[clip] if tap == PROJECTOR else len(rows)
                 captured[clip].outputs[tap] = reducer(rows, audio_segments(len(rows), audio))
