@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score
 
 import qwen_audio as qa
 from qwen_audio.analysis.classification import Classification
@@ -104,7 +105,9 @@ def test_reliability_is_scikit_learns_curve() -> None:
     accuracy, mean = calibration_curve(is_right, confidence, n_bins=8)
     np.testing.assert_allclose(found.accuracy, accuracy)
     np.testing.assert_allclose(found.confidence, mean)
-    assert found.counts.sum() == 300
+    assert found.recordings == 300
+    assert found.mean_accuracy == accuracy_score(np.ones(300), is_right)
+    assert found.right == is_right.sum()
     assert ((found.low <= accuracy) & (accuracy <= found.high)).all()
     whole = reliability(np.array([1.0, 1.0]), np.array([True, False]), 4)
     assert (whole.accuracy.tolist(), whole.expected_calibration_error) == ([0.5], 0.5)
