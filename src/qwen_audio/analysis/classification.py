@@ -250,7 +250,7 @@ class Classification:
             "classes": {name: list(texts) for name, texts in self.classes.items()},
             "prior": None if self.prior is None else list(self.prior),
             "temperature": self.temperature,
-            **{name: asked[name] for name in (*names, "dtype") if asked},
+            **{name: asked[name] for name in (*names, "dtype", "edits") if name in asked},
         }
 
     def save(self, path: str | Path) -> Path:

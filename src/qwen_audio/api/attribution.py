@@ -129,6 +129,7 @@ class AttributionMixin(ModelBase):
             np.array(window.rows),
             index_of_spans(item.name, spans, seconds, [item.window], row_times, tokens),
             self.dtype,
+            self.pipeline.all_edits,
         )
 
     def _attention_levels(self, levels: Iterable[int | str | Tap] | None) -> tuple[int, ...]:

@@ -174,6 +174,7 @@ class _Ablation:
             np.stack(values),
             tokens,
             self.dtype,
+            self.pipeline.all_edits,
         )
 
     def _window(

@@ -120,4 +120,5 @@ class OcclusionMixin(ModelBase):
             envelope(samples, _COLUMNS),
             clip.window.duration_seconds,
             self.dtype,
+            self.pipeline.all_edits,
         )

@@ -103,6 +103,7 @@ class Scorer:
             over_windows=self._over_windows,
             dtype=self._pipeline.dtype_name,
             notes=tuple(notes),
+            edits=self._pipeline.all_edits,
         )
 
     def warn(self, stacklevel: int = 3) -> None:

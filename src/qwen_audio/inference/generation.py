@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
@@ -141,6 +142,8 @@ class GeneratingSequence:
         max_positions: that it will have at most: of prompt, audio and answer.
         token_ids: generated, the stop token included.
         ended_by: why generation ended; None while it goes on, and where the sequence left before.
+        last_row: of the last position of an item that is cached whole, shape (1, width), until the
+            first token.
     """
 
     item: DecoderInput
@@ -152,6 +155,7 @@ class GeneratingSequence:
     max_positions: int
     token_ids: list[int] = field(default_factory=list)
     ended_by: AnswerEnd | None = None
+    last_row: Tensor | None = None
 
 
 class GenerationBatch:
@@ -177,6 +181,7 @@ class GenerationBatch:
         *,
         stop_ids: frozenset[int],
         slot: int | None = None,
+        last_row: Tensor | None = None,
     ) -> GeneratingSequence:
         """Add a sequence, from the next step on.
 
@@ -184,6 +189,8 @@ class GenerationBatch:
             stop_ids: tokens that end it.
             slot: with the first positions of the item; the caller's, and kept when the sequence
                 leaves. None: one is added, and released then.
+            last_row: of the item's last position at `lm.norm`, shape (1, width), where the slot has
+                all positions: none is computed again.
 
         Raises:
             OptionError: if the item is longer than the model's context.
@@ -191,7 +198,7 @@ class GenerationBatch:
         length = len(item.token_ids)
         self._model.check_context(length)
         sampler = TokenSampler(sampling, self._model.repetition_penalty, item.token_ids)
-        if slot is not None:
+        if slot is not None and last_row is None:
             # The last position's hidden state decides the next token.
             self.cache.truncate(slot, length - 1)
         sequence = GeneratingSequence(
@@ -202,6 +209,7 @@ class GenerationBatch:
             slot=self.cache.add() if slot is None else slot,
             owns_slot=slot is None,
             max_positions=min(length + sampling.max_new_tokens, self._model.max_positions),
+            last_row=last_row,
         )
         self.sequences.append(sequence)
         return sequence
@@ -230,6 +238,7 @@ class GenerationBatch:
             raise
         for sequence, token in zip(batch, tokens, strict=True):
             sequence.token_ids.append(token)
+            sequence.last_row = None
             sequence.ended_by = self._end(sequence)
             if sequence.ended_by is not None:
                 self.leave(sequence)
@@ -250,11 +259,16 @@ class GenerationBatch:
     def _next_tokens(self, batch: Sequence[GeneratingSequence]) -> list[int]:
         joined = [sequence for sequence in batch if not sequence.token_ids]
         self.cache.reserve({sequence.slot: sequence.max_positions for sequence in joined})
-        inputs = [self._unprocessed(sequence) for sequence in batch]
+        unread = [sequence for sequence in batch if sequence.last_row is None]
+        inputs = [self._unprocessed(sequence) for sequence in unread]
         lengths = [len(item.token_ids) for item in inputs]
         finite = self._model.new_check()
-        with self.cache.extend([sequence.slot for sequence in batch], lengths) as cached:
-            rows = self._model.forward(inputs, [_LM_NORM], last_row, cached, finite)[_LM_NORM]
+        with self.cache.extend([sequence.slot for sequence in unread], lengths) as cached:
+            computed: Iterator[Tensor] = iter(())
+            if inputs:
+                by_tap = self._model.forward(inputs, [_LM_NORM], last_row, cached, finite)
+                computed = iter(by_tap[_LM_NORM])
+            rows = [next(computed) if each.last_row is None else each.last_row for each in batch]
             logits = self._model.logits(torch.cat(rows), finite).float()
             tokens = sample_tokens([sequence.sampler for sequence in batch], logits)
             return [int(token) for token in finite.check_and_read(tokens)]

@@ -217,19 +217,19 @@ class Pipeline(ScoringStages):
     ) -> None:
         """Rows of the inputs, then generation, then the rows of what was generated.
 
-        Each layer of the inputs is computed once: generation begins with their cached positions.
+        Each layer of the inputs is computed once: generation begins with their cached positions and
+        last rows, so that edits that change nothing change no bit.
         """
         batch = GenerationBatch(self.lm)
         slots = [batch.cache.add() for _ in inputs]
         with batch.cache.extend(slots, [len(item.token_ids) for item in inputs]) as cached:
             rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, cached)
-        sequences = []
+        sequences: list[GeneratingSequence] = []
         for item, slot in zip(inputs, slots, strict=True):
-            if self.edits_language_model:
-                # A function of all rows of a prompt can't be computed of its last one alone.
-                batch.cache.truncate(slot, 0)
+            last = rows_of[_LM_NORM][len(sequences)][-1:]
             stop_ids = self.tokenizer.stop_token_ids(None)
-            sequences.append(batch.join(item, sampling, stop_ids=stop_ids, slot=slot))
+            joined = batch.join(item, sampling, stop_ids=stop_ids, slot=slot, last_row=last)
+            sequences.append(joined)
         batch.run()
         for clip, sequence in enumerate(sequences):
             window, rows = captured[clip], {tap: rows_of[tap][clip] for tap in taps}

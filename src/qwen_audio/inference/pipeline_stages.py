@@ -113,6 +113,11 @@ class PipelineStages:
         return edited_row_times(self.edits, self.checkpoint.dimensions, tap)
 
     @property
+    def all_edits(self) -> str | None:
+        """The description of all edits, as results state it; None where there are none."""
+        return described(self.edits)
+
+    @property
     def audio_edits(self) -> str | None:
         """The description of edits up to the projector; None where there are none."""
         return described(self.edits, PROJECTOR)
