@@ -156,7 +156,7 @@ class AudioAblation(Tabulated):
                 row["answer"],
                 row["condition"],
                 f"{row['log_probability']:.2f}",
-                f"{row['drop']:+.2f}",
+                _signed(row["drop"]),
             )
             for row in self.table()
         ]
@@ -167,13 +167,19 @@ class AudioAblation(Tabulated):
         """The verdict, and what it is by, in a line."""
         low, high = self.interval
         pairs = zip(self.conditions[1:4], self.drop[1:4], strict=True)
-        drops = ", ".join(f"{name} {drop:+.2f}" for name, drop in pairs)
+        fall = _signed(self.others.mean())
+        drops = ", ".join(f"{name} {_signed(drop)}" for name, drop in pairs)
         return (
             f"{self.verdict} ({self.changed} of {counted(len(self.others), 'other clip')} change "
-            f"the answer, 95 % {low:.0%} to {high:.0%}; log P falls by {self.others.mean():+.2f} "
+            f"the answer, 95 % {low:.0%} to {high:.0%}; log P falls by {fall} "
             f"with them, {drops})"
         )
 
     def __repr__(self) -> str:
         windows = counted(len(self.windows), "window")
         return f"AudioAblation({self.name}: {self.summary}; {windows}; {self.dtype})"
+
+
+def _signed(nats: float) -> str:
+    """With two decimals; of what rounds to zero "+0.00"."""
+    return f"{round(float(nats), 2) + 0.0:+.2f}"

@@ -60,7 +60,8 @@ class Trace(Tabulated, Picture):
     def share(self) -> Float64[np.ndarray, "taps spans"]:
         """Shape (taps, spans): the share of the way from the first recording's difference (0) to
         the second's (1)."""
-        return (self.difference - self.difference_a) / (self.difference_b - self.difference_a)
+        moved = self.difference - self.difference_a
+        return moved / (self.difference_b - self.difference_a) + 0.0  # no zero with a sign
 
     def facts(self) -> dict[str, Any]:
         """What is true of all rows of the table."""
