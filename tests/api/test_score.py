@@ -11,6 +11,7 @@ import pytest
 
 import qwen_audio as qa
 from qwen_audio.errors import ScoreWarning
+from qwen_audio.inference.choices import has_leading_space
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -50,6 +51,9 @@ def test_scores_of_windows_and_recordings(model: qa.AudioModel) -> None:
     lengths = np.array([len(tokens) for tokens in two.tokens])
     total = np.exp((two.log_probability / lengths).sum(axis=0))
     np.testing.assert_allclose(other.recording_probability, total / total.sum(), rtol=1e-4)
+    shares = np.exp(two.log_probability / lengths)
+    expected = shares / shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(other.probability, expected, rtol=1e-4)
     assert (other.over_windows, other.length_normalized) == ("sum", True)
     assert (two.over_windows, two.length_normalized) == ("mean", False)
 
@@ -81,6 +85,7 @@ def test_choices_begin_with_a_space_after_a_plain_prompt_and_in_no_template(
     assert tokens(model, leading_space=False) == ["Yes", " No"]
     assert tokens(chat_model) == ["Yes", " No"]
     assert tokens(chat_model, leading_space=True) == [" Yes", " No"]
+    assert not has_leading_space("<|assistant|>", chat=True)  # a template without a line break
     assert tokens(chat_model, "<|audio_bos|><|AUDIO|><|audio_eos|>Is it?") == [" Yes", " No"]
 
 

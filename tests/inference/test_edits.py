@@ -18,6 +18,7 @@ from edit_hooks import edited_logits
 from families import CASES
 from qwen_audio.errors import TapError
 from qwen_audio.inference.decoder_input import DecoderInput
+from qwen_audio.inference.edits import EditPlace
 from reference import Reference, relative_error, sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -122,11 +123,20 @@ def test_each_of_the_edits(model: qa.AudioModel) -> None:
     assert not np.array_equal(shuffled, rows)
     np.testing.assert_array_equal(np.sort(shuffled, 0), np.sort(rows, 0))
     np.testing.assert_array_equal(shuffled, after(edits.shuffle(1)))
+    assert not np.array_equal(shuffled, after(edits.shuffle(2)))
+    vector = np.arange(rows.shape[1], dtype=np.float32)
+    np.testing.assert_allclose(after(edits.add(vector, 0.5)), rows + 0.5 * vector, rtol=1e-5)
     assert not after(edits.zero()).any()
     np.testing.assert_array_equal(after(edits.keep_every(4)), np.asarray(rows)[::4])
     np.testing.assert_array_equal(after(edits.replace(np.ones_like(rows))), np.ones_like(rows))
     states = model.activations(sound(1.0, seed=7), taps=["audio_tower"], **RATE)["audio_tower"]
     np.testing.assert_array_equal(after(edits.replace(states)), states.data)
+
+
+def test_a_mean_in_half_precision_is_rounded_once() -> None:
+    rows = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).bfloat16() + 1
+    edited = qa.edits.mean_over_time().bind(EditPlace(qa.Tap.parse("mel"), "audio", 3))(rows)
+    assert torch.equal(edited[0], rows.float().mean(0).bfloat16())
 
 
 def test_streamed_layers_are_edited(checkpoint: Path, model: qa.AudioModel) -> None:
