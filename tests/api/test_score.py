@@ -58,7 +58,7 @@ def test_scores_of_windows_and_recordings(model: qa.AudioModel) -> None:
     assert (two.over_windows, two.length_normalized) == ("mean", False)
 
 
-def test_rows_are_those_of_the_table(model: qa.AudioModel) -> None:
+def test_rows_are_those_of_the_table(model: qa.AudioModel, tmp_path: Path) -> None:
     scores = model.score(sound(1.5), choices=CHOICES, window_seconds=1.0, **RATE)
     table = scores.to_pandas()
     assert list(table.columns) == [
@@ -67,6 +67,10 @@ def test_rows_are_those_of_the_table(model: qa.AudioModel) -> None:
     ]
     assert table.choice.tolist() == CHOICES * 2
     np.testing.assert_allclose(table.log_probability, scores.log_probability.ravel())
+    assert table.tokens.tolist() == [len(tokens) for tokens in scores.tokens] * 2
+    with np.load(scores.save(tmp_path / "scores.npz")) as saved:
+        for name in ("log_probability", "probability", "mass", "recording_probability"):
+            np.testing.assert_array_equal(saved[name], getattr(scores, name))
     assert "A guitar plays." in scores._repr_html_()
     best = scores.recording_probability.max()
     first = f"Scores({scores.name!r}, '{scores.ranking()[0]}' {best:.3f}, "
