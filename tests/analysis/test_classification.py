@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score
 
 import qwen_audio as qa
 from qwen_audio.analysis.classification import Classification
+from qwen_audio.analysis.intervals import wilson_interval
 from qwen_audio.analysis.reliability import reliability
 from qwen_audio.analysis.scores import Scores, log_softmax
 
@@ -115,6 +116,15 @@ def test_recordings_of_several_windows(tmp_path: Path) -> None:
     with np.load(result.save(tmp_path / "a.npz")) as saved:
         assert set(saved) == {"facts", "sources", "probability", "log_probability", "mass"}
         np.testing.assert_array_equal(saved["probability"], result.probability)
+
+
+def test_intervals_end_between_none_and_all() -> None:
+    counts = np.arange(1.0, 200.0)
+    low, _ = wilson_interval(np.zeros_like(counts), counts)
+    _, high = wilson_interval(counts, counts)
+    assert low.min() == 0
+    assert high.max() == 1
+    np.testing.assert_allclose(low + 1, high)
 
 
 def test_reliability_is_scikit_learns_curve() -> None:

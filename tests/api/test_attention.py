@@ -4,6 +4,7 @@ is in tests/models/test_families.py."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,27 @@ def test_clips_in_several_batches(model: qa.AudioModel, monkeypatch: pytest.Monk
     monkeypatch.setattr(type(model.pipeline.memory), "batches", small)
     for one, other in zip(model.attention(clips, span="audio", **RATE), expected, strict=True):
         assert np.allclose(one.weights, other.weights, atol=1e-6)
+
+
+def test_means_shares_and_names_of_what_is_known(model: qa.AudioModel) -> None:
+    found = model.attention(sound(0.3), "Is it?", span="all", **RATE)
+    np.testing.assert_allclose(found.by_level, found.weights.mean(1))
+    audio = found.keys.span == "audio"
+    assert 0 < audio.sum() < len(audio)
+    np.testing.assert_allclose(found.on_audio, found.weights[..., audio].sum(-1), rtol=1e-6)
+    tokens = found.keys.token
+    assert tokens is not None
+    row = found.table()[-2]
+    assert (row["query"], row["key"]) == (len(audio) - 1, len(audio) - 2)
+    assert (row["query_token"], row["key_token"]) == (tokens[-1], tokens[-2])
+    assert tokens[-1] != tokens[-2]
+    assert row["weight"] == pytest.approx(found.weights[-1, -1, -1, -2])
+    names = found.query_names()
+    first = int(audio.argmax())
+    assert names[first : first + 2] == ["0.00 s", "0.04 s"]
+    assert names[-1] == tokens[-1].strip()
+    with pytest.raises(ValueError, match="weights of shape"):
+        replace(found, heads=(0,))
 
 
 @pytest.mark.slow
