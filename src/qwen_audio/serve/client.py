@@ -255,7 +255,7 @@ class RemoteModel:
 
 
 def _answer(source: str, fields: dict[str, Any]) -> Answer:
-    names = {field.name for field in dataclasses.fields(Answer)} - {"source", "token_ids"}
+    names = {field.name for field in dataclasses.fields(Answer)} - {"source", "token_ids", "edits"}
     known = {name: fields[name] for name in names}
     return Answer(**known, source=source, token_ids=tuple(fields["token_ids"]))
 
