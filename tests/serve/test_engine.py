@@ -20,9 +20,10 @@ from qwen_audio.inference.pooling import Pooling
 from qwen_audio.inference.reducers import rows_and_segments
 from qwen_audio.serve.answer_text import AnswerText
 from qwen_audio.serve.engine import BusyError, Engine, NotReadyError
-from qwen_audio.serve.jobs import CaptureJob, TextInput, TextJob
+from qwen_audio.serve.jobs import TextInput, TextJob
 from qwen_audio.serve.limits import ApiLimits
 from qwen_audio.serve.recordings import RecordingReader, Upload
+from qwen_audio.serve.window_jobs import CaptureJob
 from recordings import sound, write_wav
 
 RATE = 16_000

@@ -19,13 +19,21 @@ from .chat_route import chat_router
 from .gate import ApiGate
 from .hosts import AllowedHosts
 from .middleware import RequestFilter
-from .schemas import ActivationsRequest, ChatRequest, EmbeddingsRequest
+from .schemas import (
+    ActivationsRequest,
+    ChatRequest,
+    ClassifyRequest,
+    EmbeddingsRequest,
+    ScoreRequest,
+)
+from .score_routes import score_router
 from .service import Service
 from .vector_routes import vector_router
 
 __all__ = ["build_app"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_BODIES = (ChatRequest, EmbeddingsRequest, ActivationsRequest, ScoreRequest, ClassifyRequest)
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>qwen-audio serve</title>
 <style>body {{ font: 16px/1.5 system-ui; max-width: 50em; margin: 2em auto; padding: 0 1em }}
@@ -48,6 +56,7 @@ def build_app(
     )
     app.include_router(chat_router(service))
     app.include_router(vector_router(service))
+    app.include_router(score_router(service))
     _add_status_routes(app, service)
     for status, what in ((404, "route"), (405, "method")):
         app.add_exception_handler(status, _no_such(status, what))
@@ -129,7 +138,7 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     """FastAPI's, with the bodies, which it doesn't parse."""
     schema = app.openapi()
     schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-    for model in (ChatRequest, EmbeddingsRequest, ActivationsRequest):
+    for model in _BODIES:
         body = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= body.pop("$defs", {})
         schemas[model.__name__] = body

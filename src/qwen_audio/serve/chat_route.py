@@ -14,8 +14,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from qwen_audio.errors import OptionError
-
 from .api_errors import ParameterError, error_response
 from .jobs import TextJob, TextResult
 from .question import OrderedText, Question, sampling_of, stop_texts_of
@@ -55,8 +53,7 @@ class _Completion:
     """One request, from its conversation to the response."""
 
     def __init__(self, service: Service, body: ChatRequest) -> None:
-        if not service.model.dimensions.has_language_model:
-            raise OptionError(f"{service.model_id} has no language model: use /v1/embeddings")
+        service.check_language_model()
         self._service = service
         self._question = Question(body, service.model.pipeline, service.limits)
         self._sampling = sampling_of(body, service.limits)

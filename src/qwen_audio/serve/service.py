@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from qwen_audio.api.model import AudioModel
+from qwen_audio.errors import OptionError
 from qwen_audio.paths import printable
 
 from .api_errors import ParameterError
 from .asgi import ClientDisconnectedError
+from .audio_data import decoded_upload
 from .engine import Engine
 from .gate import JSON_KEY
 from .jobs import Job
 from .limits import ApiLimits
 from .metrics import Metrics
-from .recordings import RecordingReader
+from .recordings import RecordingReader, Upload
 from .schemas import RequestT, validated
 
 __all__ = ["Service", "schema_of"]
@@ -65,6 +67,24 @@ class Service:
                 "model",
                 "model_not_found",
             )
+
+    def check_language_model(self) -> None:
+        """Raises OptionError for a model that generates no text."""
+        if not self.model.dimensions.has_language_model:
+            raise OptionError(f"{self.model_id} has no language model: use /v1/embeddings")
+
+    async def uploads(self, given: str | Sequence[str]) -> list[Upload]:
+        """The recordings in `input` of a request: one, or several.
+
+        Raises:
+            ParameterError: for more than one request may have, or what isn't base64.
+        """
+        texts = [given] if isinstance(given, str) else given
+        if len(texts) > self.limits.inputs:
+            message = f"input has {len(texts)} recordings: send at most {self.limits.inputs}."
+            raise ParameterError(400, message, "input", "too_many_recordings")
+        places = ["input"] if isinstance(given, str) else [f"input[{n}]" for n in range(len(texts))]
+        return await self.in_thread(lambda: list(map(decoded_upload, places, texts)))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """The result of work that takes more than some milliseconds, not done in the event loop."""

@@ -19,7 +19,6 @@ from qwen_audio.api.base import token_texts
 from qwen_audio.api.embeddings import Embeddings
 from qwen_audio.api.export import VectorFile
 from qwen_audio.api.recording_embeddings import recording_embeddings
-from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import OptionError, check_extra, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
 from qwen_audio.inference.options import Sampling
@@ -30,11 +29,10 @@ from qwen_audio.models.tap import Tap
 
 from .api_errors import ParameterError
 from .asgi import RequestError
-from .audio_data import decoded_upload
-from .jobs import CaptureJob
 from .recordings import Recording
 from .schemas import ActivationsRequest, EmbeddingsRequest
 from .service import Service, schema_of
+from .window_jobs import CaptureJob
 
 __all__ = ["vector_router"]
 
@@ -79,18 +77,11 @@ def vector_router(service: Service) -> APIRouter:
 
 async def _embeddings(service: Service, request: Request, body: EmbeddingsRequest) -> Response:
     model, pool = service.model, Pooling(body.pooling, body.span)
-    options = _window_options(body)
+    options = body.window_options
     # Also checks all options.
     spec = model.spec(body.tap, pooling=body.pooling, span=body.span, prompt=body.prompt, **options)
     tap = model.dimensions.tap(body.tap)
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    if len(texts) > service.limits.inputs:
-        message = f"input has {len(texts)} recordings: send at most {service.limits.inputs}."
-        raise ParameterError(400, message, "input", "too_many_recordings")
-    places = (
-        ["input"] if isinstance(body.input, str) else [f"input[{n}]" for n in range(len(texts))]
-    )
-    uploads = await service.in_thread(lambda: list(map(decoded_upload, places, texts)))
+    uploads = await service.uploads(body.input)
     config = model.pipeline.window_config(**options)
     job = CaptureJob(
         partial(service.reader.read, uploads, config), (tap,), _reducer(pool), spec.prompt
@@ -145,7 +136,7 @@ def _tokens(service: Service, job: CaptureJob, captured: Sequence[CapturedRecord
 
 async def _activations(service: Service, request: Request, body: ActivationsRequest) -> Response:
     media_type, suffix = _accepted(request)
-    model, options = service.model, _window_options(body)
+    model, options = service.model, body.window_options
     taps = {name: model.dimensions.tap(name) for name in dict.fromkeys(body.taps)}
     count = whole_number_option("generate", body.generate, 0, _MAX_GENERATE)
     in_lm = any(tap.in_language_model for tap in taps.values())
@@ -165,7 +156,7 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
         for tap in taps.values()
     }
     prompts = {spec.prompt for spec in specs.values()} - {None}
-    uploads = [await service.in_thread(lambda: decoded_upload("input", body.input))]
+    uploads = await service.uploads(body.input)
     config = model.pipeline.window_config(**options)
 
     def read() -> list[Recording]:
@@ -203,11 +194,6 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
     seconds = captured.recording.duration_seconds
     headers = {"audio-seconds": f"{seconds!r}", "notes": json.dumps(captured.recording.notes)}
     return StreamingResponse(_parts(file), headers=headers, media_type=media_type)
-
-
-def _window_options(body: EmbeddingsRequest | ActivationsRequest) -> dict[str, Any]:
-    seconds = WINDOW_SECONDS if body.window_seconds is None else body.window_seconds
-    return {"window_seconds": seconds, "hop_seconds": body.hop_seconds}
 
 
 def _accepted(request: Request) -> tuple[str, str]:
