@@ -16,6 +16,7 @@ from .decoder_input import DecoderInput
 from .options import AnswerEnd, Sampling
 from .reducers import last_row
 from .sampling import TokenSampler, sample_tokens
+from .token_probability import TokenProbability, read_probabilities, token_probabilities
 
 __all__ = [
     "CachedContext",
@@ -141,6 +142,8 @@ class GeneratingSequence:
         max_positions: that it will have at most: of prompt, audio and answer.
         token_ids: generated, the stop token included.
         ended_by: why generation ended; None while it goes on, and where the sequence left before.
+        top_count: how many of the likeliest tokens `probabilities` have; None: there are none.
+        probabilities: of the tokens generated.
     """
 
     item: DecoderInput
@@ -152,6 +155,8 @@ class GeneratingSequence:
     max_positions: int
     token_ids: list[int] = field(default_factory=list)
     ended_by: AnswerEnd | None = None
+    top_count: int | None = None
+    probabilities: list[TokenProbability] = field(default_factory=list)
 
 
 class GenerationBatch:
@@ -177,6 +182,7 @@ class GenerationBatch:
         *,
         stop_ids: frozenset[int],
         slot: int | None = None,
+        top_count: int | None = None,
     ) -> GeneratingSequence:
         """Add a sequence, from the next step on.
 
@@ -184,6 +190,7 @@ class GenerationBatch:
             stop_ids: tokens that end it.
             slot: with the first positions of the item; the caller's, and kept when the sequence
                 leaves. None: one is added, and released then.
+            top_count: see `GeneratingSequence`.
 
         Raises:
             OptionError: if the item is longer than the model's context.
@@ -202,6 +209,7 @@ class GenerationBatch:
             slot=self.cache.add() if slot is None else slot,
             owns_slot=slot is None,
             max_positions=min(length + sampling.max_new_tokens, self._model.max_positions),
+            top_count=top_count,
         )
         self.sequences.append(sequence)
         return sequence
@@ -257,7 +265,14 @@ class GenerationBatch:
             rows = self._model.forward(inputs, [_LM_NORM], last_row, cached, finite)[_LM_NORM]
             logits = self._model.logits(torch.cat(rows), finite).float()
             tokens = sample_tokens([sequence.sampler for sequence in batch], logits)
-            return [int(token) for token in finite.check_and_read(tokens)]
+            counts = [sequence.top_count for sequence in batch]
+            asked = token_probabilities(logits, tokens, counts)
+            numbers = finite.check_and_read(torch.cat([tokens.float(), asked]))
+        new = [int(token) for token in numbers[: len(batch)]]
+        found = read_probabilities(numbers[len(batch) :], new, counts)
+        for sequence, probability in zip(batch, found, strict=True):
+            sequence.probabilities += [] if probability is None else [probability]
+        return new
 
     def _unprocessed(self, sequence: GeneratingSequence) -> DecoderInput:
         if sequence.token_ids:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from qwen_audio.audio.window_stream import SampledWindow
 from qwen_audio.inference.decoder_input import DecoderInput
 from qwen_audio.inference.generation import GeneratingSequence
 from qwen_audio.inference.options import AnswerEnd, Sampling
+from qwen_audio.inference.token_probability import TokenProbability
 
 from .answer_text import AnswerText
 
@@ -23,6 +24,7 @@ __all__ = [
     "TextInput",
     "TextJob",
     "TextPart",
+    "TextPiece",
     "TextResult",
 ]
 
@@ -30,6 +32,10 @@ T = TypeVar("T")
 
 TextEnd = AnswerEnd | Literal["stop text"]
 """Why a text ended; "stop text" where one of the texts that end it occurred."""
+
+
+TextPiece: TypeAlias = str | TokenProbability | None
+"""What is emitted of a text: a part of it, or of a token how likely it was; None is its end."""
 
 
 class Job(ABC, Generic[T]):
@@ -95,6 +101,7 @@ class TextResult:
         token_ids: generated, the stop token included.
         audio_tokens, prompt_tokens: positions of the input; those of padding count as audio, and
             audio markers as prompt.
+        probabilities: where they were asked for, of the tokens generated, but for the stop token.
     """
 
     text: str
@@ -102,6 +109,7 @@ class TextResult:
     ended_by: TextEnd
     audio_tokens: int
     prompt_tokens: int
+    probabilities: tuple[TokenProbability, ...] = ()
 
 
 @dataclass(eq=False)
@@ -113,6 +121,7 @@ class TextPart:
         sequence: while it is generated.
         is_alone: whether it is generated apart from all others, from its first token on, as rows
             overflowed in a batch that it was in.
+        emitted: how many of its tokens' probabilities have been emitted.
     """
 
     job: TextJob
@@ -122,6 +131,7 @@ class TextPart:
     item: DecoderInput | None = None
     sequence: GeneratingSequence | None = None
     is_alone: bool = False
+    emitted: int = 0
 
 
 class TextJob(Job[list[TextResult]]):
@@ -132,7 +142,10 @@ class TextJob(Job[list[TextResult]]):
         sampling: with a seed where it is random, so that a text can be generated again.
         stops: texts that end an answer.
         emit: called, on the engine's thread, with an input's number and pieces of its text, and
-            with None at its end.
+            with None at its end; where probabilities are asked for, also with those of each token,
+            before the text that it completes.
+        top_count: how many of the likeliest tokens are asked for at each place; None: no
+            probabilities at all.
     """
 
     def __init__(
@@ -140,11 +153,12 @@ class TextJob(Job[list[TextResult]]):
         read: Callable[[], Sequence[TextInput]],
         sampling: Sampling,
         stops: Sequence[str] = (),
-        emit: Callable[[int, str | None], None] | None = None,
+        emit: Callable[[int, TextPiece], None] | None = None,
+        top_count: int | None = None,
     ) -> None:
         super().__init__()
         self._read, self.sampling = read, sampling
-        self.stops, self.emit = tuple(stops), emit
+        self.stops, self.emit, self.top_count = tuple(stops), emit, top_count
         self.inputs: Sequence[TextInput] = ()
         self._results: dict[int, TextResult] = {}
 

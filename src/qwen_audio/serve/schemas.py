@@ -95,6 +95,7 @@ class ChatRequest(ModelRequest):
     """Body of `/v1/chat/completions`.
 
     Text is greedy unless `temperature` says otherwise, and has at most 256 tokens by default.
+    `logprobs` are the model's own, before temperature and top_p.
     """
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -106,6 +107,8 @@ class ChatRequest(ModelRequest):
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     n: Literal[1] | None = None
     user: str | None = None
     window_seconds: float | None = None
