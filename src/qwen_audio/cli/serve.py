@@ -55,6 +55,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
     )
+    parser.add_argument(
+        "--transcribe-prompt",
+        metavar="TEXT",
+        help="what asks the model for a transcription (default: for models of speech recognition "
+        "what they are trained with; others don't transcribe)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
         api_keys=keys,
         allowed_hosts=options.allowed_host or [],
         limits=limits,
+        transcribe_prompt=options.transcribe_prompt,
     )
     try:
         server.wait_until_ready()

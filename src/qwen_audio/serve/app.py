@@ -25,15 +25,24 @@ from .schemas import (
     ClassifyRequest,
     EmbeddingsRequest,
     ScoreRequest,
+    TranscriptionRequest,
 )
 from .score_routes import score_router
 from .service import Service
+from .transcription_route import transcription_router
 from .vector_routes import vector_router
 
 __all__ = ["build_app"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-_BODIES = (ChatRequest, EmbeddingsRequest, ActivationsRequest, ScoreRequest, ClassifyRequest)
+_BODIES = (
+    ChatRequest,
+    EmbeddingsRequest,
+    ActivationsRequest,
+    ScoreRequest,
+    ClassifyRequest,
+    TranscriptionRequest,
+)
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>qwen-audio serve</title>
 <style>body {{ font: 16px/1.5 system-ui; max-width: 50em; margin: 2em auto; padding: 0 1em }}
@@ -57,6 +66,7 @@ def build_app(
     app.include_router(chat_router(service))
     app.include_router(vector_router(service))
     app.include_router(score_router(service))
+    app.include_router(transcription_router(service))
     _add_status_routes(app, service)
     for status, what in ((404, "route"), (405, "method")):
         app.add_exception_handler(status, _no_such(status, what))
@@ -121,6 +131,7 @@ def _model(service: Service) -> dict[str, Any]:
         "dtype": model.dtype,
         "quantization": model.quantization,
         "default_prompt": service.default_prompt,
+        "transcribes": service.transcription_prompt is not None,
         "min_window_seconds": limits.min_seconds,
         "max_window_seconds": limits.max_seconds,
         "taps": [

@@ -78,7 +78,8 @@ class RunningServer:
 
 def check_installed() -> None:
     """Raises MissingExtraError without the extra `serve`."""
-    check_extra("the HTTP API", "serve", "fastapi", "prometheus_client", "pydantic", "uvicorn")
+    names = ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn")
+    check_extra("the HTTP API", "serve", *names)
 
 
 def check_address(host: str, api_keys: Sequence[str]) -> None:
@@ -117,6 +118,7 @@ def launch_server(
     api_keys: Sequence[str] = (),
     allowed_hosts: Iterable[str] = (),
     limits: ApiLimits | None = None,
+    transcribe_prompt: str | None = None,
 ) -> RunningServer:
     """Start the HTTP API in the background. Weights are read meanwhile: see `wait_until_ready`.
 
@@ -127,11 +129,13 @@ def launch_server(
         port: default: the first free one from 8000.
         api_keys: requests need one of them; none: they need no key.
         allowed_hosts: further names by which clients reach it, as through a reverse proxy.
+        transcribe_prompt: what asks the model for a transcription; default: what its family is
+            trained with, if it is.
 
     Raises:
         MissingExtraError: without the extra `serve`.
-        OptionError: for a host or port that can't be used, or a host that other machines reach
-            without a key.
+        OptionError: for a host or port that can't be used, a host that other machines reach without
+            a key, or a prompt that can't be used.
     """
     check_installed()
     check_address(host, api_keys)
@@ -146,7 +150,7 @@ def launch_server(
         sock = on_failure.enter_context(listen_for_api(host, port))
         engine = Engine(model.pipeline, resolved)
         on_failure.callback(engine.close)
-        service = Service(model, engine, resolved)
+        service = Service(model, engine, resolved, transcribe_prompt=transcribe_prompt)
         app, gate = build_app(service, hosts, api_keys)
         server = ThreadedServer(app, sock, resolved)
         on_failure.pop_all()

@@ -25,6 +25,7 @@ __all__ = [
     "RequestT",
     "ScoreRequest",
     "TextPart",
+    "TranscriptionRequest",
     "validated",
 ]
 
@@ -176,6 +177,20 @@ class ClassifyRequest(_ScoringRequest):
     classes: list[str] | dict[str, str | list[str]]
     prior: Literal["none", "batch"] | list[float] | dict[str, float] = "none"
     temperature: float = 1.0
+
+
+class TranscriptionRequest(ModelRequest):
+    """Fields of the form of `/v1/audio/transcriptions`: a file, and what OpenAI's API has.
+
+    `prompt` is for models that take words which may occur.
+    """
+
+    file: bytes
+    prompt: str | None = None
+    response_format: Literal["json", "text", "verbose_json"] = "json"
+    temperature: Annotated[float, Field(strict=False)] = 0.0
+    window_seconds: Annotated[float, Field(strict=False)] | None = None
+    stream: Annotated[bool, Field(strict=False)] = False
 
 
 def validated(model: type[RequestT], value: Any) -> RequestT:
