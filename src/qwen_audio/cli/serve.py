@@ -10,9 +10,16 @@ import os
 import threading
 from typing import Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, check_extra
 
-from .console import load_model, print_error, print_json, print_line, print_notice
+from .console import (
+    load_collection_model,
+    load_model,
+    print_error,
+    print_json,
+    print_line,
+    print_notice,
+)
 from .options import add_command, add_compute_options, add_list_option, add_model_options
 from .streams import Terminated
 
@@ -56,6 +63,9 @@ def add_parser(subparsers: Any) -> None:
         "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
     )
     parser.add_argument(
+        "--collection", metavar="C.lance", help="the collection that clients may search"
+    )
+    parser.add_argument(
         "--transcribe-prompt",
         metavar="TEXT",
         help="what asks the model for a transcription (default: for models of speech recognition "
@@ -74,6 +84,9 @@ def run(options: argparse.Namespace) -> int:
     )
     from qwen_audio.serve.limits import ApiLimits
 
+    if options.collection is not None:
+        names = ("fastapi", "prometheus_client", "uvicorn", "lancedb", "pyarrow")
+        check_extra("a server with a collection", "serve,collections", *names)
     check_installed()
     limits = ApiLimits()
     if options.max_minutes is not None:
@@ -85,14 +98,21 @@ def run(options: argparse.Namespace) -> int:
     check_address(options.host, keys)
     AllowedHosts(options.host, options.allowed_host or [])
     listen_for_api(options.host, options.port).close()
+    if options.collection is None:
+        model = load_model(options)
+    else:
+        from qwen_audio.collection.table import WindowTable
+
+        model = load_collection_model(WindowTable.open(options.collection).spec, options)
     server = launch_server(
-        load_model(options),
+        model,
         host=options.host,
         port=options.port,
         api_keys=keys,
         allowed_hosts=options.allowed_host or [],
         limits=limits,
         transcribe_prompt=options.transcribe_prompt,
+        collection=options.collection,
     )
     try:
         server.wait_until_ready()

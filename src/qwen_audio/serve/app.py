@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from qwen_audio import __version__
+from qwen_audio.collection.table import WindowTable
 from qwen_audio.errors import QwenAudioError
 
 from .api_errors import ErrorResponse, error_response
@@ -25,9 +26,11 @@ from .schemas import (
     ClassifyRequest,
     EmbeddingsRequest,
     ScoreRequest,
+    SearchRequest,
     TranscriptionRequest,
 )
 from .score_routes import score_router
+from .search_route import search_router
 from .service import Service
 from .transcription_route import transcription_router
 from .vector_routes import vector_router
@@ -41,6 +44,7 @@ _BODIES = (
     ActivationsRequest,
     ScoreRequest,
     ClassifyRequest,
+    SearchRequest,
     TranscriptionRequest,
 )
 _PAGE = """<!doctype html>
@@ -53,7 +57,10 @@ code {{ background: #8882; padding: 0 .3em }} dd {{ margin: 0 0 1em 2em }}</styl
 
 
 def build_app(
-    service: Service, hosts: AllowedHosts, api_keys: Sequence[str] = ()
+    service: Service,
+    hosts: AllowedHosts,
+    api_keys: Sequence[str] = (),
+    collection: WindowTable | None = None,
 ) -> tuple[App, ApiGate]:
     """The application with its middleware, and the gate, which counts requests in flight."""
     app = FastAPI(
@@ -67,6 +74,7 @@ def build_app(
     app.include_router(vector_router(service))
     app.include_router(score_router(service))
     app.include_router(transcription_router(service))
+    app.include_router(search_router(service, collection))
     _add_status_routes(app, service)
     for status, what in ((404, "route"), (405, "method")):
         app.add_exception_handler(status, _no_such(status, what))

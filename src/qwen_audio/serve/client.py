@@ -23,6 +23,7 @@ from qwen_audio.models.tap import Tap
 from .client_requests import AudioFile, ServerConnection
 from .remote_base import RemoteOptions, named_notes
 from .remote_scores import RemoteScores
+from .remote_search import RemoteSearch
 from .remote_states import hidden_states
 
 __all__ = ["RemoteModel", "connect"]
@@ -58,7 +59,7 @@ def connect(url: str, *, api_key: str | None = None) -> RemoteModel:
     return RemoteModel(ServerConnection(url, api_key))
 
 
-class RemoteModel(RemoteScores):
+class RemoteModel(RemoteScores, RemoteSearch):
     """A model on a server; returned by `connect`.
 
     Methods and results are those of `AudioModel`; a list of recordings is sent in several requests

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_audio.errors import OptionError, check_extra
@@ -119,6 +120,7 @@ def launch_server(
     allowed_hosts: Iterable[str] = (),
     limits: ApiLimits | None = None,
     transcribe_prompt: str | None = None,
+    collection: str | Path | None = None,
 ) -> RunningServer:
     """Start the HTTP API in the background. Weights are read meanwhile: see `wait_until_ready`.
 
@@ -131,9 +133,11 @@ def launch_server(
         allowed_hosts: further names by which clients reach it, as through a reverse proxy.
         transcribe_prompt: what asks the model for a transcription; default: what its family is
             trained with, if it is.
+        collection: that clients may search.
 
     Raises:
-        MissingExtraError: without the extra `serve`.
+        MissingExtraError: without the extra `serve`, and `collections` for a collection.
+        CollectionError: for a collection that can't be opened, or was made with another model.
         OptionError: for a host or port that can't be used, a host that other machines reach without
             a key, or a prompt that can't be used.
     """
@@ -144,6 +148,12 @@ def launch_server(
     from .server import ThreadedServer
     from .service import Service
 
+    table = None
+    if collection is not None:
+        from qwen_audio.collection.table import WindowTable
+
+        table = WindowTable.open(collection)
+        table.check(model.spec(**table.spec.options))
     resolved = ApiLimits() if limits is None else limits
     hosts = AllowedHosts(host, allowed_hosts)
     with ExitStack() as on_failure:
@@ -151,7 +161,7 @@ def launch_server(
         engine = Engine(model.pipeline, resolved)
         on_failure.callback(engine.close)
         service = Service(model, engine, resolved, transcribe_prompt=transcribe_prompt)
-        app, gate = build_app(service, hosts, api_keys)
+        app, gate = build_app(service, hosts, api_keys, table)
         server = ThreadedServer(app, sock, resolved)
         on_failure.pop_all()
     return RunningServer(service, engine, gate, server, local_url(host, sock))

@@ -24,6 +24,7 @@ __all__ = [
     "ModelRequest",
     "RequestT",
     "ScoreRequest",
+    "SearchRequest",
     "TextPart",
     "TranscriptionRequest",
     "validated",
@@ -177,6 +178,14 @@ class ClassifyRequest(_ScoringRequest):
     classes: list[str] | dict[str, str | list[str]]
     prior: Literal["none", "batch"] | list[float] | dict[str, float] = "none"
     temperature: float = 1.0
+
+
+class SearchRequest(ModelRequest):
+    """Body of `/v1/search`: a recording, as a data URL or base64, or words of captions."""
+
+    input: str | None = None
+    caption: Annotated[str, Field(max_length=1000)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 10
 
 
 class TranscriptionRequest(ModelRequest):

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ from qwen_audio.api.embeddings import Embeddings
 from qwen_audio.api.export import VectorFile
 from qwen_audio.api.recording_embeddings import recording_embeddings
 from qwen_audio.errors import OptionError, check_extra, whole_number_option
+from qwen_audio.inference.embedding_spec import EmbeddingSpec
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pooling import Pooling
@@ -29,12 +30,12 @@ from qwen_audio.models.tap import Tap
 
 from .api_errors import ParameterError
 from .asgi import RequestError
-from .recordings import Recording
+from .recordings import Recording, Upload
 from .schemas import ActivationsRequest, EmbeddingsRequest
 from .service import Service, schema_of
 from .window_jobs import CaptureJob
 
-__all__ = ["vector_router"]
+__all__ = ["recording_vectors", "vector_router"]
 
 _MAX_GENERATE = 256
 _BYTES_AT_ONCE = 2**20
@@ -75,26 +76,53 @@ def vector_router(service: Service) -> APIRouter:
     return router
 
 
-async def _embeddings(service: Service, request: Request, body: EmbeddingsRequest) -> Response:
-    model, pool = service.model, Pooling(body.pooling, body.span)
-    options = body.window_options
-    # Also checks all options.
-    spec = model.spec(body.tap, pooling=body.pooling, span=body.span, prompt=body.prompt, **options)
-    tap = model.dimensions.tap(body.tap)
-    uploads = await service.uploads(body.input)
-    config = model.pipeline.window_config(**options)
-    job = CaptureJob(
-        partial(service.reader.read, uploads, config), (tap,), _reducer(pool), spec.prompt
-    )
-    del uploads
+async def recording_vectors(
+    service: Service, request: Request, uploads: list[Upload], spec: EmbeddingSpec
+) -> tuple[CaptureJob, list[CapturedRecording[Any]], list[Embeddings]]:
+    """A vector for every recording, as `AudioModel.encode` makes it with the settings of a spec.
+
+    Args:
+        uploads: emptied, so that the bytes of files are freed once they have been decoded.
+
+    Returns:
+        The job, which has ended; what was captured of each recording; its vector.
+    """
+    model, options = service.model, spec.options
+    pool = Pooling(options["pooling"], options["span"])
+    tap = model.dimensions.tap(spec.tap)
+    config = model.pipeline.window_config(spec.window_seconds, spec.hop_seconds)
+
+    def read() -> list[Recording]:
+        recordings = service.reader.read(uploads, config)
+        uploads.clear()
+        return recordings
+
+    job = CaptureJob(read, (tap,), _reducer(pool), spec.prompt)
     captured = await service.result(request, job)
 
-    def finished() -> dict[str, Any]:
+    def finished() -> list[Embeddings]:
         times = model.pipeline.row_times
         vectors: list[Any] = [
             recording_embeddings(each, pool, spec, tap, times, "recording", lambda _: ())
             for each in captured
         ]
+        return vectors
+
+    return job, captured, await service.in_thread(finished)
+
+
+async def _embeddings(service: Service, request: Request, body: EmbeddingsRequest) -> Response:
+    spec = service.model.spec(  # checks all options
+        body.tap,
+        pooling=body.pooling,
+        span=body.span,
+        prompt=body.prompt,
+        **body.window_options,
+    )
+    uploads = await service.uploads(body.input)
+    job, captured, vectors = await recording_vectors(service, request, uploads, spec)
+
+    def finished() -> dict[str, Any]:
         tokens = _tokens(service, job, captured)
         return {
             "object": "list",
