@@ -285,8 +285,8 @@ def test_errors_have_the_types_of_the_client(server: RunningServer, client: open
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "?"}])
     assert not_found.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as bad:
-        ask(client, user("What?", URLS[0]), logprobs=True)
-    assert (bad.value.param, bad.value.code) == ("logprobs", "unsupported_parameter")
+        ask(client, user("What?", URLS[0]), frequency_penalty=1)
+    assert (bad.value.param, bad.value.code) == ("frequency_penalty", "unsupported_parameter")
     with pytest.raises(openai.NotFoundError, match="no such route"):
         client.completions.create(model="embedded", prompt="?")
     for method in ("GET", "DELETE"):
@@ -319,6 +319,9 @@ BAD_REQUESTS: list[tuple[dict[str, Any] | bytes, int, str | None, str]] = [
     (chat(user("a"), max_tokens=1, max_completion_tokens=2), 400, "max_tokens", "one of them"),
     (chat(user("a"), stop=["", "x"]), 400, "stop", "1 to 256 characters"),
     (chat(user("a"), stream_options={}), 400, "stream_options", "no effect"),
+    (chat(user("a"), top_logprobs=2), 400, "top_logprobs", "no effect"),
+    (chat(user("a"), logprobs=True, top_logprobs=21), 400, "top_logprobs", "less than or equal"),
+    (chat(user("a"), logprobs=1), 400, "logprobs", "valid boolean"),
     (chat(user("a"), n=2), 400, "n", "input should be 1"),
     (chat(user("a"), tools=[]), 400, "tools", "not a parameter"),
     (chat(user("a"), window_seconds=5), 400, "window_seconds", "no effect"),

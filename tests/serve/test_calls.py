@@ -13,7 +13,7 @@ import pytest
 import qwen_audio as qa
 from qwen_audio.inference.options import Sampling
 from qwen_audio.serve.engine import Engine, NotReadyError
-from qwen_audio.serve.jobs import TextInput, TextJob
+from qwen_audio.serve.jobs import TextInput, TextJob, TextPiece
 from qwen_audio.serve.limits import ApiLimits
 from qwen_audio.serve.model_thread import SoleModelThread
 from qwen_audio.serve.recordings import RecordingReader, Upload
@@ -25,7 +25,7 @@ FILES = [write_wav(sound(0.4 + 0.2 * seed, 16_000, seed=seed), 16_000) for seed 
 
 
 def text_job(
-    model: qa.AudioModel, tokens: int, emit: Callable[[int, str | None], None] | None = None
+    model: qa.AudioModel, tokens: int, emit: Callable[[int, TextPiece], None] | None = None
 ) -> TextJob:
     reader = RecordingReader(model.pipeline, ApiLimits())
 
@@ -46,7 +46,7 @@ def test_a_conversation_beside_texts() -> None:
     emitted: list[float] = []
     begun = threading.Event()
 
-    def emit(_number: int, _piece: str | None) -> None:
+    def emit(_number: int, _piece: TextPiece) -> None:
         emitted.append(time.monotonic())
         begun.set()
 

@@ -33,7 +33,10 @@ from qwen_audio.serve.limits import ApiLimits
 pytestmark = pytest.mark.slow
 
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-ROUTES = ("/v1/chat/completions", "/v1/embeddings", "/v1/activations")
+ROUTES = (
+    *("/v1/chat/completions", "/v1/embeddings", "/v1/activations"),
+    *("/v1/score", "/v1/classify"),
+)
 CHECKS: Any = [
     not_a_server_error,
     status_code_conformance,
@@ -59,7 +62,7 @@ def test_made_up_requests(server: RunningServer, tmp_path: Path) -> None:
     command += ["--generation-database", "none", "--continue-on-failure"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Tested: 8" in done.stdout
+    assert "Tested: 12" in done.stdout
 
 
 @pytest.mark.parametrize("path", ROUTES)

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import OptionError, check_extra
 
-from .console import load_model, print_error, print_json, print_line, print_notice
+from .console import (
+    load_collection_model,
+    load_model,
+    print_error,
+    print_json,
+    print_line,
+    print_notice,
+)
 from .options import add_command, add_compute_options, add_list_option, add_model_options
 from .streams import Terminated
 
@@ -72,6 +79,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
     )
+    parser.add_argument(
+        "--collection", metavar="C.lance", help="the collection that clients may search"
+    )
+    parser.add_argument(
+        "--transcribe-prompt",
+        metavar="TEXT",
+        help="what asks the model for a transcription (default: for models of speech recognition "
+        "what they are trained with; others don't transcribe)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,6 +102,9 @@ def run(options: argparse.Namespace) -> int:
     from qwen_audio.serve.limits import ApiLimits
     from qwen_audio.serve.media_hosts import AllowedMediaHosts
 
+    if options.collection is not None:
+        names = ("fastapi", "prometheus_client", "uvicorn", "lancedb", "pyarrow")
+        check_extra("a server with a collection", "serve,collections", *names)
     check_installed()
     if options.playground:
         from qwen_audio.playground.launch import check_installed as check_page_installed
@@ -103,7 +122,12 @@ def run(options: argparse.Namespace) -> int:
     AllowedHosts(options.host, options.allowed_host or [])
     AllowedMediaHosts(options.allow_media_host or [])
     listen_for_api(options.host, options.port).close()
-    model = load_model(options)
+    if options.collection is None:
+        model = load_model(options)
+    else:
+        from qwen_audio.collection.table import WindowTable
+
+        model = load_collection_model(WindowTable.open(options.collection).spec, options)
     server = launch_server(
         model,
         host=options.host,
@@ -112,7 +136,9 @@ def run(options: argparse.Namespace) -> int:
         allowed_hosts=options.allowed_host or [],
         media_hosts=options.allow_media_host or [],
         limits=limits,
-        build_page=_page_builder(model, limits) if options.playground else None,
+        transcribe_prompt=options.transcribe_prompt,
+        collection=options.collection,
+        build_page=_page_builder(model, limits, options.collection) if options.playground else None,
     )
     try:
         server.wait_until_ready()
@@ -134,7 +160,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page_builder(model: AudioModel, limits: ApiLimits) -> BuildPage:
+def _page_builder(model: AudioModel, limits: ApiLimits, collection: str | None) -> BuildPage:
     """What makes the playground, with the server's limits on recordings.
 
     Raises:
@@ -145,4 +171,4 @@ def _page_builder(model: AudioModel, limits: ApiLimits) -> BuildPage:
 
     check_page_model(model)
     page_limits = Limits(recording_seconds=limits.recording_seconds)
-    return lambda thread: build_playground(model, page_limits, thread=thread)
+    return lambda thread: build_playground(model, page_limits, collection, thread)

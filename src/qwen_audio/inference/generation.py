@@ -17,6 +17,7 @@ from .decoder_input import DecoderInput
 from .options import AnswerEnd, Sampling
 from .reducers import last_row
 from .sampling import TokenSampler, sample_tokens
+from .token_probability import TokenProbability, read_probabilities, token_probabilities
 
 __all__ = [
     "CachedContext",
@@ -144,6 +145,8 @@ class GeneratingSequence:
         ended_by: why generation ended; None while it goes on, and where the sequence left before.
         last_row: of the last position of an item that is cached whole, shape (1, width), until the
             first token.
+        top_count: how many of the likeliest tokens `probabilities` have; None: there are none.
+        probabilities: of the tokens generated.
     """
 
     item: DecoderInput
@@ -156,6 +159,8 @@ class GeneratingSequence:
     token_ids: list[int] = field(default_factory=list)
     ended_by: AnswerEnd | None = None
     last_row: Tensor | None = None
+    top_count: int | None = None
+    probabilities: list[TokenProbability] = field(default_factory=list)
 
 
 class GenerationBatch:
@@ -182,6 +187,7 @@ class GenerationBatch:
         stop_ids: frozenset[int],
         slot: int | None = None,
         last_row: Tensor | None = None,
+        top_count: int | None = None,
     ) -> GeneratingSequence:
         """Add a sequence, from the next step on.
 
@@ -191,6 +197,7 @@ class GenerationBatch:
                 leaves. None: one is added, and released then.
             last_row: of the item's last position at `lm.norm`, shape (1, width), where the slot has
                 all positions: none is computed again.
+            top_count: see `GeneratingSequence`.
 
         Raises:
             OptionError: if the item is longer than the model's context.
@@ -210,6 +217,7 @@ class GenerationBatch:
             owns_slot=slot is None,
             max_positions=min(length + sampling.max_new_tokens, self._model.max_positions),
             last_row=last_row,
+            top_count=top_count,
         )
         self.sequences.append(sequence)
         return sequence
@@ -271,7 +279,14 @@ class GenerationBatch:
             rows = [next(computed) if each.last_row is None else each.last_row for each in batch]
             logits = self._model.logits(torch.cat(rows), finite).float()
             tokens = sample_tokens([sequence.sampler for sequence in batch], logits)
-            return [int(token) for token in finite.check_and_read(tokens)]
+            counts = [sequence.top_count for sequence in batch]
+            asked = token_probabilities(logits, tokens, counts)
+            numbers = finite.check_and_read(torch.cat([tokens.float(), asked]))
+        new = [int(token) for token in numbers[: len(batch)]]
+        found = read_probabilities(numbers[len(batch) :], new, counts)
+        for sequence, probability in zip(batch, found, strict=True):
+            sequence.probabilities += [] if probability is None else [probability]
+        return new
 
     def _unprocessed(self, sequence: GeneratingSequence) -> DecoderInput:
         if sequence.token_ids:

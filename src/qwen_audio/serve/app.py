@@ -11,24 +11,46 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from qwen_audio import __version__
+from qwen_audio.collection.table import WindowTable
 from qwen_audio.errors import QwenAudioError
 
+from .activation_route import activation_router
 from .api_errors import ErrorResponse, error_response
 from .asgi import App, ClientDisconnectedError, RequestError, Send
 from .chat_route import chat_router
+from .embedding_route import embedding_router
 from .gate import OPEN_PATHS, ApiGate
 from .hosts import AllowedHosts
 from .keys import ApiKeys
 from .middleware import RequestFilter
 from .openapi import complete_schema
 from .response_schemas import ChatCompletionChunk, Health, ModelCard, ModelList, Readiness
-from .schemas import ActivationsRequest, ChatRequest, EmbeddingsRequest
+from .schemas import (
+    ActivationsRequest,
+    ChatRequest,
+    ClassifyRequest,
+    EmbeddingsRequest,
+    ScoreRequest,
+    SearchRequest,
+    TranscriptionRequest,
+)
+from .score_routes import score_router
+from .search_route import search_router
 from .service import Service
-from .vector_routes import vector_router
+from .transcription_route import transcription_router
 
 __all__ = ["build_app"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_BODIES = (
+    ChatRequest,
+    EmbeddingsRequest,
+    ActivationsRequest,
+    ScoreRequest,
+    ClassifyRequest,
+    SearchRequest,
+    TranscriptionRequest,
+)
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>qwen-audio serve</title>
 <style>body {{ font: 16px/1.5 system-ui; max-width: 50em; margin: 2em auto; padding: 0 1em }}
@@ -38,7 +60,9 @@ code {{ background: #8882; padding: 0 .3em }} dd {{ margin: 0 0 1em 2em }}</styl
 """
 
 
-def build_app(service: Service, hosts: AllowedHosts, keys: ApiKeys) -> tuple[App, ApiGate]:
+def build_app(
+    service: Service, hosts: AllowedHosts, keys: ApiKeys, collection: WindowTable | None = None
+) -> tuple[App, ApiGate]:
     """The application with its middleware, and the gate, which counts requests in flight."""
     app = FastAPI(
         title="qwen-audio serve",
@@ -48,7 +72,11 @@ def build_app(service: Service, hosts: AllowedHosts, keys: ApiKeys) -> tuple[App
         openapi_url=None,
     )
     app.include_router(chat_router(service))
-    app.include_router(vector_router(service))
+    app.include_router(embedding_router(service))
+    app.include_router(activation_router(service))
+    app.include_router(score_router(service))
+    app.include_router(transcription_router(service))
+    app.include_router(search_router(service, collection))
     _add_status_routes(app, service)
     _add_pages(app, service, OPEN_PATHS if keys else None)
     for status, what in ((404, "route"), (405, "method")):
@@ -98,7 +126,10 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
 
 def _add_pages(app: FastAPI, service: Service, open_paths: Collection[str] | None) -> None:
     """Routes that say what other routes there are."""
-    bodies = (ChatRequest, ChatCompletionChunk, EmbeddingsRequest, ActivationsRequest)
+    bodies = (
+        *(ChatRequest, ChatCompletionChunk, EmbeddingsRequest, ActivationsRequest),
+        *(ScoreRequest, ClassifyRequest, TranscriptionRequest, SearchRequest),
+    )
     schema = complete_schema(app.openapi(), bodies, open_paths)
     page = _page(service, schema)
 
@@ -122,6 +153,7 @@ def _model(service: Service) -> dict[str, Any]:
         "dtype": model.dtype,
         "quantization": model.quantization,
         "default_prompt": service.default_prompt,
+        "transcribes": service.transcription_prompt is not None,
         "min_window_seconds": limits.min_seconds,
         "max_window_seconds": limits.max_seconds,
         "taps": [

@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from .api_errors import ParameterError
 from .recordings import Upload
 
-__all__ = ["decoded_upload"]
+__all__ = ["decoded_upload", "recording_texts"]
 
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{1,20}://|data:|file:", re.IGNORECASE)
+
+
+def recording_texts(given: str | Sequence[str]) -> dict[str, str]:
+    """JSON path → what a request says there: the `input` of one recording, or of several."""
+    if isinstance(given, str):
+        return {"input": given}
+    return {f"input[{number}]": text for number, text in enumerate(given)}
 
 
 def decoded_upload(

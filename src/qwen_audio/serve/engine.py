@@ -17,11 +17,12 @@ from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.weights.device import trim_heap
 
 from .body import ByteBudget
-from .captures import CaptureQueue
 from .decoding import UploadDecoder
-from .jobs import CallJob, CaptureJob, Job, TextJob
+from .jobs import CallJob, Job, TextJob
 from .limits import ApiLimits
 from .texts import TextQueue
+from .window_jobs import WindowJob
+from .windows import WindowQueue
 
 __all__ = ["BusyError", "Engine", "NotReadyError"]
 
@@ -46,10 +47,10 @@ class NotReadyError(QwenAudioError):
 class Engine:
     """Runs jobs over one pipeline: decodes in threads, and computes in one thread of its own.
 
-    In turn it encodes the audio of new texts, computes windows of captures, and generates one token
-    for every text. New texts join at any step. While encoder layers run, tokens are generated in
-    between, so that texts in progress go on at half their pace or more. Nothing else may use the
-    pipeline meanwhile.
+    In turn it encodes the audio of new texts, computes hidden states or scores of windows, and
+    generates one token for every text. New texts join at any step. While encoder layers run, tokens
+    are generated in between, so that texts in progress go on at half their pace or more. Nothing
+    else may use the pipeline meanwhile.
 
     Args:
         limits: queue, slots and memory.
@@ -58,7 +59,7 @@ class Engine:
     def __init__(self, pipeline: Pipeline, limits: ApiLimits) -> None:
         self.pipeline, self._limits = pipeline, limits
         self._texts = TextQueue(pipeline, limits.slots)
-        self._captures = CaptureQueue(pipeline)
+        self._windows = WindowQueue(pipeline)
         self._calls: deque[CallJob[Any]] = deque()
         self._overlaps = self._is_calling = False
         self._changed = threading.Condition()
@@ -227,13 +228,13 @@ class Engine:
         for job in arrived:
             if isinstance(job, TextJob):
                 self._texts.add(job)
-            elif isinstance(job, CaptureJob):
-                self._captures.add(job)
+            elif isinstance(job, WindowJob):
+                self._windows.add(job)
             elif isinstance(job, CallJob):
                 self._calls.append(job)
 
     def _has_work(self) -> bool:
-        queues = (self._arrived, self._texts, self._captures, self._calls)
+        queues = (self._arrived, self._texts, self._windows, self._calls)
         return self._is_closed or any(queues)
 
     def _take_turn(self) -> None:
@@ -245,15 +246,15 @@ class Engine:
         memory doesn't hold both.
         """
         self._texts.drop_cancelled()
-        self._captures.drop_cancelled()
+        self._windows.drop_cancelled()
         is_quiet = not self._texts.is_generating
         if self._overlaps or is_quiet:
             self._texts.encode(self._between_layers)
-        if is_quiet or (self._overlaps and not self._captures.generates):
-            self._captures.compute(self._between_layers)
+        if is_quiet or (self._overlaps and not self._windows.generates):
+            self._windows.compute(self._between_layers)
         if self._calls and not self._is_calling:
             self._call()
-        if not (self._captures.generates or self._calls):
+        if not (self._windows.generates or self._calls):
             self._texts.join()
         self._texts.step()
 

@@ -1,9 +1,10 @@
-"""ASGI middleware of the HTTP API: keys, bounded JSON bodies, errors in OpenAI's form."""
+"""ASGI middleware of the HTTP API: keys, bounded bodies, errors in OpenAI's form."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from .api_errors import error_response
@@ -16,14 +17,17 @@ from .asgi import (
     Send,
 )
 from .body import ByteBudget, Reservation, read_body
+from .form_body import form_boundary, parse_form
 from .json_body import check_json_headers, parse_json
 from .keys import ApiKeys
 from .limits import ApiLimits
 
-__all__ = ["JSON_KEY", "OPEN_PATHS", "ApiGate"]
+__all__ = ["BODY_KEY", "FORM_PATHS", "OPEN_PATHS", "ApiGate"]
 
-JSON_KEY = "qwen_audio.json"
+BODY_KEY = "qwen_audio.body"
 """Of a request's scope: what its body says."""
+FORM_PATHS = frozenset({"/v1/audio/transcriptions"})
+"""Take forms with files; all others JSON."""
 OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
 """Need no key: they say nothing of requests, and probes of an orchestrator have none."""
 
@@ -86,11 +90,15 @@ class ApiGate:
 
     async def _forward_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward a request with its body parsed, whose memory is reserved until it has ended."""
-        check_json_headers(scope)
+        parse: Callable[[bytes], Any] = parse_json
+        if scope["path"] in FORM_PATHS:
+            parse = partial(parse_form, form_boundary(scope))
+        else:
+            check_json_headers(scope)
         limit = self.limits.request_bytes
         too_large = f"The body is larger than {limit / 2**20:g} MB, the limit of this server."
         with Reservation(self.bodies) as memory:
             body = await read_body(scope, receive, limit, self.limits, too_large, memory)
-            value: Any = await asyncio.to_thread(parse_json, body)
+            value: Any = await asyncio.to_thread(parse, body)
             del body
-            await self.app({**scope, JSON_KEY: value}, receive, send)
+            await self.app({**scope, BODY_KEY: value}, receive, send)

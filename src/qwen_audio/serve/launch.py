@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_audio.errors import OptionError, check_extra
@@ -82,7 +83,8 @@ class RunningServer:
 
 def check_installed() -> None:
     """Raises MissingExtraError without the extra `serve`."""
-    check_extra("the HTTP API", "serve", "fastapi", "prometheus_client", "pydantic", "uvicorn")
+    names = ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn")
+    check_extra("the HTTP API", "serve", *names)
 
 
 def check_address(host: str, api_keys: Sequence[str]) -> None:
@@ -122,6 +124,8 @@ def launch_server(
     allowed_hosts: Iterable[str] = (),
     media_hosts: Iterable[str] = (),
     limits: ApiLimits | None = None,
+    transcribe_prompt: str | None = None,
+    collection: str | Path | None = None,
     build_page: BuildPage | None = None,
 ) -> RunningServer:
     """Start the HTTP API in the background. Weights are read meanwhile: see `wait_until_ready`.
@@ -137,11 +141,15 @@ def launch_server(
             `AllowedMediaHosts`.
         build_page: makes a page that is served beside the API, at all other paths. Browsers ask for
             one of the keys, as a password.
+        transcribe_prompt: what asks the model for a transcription; default: what its family is
+            trained with, if it is.
+        collection: that clients may search.
 
     Raises:
-        MissingExtraError: without the extra `serve`.
-        OptionError: for a host or port that can't be used, or a host that other machines reach
-            without a key.
+        MissingExtraError: without the extra `serve`, and `collections` for a collection.
+        CollectionError: for a collection that can't be opened, or was made with another model.
+        OptionError: for a host or port that can't be used, a host that other machines reach without
+            a key, or a prompt that can't be used.
     """
     check_installed()
     check_address(host, api_keys)
@@ -153,14 +161,20 @@ def launch_server(
     from .server import ThreadedServer
     from .service import Service
 
+    table = None
+    if collection is not None:
+        from qwen_audio.collection.table import WindowTable
+
+        table = WindowTable.open(collection)
+        table.check(model.spec(**table.spec.options))
     resolved = ApiLimits() if limits is None else limits
     hosts, keys, page = AllowedHosts(host, allowed_hosts), ApiKeys(api_keys), None
     with ExitStack() as on_failure:
         sock = on_failure.enter_context(listen_for_api(host, port))
         engine = Engine(model.pipeline, resolved)
         on_failure.callback(engine.close)
-        service = Service(model, engine, resolved, media_hosts)
-        app, gate = build_app(service, hosts, keys)
+        service = Service(model, engine, resolved, media_hosts, transcribe_prompt=transcribe_prompt)
+        app, gate = build_app(service, hosts, keys, table)
         if build_page is not None:
             page = build_page(engine)
             on_failure.callback(page.close)

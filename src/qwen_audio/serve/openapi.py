@@ -15,11 +15,11 @@ _ERRORS = {
     400: "What can't be used: a parameter, a recording, a malformed request",
     401: "The API key is missing or wrong",
     403: "Another site's page, or a host that the server doesn't answer for",
-    404: "No such model",
+    404: "No such model; no collection; a model that doesn't transcribe",
     406: "No such format of hidden states",
     408: "The request was sent too slowly",
     413: "A body, recording or response above a limit",
-    415: "A body that isn't JSON",
+    415: "A body that isn't JSON, or a form with a file",
     429: "The queue is full: see Retry-After",
     503: "Weights are being read, the server is stopping, or memory is short: see Retry-After",
 }

@@ -13,10 +13,11 @@ from qwen_audio.audio.window import WINDOW_SECONDS, Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.inference.token_probability import TokenProbability
 from qwen_audio.models.components.conversation import audio_inputs
 
 from .api_errors import ParameterError
-from .jobs import TextInput, TextResult
+from .jobs import TextInput, TextPiece, TextResult
 from .limits import ApiLimits
 from .recordings import Recording, RecordingReader, Upload
 from .schemas import AudioUrlPart, ChatRequest, InputAudioPart, Message, TextPart
@@ -127,7 +128,7 @@ class Question:
                     "window": number,
                     "start_seconds": window.start_seconds,
                     "end_seconds": window.end_seconds,
-                    **dataclasses.asdict(result),
+                    **_fields(result),
                     "audio_tokens": result.audio_tokens - padding,
                     "padding_tokens": padding,
                     "complete": result.ended_by.startswith("stop"),
@@ -166,19 +167,30 @@ class Question:
         return prompt
 
 
+def _fields(result: TextResult) -> dict[str, Any]:
+    """As `Answer` has them: probabilities are in `logprobs`."""
+    fields = vars(result).copy()
+    del fields["probabilities"]
+    return fields
+
+
 class OrderedText:
     """Pieces of the texts of several windows, which come in any order, as one text.
 
     Each window's begins as its line in `Description` does. Together the pieces are its text.
+
+    Attributes:
+        tokens: generated up to what is shown, where their probabilities are asked for; in order.
     """
 
     def __init__(self, question: Question) -> None:
         self._question = question
-        self._pieces: dict[int, list[str]] = {}
+        self._pieces: dict[int, list[str | TokenProbability]] = {}
         self._ended: set[int] = set()
+        self.tokens: list[TokenProbability] = []
         self._current, self._has_begun = 0, False
 
-    def add(self, number: int, piece: str | None) -> str:
+    def add(self, number: int, piece: TextPiece) -> str:
         """What can be shown after a piece of a window's text; None is its end."""
         if piece is None:
             self._ended.add(number)
@@ -194,7 +206,8 @@ class OrderedText:
                 shown.append("\n" if self._current else "")
                 shown.append(prefix(*times, is_only=len(windows) == 1))
                 self._has_begun = True
-            shown += pieces
+            shown += [piece for piece in pieces if isinstance(piece, str)]
+            self.tokens += [piece for piece in pieces if not isinstance(piece, str)]
             if self._current not in self._ended:
                 break
             self._current, self._has_begun = self._current + 1, False

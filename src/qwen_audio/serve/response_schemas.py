@@ -75,12 +75,33 @@ class AssistantMessage(BaseModel):
     refusal: None
 
 
+class TokenLogprob(BaseModel):
+    """A token, its log-probability, and its UTF-8: a part of a character in some."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ContentLogprob(TokenLogprob):
+    """A token of the answer, and the likeliest in its place."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class Logprobs(BaseModel):
+    """Of the tokens of an answer, or of a piece of it."""
+
+    content: list[ContentLogprob]
+    refusal: None
+
+
 class Choice(BaseModel):
     """The only one."""
 
     index: Literal[0]
     message: AssistantMessage
-    logprobs: None
+    logprobs: Logprobs | None
     finish_reason: Literal["stop", "length"]
 
 
@@ -109,7 +130,7 @@ class ChunkChoice(BaseModel):
 
     index: Literal[0]
     delta: Delta
-    logprobs: None
+    logprobs: Logprobs | None
     finish_reason: Literal["stop", "length"] | None
 
 
@@ -176,6 +197,7 @@ class ModelCard(BaseModel):
     dtype: str
     quantization: str | None
     default_prompt: str | None
+    transcribes: bool
     min_window_seconds: float
     max_window_seconds: float
     taps: list[TapCard]
