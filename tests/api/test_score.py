@@ -58,6 +58,21 @@ def test_scores_of_windows_and_recordings(model: qa.AudioModel) -> None:
     assert (two.over_windows, two.length_normalized) == ("mean", False)
 
 
+def test_the_end_is_one_of_the_tokens_and_the_least_mass_is_in_the_warning(
+    model: qa.AudioModel,
+) -> None:
+    options: dict[str, Any] = {"choices": CHOICES, "window_seconds": 1.0, **RATE}
+    with pytest.warns(ScoreWarning) as caught:
+        scores = model.score(sound(2.5), include_end=True, length_normalized=True, **options)
+    assert [tokens[-1] for tokens in scores.tokens] == [""] * 3
+    lengths = [len(steps) for steps in scores.token_log_probabilities[0]]
+    assert [len(tokens) for tokens in scores.tokens] == lengths
+    np.testing.assert_allclose(scores.compared, scores.log_probability / lengths)
+    texts = [f"a probability of {mass:.2g}," for mass in sorted(scores.mass)]
+    assert texts[0] != texts[-1]
+    assert texts[0] in str(caught[0].message)
+
+
 def test_rows_are_those_of_the_table(model: qa.AudioModel, tmp_path: Path) -> None:
     scores = model.score(sound(1.5), choices=CHOICES, window_seconds=1.0, **RATE)
     table = scores.to_pandas()
