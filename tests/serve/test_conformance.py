@@ -99,6 +99,9 @@ def with_recordings(value: Any, data: st.DataObject) -> Any:
         body["input"] = data.draw(recording)
     if "taps" in body:
         body["taps"] = data.draw(st.lists(st.sampled_from(["mel", "encoder.1", "lm.1", "lm.9"])))
+    for name, values in REQUIRED.items():
+        if name in body:
+            body[name] = data.draw(values)
     for name, values in OPTIONS.items():
         if name in body:
             del body[name]
@@ -109,6 +112,10 @@ def with_recordings(value: Any, data: st.DataObject) -> Any:
     return body
 
 
+REQUIRED: dict[str, st.SearchStrategy[Any]] = {
+    "choices": st.sampled_from([["A piano.", "A flute."], ["A", "A piano"], ["A", "A"], []]),
+    "classes": st.sampled_from([["piano", "flute"], {"keys": ["A piano.", "An organ."]}, {}]),
+}
 OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "max_tokens": st.integers(0, 3),
     "max_completion_tokens": st.integers(0, 3),
@@ -117,6 +124,8 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "hop_seconds": st.floats(-1, 2),
     "tap": st.sampled_from(["mel", "encoder.1", "lm.1", "lm.9"]),
     "temperature": st.floats(-1, 5),
+    "prior": st.sampled_from([None, "none", "batch", [0.5, 0.5], [2]]),
+    "over_windows": st.sampled_from(["mean", "sum", "most"]),
     "top_p": st.floats(-1, 2),
     "seed": st.integers(-(2**53), 2**53),
 }

@@ -24,7 +24,6 @@ __all__ = [
     "GeneratedText",
     "GeneratingSequence",
     "GenerationBatch",
-    "TextStream",
     "generated_text",
 ]
 
@@ -109,29 +108,6 @@ class CachedContext:
         """Hold a cache, whose slot has the first positions of `token_ids`, for the next input."""
         self.cache, self.slot = cache, slot
         self.token_ids = tuple(token_ids[: cache.length(slot)])
-
-
-class TextStream:
-    """Emits text as soon as its tokens form whole characters.
-
-    The pieces emitted add up to the final text: whitespace at both ends is held back.
-    """
-
-    def __init__(self, tokenizer: PromptTokenizer, emit: Callable[[str], None]) -> None:
-        self._tokenizer, self._emit = tokenizer, emit
-        self._emitted = ""
-
-    def update(self, token_ids: Sequence[int]) -> None:
-        """Called with all tokens so far."""
-        text = self._tokenizer.decode(token_ids).strip()
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            self.finish(text)
-
-    def finish(self, text: str) -> None:
-        """Emit the part of the text that has not been emitted yet."""
-        if len(text) > len(self._emitted):
-            self._emit(text[len(self._emitted) :])
-            self._emitted = text
 
 
 @dataclass(eq=False)

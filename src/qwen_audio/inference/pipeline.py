@@ -18,7 +18,6 @@ from .generation import (
     GeneratedText,
     GeneratingSequence,
     GenerationBatch,
-    TextStream,
     generated_text,
 )
 from .options import Sampling
@@ -27,6 +26,7 @@ from .pipeline_stages import PROJECTOR
 from .reducers import CapturedWindow, RowReducer, all_rows
 from .score import ScoringStages
 from .spans import audio_segments
+from .text_stream import TextStream
 
 __all__ = ["Pipeline"]
 
