@@ -34,6 +34,7 @@ from . import (
     ray_indexing,
     search_scale,
     search_versions,
+    server_overload,
     serving,
     start,
     vector_search,
@@ -87,8 +88,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "tap_change": playground_latency.tap_change,
     "visitors": playground_load.visitors,
     "sixteen_clients": serving.sixteen_clients,
+    "mixed_load": serving.mixed_load,
     "one_client": serving.one_client,
     "serve_embeddings": serving.serve_embeddings,
+    "serve_overload": server_overload.serve_overload,
 }
 RESULTS = Path(__file__).parent / "results"
 

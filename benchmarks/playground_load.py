@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from .benchmark import Result, Settings, Target, log_progress
 from .machine import require_packages
 from .playground_server import playground_server
+from .resources import resident_bytes
 from .rounds import ROOT, median
 from .this_package import load_model
 
@@ -44,7 +44,7 @@ def visitors(settings: Settings) -> Result:
         asyncio.run(_run_clients(url, recordings, 1.0))
         before = _idle_memory_bytes(process)
         reports = asyncio.run(_run_clients(url, recordings, seconds))
-        busy = _memory_bytes(process)
+        busy = resident_bytes(process.pid)
         after = _idle_memory_bytes(process)
         files_left = [str(path) for path in Path(folder).rglob("*") if path.is_file()]
         final = asyncio.run(run_client(url, recordings[0], 0.0))
@@ -117,13 +117,7 @@ async def _run_clients(url: str, recordings: list[Any], seconds: float) -> list[
     return await asyncio.gather(*(run_client(url, item, seconds) for item in recordings))
 
 
-def _memory_bytes(process: subprocess.Popen[str]) -> int:
-    """Resident memory."""
-    pages = Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
 def _idle_memory_bytes(process: subprocess.Popen[str]) -> int:
     """Resident memory after the sessions of closed pages have been dropped."""
     time.sleep(5)
-    return _memory_bytes(process)
+    return resident_bytes(process.pid)

@@ -13,7 +13,7 @@ from .synthetic_audio import SAMPLING_RATE, synthetic_clip, synthetic_clips
 from .this_package import load_model
 from .worker import Workload
 
-__all__ = ["command_bytes", "memory", "python_bytes", "streamed"]
+__all__ = ["command_bytes", "memory", "python_bytes", "resident_bytes", "streamed"]
 
 EMBEDDED = "embedded"
 
@@ -111,6 +111,12 @@ def peak_bytes() -> int:
     """Peak resident memory of this process, including mapped files (VmHWM)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def resident_bytes(process_id: int) -> int:
+    """Resident memory of a process."""
+    pages = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def drop_page_cache(folder: Path) -> None:

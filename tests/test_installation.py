@@ -342,7 +342,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(site: Path) -> None:
     source = {path.relative_to(SOURCE.parent) for path in SOURCE.rglob("*") if path.is_file()}
     source = {path for path in source if "__pycache__" not in path.parts}
     source |= {
-        Path("qwen_audio/playground/examples", path.name)
+        Path("qwen_audio/examples", path.name)
         for path in (ROOT / "examples").iterdir()
         if path.suffix in (".flac", ".md")
     }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import accuracy_score
 
 import qwen_audio as qa
 from qwen_audio.analysis.classification import Classification
+from qwen_audio.analysis.intervals import wilson_interval
 from qwen_audio.analysis.reliability import reliability
 from qwen_audio.analysis.scores import Scores, log_softmax
 
@@ -56,7 +60,7 @@ def test_temperature_is_the_one_at_which_labels_are_likeliest() -> None:
     assert fitted.temperature == pytest.approx(expected, rel=1e-3)
     assert fitted.temperature == pytest.approx(3, rel=0.2)  # what the scores were sharpened by
     assert fitted.labels == result.labels
-    by_name = result.fit_temperature(dict(zip(result.names, labels, strict=True)))
+    by_name = result.fit_temperature(dict(zip(result.names[::-1], labels[::-1], strict=True)))
     assert by_name.temperature == fitted.temperature
     assert fitted.fit_temperature(labels).temperature == pytest.approx(fitted.temperature)
     before, after = (c.reliability(labels) for c in (result, fitted))
@@ -96,6 +100,33 @@ def test_a_prior_is_divided_out() -> None:
         Classification.of(of_clips[:1], CLASSES, "batch")
 
 
+def test_recordings_of_several_windows(tmp_path: Path) -> None:
+    """Each counts once in the prior of a batch; temperatures are of windows, too."""
+    windows = log_softmax(np.random.default_rng(0).normal(size=(3, 3))) - [[0.1], [2.0], [0.3]]
+    of_clips = [scores("a", windows[:1]), scores("b", windows[1:])]
+    result = Classification.of(of_clips, CLASSES, "batch", 2.0)
+    shares = np.exp(log_softmax(windows))
+    prior = (shares[0] + shares[1:].mean(axis=0)) / 2
+    np.testing.assert_allclose(result.prior or (), prior)
+    expected = np.sqrt(shares / prior)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(result.window_probability(1), expected[1:])
+    np.testing.assert_allclose([[row[c] for c in CLASSES] for row in result.rows()], expected)
+    np.testing.assert_allclose(result.mass, np.exp([-0.1, -2.0]))
+    with np.load(result.save(tmp_path / "a.npz")) as saved:
+        assert set(saved) == {"facts", "sources", "probability", "log_probability", "mass"}
+        np.testing.assert_array_equal(saved["probability"], result.probability)
+
+
+def test_intervals_end_between_none_and_all() -> None:
+    counts = np.arange(1.0, 200.0)
+    low, _ = wilson_interval(np.zeros_like(counts), counts)
+    _, high = wilson_interval(counts, counts)
+    assert low.min() == 0
+    assert high.max() == 1
+    np.testing.assert_allclose(low + 1, high)
+
+
 def test_reliability_is_scikit_learns_curve() -> None:
     random = np.random.default_rng(1)
     confidence = random.uniform(0.2, 1, 300)
@@ -104,10 +135,16 @@ def test_reliability_is_scikit_learns_curve() -> None:
     accuracy, mean = calibration_curve(is_right, confidence, n_bins=8)
     np.testing.assert_allclose(found.accuracy, accuracy)
     np.testing.assert_allclose(found.confidence, mean)
-    assert found.counts.sum() == 300
+    assert found.recordings == 300
+    assert found.mean_accuracy == accuracy_score(np.ones(300), is_right)
+    assert found.right == is_right.sum()
     assert ((found.low <= accuracy) & (accuracy <= found.high)).all()
     whole = reliability(np.array([1.0, 1.0]), np.array([True, False]), 4)
     assert (whole.accuracy.tolist(), whole.expected_calibration_error) == ([0.5], 0.5)
+    uneven = reliability(np.array([0.6, 0.8, 0.9, 1.0]), np.array([True, True, True, False]), 4)
+    assert uneven.counts.tolist() == [1, 3]  # the last bin ends with 1
+    assert uneven.expected_calibration_error == pytest.approx((0.4 + 3 * (0.9 - 2 / 3)) / 4)
+    assert list(uneven.rows()[0]) == ["confidence", "accuracy", "low", "high", "recordings"]
     assert whole.low[0] == pytest.approx(0.0945, abs=1e-3)  # Wilson's, of one of two
     with pytest.raises(qa.OptionError, match="bins=0"):
         reliability(confidence, is_right, 0)

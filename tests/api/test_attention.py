@@ -4,6 +4,7 @@ is in tests/models/test_families.py."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 import qwen_audio as qa
 from qwen_audio.errors import AudioError, OptionError, QwenAudioError
+from qwen_audio.inference.attention_weights import rows_of_span
+from qwen_audio.inference.spans import Segment
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -57,6 +60,59 @@ def test_generated_tokens_look_at_all_before_them(model: qa.AudioModel) -> None:
     assert (generated.weights[..., -1, :] > 0).all(-1).any()
     everything = model.attention(clip, generate=3, span="all", **RATE)
     assert np.allclose(generated.weights, everything.weights[:, :, -len(answer.token_ids) :])
+
+
+def test_a_token_after_the_last_position_looks_at_nothing(
+    model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = sound(1.0)
+    given = len(model.attention(clip, **RATE).keys)
+    monkeypatch.setattr(type(model.pipeline.lm), "max_positions", given + 2)
+    answer = model.describe(clip, max_new_tokens=9, **RATE).answers[0]
+    assert (answer.ended_by, len(answer.token_ids)) == ("context", 3)
+    generated = model.attention(clip, generate=9, span="generated", **RATE)
+    assert (len(generated.queries), len(generated.keys)) == (2, given + 2)
+
+
+def test_the_last_position_is_the_one_before_the_answer() -> None:
+    segments: tuple[Segment, ...] = (("prompt", 2), ("audio", 3), ("prompt", 1), ("generated", 4))
+    assert rows_of_span(segments, "last") == (5,)
+    assert rows_of_span(segments, "prompt") == (0, 1, 5)
+
+
+def test_clips_in_several_batches(model: qa.AudioModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = [sound(seconds) for seconds in (1.0, 0.3, 0.7)]
+    expected = model.attention(clips, span="audio", **RATE)
+    batches = type(model.pipeline.memory).batches
+
+    def small(self: Any, items: Any, sizes: Any) -> Any:
+        for part in (items[:1], items[1:]):
+            yield from batches(self, part, sizes)
+
+    monkeypatch.setattr(type(model.pipeline.memory), "batches", small)
+    for one, other in zip(model.attention(clips, span="audio", **RATE), expected, strict=True):
+        assert np.allclose(one.weights, other.weights, atol=1e-6)
+
+
+def test_means_shares_and_names_of_what_is_known(model: qa.AudioModel) -> None:
+    found = model.attention(sound(0.3), "Is it?", span="all", **RATE)
+    np.testing.assert_allclose(found.by_level, found.weights.mean(1))
+    audio = found.keys.span == "audio"
+    assert 0 < audio.sum() < len(audio)
+    np.testing.assert_allclose(found.on_audio, found.weights[..., audio].sum(-1), rtol=1e-6)
+    tokens = found.keys.token
+    assert tokens is not None
+    row = found.table()[-2]
+    assert (row["query"], row["key"]) == (len(audio) - 1, len(audio) - 2)
+    assert (row["query_token"], row["key_token"]) == (tokens[-1], tokens[-2])
+    assert tokens[-1] != tokens[-2]
+    assert row["weight"] == pytest.approx(found.weights[-1, -1, -1, -2])
+    names = found.query_names()
+    first = int(audio.argmax())
+    assert names[first : first + 2] == ["0.00 s", "0.04 s"]
+    assert names[-1] == tokens[-1].strip()
+    with pytest.raises(ValueError, match="weights of shape"):
+        replace(found, heads=(0,))
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from recipes.study.speech_in_music import inside, made_clips
 import qwen_audio as qa
 from qwen_audio.analysis.occlusion import occluded, occlusion_starts
 from qwen_audio.errors import AudioError, OptionError
-from qwen_audio.inference.scored_clips import answer_tokens, encode_clips
+from qwen_audio.inference.scored_clips import answer_tokens, encode_mels
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -39,6 +39,8 @@ def test_what_is_removed_is_silent_and_the_rest_is_kept() -> None:
     assert (silenced[4_400:11_600] == 0).all()
     assert np.abs(np.diff(silenced)).max() < 0.005  # no click
     assert (samples == 1).all()
+    assert silenced[4_000] > 0.99  # from and to the sound as it is
+    assert silenced[11_999] > 0.99
     assert (occluded(samples, 0, 160) == occluded(samples[::-1].copy(), 0, 160)).all()
 
 
@@ -49,7 +51,7 @@ def test_effects_are_those_of_windows_one_by_one(model: qa.AudioModel) -> None:
     choices = answer_tokens(model.pipeline, prompt_text, ("a", "b"))
 
     def scores(samples: np.ndarray) -> np.ndarray:
-        rows = encode_clips(model.pipeline, [samples])
+        rows = encode_mels(model.pipeline, [model.pipeline.log_mel(samples)])
         return model.pipeline.score(prompt_text, rows, choices)[0].log_probability
 
     np.testing.assert_allclose(found.heard, scores(clip), atol=1e-5)
@@ -66,6 +68,28 @@ def test_effects_are_those_of_windows_one_by_one(model: qa.AudioModel) -> None:
     np.testing.assert_allclose(
         means, [first, (first + second) / 2, second, (second + third) / 2, third]
     )
+
+
+def test_tables_and_facts(tmp_path: Path) -> None:
+    pairs = np.array([[-1.0, -2.0], [-3.0, -0.5]])
+    starts, envelope = np.array([0.0, 0.25]), np.zeros((2, 3), np.float32)
+    found = qa.Occlusion(
+        "a", "p", ("Yes", "No"), starts, 0.5, (-1.0, -4.0), pairs, envelope, 0.75, "float32"
+    )
+    assert found.difference == 3
+    assert found.effect.tolist() == [2, 5.5]
+    assert (found.peak_seconds, found.facts()["peak_seconds"]) == (0.5, 0.5)
+    assert found.table()[1] == {
+        "start_seconds": 0.25,
+        "end_seconds": 0.75,
+        "effect": 5.5,
+        "log_probability_first": -3.0,
+        "log_probability_second": -0.5,
+    }
+    with np.load(found.save(tmp_path / "a.npz")) as saved:
+        assert saved["map_edges_seconds"].tolist() == [0, 0.25, 0.5, 0.75]
+        assert saved["map"].tolist() == [2, 3.75, 5.5]
+        assert saved["effect"].tolist() == [2, 5.5]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 import qwen_audio as qa
 from qwen_audio.errors import ScoreWarning
+from qwen_audio.inference.choices import has_leading_space
 from reference import sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -50,11 +51,29 @@ def test_scores_of_windows_and_recordings(model: qa.AudioModel) -> None:
     lengths = np.array([len(tokens) for tokens in two.tokens])
     total = np.exp((two.log_probability / lengths).sum(axis=0))
     np.testing.assert_allclose(other.recording_probability, total / total.sum(), rtol=1e-4)
+    shares = np.exp(two.log_probability / lengths)
+    expected = shares / shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(other.probability, expected, rtol=1e-4)
     assert (other.over_windows, other.length_normalized) == ("sum", True)
     assert (two.over_windows, two.length_normalized) == ("mean", False)
 
 
-def test_rows_are_those_of_the_table(model: qa.AudioModel) -> None:
+def test_the_end_is_one_of_the_tokens_and_the_least_mass_is_in_the_warning(
+    model: qa.AudioModel,
+) -> None:
+    options: dict[str, Any] = {"choices": CHOICES, "window_seconds": 1.0, **RATE}
+    with pytest.warns(ScoreWarning) as caught:
+        scores = model.score(sound(2.5), include_end=True, length_normalized=True, **options)
+    assert [tokens[-1] for tokens in scores.tokens] == [""] * 3
+    lengths = [len(steps) for steps in scores.token_log_probabilities[0]]
+    assert [len(tokens) for tokens in scores.tokens] == lengths
+    np.testing.assert_allclose(scores.compared, scores.log_probability / lengths)
+    texts = [f"a probability of {mass:.2g}," for mass in sorted(scores.mass)]
+    assert texts[0] != texts[-1]
+    assert texts[0] in str(caught[0].message)
+
+
+def test_rows_are_those_of_the_table(model: qa.AudioModel, tmp_path: Path) -> None:
     scores = model.score(sound(1.5), choices=CHOICES, window_seconds=1.0, **RATE)
     table = scores.to_pandas()
     assert list(table.columns) == [
@@ -63,6 +82,10 @@ def test_rows_are_those_of_the_table(model: qa.AudioModel) -> None:
     ]
     assert table.choice.tolist() == CHOICES * 2
     np.testing.assert_allclose(table.log_probability, scores.log_probability.ravel())
+    assert table.tokens.tolist() == [len(tokens) for tokens in scores.tokens] * 2
+    with np.load(scores.save(tmp_path / "scores.npz")) as saved:
+        for name in ("log_probability", "probability", "mass", "recording_probability"):
+            np.testing.assert_array_equal(saved[name], getattr(scores, name))
     assert "A guitar plays." in scores._repr_html_()
     best = scores.recording_probability.max()
     first = f"Scores({scores.name!r}, '{scores.ranking()[0]}' {best:.3f}, "
@@ -81,6 +104,7 @@ def test_choices_begin_with_a_space_after_a_plain_prompt_and_in_no_template(
     assert tokens(model, leading_space=False) == ["Yes", " No"]
     assert tokens(chat_model) == ["Yes", " No"]
     assert tokens(chat_model, leading_space=True) == [" Yes", " No"]
+    assert not has_leading_space("<|assistant|>", chat=True)  # a template without a line break
     assert tokens(chat_model, "<|audio_bos|><|AUDIO|><|audio_eos|>Is it?") == [" Yes", " No"]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import qwen_audio as qa
 from commands import run
+from qwen_audio.cli.classify import read_classes
 
 EXAMPLES = Path("examples").absolute()
 LABELS = "guitar\tA solo acoustic guitar plays\tA solo electric guitar plays\ndrums\tDrums play\n"
@@ -106,3 +107,69 @@ def test_choices_that_begin_another_name_the_option(tmp_path: Path) -> None:
     path.write_text('{"a": 3}', encoding="utf-8")
     done = run("classify", EXAMPLES / "djembe.flac", "--labels", path)
     assert "isn't of the form" in done.stderr
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """The examples, the last one with a wrong label."""
+    rows = [("guitar", "guitar"), ("djembe", "drums"), ("speech", "drums")]
+    path = tmp_path / "labels.csv"
+    lines = [f"{EXAMPLES / name}.flac,{label}" for name, label in rows]
+    path.write_text("\n".join(["source,kind", *lines]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::qwen_audio.ScoreWarning")
+def test_true_labels(labels: Path, manifest: Path, tmp_path: Path) -> None:
+    """Accuracy, calibration error and temperature are those of Python."""
+    table, picture = tmp_path / "reliability.json", tmp_path / "reliability.png"
+    given = ("--labels", labels, "--target", "kind", "--dtype", "float32", "--quiet")
+    done = run("classify", manifest, *given, "--reliability", table, "--fit-temperature")
+    assert done.returncode == 0, done.stderr
+    *lines, summary, written, fitted = done.stdout.splitlines()
+    assert ["in truth drums" in line for line in lines] == [False, False, True]
+    result = qa.load(dtype="float32").classify(
+        [EXAMPLES / f"{name}.flac" for name in ("guitar", "djembe", "speech")],
+        read_classes(str(labels)),
+    )
+    truth = ["guitar", "drums", "drums"]
+    expected, temperature = result.reliability(truth), result.fit_temperature(truth).temperature
+    error = expected.expected_calibration_error
+    assert summary == (f"accuracy 0.667 (2 of 3 right), expected calibration error {error:.3f}")
+    assert written == f"  {table}"
+    assert fitted.endswith(f"--temperature {temperature:.4g}")
+    saved = json.loads(table.read_text(encoding="utf-8"))
+    assert (saved["right"], saved["recordings"]) == (2, 3)
+    assert [row["recordings"] for row in saved["rows"]] == expected.counts.tolist()
+    done = run("classify", manifest, *given, "--reliability", picture, "--json")
+    *recordings, last = map(json.loads, done.stdout.splitlines())
+    assert [line["target"] for line in recordings] == truth
+    assert last["expected_calibration_error"] == pytest.approx(error, abs=1e-4)
+    assert last["output"] == str(picture)
+    assert picture.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--reliability", "a.csv"), "--reliability needs true labels: give --target"),
+        (("--fit-temperature",), "--fit-temperature needs true labels: give --target"),
+        (("--target", "kin"), "has nothing in a column 'kin': give a manifest"),
+        (("--target", "note"), "has 'x' in 'note', which is no class of --labels: use guitar, dr"),
+        (("--target", "kind", "--reliability", "a.txt"), "the suffix decides the format"),
+        (("--target", "kind", "-o", "a.csv", "--reliability", "a.csv"), "name the same file"),
+    ],
+)
+def test_what_is_wrong_with_true_labels_is_one_line(
+    labels: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    row = f"{EXAMPLES / 'djembe.flac'},drums,x"
+    path.write_text(f"source,kind,note\n{row}\n", encoding="utf-8")
+    done = run("classify", path, "--labels", labels, *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    done = run("classify", EXAMPLES / "djembe.flac", "--labels", labels, "--target", "kind")
+    assert "(its columns: none)" in done.stderr

@@ -43,7 +43,9 @@ def test_options_that_cannot_be_used() -> None:
     assert message.startswith("qwen-audio: --api-key takes letters, digits and punctuation")
     assert "use a number greater than 0" in error_line(run("serve", "--max-minutes=-1"))
     assert "from 1 to 65535" in error_line(run("serve", "--port=0"))
-    assert "is not the name of a host" in error_line(run("serve", "--allowed-host", "http://x"))
+    assert "nowhere.lance" in error_line(run("serve", "--collection", "nowhere.lance"))
+    for option in ("--allowed-host", "--allow-media-host"):
+        assert "is not the name of a host" in error_line(run("serve", option, "http://x"))
 
 
 @pytest.mark.slow

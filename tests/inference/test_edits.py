@@ -18,6 +18,7 @@ from edit_hooks import edited_logits
 from families import CASES
 from qwen_audio.errors import TapError
 from qwen_audio.inference.decoder_input import DecoderInput
+from qwen_audio.inference.edits import EditPlace
 from reference import Reference, relative_error, sound
 
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -77,13 +78,10 @@ def test_identity_changes_no_bit(model: qa.AudioModel) -> None:
             stack.enter_context(model.edit(tap, qa.edits.identity(), span="all"))
         after = model.activations(clips, taps=taps, generate=3, **RATE)
         again = model.describe(clips, max_new_tokens=5, **RATE)
+    assert len(before[0]["lm.1"].indices("generated")) == 3
     for one, two in zip(before, after, strict=True):
         for tap in taps:
-            given = len(one[tap]) - len(one[tap].indices("generated"))
-            np.testing.assert_array_equal(one[tap].data[:given], two[tap].data[:given])
-            # The last position of a prompt is computed with the others under edits, and once more
-            # alone without: to rounding the same.
-            np.testing.assert_allclose(one[tap].data[given:], two[tap].data[given:], atol=1e-5)
+            np.testing.assert_array_equal(one[tap].data, two[tap].data)
     assert [t.answers[0].token_ids for t in text] == [t.answers[0].token_ids for t in again]
 
 
@@ -125,11 +123,20 @@ def test_each_of_the_edits(model: qa.AudioModel) -> None:
     assert not np.array_equal(shuffled, rows)
     np.testing.assert_array_equal(np.sort(shuffled, 0), np.sort(rows, 0))
     np.testing.assert_array_equal(shuffled, after(edits.shuffle(1)))
+    assert not np.array_equal(shuffled, after(edits.shuffle(2)))
+    vector = np.arange(rows.shape[1], dtype=np.float32)
+    np.testing.assert_allclose(after(edits.add(vector, 0.5)), rows + 0.5 * vector, rtol=1e-5)
     assert not after(edits.zero()).any()
     np.testing.assert_array_equal(after(edits.keep_every(4)), np.asarray(rows)[::4])
     np.testing.assert_array_equal(after(edits.replace(np.ones_like(rows))), np.ones_like(rows))
     states = model.activations(sound(1.0, seed=7), taps=["audio_tower"], **RATE)["audio_tower"]
     np.testing.assert_array_equal(after(edits.replace(states)), states.data)
+
+
+def test_a_mean_in_half_precision_is_rounded_once() -> None:
+    rows = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).bfloat16() + 1
+    edited = qa.edits.mean_over_time().bind(EditPlace(qa.Tap.parse("mel"), "audio", 3))(rows)
+    assert torch.equal(edited[0], rows.float().mean(0).bfloat16())
 
 
 def test_streamed_layers_are_edited(checkpoint: Path, model: qa.AudioModel) -> None:
@@ -164,6 +171,42 @@ def test_specs_name_the_edits_of_a_tap_and_those_before_it(model: qa.AudioModel)
     assert vectors.spec.edits == "mel[audio]: shuffle(seed=3)"
     assert vectors.spec.fingerprint != base.fingerprint
     assert qa.EmbeddingSpec.from_json(vectors.spec.to_json()) == vectors.spec
+
+
+@pytest.mark.filterwarnings("ignore::qwen_audio.ScoreWarning")
+def test_results_state_the_edits_they_were_made_under(model: qa.AudioModel) -> None:
+    """And leave the field out where there are none."""
+    described = "mel[audio]: scale(factor=1.1); lm.1[last]: scale(factor=2.0)"
+
+    def results() -> list[Any]:
+        """A description, and what has facts."""
+        text = model.describe(CLIP, max_new_tokens=1, **RATE)
+        message = {"role": "user", "content": [{"type": "audio", "audio": CLIP}]}
+        session = model.session(CLIP, **RATE)
+        return [
+            text.answers[0],
+            model.chat([message], max_new_tokens=1, **RATE),
+            session.ask(max_new_tokens=1).answers[0],
+            session.score(choices=["a", "b"]),
+            model.score(CLIP, choices=["a", "b"], **RATE),
+            model.classify(CLIP, ["a", "b"], **RATE),
+            model.audio_ablation(CLIP, others=[OTHER], answers=["a"], **RATE),
+            model.occlusion(CLIP, window_seconds=0.9, hop_seconds=0.9, **RATE),
+            model.attention(CLIP, levels=[1], **RATE),
+        ]
+
+    for result in results():
+        assert "edits" not in result.facts()
+    with model.edit("mel", qa.edits.scale(1.1)):
+        trace = model.trace(CLIP, sound(1.0, 3), answers=("a", "b"), taps=["lm.0"], **RATE)
+        assert trace.facts()["edits"] == "mel[audio]: scale(factor=1.1)"
+        with model.edit("lm.1", qa.edits.scale(2.0), span="last"):
+            for result in results():
+                assert result.facts()["edits"] == described, result
+            text = model.describe(CLIP, max_new_tokens=1, **RATE)
+    assert text.edits == described
+    assert f"edits: {described}" in text._repr_html_()
+    assert model.describe(CLIP, max_new_tokens=1, **RATE).edits is None
 
 
 def test_functions_are_known_by_their_name_or_in_this_process_alone(model: qa.AudioModel) -> None:

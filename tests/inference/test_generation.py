@@ -21,7 +21,7 @@ from qwen_audio.inference.generation import GeneratingSequence, GenerationBatch
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.reducers import all_rows
 from qwen_audio.models.kv_cache import KeyValueCache
-from reference import relative_error, sound
+from reference import PLAIN, Reference, relative_error, sound
 
 NO_STOP: frozenset[int] = frozenset()
 RATE: dict[str, Any] = {"sampling_rate": 16_000}
@@ -88,6 +88,34 @@ def test_sequences_that_join_at_any_step_get_the_tokens_that_they_get_alone(
     assert [sequences[number].token_ids for number in range(5)] == expected
     assert {each.ended_by for each in sequences.values()} == {"max_new_tokens"}
     assert batch.cache.reserved_positions == 0
+
+
+def test_probabilities_are_transformers_before_sampling(checkpoint: Path) -> None:
+    """With a repetition penalty and a temperature, which decide about tokens alone."""
+    pipeline = qa.load(checkpoint, dtype="float32").pipeline
+    clip, prompt = sound(1.3, seed=2), PLAIN + "Which instrument?"
+    inputs = pipeline.build_inputs(prompt, [pipeline.encode_audio([pipeline.log_mel(clip)])])
+    batch = GenerationBatch(pipeline.lm)
+    random = Sampling(4, temperature=2.0, seed=1)
+    drawn = batch.join(inputs[0], random, stop_ids=NO_STOP, top_count=3)
+    plain = batch.join(ITEMS[0], Sampling(2), stop_ids=NO_STOP)
+    greedy = batch.join(ITEMS[1], Sampling(3), stop_ids=NO_STOP, top_count=0)
+    batch.run()
+    assert drawn.token_ids == alone(pipeline.lm, inputs[0], random)
+    assert plain.probabilities == []
+    assert [(each.token_id, each.top) for each in greedy.probabilities] == [
+        (token, ()) for token in greedy.token_ids
+    ]
+    expected = torch.from_numpy(
+        Reference(checkpoint).log_probabilities(clip, prompt, tuple(drawn.token_ids))
+    )
+    for place, each in enumerate(drawn.probabilities):
+        assert each.log_probability == pytest.approx(
+            float(expected[place, each.token_id]), abs=1e-4
+        )
+        best = expected[place].topk(3)
+        assert [token for token, _ in each.top] == best.indices.tolist()
+        np.testing.assert_allclose([value for _, value in each.top], best.values, atol=1e-4)
 
 
 def test_a_stop_token_ends_a_sequence(lm: LanguageModel, expected: list[list[int]]) -> None:

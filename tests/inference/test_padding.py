@@ -66,8 +66,18 @@ def test_numbers_are_those_of_the_padded_clip(model: qa.AudioModel, checkpoint: 
     np.testing.assert_allclose(short["encoder.3"].data, whole["encoder.3"].data[:50], atol=1e-5)
 
 
+def test_padding_is_not_shuffled(model: qa.AudioModel) -> None:
+    """Nor taken for audio by edits: where all audio is the same, its order changes nothing."""
+    options: dict[str, Any] = {"answers": ["a"], "others": [sound(0.5, 2)], **RATE}
+    with model.edit("lm.0", qa.edits.zero(), span="audio"):
+        heard, shuffled, *_ = model.audio_ablation(CLIP, **options).log_probability[0]
+    assert shuffled == pytest.approx(heard, abs=1e-5)
+    heard, shuffled, *_ = model.audio_ablation(CLIP, **options).log_probability[0]
+    assert abs(shuffled - heard) > 1e-4
+
+
 def test_padding_is_not_counted_as_audio(model: qa.AudioModel) -> None:
-    """Neither in answers nor in `inspect`."""
+    """Neither in answers and scores nor in `inspect`."""
     message = {"role": "user", "content": [{"type": "audio", "audio": CLIP}] * 2}
     session, trace = model.session(CLIP, **RATE), model.inspect(CLIP, **RATE)
     window = trace.windows[0]
@@ -80,6 +90,11 @@ def test_padding_is_not_counted_as_audio(model: qa.AudioModel) -> None:
     assert (rows["audio_tower"], rows["projector"], rows["lm.1"]) == (25, 50, window.positions)
     chatted = model.chat([message], max_new_tokens=2, **RATE)
     assert (chatted.audio_tokens, chatted.padding_tokens) == (50, 50)
+    (rows_of_audio,) = model.pipeline.encode_audio([model.pipeline.log_mel(CLIP)])
+    prompt_text = model.pipeline.tokenizer.render(None)
+    (scores,) = model.pipeline.score(prompt_text, [[rows_of_audio]], [(5,), (6,)])
+    assert (scores.audio_tokens, scores.padding_tokens) == (25, 25)
+    assert scores.prompt_tokens == window.prompt_tokens
     _, table, note, *_ = inspection_tables(trace)
     headers = [column.header for column in table.columns]  # type: ignore[union-attr]
     assert headers[4:] == ["audio tokens", "padding", "prompt tokens", "positions"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def test_a_trace_goes_from_a_to_b(model: qa.AudioModel) -> None:
     assert list(frame.columns) == ["tap", "span", "share", "difference"]
     assert frame.attrs["answers"] == tuple(ANSWERS)
     assert repr(there).startswith("Trace(2 taps × last; log p('Drums play.') − log p(")
+    assert not np.signbit(there.share[there.share == 0]).any()
+    with pytest.raises(ValueError, match=r"\(2, 1\), 2, 2"):
+        replace(there, spans=("last", "audio"))
 
 
 def test_only_what_differs_is_computed(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import qwen_audio as qa
 from checkpoints import EMBEDDED, random_checkpoint
-from qwen_audio.inference import token_tree
+from qwen_audio.inference import score, token_tree
 from qwen_audio.inference.generation import CachedContext
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
@@ -132,10 +132,63 @@ def test_many_choices_take_several_passes(
     parts = split_choices(CHOICES)
     assert len(parts) > 2
     assert sorted(number for part in parts for number in part) == list(range(len(CHOICES)))
+    nodes: list[int] = []
+    forward = type(pipeline.lm).forward
+
+    def counting(self: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        nodes.extend(len(item.tree) for item in inputs)
+        return forward(self, inputs, *args, **options)
+
+    monkeypatch.setattr(type(pipeline.lm), "forward", counting)
     for scores, whole in zip(
         pipeline.score(PROMPT, rows, CHOICES, include_end=True), expected, strict=True
     ):
         check_equal(scores, whole)
+    assert len(nodes) == len(parts) * len(rows)
+    assert max(nodes) <= 5
+
+
+def test_passes_under_edits_of_the_language_model_use_no_cache(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function of all rows of a prompt can't be computed of its last one alone."""
+    model = qa.load(checkpoint, dtype="float32", device="cpu")
+    rows = encoded(model.pipeline)
+    with model.edit("lm.1", qa.edits.mean_over_time(), span="prompt"):
+        expected = model.pipeline.score(PROMPT, rows, CHOICES)
+        monkeypatch.setattr(token_tree, "_MAX_NODES", 3)
+        assert len(split_choices(CHOICES)) > 1
+        for scores, whole in zip(
+            model.pipeline.score(PROMPT, rows, CHOICES), expected, strict=True
+        ):
+            check_equal(scores, whole)
+
+
+def test_logits_of_some_rows_at_a_time(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = encoded(pipeline)
+    expected = pipeline.score(PROMPT, rows, CHOICES, include_end=True)
+    for count in (1, 2, 3):
+        monkeypatch.setattr(score, "_ROWS_AT_ONCE", count)
+        found = pipeline.score(PROMPT, rows, CHOICES, include_end=True)
+        for scores, whole in zip(found, expected, strict=True):
+            check_equal(scores, whole)
+
+
+def test_what_is_greedy_is_what_would_be_generated(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = encoded(pipeline)[:1]
+    (text,) = pipeline.generate(PROMPT, rows, Sampling(3))
+    one, two, three = text.token_ids
+    other = 5 if two != 5 else 6
+    choices = [(one, two), (one, other), (other, two)]
+    (scores,) = pipeline.score(PROMPT, rows, choices)
+    assert scores.is_greedy == (True, False, False)
+    (ended,) = pipeline.score(PROMPT, rows, choices, include_end=True)
+    assert ended.is_greedy == (False, False, False)
+    monkeypatch.setattr(pipeline.tokenizer, "stop_token_ids", lambda _: frozenset({three}))
+    (ended,) = pipeline.score(PROMPT, rows, choices, include_end=True)
+    assert ended.is_greedy == (True, False, False)
 
 
 @pytest.mark.slow

@@ -241,3 +241,6 @@ def test_lm_evals_own_runner() -> None:
     pairs = model._scores(prompt_text, rows, ids)  # one begins another, one is there twice
     assert pairs[1] == pytest.approx(pairs[4])
     assert [is_greedy for _, is_greedy in pairs] == [False, True, False, True, True]
+    with pytest.raises(NotImplementedError, match=r"is of texts alone.*: use tasks of") as caught:
+        model.loglikelihood_rolling([])
+    assert "\n" not in str(caught.value)

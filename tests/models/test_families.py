@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import qwen_audio as qa
 from checkpoints import edit_json
 from families import CASES, Case, TransformersReference
+from qwen_audio.analysis.occlusion import occluded
 from qwen_audio.audio.waveform import Waveform
 from qwen_audio.errors import CheckpointError
 from qwen_audio.models.checkpoint import Checkpoint
@@ -161,6 +162,53 @@ def test_scores_equal_transformers(pair: Pair) -> None:
         expected = np.array([rows[place, token] for place, token in enumerate(ids)])
         actual = np.array(scores.token_log_probabilities[0][number])
         assert relative_error(actual, expected) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::qwen_audio.ScoreWarning")
+def test_ablation_scores_each_sound_as_score_does(pair: Pair) -> None:
+    """Other sounds as recordings of their own; shuffled tokens as by an edit of those of audio."""
+    clip, other = sound(1.5, seed=4), sound(0.4, seed=5)
+    options: dict[str, Any] = {"answers": ["Yes"], "others": [other], **RATE}
+    if not pair.case.language_model:
+        with pytest.raises(CheckpointError, match="has no language model"):
+            pair.model.audio_ablation(clip, **options)
+        return
+    found = pair.model.audio_ablation(clip, "What?", **options)
+    random = np.random.default_rng(0)
+    noise = random.standard_normal(clip.size) * np.sqrt(np.mean(clip.astype(np.float64) ** 2))
+
+    def permuted(rows: torch.Tensor) -> torch.Tensor:
+        return rows[torch.from_numpy(random.permutation(len(rows)))]
+
+    def alone(samples: np.ndarray) -> float:
+        scores = pair.model.score(samples, "What?", choices=["Yes"], **RATE)
+        return float(scores.log_probability[0, 0])
+
+    heard = alone(clip)
+    with pair.model.edit("projector", permuted):
+        shuffled = alone(clip)
+    replaced = [np.zeros_like(clip), noise.astype(np.float32), np.resize(other, clip.size)]
+    expected = [heard, shuffled, *map(alone, replaced)]
+    np.testing.assert_allclose(found.log_probability[0], expected, atol=1e-5)
+    assert np.diff(np.sort(expected)).min() > 5e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::qwen_audio.ScoreWarning")
+def test_occlusion_scores_each_clip_as_score_does(pair: Pair) -> None:
+    clip, choices = sound(1.2, seed=4), ["Yes", "No"]
+    options: dict[str, Any] = {"window_seconds": 0.6, "hop_seconds": 0.5, **RATE}
+    if not pair.case.language_model:
+        with pytest.raises(CheckpointError, match="has no language model"):
+            pair.model.occlusion(clip, **options)
+        return
+    found = pair.model.occlusion(clip, "What?", answers=choices, **options)
+    silenced = [occluded(clip, start, 9_600) for start in (0, 8_000, 9_600)]
+    scores = pair.model.score([clip, *silenced], "What?", choices=choices, **RATE)
+    expected = np.stack([each.log_probability[0] for each in scores])
+    np.testing.assert_allclose([found.heard, *found.log_probabilities], expected, atol=1e-5)
+    assert np.abs(found.effect).min() > 1e-5
 
 
 def test_the_chat_template_is_the_processors(pair: Pair) -> None:

@@ -106,6 +106,27 @@ def test_every_way_through_the_model_takes_the_recording(pair: Pair, tmp_path: P
     assert collection.verify().problems == ()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::qwen_audio.ScoreWarning")
+def test_ablation_takes_the_recording_as_heard(pair: Pair, tmp_path: Path) -> None:
+    """Its windows are those that `score` is given; other sounds are recordings of their own."""
+    path, other, model = tmp_path / "a.wav", sound(1.0, 5), pair.model
+    path.write_bytes(write_wav(recording(1.0, 2.6), 16_000))
+    asked: dict[str, Any] = {"answers": ["Yes"], "others": [qa.Waveform(other)]}
+    found = model.audio_ablation(path, "What?", window_seconds=1.0, **asked)
+    scores = model.score(path, "What?", choices=["Yes"], window_seconds=1.0)
+    assert found.windows == scores.windows
+    heard = found.log_probability[:, 0]
+    np.testing.assert_allclose(heard, scores.log_probability[:, 0], atol=1e-5)
+    assert len(heard) == 3
+    of_other, of_cut = (
+        model.score(samples, "What?", choices=["Yes"], **RATE).log_probability[0, 0]
+        for samples in (other, qa.load_waveform(path).samples[:16_000])
+    )
+    assert found.log_probability[0, 4] == pytest.approx(of_other, abs=1e-5)
+    assert abs(heard[0] - of_cut) > 1e-4  # cut out of the file, it has another floor
+
+
 def test_measuring_takes_the_memory_of_half_a_minute(pair: Pair) -> None:
     peaks = []
     for seconds in (60, 180):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import socket
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
@@ -23,6 +21,16 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
+from api_requests import (
+    BASE64,
+    CLIPS,
+    KEY,
+    URLS,
+    post,
+    request_without_reading,
+    user,
+    wait_for,
+)
 from qwen_audio.api.vector_reader import read_vectors
 from qwen_audio.serve.launch import RunningServer, launch_server
 from qwen_audio.serve.limits import ApiLimits
@@ -30,21 +38,11 @@ from recordings import sound, write_wav
 
 pytestmark = pytest.mark.slow
 
-KEY = "a-key"
-CLIPS = [write_wav(sound(0.4 + 0.2 * seed, 16_000, seed=seed), 16_000) for seed in range(4)]
 LONG = write_wav(sound(30.5, 8_000, seed=1), 8_000)
-BASE64 = [base64.b64encode(data).decode() for data in CLIPS]
-URLS = [f"data:audio/wav;base64,{text}" for text in BASE64]
 QUESTION = "Which instruments are there?"
 LIMITS = ApiLimits(
     recording_seconds=100, request_bytes=4 * 2**20, new_tokens=600, inputs=5, slots=4
 )
-
-
-@pytest.fixture(scope="module")
-def model() -> qa.AudioModel:
-    """Used by tests only while the server has nothing to do."""
-    return qa.load(dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -61,48 +59,13 @@ def client(server: RunningServer) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def user(*parts: str) -> dict[str, Any]:
-    """A user's turn of texts and recordings."""
-    return {"role": "user", "content": [part_of(part) for part in parts]}
-
-
-def part_of(text: str) -> dict[str, Any]:
-    if text.startswith("data:"):
-        return {"type": "audio_url", "audio_url": {"url": text}}
-    if text in BASE64:
-        return {"type": "input_audio", "input_audio": {"data": text, "format": "wav"}}
-    return {"type": "text", "text": text}
-
-
 def ask(client: openai.OpenAI, *messages: Any, **options: Any) -> Any:
     return client.chat.completions.create(model="embedded", messages=list(messages), **options)
-
-
-def post(server: RunningServer, path: str, body: Any, **headers: str) -> tuple[int, Any, bytes]:
-    """Status, headers and body of the response to any JSON, or bytes."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    given = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"} | {
-        name.replace("_", "-"): value for name, value in headers.items()
-    }
-    request = urllib.request.Request(f"{server.url}{path}", data, given)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:
-            return response.status, response.headers, response.read()
-    except HTTPError as error:
-        with error:
-            return error.code, error.headers, error.read()
 
 
 def error_of(server: RunningServer, body: Any, path: str = "v1/chat/completions") -> Any:
     status, _, data = post(server, path, body)
     return status, json.loads(data)["error"]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_an_answer_is_that_of_describe(client: openai.OpenAI, model: qa.AudioModel) -> None:
@@ -290,18 +253,6 @@ def test_a_client_that_goes_away_frees_its_slot(
     assert "qwen_audio:request_cancelled_total 2.0" in metrics
 
 
-def request_without_reading(server: RunningServer, body: bytes) -> socket.socket:
-    address = urlsplit(server.url)
-    sock = socket.create_connection((str(address.hostname), int(address.port or 0)))
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\n"
-        f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    sock.sendall(head.encode() + body)
-    return sock
-
-
 def read(server: RunningServer, path: str, key: str = "") -> str:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     request = urllib.request.Request(f"{server.url}{path}", headers=headers)
@@ -334,8 +285,8 @@ def test_errors_have_the_types_of_the_client(server: RunningServer, client: open
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "?"}])
     assert not_found.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as bad:
-        ask(client, user("What?", URLS[0]), logprobs=True)
-    assert (bad.value.param, bad.value.code) == ("logprobs", "unsupported_parameter")
+        ask(client, user("What?", URLS[0]), frequency_penalty=1)
+    assert (bad.value.param, bad.value.code) == ("frequency_penalty", "unsupported_parameter")
     with pytest.raises(openai.NotFoundError, match="no such route"):
         client.completions.create(model="embedded", prompt="?")
     for method in ("GET", "DELETE"):
@@ -368,6 +319,9 @@ BAD_REQUESTS: list[tuple[dict[str, Any] | bytes, int, str | None, str]] = [
     (chat(user("a"), max_tokens=1, max_completion_tokens=2), 400, "max_tokens", "one of them"),
     (chat(user("a"), stop=["", "x"]), 400, "stop", "1 to 256 characters"),
     (chat(user("a"), stream_options={}), 400, "stream_options", "no effect"),
+    (chat(user("a"), top_logprobs=2), 400, "top_logprobs", "no effect"),
+    (chat(user("a"), logprobs=True, top_logprobs=21), 400, "top_logprobs", "less than or equal"),
+    (chat(user("a"), logprobs=1), 400, "logprobs", "valid boolean"),
     (chat(user("a"), n=2), 400, "n", "input should be 1"),
     (chat(user("a"), tools=[]), 400, "tools", "not a parameter"),
     (chat(user("a"), window_seconds=5), 400, "window_seconds", "no effect"),
@@ -405,7 +359,7 @@ BAD_REQUESTS: list[tuple[dict[str, Any] | bytes, int, str | None, str]] = [
             "data:audio/wav,abc",
         )
     ),
-    (chat(user(*URLS, URLS[0], URLS[1])), 400, "messages", "at most 5"),
+    (chat(user(*URLS, URLS[0], URLS[1])), 400, "messages", "6 recordings: send at most 5"),
 ]
 
 

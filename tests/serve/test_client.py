@@ -23,12 +23,6 @@ WINDOWS: dict[str, Any] = {"window_seconds": 0.4, "hop_seconds": 0.3}
 
 
 @pytest.fixture(scope="module")
-def model() -> qa.AudioModel:
-    """Used by tests only while the server has nothing to do."""
-    return qa.load(dtype="float32")
-
-
-@pytest.fixture(scope="module")
 def server(model: qa.AudioModel) -> Iterator[RunningServer]:
     running = launch_server(model, api_keys=["a-key"], limits=ApiLimits(recording_seconds=5))
     running.wait_until_ready()

@@ -18,11 +18,13 @@ from checkpoints import changed_checkpoint
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pooling import Pooling
 from qwen_audio.inference.reducers import rows_and_segments
+from qwen_audio.inference.token_probability import TokenProbability
 from qwen_audio.serve.answer_text import AnswerText
 from qwen_audio.serve.engine import BusyError, Engine, NotReadyError
-from qwen_audio.serve.jobs import CaptureJob, TextInput, TextJob
+from qwen_audio.serve.jobs import TextInput, TextJob, TextPiece
 from qwen_audio.serve.limits import ApiLimits
 from qwen_audio.serve.recordings import RecordingReader, Upload
+from qwen_audio.serve.window_jobs import CaptureJob
 from recordings import sound, write_wav
 
 RATE = 16_000
@@ -62,7 +64,8 @@ def text_job(
     data: bytes,
     tokens: int = 8,
     stops: Sequence[str] = (),
-    emit: Callable[[int, str | None], None] | None = None,
+    emit: Callable[[int, TextPiece], None] | None = None,
+    top_count: int | None = None,
 ) -> TextJob:
     reader = RecordingReader(model.pipeline, ApiLimits())
 
@@ -71,12 +74,18 @@ def text_job(
         prompt_text = model.pipeline.tokenizer.render(None)
         return [TextInput(prompt_text, recording.windows)]
 
-    return TextJob(read, Sampling(tokens), stops, emit)
+    return TextJob(read, Sampling(tokens), stops, emit, top_count)
 
 
-def into(pieces: list[str]) -> Callable[[int, str | None], None]:
-    def emit(_number: int, piece: str | None) -> None:
-        pieces.append(piece or "")
+def into(
+    pieces: list[str], tokens: list[TokenProbability] | None = None
+) -> Callable[[int, TextPiece], None]:
+    def emit(_number: int, piece: TextPiece) -> None:
+        if isinstance(piece, TokenProbability):
+            assert tokens is not None
+            tokens.append(piece)
+        else:
+            pieces.append(piece or "")
 
     return emit
 
@@ -158,7 +167,7 @@ def test_hidden_states_of_several_jobs_share_passes(
     monkeypatch.setattr(model.pipeline, "capture", counting)
     started, blocked = threading.Event(), threading.Event()
 
-    def emit_blocks(_number: int, _piece: str | None) -> None:
+    def emit_blocks(_number: int, _piece: TextPiece) -> None:
         started.set()
         blocked.wait(20)
 
@@ -235,14 +244,25 @@ def test_a_text_that_overflows_in_a_step_fails_alone(
     alone = [job.future.result(20) for job in jobs]
     monkeypatch.setattr(model.pipeline, "encode_audio", encode_audio)
     pieces: list[str] = []
+    tokens: list[TokenProbability] = []
     jobs = [text_job(model, data, 40) for data in FILES[:2]]
-    jobs.append(text_job(model, FILES[2], 40, emit=into(pieces)))
-    for job in (*jobs, bad):
+    jobs.append(text_job(model, FILES[2], 40, emit=into(pieces, tokens), top_count=0))
+    for job in jobs:
         engine.submit(job)
+    wait_for(lambda: len(tokens) > 2)
+    engine.submit(bad)
     with pytest.raises(qa.AudioError, match=r"^clip: float32 overflows at lm\.0"):
         bad.future.result(20)
-    assert [job.future.result(20) for job in jobs] == alone
+    results = [job.future.result(20)[0] for job in jobs]
+    assert [each.token_ids for each in results] == [each.token_ids for (each,) in alone]
     assert "".join(pieces) == alone[2][0].text
+    assert tuple(each.token_id for each in tokens) == results[2].token_ids
+    np.testing.assert_allclose(
+        [each.log_probability for each in tokens],
+        [each.log_probability for each in results[2].probabilities],
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_a_mistake_fails_the_jobs_and_not_the_engine(

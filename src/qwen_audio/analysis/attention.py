@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from qwen_audio.errors import counted
-from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.row_index import RowIndex
 
-from .files import save_numbers
+from .files import where_set
 from .picture import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .tabulated import Tabulated
 
 __all__ = ["AttentionWeights"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttentionWeights(Picture):
+class AttentionWeights(Tabulated, Picture):
     """Attention weights of chosen layers, heads and queries; returned by `AudioModel.attention`.
 
     They say where attention looks, not why an answer is what it is: values that are looked at may
@@ -41,6 +37,7 @@ class AttentionWeights(Picture):
         query_positions: shape (queries,): their positions in the language model.
         keys: of all positions: their times, spans and tokens.
         dtype: of the computation; weights are computed in float32 of its queries and keys.
+        edits: that it was made under, as embedding specs have them; None: none.
     """
 
     name: str
@@ -51,6 +48,7 @@ class AttentionWeights(Picture):
     query_positions: np.ndarray
     keys: RowIndex
     dtype: str = "float32"
+    edits: str | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.levels), len(self.heads), len(self.query_positions), len(self.keys))
@@ -99,23 +97,10 @@ class AttentionWeights(Picture):
             for key in range(query + 1)
         ]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """`table` as a DataFrame.
-
-        Raises:
-            MissingExtraError: without pandas.
-        """
-        return rows_to_pandas(self.table())
-
-    def save(self, path: str | Path) -> Path:
-        """Write the arrays (.npz), or `table` (.csv, .json).
-
-        Raises:
-            OptionError: for another suffix, or a path that can't be written to.
-        """
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers, and what their axes are of."""
         arrays = {"weights": self.weights, "query_positions": self.query_positions}
-        arrays |= {f"key_{name}": column for name, column in self.keys.columns().items()}
-        return save_numbers(path, self.facts(), arrays, self.table)
+        return arrays | {f"key_{name}": column for name, column in self.keys.columns().items()}
 
     def facts(self) -> dict[str, Any]:
         """What the weights are of."""
@@ -125,6 +110,7 @@ class AttentionWeights(Picture):
             "levels": self.levels,
             "heads": self.heads,
             "dtype": self.dtype,
+            **where_set(edits=self.edits),
         }
 
     def query_names(self) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -13,14 +12,11 @@ from jaxtyping import Float64
 from qwen_audio.audio.timecode import format_range
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import counted
-from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.html_table import html_table
 
-from .files import save_numbers
+from .files import where_set
 from .intervals import wilson_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .tabulated import Tabulated
 
 __all__ = ["HEARD", "MAX_OTHERS", "NOISE", "SHUFFLED", "SILENCE", "AudioAblation", "Verdict"]
 
@@ -35,7 +31,7 @@ _MIN_OTHERS = 3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AudioAblation:
+class AudioAblation(Tabulated):
     """How likely an answer is as heard, and with other sounds; from `AudioModel.audio_ablation`.
 
     The drop of a condition is log P(answer) as heard minus that with the other sound, the mean over
@@ -61,6 +57,7 @@ class AudioAblation:
         log_probability: shape (windows, conditions): of each window's answer.
         tokens: of each window's answer.
         dtype: of the computation.
+        edits: that it was made under, as embedding specs have them; None: none.
     """
 
     name: str
@@ -72,6 +69,7 @@ class AudioAblation:
     log_probability: Float64[np.ndarray, "windows conditions"]
     tokens: tuple[int, ...]
     dtype: str = "float32"
+    edits: str | None = None
 
     @property
     def drop(self) -> Float64[np.ndarray, "conditions"]:
@@ -122,25 +120,12 @@ class AudioAblation:
             for condition, value in zip(self.conditions, values, strict=True)
         ]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """`table` as a DataFrame.
-
-        Raises:
-            MissingExtraError: without pandas.
-        """
-        return rows_to_pandas(self.table())
-
-    def save(self, path: str | Path) -> Path:
-        """Write the arrays (.npz), or `table` (.csv, .json).
-
-        Raises:
-            OptionError: for another suffix, or a path that can't be written to.
-        """
-        arrays: dict[str, np.ndarray | None] = {
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers, and what their axes are of."""
+        return {
             "log_probability": self.log_probability,
             "conditions": np.array(self.conditions),
         }
-        return save_numbers(path, self.facts(), arrays, self.table)
 
     def facts(self) -> dict[str, Any]:
         """The verdict, and what it is by."""
@@ -161,6 +146,7 @@ class AudioAblation:
             "drop_noise": float(self.drop[3]),
             "windows": len(self.windows),
             "dtype": self.dtype,
+            **where_set(edits=self.edits),
         }
 
     def _repr_html_(self) -> str:
@@ -170,7 +156,7 @@ class AudioAblation:
                 row["answer"],
                 row["condition"],
                 f"{row['log_probability']:.2f}",
-                f"{row['drop']:+.2f}",
+                _signed(row["drop"]),
             )
             for row in self.table()
         ]
@@ -181,13 +167,19 @@ class AudioAblation:
         """The verdict, and what it is by, in a line."""
         low, high = self.interval
         pairs = zip(self.conditions[1:4], self.drop[1:4], strict=True)
-        drops = ", ".join(f"{name} {drop:+.2f}" for name, drop in pairs)
+        fall = _signed(self.others.mean())
+        drops = ", ".join(f"{name} {_signed(drop)}" for name, drop in pairs)
         return (
             f"{self.verdict} ({self.changed} of {counted(len(self.others), 'other clip')} change "
-            f"the answer, 95 % {low:.0%} to {high:.0%}; log P falls by {self.others.mean():+.2f} "
+            f"the answer, 95 % {low:.0%} to {high:.0%}; log P falls by {fall} "
             f"with them, {drops})"
         )
 
     def __repr__(self) -> str:
         windows = counted(len(self.windows), "window")
         return f"AudioAblation({self.name}: {self.summary}; {windows}; {self.dtype})"
+
+
+def _signed(nats: float) -> str:
+    """With two decimals; of what rounds to zero "+0.00"."""
+    return f"{round(float(nats), 2) + 0.0:+.2f}"

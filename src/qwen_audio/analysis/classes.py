@@ -75,7 +75,11 @@ def as_prior(prior: Prior, classes: Sequence[str]) -> tuple[float, ...] | Litera
             f"prior={values!r:.60} for {counted(len(classes), 'class', 'classes')}: give a "
             "probability above 0 for each"
         )
-    return tuple(value / math.fsum(values) for value in values)
+    # Relative to the highest, so that no sum overflows.
+    shares = [value / max(values) for value in values]
+    if not min(shares) > 0:
+        raise OptionError(f"prior={values!r:.60} spans more than numbers can: give shares of 1")
+    return tuple(share / math.fsum(shares) for share in shares)
 
 
 def as_temperature(temperature: float) -> float:

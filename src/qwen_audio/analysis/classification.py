@@ -113,7 +113,7 @@ class Classification:
 
     def window_probability(self, number: int = 0) -> Float64[np.ndarray, "windows classes"]:
         """Of each class, in each window of one recording."""
-        return softmax(self._adjusted(number) / self.temperature)
+        return softmax(self._tempered(self._adjusted(number)))
 
     @cached_property
     def log_probability(self) -> Float64[np.ndarray, "recordings classes"]:
@@ -122,7 +122,14 @@ class Classification:
             over_windows(self._adjusted(number), scores.over_windows)
             for number, scores in enumerate(self.scores)
         ]
-        return log_softmax(np.stack(combined) / self.temperature)
+        return log_softmax(self._tempered(np.stack(combined)))
+
+    def _tempered(
+        self, values: Float64[np.ndarray, "*rows classes"]
+    ) -> Float64[np.ndarray, "*rows classes"]:
+        # The highest is 0, which no temperature is too low for.
+        with np.errstate(over="ignore"):
+            return (values - values.max(axis=-1, keepdims=True)) / self.temperature
 
     @property
     def probability(self) -> Float64[np.ndarray, "recordings classes"]:
@@ -250,7 +257,7 @@ class Classification:
             "classes": {name: list(texts) for name, texts in self.classes.items()},
             "prior": None if self.prior is None else list(self.prior),
             "temperature": self.temperature,
-            **{name: asked[name] for name in (*names, "dtype") if asked},
+            **{name: asked[name] for name in (*names, "dtype", "edits") if name in asked},
         }
 
     def save(self, path: str | Path) -> Path:

@@ -168,6 +168,11 @@ def save_numbers(
     return atomic_write(target, lambda path: path.write_bytes(csv_bytes(rows)))
 
 
+def where_set(**facts: Any) -> dict[str, Any]:
+    """Those facts that aren't None."""
+    return {name: value for name, value in facts.items() if value is not None}
+
+
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A table as CSV in UTF-8, with the columns of its first row; None is an empty cell.
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.errors import OptionError, counted, number_option
-from qwen_audio.inference.data_frame import rows_to_pandas
 
-from .files import save_numbers
+from .files import where_set
 from .picture import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .tabulated import Tabulated
 
 __all__ = [
     "Occlusion",
@@ -91,7 +87,7 @@ def occluded(
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Occlusion(Picture):
+class Occlusion(Tabulated, Picture):
     """What an answer loses where a window of the sound is removed; from `AudioModel.occlusion`.
 
     Attributes:
@@ -105,6 +101,7 @@ class Occlusion(Picture):
         envelope: shape (2, columns): least and greatest sample in equal parts of the clip.
         duration_seconds: of the clip.
         dtype: of the computation.
+        edits: that it was made under, as embedding specs have them; None: none.
     """
 
     name: str
@@ -117,6 +114,7 @@ class Occlusion(Picture):
     envelope: Float32[np.ndarray, "ends columns"]
     duration_seconds: float
     dtype: str = "float32"
+    edits: str | None = None
 
     @property
     def difference(self) -> float:
@@ -171,29 +169,16 @@ class Occlusion(Picture):
             )
         ]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """`table` as a DataFrame.
-
-        Raises:
-            MissingExtraError: without pandas.
-        """
-        return rows_to_pandas(self.table())
-
-    def save(self, path: str | Path) -> Path:
-        """Write the arrays (.npz), or `table` (.csv, .json).
-
-        Raises:
-            OptionError: for another suffix, or a path that can't be written to.
-        """
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers, and what their axes are of."""
         edges, means = self.map()
-        arrays: dict[str, np.ndarray | None] = {
+        return {
             "start_seconds": self.start_seconds,
             "effect": self.effect,
             "log_probabilities": self.log_probabilities,
             "map_edges_seconds": edges,
             "map": means,
         }
-        return save_numbers(path, self.facts(), arrays, self.table)
 
     def facts(self) -> dict[str, Any]:
         """What it is of, and the answers as heard."""
@@ -205,6 +190,7 @@ class Occlusion(Picture):
             "difference": self.difference,
             "peak_seconds": self.peak_seconds,
             "dtype": self.dtype,
+            **where_set(edits=self.edits),
         }
 
     def __repr__(self) -> str:

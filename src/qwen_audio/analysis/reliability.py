@@ -40,6 +40,30 @@ class Reliability:
         (https://arxiv.org/abs/1706.04599)."""
         return float(np.average(abs(self.accuracy - self.confidence), weights=self.counts))
 
+    @property
+    def recordings(self) -> int:
+        """How many there are in all bins."""
+        return int(self.counts.sum())
+
+    @property
+    def right(self) -> int:
+        """Of how many of them the likeliest class is the true one."""
+        return round(float(self.accuracy @ self.counts))
+
+    @property
+    def mean_accuracy(self) -> float:
+        """The share of all recordings that is right."""
+        return self.right / self.recordings
+
+    def facts(self) -> dict[str, Any]:
+        """Of all recordings: how many, how many are right, and the calibration error."""
+        return {
+            "recordings": self.recordings,
+            "right": self.right,
+            "accuracy": self.mean_accuracy,
+            "expected_calibration_error": self.expected_calibration_error,
+        }
+
     def rows(self) -> list[dict[str, Any]]:
         """One for each bin: confidence, accuracy, low, high, recordings."""
         columns = (self.confidence, self.accuracy, self.low, self.high, self.counts)
@@ -51,9 +75,7 @@ class Reliability:
 
     def save(self, path: str | Path) -> Path:
         """Write `rows` as .csv or .json, or the arrays as .npz: see `save_numbers`."""
-        facts = {"expected_calibration_error": self.expected_calibration_error}
-        arrays = dict(vars(self))
-        return save_numbers(path, facts, arrays, self.rows)
+        return save_numbers(path, self.facts(), dict(vars(self)), self.rows)
 
 
 def reliability(

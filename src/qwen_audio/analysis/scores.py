@@ -16,7 +16,7 @@ from qwen_audio.inference.choices import OverWindows
 from qwen_audio.inference.data_frame import rows_to_pandas
 from qwen_audio.inference.html_table import html_table
 
-from .files import save_numbers
+from .files import save_numbers, where_set
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,7 @@ class Scores:
             log-probabilities, or the "sum", as of windows that are independent of each other.
         dtype: of the computation.
         notes: what was left out of the file.
+        edits: that it was made under, as embedding specs have them; None: none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Scores:
     over_windows: OverWindows
     dtype: str
     notes: tuple[str, ...] = ()
+    edits: str | None = None
 
     def __repr__(self) -> str:
         shares = dict(zip(self.choices, self.recording_probability.tolist(), strict=True))
@@ -134,6 +136,7 @@ class Scores:
             "over_windows": self.over_windows,
             "dtype": self.dtype,
             "notes": list(self.notes),
+            **where_set(edits=self.edits),
         }
 
     def save(self, path: str | Path) -> Path:

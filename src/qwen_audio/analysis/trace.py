@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from qwen_audio.errors import counted
-from qwen_audio.inference.data_frame import rows_to_pandas
 
-from .files import save_numbers
+from .files import where_set
 from .picture import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .tabulated import Tabulated
 
 __all__ = ["Trace"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trace(Picture):
+class Trace(Tabulated, Picture):
     """Activation patching of a recording with another's hidden states; returned by
     `AudioModel.trace`.
 
@@ -40,6 +36,8 @@ class Trace(Picture):
         difference_a, difference_b: in nats, of both recordings as they are.
         difference: shape (taps, spans): of the first, patched.
         prompt: as rendered.
+        dtype: of the computation.
+        edits: that it was made under, as embedding specs have them; None: none.
     """
 
     names: tuple[str, str]
@@ -52,6 +50,7 @@ class Trace(Picture):
     difference: Float64[np.ndarray, "taps spans"]
     prompt: str = ""
     dtype: str = "float32"
+    edits: str | None = None
 
     def __post_init__(self) -> None:
         if self.difference.shape != (len(self.taps), len(self.spans)):
@@ -61,7 +60,8 @@ class Trace(Picture):
     def share(self) -> Float64[np.ndarray, "taps spans"]:
         """Shape (taps, spans): the share of the way from the first recording's difference (0) to
         the second's (1)."""
-        return (self.difference - self.difference_a) / (self.difference_b - self.difference_a)
+        moved = self.difference - self.difference_a
+        return moved / (self.difference_b - self.difference_a) + 0.0  # no zero with a sign
 
     def facts(self) -> dict[str, Any]:
         """What is true of all rows of the table."""
@@ -71,8 +71,11 @@ class Trace(Picture):
             "difference_a": self.difference_a,
             "difference_b": self.difference_b,
             "positions": dict(zip(self.spans, self.positions, strict=True)),
+            "taps": self.taps,
+            "spans": self.spans,
             "prompt": self.prompt,
             "dtype": self.dtype,
+            **where_set(edits=self.edits),
         }
 
     def table(self) -> list[dict[str, Any]]:
@@ -83,25 +86,9 @@ class Trace(Picture):
             for span, share, difference in zip(self.spans, shares, differences, strict=True)
         ]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per tap and span: tap, span, share, difference; facts are in its attrs.
-
-        Raises:
-            MissingExtraError: without pandas.
-        """
-        frame = rows_to_pandas(self.table())
-        frame.attrs = self.facts()
-        return frame
-
-    def save(self, path: str | Path) -> Path:
-        """Write the arrays (.npz), or a table with a row per tap and span (.csv, .json).
-
-        Raises:
-            OptionError: for another suffix, or a path that can't be written to.
-        """
-        facts = {**self.facts(), "taps": self.taps, "spans": self.spans}
-        arrays = {"share": self.share, "difference": self.difference}
-        return save_numbers(path, facts, arrays, self.table)
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The numbers, and what their axes are of."""
+        return {"share": self.share, "difference": self.difference}
 
     def __repr__(self) -> str:
         size = f"{counted(len(self.taps), 'tap')} × {', '.join(self.spans)}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
+from typing import Any
 
 from qwen_audio.audio.timecode import format_range
 from qwen_audio.inference.html_table import html_table
@@ -31,6 +32,7 @@ class Answer:
         dtype: of the computation ("float32", "bfloat16").
         padding_tokens: positions of the input that hold padding, with which some families fill up
             short audio.
+        edits: that it was made under, as embedding specs have them; None: none.
     """
 
     text: str
@@ -45,6 +47,14 @@ class Answer:
     ended_by: AnswerEnd
     dtype: str
     padding_tokens: int = 0
+    edits: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """All fields by name, as JSON can hold them; without `edits` where there are none."""
+        fields = asdict(self)
+        return (
+            fields if self.edits is not None else {k: v for k, v in fields.items() if k != "edits"}
+        )
 
     def _repr_html_(self) -> str:
         return _answers_table("Answer", [self])
@@ -85,8 +95,14 @@ class Description(str):
         return self.source, self.answers, self.notes
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        edits = () if self.edits is None else (f"edits: {self.edits}",)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in (*edits, *self.notes))
         return _answers_table(self.source, self.answers) + notes
+
+    @property
+    def edits(self) -> str | None:
+        """That it was made under, as embedding specs have them; None: none."""
+        return self.answers[0].edits
 
     @property
     def complete(self) -> bool:

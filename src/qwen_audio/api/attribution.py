@@ -13,6 +13,7 @@ from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
 from qwen_audio.audio.load_options import LoadOptions, OnDamage
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.audio.window import WindowConfig
+from qwen_audio.audio.window_stream import SampledWindow
 from qwen_audio.errors import AudioError, OptionError, whole_number_option
 from qwen_audio.inference.attention_weights import (
     QuerySpan,
@@ -28,7 +29,9 @@ from qwen_audio.models.tap import Stage, Tap
 from .base import ModelBase
 from .options import AttentionOptions
 
-__all__ = ["AttributionMixin"]
+__all__ = ["AttributionMixin", "check_single_window"]
+
+_SHORTER = "cut it, or set window_seconds (up to what the model takes)"
 
 
 class AttributionMixin(ModelBase):
@@ -100,7 +103,7 @@ class AttributionMixin(ModelBase):
         results = []
         for batch in batched_windows(self.pipeline, inputs, load_options, window_config):
             for item in batch:
-                check_single_window(item, "attention", window_seconds)
+                check_single_window(item, "attention", window_seconds, _SHORTER)
             windows = raise_first(run_by_recording(batch, read))
             for item, window in zip(batch, windows, strict=True):
                 results.append(self._attention(item, window, prompt_text, numbers, chosen))
@@ -126,6 +129,7 @@ class AttributionMixin(ModelBase):
             np.array(window.rows),
             index_of_spans(item.name, spans, seconds, [item.window], row_times, tokens),
             self.dtype,
+            self.pipeline.all_edits,
         )
 
     def _attention_levels(self, levels: Iterable[int | str | Tap] | None) -> tuple[int, ...]:
@@ -179,10 +183,12 @@ def check_query_span(span: str, generate: int) -> None:
         )
 
 
-def check_single_window(item: AudioWindow, method: str, window_seconds: float) -> None:
+def check_single_window(
+    item: AudioWindow | SampledWindow, method: str, window_seconds: float, advice: str
+) -> None:
     """Raises AudioError for a window of a recording that has several."""
     if item.recording is None or item.window.start_seconds > 0:
         raise AudioError(
             f"{item.name} is longer than a window of {window_seconds:g} s, and {method} is of one: "
-            "cut it, or set window_seconds (up to what the model takes)"
+            f"{advice}"
         )

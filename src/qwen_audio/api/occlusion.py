@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Unpack, overload
+from contextlib import closing
+from itertools import chain
+from typing import Any, Unpack, overload
 
 import numpy as np
 
@@ -17,13 +18,14 @@ from qwen_audio.analysis.occlusion import (
 )
 from qwen_audio.analysis.structure import envelope
 from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list
-from qwen_audio.audio.load import load_waveform
-from qwen_audio.audio.load_options import OnDamage
-from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from qwen_audio.audio.load_options import LoadOptions, OnDamage
+from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.audio.window import WindowConfig
-from qwen_audio.errors import AudioError
-from qwen_audio.inference.scored_clips import answer_tokens, encode_clips
+from qwen_audio.audio.window_stream import SampledWindow, stream_windows
+from qwen_audio.errors import NotFiniteError
+from qwen_audio.inference.scored_clips import answer_tokens, encode_mels
 
+from .attribution import check_single_window
 from .base import ModelBase
 from .options import OcclusionOptions
 
@@ -73,31 +75,42 @@ class OcclusionMixin(ModelBase):
         window, hop = check_occlusion_windows(window_seconds, hop_seconds)
         prompt_text = self.pipeline.tokenizer.render(question)
         choices = answer_tokens(self.pipeline, prompt_text, pair)
-        load = partial(load_waveform, sampling_rate=sampling_rate, track=track, on_damage=on_damage)
+        load_options = LoadOptions(sampling_rate, track, on_damage)
         inputs, single = as_input_list(audio)
-        results = [
-            self._occlusion(load(item), prompt_text, pair, choices, window, hop) for item in inputs
-        ]
+        results = []
+        for item in inputs:
+            clip = self._only_window(item, load_options)
+            try:
+                results.append(self._occlusion(clip, prompt_text, pair, choices, window, hop))
+            except NotFiniteError as error:
+                raise error.named(clip.name) from None
         return results[0] if single else results
+
+    def _only_window(self, audio: Any, load_options: LoadOptions) -> SampledWindow:
+        window_config = self.pipeline.window_config(WindowConfig.window_seconds)
+        with closing(stream_windows(audio, load_options, window_config)) as windows:
+            window = next(windows)
+        check_single_window(window, "occlusion", window_config.window_seconds, "cut it")
+        return window
 
     def _occlusion(
         self,
-        waveform: Waveform,
+        clip: SampledWindow,
         prompt_text: str,
         answers: tuple[str, str],
         choices: Sequence[tuple[int, ...]],
         window: int,
         hop: int,
     ) -> Occlusion:
-        check_one_window(waveform, self.pipeline.window_config(WindowConfig.window_seconds))
-        samples = waveform.samples
+        samples = clip.samples
         starts = occlusion_starts(samples.size, window, hop)
-        clips = (samples, *(occluded(samples, start, window) for start in starts))
-        rows = encode_clips(self.pipeline, clips)
+        log_mel = self.pipeline.log_mel
+        silenced = (log_mel(occluded(samples, start, window)) for start in starts)
+        rows = encode_mels(self.pipeline, chain([log_mel(samples)], silenced))
         scores = self.pipeline.score(prompt_text, rows, choices)
         values = np.array([each.log_probability for each in scores])
         return Occlusion(
-            waveform.name,
+            clip.name,
             prompt_text,
             answers,
             np.array(starts) / SAMPLE_RATE_HZ,
@@ -105,15 +118,7 @@ class OcclusionMixin(ModelBase):
             (float(values[0, 0]), float(values[0, 1])),
             values[1:],
             envelope(samples, _COLUMNS),
-            waveform.duration_seconds,
+            clip.window.duration_seconds,
             self.dtype,
-        )
-
-
-def check_one_window(waveform: Waveform, window_config: WindowConfig) -> None:
-    """Raises AudioError for a recording of several windows."""
-    if len(waveform.windows(window_config)) > 1:
-        raise AudioError(
-            f"{waveform.name} is longer than a window of {window_config.window_seconds:g} s, and "
-            "occlusion is of one: cut it"
+            self.pipeline.all_edits,
         )

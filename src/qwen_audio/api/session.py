@@ -286,4 +286,5 @@ def window_answer(
         ended_by=text.ended_by,
         dtype=pipeline.dtype_name,
         padding_tokens=padding,
+        edits=pipeline.all_edits,
     )

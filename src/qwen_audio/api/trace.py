@@ -130,6 +130,7 @@ class TraceMixin(ModelBase):
             difference=found.patched,
             prompt=prompt_text,
             dtype=self.dtype,
+            edits=pipeline.all_edits,
         )
 
     def _trace_levels(self, taps: Iterable[str | Tap] | None) -> list[Tap]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qwen_audio.analysis.audio_ablation import AudioAblation
+    from qwen_audio.api.model import AudioModel
     from qwen_audio.audio.waveform import Waveform
 
 __all__ = ["add_parser"]
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     resolve_files(options)
     check_files(options.files)
     model = load_model(options)
-    clips = _others(options)
+    clips = _others(options, model)
     results: list[AudioAblation] = []
 
     def show(file: str, _: FileProgress) -> float:
@@ -105,20 +106,26 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _others(options: argparse.Namespace) -> Sequence[Waveform]:
-    """Clips of the inputs that can be decoded, evenly spaced, and the examples if these are few."""
+def _others(options: argparse.Namespace, model: AudioModel) -> Sequence[Waveform]:
+    """Beginnings of the inputs that can be decoded, evenly spaced, and of the examples if these are
+    few."""
     from qwen_audio.analysis.audio_ablation import MAX_OTHERS
     from qwen_audio.analysis.plots.panels import evenly_spaced
-    from qwen_audio.api.audio_ablation import with_examples
-    from qwen_audio.audio.load import load_waveform
+    from qwen_audio.api.audio_ablation import first_window, with_examples
+    from qwen_audio.audio.load_options import LoadOptions
+    from qwen_audio.audio.window import WINDOW_SECONDS
 
+    load_options = LoadOptions(**load_settings(options))
+    window_config = model.pipeline.window_config(
+        **{"window_seconds": WINDOW_SECONDS, **window_settings(options)}
+    )
     clips: list[Waveform] = []
     for place in evenly_spaced(len(options.files), MAX_OTHERS + 1):
         try:
-            clips.append(load_waveform(options.files[place], **load_settings(options)))
+            clips.append(first_window(options.files[place], load_options, window_config))
         except AudioError:  # named when its turn comes
             continue
-    return clips if len(clips) > 3 else with_examples(clips)
+    return clips if len(clips) > 3 else with_examples(clips, window_config)
 
 
 def _save(output: Path, results: Sequence[AudioAblation]) -> None:

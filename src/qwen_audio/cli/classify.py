@@ -25,6 +25,7 @@ from .options import (
 )
 from .plot_files import add_theme_option, check_plot_path, write_plot
 from .progress import FileProgress
+from .true_labels import add_true_label_options, report_reliability, true_labels
 
 if TYPE_CHECKING:
     from qwen_audio.analysis.scores import Scores
@@ -88,6 +89,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="OUT",
         help="numbers by window (.csv, .json, .npz), or a plot (.png, .svg, .pdf, .html)",
     )
+    add_true_label_options(parser)
     add_theme_option(parser)
 
 
@@ -103,9 +105,10 @@ def run(options: argparse.Namespace) -> int:
     output = None if options.output is None else Path(options.output)
     if output is not None:
         check_plot_path(output, options)
-    elif options.theme:
+    elif options.theme and options.reliability is None:
         raise OptionError("--theme is for plots: name an output with -o, such as -o a.png")
     files = resolve_files(options)
+    labels = true_labels(options, classes)
     if options.prior == "batch" and len(files) < 2:
         raise OptionError("--prior batch of 1 recording would make all classes alike: leave it out")
     check_files(files)
@@ -127,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
         result = model.classify(file, classes, temperature=options.temperature, **settings)
         scores[file] = result.scores[0]
         if options.prior == "none":
-            _print(file, result, options)
+            _print(file, result, options, labels.get(file))
         return result.scores[0].windows[-1].end_seconds
 
     status = process_files(files, classify, "classify")
@@ -140,18 +143,20 @@ def run(options: argparse.Namespace) -> int:
     whole = Classification.of(list(scores.values()), classes, options.prior, options.temperature)
     if options.prior == "batch":
         for number, file in enumerate(scores):
-            _print(file, whole.only(number), options)
+            _print(file, whole.only(number), options, labels.get(file))
     if output is not None:
         written = write_plot(whole, output, options)
         if options.json:
             print_json({"output": written})
         else:
             print_line(f"{written}: {counted(len(scores), 'recording')}")
+    if labels:
+        report_reliability(whole, [labels[file] for file in scores], options)
     return status
 
 
-def _print(file: str, result: Any, options: argparse.Namespace) -> None:
-    """The likeliest class of the only recording of a result."""
+def _print(file: str, result: Any, options: argparse.Namespace, target: str | None) -> None:
+    """The likeliest class of the only recording of a result, beside the true one where known."""
     from qwen_audio.analysis.files import json_rows
 
     (row,) = json_rows(result.recordings(), decimals=6)
@@ -163,6 +168,7 @@ def _print(file: str, result: Any, options: argparse.Namespace) -> None:
             {
                 "source": path_to_text(file),
                 "label": result.labels[0],
+                **({} if target is None else {"target": target}),
                 "mass": row["mass"],
                 "probabilities": shares,
                 "windows": [
@@ -177,7 +183,9 @@ def _print(file: str, result: Any, options: argparse.Namespace) -> None:
         )
         return
     share = result.probability.max()
-    print_line(f"{printable(file)}: {result.labels[0]} {share:.3f} (mass {result.mass[0]:.2g})")
+    other = "" if target in (None, result.labels[0]) else f", in truth {printable(target)}"
+    mass = f"mass {result.mass[0]:.2g}"
+    print_line(f"{printable(file)}: {result.labels[0]} {share:.3f} ({mass}{other})")
     for note in result.scores[0].notes:
         print_error(f"{file}: {note}")
 

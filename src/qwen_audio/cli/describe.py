@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -148,7 +147,7 @@ def _print_texts(model: AudioModel, options: argparse.Namespace, settings: dict[
         _report_cuts(file, text.answers, options)
         if options.json:
             source = path_to_text(file)
-            rows = [dataclasses.asdict(answer) | {"source": source} for answer in text.answers]
+            rows = [answer.facts() | {"source": source} for answer in text.answers]
             print_json({"source": source, "text": str(text), "answers": rows, "notes": text.notes})
         else:
             print_text("")

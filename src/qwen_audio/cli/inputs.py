@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from .options import add_list_option
 from .output_names import folders_below
 
 if TYPE_CHECKING:
-    from qwen_audio.audio.source import Source
+    from qwen_audio.audio.source import ColumnValue, Source
     from qwen_audio.audio.source_listing import SourceListing
 
 __all__ = [
@@ -65,7 +65,8 @@ def input_names(options: argparse.Namespace) -> list[str]:
 def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list[str]:
     """The recordings of all inputs, each once, as they are opened and shown; also `options.files`.
 
-    `options.depths` says of each how many folders it is below its input, see `folders_below`.
+    `options.depths` says of each how many folders it is below its input, see `folders_below`, and
+    `options.columns` has the other columns of those that are in a manifest.
 
     Those of a relative folder, glob or manifest are relative to the working directory. What is
     skipped is printed in one line, and each input that holds no audio, which makes the exit
@@ -80,6 +81,7 @@ def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list
 
     files: dict[str, str] = {}
     depths: dict[str, int] = {}
+    columns: dict[str, Mapping[str, ColumnValue]] = {}
     listings: list[SourceListing] = []
     names = list(_names(options, required=required))
     for name, is_literal in names:
@@ -101,10 +103,12 @@ def resolve_files(options: argparse.Namespace, *, required: bool = True) -> list
             if source.path not in files:
                 files[source.path] = shown = opened_name(source, name)
                 depths[shown] = folders_below(shown, name)
+                columns[shown] = source.extra
         listings.append(listing)
     _report(options, listings, has_files=bool(files) or not names)
     options.files = list(files.values())
     options.depths = {file: depths.get(file, 0) for file in options.files}
+    options.columns = {file: columns.get(file, {}) for file in options.files}
     return options.files
 
 

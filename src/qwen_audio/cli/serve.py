@@ -8,17 +8,30 @@ import gc
 import math
 import os
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, check_extra
 
-from .console import load_model, print_error, print_json, print_line, print_notice
+from .console import (
+    load_collection_model,
+    load_model,
+    print_error,
+    print_json,
+    print_line,
+    print_notice,
+)
 from .options import add_command, add_compute_options, add_list_option, add_model_options
 from .streams import Terminated
+
+if TYPE_CHECKING:
+    from qwen_audio import AudioModel
+    from qwen_audio.serve.limits import ApiLimits
+    from qwen_audio.serve.page import BuildPage
 
 __all__ = ["add_parser"]
 
 _KEY_VARIABLE = "QWEN_AUDIO_API_KEY"
+_PAGE_PACKAGES = ("fastapi", "gradio", "matplotlib", "prometheus_client", "uvicorn")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,8 +65,28 @@ def add_parser(subparsers: Any) -> None:
         "NAME",
         "also answer clients that reach it by this name, as through a reverse proxy",
     )
+    add_list_option(
+        parser,
+        "--allow-media-host",
+        "HOST",
+        "fetch recordings that requests name by their address from this host, HOST or HOST:PORT",
+    )
+    parser.add_argument(
+        "--playground",
+        action="store_true",
+        help="also the playground's page, at the same address; needs the extra [playground], too",
+    )
     parser.add_argument(
         "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
+    )
+    parser.add_argument(
+        "--collection", metavar="C.lance", help="the collection that clients may search"
+    )
+    parser.add_argument(
+        "--transcribe-prompt",
+        metavar="TEXT",
+        help="what asks the model for a transcription (default: for models of speech recognition "
+        "what they are trained with; others don't transcribe)",
     )
 
 
@@ -67,8 +100,17 @@ def run(options: argparse.Namespace) -> int:
         listen_for_api,
     )
     from qwen_audio.serve.limits import ApiLimits
+    from qwen_audio.serve.media_hosts import AllowedMediaHosts
 
+    if options.collection is not None:
+        names = ("fastapi", "prometheus_client", "uvicorn", "lancedb", "pyarrow")
+        check_extra("a server with a collection", "serve,collections", *names)
     check_installed()
+    if options.playground:
+        from qwen_audio.playground.launch import check_installed as check_page_installed
+
+        check_extra("a server with the playground", "serve,playground", *_PAGE_PACKAGES)
+        check_page_installed()
     limits = ApiLimits()
     if options.max_minutes is not None:
         if not 0 < options.max_minutes < math.inf:
@@ -78,14 +120,25 @@ def run(options: argparse.Namespace) -> int:
     # Raises before the model is loaded.
     check_address(options.host, keys)
     AllowedHosts(options.host, options.allowed_host or [])
+    AllowedMediaHosts(options.allow_media_host or [])
     listen_for_api(options.host, options.port).close()
+    if options.collection is None:
+        model = load_model(options)
+    else:
+        from qwen_audio.collection.table import WindowTable
+
+        model = load_collection_model(WindowTable.open(options.collection).spec, options)
     server = launch_server(
-        load_model(options),
+        model,
         host=options.host,
         port=options.port,
         api_keys=keys,
         allowed_hosts=options.allowed_host or [],
+        media_hosts=options.allow_media_host or [],
         limits=limits,
+        transcribe_prompt=options.transcribe_prompt,
+        collection=options.collection,
+        build_page=_page_builder(model, limits, options.collection) if options.playground else None,
     )
     try:
         server.wait_until_ready()
@@ -94,7 +147,8 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"url": server.url})
         else:
-            print_line(f"The model is served at {server.url} (Ctrl-C stops the server)")
+            what = "The model and the playground are" if options.playground else "The model is"
+            print_line(f"{what} served at {server.url} (Ctrl-C stops the server)")
         threading.Event().wait()
     except KeyboardInterrupt as error:
         if isinstance(error, Terminated):
@@ -104,3 +158,17 @@ def run(options: argparse.Namespace) -> int:
     finally:
         server.close()
     return 0
+
+
+def _page_builder(model: AudioModel, limits: ApiLimits, collection: str | None) -> BuildPage:
+    """What makes the playground, with the server's limits on recordings.
+
+    Raises:
+        OptionError: for a model that the page can't ask about recordings.
+    """
+    from qwen_audio.playground.launch import build_playground, check_page_model
+    from qwen_audio.playground.limits import Limits
+
+    check_page_model(model)
+    page_limits = Limits(recording_seconds=limits.recording_seconds)
+    return lambda thread: build_playground(model, page_limits, collection, thread)

@@ -22,6 +22,7 @@ from qwen_audio.weights.device import (
 from .least_weights import least_weight_bytes
 
 __all__ = [
+    "MIN_CACHED_POSITIONS",
     "CostEstimate",
     "batch_frames",
     "cache_position_bytes",
@@ -41,7 +42,7 @@ _FIRST_USE_BYTES = 100_000_000
 _CUDA_CONTEXT_BYTES = 460_000_000
 """Taken of a GPU's memory by CUDA and its libraries, which torch's allocator doesn't count."""
 
-_MIN_CACHED_POSITIONS = 1_280
+MIN_CACHED_POSITIONS = 1_280
 """One window of 30 s, a prompt and an answer of 256 tokens, in blocks of up to 256 positions."""
 
 _SLACK = 2.5
@@ -178,7 +179,7 @@ def cached_positions(
     other = non_weight_bytes(checkpoint, None, dtype, device, base_bytes, 0, frames)
     free_bytes = max_memory - other - weights
     fitting = free_bytes // cache_position_bytes(checkpoint, dtype)
-    return min(most, max(_MIN_CACHED_POSITIONS, fitting))
+    return min(most, max(MIN_CACHED_POSITIONS, fitting))
 
 
 def non_weight_bytes(
@@ -187,7 +188,7 @@ def non_weight_bytes(
     dtype: torch.dtype,
     device: torch.device = _CPU,
     base_bytes: int | None = None,
-    positions: int = _MIN_CACHED_POSITIONS,
+    positions: int = MIN_CACHED_POSITIONS,
     frames: int = MIN_BATCH_FRAMES,
 ) -> int:
     """Memory beside weights: the process itself, the activations of a batch's widest layer, and,
@@ -227,7 +228,7 @@ def min_memory_bytes(
     dtype: torch.dtype,
     device: torch.device = _CPU,
     base_bytes: int | None = None,
-    positions: int = _MIN_CACHED_POSITIONS,
+    positions: int = MIN_CACHED_POSITIONS,
     frames: int = MIN_BATCH_FRAMES,
 ) -> int:
     """Memory with as few weights as possible: see `least_weight_bytes`.
@@ -253,14 +254,14 @@ def check_memory(
     Args:
         positions: of the longest text, its answer included.
     """
-    cached = max(positions, _MIN_CACHED_POSITIONS)
+    cached = max(positions, MIN_CACHED_POSITIONS)
     minimum = min_memory_bytes(checkpoint, tap, dtype, device, base_bytes, cached)
     if minimum <= max_memory:
         return
     bits = 4 if tap is None or tap.in_language_model else 8
     fewer_bits = "" if checkpoint.formats else f"use quantize='int{bits}', or "
     advice = f"{fewer_bits}choose a shallower tap"
-    if tap is None and positions > _MIN_CACHED_POSITIONS:
+    if tap is None and positions > MIN_CACHED_POSITIONS:
         advice = f"fewer max_new_tokens: prompt, audio and answer take {positions} positions"
     # 2 % more, as the memory of a process differs from one start to the next.
     suggestion = 10 * math.ceil(1.02 * minimum / 10**7)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from qwen_audio.models.components.prompt import PromptTokenizer
 from qwen_audio.models.kv_cache import KeyValueCache, common_prefix_length
@@ -16,13 +17,13 @@ from .decoder_input import DecoderInput
 from .options import AnswerEnd, Sampling
 from .reducers import last_row
 from .sampling import TokenSampler, sample_tokens
+from .token_probability import TokenProbability, read_probabilities, token_probabilities
 
 __all__ = [
     "CachedContext",
     "GeneratedText",
     "GeneratingSequence",
     "GenerationBatch",
-    "TextStream",
     "generated_text",
 ]
 
@@ -109,29 +110,6 @@ class CachedContext:
         self.token_ids = tuple(token_ids[: cache.length(slot)])
 
 
-class TextStream:
-    """Emits text as soon as its tokens form whole characters.
-
-    The pieces emitted add up to the final text: whitespace at both ends is held back.
-    """
-
-    def __init__(self, tokenizer: PromptTokenizer, emit: Callable[[str], None]) -> None:
-        self._tokenizer, self._emit = tokenizer, emit
-        self._emitted = ""
-
-    def update(self, token_ids: Sequence[int]) -> None:
-        """Called with all tokens so far."""
-        text = self._tokenizer.decode(token_ids).strip()
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            self.finish(text)
-
-    def finish(self, text: str) -> None:
-        """Emit the part of the text that has not been emitted yet."""
-        if len(text) > len(self._emitted):
-            self._emit(text[len(self._emitted) :])
-            self._emitted = text
-
-
 @dataclass(eq=False)
 class GeneratingSequence:
     """One input of the language model, and the tokens generated for it so far.
@@ -141,6 +119,10 @@ class GeneratingSequence:
         max_positions: that it will have at most: of prompt, audio and answer.
         token_ids: generated, the stop token included.
         ended_by: why generation ended; None while it goes on, and where the sequence left before.
+        last_row: of the last position of an item that is cached whole, shape (1, width), until the
+            first token.
+        top_count: how many of the likeliest tokens `probabilities` have; None: there are none.
+        probabilities: of the tokens generated.
     """
 
     item: DecoderInput
@@ -152,6 +134,9 @@ class GeneratingSequence:
     max_positions: int
     token_ids: list[int] = field(default_factory=list)
     ended_by: AnswerEnd | None = None
+    last_row: Tensor | None = None
+    top_count: int | None = None
+    probabilities: list[TokenProbability] = field(default_factory=list)
 
 
 class GenerationBatch:
@@ -177,6 +162,8 @@ class GenerationBatch:
         *,
         stop_ids: frozenset[int],
         slot: int | None = None,
+        last_row: Tensor | None = None,
+        top_count: int | None = None,
     ) -> GeneratingSequence:
         """Add a sequence, from the next step on.
 
@@ -184,6 +171,9 @@ class GenerationBatch:
             stop_ids: tokens that end it.
             slot: with the first positions of the item; the caller's, and kept when the sequence
                 leaves. None: one is added, and released then.
+            last_row: of the item's last position at `lm.norm`, shape (1, width), where the slot has
+                all positions: none is computed again.
+            top_count: see `GeneratingSequence`.
 
         Raises:
             OptionError: if the item is longer than the model's context.
@@ -191,7 +181,7 @@ class GenerationBatch:
         length = len(item.token_ids)
         self._model.check_context(length)
         sampler = TokenSampler(sampling, self._model.repetition_penalty, item.token_ids)
-        if slot is not None:
+        if slot is not None and last_row is None:
             # The last position's hidden state decides the next token.
             self.cache.truncate(slot, length - 1)
         sequence = GeneratingSequence(
@@ -202,6 +192,8 @@ class GenerationBatch:
             slot=self.cache.add() if slot is None else slot,
             owns_slot=slot is None,
             max_positions=min(length + sampling.max_new_tokens, self._model.max_positions),
+            last_row=last_row,
+            top_count=top_count,
         )
         self.sequences.append(sequence)
         return sequence
@@ -230,6 +222,7 @@ class GenerationBatch:
             raise
         for sequence, token in zip(batch, tokens, strict=True):
             sequence.token_ids.append(token)
+            sequence.last_row = None
             sequence.ended_by = self._end(sequence)
             if sequence.ended_by is not None:
                 self.leave(sequence)
@@ -250,14 +243,26 @@ class GenerationBatch:
     def _next_tokens(self, batch: Sequence[GeneratingSequence]) -> list[int]:
         joined = [sequence for sequence in batch if not sequence.token_ids]
         self.cache.reserve({sequence.slot: sequence.max_positions for sequence in joined})
-        inputs = [self._unprocessed(sequence) for sequence in batch]
+        unread = [sequence for sequence in batch if sequence.last_row is None]
+        inputs = [self._unprocessed(sequence) for sequence in unread]
         lengths = [len(item.token_ids) for item in inputs]
         finite = self._model.new_check()
-        with self.cache.extend([sequence.slot for sequence in batch], lengths) as cached:
-            rows = self._model.forward(inputs, [_LM_NORM], last_row, cached, finite)[_LM_NORM]
+        with self.cache.extend([sequence.slot for sequence in unread], lengths) as cached:
+            computed: Iterator[Tensor] = iter(())
+            if inputs:
+                by_tap = self._model.forward(inputs, [_LM_NORM], last_row, cached, finite)
+                computed = iter(by_tap[_LM_NORM])
+            rows = [next(computed) if each.last_row is None else each.last_row for each in batch]
             logits = self._model.logits(torch.cat(rows), finite).float()
             tokens = sample_tokens([sequence.sampler for sequence in batch], logits)
-            return [int(token) for token in finite.check_and_read(tokens)]
+            counts = [sequence.top_count for sequence in batch]
+            asked = token_probabilities(logits, tokens, counts)
+            numbers = finite.check_and_read(torch.cat([tokens.float(), asked]))
+        new = [int(token) for token in numbers[: len(batch)]]
+        found = read_probabilities(numbers[len(batch) :], new, counts)
+        for sequence, probability in zip(batch, found, strict=True):
+            sequence.probabilities += [] if probability is None else [probability]
+        return new
 
     def _unprocessed(self, sequence: GeneratingSequence) -> DecoderInput:
         if sequence.token_ids:

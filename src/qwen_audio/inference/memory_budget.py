@@ -18,6 +18,7 @@ from qwen_audio.weights.device import batch_positions
 from qwen_audio.weights.module_store import ModuleStore
 
 from .cost import (
+    MIN_CACHED_POSITIONS,
     batch_frames,
     cache_position_bytes,
     cached_positions,
@@ -39,6 +40,9 @@ class MemoryBudget:
         modules: the weights; `divide` sets how much memory they may take.
         max_memory: bytes of the process; None: weights are not limited.
         base_bytes: what the process holds without weights.
+
+    Attributes:
+        users: that generate text in turns, each with keys and values of its own: one, or two.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class MemoryBudget:
     ) -> None:
         self._checkpoint, self._modules = checkpoint, modules
         self._max_memory, self._base_bytes = max_memory, base_bytes
+        self.users = 1
         self._kept: WeakKeyDictionary[CachedContext, None] = WeakKeyDictionary()
 
     @cached_property
@@ -56,9 +61,18 @@ class MemoryBudget:
             self._checkpoint, modules.dtype, modules.device, self._max_memory, self._base_bytes
         )
 
-    @cached_property
+    @property
     def max_positions(self) -> int:
-        """Of which keys and values are cached at once; one text may need more."""
+        """Of which each user's keys and values are cached at once; one text may need more."""
+        return self._all_positions // self.users
+
+    @property
+    def holds_two_users(self) -> bool:
+        """Whether two may have keys and values of a window of 30 s and its answer, or more."""
+        return self._all_positions >= 2 * MIN_CACHED_POSITIONS
+
+    @cached_property
+    def _all_positions(self) -> int:
         modules = self._modules
         return cached_positions(
             self._checkpoint, modules.dtype, modules.device, self._max_memory, self._base_bytes
@@ -82,7 +96,7 @@ class MemoryBudget:
             check_memory(self._max_memory, *settings, positions)
             # A text of more positions than are cached at once is alone in its pass.
             other = max(
-                non_weight_bytes(*settings, self.max_positions, self.max_frames),
+                non_weight_bytes(*settings, self._all_positions, self.max_frames),
                 non_weight_bytes(*settings, positions),
             )
             modules.max_bytes = self._max_memory - other

@@ -18,7 +18,6 @@ from .generation import (
     GeneratedText,
     GeneratingSequence,
     GenerationBatch,
-    TextStream,
     generated_text,
 )
 from .options import Sampling
@@ -27,6 +26,7 @@ from .pipeline_stages import PROJECTOR
 from .reducers import CapturedWindow, RowReducer, all_rows
 from .score import ScoringStages
 from .spans import audio_segments
+from .text_stream import TextStream
 
 __all__ = ["Pipeline"]
 
@@ -171,7 +171,9 @@ class Pipeline(ScoringStages):
         def reduce_encoder_rows(tap: Tap, clip: int, rows: Tensor) -> None:
             if tap == PROJECTOR:
                 audio_rows[clip] = rows
-                kept[clip] = len(rows) - self.note_padding(rows, windows[clip].log_mel)
+                padding = family.padding_tokens(windows[clip].log_mel.valid_frames)
+                self.note_padding(rows, padding)
+                kept[clip] = len(rows) - padding
             if tap in wanted:
                 audio = kept[clip] if tap == PROJECTOR else len(rows)
                 captured[clip].outputs[tap] = reducer(rows, audio_segments(len(rows), audio))
@@ -215,19 +217,19 @@ class Pipeline(ScoringStages):
     ) -> None:
         """Rows of the inputs, then generation, then the rows of what was generated.
 
-        Each layer of the inputs is computed once: generation begins with their cached positions.
+        Each layer of the inputs is computed once: generation begins with their cached positions and
+        last rows, so that edits that change nothing change no bit.
         """
         batch = GenerationBatch(self.lm)
         slots = [batch.cache.add() for _ in inputs]
         with batch.cache.extend(slots, [len(item.token_ids) for item in inputs]) as cached:
             rows_of = self.lm.forward(inputs, taps | {_LM_NORM}, all_rows, cached)
-        sequences = []
+        sequences: list[GeneratingSequence] = []
         for item, slot in zip(inputs, slots, strict=True):
-            if self.edits_language_model:
-                # A function of all rows of a prompt can't be computed of its last one alone.
-                batch.cache.truncate(slot, 0)
+            last = rows_of[_LM_NORM][len(sequences)][-1:]
             stop_ids = self.tokenizer.stop_token_ids(None)
-            sequences.append(batch.join(item, sampling, stop_ids=stop_ids, slot=slot))
+            joined = batch.join(item, sampling, stop_ids=stop_ids, slot=slot, last_row=last)
+            sequences.append(joined)
         batch.run()
         for clip, sequence in enumerate(sequences):
             window, rows = captured[clip], {tap: rows_of[tap][clip] for tap in taps}

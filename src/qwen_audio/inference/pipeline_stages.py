@@ -113,6 +113,11 @@ class PipelineStages:
         return edited_row_times(self.edits, self.checkpoint.dimensions, tap)
 
     @property
+    def all_edits(self) -> str | None:
+        """The description of all edits, as results state it; None where there are none."""
+        return described(self.edits)
+
+    @property
     def audio_edits(self) -> str | None:
         """The description of edits up to the projector; None where there are none."""
         return described(self.edits, PROJECTOR)
@@ -197,16 +202,20 @@ class PipelineStages:
         _ = self.lm
         self.fetch_weights(PROJECTOR)
         audio_rows = self.encoder.forward(mels, [PROJECTOR], all_rows, on_layer)[PROJECTOR]
+        family = self.checkpoint.family
         for rows, mel in zip(audio_rows, mels, strict=True):
-            self.note_padding(rows, mel)
+            self.note_padding(rows, family.padding_tokens(mel.valid_frames))
         return audio_rows
 
-    def note_padding(self, rows: Tensor, mel: LogMel) -> int:
-        """Remember how many of a window's rows at `projector` are padding, as long as they exist:
-        edits of its audio leave them out. Returns how many."""
-        if padding := self.checkpoint.family.padding_tokens(mel.valid_frames):
+    def note_padding(self, rows: Tensor, padding: int) -> None:
+        """Remember how many of a window's rows at `projector` are padding, the last ones, as long
+        as they exist: edits of its audio leave them out."""
+        if padding:
             self._padding[rows] = padding
-        return padding
+
+    def padding_of(self, rows: Tensor) -> int:
+        """How many of a window's rows at `projector` are padding."""
+        return self._padding.get(rows, 0)
 
     def build_inputs(
         self, prompt_text: str, audio_rows: Sequence[Sequence[Tensor]]
@@ -225,7 +234,7 @@ class PipelineStages:
             DecoderInput(
                 self.tokenizer.expand_audio_tokens(prompt_ids, [len(rows) for rows in audios]),
                 torch.cat(list(audios)) if audios else None,
-                audios=tuple((len(rows) - (n := self._padding.get(rows, 0)), n) for rows in audios),
+                audios=tuple((len(rows) - (n := self.padding_of(rows)), n) for rows in audios),
             )
             for audios in audio_rows
         ]

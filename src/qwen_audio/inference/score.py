@@ -48,13 +48,14 @@ class ChoiceScores:
         is_greedy: for each choice whether each of its tokens is the likeliest at its place.
         last_row: of the input's last position at `lm.norm`, shape (width,): it decides the first
             tokens.
-        audio_tokens, prompt_tokens: positions of the input.
+        audio_tokens, padding_tokens, prompt_tokens: positions of the input.
     """
 
     token_log_probabilities: tuple[tuple[float, ...], ...]
     is_greedy: tuple[bool, ...]
     last_row: Tensor
     audio_tokens: int
+    padding_tokens: int
     prompt_tokens: int
 
     @property
@@ -217,9 +218,9 @@ def _score_tree(
         is_best = list(itertools.islice(numbers, len(tree.steps)))
         by_choice = tuple(tuple(steps[step] for step in path) for path in tree.paths)
         is_greedy = tuple(all(is_best[step] for step in path) for path in tree.paths)
-        audio_tokens = 0 if item.audio_rows is None else len(item.audio_rows)
-        prompt_tokens = len(item.token_ids) - audio_tokens
-        results.append(ChoiceScores(by_choice, is_greedy, of_tree[0], audio_tokens, prompt_tokens))
+        audio, padding = (sum(counts) for counts in zip((0, 0), *item.audios, strict=True))
+        prompt = len(item.token_ids) - audio - padding
+        results.append(ChoiceScores(by_choice, is_greedy, of_tree[0], audio, padding, prompt))
     return results
 
 

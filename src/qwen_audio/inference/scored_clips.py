@@ -1,11 +1,11 @@
-"""Samples → how likely given answers are: many versions of clips, in as few passes as fit."""
+"""Many versions of a clip's sound, in as few passes as fit, and answers about them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float32
+import torch
 from torch import Tensor
 
 from qwen_audio.audio.log_mel import LogMel
@@ -14,27 +14,35 @@ from .choices import Choices, has_leading_space
 from .memory_budget import batch_by_size
 from .pipeline import Pipeline
 
-__all__ = ["answer_tokens", "encode_clips"]
+__all__ = ["answer_tokens", "encode_mels", "shuffled_audio"]
 
 
-def encode_clips(
-    pipeline: Pipeline, clips: Iterable[Float32[np.ndarray, "samples"]]
-) -> list[list[Tensor]]:
-    """For each clip its rows at `projector`, as `Pipeline.score` and `generate` take them.
+def encode_mels(pipeline: Pipeline, mels: Iterable[LogMel]) -> list[list[Tensor]]:
+    """For each window its rows at `projector`, as `Pipeline.score` and `generate` take them.
 
-    Each clip is one window.
+    Args:
+        mels: of which no more than a pass takes are in memory at a time.
     """
     family = pipeline.checkpoint.family
 
     def frames(mel: LogMel) -> tuple[int]:
         return (family.encoder_rows(mel.valid_frames),)
 
-    mels = (pipeline.log_mel(samples) for samples in clips)
     return [
         [rows]
         for batch in batch_by_size(mels, frames, [pipeline.memory.max_frames])
         for rows in pipeline.encode_audio(batch)
     ]
+
+
+def shuffled_audio(pipeline: Pipeline, rows: Tensor, random: np.random.Generator) -> Tensor:
+    """A window's rows at `projector` with those of audio in another order; padding stays."""
+    padding = pipeline.padding_of(rows)
+    order = np.arange(len(rows))
+    order[: len(rows) - padding] = random.permutation(len(rows) - padding)
+    shuffled = rows[torch.from_numpy(order).to(rows.device)]
+    pipeline.note_padding(shuffled, padding)
+    return shuffled
 
 
 def answer_tokens(

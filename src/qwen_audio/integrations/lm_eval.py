@@ -5,8 +5,9 @@
 
     lm_eval.simple_evaluate(QwenAudioLM("Qwen/Qwen2-Audio-7B-Instruct"), tasks=["my_audio_task"])
 
-A task gives its audio with `doc_to_audio`, and says with `<audio>` in its text where each goes. See
-https://github.com/EleutherAI/lm-evaluation-harness.
+A task gives its audio with `doc_to_audio`, and says with `<audio>` in its text where each goes.
+Tasks of rolling likelihoods (perplexity of texts) are refused: they have neither audio nor prompt.
+See https://github.com/EleutherAI/lm-evaluation-harness.
 """
 
 from __future__ import annotations
@@ -84,9 +85,15 @@ class QwenAudioLM(LM):  # type: ignore[misc]
         requests: Sequence[Any],
         disable_tqdm: bool = False,
     ) -> list[float]:
-        """Not available: what begins without a prompt isn't an answer."""
+        """Not available: the harness defines it for texts alone, without a prompt or audio.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError(
-            "rolling likelihoods are of texts alone: use an lm_eval model for text"
+            "loglikelihood_rolling is of texts alone, and qwen-audio scores answers to a prompt: "
+            "use tasks of loglikelihood, multiple_choice or generate_until, or lm_eval's model "
+            "'hf' for text"
         )
 
     def generate_until(

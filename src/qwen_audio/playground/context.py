@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen_audio import QwenAudioError
 from qwen_audio.paths import printable
 from qwen_audio.serve.decoding import UploadDecoder
+from qwen_audio.serve.model_thread import ModelThread, SoleModelThread
 
 from .examples import load_example
 from .limits import Limits
@@ -29,17 +30,24 @@ _LOG = logging.getLogger(__name__)
 class AppContext:
     """What the handlers of all tabs share.
 
+    Args:
+        thread: of all uses of the model; None: one of its own.
+
     Attributes:
         collection: what the Search tab searches, if any.
     """
 
     def __init__(
-        self, model: AudioModel, limits: Limits, collection: Collection | None = None
+        self,
+        model: AudioModel,
+        limits: Limits,
+        collection: Collection | None = None,
+        thread: ModelThread | None = None,
     ) -> None:
         self.model, self.limits, self.collection = model, limits, collection
         self.sessions = SessionStore(limits)
         self.decoder = UploadDecoder(limits)
-        self._model_thread = ThreadPoolExecutor(1, "model")
+        self.thread: ModelThread = SoleModelThread() if thread is None else thread
 
     @property
     def model_name(self) -> str:
@@ -56,17 +64,8 @@ class AppContext:
         return self.sessions.get(request.session_hash)
 
     def run_on_model_thread(self, work: Callable[[], _T]) -> Future[_T]:
-        """Queue work that uses the model, after everything queued before it.
-
-        One thread does all of it, so that uses of the model never overlap. It also saves time and
-        memory: for every thread that computes, PyTorch starts worker threads and the system
-        reserves memory, which took a third of a short answer's time and isn't returned.
-        """
-        return self._model_thread.submit(work)
-
-    def close(self) -> None:
-        """Cancel queued work and stop the model thread."""
-        self._model_thread.shutdown(wait=False, cancel_futures=True)
+        """Queue work that uses the model, after everything queued before it."""
+        return self.thread.call(work)
 
     def load(self, data: dict[str, Any]) -> Clip:
         """Decode the recording a visitor chose: an upload ("ticket") or an example ("example").

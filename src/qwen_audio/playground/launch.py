@@ -18,6 +18,7 @@ from qwen_audio.errors import check_extra
 from qwen_audio.serve.hosts import AllowedHosts
 from qwen_audio.serve.listen import listen, local_url
 from qwen_audio.serve.middleware import RequestFilter
+from qwen_audio.serve.model_thread import ModelThread
 
 from .context import AppContext
 from .limits import Limits
@@ -25,14 +26,41 @@ from .middleware import CONTENT_POLICY, PageFilter
 
 if TYPE_CHECKING:
     from qwen_audio import AudioModel
+    from qwen_audio.serve.asgi import App
     from qwen_audio.serve.server import ThreadedServer
 
-__all__ = ["RunningPlayground", "check_installed", "launch_playground", "listen_for_page"]
+__all__ = [
+    "PlaygroundPage",
+    "RunningPlayground",
+    "build_playground",
+    "check_installed",
+    "check_page_model",
+    "launch_playground",
+    "listen_for_page",
+]
 
 _PORTS = range(7860, 7960)
 """Tried in order if no port is given."""
 _GRADIO_SESSIONS = 16
 """For so many Gradio keeps the last output of every handler, which nothing here reads."""
+
+
+class PlaygroundPage:
+    """The page as an ASGI application, for a server of its own or another one.
+
+    Attributes:
+        app: answers the page's requests; a RequestFilter with CONTENT_POLICY has to be in front.
+        context: its model, limits and sessions.
+    """
+
+    content_policy = CONTENT_POLICY
+
+    def __init__(self, app: App, context: AppContext, blocks: Any) -> None:
+        self.app, self.context, self._blocks = app, context, blocks
+
+    def close(self) -> None:
+        """Stop its queue."""
+        self._blocks.close(verbose=False)
 
 
 class RunningPlayground:
@@ -45,14 +73,9 @@ class RunningPlayground:
     """
 
     def __init__(
-        self,
-        page: Any,
-        context: AppContext,
-        server: ThreadedServer,
-        url: str,
-        share_url: str | None = None,
+        self, page: PlaygroundPage, server: ThreadedServer, url: str, share_url: str | None = None
     ) -> None:
-        self._page, self._server, self.context = page, server, context
+        self._page, self._server, self.context = page, server, page.context
         self.url, self.share_url = url, share_url
 
     def wait(self) -> None:
@@ -63,9 +86,9 @@ class RunningPlayground:
 
     def close(self) -> None:
         """Stop the server."""
-        self._page.close(verbose=False)  # its queue
+        self._page.close()
         self._server.close()
-        self.context.close()
+        self.context.thread.close()
 
 
 def check_installed() -> None:
@@ -112,15 +135,15 @@ def launch_playground(
         CollectionError: if there is no such collection.
     """
     check_installed()
-    if not model.dimensions.has_language_model:
-        raise OptionError(
-            f"{model.name} has no language model, which the playground asks about recordings: use "
-            "the command line or Python for its taps"
-        )
-    hosts = AllowedHosts(host, allowed_hosts)
+    from qwen_audio.serve.server import ThreadedServer
+
+    check_page_model(model)
+    hosts, limits = AllowedHosts(host, allowed_hosts), limits or Limits()
     with contextlib.ExitStack() as on_failure:
         sock = on_failure.enter_context(listen_for_page(host, port))
-        running = _start(model, collection, sock, local_url(host, sock), hosts, limits or Limits())
+        page = build_playground(model, limits, collection)
+        app = RequestFilter(page.app, hosts=hosts, policy=CONTENT_POLICY)
+        running = RunningPlayground(page, ThreadedServer(app, sock, limits), local_url(host, sock))
         on_failure.callback(running.close)
         if share:
             running.share_url = _share(host, sock)
@@ -129,18 +152,32 @@ def launch_playground(
     return running
 
 
-def _start(
+def check_page_model(model: AudioModel) -> None:
+    """Raises OptionError for a model that the page can't ask about recordings."""
+    if not model.dimensions.has_language_model:
+        raise OptionError(
+            f"{model.name} has no language model, which the playground asks about recordings: use "
+            "the command line or Python for its taps"
+        )
+
+
+def build_playground(
     model: AudioModel,
-    collection: str | Path | None,
-    sock: socket.socket,
-    url: str,
-    hosts: AllowedHosts,
     limits: Limits,
-) -> RunningPlayground:
+    collection: str | Path | None = None,
+    thread: ModelThread | None = None,
+) -> PlaygroundPage:
+    """The page, to be served.
+
+    Args:
+        collection: what the Search tab searches.
+        thread: of all uses of the model; None: one of its own.
+
+    Raises:
+        CollectionError: if there is no such collection.
+    """
     import fastapi
     import gradio as gr
-
-    from qwen_audio.serve.server import ThreadedServer
 
     from .accepted_inputs import accepted_inputs
     from .app import build_page, theme_options
@@ -150,7 +187,7 @@ def _start(
         from qwen_audio import Collection
 
         opened_collection = Collection.open(collection, model)
-    context = AppContext(model, limits, opened_collection)
+    context = AppContext(model, limits, opened_collection, thread)
     page = build_page(context).queue(
         max_size=limits.queue_size, api_open=False, default_concurrency_limit=4
     )
@@ -176,8 +213,7 @@ def _start(
     page_filter = PageFilter(
         app, sessions=context.sessions, limits=limits, inputs=accepted_inputs(page)
     )
-    filtered = RequestFilter(page_filter, hosts=hosts, policy=CONTENT_POLICY)
-    return RunningPlayground(page, context, ThreadedServer(filtered, sock, limits), url)
+    return PlaygroundPage(page_filter, context, page)
 
 
 def _share(host: str, sock: socket.socket) -> str:

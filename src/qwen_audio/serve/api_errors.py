@@ -44,7 +44,7 @@ _CODES = {
     500: "internal_error",
     503: "unavailable",
 }
-_PLACE = re.compile(r"(?:messages|input)\b[\w.\[\]]*")
+_PLACE = re.compile(r"(?:messages|input|file)\b[\w.\[\]]*")
 """A JSON path, which recordings are named by, at the beginning of a message."""
 _OPTION = re.compile(r"(\w+)=")
 _PARAMETERS = {"max_new_tokens": "max_tokens"}

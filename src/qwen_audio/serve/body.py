@@ -1,14 +1,15 @@
-"""Request bodies: bounded in size and time, in memory that is reserved before it is used."""
+"""Request bodies: bounded in size and time, in memory that is reserved."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Self
 
 from .asgi import ClientDisconnectedError, Receive, RequestError, Scope, header_values
 from .limits import ServerLimits
 
-__all__ = ["ByteBudget", "content_length", "read_body"]
+__all__ = ["ByteBudget", "Reservation", "content_length", "read_body"]
 
 
 class ByteBudget:
@@ -36,6 +37,38 @@ class ByteBudget:
             self.reserved -= nbytes
 
 
+class Reservation:
+    """What one request has of a budget. A context, whose end releases it.
+
+    It is taken as bytes arrive: who states a large body, and sends none, takes nothing from others.
+    """
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget, self._nbytes = budget, 0
+
+    @property
+    def nbytes(self) -> int:
+        """How much has been taken."""
+        return self._nbytes
+
+    def take(self, nbytes: int) -> None:
+        """Take more.
+
+        Raises:
+            RequestError: (503) if the budget is exhausted.
+        """
+        if not self._budget.reserve(nbytes):
+            raise RequestError(503, "Too many large requests at once: try again in a moment.")
+        self._nbytes += nbytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.release(self._nbytes)
+        self._nbytes = 0
+
+
 def content_length(scope: Scope) -> int | None:
     """The stated length of a body; 0 without a body, None for one in chunks, which states none.
 
@@ -53,7 +86,12 @@ def content_length(scope: Scope) -> int | None:
 
 
 async def read_body(
-    scope: Scope, receive: Receive, limit: int, limits: ServerLimits, too_large: str
+    scope: Scope,
+    receive: Receive,
+    limit: int,
+    limits: ServerLimits,
+    too_large: str,
+    memory: Reservation | None = None,
 ) -> bytes:
     """The body of a request.
 
@@ -61,9 +99,11 @@ async def read_body(
         limit: bytes that it may have.
         limits: whose deadlines apply.
         too_large: message for a body that has more.
+        memory: of which its bytes are taken, unless the caller has reserved some.
 
     Raises:
-        RequestError: if it is too large (413), too slow (408), or longer than stated (400).
+        RequestError: if it is too large (413), too slow (408), or longer than stated (400); or if
+            there is no memory for it (503).
         ClientDisconnectedError: if it is incomplete.
     """
     length = content_length(scope)
@@ -87,6 +127,8 @@ async def read_body(
             raise RequestError(413, too_large)
         if length is not None and received > length:
             raise RequestError(400, "The body is longer than its Content-Length.")
+        if memory is not None:
+            memory.take(len(part))
         parts.append(part)
         more = message.get("more_body", False)
     return b"".join(parts)

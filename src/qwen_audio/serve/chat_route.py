@@ -14,26 +14,50 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from qwen_audio.errors import OptionError
+from qwen_audio.inference.token_probability import TokenProbability
 
 from .api_errors import ParameterError, error_response
-from .jobs import TextJob, TextResult
-from .question import OrderedText, Question, sampling_of, stop_texts_of
+from .jobs import TextJob, TextPiece, TextResult
+from .logprobs import logprobs_of, top_count_of
+from .question import OrderedText, Question, recordings_of, sampling_of, stop_texts_of
+from .response_schemas import ChatCompletion, ChatCompletionChunk, ErrorResponseBody
 from .schemas import ChatRequest
 from .service import Service, schema_of
 
 __all__ = ["chat_router"]
 
 _CHUNK = "chat.completion.chunk"
-_Event = tuple[int, str | None]
-"""A piece of a window's text, or its end."""
+_DATA = {
+    "type": "string",
+    "contentMediaType": "application/json",
+    "contentSchema": {
+        "anyOf": [
+            {"$ref": f"#/components/schemas/{model.__name__}"}
+            for model in (ChatCompletionChunk, ErrorResponseBody)
+        ]
+    },
+}
+_EVENTS = {
+    "type": "object",
+    "properties": {"data": {"anyOf": [_DATA, {"const": "[DONE]"}]}},
+    "required": ["data"],
+}
+"""A stream, as OpenAPI describes each of its events."""
+_Event = tuple[int, TextPiece]
+"""Of a window's text."""
 
 
 def chat_router(service: Service) -> APIRouter:
     """The route."""
     router = APIRouter()
 
-    @router.post("/v1/chat/completions", openapi_extra=schema_of(ChatRequest))
+    @router.post(
+        "/v1/chat/completions",
+        openapi_extra=schema_of(ChatRequest),
+        responses={
+            200: {"model": ChatCompletion, "content": {"text/event-stream": {"schema": _EVENTS}}}
+        },
+    )
     async def chat_completions(request: Request) -> Response:
         """Answer a conversation about recordings, in OpenAI's form."""
         body = service.parsed(request, ChatRequest)
@@ -44,9 +68,10 @@ def chat_router(service: Service) -> APIRouter:
                 "stream_options",
                 "invalid_value",
             )
-        # In a thread: bytes of recordings are decoded.
-        completion = await service.in_thread(lambda: _Completion(service, body))
-        return await completion.response(request)
+        completion = _Completion(service, body)
+        texts = dict(recordings_of(body))
+        async with service.uploads(request, texts) as completion.question.uploads:
+            return await completion.response(request)
 
     return router
 
@@ -55,12 +80,12 @@ class _Completion:
     """One request, from its conversation to the response."""
 
     def __init__(self, service: Service, body: ChatRequest) -> None:
-        if not service.model.dimensions.has_language_model:
-            raise OptionError(f"{service.model_id} has no language model: use /v1/embeddings")
+        service.check_language_model()
         self._service = service
-        self._question = Question(body, service.model.pipeline, service.limits)
+        self.question = Question(body, service.model.pipeline)
         self._sampling = sampling_of(body, service.limits)
         self._stops = stop_texts_of(body)
+        self._top_count = top_count_of(body)
         self._streams = bool(body.stream)
         self._includes_usage = body.stream_options is not None and body.stream_options.include_usage
         self._base = {
@@ -94,30 +119,35 @@ class _Completion:
             raise
         return StreamingResponse(self._chunks(job, events, event), media_type="text/event-stream")
 
-    def _job(self, emit: Callable[[int, str | None], None] | None) -> TextJob:
-        read = partial(self._question.read, self._service.reader)
-        return TextJob(read, self._sampling, self._stops, emit)
+    def _job(self, emit: Callable[[int, TextPiece], None] | None) -> TextJob:
+        read = partial(self.question.read, self._service.reader)
+        return TextJob(read, self._sampling, self._stops, emit, self._top_count)
 
     async def _chunks(
         self, job: TextJob, events: asyncio.Queue[_Event | None], event: _Event | None
     ) -> AsyncIterator[str]:
         """The events of a stream. When the client goes away, the job is cancelled."""
-        ordered = OrderedText(self._question)
+        ordered = OrderedText(self.question)
         # Of every token's event all but the text is the same: this takes half of the time.
         place = secrets.token_hex(8)
         before, _, after = self._chunk({"content": place}).partition(f'"{place}"')
         try:
             yield self._chunk({"role": "assistant", "content": ""})
             while event is not None:
-                if text := ordered.add(*event):
+                text = ordered.add(*event)
+                if text and self._top_count is not None:
+                    yield self._chunk({"content": text}, tokens=ordered)
+                elif text:
                     yield f"{before}{json.dumps(text, ensure_ascii=False)}{after}"
                 event = await events.get()
             if (error := job.future.exception(0)) is not None:
                 yield _sent(error_response(error).body)
                 return
             results = job.future.result(0)
-            answers = self._question.answers(results)
-            details = {"answers": answers, "notes": self._question.notes}
+            if ordered.tokens:  # of whitespace at the end, or of a stop text
+                yield self._chunk({"content": ""}, tokens=ordered)
+            answers = self.question.answers(results)
+            details = {"answers": answers, "notes": self.question.notes}
             yield self._chunk({}, self._count(job, results), details)
             if self._includes_usage:
                 usage = _usage(answers, results)
@@ -126,19 +156,36 @@ class _Completion:
         finally:
             job.future.cancel()
 
-    def _chunk(self, delta: dict[str, str], reason: str | None = None, details: Any = None) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _chunk(
+        self,
+        delta: dict[str, str],
+        reason: str | None = None,
+        details: Any = None,
+        tokens: OrderedText | None = None,
+    ) -> str:
+        """An event; with the tokens that are in none before."""
+        logprobs = None
+        if tokens is not None:
+            logprobs = self._logprobs(tokens.tokens)
+            tokens.tokens = []
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self._includes_usage else {}
         return _sent(
             {**self._base, "object": _CHUNK, "choices": [choice], **usage, **(details or {})}
         )
 
+    def _logprobs(self, tokens: Sequence[TokenProbability]) -> dict[str, Any] | None:
+        if self._top_count is None:
+            return None
+        return logprobs_of(self._service.model.pipeline.tokenizer, tokens)
+
     def _whole(self, job: TextJob, results: Sequence[TextResult]) -> dict[str, Any]:
-        ordered = OrderedText(self._question)
+        ordered = OrderedText(self.question)
         content = ""
         for number, result in enumerate(results):
             content += ordered.add(number, result.text) + ordered.add(number, None)
-        answers = self._question.answers(results)
+        answers = self.question.answers(results)
+        tokens = [each for result in results for each in result.probabilities]
         return {
             **self._base,
             "object": "chat.completion",
@@ -146,13 +193,13 @@ class _Completion:
                 {
                     "index": 0,
                     "message": {"role": "assistant", "content": content, "refusal": None},
-                    "logprobs": None,
+                    "logprobs": self._logprobs(tokens),
                     "finish_reason": self._count(job, results),
                 }
             ],
             "usage": _usage(answers, results),
             "answers": answers,
-            "notes": self._question.notes,
+            "notes": self.question.notes,
         }
 
     def _count(self, job: TextJob, results: Sequence[TextResult]) -> str:

@@ -1,18 +1,17 @@
-"""A model on a server: methods of `AudioModel`, which return the same objects."""
+"""A model on a server: text, embeddings and hidden states, as `AudioModel` has them."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Required, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Required, Unpack, overload
 
 import numpy as np
 
 from qwen_audio.api.answer import Answer, Description
 from qwen_audio.api.embeddings import Embeddings
-from qwen_audio.audio.inputs import AudioInput, AudioInputs, as_input_list, is_single
+from qwen_audio.audio.inputs import AudioInput, AudioInputs, is_single
 from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
@@ -21,22 +20,17 @@ from qwen_audio.inference.options import Sampling, SpanName, VectorPoolingName
 from qwen_audio.inference.row_index import ALL_WINDOWS, RowIndex
 from qwen_audio.models.tap import Tap
 
-from .client_requests import AudioFile, ServerConnection, audio_file
+from .client_requests import AudioFile, ServerConnection
+from .remote_base import RemoteOptions, named_notes
+from .remote_scores import RemoteScores
+from .remote_search import RemoteSearch
 from .remote_states import hidden_states
 
 __all__ = ["RemoteModel", "connect"]
 
-T = TypeVar("T")
 
-_THREADS = 8
-"""Requests at the same time, for several recordings: the server computes them together."""
-
-
-class _Options(TypedDict, total=False):
+class _Options(RemoteOptions, total=False):
     prompt: str | None
-    sampling_rate: int | None
-    window_seconds: float
-    hop_seconds: float | None
 
 
 class _DescribeOptions(_Options, total=False):
@@ -65,7 +59,7 @@ def connect(url: str, *, api_key: str | None = None) -> RemoteModel:
     return RemoteModel(ServerConnection(url, api_key))
 
 
-class RemoteModel:
+class RemoteModel(RemoteScores, RemoteSearch):
     """A model on a server; returned by `connect`.
 
     Methods and results are those of `AudioModel`; a list of recordings is sent in several requests
@@ -79,13 +73,6 @@ class RemoteModel:
         taps: every tap, shallowest first.
         dtype: of the computation.
     """
-
-    def __init__(self, connection: ServerConnection) -> None:
-        self._connection = connection
-        (self._model,) = connection.get("v1/models")["data"]
-        self.name: str = self._model["id"]
-        self.dtype: str = self._model["dtype"]
-        self.taps = tuple(Tap.parse(tap["name"]) for tap in self._model["taps"])
 
     @overload
     def describe(self, audio: AudioInput, **options: Unpack[_DescribeOptions]) -> Description: ...
@@ -130,7 +117,7 @@ class RemoteModel:
             else:
                 answered = self._streamed(body, file.name, stream)
             answers = [_answer(file.name, fields) for fields in answered["answers"]]
-            return Description(file.name, answers, _named(answered["notes"], file.name))
+            return Description(file.name, answers, named_notes(answered["notes"], file.name))
 
         return self._each(audio, sampling_rate, ask)
 
@@ -217,17 +204,6 @@ class RemoteModel:
 
         return self._each(audio, sampling_rate, capture)
 
-    def _each(
-        self, audio: Any, sampling_rate: int | None, request: Callable[[AudioFile], T]
-    ) -> T | list[T]:
-        """The result of a request for each recording; of a single one, that alone."""
-        inputs, single = as_input_list(audio)
-        if single:
-            return request(audio_file(inputs[0], sampling_rate))
-        with ThreadPoolExecutor(_THREADS) as threads:
-            work = threads.map(lambda item: request(audio_file(item, sampling_rate)), inputs)
-            return list(work)
-
     def _streamed(
         self, body: dict[str, Any], name: str, stream: Callable[[str], None]
     ) -> dict[str, Any]:
@@ -240,26 +216,8 @@ class RemoteModel:
                 last = event
         return last
 
-    def close(self) -> None:
-        """Close the connections; a `with` does so at its end."""
-        self._connection.close()
-
-    def __enter__(self) -> RemoteModel:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"RemoteModel({self.name!r} at {self._connection.url}, {self.dtype})"
-
 
 def _answer(source: str, fields: dict[str, Any]) -> Answer:
-    names = {field.name for field in dataclasses.fields(Answer)} - {"source", "token_ids"}
+    names = {field.name for field in dataclasses.fields(Answer)} - {"source", "token_ids", "edits"}
     known = {name: fields[name] for name in names}
     return Answer(**known, source=source, token_ids=tuple(fields["token_ids"]))
-
-
-def _named(notes: Iterable[str], name: str) -> list[str]:
-    """Notes, with the recording's own name in place of its place in the request."""
-    return [f"{name}:{note.partition(':')[2]}" for note in notes]

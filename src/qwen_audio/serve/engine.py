@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,13 +17,16 @@ from qwen_audio.inference.pipeline import Pipeline
 from qwen_audio.weights.device import trim_heap
 
 from .body import ByteBudget
-from .captures import CaptureQueue
 from .decoding import UploadDecoder
-from .jobs import CaptureJob, Job, TextJob
+from .jobs import CallJob, Job, TextJob
 from .limits import ApiLimits
 from .texts import TextQueue
+from .window_jobs import WindowJob
+from .windows import WindowQueue
 
 __all__ = ["BusyError", "Engine", "NotReadyError"]
+
+T = TypeVar("T")
 
 _DECODING_THREADS = UploadDecoder.waiting_limit + 4
 """More than there are long recordings that may wait for each other."""
@@ -43,10 +47,10 @@ class NotReadyError(QwenAudioError):
 class Engine:
     """Runs jobs over one pipeline: decodes in threads, and computes in one thread of its own.
 
-    In turn it encodes the audio of new texts, computes windows of captures, and generates one token
-    for every text. New texts join at any step. While encoder layers run, tokens are generated in
-    between, so that texts in progress go on at half their pace or more. Nothing else may use the
-    pipeline meanwhile.
+    In turn it encodes the audio of new texts, computes hidden states or scores of windows, and
+    generates one token for every text. New texts join at any step. While encoder layers run, tokens
+    are generated in between, so that texts in progress go on at half their pace or more. Nothing
+    else may use the pipeline meanwhile.
 
     Args:
         limits: queue, slots and memory.
@@ -55,8 +59,9 @@ class Engine:
     def __init__(self, pipeline: Pipeline, limits: ApiLimits) -> None:
         self.pipeline, self._limits = pipeline, limits
         self._texts = TextQueue(pipeline, limits.slots)
-        self._captures = CaptureQueue(pipeline)
-        self._overlaps = False
+        self._windows = WindowQueue(pipeline)
+        self._calls: deque[CallJob[Any]] = deque()
+        self._overlaps = self._is_calling = False
         self._changed = threading.Condition()
         self._jobs: set[Job[Any]] = set()
         self._arrived: deque[Job[Any]] = deque()
@@ -115,6 +120,21 @@ class Engine:
             self._jobs.add(job)
         job.future.add_done_callback(lambda _: self._forget(job))
         self._decoders.submit(self._read_inputs, job)
+
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Queue work of another kind, for which this is a `ModelThread`; see `submit`.
+
+        It runs beside texts in progress, where there is memory for the keys and values of both.
+        """
+        job = CallJob(work)
+        self.submit(job)
+        return job.future
+
+    def let_others_run(self) -> None:
+        """See `ModelThread`: a turn of the other jobs."""
+        if self.pipeline.memory.users > 1:
+            self._accept_arrived()
+            self._take_turn()
 
     def drain(self, seconds: float) -> bool:
         """Accept no more jobs, and wait for the others to end. Returns whether they did in time."""
@@ -198,35 +218,56 @@ class Engine:
             if not self._changed.wait_for(self._has_work, _IDLE_SECONDS):
                 trim_heap()
                 self._changed.wait_for(self._has_work)
+        self._accept_arrived()
+        return not self._is_closed
+
+    def _accept_arrived(self) -> None:
+        with self._changed:
             arrived = list(self._arrived)
             self._arrived.clear()
         for job in arrived:
             if isinstance(job, TextJob):
                 self._texts.add(job)
-            elif isinstance(job, CaptureJob):
-                self._captures.add(job)
-        return not self._is_closed
+            elif isinstance(job, WindowJob):
+                self._windows.add(job)
+            elif isinstance(job, CallJob):
+                self._calls.append(job)
 
     def _has_work(self) -> bool:
-        return bool(self._arrived or self._texts or self._captures or self._is_closed)
+        queues = (self._arrived, self._texts, self._windows, self._calls)
+        return self._is_closed or any(queues)
 
     def _take_turn(self) -> None:
         """One pass of each kind at most.
 
         Texts in progress end first, and no others join, where a pass can't run beside them: of
-        layers that are streamed, which take the memory of keys and values; and captures that
-        generate, which have keys and values of their own.
+        layers that are streamed, which take the memory of keys and values; of captures that
+        generate, which have keys and values of their own; and calls, which may have some, where
+        memory doesn't hold both.
         """
         self._texts.drop_cancelled()
-        self._captures.drop_cancelled()
+        self._windows.drop_cancelled()
         is_quiet = not self._texts.is_generating
         if self._overlaps or is_quiet:
             self._texts.encode(self._between_layers)
-        if is_quiet or (self._overlaps and not self._captures.generates):
-            self._captures.compute(self._between_layers)
-        if not self._captures.generates:
+        if is_quiet or (self._overlaps and not self._windows.generates):
+            self._windows.compute(self._between_layers)
+        if self._calls and not self._is_calling:
+            self._call()
+        if not (self._windows.generates or self._calls):
             self._texts.join()
         self._texts.step()
+
+    def _call(self) -> None:
+        """Run the next call, if there is memory for it and the texts in progress."""
+        memory = self.pipeline.memory
+        shares = self._overlaps and memory.holds_two_users
+        memory.users = 2 if shares else 1
+        is_quiet = not self._texts.is_generating
+        if is_quiet or (shares and self._texts.cached_positions <= memory.max_positions):
+            self._is_calling = True
+            self._calls.popleft().run()
+        memory.users, self._is_calling = 1, False
 
     def _between_layers(self) -> None:
         if self._overlaps:

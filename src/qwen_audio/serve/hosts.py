@@ -16,7 +16,7 @@ from typing import NamedTuple
 from qwen_audio.errors import OptionError
 from qwen_audio.paths import printable
 
-__all__ = ["AllowedHosts", "Authority", "parse_authority"]
+__all__ = ["AllowedHosts", "Authority", "is_ip_address", "parse_authority"]
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
@@ -70,7 +70,8 @@ def _ip_address(text: str) -> str | None:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _is_ip_address(host: str) -> bool:
+def is_ip_address(host: str) -> bool:
+    """Whether a host is an address and not a name."""
     return _ip_address(host) is not None
 
 
@@ -125,7 +126,7 @@ class AllowedHosts:
         """How browsers reach this host: no scheme if the server doesn't answer for it."""
         if host in self._schemes:
             return self._schemes[host]
-        if not _is_ip_address(host):
+        if not is_ip_address(host):
             return frozenset()
         is_ours = self._any_address or ipaddress.ip_address(host).is_loopback
         return _HTTP if is_ours else frozenset()

@@ -1,34 +1,31 @@
-"""What an engine is asked for: texts and hidden states; and how far each request is."""
+"""What an engine is asked for, and how far each request is; texts among it."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from qwen_audio.audio.window_stream import SampledWindow
 from qwen_audio.inference.decoder_input import DecoderInput
 from qwen_audio.inference.generation import GeneratingSequence
 from qwen_audio.inference.options import AnswerEnd, Sampling
-from qwen_audio.inference.reader import CapturedRecording
-from qwen_audio.inference.reducers import RowReducer
-from qwen_audio.models.tap import Tap
+from qwen_audio.inference.token_probability import TokenProbability
 
 from .answer_text import AnswerText
-from .recordings import Recording
 
 __all__ = [
-    "CaptureJob",
-    "CapturePart",
+    "CallJob",
     "Job",
     "TextEnd",
     "TextInput",
     "TextJob",
     "TextPart",
+    "TextPiece",
     "TextResult",
 ]
 
@@ -36,6 +33,10 @@ T = TypeVar("T")
 
 TextEnd = AnswerEnd | Literal["stop text"]
 """Why a text ended; "stop text" where one of the texts that end it occurred."""
+
+
+TextPiece: TypeAlias = str | TokenProbability | None
+"""What is emitted of a text: a part of it, or of a token how likely it was; None is its end."""
 
 
 class Job(ABC, Generic[T]):
@@ -78,6 +79,29 @@ class Job(ABC, Generic[T]):
             self.future.set_exception(error)
 
 
+class CallJob(Job[T]):
+    """Work of another kind on the model, such as a page's: a function that the engine calls."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        super().__init__()
+        self._work = work
+
+    def read_inputs(self) -> None:
+        """There are none."""
+
+    def run(self) -> None:
+        """Call it, unless the job was cancelled."""
+        if self.future.done():
+            return
+        self.has_begun = True
+        try:
+            result = self._work()
+        except Exception as error:  # noqa: BLE001 (is the job's)
+            self.fail(error)
+        else:
+            self.succeed(result)
+
+
 @dataclass(frozen=True, eq=False)
 class TextInput:
     """One input of the language model.
@@ -101,6 +125,7 @@ class TextResult:
         token_ids: generated, the stop token included.
         audio_tokens, prompt_tokens: positions of the input; those of padding count as audio, and
             audio markers as prompt.
+        probabilities: where they were asked for, of the tokens generated, but for the stop token.
     """
 
     text: str
@@ -108,6 +133,7 @@ class TextResult:
     ended_by: TextEnd
     audio_tokens: int
     prompt_tokens: int
+    probabilities: tuple[TokenProbability, ...] = ()
 
 
 @dataclass(eq=False)
@@ -119,6 +145,7 @@ class TextPart:
         sequence: while it is generated.
         is_alone: whether it is generated apart from all others, from its first token on, as rows
             overflowed in a batch that it was in.
+        emitted: how many of its tokens' probabilities have been emitted.
     """
 
     job: TextJob
@@ -128,6 +155,7 @@ class TextPart:
     item: DecoderInput | None = None
     sequence: GeneratingSequence | None = None
     is_alone: bool = False
+    emitted: int = 0
 
 
 class TextJob(Job[list[TextResult]]):
@@ -138,7 +166,10 @@ class TextJob(Job[list[TextResult]]):
         sampling: with a seed where it is random, so that a text can be generated again.
         stops: texts that end an answer.
         emit: called, on the engine's thread, with an input's number and pieces of its text, and
-            with None at its end.
+            with None at its end; where probabilities are asked for, also with those of each token,
+            before the text that it completes.
+        top_count: how many of the likeliest tokens are asked for at each place; None: no
+            probabilities at all.
     """
 
     def __init__(
@@ -146,11 +177,12 @@ class TextJob(Job[list[TextResult]]):
         read: Callable[[], Sequence[TextInput]],
         sampling: Sampling,
         stops: Sequence[str] = (),
-        emit: Callable[[int, str | None], None] | None = None,
+        emit: Callable[[int, TextPiece], None] | None = None,
+        top_count: int | None = None,
     ) -> None:
         super().__init__()
         self._read, self.sampling = read, sampling
-        self.stops, self.emit = tuple(stops), emit
+        self.stops, self.emit, self.top_count = tuple(stops), emit, top_count
         self.inputs: Sequence[TextInput] = ()
         self._results: dict[int, TextResult] = {}
 
@@ -167,73 +199,3 @@ class TextJob(Job[list[TextResult]]):
             self.emit(number, None)
         if len(self._results) == len(self.inputs):
             self.succeed([self._results[number] for number in range(len(self.inputs))])
-
-
-@dataclass(frozen=True, eq=False)
-class CapturePart:
-    """One window of a job's recordings."""
-
-    job: CaptureJob
-    recording: int
-    window: int
-
-
-@dataclass(eq=False)
-class CaptureJob(Job[list[CapturedRecording[Any]]]):
-    """Hidden states to compute: of every recording, at some taps.
-
-    Attributes:
-        read: decodes the recordings.
-        taps, reducer, prompt_text, continuation: see `Pipeline.capture`. Windows of jobs in which
-            these are equal share passes.
-    """
-
-    read: Callable[[], Sequence[Recording]]
-    taps: tuple[Tap, ...]
-    reducer: RowReducer[Any]
-    prompt_text: str | None = None
-    continuation: Sampling | None = None
-    recordings: Sequence[Recording] = ()
-    outputs: dict[tuple[int, int], tuple[dict[Tap, Any], tuple[int, ...]]] = field(
-        default_factory=dict
-    )
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    @property
-    def key(self) -> Hashable:
-        """Equal for jobs whose windows may share passes."""
-        return (self.taps, self.reducer, self.prompt_text, self.continuation)
-
-    def read_inputs(self) -> None:
-        """See `Job`."""
-        self.recordings = self.read()
-        del self.read  # which holds the bytes of the files
-        self._measure(window for recording in self.recordings for window in recording.windows)
-
-    def parts(self) -> list[CapturePart]:
-        """All windows, in order."""
-        return [
-            CapturePart(self, number, window)
-            for number, recording in enumerate(self.recordings)
-            for window in range(len(recording.windows))
-        ]
-
-    def set_output(
-        self, part: CapturePart, by_tap: dict[Tap, Any], token_ids: tuple[int, ...]
-    ) -> None:
-        """What the model gave for one window; with the last one the job succeeds."""
-        self.outputs[part.recording, part.window] = (by_tap, token_ids)
-        if len(self.outputs) == sum(len(each.windows) for each in self.recordings):
-            self.succeed([self._captured(number) for number in range(len(self.recordings))])
-
-    def _captured(self, number: int) -> CapturedRecording[Any]:
-        recording = self.recordings[number]
-        outputs = [self.outputs[number, window] for window in range(len(recording.windows))]
-        return CapturedRecording(
-            recording.info,
-            tuple(part.window for part in recording.windows),
-            tuple(by_tap for by_tap, _ in outputs),
-            token_ids=tuple(token_ids for _, token_ids in outputs),
-        )

@@ -8,7 +8,7 @@ from typing import Any
 
 from .asgi import RequestError, Scope, header_values
 
-__all__ = ["check_json_headers", "parse_json"]
+__all__ = ["check_json_headers", "check_not_compressed", "parse_json"]
 
 _MAX_DEPTH = 32
 _MAX_INTEGER = 2**53
@@ -23,6 +23,11 @@ def check_json_headers(scope: Scope) -> None:
     media_types = [value.partition(";")[0] for value in header_values(scope, b"content-type")]
     if [media_type.strip().lower() for media_type in media_types] != ["application/json"]:
         raise RequestError(415, "The body must be application/json.")
+    check_not_compressed(scope)
+
+
+def check_not_compressed(scope: Scope) -> None:
+    """Raises RequestError (415) for a body that is encoded."""
     encodings = header_values(scope, b"content-encoding")
     if any(encoding.lower() != "identity" for encoding in encodings):
         raise RequestError(415, "The body must not be compressed.")

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_audio.errors import OptionError, check_extra
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from .engine import Engine
     from .gate import ApiGate
+    from .page import BuildPage, Page
     from .server import ThreadedServer
     from .service import Service
 
@@ -45,9 +47,10 @@ class RunningServer:
         gate: ApiGate,
         server: ThreadedServer,
         url: str,
+        page: Page | None = None,
     ) -> None:
         self._service, self._engine, self._gate, self._server = service, engine, gate, server
-        self.url = url
+        self._page, self.url = page, url
 
     def wait_until_ready(self) -> None:
         """Block until the weights have been read.
@@ -71,6 +74,8 @@ class RunningServer:
 
     def close(self) -> None:
         """Stop at once; `drain` before lets requests end."""
+        if self._page is not None:
+            self._page.close()
         self._engine.close()
         self._server.close()
         self._service.close()
@@ -78,7 +83,8 @@ class RunningServer:
 
 def check_installed() -> None:
     """Raises MissingExtraError without the extra `serve`."""
-    check_extra("the HTTP API", "serve", "fastapi", "prometheus_client", "pydantic", "uvicorn")
+    names = ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn")
+    check_extra("the HTTP API", "serve", *names)
 
 
 def check_address(host: str, api_keys: Sequence[str]) -> None:
@@ -116,7 +122,11 @@ def launch_server(
     port: int | None = None,
     api_keys: Sequence[str] = (),
     allowed_hosts: Iterable[str] = (),
+    media_hosts: Iterable[str] = (),
     limits: ApiLimits | None = None,
+    transcribe_prompt: str | None = None,
+    collection: str | Path | None = None,
+    build_page: BuildPage | None = None,
 ) -> RunningServer:
     """Start the HTTP API in the background. Weights are read meanwhile: see `wait_until_ready`.
 
@@ -127,30 +137,52 @@ def launch_server(
         port: default: the first free one from 8000.
         api_keys: requests need one of them; none: they need no key.
         allowed_hosts: further names by which clients reach it, as through a reverse proxy.
+        media_hosts: that recordings are fetched from, if requests name their addresses; see
+            `AllowedMediaHosts`.
+        build_page: makes a page that is served beside the API, at all other paths. Browsers ask for
+            one of the keys, as a password.
+        transcribe_prompt: what asks the model for a transcription; default: what its family is
+            trained with, if it is.
+        collection: that clients may search.
 
     Raises:
-        MissingExtraError: without the extra `serve`.
-        OptionError: for a host or port that can't be used, or a host that other machines reach
-            without a key.
+        MissingExtraError: without the extra `serve`, and `collections` for a collection.
+        CollectionError: for a collection that can't be opened, or was made with another model.
+        OptionError: for a host or port that can't be used, a host that other machines reach without
+            a key, or a prompt that can't be used.
     """
     check_installed()
     check_address(host, api_keys)
     from .app import build_app
     from .engine import Engine
+    from .keys import ApiKeys, PasswordFilter
+    from .middleware import RequestFilter
+    from .page import beside_page
     from .server import ThreadedServer
     from .service import Service
 
+    table = None
+    if collection is not None:
+        from qwen_audio.collection.table import WindowTable
+
+        table = WindowTable.open(collection)
+        table.check(model.spec(**table.spec.options))
     resolved = ApiLimits() if limits is None else limits
-    hosts = AllowedHosts(host, allowed_hosts)
+    hosts, keys, page = AllowedHosts(host, allowed_hosts), ApiKeys(api_keys), None
     with ExitStack() as on_failure:
         sock = on_failure.enter_context(listen_for_api(host, port))
         engine = Engine(model.pipeline, resolved)
         on_failure.callback(engine.close)
-        service = Service(model, engine, resolved)
-        app, gate = build_app(service, hosts, api_keys)
+        service = Service(model, engine, resolved, media_hosts, transcribe_prompt=transcribe_prompt)
+        app, gate = build_app(service, hosts, keys, table)
+        if build_page is not None:
+            page = build_page(engine)
+            on_failure.callback(page.close)
+            locked = PasswordFilter(page.app, keys)
+            app = beside_page(app, RequestFilter(locked, hosts=hosts, policy=page.content_policy))
         server = ThreadedServer(app, sock, resolved)
         on_failure.pop_all()
-    return RunningServer(service, engine, gate, server, local_url(host, sock))
+    return RunningServer(service, engine, gate, server, local_url(host, sock), page)
 
 
 def _is_loopback(host: str) -> bool:

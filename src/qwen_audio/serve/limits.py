@@ -94,6 +94,10 @@ class ApiLimits(ServerLimits):
         request_seconds: all recordings of one request together: 256 MB of samples.
         response_bytes: largest response of hidden states.
         new_tokens: of one answer.
+        scored_characters: of the choices of one request, and of its prompt.
+        choice_tokens: of all choices of one request together: four passes for each window.
+        scores: log-probabilities in one response: of a choice's token in a window.
+        fetch_seconds: to fetch all recordings of a request that it names by address.
         drain_seconds: that requests have to end when the server stops.
 
     Raises:
@@ -108,4 +112,8 @@ class ApiLimits(ServerLimits):
     request_seconds: float = 4_000.0
     response_bytes: int = 256 * 2**20
     new_tokens: int = 2_048
+    scored_characters: int = 2**18
+    choice_tokens: int = 4_096
+    scores: int = 2**19
+    fetch_seconds: float = 30.0
     drain_seconds: float = 60.0

@@ -15,7 +15,10 @@ __all__ = ["Metrics"]
 
 _PREFIX = "qwen_audio"
 _PATHS = frozenset(
-    {"/v1/chat/completions", "/v1/embeddings", "/v1/activations", "/v1/models", "/metrics"}
+    {
+        *("/v1/chat/completions", "/v1/embeddings", "/v1/activations", "/v1/score"),
+        *("/v1/classify", "/v1/audio/transcriptions", "/v1/search", "/v1/models", "/metrics"),
+    }
 )
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
 

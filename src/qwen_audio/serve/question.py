@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qwen_audio.api.answer import prefix
@@ -13,18 +13,30 @@ from qwen_audio.audio.window import WINDOW_SECONDS, Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.options import Sampling
 from qwen_audio.inference.pipeline import Pipeline
+from qwen_audio.inference.token_probability import TokenProbability
 from qwen_audio.models.components.conversation import audio_inputs
 
 from .api_errors import ParameterError
-from .audio_data import decoded_upload
-from .jobs import TextInput, TextResult
+from .jobs import TextInput, TextPiece, TextResult
 from .limits import ApiLimits
 from .recordings import Recording, RecordingReader, Upload
-from .schemas import ChatRequest, InputAudioPart, TextPart
+from .schemas import AudioUrlPart, ChatRequest, InputAudioPart, Message, TextPart
 
-__all__ = ["OrderedText", "Question", "sampling_of", "stop_texts_of"]
+__all__ = ["OrderedText", "Question", "recordings_of", "sampling_of", "stop_texts_of"]
 
 _MAX_STOP_CHARACTERS = 256
+
+
+def recordings_of(request: ChatRequest) -> Iterator[tuple[str, str]]:
+    """The JSON path of every recording in a conversation, and what it says there."""
+    for number, message in enumerate(request.messages):
+        parts = () if isinstance(message.content, str) else message.content
+        for place, part in enumerate(parts):
+            path = f"messages[{number}].content[{place}]"
+            if isinstance(part, InputAudioPart):
+                yield f"{path}.input_audio.data", part.input_audio.data
+            elif isinstance(part, AudioUrlPart):
+                yield f"{path}.audio_url.url", part.audio_url.url
 
 
 class Question:
@@ -35,33 +47,25 @@ class Question:
     so is a recording without text for a checkpoint with a chat template, as it may hold speech.
 
     Args:
-        request: whose bodies are decoded now; recordings, when they are read.
+        request: whose options are checked before its recordings are fetched or decoded.
 
     Attributes:
+        uploads: those of `recordings_of` the request, until they are read.
         recordings: once they have been read.
 
     Raises:
         ParameterError, OptionError: for a conversation that the model can't be given.
     """
 
-    def __init__(self, request: ChatRequest, pipeline: Pipeline, limits: ApiLimits) -> None:
+    def __init__(self, request: ChatRequest, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._uploads: list[Upload] = []
-        self._messages = [
-            self._turn(number, message.role, message.content)
-            for number, message in enumerate(request.messages)
-        ]
-        if len(self._uploads) > limits.inputs:
-            raise ParameterError(
-                400,
-                f"messages have {len(self._uploads)} recordings: send at most {limits.inputs}.",
-                "messages",
-                "too_many_recordings",
-            )
+        self.uploads: Sequence[Upload] = ()
+        self._messages = [_turn(message) for message in request.messages]
         list(audio_inputs(self._messages))  # raises OptionError
         tokenizer = pipeline.tokenizer
         may_be_speech = tokenizer.uses_chat_template and tokenizer.format.default_prompt
-        self.is_description = len(self._uploads) == len(request.messages) == 1 and bool(
+        count = sum(1 for _ in recordings_of(request))
+        self.is_description = count == len(request.messages) == 1 and bool(
             self._has_text or not may_be_speech
         )
         self._window_config = None
@@ -103,7 +107,7 @@ class Question:
         Raises:
             AudioError: for one that can't be decoded, or, in a conversation, longer than a window.
         """
-        uploads, self._uploads = self._uploads, []
+        uploads, self.uploads = self.uploads, ()
         self.recordings = reader.read(uploads, self._window_config)
         tokenizer = self._pipeline.tokenizer
         audios = [window for recording in self.recordings for window in recording.windows]
@@ -124,7 +128,7 @@ class Question:
                     "window": number,
                     "start_seconds": window.start_seconds,
                     "end_seconds": window.end_seconds,
-                    **dataclasses.asdict(result),
+                    **_fields(result),
                     "audio_tokens": result.audio_tokens - padding,
                     "padding_tokens": padding,
                     "complete": result.ended_by.startswith("stop"),
@@ -141,25 +145,6 @@ class Question:
     def _has_text(self) -> bool:
         parts = self._messages[0]["content"]
         return any(part["type"] == "text" for part in parts)
-
-    def _turn(self, number: int, role: str, content: str | Sequence[Any]) -> dict[str, Any]:
-        """A message in the form that chat templates take, its recordings apart."""
-        role = "system" if role == "developer" else role
-        if isinstance(content, str):
-            return {"role": role, "content": content}
-        parts = []
-        for place, part in enumerate(content):
-            if isinstance(part, TextPart):
-                parts.append({"type": "text", "text": part.text})
-                continue
-            if isinstance(part, InputAudioPart):
-                name, text = "input_audio.data", part.input_audio.data
-            else:
-                name, text = "audio_url.url", part.audio_url.url
-            path = f"messages[{number}].content[{place}].{name}"
-            self._uploads.append(decoded_upload(path, text))
-            parts.append({"type": "audio", "audio": ""})
-        return {"role": role, "content": parts}
 
     def _description_prompt(self) -> str | None:
         """The text of the only turn; None, the default prompt, without one.
@@ -182,19 +167,30 @@ class Question:
         return prompt
 
 
+def _fields(result: TextResult) -> dict[str, Any]:
+    """As `Answer` has them: probabilities are in `logprobs`."""
+    fields = vars(result).copy()
+    del fields["probabilities"]
+    return fields
+
+
 class OrderedText:
     """Pieces of the texts of several windows, which come in any order, as one text.
 
     Each window's begins as its line in `Description` does. Together the pieces are its text.
+
+    Attributes:
+        tokens: generated up to what is shown, where their probabilities are asked for; in order.
     """
 
     def __init__(self, question: Question) -> None:
         self._question = question
-        self._pieces: dict[int, list[str]] = {}
+        self._pieces: dict[int, list[str | TokenProbability]] = {}
         self._ended: set[int] = set()
+        self.tokens: list[TokenProbability] = []
         self._current, self._has_begun = 0, False
 
-    def add(self, number: int, piece: str | None) -> str:
+    def add(self, number: int, piece: TextPiece) -> str:
         """What can be shown after a piece of a window's text; None is its end."""
         if piece is None:
             self._ended.add(number)
@@ -210,7 +206,8 @@ class OrderedText:
                 shown.append("\n" if self._current else "")
                 shown.append(prefix(*times, is_only=len(windows) == 1))
                 self._has_begun = True
-            shown += pieces
+            shown += [piece for piece in pieces if isinstance(piece, str)]
+            self.tokens += [piece for piece in pieces if not isinstance(piece, str)]
             if self._current not in self._ended:
                 break
             self._current, self._has_begun = self._current + 1, False
@@ -265,3 +262,17 @@ def stop_texts_of(request: ChatRequest) -> tuple[str, ...]:
             f"stop={stops!r:.60}: use texts of 1 to {_MAX_STOP_CHARACTERS} characters"
         )
     return stops
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """A message in the form that chat templates take, its recordings apart."""
+    role = "system" if message.role == "developer" else message.role
+    if isinstance(message.content, str):
+        return {"role": role, "content": message.content}
+    parts = [
+        {"type": "text", "text": part.text}
+        if isinstance(part, TextPart)
+        else {"type": "audio", "audio": ""}
+        for part in message.content
+    ]
+    return {"role": role, "content": parts}

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from qwen_audio.audio.window import WINDOW_SECONDS
+from qwen_audio.inference.choices import OverWindows
 from qwen_audio.inference.options import SpanName, VectorPoolingName
 
 from .api_errors import ParameterError
@@ -14,13 +16,17 @@ __all__ = [
     "ActivationsRequest",
     "AudioUrlPart",
     "ChatRequest",
+    "ClassifyRequest",
     "ContentPart",
     "EmbeddingsRequest",
     "InputAudioPart",
     "Message",
     "ModelRequest",
     "RequestT",
+    "ScoreRequest",
+    "SearchRequest",
     "TextPart",
+    "TranscriptionRequest",
     "validated",
 ]
 
@@ -53,7 +59,7 @@ class InputAudioPart(_Strict):
 
 
 class AudioUrl(_Strict):
-    """A data URL, such as `data:audio/wav;base64,…`."""
+    """A data URL, such as `data:audio/wav;base64,…`; http and https from hosts that are allowed."""
 
     url: str
 
@@ -91,6 +97,7 @@ class ChatRequest(ModelRequest):
     """Body of `/v1/chat/completions`.
 
     Text is greedy unless `temperature` says otherwise, and has at most 256 tokens by default.
+    `logprobs` are the model's own, before temperature and top_p.
     """
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -102,13 +109,28 @@ class ChatRequest(ModelRequest):
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     n: Literal[1] | None = None
     user: str | None = None
     window_seconds: float | None = None
     hop_seconds: float | None = None
 
 
-class EmbeddingsRequest(ModelRequest):
+class WindowedRequest(ModelRequest):
+    """What requests have whose recordings are divided into windows."""
+
+    window_seconds: float | None = None
+    hop_seconds: float | None = None
+
+    @property
+    def window_options(self) -> dict[str, Any]:
+        """As methods of the package take them."""
+        seconds = WINDOW_SECONDS if self.window_seconds is None else self.window_seconds
+        return {"window_seconds": seconds, "hop_seconds": self.hop_seconds}
+
+
+class EmbeddingsRequest(WindowedRequest):
     """Body of `/v1/embeddings`: recordings as data URLs or base64, a vector each."""
 
     input: str | Annotated[list[str], Field(min_length=1)]
@@ -117,20 +139,67 @@ class EmbeddingsRequest(ModelRequest):
     pooling: VectorPoolingName = "mean"
     span: SpanName = "audio"
     prompt: str | None = None
-    window_seconds: float | None = None
-    hop_seconds: float | None = None
     user: str | None = None
 
 
-class ActivationsRequest(ModelRequest):
+class ActivationsRequest(WindowedRequest):
     """Body of `/v1/activations`: hidden states of a recording, a data URL or base64, at taps."""
 
     input: str
     taps: Annotated[list[str], Field(min_length=1)]
     prompt: str | None = None
     generate: int = 0
-    window_seconds: float | None = None
-    hop_seconds: float | None = None
+
+
+class _ScoringRequest(WindowedRequest):
+    """What scores and classes have in common: see `AudioModel.score`."""
+
+    input: str | Annotated[list[str], Field(min_length=1)]
+    prompt: str | None = None
+    include_end: bool = False
+    leading_space: bool | None = None
+    length_normalized: bool = False
+    over_windows: OverWindows = "mean"
+
+
+class ScoreRequest(_ScoringRequest):
+    """Body of `/v1/score`: recordings as data URLs or base64, and answers that are given."""
+
+    choices: list[str]
+
+
+class ClassifyRequest(_ScoringRequest):
+    """Body of `/v1/classify`: recordings as data URLs or base64, and classes.
+
+    `classes` are texts, or the spellings of each class by its name; `prior` is "none", "batch", or
+    a probability for each class.
+    """
+
+    classes: list[str] | dict[str, str | list[str]]
+    prior: Literal["none", "batch"] | list[float] | dict[str, float] = "none"
+    temperature: float = 1.0
+
+
+class SearchRequest(ModelRequest):
+    """Body of `/v1/search`: a recording, as a data URL or base64, or words of captions."""
+
+    input: str | None = None
+    caption: Annotated[str, Field(max_length=1000)] | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
+class TranscriptionRequest(ModelRequest):
+    """Fields of the form of `/v1/audio/transcriptions`: a file, and what OpenAI's API has.
+
+    `prompt` is for models that take words which may occur.
+    """
+
+    file: bytes
+    prompt: str | None = None
+    response_format: Literal["json", "text", "verbose_json"] = "json"
+    temperature: Annotated[float, Field(strict=False)] = 0.0
+    window_seconds: Annotated[float, Field(strict=False)] | None = None
+    stream: Annotated[bool, Field(strict=False)] = False
 
 
 def validated(model: type[RequestT], value: Any) -> RequestT:

@@ -17,7 +17,7 @@ from qwen_audio.inference.out_of_memory import explains_out_of_memory
 from qwen_audio.inference.pipeline import Pipeline
 
 from .answer_text import AnswerText
-from .jobs import TextEnd, TextJob, TextPart, TextResult
+from .jobs import TextEnd, TextJob, TextPart, TextPiece, TextResult
 
 __all__ = ["TextQueue"]
 
@@ -51,6 +51,11 @@ class TextQueue:
     def is_generating(self) -> bool:
         """Whether any texts have joined."""
         return bool(self._parts)
+
+    @property
+    def cached_positions(self) -> int:
+        """Of texts that have joined, at most, when they end."""
+        return sum(self._positions(part)[1] for part in self._parts.values())
 
     def add(self, job: TextJob) -> None:
         """Queue all texts of a job."""
@@ -109,7 +114,7 @@ class TextQueue:
         while self._encoded and len(self._parts) < self._slots:
             part = self._encoded[0]
             length, positions = self._positions(part)
-            cached = positions + sum(self._positions(each)[1] for each in self._parts.values())
+            cached = positions + self.cached_positions
             is_apart = part.is_alone or any(each.is_alone for each in self._parts.values())
             if self._parts and (is_apart or cached > memory.max_positions):
                 break
@@ -188,7 +193,9 @@ class TextQueue:
             self._batch = GenerationBatch(self.pipeline.lm)
         if part.item is not None:
             stop_ids = self.pipeline.tokenizer.stop_token_ids(part.input.chat)
-            sequence = self._batch.join(part.item, part.job.sampling, stop_ids=stop_ids)
+            sequence = self._batch.join(
+                part.item, part.job.sampling, stop_ids=stop_ids, top_count=part.job.top_count
+            )
             part.sequence, self._parts[sequence] = sequence, part
 
     def _leave(self, part: TextPart) -> None:
@@ -205,6 +212,12 @@ class TextQueue:
         if part.job.first_token is None:
             part.job.first_token = time.monotonic()
         ended_by: TextEnd | None = sequence.ended_by
+        has_stop_token = ended_by == "stop token"
+        probabilities = sequence.probabilities[: -1 if has_stop_token else None]
+        if part.job.emit is not None:
+            for each in probabilities[part.emitted :]:
+                part.job.emit(part.number, each)
+            part.emitted = max(part.emitted, len(probabilities))
         part.answer.update(sequence.token_ids, is_last=ended_by is not None)
         if part.answer.is_stopped:
             ended_by = "stop text"
@@ -217,6 +230,7 @@ class TextQueue:
             ended_by=ended_by,
             audio_tokens=audio_tokens,
             prompt_tokens=len(sequence.item.token_ids) - audio_tokens,
+            probabilities=tuple(probabilities),
         )
         self._leave(part)
         part.job.set_result(part.number, result)
@@ -235,5 +249,5 @@ class TextQueue:
                 self._encoded.appendleft(part)
 
 
-def _numbered(emit: Callable[[int, str | None], None], number: int) -> Callable[[str], None]:
+def _numbered(emit: Callable[[int, TextPiece], None], number: int) -> Callable[[str], None]:
     return lambda piece: emit(number, piece)

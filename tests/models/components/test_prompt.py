@@ -102,6 +102,15 @@ def test_encoding_and_decoding_returns_the_text(text: str) -> None:
         assert prompt_tokenizer().decode(prompt_tokenizer().encode(text)) == text
 
 
+@given(texts)
+@example("🎵 \N{REPLACEMENT CHARACTER}")
+def test_bytes_of_tokens_are_those_of_the_text(text: str) -> None:
+    """Also where a token is a part of a character."""
+    ids = prompt_tokenizer().encode_text(text)
+    expected = tokenizer().decode(ids, clean_up_tokenization_spaces=False).encode()
+    assert b"".join(prompt_tokenizer().token_bytes(each) or b"" for each in ids) == expected
+
+
 def test_special_tokens_are_not_text() -> None:
     prompts = prompt_tokenizer()
     ids = prompts.encode(f"{IM_START}calm{AUDIO_MARKERS} piano{IM_END}<|endoftext|>")

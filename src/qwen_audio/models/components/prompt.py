@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from qwen_audio.errors import CheckpointError, OptionError, text_option
 from qwen_audio.models.checkpoint_files import CheckpointFiles
-from qwen_audio.models.processor_files import PROCESSOR_CONFIG, SLOW_TOKENIZER, TEKKEN, TOKENIZER
+from qwen_audio.models.processor_files import PROCESSOR_CONFIG
 from qwen_audio.weights.json_file import parse_json
 
 from .control_tokens import ControlTokens
 from .conversation import Message
 from .prompt_format import PromptFormat
-from .tekken import read_tekken
+from .tokenizer_files import read_tokenizer, token_bytes
 
 __all__ = ["PromptTokenizer"]
 
@@ -52,7 +50,7 @@ class PromptTokenizer:
         chat: bool | None = None,
     ) -> None:
         self._files, self.format = files, prompt_format
-        self._tokenizer = _read_tokenizer(files)
+        self._tokenizer = read_tokenizer(files)
         self.audio_token_id = self._token_id(prompt_format.audio)
         if self.audio_token_id != audio_token_id:
             raise CheckpointError(
@@ -222,6 +220,11 @@ class PromptTokenizer:
         text = str(self._tokenizer.decode([token_id], skip_special_tokens=False))
         return text or f"<{token_id}>"
 
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of a token's text, also of an incomplete character; None if they aren't
+        known."""
+        return token_bytes(self._tokenizer, token_id)
+
     @property
     def _plain_audio(self) -> str:
         """The audio's place in a plain prompt."""
@@ -274,25 +277,3 @@ def _is_text_of_user(message: Message) -> bool:
     parts = [content] if isinstance(content, str) else content
     texts = [part if isinstance(part, str) else part.get("text") for part in parts]
     return bool(message["role"] == "user" and any(texts))
-
-
-def _read_tokenizer(checkpoint: CheckpointFiles) -> Tokenizer:
-    """From tokenizer.json, tekken.json, or the files of a tokenizer that was saved without."""
-    path = checkpoint.file(TOKENIZER)
-    tekken = None if path else checkpoint.file(TEKKEN)
-    files = TOKENIZER if path else TEKKEN if tekken else "vocab.json and merges.txt"
-    for name in () if path or tekken else SLOW_TOKENIZER:
-        checkpoint.file(name)
-    try:
-        if path is not None:
-            return Tokenizer.from_buffer(path.read_bytes())  # from_file takes no non-UTF-8 path
-        if tekken is not None:
-            return read_tekken(tekken)
-        from transformers import Qwen2Tokenizer
-
-        slow: Any = Qwen2Tokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-    except Exception as error:  # neither library raises anything narrower
-        raise CheckpointError(
-            f"{checkpoint.name}: {files} can't be read ({error}): download it again"
-        ) from error
-    return slow.backend_tokenizer

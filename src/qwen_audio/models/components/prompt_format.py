@@ -23,6 +23,8 @@ class PromptFormat:
         turn_start, turn_end: markers of the chat template.
         always_chat: whether all checkpoints take the chat template.
         default_prompt: of captions; empty: the audio alone.
+        transcription_prompt: what asks for a transcription; None where the family has no such.
+        language_end: what follows the language with which transcriptions begin; empty: they don't.
         is_context: whether a prompt is the system's turn, as the template drops the text of users.
         default_template: the chat template of a checkpoint that has none.
         text_start: what a text begins with that isn't a conversation.
@@ -38,6 +40,8 @@ class PromptFormat:
     turn_end: str = "<|im_end|>"
     always_chat: bool = False
     default_prompt: str = DEFAULT_PROMPT
+    transcription_prompt: str | None = None
+    language_end: str = ""
     is_context: bool = False
     default_template: Callable[[], str] | None = None
     text_start: str = ""

@@ -32,6 +32,8 @@ from qwen_audio.weights.module_store import ModuleStore
 
 __all__ = ["GlmAsr"]
 
+_PROMPT = "Please transcribe this audio into text"
+
 
 class GlmAsr(PaddedEncoderFamily):
     """12.5 audio tokens a second; a window is encoded in chunks of 30 s, each padded, and asked
@@ -59,7 +61,8 @@ class GlmAsr(PaddedEncoderFamily):
         turn_start="<|user|>",
         turn_end="<|user|>",
         always_chat=True,
-        default_prompt="Please transcribe this audio into text",
+        default_prompt=_PROMPT,
+        transcription_prompt=_PROMPT,
     )
 
     def check_config(self, name: str) -> None:

@@ -61,6 +61,8 @@ class Qwen3ASR(ThinkerFamily, Qwen3EncoderFamily):
         *(title, "<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"),
         always_chat=True,
         default_prompt="",
+        transcription_prompt="",
+        language_end="<asr_text>",
         is_context=True,
     )
 

@@ -85,6 +85,7 @@ class Voxtral(RecordingFeaturesFamily, PaddedEncoderFamily):
         turn_start="[INST]",
         turn_end="</s>",
         always_chat=True,
+        transcription_prompt="<s>[INST][BEGIN_AUDIO][AUDIO][/INST][TRANSCRIBE]",
         default_template=lambda: _TEMPLATE,
     )
 

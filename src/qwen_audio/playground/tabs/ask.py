@@ -97,6 +97,7 @@ class AskTab:
             if disconnected.is_set():
                 raise _DisconnectedError
             chunks.put(text)
+            self.context.thread.let_others_run()
 
         def generate() -> None:
             try:

@@ -1,42 +1,34 @@
-"""`POST /v1/embeddings` and `POST /v1/activations`: vectors and hidden states of recordings."""
+"""`POST /v1/activations`: the hidden states of a recording, as a file."""
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from qwen_audio.api.base import token_texts
 from qwen_audio.api.embeddings import Embeddings
 from qwen_audio.api.export import VectorFile
-from qwen_audio.api.recording_embeddings import recording_embeddings
-from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import OptionError, check_extra, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates, concatenate_windows
 from qwen_audio.inference.options import Sampling
-from qwen_audio.inference.pooling import Pooling
-from qwen_audio.inference.reader import CapturedRecording
 from qwen_audio.inference.reducers import rows_and_segments
 from qwen_audio.models.tap import Tap
 
 from .api_errors import ParameterError
 from .asgi import RequestError
-from .audio_data import decoded_upload
-from .jobs import CaptureJob
 from .recordings import Recording
-from .schemas import ActivationsRequest, EmbeddingsRequest
+from .schemas import ActivationsRequest
 from .service import Service, schema_of
+from .window_jobs import CaptureJob
 
-__all__ = ["vector_router"]
+__all__ = ["activation_router"]
 
 _MAX_GENERATE = 256
 _BYTES_AT_ONCE = 2**20
@@ -48,26 +40,15 @@ _FORMATS = {
 """Media types that a client may accept, the default first, and the files that they are."""
 
 
-@cache
-def _reducer(pooling: Pooling) -> Any:
-    """The same object for equal poolings: jobs whose reducers are equal share passes."""
-    return pooling.pool_window
-
-
-def vector_router(service: Service) -> APIRouter:
-    """The routes."""
+def activation_router(service: Service) -> APIRouter:
+    """The route."""
     router = APIRouter()
-
-    @router.post("/v1/embeddings", openapi_extra=schema_of(EmbeddingsRequest))
-    async def embeddings(request: Request) -> Response:
-        """A vector for every recording: the rows of a tap, pooled."""
-        body = service.parsed(request, EmbeddingsRequest)
-        return await _embeddings(service, request, body)
 
     @router.post(
         "/v1/activations",
         openapi_extra=schema_of(ActivationsRequest),
-        responses={200: {"content": {name: {} for name in _FORMATS}}},
+        response_class=StreamingResponse,
+        responses={200: {"content": {name: {} for name in _FORMATS}}, 406: {}},
     )
     async def activations(request: Request) -> Response:
         """The hidden states of a recording at any taps, with the time and the span of each row."""
@@ -77,75 +58,9 @@ def vector_router(service: Service) -> APIRouter:
     return router
 
 
-async def _embeddings(service: Service, request: Request, body: EmbeddingsRequest) -> Response:
-    model, pool = service.model, Pooling(body.pooling, body.span)
-    options = _window_options(body)
-    # Also checks all options.
-    spec = model.spec(body.tap, pooling=body.pooling, span=body.span, prompt=body.prompt, **options)
-    tap = model.dimensions.tap(body.tap)
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    if len(texts) > service.limits.inputs:
-        message = f"input has {len(texts)} recordings: send at most {service.limits.inputs}."
-        raise ParameterError(400, message, "input", "too_many_recordings")
-    places = (
-        ["input"] if isinstance(body.input, str) else [f"input[{n}]" for n in range(len(texts))]
-    )
-    uploads = await service.in_thread(lambda: list(map(decoded_upload, places, texts)))
-    config = model.pipeline.window_config(**options)
-    job = CaptureJob(
-        partial(service.reader.read, uploads, config), (tap,), _reducer(pool), spec.prompt
-    )
-    del uploads
-    captured = await service.result(request, job)
-
-    def finished() -> dict[str, Any]:
-        times = model.pipeline.row_times
-        vectors: list[Any] = [
-            recording_embeddings(each, pool, spec, tap, times, "recording", lambda _: ())
-            for each in captured
-        ]
-        tokens = _tokens(service, job, captured)
-        return {
-            "object": "list",
-            "model": service.model_id,
-            "data": [
-                _embedding(number, vector, each, body.encoding_format == "base64")
-                for number, (vector, each) in enumerate(zip(vectors, captured, strict=True))
-            ],
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            "spec": spec.settings,
-            "fingerprint": spec.fingerprint,
-        }
-
-    return JSONResponse(await service.in_thread(finished))
-
-
-def _embedding(
-    number: int, vector: Embeddings, captured: CapturedRecording[Any], is_base64: bool
-) -> dict[str, Any]:
-    row = np.asarray(vector, "<f4")
-    return {
-        "object": "embedding",
-        "index": number,
-        "embedding": base64.b64encode(row.tobytes()).decode() if is_base64 else row.tolist(),
-        "start_seconds": captured.windows[0].start_seconds,
-        "end_seconds": captured.windows[-1].end_seconds,
-        "notes": captured.recording.notes,
-    }
-
-
-def _tokens(service: Service, job: CaptureJob, captured: Sequence[CapturedRecording[Any]]) -> int:
-    """Positions that the language model was given; where no tap is in it, those of the audio."""
-    if job.prompt_text is not None:
-        return sum(len(ids) for each in captured for ids in each.token_ids)
-    family = service.model.pipeline.checkpoint.family
-    windows = [window for recording in job.recordings for window in recording.windows]
-    return sum(family.audio_tokens(family.mel_frames(len(each.samples))) for each in windows)
-
-
 async def _activations(service: Service, request: Request, body: ActivationsRequest) -> Response:
     media_type, suffix = _accepted(request)
-    model, options = service.model, _window_options(body)
+    model, options = service.model, body.window_options
     taps = {name: model.dimensions.tap(name) for name in dict.fromkeys(body.taps)}
     count = whole_number_option("generate", body.generate, 0, _MAX_GENERATE)
     in_lm = any(tap.in_language_model for tap in taps.values())
@@ -165,23 +80,23 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
         for tap in taps.values()
     }
     prompts = {spec.prompt for spec in specs.values()} - {None}
-    uploads = [await service.in_thread(lambda: decoded_upload("input", body.input))]
     config = model.pipeline.window_config(**options)
+    async with service.uploads(request, {"input": body.input}) as uploads:
 
-    def read() -> list[Recording]:
-        recordings = service.reader.read(uploads, config)
-        uploads.clear()
-        _check_size(service, recordings, list(specs), count)
-        return recordings
+        def read() -> list[Recording]:
+            recordings = service.reader.read(uploads, config)
+            uploads.clear()
+            _check_size(service, recordings, list(specs), count)
+            return recordings
 
-    job = CaptureJob(
-        read,
-        tuple(specs),
-        rows_and_segments,
-        next(iter(prompts), None),
-        Sampling(count) if count else None,
-    )
-    (captured,) = await service.result(request, job)
+        job = CaptureJob(
+            read,
+            tuple(specs),
+            rows_and_segments,
+            next(iter(prompts), None),
+            Sampling(count) if count else None,
+        )
+        (captured,) = await service.result(request, job)
 
     def finished() -> IO[bytes]:
         states = concatenate_windows(
@@ -203,11 +118,6 @@ async def _activations(service: Service, request: Request, body: ActivationsRequ
     seconds = captured.recording.duration_seconds
     headers = {"audio-seconds": f"{seconds!r}", "notes": json.dumps(captured.recording.notes)}
     return StreamingResponse(_parts(file), headers=headers, media_type=media_type)
-
-
-def _window_options(body: EmbeddingsRequest | ActivationsRequest) -> dict[str, Any]:
-    seconds = WINDOW_SECONDS if body.window_seconds is None else body.window_seconds
-    return {"window_seconds": seconds, "hop_seconds": body.hop_seconds}
 
 
 def _accepted(request: Request) -> tuple[str, str]:

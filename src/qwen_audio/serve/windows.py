@@ -1,27 +1,27 @@
-"""Hidden states for many jobs: windows of several share passes."""
+"""What is computed of windows, for many jobs: those of several share passes."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from qwen_audio.audio.log_mel import AudioWindow
 from qwen_audio.errors import NotFiniteError
 from qwen_audio.inference.finite import run_by_recording
 from qwen_audio.inference.pipeline import Pipeline
-from qwen_audio.inference.reducers import CapturedWindow
 
-from .jobs import CaptureJob, CapturePart
+from .window_jobs import WindowJob, WindowPart
 
-__all__ = ["CaptureQueue"]
+__all__ = ["WindowQueue"]
 
 
-class CaptureQueue:
-    """Windows whose hidden states are to be computed, in the order in which jobs came."""
+class WindowQueue:
+    """Windows whose hidden states or scores are to be computed, in the order in which jobs came."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._parts: deque[CapturePart] = deque()
+        self._parts: deque[WindowPart] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -29,9 +29,9 @@ class CaptureQueue:
     @property
     def generates(self) -> bool:
         """Whether the next pass generates text."""
-        return bool(self._parts) and self._parts[0].job.continuation is not None
+        return bool(self._parts) and self._parts[0].job.generates
 
-    def add(self, job: CaptureJob) -> None:
+    def add(self, job: WindowJob[Any]) -> None:
         """Queue all windows of a job."""
         self._parts += job.parts()
 
@@ -48,18 +48,14 @@ class CaptureQueue:
         if not self._parts:
             return
         parts = self._next_parts()
-        job = parts[0].job
 
-        def capture(batch: Sequence[AudioWindow]) -> list[CapturedWindow[object]]:
-            return self._pipeline.capture(
-                batch, job.taps, job.reducer, job.prompt_text, job.continuation, on_layer=on_layer
-            )
+        def compute(batch: Sequence[AudioWindow]) -> Sequence[Any]:
+            return parts[0].job.compute(self._pipeline, batch, on_layer)
 
         for part in parts:
             part.job.has_begun = True
         try:
-            windows = [self._window(part) for part in parts]
-            results = run_by_recording(windows, capture)
+            results = run_by_recording([self._window(part) for part in parts], compute)
         except Exception as error:  # noqa: BLE001 (is the jobs')
             for part in parts:
                 part.job.fail(error)
@@ -68,32 +64,31 @@ class CaptureQueue:
             if isinstance(result, NotFiniteError):
                 part.job.fail(result)
             elif not part.job.future.done():
-                part.job.set_output(part, result.outputs, result.token_ids)
+                try:
+                    part.job.set_output(part, result)
+                except Exception as error:  # noqa: BLE001 (is the job's)
+                    part.job.fail(error)
 
-    def _next_parts(self) -> list[CapturePart]:
+    def _next_parts(self) -> list[WindowPart]:
         """Windows for one pass, taken out of the queue."""
-        key = self._parts[0].job.key
-        chosen: list[CapturePart] = []
-        others: deque[CapturePart] = deque()
-        frames, limit = 0, self._pipeline.memory.max_frames
+        job = self._parts[0].job
+        key, limit = job.key, job.max_size(self._pipeline)
+        chosen: list[WindowPart] = []
+        others: deque[WindowPart] = deque()
+        total = 0
         for part in self._parts:
-            count = self._frames(part)
-            if part.job.key == key and (not chosen or frames + count <= limit):
+            size = job.size(self._pipeline, len(part.sampled.samples))
+            if (not chosen or total + size <= limit) and part.job.key == key:
                 chosen.append(part)
-                frames += count
+                total += size
             else:
                 others.append(part)
         self._parts = others
         return chosen
 
-    def _frames(self, part: CapturePart) -> int:
-        samples = part.job.recordings[part.recording].windows[part.window].samples
-        family = self._pipeline.checkpoint.family
-        return family.encoder_rows(family.mel_frames(len(samples)))
-
-    def _window(self, part: CapturePart) -> AudioWindow:
-        recording = part.job.recordings[part.recording]
-        window = recording.windows[part.window]
+    def _window(self, part: WindowPart) -> AudioWindow:
+        window = part.sampled
         mel = self._pipeline.log_mel(window.samples, window.surroundings)
         # The first argument is equal for windows of one recording.
+        recording = part.job.recordings[part.recording]
         return AudioWindow(id(recording), window.name, window.window, mel)
