@@ -27,8 +27,7 @@ PARTITION_ROWS = 1024
 size, but forgets a number and merges partitions until every search scans all rows."""
 _TRAINING_ROWS_PER_PARTITION, _TRAINING_ITERATIONS = 64, 10
 """Of k-means, whose time grows with both. FAISS, too, makes 10 iterations for an IVF index, and
-warns below 39 rows. Lance's defaults, 256 and 50, take 1.5 to 3 times as long, for the same recall.
-"""
+warns below 39 rows. Lance's defaults, 256 and 50, take 1.5 to 3 times as long at equal recall."""
 _UNINDEXED_SHARE, _SMALL_FRAGMENTS = 0.01, 20
 """From `ANN_MIN_ROWS` rows on, an index may lack such a share of the rows, which every search then
 scans, and the table may have so many small fragments. To update an index of two million rows takes
