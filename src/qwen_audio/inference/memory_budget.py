@@ -51,6 +51,7 @@ class MemoryBudget:
         self._checkpoint, self._modules = checkpoint, modules
         self._max_memory, self._base_bytes = max_memory, base_bytes
         self.users = 1
+        self._divided: tuple[object, ...] | None = None
         self._kept: WeakKeyDictionary[CachedContext, None] = WeakKeyDictionary()
 
     @cached_property
@@ -90,23 +91,31 @@ class MemoryBudget:
         """
         if self._max_memory is None:
             return
+        # Before each pass, mostly for the same as before: of short clips it takes a tenth of the
+        # time between passes.
+        if self._divided == (tap, positions, self._kept_bytes(), self._modules.max_bytes):
+            return
+        self._divide(self._max_memory, tap, positions)
+        self._divided = (tap, positions, self._kept_bytes(), self._modules.max_bytes)
+
+    def _divide(self, max_memory: int, tap: Tap | None, positions: int) -> None:
         modules = self._modules
         settings = (self._checkpoint, tap, modules.dtype, modules.device, self._base_bytes)
         if tap is None:
-            check_memory(self._max_memory, *settings, positions)
+            check_memory(max_memory, *settings, positions)
             # A text of more positions than are cached at once is alone in its pass.
             other = max(
                 non_weight_bytes(*settings, self._all_positions, self.max_frames),
                 non_weight_bytes(*settings, positions),
             )
-            modules.max_bytes = self._max_memory - other
+            modules.max_bytes = max_memory - other
             return
-        check_memory(self._max_memory, *settings)
+        check_memory(max_memory, *settings)
         frames = self.max_frames
-        if min_memory_bytes(*settings, frames=frames) + self._kept_bytes() > self._max_memory:
+        if min_memory_bytes(*settings, frames=frames) + self._kept_bytes() > max_memory:
             self._drop(list(self._kept))
         other = non_weight_bytes(*settings, frames=frames) + self._kept_bytes()
-        modules.max_bytes = self._max_memory - other
+        modules.max_bytes = max_memory - other
 
     def batches(
         self, items: Iterable[T], positions: Callable[[T], tuple[int, int]]
