@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -52,14 +52,15 @@ def embedding_router(service: Service) -> APIRouter:
 
 async def recording_vectors(
     service: Service, request: Request, uploads: list[Upload], spec: EmbeddingSpec
-) -> tuple[CaptureJob, list[CapturedRecording[Any]], list[Embeddings]]:
+) -> tuple[CaptureJob, list[CapturedRecording[Any]], Callable[[], list[Embeddings]]]:
     """A vector for every recording, as `AudioModel.encode` makes it with the settings of a spec.
 
     Args:
         uploads: emptied, so that the bytes of files are freed once they have been decoded.
 
     Returns:
-        The job, which has ended; what was captured of each recording; its vector.
+        The job, which has ended; what was captured of each recording; and what makes its vectors,
+        to be called in a thread.
     """
     model, options = service.model, spec.options
     pool = Pooling(options["pooling"], options["span"])
@@ -82,7 +83,7 @@ async def recording_vectors(
         ]
         return vectors
 
-    return job, captured, await service.in_thread(finished)
+    return job, captured, finished
 
 
 async def _embeddings(service: Service, request: Request, body: EmbeddingsRequest) -> Response:
@@ -103,7 +104,7 @@ async def _embeddings(service: Service, request: Request, body: EmbeddingsReques
             "model": service.model_id,
             "data": [
                 _embedding(number, vector, each, body.encoding_format == "base64")
-                for number, (vector, each) in enumerate(zip(vectors, captured, strict=True))
+                for number, (vector, each) in enumerate(zip(vectors(), captured, strict=True))
             ],
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "spec": spec.settings,

@@ -61,8 +61,10 @@ def search_router(service: Service, table: WindowTable | None) -> APIRouter:
         else:
             async with service.uploads(request, recording_texts(body.input or "")) as uploads:
                 found = await recording_vectors(service, request, uploads, table.spec)
-            (vector,) = found[-1]
-            results = await searches.run(lambda: search_by_vector(table, vector, limit=body.limit))
+            vectors = found[-1]
+            results = await searches.run(
+                lambda: search_by_vector(table, vectors()[0], limit=body.limit)
+            )
         return JSONResponse(_response(service, results))
 
     return router
