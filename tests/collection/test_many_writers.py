@@ -206,7 +206,7 @@ def test_a_transaction_that_meets_another_is_made_again(
     ],
 )
 def test_conflicts(text: str) -> None:
-    assert is_conflict(RuntimeError(f"lance error: {text}, /root/lance/src/io/commit.rs:1:2"))
+    assert is_conflict(RuntimeError(f"lance error: {text}, rust/lance/src/io/commit.rs:1:2"))
     assert not is_conflict(RuntimeError("lance error: IO: no space left"))
 
 

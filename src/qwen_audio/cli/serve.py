@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "serve",
         run,
-        "Serve the model to OpenAI's clients: answers, embeddings, hidden states.",
+        "Serve the model to OpenAI's clients: answers, scores, embeddings, hidden states.",
         "Needs the extra [serve].",
     )
     add_model_options(parser)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from .asgi import App, Receive, Scope, Send
+from .gate import OPEN_PATHS
 from .model_thread import ModelThread
 
 __all__ = ["BuildPage", "Page", "beside_page"]
 
 _API_PREFIX = "/v1/"
-_API_PATHS = frozenset({"/health", "/ready", "/metrics", "/docs", "/openapi.json"})
+_API_PATHS = OPEN_PATHS | {"/metrics"}
 
 
 class Page(Protocol):
