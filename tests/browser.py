@@ -19,6 +19,8 @@ from forked import ForkedProcess
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+READY = ".pg-has-recording [data-pipeline] li"
+"""Selector of an element that is there once the first example is open."""
 TIMEOUT_MS = 60_000
 """Timeout of any wait in the browser, in milliseconds: generous, for busy machines."""
 
@@ -93,7 +95,7 @@ def browser() -> Iterator[Any]:
 def open_page(
     chromium: Any,
     url: str,
-    ready: str = "[data-example]",
+    ready: str = READY,
     *,
     own_window: bool = False,
     phone: str | None = None,
@@ -158,19 +160,18 @@ def _console_errors(message: Any) -> list[str]:
 def choose_file(page: Any, path: Path | dict[str, Any]) -> None:
     """Choose a file, and wait until it is opened or rejected."""
     select_tab(page, "Audio")
-    page.evaluate(  # the status of an earlier file is not waited for
-        """() => {
-            document.querySelector('[data-name]')?.replaceChildren();
-            document.querySelector('[data-status]').dataset.kind = '';
-        }"""
-    )
-    page.set_input_files("[data-drop] input[type=file]", path)
-    name = path.name if isinstance(path, Path) else path["name"]
+    page.evaluate("() => { playground.clip = null; }")  # an earlier one is not waited for
+    page.set_input_files("[data-panel=audio] input[type=file]", path)
     page.wait_for_function(
-        """(name) => document.querySelector('[data-name]')?.textContent === name
-           || document.querySelector('[data-status]').dataset.kind === 'problem'""",
-        arg=name,
+        """() => playground.clip !== null || [...document.querySelectorAll(
+           '[data-panel=audio] [data-status], [data-open-status]')].some(
+           (place) => place.dataset.kind === 'problem')"""
     )
+
+
+def open_example(page: Any, name: str) -> None:
+    """Open an example, and wait until it is open."""
+    page.evaluate("(name) => playground.open({ example: name })", name)
 
 
 def select_tab(page: Any, name: str) -> None:

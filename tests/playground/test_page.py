@@ -45,58 +45,6 @@ pytestmark = pytest.mark.slow
 GUITAR, SPEECH = ROOT / "examples" / "guitar.flac", ROOT / "examples" / "speech.flac"
 
 
-@pytest.fixture(scope="module")
-def model() -> qa.AudioModel:
-    return qa.load()
-
-
-@pytest.fixture(scope="module")
-def music(tmp_path_factory: pytest.TempPathFactory, model: qa.AudioModel) -> qa.Collection:
-    """The examples as a collection, whose columns and values try to be code."""
-    path = tmp_path_factory.mktemp("collections") / "music.lance"
-    collection = qa.Collection.create(path, model, describe=True)
-    files = sorted((ROOT / "examples").glob("*.flac"))
-    columns = ("__proto__", "<!--<script>", "12")
-    collection.index(
-        [
-            {"source": str(file), **dict.fromkeys(columns, f"<b>{number}</b>${{x}}")}
-            for number, file in enumerate(files)
-        ]
-    )
-    return collection
-
-
-@pytest.fixture(scope="module")
-def folder_for_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of temporary files of `playground`."""
-    return tmp_path_factory.mktemp("temporary")
-
-
-@pytest.fixture(scope="module")
-def playground(music: qa.Collection, folder_for_files: Path) -> Iterator[PlaygroundProcess]:
-    with playground_process(folder_for_files, "--collection", music.path) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def tab(chromium: Any, playground: PlaygroundProcess) -> Iterator[Any]:
-    """A tab of the window: loading a page again takes half as long as opening one."""
-    opened = chromium.new_page()
-    opened.set_default_timeout(TIMEOUT_MS)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def page(tab: Any, playground: PlaygroundProcess) -> Iterator[Any]:
-    """The page, loaded for this test: a session of its own."""
-    tab.bring_to_front()
-    tab.goto(playground.url, wait_until="commit")  # breaks off requests of the page before
-    with checked(tab, playground.url):
-        tab.wait_for_selector("[data-example]")
-        yield tab
-
-
 def file(name: str, data: bytes) -> dict[str, Any]:
     return {"name": name, "mimeType": "application/octet-stream", "buffer": data}
 

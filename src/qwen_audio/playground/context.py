@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qwen_audio import QwenAudioError
+from qwen_audio import AudioError, QwenAudioError
 from qwen_audio.paths import printable
 from qwen_audio.serve.decoding import UploadDecoder
 from qwen_audio.serve.model_thread import ModelThread, SoleModelThread
@@ -21,7 +21,7 @@ from .sessions import Clip, Session, SessionStore
 if TYPE_CHECKING:
     from qwen_audio import AudioModel, Collection
 
-__all__ = ["AppContext", "report_errors", "user_message"]
+__all__ = ["AppContext", "report_errors", "report_stream_errors", "user_message"]
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ class AppContext:
         thread: of all uses of the model; None: one of its own.
 
     Attributes:
-        collection: what the Search tab searches, if any.
+        collection: what the Collection tab searches, if any.
+        load_row: opens a row of the collection by its id; set where there is a collection.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AppContext:
         self.model, self.limits, self.collection = model, limits, collection
         self.sessions = SessionStore(limits)
         self.decoder = UploadDecoder(limits)
+        self.load_row: Callable[[str], Clip] | None = None
         self.thread: ModelThread = SoleModelThread() if thread is None else thread
 
     @property
@@ -68,13 +70,18 @@ class AppContext:
         return self.thread.call(work)
 
     def load(self, data: dict[str, Any]) -> Clip:
-        """Decode the recording a visitor chose: an upload ("ticket") or an example ("example").
+        """Decode the recording that a visitor chose: an upload ("ticket"), an "example", or a "row"
+        of the collection.
 
         Raises:
             AudioError: if it can't be decoded or exceeds the length limit.
         """
         if "example" in data:
-            return Clip(load_example(data["example"]))
+            return Clip(load_example(data["example"]), example=str(data["example"]))
+        if "row" in data:
+            if self.load_row is None:
+                raise AudioError("This playground has no collection: open an example or a file.")
+            return self.load_row(str(data["row"]))
         with self.sessions.opened_upload(str(data.get("ticket"))) as upload:
             return Clip(self.decoder.decode(upload.name, upload.data))
 
@@ -97,6 +104,27 @@ def report_errors(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[
             return handler(self, data, request) | {"n": number}
         except Exception as error:  # noqa: BLE001 (any failure must reach the visitor)
             return {"n": number, "problem": user_message(error)}
+
+    return handle
+
+
+def report_stream_errors(
+    handler: Callable[..., Iterator[dict[str, Any]]],
+) -> Callable[..., Iterator[dict[str, Any]]]:
+    """`report_errors` for a handler that yields its answer in parts.
+
+    All but the last have "partial": True.
+    """
+
+    @functools.wraps(handler)
+    def handle(self: Any, data: Any, request: Any) -> Iterator[dict[str, Any]]:
+        data = data if isinstance(data, dict) else {}
+        number = data["n"] if type(data.get("n")) is int else None
+        try:
+            for part in handler(self, data, request):
+                yield part | {"n": number}
+        except Exception as error:  # noqa: BLE001 (any failure must reach the visitor)
+            yield {"n": number, "problem": user_message(error)}
 
     return handle
 

@@ -179,8 +179,7 @@ def build_playground(
     import fastapi
     import gradio as gr
 
-    from .accepted_inputs import accepted_inputs
-    from .app import build_page, theme_options
+    from .app import build_page, called_functions, page_options
 
     opened_collection = None
     if collection is not None:
@@ -208,10 +207,10 @@ def build_playground(
         enable_monitoring=False,
         max_file_size=1,  # Gradio's own upload route is not used
         app_kwargs=dict(bare),
-        **theme_options(),
+        **page_options(context),
     )
     page_filter = PageFilter(
-        app, sessions=context.sessions, limits=limits, inputs=accepted_inputs(page)
+        app, sessions=context.sessions, limits=limits, functions=called_functions(page)
     )
     return PlaygroundPage(page_filter, context, page)
 

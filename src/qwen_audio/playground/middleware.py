@@ -18,7 +18,8 @@ from qwen_audio.serve.body import content_length, read_body
 from qwen_audio.serve.json_body import check_json_headers, parse_json
 
 from .limits import Limits
-from .page_requests import Inputs, check_cancel, check_page_id, checked_join, page_id_of_query
+from .page_requests import check_cancel, check_page_id, checked_join, page_id_of_query
+from .payloads import wav_bytes
 from .pending import PendingRequests
 from .sessions import SessionStore
 
@@ -31,6 +32,7 @@ _JOIN, _RESULTS, _HEARTBEAT = f"{_API}/queue/join", f"{_API}/queue/data", f"{_AP
 _CANCEL = frozenset({f"{_API}/cancel", f"{_API}/reset"})
 _GET_PATHS = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt"})
 _ASSET = re.compile(r"/(assets|static)(/\w[\w.@-]{0,99}){1,4}", re.ASCII)
+_RECORDING = re.compile(r"/recording/([A-Za-z0-9_-]{32})", re.ASCII)
 _COMPLETED = b'"msg":"process_completed"'
 _CLOSED = b'"msg":"close_stream"'
 _RUNNING = 64
@@ -61,11 +63,13 @@ class PageFilter:
 
     Args:
         sessions: where uploads are stored.
-        inputs: what each function of the page accepts.
+        functions: those that the page calls.
     """
 
-    def __init__(self, app: App, *, sessions: SessionStore, limits: Limits, inputs: Inputs) -> None:
-        self.app, self.sessions, self.limits, self.inputs = app, sessions, limits, inputs
+    def __init__(
+        self, app: App, *, sessions: SessionStore, limits: Limits, functions: frozenset[int]
+    ) -> None:
+        self.app, self.sessions, self.limits, self.functions = app, sessions, limits, functions
         self.pending = PendingRequests(limits.queue_size + _RUNNING)
         self._streams = 0
         self._discarding: dict[str, asyncio.Task[None]] = {}
@@ -90,6 +94,8 @@ class PageFilter:
         elif method == "GET" and path.startswith(_HEARTBEAT):
             check_page_id(path.removeprefix(_HEARTBEAT))
             await self._stream(scope, receive, send)
+        elif method == "GET" and (match := _RECORDING.fullmatch(path)):
+            await self._send_recording(match[1], send)
         elif is_get and (path in _GET_PATHS or _ASSET.fullmatch(path)):
             await self.app(scope, receive, send)
         else:
@@ -113,6 +119,16 @@ class PageFilter:
         else:
             await _respond_json(send, 200, {"ticket": ticket})
 
+    async def _send_recording(self, token: str, send: Send) -> None:
+        """The audio of a page's open recording, as the model hears it."""
+        waveform = self.sessions.recording(token)
+        if waveform is None:
+            raise RequestError(404, "No page has this recording open.")
+        wav = await asyncio.to_thread(wav_bytes, waveform.samples)
+        headers = [(b"content-type", b"audio/wav"), (b"content-length", str(len(wav)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": wav})
+
     async def _json(self, scope: Scope, receive: Receive) -> Any:
         check_json_headers(scope)
         limit = self.limits.request_bytes
@@ -121,7 +137,7 @@ class PageFilter:
 
     async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward the request to call a function of the page."""
-        body = checked_join(await self._json(scope, receive), self.inputs)
+        body = checked_join(await self._json(scope, receive), self.functions)
         page_id = body["session_hash"]
         self._discard_abandoned(scope)
         self.pending.add(page_id)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
 from qwen_audio.serve.asgi import RequestError, Scope
 
-__all__ = ["Inputs", "check_cancel", "check_page_id", "checked_join", "page_id_of_query"]
-
-Inputs = Mapping[int, Sequence[Callable[[Any], bool]]]
-"""By function of the page: for each of its inputs, whether a value is one that the page sends."""
+__all__ = ["check_cancel", "check_page_id", "checked_join", "page_id_of_query"]
 
 _PAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
@@ -23,7 +19,7 @@ _FILE_KEYS = frozenset({"meta", "path", "url"})
 _INVALID = "This is not a request of the page: reload it and try again."
 
 
-def checked_join(body: Any, inputs: Inputs) -> dict[str, Any]:
+def checked_join(body: Any, functions: frozenset[int]) -> dict[str, Any]:
     """The request to call a function of the page, with the fields that Gradio needs.
 
     Raises:
@@ -33,11 +29,9 @@ def checked_join(body: Any, inputs: Inputs) -> dict[str, Any]:
     if not isinstance(body, dict) or not _JOIN_FIELDS.issuperset(body):
         raise RequestError(400, _INVALID)
     function, values, trigger = body.get("fn_index"), body.get("data"), body.get("trigger_id")
-    is_index = isinstance(function, int) and not isinstance(function, bool)
-    checks = inputs.get(function) if is_index and isinstance(function, int) else None
-    if checks is None or not isinstance(values, list) or len(values) != len(checks):
+    if type(function) is not int or function not in functions:
         raise RequestError(400, _INVALID)
-    if not all(check(value) for check, value in zip(checks, values, strict=True)):
+    if not isinstance(values, list) or [type(value) for value in values] != [dict]:
         raise RequestError(400, _INVALID)
     if trigger is not None and type(trigger) is not int:
         raise RequestError(400, _INVALID)

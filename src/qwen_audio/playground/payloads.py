@@ -12,11 +12,16 @@ from jaxtyping import Float32
 
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 
-__all__ = ["colour_strip", "heat_map", "wav_base64"]
+__all__ = ["colour_strip", "heat_map", "wav_base64", "wav_bytes"]
 
 
 def wav_base64(samples: Float32[np.ndarray, "samples"]) -> str:
     """The samples as a 16-bit mono WAV file at 16 kHz, in base64."""
+    return base64.b64encode(wav_bytes(samples)).decode()
+
+
+def wav_bytes(samples: Float32[np.ndarray, "samples"]) -> bytes:
+    """The samples as a 16-bit mono WAV file at 16 kHz."""
     pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
@@ -24,7 +29,7 @@ def wav_base64(samples: Float32[np.ndarray, "samples"]) -> str:
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE_HZ)
         file.writeframes(pcm.tobytes())
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def heat_map(

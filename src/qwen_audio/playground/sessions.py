@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import AudioError, Waveform, Window
+from qwen_audio.audio.window import MIN_SECONDS, WINDOW_SECONDS
+from qwen_audio.errors import counted
 from qwen_audio.serve.asgi import RequestError
 from qwen_audio.serve.body import ByteBudget
 
@@ -24,6 +26,8 @@ __all__ = ["Clip", "Session", "SessionStore", "Upload"]
 
 _UPLOAD_SECONDS = 120.0
 """Uploads that no page has opened after this long are dropped."""
+_OF_A_PART = ("lens", "edit", "choices", "occlusion", "compare", "trace")
+"""Views whose results belong to the open part of the recording."""
 _MAX_SESSIONS = 500
 """Sessions without a recording are dropped first."""
 
@@ -45,25 +49,34 @@ class Upload:
 class Clip:
     """A recording that a visitor has open, with cached results.
 
+    Tabs work on its open part: a window of the model, or seconds that the visitor selected.
+
     Attributes:
+        example, row: the example, or the row of the collection, that it was opened as.
         windows: the windows that the model processes one at a time.
         window_index: the selected window.
-        hidden_states: cached rows of the selected window, by tap.
+        part: the selected seconds; None: all of the window.
+        audio_token: by which its page, and nobody else, fetches its audio.
+        hidden_states: cached rows of the open part, by tap.
         tap_seconds: seconds from samples to a tap's rows, by tap.
-        audio_sessions: encoded audio by window index; -1 is the whole recording.
+        audio_sessions: encoded audio by part; None is the whole recording.
         audio_session_bytes: estimated memory of `audio_sessions`.
         conversations: question and prompt style (chat True or False, None for the checkpoint's
             default) of each turn, by the keys of `audio_sessions`.
     """
 
     waveform: Waveform
+    example: str | None = None
+    row: str | None = None
     windows: tuple[Window, ...] = ()
     window_index: int = 0
+    part: Window | None = None
+    audio_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     hidden_states: dict[str, HiddenStates] = field(default_factory=dict)
     tap_seconds: dict[str, float] = field(default_factory=dict)
-    audio_sessions: dict[int, AudioSession] = field(default_factory=dict)
+    audio_sessions: dict[Window | None, AudioSession] = field(default_factory=dict)
     audio_session_bytes: int = 0
-    conversations: dict[int, list[tuple[str, bool | None]]] = field(default_factory=dict)
+    conversations: dict[Window | None, list[tuple[str, bool | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.windows = self.waveform.windows()
@@ -75,31 +88,57 @@ class Clip:
 
     @property
     def window(self) -> Window:
-        """The selected window."""
-        return self.windows[self.window_index]
+        """The open part."""
+        return self.windows[self.window_index] if self.part is None else self.part
 
     @property
     def window_of_many(self) -> Window | None:
-        """The selected window, or None if it is the only one."""
-        return self.window if len(self.windows) > 1 else None
+        """The open part, or None if that is the whole recording."""
+        return self.window if len(self.windows) > 1 or self.part is not None else None
 
     @property
     def window_waveform(self) -> Waveform:
-        """The samples of the selected window."""
-        if len(self.windows) == 1:
+        """The samples of the open part."""
+        if self.window_of_many is None:
             return self.waveform
         return Waveform(self.waveform.samples_in(self.window), name=self.name)
 
     def select_window(self, index: Any) -> None:
-        """Select a window; cached results of another window are dropped.
+        """Open a window of the model; cached results of another part are dropped.
 
         Raises:
             AudioError: for anything but the number of a window.
         """
         if type(index) is not int or not 0 <= index < len(self.windows):
-            raise AudioError(f"{self.name} has {len(self.windows)} windows: choose one of them")
-        if index != self.window_index:
-            self.window_index = index
+            count = counted(len(self.windows), "window")
+            raise AudioError(f"{self.name} has {count}: choose one of them, from 0 on")
+        self._open_part(None, index)
+
+    def select_part(self, part: Any) -> None:
+        """Open seconds of the recording, [start, end]; None: all of its window.
+
+        Raises:
+            AudioError: for other values, seconds outside the recording, and a part that is too
+                short for one audio token or longer than the model processes at once.
+        """
+        if part is None:
+            self._open_part(None, self.window_index)
+            return
+        numbers = isinstance(part, list) and len(part) == 2  # noqa: PLR2004 (start and end)
+        if not numbers or not all(type(edge) in (int, float) for edge in part):
+            raise AudioError(f"part {part!r:.40}: give a start and an end in seconds")
+        start, end = (min(float(edge), self.waveform.duration_seconds) for edge in part)
+        longest = WINDOW_SECONDS
+        if not 0 <= start < end or not MIN_SECONDS <= end - start <= longest + 1e-6:
+            raise AudioError(
+                f"{self.name} lasts {self.waveform.duration_seconds:.2f} s: select seconds of it, "
+                f"from {MIN_SECONDS:g} to {longest:g} s of them"
+            )
+        self._open_part(Window(start, end), self.window_index)
+
+    def _open_part(self, part: Window | None, index: int) -> None:
+        if (part, index) != (self.part, self.window_index):
+            self.part, self.window_index = part, index
             self.hidden_states, self.tap_seconds = {}, {}
 
     @property
@@ -155,12 +194,12 @@ class Session:
         """Open another recording: answers and results of the last one are dropped."""
         self.clip, self.answers = clip, []
         self.results.pop("ask", None)
-        self.clear_window_results()
+        self.clear_part_results()
 
-    def clear_window_results(self) -> None:
-        """Drop the results of the selected window; search results stay."""
+    def clear_part_results(self) -> None:
+        """Drop the results of the open part; answers and search results stay."""
         self.other_clip = None
-        for view in ("lens", "compare"):
+        for view in _OF_A_PART:
             self.results.pop(view, None)
 
     @property
@@ -203,6 +242,14 @@ class SessionStore:
         with self._lock:
             self._sessions.pop(str(page_id), None)
         trim_heap()
+
+    def recording(self, audio_token: str) -> Waveform | None:
+        """The recording that a page has open under a token; None: no page has."""
+        with self._lock:
+            for session in self._sessions.values():
+                if session.clip is not None and session.clip.audio_token == audio_token:
+                    return session.clip.waveform
+        return None
 
     @contextmanager
     def receiving(self, nbytes: int) -> Iterator[Callable[[str, bytes], str]]:

@@ -1,15 +1,20 @@
-"""Audio tab: open a recording; waveform and log-mel spectrogram of one window."""
+"""Audio tab: open a recording, or a part of it; its log-mel spectrogram, and shapes by stage."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from qwen_audio import AudioError, ModelDimensions, ShapeTrace, Stage, Tap
+from qwen_audio.audio.window import WINDOW_SECONDS
+from qwen_audio.errors import counted
 from qwen_audio.playground.context import AppContext, report_errors
-from qwen_audio.playground.payloads import heat_map, wav_base64
+from qwen_audio.playground.examples import prepared_caption
+from qwen_audio.playground.payloads import heat_map
 from qwen_audio.playground.sessions import Clip
 
 __all__ = ["AudioTab"]
+
+_RECORDINGS = frozenset({"ticket", "example", "row"})
 
 
 class AudioTab:
@@ -20,18 +25,28 @@ class AudioTab:
 
     @report_errors
     def open(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
-        """Open an upload ("ticket"), an example ("example") or another "window" of the clip."""
+        """Open an upload ("ticket"), an "example" or a "row" of the collection.
+
+        With "window", a number, or "part", [start, end] in seconds or None, that part of it; with
+        these alone, another part of the open recording.
+        """
         session = self.context.session(request)
-        if "window" in data:
-            session.open_clip.select_window(data["window"])
-            session.clear_window_results()
-        else:
+        clip = None
+        if not _RECORDINGS.isdisjoint(data):
             is_latest = session.begin_opening()
             clip = self.context.load(data)
             if not is_latest():  # a small file is decoded before a large one that came first
                 raise AudioError("Another recording has been opened meanwhile.")
+        chosen = session.open_clip if clip is None else clip
+        if "window" in data:
+            chosen.select_window(data["window"])
+        if "part" in data:
+            chosen.select_part(data["part"])
+        if clip is None:
+            session.clear_part_results()
+        else:
             session.open(clip)
-        return _window_payload(self.context, session.open_clip)
+        return _open_part(self.context, chosen)
 
 
 def _tokens(trace: ShapeTrace, dimensions: ModelDimensions) -> str:
@@ -44,8 +59,8 @@ def _tokens(trace: ShapeTrace, dimensions: ModelDimensions) -> str:
     return f"{window.audio_tokens}, {rate_hz:g} a second{padding}"
 
 
-def _window_payload(context: AppContext, clip: Clip) -> dict[str, Any]:
-    """The selected window of a clip, as the page draws and plays it."""
+def _open_part(context: AppContext, clip: Clip) -> dict[str, Any]:
+    """The open part of a clip, as the page draws it, and where its audio is fetched."""
     model, waveform, window, selected = (
         context.model,
         clip.waveform,
@@ -58,27 +73,59 @@ def _window_payload(context: AppContext, clip: Clip) -> dict[str, Any]:
     channels = {1: "mono", 2: "stereo"}.get(
         waveform.source_channels, f"{waveform.source_channels} channels"
     )
+    source = f"{waveform.source_format}, {waveform.source_rate_hz} Hz, {channels}"
     facts = [
         ("duration", f"{waveform.duration_seconds:.2f} s"),
-        ("source", f"{waveform.source_format}, {waveform.source_rate_hz} Hz, {channels}"),
+        ("source", source),
         ("model input", "16000 Hz, mono"),
         ("mel frames", f"{trace.windows[0].mel_frames}, one per 10 ms"),
         ("audio tokens", _tokens(trace, model.dimensions)),
     ]
     if len(waveform.tracks) > 1:
         facts.insert(2, ("audio tracks", f"{len(waveform.tracks)}; used: {waveform.track}"))
+    caption = None
+    if clip.example is not None and clip.window_of_many is None:
+        caption = prepared_caption(context, clip.example)
     return {
         "name": clip.name,
+        "example": clip.example,
+        "row": clip.row,
+        "audio": clip.audio_token,
         "windows": [[each.start_seconds, each.end_seconds] for each in clip.windows],
         "window": clip.window_index,
+        "part": clip.part is not None,
         "start": window.start_seconds,
         "end": window.end_seconds,
+        "duration": waveform.duration_seconds,
+        "max_seconds": WINDOW_SECONDS,
         "facts": facts,
-        "wav": wav_base64(selected.samples),
+        "pipeline": _pipeline(clip, trace),
         "mel": heat_map(mel.data),
+        "mel_hop_seconds": mel.hop_seconds,
         "mel_hz": [float(hz) for hz in getattr(model, "mel_hz", ())] or None,
+        "caption": caption,
+        "caption_model": f"the model ({context.model_name})",
         "note": "This recording is silent. The model still answers questions about it, but its "
         "answers have no basis."
         if clip.is_silent
         else None,
     }
+
+
+def _pipeline(clip: Clip, trace: ShapeTrace) -> list[dict[str, str]]:
+    """For each stage of the model its last tap's shape for the open part, and the rate of rows."""
+    seconds = f"{clip.window.duration_seconds:.2f} s"
+    stages = [{"stage": "file", "shape": seconds, "note": clip.waveform.source_format}]
+    taps = {tap.tap.partition(".")[0]: tap for tap in trace.taps}
+    for name, tap in taps.items():
+        layers = sum(each.tap.partition(".")[0] == name for each in trace.taps)
+        in_text = name == "lm"
+        rate = "one row a token" if in_text else f"{tap.rate_hz:g} rows a second"
+        stages.append(
+            {
+                "stage": name,
+                "shape": f"{tap.rows} × {tap.width}",
+                "note": rate if layers == 1 else f"{rate}, {counted(layers, 'tap')}",
+            }
+        )
+    return [*stages, {"stage": "text", "shape": "answer", "note": "one token at a time"}]
