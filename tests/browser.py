@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 READY = ".pg-has-recording [data-pipeline] li"
 """Selector of an element that is there once the first example is open."""
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 5_000
 """Timeout of any wait in the browser, in milliseconds: generous, for busy machines."""
 
 
@@ -98,21 +98,23 @@ def open_page(
     ready: str = READY,
     *,
     own_window: bool = False,
-    phone: str | None = None,
+    phone: bool = False,
+    scheme: str = "light",
 ) -> Iterator[Any]:
     """A new page, which is checked.
 
     Args:
         ready: selector of an element to wait for.
         own_window: not a tab of the window: a page in the background is slowed down.
-        phone: "light" or "dark": on a phone of this colour scheme.
+        phone: of a phone's size.
+        scheme: "light" or "dark".
     """
     context = chromium.browser.new_context() if own_window else chromium
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
-    if phone is not None:
+    page.emulate_media(color_scheme=scheme)
+    if phone:
         page.set_viewport_size({"width": 390, "height": 844})
-        page.emulate_media(color_scheme=phone)
     with checked(page, url):
         page.goto(url)
         page.wait_for_selector(ready)
@@ -160,7 +162,13 @@ def _console_errors(message: Any) -> list[str]:
 def choose_file(page: Any, path: Path | dict[str, Any]) -> None:
     """Choose a file, and wait until it is opened or rejected."""
     select_tab(page, "Audio")
-    page.evaluate("() => { playground.clip = null; }")  # an earlier one is not waited for
+    page.evaluate(  # an earlier one is not waited for
+        """() => {
+            playground.clip = null;
+            document.querySelectorAll('[data-panel=audio] [data-status], [data-open-status]')
+              .forEach((place) => playground.setStatus(place));
+        }"""
+    )
     page.set_input_files("[data-panel=audio] input[type=file]", path)
     page.wait_for_function(
         """() => playground.clip !== null || [...document.querySelectorAll(
@@ -172,6 +180,20 @@ def choose_file(page: Any, path: Path | dict[str, Any]) -> None:
 def open_example(page: Any, name: str) -> None:
     """Open an example, and wait until it is open."""
     page.evaluate("(name) => playground.open({ example: name })", name)
+
+
+def axe_violations(page: Any) -> list[str]:
+    """What axe-core finds wrong on the page as it is shown: rule, and the elements."""
+    import axe_playwright_python
+
+    script = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(script.read_text(encoding="utf-8") + ";undefined")
+    found = page.evaluate("() => axe.run()")
+    return [
+        f"{violation['id']}: {[node['html'][:200] for node in violation['nodes']]}"
+        for violation in found["violations"]
+    ]
 
 
 def select_tab(page: Any, name: str) -> None:

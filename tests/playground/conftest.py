@@ -73,7 +73,8 @@ def tab(chromium: Any, playground: PlaygroundProcess) -> Iterator[Any]:
 def page(tab: Any, playground: PlaygroundProcess) -> Iterator[Any]:
     """The page, loaded for this test: a session of its own."""
     tab.bring_to_front()
-    tab.goto(playground.url, wait_until="commit")  # breaks off requests of the page before
+    tab.goto("about:blank")  # breaks off requests of the page before
+    tab.goto(playground.url, wait_until="commit")
     with checked(tab, playground.url):
         tab.wait_for_selector(READY)
         yield tab

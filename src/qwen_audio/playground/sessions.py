@@ -28,6 +28,8 @@ _UPLOAD_SECONDS = 120.0
 """Uploads that no page has opened after this long are dropped."""
 _OF_A_PART = ("lens", "edit", "choices", "occlusion", "compare", "trace")
 """Views whose results belong to the open part of the recording."""
+_ROUNDING_SECONDS = 0.01
+"""Links hold the edges of a part in hundredths of a second."""
 _MAX_SESSIONS = 500
 """Sessions without a recording are dropped first."""
 
@@ -127,12 +129,13 @@ class Clip:
         numbers = isinstance(part, list) and len(part) == 2  # noqa: PLR2004 (start and end)
         if not numbers or not all(type(edge) in (int, float) for edge in part):
             raise AudioError(f"part {part!r:.40}: give a start and an end in seconds")
-        start, end = (min(float(edge), self.waveform.duration_seconds) for edge in part)
-        longest = WINDOW_SECONDS
-        if not 0 <= start < end or not MIN_SECONDS <= end - start <= longest + 1e-6:
+        duration = self.waveform.duration_seconds
+        start, end = float(part[0]), min(float(part[1]), duration)
+        is_inside = 0 <= start < end and part[1] <= duration + _ROUNDING_SECONDS
+        if not is_inside or not MIN_SECONDS <= end - start <= WINDOW_SECONDS + _ROUNDING_SECONDS:
             raise AudioError(
-                f"{self.name} lasts {self.waveform.duration_seconds:.2f} s: select seconds of it, "
-                f"from {MIN_SECONDS:g} to {longest:g} s of them"
+                f"{self.name} lasts {duration:.2f} s: select seconds of it, at least "
+                f"{MIN_SECONDS:g} and at most {WINDOW_SECONDS:g}"
             )
         self._open_part(Window(start, end), self.window_index)
 

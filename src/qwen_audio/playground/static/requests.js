@@ -114,7 +114,7 @@
       const answer = await originalFetch(...args);
       if (!answer.ok || !answer.body) return answer;
       const [ours, theirs] = answer.body.tee();
-      readPlaces(ours).catch(() => failAll(UNREACHABLE));
+      readPlaces(ours).catch((error) => { if (error.name !== "AbortError") failAll(UNREACHABLE); }); // Gradio aborts streams that it is done with
       return new Response(theirs, { status: answer.status, headers: answer.headers });
     }
     if (!url.includes("/queue/join")) return originalFetch(...args);

@@ -88,10 +88,10 @@
     if (isNew) {
       const audio = await fetch(`recording/${clip.audio}`);
       if (!audio.ok) return setStatus(status, "The recording was closed meanwhile: open it again.", "problem");
+      const samples = await audio.arrayBuffer();
       player.select();
-      playground.clip = clip;
       player.source = null;
-      player.loadBytes("clip", clip.name, await audio.arrayBuffer());
+      player.loadBytes("clip", clip.name, samples);
     }
     playground.clip = clip;
     if (clip.part) player.select();
