@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import re
 import secrets
@@ -70,18 +69,12 @@ class PlaygroundClient:
     def __init__(self, client: httpx2.AsyncClient, config: dict[str, Any]) -> None:
         self._client, self._session_hash, self._requests = client, secrets.token_hex(6), 0
         components = {item["id"]: item["props"] for item in config["components"]}
-        self._default_inputs: dict[str, list[Any]] = {}
         self._function_ids: dict[str, int] = {}
         for function in config["dependencies"]:
-            name = function.get("api_name")
-            if function["inputs"]:
-                script = str(components[function["inputs"][0]].get("js_on_load") or "")
+            for component in function["inputs"]:
+                script = str(components[component].get("js_on_load") or "")
                 if channel := re.match(r"playground.connect\('(\w+)'", script):
-                    name = channel[1]
-                self._default_inputs[name] = [
-                    components[component].get("value") for component in function["inputs"]
-                ]
-            self._function_ids[name] = function["id"]
+                    self._function_ids[channel[1]] = function["id"]
 
     @classmethod
     @asynccontextmanager
@@ -105,12 +98,9 @@ class PlaygroundClient:
         return await self.call("open", {"ticket": response.json()["ticket"]})
 
     async def ask(self, question: str) -> str:
-        """Text of the newest answer, or the error message that is shown instead."""
-        page_html = str(await self._run("ask", [question, *self._default_inputs["ask"][1:]]))
-        if alert := re.search(r'role="alert">(.*?)</p>', page_html):
-            return html.unescape(alert[1])
-        text = re.search(r'<div class="pg-text">(.*?)</div>', page_html)
-        return html.unescape(re.sub("<[^>]+>", "", text[1] if text else page_html))
+        """The answer to a question about the whole recording, or the message shown instead."""
+        reply = await self.call("ask", {"question": question, "whole": True})
+        return str(reply.get("problem") or reply["text"])
 
     async def call(self, channel: str, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request of the page's scripts. Returns the reply to it."""

@@ -84,7 +84,7 @@ async def request(
         return Response(0, {}, "")
     body = b"".join(message.get("body", b"") for message in sent[1:])
     names = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return Response(sent[0]["status"], names, body.decode())
+    return Response(sent[0]["status"], names, body.decode(errors="replace"))
 
 
 def request_now(app: App, method: str, target: str, *arguments: Any, **options: Any) -> Response:

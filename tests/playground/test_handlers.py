@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import json
 import os
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from transformers import Qwen2AudioForConditionalGeneration
 
 import qwen_audio as qa
-from adapters import write_adapter
 from checkpoints import random_checkpoint
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.sessions import Clip, SessionStore
+from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.compare import CompareTab
@@ -36,48 +30,6 @@ LIMITS = Limits(upload_bytes=1000, memory_bytes=1_000_000)
 
 def clip(seconds: float) -> Clip:
     return Clip(qa.Waveform(np.full(round(seconds * 16_000), 0.1, np.float32), "a.wav"))
-
-
-def test_the_least_recently_used_session_is_removed() -> None:
-    sessions = SessionStore(LIMITS)  # of a megabyte: 15 s of sound
-    first, second = sessions.get("first"), sessions.get("second")
-    first.clip, second.clip = clip(6), clip(6)
-    assert sessions.get("first") is first
-    first.clip = clip(12)
-    assert sessions.get("third").clip is None
-    assert len(sessions) == 2  # the second, quiet for longest, is gone
-    assert sessions.get("first") is first
-    assert sessions.get("second") is not second
-
-
-def test_idle_and_closed_sessions_are_removed() -> None:
-    sessions = SessionStore(dataclasses.replace(LIMITS, idle_seconds=1e-9))
-    sessions.get("idle").clip = clip(1)
-    sessions.get("new")
-    assert len(sessions) == 1
-    sessions.remove("new")
-    assert len(sessions) == 0
-    with pytest.raises(qa.AudioError, match="choose one in the Audio tab first"):
-        _ = sessions.get("idle").open_clip
-
-
-def test_selecting_a_window() -> None:
-    long = clip(65)
-    assert [str(window) for window in long.windows] == ["0:00–0:30", "0:30–1:00", "1:00–1:05"]
-    long.tap_seconds["mel"] = 1.0
-    long.select_window(2)
-    assert long.window_waveform.duration_seconds == 5.0
-    assert long.tap_seconds == {}
-    for index in (3, -1, "0", None, True, 0.0, [0], 10**20):
-        with pytest.raises(qa.AudioError, match="has 3 windows"):
-            long.select_window(index)
-
-
-def test_limits_are_positive() -> None:
-    assert (LIMITS.recording_text, Limits().upload_text) == ("10 minutes", "64 MB")
-    assert Limits(recording_seconds=45).recording_text == "45 seconds"
-    with pytest.raises(qa.OptionError, match="queue_size=0"):
-        Limits(queue_size=0)
 
 
 class Page:
@@ -192,29 +144,6 @@ def test_without_umap_the_map_names_the_extra(
     )
 
 
-def test_the_recording_that_was_chosen_last_stays_open(
-    collection: qa.Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    context = AppContext(collection.model, Limits())
-    begun, finish, load = threading.Event(), threading.Event(), context.load
-
-    def load_slowly(data: dict[str, Any]) -> Clip:
-        if data["example"] == "guitar.flac":
-            begun.set()
-            finish.wait(30)
-        return load(data)
-
-    monkeypatch.setattr(context, "load", load_slowly)
-    open_recording = AudioTab(context).open
-    with ThreadPoolExecutor(1) as thread:
-        slow = thread.submit(open_recording, {"example": "guitar.flac"}, Page())
-        assert begun.wait(30)
-        assert open_recording({"example": "speech.flac"}, Page())["name"] == "speech.flac"
-        finish.set()
-        assert "opened meanwhile" in slow.result()["problem"]
-    assert context.session(Page()).open_clip.name == "speech.flac"
-
-
 ODD_VALUES: list[Any] = [
     *(None, True, -1, 2**53, 1.5, "", "x", "mel", "map", "csv", "lm." + "9" * 5000, [], {"a": 1}),
     "guitar.flac/../speech.flac",
@@ -299,58 +228,3 @@ def test_a_models_folder_is_named_without_its_path(tmp_path: Path) -> None:
     folder.rename(strange)
     context = AppContext(qa.load(strange), Limits())
     assert context.model_name == "caf\\xe9"  # the page can't hold what UTF-8 can't
-
-
-@pytest.mark.slow
-def test_the_adapter_is_shown_without_its_path(tmp_path: Path) -> None:
-    from qwen_audio.playground.app import _header  # here, as Gradio takes seconds to import
-
-    folder = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
-    model = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
-    adapter = write_adapter(tmp_path / "<tuned>", model)
-    context = AppContext(qa.load(folder, adapter=adapter), Limits())
-    header = _header(context)
-    assert "Model: <b>other</b>, with the adapter <b>&lt;tuned&gt;</b>" in header
-    assert str(tmp_path) not in header
-    AudioTab(context).open({"example": "guitar.flac"}, Page())
-    lines = Snippets(context).snippets({"view": "hidden_states", "tap": "mel"}, Page())
-    assert lines["command"].endswith("--model other --adapter '<tuned>'")
-    assert "qa.load('other', adapter='<tuned>')" in lines["python"]
-    embedded = AppContext(qa.load(), Limits())
-    assert "with the adapter" not in _header(embedded)
-
-
-ALLOWED_INTERNALS = {
-    "qwen_audio.analysis.files": {"csv_bytes", "json_value"},
-    "qwen_audio.analysis.html_text": {"script_json"},  # a concern of pages only
-    "qwen_audio.audio.examples": {"example_paths"},  # where the package has them
-    "qwen_audio.audio.waveform": {"SAMPLE_RATE_HZ"},  # a constant of WAV files
-    "qwen_audio.errors": {"check_extra", "counted"},  # of Gradio; of counts as text
-    "qwen_audio.paths": {"printable"},  # names of folders that aren't UTF-8
-    "qwen_audio.weights.device": {"trim_heap"},  # a server's concern only
-}
-
-
-def test_the_playground_uses_only_the_public_api() -> None:
-    folder = Path(qa.__file__).parent / "playground"
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = {alias.name.split(".")[0] for alias in node.names}
-                assert not names & {"torch", "transformers", "qwen_audio", "lancedb"}, path
-                # Arrays come from the package; only payloads.py scales them to images and sound.
-                assert "numpy" not in names or path.name == "payloads.py", path
-            elif isinstance(node, ast.ImportFrom):
-                names = {alias.name for alias in node.names}
-                module = str(node.module)
-                if module == "qwen_audio":
-                    assert names <= set(dir(qa)), (path.name, names)
-                elif module.startswith("qwen_audio.") and not module.startswith(
-                    ("qwen_audio.playground.", "qwen_audio.serve.")
-                ):
-                    assert names <= ALLOWED_INTERNALS.get(module, set()), (path.name, module, names)
-                assert node.level < 2, path
-            elif isinstance(node, ast.Attribute):
-                owner = ast.unparse(node.value)
-                private = node.attr.startswith("_") and not owner.startswith(("self", "cls"))
-                assert not private, (path.name, ast.unparse(node))

@@ -82,7 +82,7 @@ def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
 
 def _connect(name: str, handler: _Handler, queue: _Queue) -> None:
     """A hidden component whose values are requests, and another one whose values are answers."""
-    hidden = {"html_template": "", "visible": "hidden"}
+    hidden: dict[str, Any] = {"html_template": "", "visible": "hidden"}
     connect = f"playground.connect('{name}', trigger, props)"
     answered = f"watch('value', () => playground.answered('{name}', props.value))"
     channel = gr.HTML({}, js_on_load=connect, **hidden)

@@ -13,7 +13,7 @@ from qwen_audio.analysis.html_text import script_json
 from .context import AppContext
 from .examples import example_titles
 
-__all__ = ["TABS", "page_document"]
+__all__ = ["TABS", "page_document", "page_html"]
 
 _STATIC = Path(__file__).parent / "static"
 TABS = {
@@ -52,11 +52,12 @@ def page_document(context: AppContext) -> str:
     return (
         f"<style>{styles}</style>\n<script>\nwindow.playground = {{}};\n"
         f"playground.facts = {script_json(facts)};\n"
-        f"playground.html = {script_json(_page_html(context))};\n{scripts}\n</script>"
+        f"playground.html = {script_json(page_html(context))};\n{scripts}\n</script>"
     )
 
 
-def _page_html(context: AppContext) -> str:
+def page_html(context: AppContext) -> str:
+    """The document's HTML."""
     tabs = [name for name in TABS if name != "collection" or context.collection is not None]
     buttons = "".join(
         f'<button type="button" role="tab" id="pg-tab-{name}" aria-controls="pg-panel-{name}" '

@@ -126,7 +126,7 @@ class Clip:
         if part is None:
             self._open_part(None, self.window_index)
             return
-        numbers = isinstance(part, list) and len(part) == 2  # noqa: PLR2004 (start and end)
+        numbers = isinstance(part, list) and len(part) == 2
         if not numbers or not all(type(edge) in (int, float) for edge in part):
             raise AudioError(f"part {part!r:.40}: give a start and an end in seconds")
         duration = self.waveform.duration_seconds
