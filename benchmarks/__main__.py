@@ -85,6 +85,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "search_versions": search_versions.search_versions,
     "kills": index_kills.kills,
     "first_caption": playground_latency.first_caption,
+    "first_picture": playground_latency.first_picture,
+    "first_hidden_states": playground_latency.first_hidden_states,
     "tap_change": playground_latency.tap_change,
     "visitors": playground_load.visitors,
     "sixteen_clients": serving.sixteen_clients,

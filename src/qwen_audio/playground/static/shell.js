@@ -120,7 +120,9 @@
   const openLink = () => {
     const [example, row, part, window] = ["clip", "row", "part", "window"].map((name) => state.get(name));
     const seconds = part?.split("-").map(Number);
-    const request = row ? { row } : { example: example ?? Object.keys(playground.facts.examples)[0] };
+    const first = Object.keys(playground.facts.examples)[0];
+    if (!row && !example && !first) return null; // an installation without examples
+    const request = row ? { row } : { example: example ?? first };
     if (seconds?.length === 2 && seconds.every(Number.isFinite)) request.part = seconds;
     else if (window !== null) request.window = Number(window);
     return open(request);
