@@ -17,6 +17,7 @@
       button.tabIndex = isSelected ? 0 : -1;
     });
     document.querySelectorAll("[data-panel]").forEach((panel) => { panel.hidden = panel.dataset.panel !== name; });
+    document.querySelector(".pg").dataset.shows = name;
     (shownListeners[name] ?? []).forEach((listener) => listener());
     showStage();
   };
