@@ -21,7 +21,7 @@ from qwen_audio.audio.source_listing import find_sources
 from qwen_audio.paths import file_name, path_from_text, path_to_text, printable
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.tabs.search import SearchTab
+from qwen_audio.playground.tabs.collection import CollectionTab
 from recordings import sound
 
 NAMES = [
@@ -173,14 +173,14 @@ def test_map_and_playground(
     links = re.findall(r'"(file://[^"#]*)#t=', page.read_text(encoding="utf-8"))
     assert {path_from_text(link) for link in links} == set(names)
     collection = qa.Collection.open(into)
-    tab = SearchTab(AppContext(collection.model, Limits(), collection))
+    tab = CollectionTab(AppContext(collection.model, Limits(), collection))
     page_request = type("Page", (), {"session_hash": "page"})()
-    answer = tab.map({}, page_request)
-    rows = collection.map().rows
-    assert sorted(answer["names"]) == sorted(file_name(source) for source in sources)
-    for point, row in enumerate(rows):
-        played = tab.play({"point": point, "version": answer["version"]}, page_request)
-        assert played["name"] == printable(os.path.basename(Source(row["source"]).path))  # noqa: PTH119
+    rows = tab.newest_rows()
+    assert sorted(rows.file_names) == sorted(file_name(source) for source in sources)
+    for index, row in enumerate(rows):
+        name = printable(os.path.basename(Source(row["source"]).path))  # noqa: PTH119
+        assert tab.play({"row": rows.id(index)}, page_request)["name"] == name
+        assert tab.load_row(rows.id(index)).name == name
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 import qwen_audio as qa
+from commands import run
 from recordings import sound
 
 RATE = 16_000
@@ -58,7 +59,7 @@ def test_a_projection_and_its_page(collection: qa.Collection, tmp_path: Path) ->
     assert tuple(columns) == projection.columns
     assert data["columns"][data["colour"]]["name"] == "kind"
     assert columns["kind"]["categories"] == ["<b>bright</b>", "dark"]
-    assert columns["start_seconds"]["label"] == "start_seconds (s)"
+    assert columns["start_seconds"]["label"] == "start (s)"
     content = base64.b64decode(data["audio_urls"][3].split(",")[1])
     with av.open(io.BytesIO(content)) as container:
         assert container.streams.audio[0].codec_context.name in ("opus", "libopus")
@@ -104,11 +105,13 @@ def test_invalid_options_of_a_map(
         projection.write_html(tmp_path / "m.html", colour="same")
     with pytest.raises(qa.OptionError, match="audio='loud'"):
         projection.write_html(tmp_path / "m.html", audio="loud")
-    monkeypatch.setattr("qwen_audio.collection.projection.MAX_EMBEDDED_BYTES", 1000)
+    monkeypatch.setattr("qwen_audio.collection.map_audio.MAX_EMBEDDED_BYTES", 1000)
     with pytest.raises(qa.OptionError, match="use 'link'"):
         projection.write_html(tmp_path / "m.html", audio="embed")
     assert projection.to_html()[1] == "linked"
-    monkeypatch.setattr("qwen_audio.collection.projection.MAX_ROWS", 10)
-    with pytest.raises(qa.OptionError, match="too many for one page"):
-        collection.map()
+    monkeypatch.setattr("qwen_audio.collection.projection.MAX_PAGE_ROWS", 10)
+    assert len(collection.map(method="pca")) == 20
+    with pytest.raises(qa.OptionError, match="20 windows are too many for one page: select 10"):
+        projection.write_html(tmp_path / "m.html")
+    assert run("map", collection.path, "-o", tmp_path / "m.html").returncode == 1
     assert not list(tmp_path.iterdir())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
+from qwen_audio.playground.tabs.collection import CollectionTab
 from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.download import Downloads
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
@@ -58,92 +57,6 @@ def wave(seed: int) -> Any:
     return (0.1 * random.standard_normal(3200) * random.uniform(0.1, 1)).astype(np.float32)
 
 
-@pytest.mark.slow
-def test_the_map_is_computed_once_and_names_no_folder(collection: qa.Collection) -> None:
-    search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
-    answer = search_tab.map({"n": 3}, Page())
-    made = collection.map()
-    assert (answer["n"], answer["method"], answer["results"]) == (3, "PCA", [])
-    np.testing.assert_allclose([answer["x"], answer["y"]], made.points.T, atol=1e-4)
-    columns = {column["name"]: column["values"] for column in answer["columns"]}
-    assert columns["level"][made.values("source").index(source_path(collection, 0))] is None
-    assert json.dumps(answer, allow_nan=False)
-    assert str(collection.path.parent) not in str(
-        {k: v for k, v in answer.items() if k != "columns"}
-    )
-    assert search_tab.projection()[0] is search_tab.projection()[0]
-    clip_info = search_tab.play({"point": 7, "version": answer["version"]}, Page())
-    assert clip_info["name"] == answer["names"][7]
-
-    context = search_tab.context
-    context.session(Page()).clip = Clip(qa.load_waveform(made.rows[5]["source"]))
-    found = search_tab.search({}, Page())
-    assert len(found["points"]) == len(found["results"]) == 12
-    assert 5 in found["points"]
-    assert search_tab.map({}, Page())["results"] == found["points"]
-
-
-def source_path(collection: qa.Collection, number: int) -> str:
-    return str(collection.path.parent / f"{number}.wav")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("payload", "message"),
-    [
-        ({"point": 15}, "The map has 15 points"),
-        ({"point": -1}, "The map has 15 points"),
-        ({"point": "0"}, "has changed: reload"),
-        ({"point": 0, "version": -1}, "has changed: reload"),
-        ({"result": 0}, "search again"),
-        ({"result": -1, "point": 0}, "search again"),
-        ({"result": "/etc/passwd"}, "search again"),
-        ({}, "has changed: reload"),
-    ],
-)
-def test_only_points_and_results_are_played(
-    collection: qa.Collection, payload: dict[str, Any], message: str
-) -> None:
-    search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
-    assert "search again" in search_tab.play({"point": 0}, Page())["problem"]  # there is no map yet
-    version = search_tab.map({}, Page())["version"]
-    assert message in search_tab.play({"version": version, **payload}, Page())["problem"]
-
-
-def test_a_missing_file_is_named_without_its_folder(
-    collection: qa.Collection, tmp_path: Path
-) -> None:
-    search_tab = SearchTab(AppContext(collection.model, LIMITS, collection))
-    version = search_tab.map({}, Page())["version"]
-    gone = Path(collection.map().rows[0]["source"])
-    gone.rename(tmp_path / gone.name)
-    try:
-        message = search_tab.play({"point": 0, "version": version}, Page())["problem"]
-    finally:
-        (tmp_path / gone.name).rename(gone)
-    assert (
-        message == f"{gone.name} can't be played: it was changed or deleted after it was indexed."
-    )
-
-
-def test_without_umap_the_map_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "umap", None)
-    (tmp_path / "long.wav").write_bytes(write_wav(np.tile(wave(0), 16)[None], 16_000))
-    model = qa.load()
-    windows = qa.Collection.create(tmp_path / "windows.lance", model, tap="mel", window_seconds=0.2)
-    windows.index(tmp_path)
-    assert len(windows) == 16
-    message = SearchTab(AppContext(model, LIMITS, windows)).map({}, Page())["problem"]
-    assert message.endswith("pip install 'qwen-audio-playground[map]'.")
-    assert (
-        SearchTab(AppContext(model, LIMITS))
-        .map({}, Page())["problem"]
-        .startswith("This playground has no collection")
-    )
-
-
 ODD_VALUES: list[Any] = [
     *(None, True, -1, 2**53, 1.5, "", "x", "mel", "map", "csv", "lm." + "9" * 5000, [], {"a": 1}),
     "guitar.flac/../speech.flac",
@@ -154,11 +67,10 @@ ODD_VALUES: list[Any] = [
 def test_no_value_is_an_internal_error(collection: qa.Collection, value: Any) -> None:
     context = AppContext(collection.model, Limits(), collection)
     context.session(Page()).clip = clip(1)
-    names = ("window", "ticket", "example", "tap", "view", "format", "result", "point", "version")
+    names = ("window", "ticket", "example", "tap", "view", "format", "version")
     handlers: list[Any] = [AudioTab(context).open, HiddenStatesTab(context).view]
     handlers += [HiddenStatesTab(context).time_tap, CompareTab(context).compare]
-    handlers += [SearchTab(context).play, Downloads(context).file, Snippets(context).snippets]
-    handlers.append(lambda data, page: SearchTab(context).search({"text": str(value)}, page))
+    handlers += [Downloads(context).file, Snippets(context).snippets]
     for handler in handlers:
         for data in (*({name: value, "n": value} for name in names), dict.fromkeys(names, value)):
             answer = handler(data, Page())
@@ -173,7 +85,7 @@ def test_search_results_stay_and_comparisons_are_cleared(
     context = AppContext(collection.model, Limits(), collection)
     audio_tab, downloads, snippets = AudioTab(context), Downloads(context), Snippets(context)
     audio_tab.open({"example": "guitar.flac"}, Page())
-    SearchTab(context).search({}, Page())
+    SearchTab(CollectionTab(context)).search({}, Page())
     context.session(Page()).results |= {"map": collection, "lens": None, "ask": None}
     CompareTab(context).compare({"example": "speech.flac"}, Page())
     assert "speech.flac" in snippets.snippets({"view": "compare"}, Page())["python"]

@@ -193,6 +193,10 @@ ALLOWED_INTERNALS = {
     "qwen_audio.audio.examples": {"example_paths"},  # where the package has them
     "qwen_audio.audio.window": {"MIN_SECONDS", "WINDOW_SECONDS"},  # constants of windows
     "qwen_audio.audio.waveform": {"SAMPLE_RATE_HZ"},  # a constant of WAV files
+    # How the map's points are coloured, and the rows that it has in common with the table.
+    "qwen_audio.collection.map_columns": {"colour_columns", "column_colours", "column_label"},
+    "qwen_audio.collection.projection": {"UMAP_MIN_ROWS"},
+    "qwen_audio.collection.rows": {"CollectionRows"},
     "qwen_audio.errors": {"check_extra", "counted"},  # of Gradio; of counts as text
     "qwen_audio.paths": {"printable"},  # names of folders that aren't UTF-8
     "qwen_audio.weights.device": {"trim_heap"},  # a server's concern only

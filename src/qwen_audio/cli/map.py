@@ -45,11 +45,13 @@ def run(options: argparse.Namespace) -> int:
     check_extra("a map", "map", "lancedb", "pyarrow", "plotly")
     from qwen_audio.analysis.files import check_output_path
     from qwen_audio.collection.collection import Collection
+    from qwen_audio.collection.projection import check_page_rows
 
     path = check_output_path(
         options.output or f"{PurePath(options.collection).stem}.html", (".html",)
     )
     collection = Collection.open(options.collection)
+    check_page_rows(collection.count(options.where))  # before they are projected
     with progress_bars() as show:
         projection = collection.map(
             method=options.method, seed=options.seed, where=options.where, on_progress=show

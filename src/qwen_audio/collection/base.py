@@ -100,6 +100,10 @@ class CollectionBase:
         """Numbers of rows, recordings and failures, size, indices and embedding spec."""
         return maintenance.info(self._window_table)
 
+    def count(self, where: str | None = None) -> int:
+        """Number of rows. Raises OptionError for a condition that can't be used."""
+        return self._window_table.count(self._window_table.condition(where))
+
     def recordings(self, where: str | None = None) -> list[dict[str, Any]]:
         """Source, `duration_seconds`, number of `windows` and `captions` of every recording."""
         return maintenance.list_recordings(self._window_table, where)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qwen_audio.audio.inputs import AudioInput
 
     from .projection import Projection
+    from .rows import CollectionRows
 
 __all__ = ["DEFAULT_WINDOW_SECONDS", "Collection"]
 
@@ -214,3 +215,9 @@ class Collection(CollectionBase):
 
         table = self._window_table
         return project(table, method=method, seed=seed, where=where, on_progress=on_progress)
+
+    def rows(self) -> CollectionRows:
+        """All rows of the newest version by source and window, without their vectors."""
+        from .rows import read_rows_without_vectors
+
+        return read_rows_without_vectors(self._window_table)

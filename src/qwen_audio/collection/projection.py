@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,12 +14,8 @@ from jaxtyping import Float32
 
 from qwen_audio.analysis.files import atomic_write, check_output_path
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
-from qwen_audio.audio.opus import DATA_URI_BYTES_PER_SECOND, data_uri, encode_opus
-from qwen_audio.audio.source import Source
-from qwen_audio.audio.source_content import SourceVersion
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import (
-    AudioError,
     CollectionError,
     OptionError,
     check_extra,
@@ -28,31 +25,22 @@ from qwen_audio.errors import (
 from qwen_audio.inference.progress_bars import OnProgress
 from qwen_audio.paths import file_name, path_from_text, printable
 
-from .dimension_reduction import pca_points, umap_points
+from .dimension_reduction import UMAP_FITTED_ROWS, pca_points, umap_points
+from .map_audio import audio_mode, audio_urls
+from .map_columns import best_column, colour_columns, column_label
 from .map_page import MapPage, map_page
-from .records import load_indexed
+from .rows import CollectionRows, read_rows
 from .table import WindowTable
-from .vectors import is_unit, stored_vectors
+from .vectors import is_unit
 
-__all__ = ["Projection", "project"]
+__all__ = ["UMAP_MIN_ROWS", "Projection", "check_page_rows", "project"]
 
 UMAP_MIN_ROWS = 16
 """UMAP uses 15 neighbours of each row."""
-MAX_ROWS = 20_000
-"""Beyond, UMAP and the page are slow."""
-MAX_EMBEDDED_BYTES = 20e6
-"""Of audio in a page: larger pages open slowly."""
+MAX_PAGE_ROWS = 20_000
+"""Beyond, the .html page is slow: it holds every row's texts."""
 _MAX_CATEGORIES = 40
-_NOT_COLOURABLE = {
-    "vector",
-    "source",
-    "window",
-    "content_hash",
-    "source_bytes",
-    "source_changed",
-    "indexed_at",
-}
-_UNITS = {"seconds": "s", "rate": "Hz"}
+_CHECKED_ROWS = 65_536
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,14 +54,19 @@ class Projection:
         rows: for each point its row of the collection without `vector`.
         columns: those that points can be coloured by.
         track: which audio track of the files was indexed; None for FFmpeg's choice.
+        fitted: number of rows that UMAP was fitted on: all of them up to 20,000.
+        best_column: the column whose groups of vectors differ most, and their ε², the share of the
+            variance that is between them (see `map_columns.best_column`); None if none do.
     """
 
     name: str
     method: str
     points: Float32[np.ndarray, "windows 2"]
-    rows: tuple[dict[str, Any], ...]
+    rows: Sequence[dict[str, Any]]
     columns: tuple[str, ...]
     track: int | None = None
+    fitted: int | None = None
+    best_column: tuple[str, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.rows):
@@ -98,15 +91,16 @@ class Projection:
             on_progress: called before each recording is embedded; see `OnProgress`.
 
         Raises:
-            OptionError: for a column that can't be coloured by, or too much audio to embed.
+            OptionError: for a column that can't be coloured by, more than 20,000 rows, or too much
+                audio to embed.
             MissingExtraError: without plotly.
         """
         target = check_output_path(path, (".html",))
-        text, audio_mode, failures = self.to_html(
+        text, mode, failures = self.to_html(
             audio=audio, colour=colour, theme=theme, on_progress=on_progress
         )
         atomic_write(target, lambda draft: draft.write_text(text, encoding="utf-8"))
-        return MapPage(target, audio_mode, failures)
+        return MapPage(target, mode, failures)
 
     def to_html(
         self,
@@ -118,11 +112,12 @@ class Projection:
     ) -> tuple[str, str, tuple[str, ...]]:
         """The page, whether its audio is "embedded", "linked" or "none", and the errors of files
         that could not be embedded. Arguments and errors are those of `write_html`."""
+        check_page_rows(len(self))
         if colour is not None and colour not in self.columns:
             choices = ", ".join(self.columns) or "none: all rows are the same"
             raise OptionError(f"colour={colour!r} can't be coloured by: choose one of {choices}")
-        audio_mode = self._audio_mode(audio)
-        audio_urls, failures = self._audio_urls(audio_mode, on_progress)
+        mode = audio_mode(self.rows, audio)
+        urls, failures = audio_urls(self.rows, mode, self.track, on_progress)
         first_column = next(iter(self.columns), None) if colour is None else colour
         data = {
             "x": [round(float(x), 4) for x in self.points[:, 0]],
@@ -130,17 +125,19 @@ class Projection:
             "names": self.file_names,
             "times": [str(Window(row["start_seconds"], row["end_seconds"])) for row in self.rows],
             "captions": [row.get("caption") for row in self.rows],
-            "audio_urls": audio_urls,
+            "audio_urls": urls,
             "columns": [_column_data(name, self.values(name)) for name in self.columns],
             "colour": self.columns.index(first_column) if first_column is not None else None,
         }
         made = f"{counted(len(self), 'window')} by {self.method.upper()}"
         note = f"{made}: nearby points are similar; axes have no unit."
-        return map_page(self.name, note, data, theme_of(theme)), audio_mode, failures
+        return map_page(self.name, note, data, theme_of(theme)), mode, failures
 
     def values(self, column: str) -> list[Any]:
         """A column's value for every window; besides the collection's columns `recording`, the
         file's name, and `folder`, its parent folder's name, unless a manifest has added these."""
+        if isinstance(self.rows, CollectionRows):
+            return list(self.rows.column(column).to_pylist())
         if column == "folder" and not (self.rows and column in self.rows[0]):
             return [
                 printable(PurePath(path_from_text(row["source"])).parent.name) for row in self.rows
@@ -152,58 +149,24 @@ class Projection:
     @cached_property
     def file_names(self) -> list[str]:
         """The name of every window's file, to be shown."""
+        if isinstance(self.rows, CollectionRows):
+            return self.rows.file_names
         return [file_name(row["source"]) for row in self.rows]
-
-    def _audio_mode(self, audio: str | None) -> str:
-        if audio not in (None, "embed", "link", "none"):
-            raise OptionError(f"audio={audio!r}: use 'embed', 'link' or 'none'")
-        seconds = sum(row["end_seconds"] - row["start_seconds"] for row in self.rows)
-        size_bytes = seconds * DATA_URI_BYTES_PER_SECOND
-        if audio == "embed" and size_bytes > MAX_EMBEDDED_BYTES:
-            raise OptionError(
-                f"audio='embed': {seconds:.0f} s of audio take {size_bytes / 1e6:.0f} MB, and "
-                f"a page holds {MAX_EMBEDDED_BYTES / 1e6:.0f}: use 'link', or fewer rows (where=)"
-            )
-        if audio is None:
-            audio = "embed" if size_bytes <= MAX_EMBEDDED_BYTES else "link"
-        return {"embed": "embedded", "link": "linked", "none": "none"}[audio]
-
-    def _audio_urls(
-        self, audio_mode: str, on_progress: OnProgress | None
-    ) -> tuple[list[str | None], tuple[str, ...]]:
-        """For every point a data: URL, a link or None; and why some files could not be embedded."""
-        if audio_mode == "none":
-            return [None] * len(self), ()
-        if audio_mode == "linked":
-            return [_link(row) for row in self.rows], ()
-        urls: list[str | None] = [None] * len(self)
-        failures = []
-        points_of: dict[str, list[int]] = {}
-        for point, row in enumerate(self.rows):
-            points_of.setdefault(row["source"], []).append(point)
-        seconds = 0.0
-        for number, (source, points) in enumerate(points_of.items()):  # each is decoded once
-            if on_progress is not None:
-                on_progress("embedding audio", number, len(points_of), "recordings", seconds)
-            row = self.rows[points[0]]
-            version = SourceVersion(row["source_bytes"], row["source_changed"], row["content_hash"])
-            try:
-                waveform = load_indexed(Source(source), version, self.track)
-            except AudioError as error:
-                failures.append(str(error))
-                continue
-            seconds += waveform.duration_seconds
-            for point in points:
-                row = self.rows[point]
-                samples = waveform.samples_in(Window(row["start_seconds"], row["end_seconds"]))
-                urls[point] = data_uri(encode_opus(samples)) if samples.size else None
-        return urls, tuple(failures)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __repr__(self) -> str:
         return f"Projection({self.name!r}, {counted(len(self), 'window')} by {self.method})"
+
+
+def check_page_rows(count: int) -> None:
+    """Raises OptionError for more rows than a page of a map holds."""
+    if count > MAX_PAGE_ROWS:
+        raise OptionError(
+            f"{count} windows are too many for one page: select {MAX_PAGE_ROWS} or fewer with "
+            "where="
+        )
 
 
 def project(
@@ -218,29 +181,25 @@ def project(
 
     Args:
         method: "umap" (McInnes et al., 2018; 15 neighbours, cosine), or "pca", the two principal
-            components; by default UMAP, and PCA for fewer than 16 windows.
+            components; by default UMAP, and PCA for fewer than 16 windows. Beyond 20,000 rows UMAP
+            is fitted on as many, drawn at random; others are put at the mean of their neighbours.
         seed: of UMAP; the same seed gives the same map.
         where: SQL over the columns.
         on_progress: called as rows are read, and before they are projected; see `OnProgress`.
 
     Raises:
         CollectionError: if there are no rows.
-        OptionError: for an unknown method or condition, too few rows for UMAP, or too many.
+        OptionError: for an unknown method or condition, or too few rows for UMAP.
         MissingExtraError: without umap-learn.
     """
     if method not in (None, "umap", "pca"):
         raise OptionError(f"method={method!r}: use 'umap' or 'pca'")
     seed = whole_number_option("seed", seed, 0, 2**32 - 1)
-    collection.table.checkout_latest()
     condition = collection.condition(where)
     count = collection.count(condition)
     if not count:
         raise CollectionError(
             f"{collection.location} has no rows{' that fit' * (where is not None)} to project"
-        )
-    if count > MAX_ROWS:
-        raise OptionError(
-            f"{count} windows are too many for one page: select {MAX_ROWS} or fewer with where="
         )
     if method == "umap" and count < UMAP_MIN_ROWS:
         raise OptionError(
@@ -249,52 +208,50 @@ def project(
     method = method or ("umap" if count >= UMAP_MIN_ROWS else "pca")
     if method == "umap":
         check_extra("a map by UMAP", "map", "umap")
-    table = collection.rows(condition, on_progress)
-    vectors = stored_vectors(table["vector"]).astype(np.float32)
-    rows = table.drop_columns(["vector"]).to_pylist()
-    if (damaged := np.flatnonzero(~is_unit(vectors))).size:
-        row = rows[damaged[0]]
-        raise CollectionError(
-            f"{collection.location}: {damaged.size} of {count} vectors are damaged, the first of "
-            f"{row['source']}#{row['window']}: `qwen-audio collection verify` lists them"
-        )
-    order = sorted(range(count), key=lambda k: (rows[k]["source"], rows[k]["window"]))
+    rows, vectors = read_rows(collection, condition, on_progress)
+    _check_vectors(collection, rows, vectors)
     if on_progress is not None:
-        on_progress(f"projecting {counted(count, 'window')} by {method.upper()}", 0, None)
-    points = (umap_points if method == "umap" else pca_points)(vectors[order], seed)
-    name, ordered = collection.location.name, tuple(rows[k] for k in order)
-    projection = Projection(name, method, points, ordered, (), collection.spec.track)
-    stored = (name for name in table.schema.names if name not in _NOT_COLOURABLE)
-    names = dict.fromkeys(["recording", "folder", *stored])
-    columns = tuple(n for n in names if _column_data(n, projection.values(n)) is not None)
-    return replace(projection, columns=columns)
+        on_progress(f"projecting {counted(len(rows), 'window')} by {method.upper()}", 0, None)
+    points = (umap_points if method == "umap" else pca_points)(vectors, seed)
+    return Projection(
+        collection.location.name,
+        method,
+        points,
+        rows,
+        colour_columns(rows, _MAX_CATEGORIES),
+        collection.spec.track,
+        min(len(rows), UMAP_FITTED_ROWS) if method == "umap" else len(rows),
+        best_column(rows, vectors, colour_columns(rows)),
+    )
 
 
-def _column_data(name: str, values: list[Any]) -> dict[str, Any] | None:
-    """A column as `map_page` takes it, or None for one that can't be coloured by."""
+def _check_vectors(collection: WindowTable, rows: CollectionRows, vectors: np.ndarray) -> None:
+    """Raises CollectionError, naming the first of them, if vectors are damaged."""
+    parts = [
+        np.flatnonzero(~is_unit(vectors[start : start + _CHECKED_ROWS])) + start
+        for start in range(0, len(vectors), _CHECKED_ROWS)
+    ]
+    damaged = np.concatenate(parts)
+    if damaged.size:
+        row = rows[int(damaged[0])]
+        raise CollectionError(
+            f"{collection.location}: {damaged.size} of {len(rows)} vectors are damaged, the first "
+            f"of {row['source']}#{row['window']}: `qwen-audio collection verify` lists them"
+        )
+
+
+def _column_data(name: str, values: list[Any]) -> dict[str, Any]:
+    """A column as `map_page` takes it."""
     known = [value for value in values if value is not None]
-    if len(set(known)) < 2:
-        return None
+    label = column_label(name)
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
-        unit = next((unit for part, unit in _UNITS.items() if part in name), "")
         finite = [v if v is not None and math.isfinite(v) else None for v in values]
-        return {"name": name, "label": f"{name} ({unit})" if unit else name, "values": finite}
+        return {"name": name, "label": label, "values": finite}
     categories = sorted({str(value) for value in known})
-    if len(categories) > _MAX_CATEGORIES or not all(isinstance(v, str | bool) for v in known):
-        return None
     indices = {category: index for index, category in enumerate(categories)}
     return {
         "name": name,
-        "label": name,
+        "label": label,
         "values": [None if value is None else indices[str(value)] for value in values],
         "categories": categories,
     }
-
-
-def _link(row: dict[str, Any]) -> str | None:
-    """URL of a window with a media fragment, for sources that a browser can play."""
-    source = Source(row["source"])
-    fragment = f"#t={row['start_seconds']:g},{row['end_seconds']:g}"
-    if source.is_local:
-        return Path(source.path).as_uri() + fragment
-    return source.uri + fragment if source.uri.startswith(("http://", "https://")) else None

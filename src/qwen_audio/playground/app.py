@@ -10,9 +10,11 @@ import gradio as gr
 
 from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
+from qwen_audio.playground.tabs.collection import CollectionTab
 from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.download import Downloads
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
+from qwen_audio.playground.tabs.map import MapTab
 from qwen_audio.playground.tabs.search import SearchTab
 from qwen_audio.playground.tabs.snippets import Snippets
 
@@ -32,6 +34,8 @@ _DECODING: _Queue = {"concurrency_id": "decoding", "concurrency_limit": 24}
 """For handlers that decode a recording, which may take seconds, before they use the model."""
 _ON_MAP: _Queue = {"concurrency_id": "map", "concurrency_limit": 1}
 """For the map: the first request computes it, later ones find it cached."""
+_ON_LAYOUT: _Queue = {"concurrency_id": "layout", "concurrency_limit": 1}
+"""For UMAP, beside the map that is shown meanwhile."""
 
 
 def page_options(context: AppContext) -> dict[str, Any]:
@@ -71,11 +75,17 @@ def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
         "snippets": (Snippets(context).snippets, _CONCURRENT),
     }
     if context.collection is not None:
-        search = SearchTab(context)
+        rows = CollectionTab(context)
+        map_tab = MapTab(rows)
         handlers |= {
-            "search": (search.search, _ON_MODEL),
-            "map": (search.map, _ON_MAP),
-            "play": (search.play, _CONCURRENT),
+            "search": (SearchTab(rows).search, _ON_MODEL),
+            "map": (map_tab.map, _ON_MAP),
+            "layout": (map_tab.layout, _ON_LAYOUT),
+            "colours": (map_tab.colours, _CONCURRENT),
+            "rows": (rows.rows, _CONCURRENT),
+            "order": (rows.order, _CONCURRENT),
+            "filter": (rows.filter, _CONCURRENT),
+            "play": (rows.play, _CONCURRENT),
         }
     return handlers
 

@@ -1,143 +1,112 @@
-"""Search tab: similarity and full-text search of a collection, and its map."""
+"""Collection tab: search by the open recording, by a row, or by words of captions."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
-from qwen_audio import AudioError, Collection, CollectionError, Projection, SearchResult
-from qwen_audio.analysis.files import json_value
-from qwen_audio.playground.context import AppContext, report_errors
-from qwen_audio.playground.payloads import wav_base64
-from qwen_audio.playground.sessions import Session
+from qwen_audio import AudioError, CollectionError, SearchResults
+from qwen_audio.playground.context import report_errors
+from qwen_audio.playground.sessions import Clip
+
+from .collection import CollectionTab, row_payload
 
 __all__ = ["RESULT_LIMIT", "SearchTab"]
 
 RESULT_LIMIT = 12
+_MAX_TEXT = 1000
+_MAX_COMPARED = 20
+"""Recordings with the open one's name and duration, whose audio is compared with it."""
+_SAME_SECONDS = 0.001
 
 
 class SearchTab:
-    """Request handlers of the Search tab. Visitors see file names, never paths."""
+    """Request handler of the searches."""
 
-    def __init__(self, context: AppContext) -> None:
-        self.context = context
-        self._map_lock = threading.Lock()
-        self._map: tuple[int, Projection, dict[str, Any]] | None = None
-        """Version of the table, its projection, and the payload for the page."""
-
-    @property
-    def collection(self) -> Collection:
-        """The collection. Raises CollectionError if the playground has none."""
-        if self.context.collection is None:
-            raise CollectionError(
-                "This playground has no collection: start it with --collection music.lance"
-            )
-        return self.context.collection
+    def __init__(self, tab: CollectionTab) -> None:
+        self.tab = tab
 
     @report_errors
     def search(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
-        """Windows most similar to the selected one or, with "text", full-text search."""
-        session = self.context.session(request)
-        text = data.get("text")
-        text = text[:1000] if isinstance(text, str) else None
-        search, run = self.collection.search, self.context.run_on_model_thread
-        if text is not None:
-            work = run(lambda: search(caption=text, limit=RESULT_LIMIT))
+        """The best rows for a "text", full-text search of captions; for a "row"'s id, its nearest
+        neighbours; without either, those similar to the open part of the recording.
+
+        A row is not its own neighbour. The windows of the open recording itself are left out,
+        unless "include_self".
+        """
+        session = self.tab.context.session(request)
+        rows = self.tab.newest_rows()
+        text, row_id = data.get("text"), data.get("row")
+        query: dict[str, Any] = dict.fromkeys(("text", "clip", "window", "row"))
+        left_out: str | None = None
+        if isinstance(text, str):
+            text = text[:_MAX_TEXT]
+            query["text"] = text
+            results = self._run(caption=text)
+        elif row_id is not None:
+            index = rows.find(str(row_id))
+            row = rows[index]
+            query |= {"row": str(row_id), "name": rows.file_names[index]}
+            query |= {"start": row["start_seconds"], "end": row["end_seconds"]}
+            results = self._run(like=f"{row['source']}#{row['window']}")
+            left_out = "the window itself"
         else:
-            window = session.open_clip.window_waveform
-            work = run(lambda: search(window, limit=RESULT_LIMIT))
-        results = work.result()
+            clip = session.open_clip
+            own = [] if data.get("include_self") else self._own_sources(clip)
+            part = clip.window_of_many
+            query |= {"clip": clip.name, "window": part, "include_self": not own}
+            results = self._run(audio=clip.window_waveform, where=_without(own))
+            left_out = "the recording itself" if own else None
         session.search_results = results
-        clip = session.clip
-        session.results["search"] = {
-            "text": text,
-            "clip": clip and clip.name,
-            "window": clip and clip.window_of_many,
-        }
+        session.results["search"] = query
+        found = [rows.index_of(result.source, result.window) for result in results]
+        if None in found:
+            raise CollectionError("The collection has changed meanwhile: search again")
         return {
-            "text": text,
-            "points": self._points_of(results),
+            "version": rows.version,
+            "query": {name: query.get(name) for name in ("text", "clip", "row", "name", "start", "end")},
+            "metric": results.metric,
+            "typical": results.typical_score,
+            "left_out": left_out,
             "results": [
-                {
-                    "name": result.name,
-                    "start": result.start_seconds,
-                    "end": result.end_seconds,
-                    "score": result.score,
-                    "caption": result.caption,
-                }
-                for result in results
+                row_payload(rows, index) | {"score": result.score}
+                for index, result in zip(found, results, strict=True)
+                if index is not None
             ],
         }
 
-    @report_errors
-    def map(self, data: dict[str, Any], request: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Every window of the collection as a point, with the columns that can colour them."""
-        session = self.context.session(request)
-        session.results["map"], payload = self.projection()
-        return payload | {"results": self._points_of(session.search_results)}
+    def _run(self, **options: Any) -> SearchResults:
+        search = self.tab.collection.search
+        with self.tab.named_without_folder():
+            return self.tab.context.run_on_model_thread(
+                lambda: search(limit=RESULT_LIMIT, **options)
+            ).result()
 
-    @report_errors
-    def play(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
-        """Audio of a search result ("result") or of a point of the map ("point"), by index."""
-        source, window, start, name = self._selected(self.context.session(request), data)
+    def _own_sources(self, clip: Clip) -> list[str]:
+        """The sources in the collection that are the open recording: that of its row, or those of
+        its name and duration whose audio is the same."""
+        rows = self.tab.newest_rows()
+        if clip.row is not None:
+            return [str(rows[rows.find(clip.row)]["source"])]
+        seconds = clip.waveform.duration_seconds
+        candidates = [
+            str(row["source"])
+            for row in rows.first_windows(clip.name)
+            if abs((row["duration_seconds"] or 0) - seconds) < _SAME_SECONDS
+        ]
+        return [source for source in candidates[:_MAX_COMPARED] if self._is_same(source, clip)]
+
+    def _is_same(self, source: str, clip: Clip) -> bool:
         try:
-            waveform = self.collection.waveform(source, window)
-        except AudioError as error:  # its message contains the path
-            raise AudioError(
-                f"{name} can't be played: it was changed or deleted after it was indexed."
-            ) from error
-        return {
-            "name": name,
-            "start": start,
-            "wav": wav_base64(waveform.samples),
-        }
-
-    def projection(self) -> tuple[Projection, dict[str, Any]]:
-        """The map and its payload, computed once per version of the collection."""
-        with self._map_lock:
-            version = self.collection.table.version
-            if self._map is None or self._map[0] != version:
-                projection = self.collection.map()
-                self._map = version, projection, _payload(projection) | {"version": version}
-            return self._map[1:]
-
-    def _selected(self, session: Session, data: dict[str, Any]) -> tuple[str, int, float, str]:
-        """Source, window and its start, and the name to be shown, of a result or point."""
-        index, point = data.get("result"), data.get("point")
-        if isinstance(index, int) and 0 <= index < len(session.search_results):
-            result = session.search_results[index]
-            return result.source, result.window, result.start_seconds, result.name
-        if index is not None or self._map is None:
-            raise AudioError("That result belongs to an earlier search: search again.")
-        version, projection, _ = self._map
-        if data.get("version") != version or not isinstance(point, int):
-            raise AudioError("The collection has changed: reload this page.")
-        if not 0 <= point < len(projection):
-            raise AudioError(f"The map has {len(projection)} points: choose one of them.")
-        row = projection.rows[point]
-        name = projection.file_names[point]
-        return row["source"], row["window"], row["start_seconds"], name
-
-    def _points_of(self, results: list[SearchResult]) -> list[int]:
-        """Indices of search results on the map; none before there is a map."""
-        if self._map is None or not results:
-            return []
-        keys = {(result.source, result.window) for result in results}
-        rows = enumerate(self._map[1].rows)
-        return [index for index, row in rows if (row["source"], row["window"]) in keys]
+            samples = self.tab.collection.waveform(source).samples
+        except (AudioError, CollectionError):  # gone or changed: another recording
+            return False
+        opened = clip.waveform.samples
+        return samples.shape == opened.shape and bool((samples == opened).all())
 
 
-def _payload(projection: Projection) -> dict[str, Any]:
-    return {
-        "method": projection.method.upper(),
-        "x": [round(float(x), 4) for x in projection.points[:, 0]],
-        "y": [round(float(y), 4) for y in projection.points[:, 1]],
-        "names": projection.file_names,
-        "starts": [row["start_seconds"] for row in projection.rows],
-        "ends": [row["end_seconds"] for row in projection.rows],
-        "captions": [row["caption"] for row in projection.rows],
-        "columns": [
-            {"name": name, "values": [json_value(value) for value in projection.values(name)]}
-            for name in projection.columns
-        ],
-    }
+def _without(sources: list[str]) -> str | None:
+    """SQL that leaves out recordings; None for none."""
+    if not sources:
+        return None
+    literals = ", ".join("'" + source.replace("'", "''") + "'" for source in sources)
+    return f"source NOT IN ({literals})"
