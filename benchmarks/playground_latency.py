@@ -23,6 +23,7 @@ from .this_package import load_model
 
 __all__ = [
     "CHANGE_TAP_SCRIPT",
+    "chromium_browser",
     "first_caption",
     "first_hidden_states",
     "first_picture",
@@ -56,7 +57,7 @@ def first_picture(settings: Settings) -> Result:
     with (
         tempfile.TemporaryDirectory() as folder,
         playground_server(settings, folder) as (url, _),
-        _browser() as chromium,
+        chromium_browser() as chromium,
     ):
         for _ in range(rounds + 1):
             context = chromium.new_context()  # with an empty cache
@@ -86,7 +87,7 @@ def first_hidden_states(settings: Settings) -> Result:
     with (
         tempfile.TemporaryDirectory() as folder,
         playground_server(settings, folder) as (url, _),
-        _browser() as chromium,
+        chromium_browser() as chromium,
     ):
         clip = _ten_seconds(folder)
         for _ in range(rounds + 1):
@@ -137,7 +138,7 @@ def first_caption(settings: Settings) -> Result:
     with (
         tempfile.TemporaryDirectory() as folder,
         playground_server(settings, folder) as (url, _),
-        _browser() as chromium,
+        chromium_browser() as chromium,
     ):
         for number in range(rounds + 1):
             start = time.perf_counter()
@@ -186,7 +187,7 @@ def tap_change(settings: Settings) -> Result:
     with (
         tempfile.TemporaryDirectory() as folder,
         playground_server(settings, folder) as (url, _),
-        _browser() as chromium,
+        chromium_browser() as chromium,
     ):
         clip = _ten_seconds(folder)
         for _ in range(rounds):
@@ -267,7 +268,7 @@ def _ten_seconds(folder: str) -> Path:
 
 
 @contextmanager
-def _browser() -> Iterator[Any]:
+def chromium_browser() -> Iterator[Any]:
     executable = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if executable is None:
         raise SkipBenchmark("no Chromium is installed")

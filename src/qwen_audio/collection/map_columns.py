@@ -104,12 +104,12 @@ def colour_columns(rows: CollectionRows, max_kinds: int | None = None) -> tuple[
     """The columns with at least two values that aren't texts of their own in nearly every row.
 
     Args:
-        max_kinds: of a category; by default half as many as there are rows.
+        max_kinds: of a category; by default ten, or half as many as there are rows.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    limit = len(rows) // 2 if max_kinds is None else max_kinds
+    limit = max(OTHER, len(rows) // 2) if max_kinds is None else max_kinds
     columns = []
     for name in dict.fromkeys(["recording", "folder", *rows.shown_columns]):
         values = rows.column(name)

@@ -26,7 +26,9 @@ playground.tab("collection", (root) => {
     const missing = [...new Set([...more, ...list.wanted(), marks.hovered, marks.selected])].filter((k) => k >= 0 && !rows.has(k));
     if (!missing.length) return;
     isLoading = true;
-    const answer = await request("rows", { version: map.version, indices: missing.slice(0, 400) }, { status: mapStatus, busy: "" });
+    const answer = await request("rows", { version: map.version, indices: missing.slice(0, 400) }).catch((problem) => {
+      setStatus(mapStatus, problem.message, "problem"); // the collection has changed, or the server is gone
+    });
     isLoading = false;
     if (!answer) return;
     if (rows.size > KEPT_ROWS) rows.clear();
@@ -87,9 +89,9 @@ playground.tab("collection", (root) => {
   };
   const showChosen = () => {
     const row = rows.get(marks.selected);
-    find("chosen").hidden = !row;
+    find("acts").hidden = find("columns").hidden = !row;
     if (!row) return;
-    find("chosen-name").textContent = `${row.name}, ${span(row.start, row.end)}`;
+    find("chosen-name").replaceChildren(element("b", "", row.name), ` ${span(row.start, row.end)}`);
     find("chosen-caption").textContent = row.caption ?? "";
     showFacts(find("chosen-facts"), row.columns.map(([name, value]) => [labels.get(name) ?? name, value]));
   };
@@ -157,8 +159,9 @@ playground.tab("collection", (root) => {
     const limits = [masks.brush && "selected on the map", masks.text && "that fit the filter",
       masks.code !== null && `with ${colours.label} ${codeName(masks.code)}`].filter(Boolean).join(", ");
     find("kept").hidden = !kept && !results;
+    find("sorting").hidden = results !== null; // they are in order of their scores
     find("kept-text").textContent = results
-      ? `${count} of ${all.length} results${kept ? ` ${limits}` : ""}`
+      ? kept ? `${count} of ${all.length} results ${limits}` : `${count} result${all.length === 1 ? "" : "s"}`
       : `${count} of ${map.count.toLocaleString("en")} rows ${limits}`;
     find("sequence").disabled = !shown.length;
     find("sequence").title = shown.length > SEQUENCE ? `The first ${SEQUENCE} of them` : "";
@@ -236,7 +239,7 @@ playground.tab("collection", (root) => {
 
   const showNote = () => {
     const note = find("map-note");
-    const count = `${map.count.toLocaleString("en")} window${map.count === 1 ? "" : "s"}`;
+    const count = map.windows;
     const sample = map.method === "umap" && map.fitted < map.count
       ? `, fitted on ${map.fitted.toLocaleString("en")} drawn at random; the others are at the mean of their nearest` : "";
     const best = map.best && map.best[0] === find("colour").value
@@ -348,7 +351,7 @@ playground.tab("collection", (root) => {
   };
   const layout = async (method) => {
     const busy = method === "umap" ? "UMAP is being computed: half a minute the first time. PCA is shown meanwhile." : "Computing …";
-    const answer = await request("layout", { version: map.version, method }, { latest: true, status: mapStatus, busy });
+    const answer = await request("layout", { version: map.version, method }, { latest: true, status: find("layout-status"), busy });
     if (answer) setMap(answer);
   };
   root.querySelectorAll("[data-method]").forEach((button) => button.addEventListener("click", () => layout(button.dataset.method)));
@@ -360,7 +363,7 @@ playground.tab("collection", (root) => {
     results = null;
     Object.assign(masks, { brush: null, text: null, code: null });
     labels = new Map(answer.columns);
-    find("about").textContent = `${answer.collection}: ${answer.count.toLocaleString("en")} windows; their vectors are the ${answer.vectors}. ` +
+    find("about").textContent = `${answer.collection}: ${answer.windows}; their vectors are of ${answer.vectors}. ` +
       (answer.captions ? "Captions are searched by their words, since text and audio share no space of vectors." : "It has no captions (index with --describe).");
     find("form").hidden = !answer.captions;
     find("methods").hidden = !answer.umap;

@@ -9,6 +9,7 @@ from typing import Any
 from qwen_audio import CollectionError, OptionError, Projection
 from qwen_audio.collection.map_columns import colour_columns, column_colours, column_label
 from qwen_audio.collection.projection import UMAP_MIN_ROWS
+from qwen_audio.errors import counted
 from qwen_audio.playground.context import report_errors
 
 from .collection import CollectionTab, encoded
@@ -41,12 +42,13 @@ class MapTab:
         umap = self._layouts.get("umap")
         projection = umap if umap is not None and umap.rows is rows else pca
         self.tab.context.session(request).results["map"] = projection
-        collection = self.tab.collection
+        collection, spec = self.tab.collection, self.tab.collection.spec
         return {
             "version": rows.version,
             "count": len(rows),
             "collection": collection.name,
-            "vectors": _vectors_text(collection.spec),
+            "windows": f"{counted(len(rows), 'window')} of {spec.window_seconds:g} s",
+            "vectors": f"{spec.tap}, pooled by {spec.pooling}",
             "captions": collection.has_captions,
             "umap": len(rows) >= UMAP_MIN_ROWS,
             "colours": _labelled(colour_columns(rows)),
@@ -102,11 +104,6 @@ class MapTab:
 
 def _labelled(names: tuple[str, ...]) -> list[list[str]]:
     return [[name, column_label(name)] for name in names]
-
-
-def _vectors_text(spec: Any) -> str:
-    """What the vectors are, in words."""
-    return f"{spec.pooling} of {spec.tap} over {spec.window_seconds:g} s"
 
 
 def _points(projection: Projection) -> dict[str, Any]:

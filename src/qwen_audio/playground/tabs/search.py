@@ -63,7 +63,9 @@ class SearchTab:
             raise CollectionError("The collection has changed meanwhile: search again")
         return {
             "version": rows.version,
-            "query": {name: query.get(name) for name in ("text", "clip", "row", "name", "start", "end")},
+            "query": {
+                name: query.get(name) for name in ("text", "clip", "row", "name", "start", "end")
+            },
             "metric": results.metric,
             "typical": results.typical_score,
             "left_out": left_out,
