@@ -18,7 +18,7 @@ __all__ = ["playground_server"]
 def playground_server(
     settings: Settings, folder: str, *options: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """URL and process of `qwen-audio play`, with `folder` for all temporary files, and further options."""
+    """URL and process of `qwen-audio play`, with `folder` for its temporary files."""
     command = [sys.executable, "-m", "qwen_audio", "play", "--json", *options]
     env = worker_environment(settings.threads) | {"TMPDIR": folder, "GRADIO_TEMP_DIR": folder}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:

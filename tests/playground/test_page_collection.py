@@ -56,7 +56,8 @@ def test_the_map_and_the_list_are_linked(shown: Any, music: qa.Collection) -> No
         assert shown.locator("[data-rows] [data-hovered] b").inner_text() == name
         canvas.click(position=place(shown, index))
         shown.wait_for_function(
-            "(name) => playground.player.sources.row?.name === name && !playground.player.audio.paused",
+            """(name) => playground.player.sources.row?.name === name
+               && !playground.player.audio.paused""",
             arg=name,
         )
         assert shown.inner_text("[data-chosen-name]").startswith(name)
@@ -246,9 +247,9 @@ def test_many_rows_are_few_elements(shown: Any) -> None:
             const place = document.querySelector('[data-rows]').cloneNode();
             place.id = 'many';
             document.querySelector('[data-list]').append(place);
-            window.many = new playground.RowList(place, { get: (index) => ({ index, name: `row ${index}`,
-                start: 0, end: 1, caption: null, columns: [] }), want: () => {}, value: () => '',
-                select: () => {}, hover: () => {} });
+            window.many = new playground.RowList(place, {
+                get: (index) => ({ index, name: `row ${index}`, start: 0, end: 1, columns: [] }),
+                want: () => {}, value: () => '', select: () => {}, hover: () => {} });
             many.show(Int32Array.from({ length: 1e6 }, (_, k) => k));
         }"""
     )
@@ -257,8 +258,9 @@ def test_many_rows_are_few_elements(shown: Any) -> None:
     shown.evaluate("() => many.place.scrollTo(0, 1e9)")
     shown.wait_for_selector("#many [data-index='999999']")
     box = shown.evaluate(
-        """() => { const place = many.place.getBoundingClientRect();
-            const row = document.querySelector("#many [data-index='999999']").getBoundingClientRect();
+        """() => {
+            const last = document.querySelector("#many [data-index='999999']");
+            const [place, row] = [many.place, last].map((each) => each.getBoundingClientRect());
             return [place.top, place.bottom, row.top, row.bottom]; }"""
     )
     assert box[0] <= box[2] < box[3] <= box[1] + 2
@@ -274,7 +276,10 @@ def test_every_colour_has_contrast_to_its_ground(shown: Any) -> None:
             """() => {
                 const rgb = (text) => text.match(/[0-9]+/g).map(Number);
                 const map = playground.collectionMap;
-                const of = (isNumber, codes) => { map.isNumber = isNumber; return codes.map((code) => map.colourOf(code)); };
+                const of = (isNumber, codes) => {
+                    map.isNumber = isNumber;
+                    return codes.map((code) => map.colourOf(code));
+                };
                 return [rgb(getComputedStyle(document.querySelector('[data-map]')).backgroundColor),
                     ...of(false, [...Array(11).keys(), 255]), ...of(true, [0, 60, 127, 190, 254])];
             }"""

@@ -155,7 +155,7 @@
       const radius = Math.max(1, Math.round(this.radius() * ratio));
       const stamp = [];
       for (let dy = -radius; dy <= radius; dy += 1) {
-        for (let dx = -radius; dx <= radius; dx += 1) if (dx * dx + dy * dy <= radius * radius + 0.5) stamp.push(4 * (dy * width + dx));
+        for (let dx = -radius; dx <= radius; dx += 1) if (dx * dx + dy * dy <= (radius + 0.3) ** 2) stamp.push(4 * (dy * width + dx));
       }
       const table = new Uint8Array(768);
       for (let code = 0; code < 256; code += 1) if (this.isNumber || code <= OTHER || code === NONE) table.set(this.colourOf(code).map(Math.round), 3 * code);

@@ -169,5 +169,5 @@ def encoded(values: Any, dtype: str) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "none"
+        return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "none"
     return str(value)

@@ -9,7 +9,6 @@ from typing import Any
 from qwen_audio import CollectionError, OptionError, Projection
 from qwen_audio.collection.map_columns import colour_columns, column_colours, column_label
 from qwen_audio.collection.projection import UMAP_MIN_ROWS
-from qwen_audio.errors import counted
 from qwen_audio.playground.context import report_errors
 
 from .collection import CollectionTab, encoded
@@ -47,7 +46,7 @@ class MapTab:
             "version": rows.version,
             "count": len(rows),
             "collection": collection.name,
-            "windows": f"{counted(len(rows), 'window')} of {spec.window_seconds:g} s",
+            "windows": f"{len(rows):,} window{'s' * (len(rows) != 1)} of {spec.window_seconds:g} s",
             "vectors": f"{spec.tap}, pooled by {spec.pooling}",
             "captions": collection.has_captions,
             "umap": len(rows) >= UMAP_MIN_ROWS,
