@@ -147,7 +147,7 @@ def _open_map(chromium: Any, url: str, with_umap: bool) -> tuple[Any, float]:
     """An open page that shows the map, and the seconds from the click on its tab."""
     page = chromium.new_page()
     if not with_umap:  # which would use the processor meanwhile
-        page.route("**/queue/join*", _refuse_umap)
+        page.route("**/queue/join*", _hold_umap)
     page.set_default_timeout(600_000)
     page.goto(url)
     page.wait_for_selector(".pg-has-recording [data-pipeline] li")
@@ -163,10 +163,9 @@ def _open_map(chromium: Any, url: str, with_umap: bool) -> tuple[Any, float]:
     return page, time.perf_counter() - start
 
 
-def _refuse_umap(route: Any) -> None:
-    if '"umap"' in (route.request.post_data or ""):
-        route.abort()
-    else:
+def _hold_umap(route: Any) -> None:
+    """Let a request for UMAP wait for ever, and others through."""
+    if '"umap"' not in (route.request.post_data or ""):
         route.continue_()
 
 
