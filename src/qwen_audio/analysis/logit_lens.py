@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
 from qwen_audio.audio.window import Window
-from qwen_audio.errors import OptionError, counted, whole_number_option
+from qwen_audio.errors import OptionError, whole_number_option
 from qwen_audio.inference.row_index import IndexedRows, RowIndex
 from qwen_audio.inference.spans import Span, SpanKind, index_of_spans, indices_of_kind
 from qwen_audio.models.components.prompt import PromptTokenizer
@@ -246,7 +246,8 @@ class LogitLens(IndexedRows, Picture):
         followed = "".join(f", {word.label}" for word in self.followed)
         return (
             f"LogitLens({self.name!r}: {self.taps[0]} … {self.taps[-1]}, "
-            f"{counted(levels, 'level')} × {counted(positions, 'position')}, top {top}{followed})"
+            f"{levels} levels × {positions} "
+            f"positions, top {top}{followed})"
         )
 
 
