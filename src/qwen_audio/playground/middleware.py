@@ -108,7 +108,9 @@ class PageFilter:
         limit = self.limits.upload_bytes
         query = parse_qs(scope["query_string"].decode("latin-1"))
         name = _safe_file_name(query.get("name", [""])[0])
-        too_large = f"{printable(name)} is larger than {self.limits.upload_text}: choose a shorter one."
+        too_large = (
+            f"{printable(name)} is larger than {self.limits.upload_text}: choose a shorter one."
+        )
         try:
             length = content_length(scope)
             if length is not None and length > limit:

@@ -1,177 +1,331 @@
-"""Code snippets: the command and the Python code that reproduce what a tab shows."""
+"""Code of views: the Python lines and the command that compute and save what a view shows."""
 
 from __future__ import annotations
 
-import shlex
+import json
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from qwen_audio import OptionError, Window
+from qwen_audio import OptionError
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.sessions import Clip, Session
 
+from .export import NOTHING_SHOWN, PANELS
+from .recording_code import RecordingCode, call, command_line, option_arguments
 from .search import RESULT_LIMIT
 
-__all__ = ["NOTHING_SHOWN", "Snippets"]
+__all__ = ["Snippets"]
 
-NOTHING_SHOWN = "This view shows nothing to download yet: use it first."
+_EDIT = re.compile(r"(?P<tap>[\w.]+)\[(?P<span>\w+)\]: (?P<name>\w+)\((?P<arguments>.*)\)")
+"""An edit as results name it."""
+_DEFAULT_METRIC, _DEFAULT_ALIGNMENT = "cosine", "time"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What code is written of.
+
+    Attributes:
+        view: files are named after it.
+        result: what the view shows, as its tab stored it.
+        tap: of hidden states.
+        theme: of pictures; None: the default.
+    """
+
+    view: str
+    session: Session
+    result: Any
+    tap: str
+    theme: str | None
+
+    @property
+    def clip(self) -> Clip:
+        return self.session.open_clip
+
+    @property
+    def other(self) -> Clip:
+        if self.session.other_clip is None:
+            raise OptionError(NOTHING_SHOWN)
+        return self.session.other_clip
+
+
+@dataclass(frozen=True)
+class _Code:
+    """Python lines, and a command or a note why there is none."""
+
+    python: list[str]
+    command: str = ""
+    note: str = ""
 
 
 class Snippets:
-    """Request handler of all tabs' code snippets."""
+    """Request handler of the code in all export menus."""
 
     def __init__(self, context: AppContext) -> None:
-        self.context = context
+        self.context, self.code = context, RecordingCode(context)
 
     @report_errors
     def snippets(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
-        """The command ("" if none does the same) and Python code of a "view"."""
-        session = self.context.session(request)
-        writers: dict[str, Callable[[Session, str], tuple[str, list[str]]]] = {
-            "audio": self._audio,
+        """The "python" lines and the "command" of a "view", or a "note" why there is no command.
+
+        Of hidden states a "tap"; "dark" is for pictures in the dark theme.
+        """
+        session, view = self.context.session(request), str(data.get("view"))
+        writers: dict[str, Callable[[_Shown], _Code]] = {
+            "audio": self._plot,
             "ask": self._ask,
-            "hidden_states": self._hidden_states,
+            "choices": self._choices,
+            "occlusion": self._occlusion,
+            "hidden_states": self._plot,
             "lens": self._lens,
+            "edit": self._edit,
             "compare": self._compare,
+            "trace": self._trace,
             "search": self._search,
             "map": self._map,
         }
-        view = str(data.get("view"))
         if view not in writers:
-            raise OptionError(f"view {view!r:.20}: choose {', '.join(writers)}.")
-        command, python = writers[view](session, str(data.get("tap")))
-        return {"view": view, "command": command, "python": "\n".join(python)}
+            raise OptionError(f"view {view!r:.20}: choose {', '.join(writers)}")
+        result = session.results.get(view)
+        if result is None and view not in ("audio", "hidden_states"):
+            raise OptionError(NOTHING_SHOWN)
+        tap = "mel" if view == "audio" else str(data.get("tap"))
+        theme = "dark" if data.get("dark") else None
+        code = writers[view](_Shown(view, session, result, tap, theme))
+        python = "\n".join(code.python)
+        return {"view": view, "python": python, "command": code.command, "note": code.note}
 
-    def _load_clip(self, clip: Clip) -> list[str]:
-        """Python lines that load the model and the selected window."""
-        return [
+    def _plot(self, shown: _Shown) -> _Code:
+        tap = str(self.context.model.dimensions.tap(shown.tap))
+        panels = PANELS.get(shown.view)
+        python = [
+            *self.code.load(shown.clip),
+            call("view = model.view", "clip", tap=tap),
+            *_saving(shown, "view", "npz"),
+        ]
+        return self._of_file(shown, python, "plot", {"--tap": tap, "--panel": panels})
+
+    def _ask(self, shown: _Shown) -> _Code:
+        turns, window = shown.result
+        python = [
             "import qwen_audio as qa",
             "",
-            f"model = {self._load_model()}",
-            f"clip = qa.load_waveform({clip.name!r})",
-            *_cut(clip.window_of_many),
+            f"model = {self.code.model()}",
+            *self.code.waveform(shown.clip, "clip", window),
+            "session = model.session(clip)",
         ]
-
-    def _load_model(self) -> str:
-        name, adapter = self.context.model_name, self.context.adapter_name
-        arguments = [] if name == "embedded" else [repr(name)]
-        arguments += [] if adapter is None else [f"adapter={adapter!r}"]
-        quantize = self.context.model.quantize
-        arguments += [] if quantize is None else [f"quantize={quantize!r}"]
-        return f"qa.load({', '.join(arguments)})"
-
-    def _model_option(self) -> str:
-        name, adapter = self.context.model_name, self.context.adapter_name
-        model = "" if name == "embedded" else f" --model {shlex.quote(name)}"
-        model = model if adapter is None else f"{model} --adapter {shlex.quote(adapter)}"
-        quantize = self.context.model.quantize
-        return model if quantize is None else f"{model} --quantize {quantize}"
-
-    def _command(self, clip: Clip, name: str, options: str) -> str:
-        """Empty for one of several windows: commands process whole recordings."""
-        if len(clip.windows) > 1:
-            return ""
-        return f"qwen-audio {name} {shlex.quote(clip.name)} {options}{self._model_option()}"
-
-    def _audio(self, session: Session, _: str) -> tuple[str, list[str]]:
-        clip = session.open_clip
-        options = "--tap mel --panel waveform --panel mel -o audio.png"
-        return self._command(clip, "plot", options), [
-            *self._load_clip(clip),
-            'view = model.view(clip, tap="mel")',
-            'view.save("audio.npz")',
-            'qa.save_plot(view, "audio.png", ["waveform", "mel"])',
-        ]
-
-    def _ask(self, session: Session, _: str) -> tuple[str, list[str]]:
-        clip, result = session.open_clip, session.results.get("ask")
-        if result is None:
-            raise OptionError(NOTHING_SHOWN)
-        turns, window = result
-        lines = ["import qwen_audio as qa", "", f"model = {self._load_model()}"]
-        lines += [f"clip = qa.load_waveform({clip.name!r})", *_cut(window)]
-        lines.append("session = model.session(clip)")
-        for index, (question, chat) in enumerate(turns):
-            options = [repr(question)] if question else []
-            options += [] if chat is None else [f"chat={chat}"]
-            options += ["follow_up=True"] if index else []
-            lines.append(f"session.ask({', '.join(options)})")
-        lines[-1] = f"print({lines[-1]})"
+        for number, (question, chat) in enumerate(turns):
+            options = {"chat": chat, "follow_up": True if number else None}
+            python.append(call("session.ask", *([repr(question)] if question else []), **options))
+        python[-1] = f"print({python[-1]})"
+        note = self.code.no_command((shown.clip, window))
         question, chat = turns[-1]
-        # The command takes whole recordings, the default prompt style and one question.
-        if len(turns) > 1 or window is not None or chat is not None:
-            return "", lines
-        prompt = f" --prompt {shlex.quote(question)}" if question else ""
-        return f"qwen-audio describe {shlex.quote(clip.name)}{prompt}{self._model_option()}", lines
+        if len(turns) > 1 or chat is not None:
+            note = (
+                "There is no command: `describe` asks one question, in the prompt style that the "
+                "checkpoint was trained with."
+            )
+        options = {"--prompt": question or None}
+        return self._code(python, note, ["describe", self.code.file_argument(shown.clip)], options)
 
-    def _hidden_states(self, session: Session, tap: str) -> tuple[str, list[str]]:
-        clip = session.open_clip
-        tap = str(self.context.model.dimensions.tap(tap))
-        return self._command(clip, "plot", f"--tap {tap} -o view.png"), [
-            *self._load_clip(clip),
-            f'view = model.view(clip, tap="{tap}")',
-            'view.save("view.npz")',
-            'qa.save_plot(view, "view.png")',
-            f'rows = model.encode(clip, tap="{tap}", pooling="none")  # one per frame',
+    def _choices(self, shown: _Shown) -> _Code:
+        choices, prompt = list(shown.result.choices), self._question(shown.result.prompt)
+        python = [
+            *self.code.load(shown.clip),
+            call("scores = model.score", "clip", prompt=prompt, choices=choices),
+            *_saving(shown, "scores", "csv"),
         ]
+        options = {"--labels": "choices.json", "--prompt": prompt}
+        code = self._of_file(shown, python, "classify", options)
+        if not code.command:
+            return code
+        labels = command_line(["printf", "%s", json.dumps(choices, ensure_ascii=False)])
+        return _Code(python, f"{labels} > choices.json && {code.command}")
 
-    def _lens(self, session: Session, _: str) -> tuple[str, list[str]]:
-        clip = session.open_clip
-        return self._command(clip, "lens", "-o lens.csv"), [
-            *self._load_clip(clip),
-            "lens = model.lens(clip)",
-            'lens.save("lens.csv")',
-            'qa.save_plot(lens, "lens.png")',
+    def _occlusion(self, shown: _Shown) -> _Code:
+        result, prompt = shown.result, self._question(shown.result.prompt)
+        starts, window = result.start_seconds, result.window_seconds
+        # Two windows that cover a clip are at both of its ends, whatever the hop.
+        hop = round(float(starts[1] - starts[0]), 6) if len(starts) > 2 else window
+        made = call(
+            "occlusion = model.occlusion",
+            "clip",
+            question=prompt,
+            answers=result.answers,
+            window_seconds=window,
+            hop_seconds=hop,
+        )
+        python = [*self.code.load(shown.clip), made, *_saving(shown, "occlusion", "csv")]
+        options = {"--prompt": prompt, "--answer": result.answers}
+        return self._of_file(shown, python, "occlude", options | {"--window": window, "--hop": hop})
+
+    def _lens(self, shown: _Shown) -> _Code:
+        words = [word.word for word in shown.result.followed] or None
+        prompt = self._question(shown.result.prompt)
+        python = [
+            *self.code.load(shown.clip),
+            call("lens = model.lens", "clip", prompt=prompt, tokens=words),
+            *_saving(shown, "lens", "csv"),
         ]
+        return self._of_file(shown, python, "lens", {"--prompt": prompt, "--token": words})
 
-    def _compare(self, session: Session, _: str) -> tuple[str, list[str]]:
-        if session.other_clip is None:
-            raise OptionError(NOTHING_SHOWN)
-        return "", [
-            *self._load_clip(session.open_clip),
-            f"other = qa.load_waveform({session.other_clip.name!r})",
-            *_cut(session.other_clip.window_of_many, "other"),
-            "first, second = model.activations([clip, other], taps=model.taps)",
-            "comparison = qa.Comparison.of((first[tap], second[tap]) for tap in first)",
-            'comparison.save("comparison.csv")',
-            'qa.save_plot(comparison, "comparison.png")',
+    def _edit(self, shown: _Shown) -> _Code:
+        effect = shown.result
+        prompt = None if effect.scores is None else self._question(effect.scores[0].prompt)
+        asked = {} if prompt is None else {"prompt": prompt}
+        describe = call("model.describe", "clip", **asked)
+        answer = ["choices=[answer]", "include_end=answer.complete"]
+        score = call("model.score", "clip", *answer, **asked)
+        python = [
+            *self.code.load(shown.clip),
+            f"answer = {describe}",
+            f"scores = {score}",
+            f"with {_edit_call(effect.edit)}:",
+            f"    edited = {describe}",
+            f"    edited_scores = {score}",
+            'print(answer, edited, sep="\\n")',
+            "print(edited_scores.log_probability - scores.log_probability)",
         ]
+        return _Code(python, note="There is no command: hidden states are edited in Python only.")
 
-    def _search(self, session: Session, _: str) -> tuple[str, list[str]]:
-        collection, query = self.context.collection, session.results.get("search")
-        if collection is None or query is None:
-            raise OptionError(NOTHING_SHOWN)
-        path, text, clip = collection.name, query["text"], query["clip"]
-        lines = ["import qwen_audio as qa", "", f"collection = qa.Collection.open({path!r})"]
-        option, argument = f"--caption {shlex.quote(text or '')}", f"caption={text!r}"
-        if text is None:
-            option, argument = f"{shlex.quote(clip)} --include-self", "clip"
-            lines += [f"clip = qa.load_waveform({clip!r})", *_cut(query["window"])]
-        lines += [
-            f"for result in collection.search({argument}, limit={RESULT_LIMIT}):",
-            "    print(result)",
+    def _compare(self, shown: _Shown) -> _Code:
+        result, options = shown.result, dict[str, Any]()
+        if (metric := getattr(result, "metric", _DEFAULT_METRIC)) != _DEFAULT_METRIC:
+            options["metric"] = metric
+        if (alignment := getattr(result, "alignment", _DEFAULT_ALIGNMENT)) != _DEFAULT_ALIGNMENT:
+            options["alignment"] = alignment
+        python = [
+            *self._load_pair(shown),
+            call("comparison = model.compare", "clip", "other", **options),
+            *_saving(shown, "comparison", "csv"),
         ]
-        command = f"qwen-audio search {shlex.quote(path)} {option} --limit {RESULT_LIMIT}"
-        return "" if query["window"] and text is None else command, lines
+        named = {f"--{name}": value for name, value in options.items()}
+        return self._of_pair(shown, python, "compare", named)
 
-    def _map(self, session: Session, _: str) -> tuple[str, list[str]]:
-        collection = self.context.collection
-        if collection is None or "map" not in session.results:
-            raise OptionError(NOTHING_SHOWN)
-        path = collection.name
-        return f"qwen-audio map {shlex.quote(path)} -o map.html", [
+    def _trace(self, shown: _Shown) -> _Code:
+        prompt, answers = self._question(shown.result.prompt), shown.result.answers
+        pair = (shown.clip, shown.other)
+        shorter, longer = sorted(each.window_waveform.duration_seconds for each in pair)
+        seconds = None if shorter == longer else shorter
+        made = call(
+            "trace = model.trace", "clip", "other", prompt=prompt, answers=answers, seconds=seconds
+        )
+        python = [*self._load_pair(shown), made, *_saving(shown, "trace", "csv")]
+        options = {"--prompt": prompt, "--answer": answers, "--seconds": seconds}
+        return self._of_pair(shown, python, "trace", options)
+
+    def _search(self, shown: _Shown) -> _Code:
+        name, query, limit = self._collection_name(), shown.result, {"limit": RESULT_LIMIT}
+        text, window = query["text"], query["window"]
+        opened = ["import qwen_audio as qa", "", f"collection = qa.Collection.open({name!r})"]
+        if text is not None:
+            found = call("results = collection.search", caption=text, **limit)
+            python = [*opened, found, 'results.save("search.csv")']
+            return self._code(
+                python, "", ["search", name], {"--caption": text, "--limit": RESULT_LIMIT}
+            )
+        python = [
+            *opened,
+            *self.code.waveform(shown.clip, "clip", window),
+            call("results = collection.search", "clip", **limit),
+            'results.save("search.csv")',
+        ]
+        arguments = ["search", name, self.code.file_argument(shown.clip), "--include-self"]
+        note = self.code.no_command((shown.clip, window))
+        return self._code(python, note, arguments, {"--limit": RESULT_LIMIT})
+
+    def _map(self, shown: _Shown) -> _Code:
+        name = self._collection_name()
+        python = [
             "import qwen_audio as qa",
             "",
-            f"projection = qa.Collection.open({path!r}).map()",
-            'projection.write_html("map.html")',
-            "for (x, y), row in zip(projection.points, projection.rows):",
-            '    print(x, y, row["source"], row["window"])',
+            f"projection = qa.Collection.open({name!r}).map()",
+            'projection.save("map.csv")',
+            call("projection.write_html", '"map.html"', theme=shown.theme),
+        ]
+        options = {"-o": "map.html", "--theme": shown.theme}
+        return _Code(python, command_line(["qwen-audio", "map", name, *option_arguments(options)]))
+
+    def _collection_name(self) -> str:
+        if self.context.collection is None:
+            raise OptionError("This playground has no collection.")
+        return self.context.collection.name
+
+    def _question(self, rendered: str) -> str | None:
+        """The question that a rendered prompt was made of; None for the model's default.
+
+        One that can't be taken apart is returned as it is, which has the same effect.
+        """
+        spec, mark = self.context.model.spec, "QUESTION"
+        if rendered == spec("lm.0").prompt:
+            return None
+        before, _, after = str(spec("lm.0", prompt=mark).prompt).partition(mark)
+        question = rendered[len(before) : len(rendered) - len(after)]
+        is_whole = question.strip() and spec("lm.0", prompt=question).prompt == rendered
+        return question if is_whole else rendered
+
+    def _load_pair(self, shown: _Shown) -> list[str]:
+        """Python lines that load both recordings, as `clip` and `other`."""
+        other = shown.other
+        return [
+            *self.code.load(shown.clip),
+            *self.code.waveform(other, "other", other.window_of_many),
         ]
 
+    def _of_file(
+        self, shown: _Shown, python: list[str], command: str, options: dict[str, Any]
+    ) -> _Code:
+        """With a command that processes the open recording and writes a picture."""
+        note = self.code.no_command((shown.clip, shown.clip.window_of_many))
+        arguments = [command, self.code.file_argument(shown.clip)]
+        return self._code(python, note, arguments, options | _picture(shown))
 
-def _cut(window: Window | None, name: str = "clip") -> list[str]:
-    """The Python line that cuts a waveform to a window; none for a whole recording."""
-    if window is None:
-        return []
-    span = f"{window.start_seconds}, {window.end_seconds}"
-    return [f"{name} = qa.Waveform({name}.samples_in(qa.Window({span})), {name}.name)"]
+    def _of_pair(
+        self, shown: _Shown, python: list[str], command: str, options: dict[str, Any]
+    ) -> _Code:
+        """With a command that processes both recordings and writes a picture."""
+        pair = (shown.clip, shown.other)
+        note = self.code.no_command(*((each, each.window_of_many) for each in pair))
+        files = [self.code.file_argument(each) for each in pair]
+        if files[0] == files[1]:
+            note = f"There is no command: `{command}` takes files of different names."
+        return self._code(python, note, [command, *files], options | _picture(shown))
+
+    def _code(
+        self, python: list[str], note: str, arguments: list[str], options: dict[str, Any]
+    ) -> _Code:
+        if note:
+            return _Code(python, note=note)
+        given = [*option_arguments(options), *self.code.model_options()]
+        return _Code(python, command_line(["qwen-audio", *arguments, *given]))
+
+
+def _picture(shown: _Shown) -> dict[str, str | None]:
+    return {"-o": f"{shown.view}.png", "--theme": shown.theme}
+
+
+def _saving(shown: _Shown, variable: str, numbers: str) -> list[str]:
+    """Python lines that write a result's numbers and its picture."""
+    panels = PANELS.get(shown.view)
+    arguments = [variable, f'"{shown.view}.png"', *([] if panels is None else [repr(panels)])]
+    return [
+        f'{variable}.save("{shown.view}.{numbers}")',
+        call("qa.save_plot", *arguments, theme=shown.theme),
+    ]
+
+
+def _edit_call(edit: str) -> str:
+    """The Python expression of an edit that results name, such as `lm.2[audio]: zero()`."""
+    found = _EDIT.fullmatch(edit)
+    if found is None:
+        raise OptionError(f"{edit:.80}: there is no code of several edits")
+    arguments = re.sub(r"heads=([\d+]+)", lambda heads: _heads(heads[1]), found["arguments"])
+    made = f"qa.edits.{found['name']}({arguments})"
+    span = None if found["span"] == "audio" else found["span"]
+    return call("model.edit", repr(found["tap"]), made, span=span)
+
+
+def _heads(numbers: str) -> str:
+    return f"heads=[{', '.join(numbers.split('+'))}]"
