@@ -14,7 +14,7 @@ from qwen_audio.playground.sessions import Session
 
 from .hidden_states import hidden_states_at
 
-__all__ = ["FORMATS", "NOTHING_SHOWN", "PANELS", "Exports"]
+__all__ = ["FORMATS", "NOTHING_SHOWN", "OF_COLLECTION", "PANELS", "Exports"]
 
 NOTHING_SHOWN = "This view shows nothing to export yet: use it first."
 _MEDIA_TYPES = {
@@ -29,7 +29,7 @@ FORMATS = dict.fromkeys(_PLOTS, tuple(_MEDIA_TYPES)) | dict.fromkeys(_TABLES, ("
 """By view."""
 PANELS = {"audio": ["waveform", "mel"]}
 """Panels of a view's plot; of the others all."""
-_OF_COLLECTION = ("search", "map")
+OF_COLLECTION = ("search", "map")
 _DECIMALS = 6
 """As files of the package have them."""
 _NAME_BYTES = 255
@@ -97,7 +97,7 @@ class Exports:
     def _file_name(self, session: Session, view: str, suffix: str, result: Any) -> str:
         """Recording or collection, seconds if it is a part, view, and tap of hidden states."""
         clip, collection = session.clip, self.context.collection
-        if view in _OF_COLLECTION and collection is not None:
+        if view in OF_COLLECTION and collection is not None:
             stem, part = Path(collection.name).stem, None
         elif clip is not None:
             stem = Path(clip.name).stem

@@ -64,15 +64,19 @@ class RecordingCode:
 
     def _row(self, clip: Clip, variable: str) -> list[str]:
         """Finds a row of the collection by its id: visitors don't see paths."""
-        if self.context.collection is None:
-            raise OptionError("This playground has no collection.")
         return [
-            f"collection = qa.Collection.open({self.context.collection.name!r})",
+            f"collection = qa.Collection.open({self.collection_name()!r})",
             "rows = collection.rows()",
             f"row = rows[rows.find({clip.row!r})]",
             f"{variable} = collection.waveform(row['source'])",
             f"{variable} = qa.Waveform({variable}.samples, {clip.name!r})",
         ]
+
+    def collection_name(self) -> str:
+        """Of the collection, without the path to it. Raises OptionError if there is none."""
+        if self.context.collection is None:
+            raise OptionError("This playground has no collection.")
+        return self.context.collection.name
 
     def file_argument(self, clip: Clip) -> str:
         """The argument of a command that opens the recording."""
