@@ -14,7 +14,7 @@
   };
 
   // Code in a dialog of its own: the text can be scrolled, selected and copied.
-  const showCode = (heading, text, note) => {
+  const showCode = (heading, text, note, wraps = false) => {
     const dialog = element("dialog", "pg-dialog");
     const id = `pg-dialog-${++count}`;
     const title = element("h2", "", heading);
@@ -25,7 +25,7 @@
     close.addEventListener("click", () => dialog.close());
     dialog.append(title, element("p", "pg-small", note));
     if (text) {
-      const block = element("pre", "pg-code");
+      const block = element("pre", wraps ? "pg-code pg-wraps" : "pg-code");
       block.tabIndex = 0;
       block.setAttribute("role", "group");
       block.setAttribute("aria-label", heading);
@@ -43,7 +43,7 @@
     dialog.showModal(); // gives the focus back to the menu's button when it is closed
   };
   const showPython = ({ python, runs_in: place }) => showCode("Python code", python, `Run it in ${place}.`);
-  const showCommand = ({ command, note, runs_in: place }) => showCode("Command", command, note || `Run it in ${place}.`);
+  const showCommand = ({ command, note, runs_in: place }) => showCode("Command", command, note || `Run it in ${place}.`, true);
 
   // Arrow keys, Home, End and first letters move in an open menu; Escape and Tab close it.
   const moved = (items, key) => {
@@ -97,6 +97,7 @@
     const outside = (event) => { if (!place.contains(event.target)) close(false); };
     const open = (item = items[0]) => {
       menu.hidden = false;
+      menu.scrollIntoView({ block: "nearest" });
       opener.setAttribute("aria-expanded", "true");
       document.addEventListener("pointerdown", outside);
       item.focus();

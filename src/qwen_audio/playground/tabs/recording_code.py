@@ -64,11 +64,13 @@ class RecordingCode:
 
     def _row(self, clip: Clip, variable: str) -> list[str]:
         """Finds a row of the collection by its id: visitors don't see paths."""
+        # Of a recording that is longer than the page's limit, its window is all that was decoded.
+        window = ", row['window']" if clip.waveform.source_format == "array" else ""
         return [
             f"collection = qa.Collection.open({self.collection_name()!r})",
             "rows = collection.rows()",
             f"row = rows[rows.find({clip.row!r})]",
-            f"{variable} = collection.waveform(row['source'])",
+            f"{variable} = collection.waveform(row['source']{window})",
             f"{variable} = qa.Waveform({variable}.samples, {clip.name!r})",
         ]
 

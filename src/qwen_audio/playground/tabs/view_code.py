@@ -251,11 +251,12 @@ class ViewCode:
 
     def _load_pair(self, shown: Shown) -> list[str]:
         """Python lines that load both recordings, as `clip` and `other`."""
-        other = shown.other
+        lines = self.code.load(shown.clip)
+        more = self.code.waveform(shown.other, "other", shown.other.window_of_many)
         return [
-            *self.code.load(shown.clip),
-            *self.code.waveform(other, "other", other.window_of_many),
-        ]
+            *lines,
+            *(line for line in more if line not in lines),
+        ]  # a collection is opened once
 
     def _of_file(
         self, shown: Shown, python: list[str], command: str, options: dict[str, Any]
