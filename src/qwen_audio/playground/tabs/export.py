@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qwen_audio import OptionError, Projection, View, save_plot
+from qwen_audio import OptionError, View, save_plot
 from qwen_audio.analysis.files import csv_bytes, json_value
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.sessions import Session
@@ -77,7 +77,9 @@ class Exports:
         elif view == "search":
             rows = [each.row() | {"source": each.name} for each in session.search_results]
         elif view == "map":
-            rows = _map_rows(session.results["map"])
+            projection = session.results["map"]
+            named = zip(projection.table(), projection.file_names, strict=True)
+            rows = [row | {"source": name} for row, name in named]
         else:
             rows = session.results[view].rows()
         if not rows:
@@ -128,21 +130,3 @@ def _saved(result: Any, view: str, suffix: str, *, dark: bool) -> bytes:
         else:
             result.save(path)
         return path.read_bytes()
-
-
-def _map_rows(projection: Projection) -> list[dict[str, Any]]:
-    """One row per point, with file names instead of paths."""
-    columns: dict[str, list[Any]] = {
-        "source": projection.file_names,
-        "window": [row["window"] for row in projection.rows],
-        "start_seconds": [row["start_seconds"] for row in projection.rows],
-        "end_seconds": [row["end_seconds"] for row in projection.rows],
-        "x": projection.points[:, 0].tolist(),
-        "y": projection.points[:, 1].tolist(),
-    }
-    for name in projection.columns:
-        values = projection.values(name)
-        if values not in columns.values():
-            columns[f"{name} (column)" if name in columns else name] = values
-    rows = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]

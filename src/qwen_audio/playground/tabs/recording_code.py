@@ -5,19 +5,96 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qwen_audio import OptionError, Window
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.paths import printable
 from qwen_audio.playground.context import AppContext
-from qwen_audio.playground.sessions import Clip
+from qwen_audio.playground.sessions import Clip, Session
 
-__all__ = ["RecordingCode", "call", "command_line", "option_arguments"]
+from .export import NOTHING_SHOWN
+
+__all__ = [
+    "Code",
+    "RecordingCode",
+    "RecordingName",
+    "Shown",
+    "call",
+    "command_line",
+    "option_arguments",
+]
+
+
+@dataclass(frozen=True)
+class RecordingName:
+    """What code opens a recording by.
+
+    Attributes:
+        file_name: as it is on the visitor's disk.
+        row: the id of a row of the collection that it was opened as.
+        is_window: whether only the row's window was opened, and not all of the recording.
+    """
+
+    file_name: str
+    row: str | None = None
+    is_window: bool = False
+
+    @classmethod
+    def of(cls, clip: Clip) -> RecordingName:
+        """That of an open recording."""
+        # A window has no format of its own: it is opened where the recording is too long.
+        return cls(clip.file_name, clip.row, clip.waveform.source_format == "array")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What code is written of.
+
+    Attributes:
+        view: files are named after it.
+        result: what the view shows, as its tab stored it.
+        tap: of hidden states.
+        theme: of pictures; None: the default.
+    """
+
+    view: str
+    session: Session
+    result: Any
+    tap: str
+    theme: str | None
+
+    @property
+    def clip(self) -> Clip:
+        """The open recording. Raises AudioError if there is none."""
+        return self.session.open_clip
+
+    @property
+    def other(self) -> Clip:
+        """The recording that it is compared with. Raises OptionError if there is none."""
+        if self.session.other_clip is None:
+            raise OptionError(NOTHING_SHOWN)
+        return self.session.other_clip
+
+
+@dataclass(frozen=True)
+class Code:
+    """Python lines, and a command or a note why there is none."""
+
+    python: list[str]
+    command: str = ""
+    note: str = ""
 
 
 class RecordingCode:
     """Writes code that loads the model and recordings by their names, never by a server's paths."""
+
+    no_path = (
+        "There is no command: it would take the recording's path, which this page doesn't show. "
+        "The Python lines find it in the collection."
+    )
+    """Why commands can't open a row of the collection."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
@@ -44,16 +121,21 @@ class RecordingCode:
             "import qwen_audio as qa",
             "",
             f"model = {self.model()}",
-            *self.waveform(clip, "clip", clip.window_of_many),
+            *self.waveform(RecordingName.of(clip), "clip", clip.window_of_many),
         ]
 
-    def waveform(self, clip: Clip, variable: str, part: Window | None) -> list[str]:
+    def waveform(self, recording: RecordingName, variable: str, part: Window | None) -> list[str]:
         """Python lines that load a recording, or a part of it, as a variable."""
-        if clip.row is not None:
-            lines = self._row(clip, variable)
+        name = recording.file_name
+        if recording.row is not None:
+            window = ", row['window']" if recording.is_window else ""
+            lines = [
+                *self.row(recording.row),
+                f"{variable} = collection.waveform(row['source']{window})",
+                f"{variable} = qa.Waveform({variable}.samples, {name!r})",
+            ]
         else:
-            # "-" is standard input.
-            name = "./-" if clip.file_name == "-" else clip.file_name
+            name = "./-" if name == "-" else name  # "-" is standard input
             lines = [f"{variable} = qa.load_waveform({name!r})"]
         if part is not None:
             edges = (part.start_seconds, part.end_seconds)  # exact: multiples of 62.5 µs
@@ -62,16 +144,12 @@ class RecordingCode:
             lines.append(f"{variable} = qa.Waveform({samples}, {variable}.name)")
         return lines
 
-    def _row(self, clip: Clip, variable: str) -> list[str]:
-        """Finds a row of the collection by its id: visitors don't see paths."""
-        # Of a recording that is longer than the page's limit, its window is all that was decoded.
-        window = ", row['window']" if clip.waveform.source_format == "array" else ""
+    def row(self, row_id: str) -> list[str]:
+        """Python lines that find a row of the collection by its id: visitors don't see paths."""
         return [
             f"collection = qa.Collection.open({self.collection_name()!r})",
             "rows = collection.rows()",
-            f"row = rows[rows.find({clip.row!r})]",
-            f"{variable} = collection.waveform(row['source']{window})",
-            f"{variable} = qa.Waveform({variable}.samples, {clip.name!r})",
+            f"row = rows[rows.find({row_id!r})]",
         ]
 
     def collection_name(self) -> str:
@@ -80,24 +158,31 @@ class RecordingCode:
             raise OptionError("This playground has no collection.")
         return self.context.collection.name
 
-    def file_argument(self, clip: Clip) -> str:
+    def file_argument(self, recording: RecordingName) -> str:
         """The argument of a command that opens the recording."""
         # "-" is standard input, "@" begins the name of a list, and "-x" would be an option.
-        return f"./{clip.file_name}" if clip.file_name.startswith(("-", "@")) else clip.file_name
+        name = recording.file_name
+        return f"./{name}" if name.startswith(("-", "@")) else name
 
-    def no_command(self, *parts: tuple[Clip, Window | None]) -> str:
+    def no_command(self, *parts: tuple[RecordingName, Window | None]) -> str:
         """Why commands can't process these parts of recordings; "" where they can."""
-        if any(clip.row is not None for clip, _ in parts):
-            return (
-                "There is no command: it would take the recording's path, which this page doesn't "
-                "show. The Python lines find it in the collection."
-            )
+        if any(recording.row is not None for recording, _ in parts):
+            return self.no_path
         if any(part is not None for _, part in parts):
             return (
                 "There is no command: commands process whole recordings, and this is a part of "
                 "one, which the Python lines cut."
             )
         return ""
+
+    def with_command(
+        self, python: list[str], note: str, arguments: list[str], options: dict[str, Any]
+    ) -> Code:
+        """Python lines with a command, or a note why there is none."""
+        if note:
+            return Code(python, note=note)
+        given = [*option_arguments(options), *self.model_options()]
+        return Code(python, command_line(["qwen-audio", *arguments, *given]))
 
 
 def call(function: str, *arguments: str, **options: Any) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from qwen_audio import OptionError
+from qwen_audio.paths import printable
 from qwen_audio.playground.context import AppContext, report_errors
 
+from .collection_code import searched_recording
 from .export import NOTHING_SHOWN, OF_COLLECTION
-from .view_code import Shown, ViewCode
+from .recording_code import RecordingName, Shown
+from .view_code import ViewCode
 
 __all__ = ["Snippets"]
 
@@ -45,12 +48,19 @@ class Snippets:
 
     def _folder(self, shown: Shown) -> str:
         """Where the code runs, in words: it names files and collections without their folders."""
-        clips = [] if shown.view == "map" else [shown.clip]
-        if shown.view == "search" and shown.result["text"] is not None:
-            clips = []
-        if shown.view in ("compare", "trace"):
-            clips.append(shown.other)
-        names = [clip.name for clip in clips if clip.row is None]
-        if len(names) < len(clips) or shown.view in OF_COLLECTION:
+        recordings = _recordings(shown)
+        names = [printable(each.file_name) for each in recordings if each.row is None]
+        if len(names) < len(recordings) or shown.view in OF_COLLECTION:
             names.append(self.code.code.collection_name())
         return f"a folder that holds {' and '.join(dict.fromkeys(names))}"
+
+
+def _recordings(shown: Shown) -> list[RecordingName]:
+    """The recordings that the code opens."""
+    if shown.view == "map":
+        return []
+    if shown.view == "search":
+        searched = searched_recording(shown)
+        return [] if searched is None else [searched]
+    pair = [shown.other] if shown.view in ("compare", "trace") else []
+    return [RecordingName.of(clip) for clip in (shown.clip, *pair)]

@@ -5,61 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from qwen_audio import OptionError
 from qwen_audio.playground.context import AppContext
-from qwen_audio.playground.sessions import Clip, Session
 
-from .export import NOTHING_SHOWN, PANELS
-from .recording_code import RecordingCode, call, command_line, option_arguments
-from .search import RESULT_LIMIT
+from .collection_code import map_code, search_code
+from .export import PANELS
+from .recording_code import Code, RecordingCode, RecordingName, Shown, call, command_line
 
-__all__ = ["Code", "Shown", "ViewCode"]
+__all__ = ["ViewCode"]
 
 _EDIT = re.compile(r"(?P<tap>[\w.]+)\[(?P<span>\w+)\]: (?P<name>\w+)\((?P<arguments>.*)\)")
 """An edit as results name it."""
 _DEFAULT_METRIC, _DEFAULT_ALIGNMENT = "cosine", "time"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What code is written of.
-
-    Attributes:
-        view: files are named after it.
-        result: what the view shows, as its tab stored it.
-        tap: of hidden states.
-        theme: of pictures; None: the default.
-    """
-
-    view: str
-    session: Session
-    result: Any
-    tap: str
-    theme: str | None
-
-    @property
-    def clip(self) -> Clip:
-        """The open recording. Raises AudioError if there is none."""
-        return self.session.open_clip
-
-    @property
-    def other(self) -> Clip:
-        """The recording that it is compared with. Raises OptionError if there is none."""
-        if self.session.other_clip is None:
-            raise OptionError(NOTHING_SHOWN)
-        return self.session.other_clip
-
-
-@dataclass(frozen=True)
-class Code:
-    """Python lines, and a command or a note why there is none."""
-
-    python: list[str]
-    command: str = ""
-    note: str = ""
+_DEFAULT_NEW_TOKENS = 256
+"""Of `ask` and of the command."""
 
 
 class ViewCode:
@@ -81,8 +43,8 @@ class ViewCode:
             "edit": self._edit,
             "compare": self._compare,
             "trace": self._trace,
-            "search": self._search,
-            "map": self._map,
+            "search": partial(search_code, self.code),
+            "map": partial(map_code, self.code),
         }
 
     def _plot(self, shown: Shown) -> Code:
@@ -101,22 +63,27 @@ class ViewCode:
             "import qwen_audio as qa",
             "",
             f"model = {self.code.model()}",
-            *self.code.waveform(shown.clip, "clip", window),
+            *self.code.waveform(RecordingName.of(shown.clip), "clip", window),
             "session = model.session(clip)",
         ]
+        most = self.context.limits.max_new_tokens
+        limit = None if most == _DEFAULT_NEW_TOKENS else most
         for number, (question, chat) in enumerate(turns):
-            options = {"chat": chat, "follow_up": True if number else None}
+            options = {"chat": chat, "follow_up": True if number else None, "max_new_tokens": limit}
             python.append(call("session.ask", *([repr(question)] if question else []), **options))
         python[-1] = f"print({python[-1]})"
-        note = self.code.no_command((shown.clip, window))
+        recording = RecordingName.of(shown.clip)
+        note = self.code.no_command((recording, window))
         question, chat = turns[-1]
         if len(turns) > 1 or chat is not None:
             note = (
                 "There is no command: `describe` asks one question, in the prompt style that the "
                 "checkpoint was trained with."
             )
-        options = {"--prompt": question or None}
-        return self._code(python, note, ["describe", self.code.file_argument(shown.clip)], options)
+        options = {"--prompt": question or None, "--max-new-tokens": limit}
+        return self.code.with_command(
+            python, note, ["describe", self.code.file_argument(recording)], options
+        )
 
     def _choices(self, shown: Shown) -> Code:
         choices, prompt = list(shown.result.choices), self._question(shown.result.prompt)
@@ -204,38 +171,6 @@ class ViewCode:
         options = {"--prompt": prompt, "--answer": answers, "--seconds": seconds}
         return self._of_pair(shown, python, "trace", options)
 
-    def _search(self, shown: Shown) -> Code:
-        name, query, limit = self.code.collection_name(), shown.result, {"limit": RESULT_LIMIT}
-        text, window = query["text"], query["window"]
-        opened = ["import qwen_audio as qa", "", f"collection = qa.Collection.open({name!r})"]
-        if text is not None:
-            found = call("results = collection.search", caption=text, **limit)
-            python = [*opened, found, 'results.save("search.csv")']
-            return self._code(
-                python, "", ["search", name], {"--caption": text, "--limit": RESULT_LIMIT}
-            )
-        python = [
-            *opened,
-            *self.code.waveform(shown.clip, "clip", window),
-            call("results = collection.search", "clip", **limit),
-            'results.save("search.csv")',
-        ]
-        arguments = ["search", name, self.code.file_argument(shown.clip), "--include-self"]
-        note = self.code.no_command((shown.clip, window))
-        return self._code(python, note, arguments, {"--limit": RESULT_LIMIT})
-
-    def _map(self, shown: Shown) -> Code:
-        name = self.code.collection_name()
-        python = [
-            "import qwen_audio as qa",
-            "",
-            f"projection = qa.Collection.open({name!r}).map()",
-            'projection.save("map.csv")',
-            call("projection.write_html", '"map.html"', theme=shown.theme),
-        ]
-        options = {"-o": "map.html", "--theme": shown.theme}
-        return Code(python, command_line(["qwen-audio", "map", name, *option_arguments(options)]))
-
     def _question(self, rendered: str) -> str | None:
         """The question that a rendered prompt was made of; None for the model's default.
 
@@ -252,7 +187,8 @@ class ViewCode:
     def _load_pair(self, shown: Shown) -> list[str]:
         """Python lines that load both recordings, as `clip` and `other`."""
         lines = self.code.load(shown.clip)
-        more = self.code.waveform(shown.other, "other", shown.other.window_of_many)
+        other = RecordingName.of(shown.other)
+        more = self.code.waveform(other, "other", shown.other.window_of_many)
         return [
             *lines,
             *(line for line in more if line not in lines),
@@ -262,28 +198,22 @@ class ViewCode:
         self, shown: Shown, python: list[str], command: str, options: dict[str, Any]
     ) -> Code:
         """With a command that processes the open recording and writes a picture."""
-        note = self.code.no_command((shown.clip, shown.clip.window_of_many))
-        arguments = [command, self.code.file_argument(shown.clip)]
-        return self._code(python, note, arguments, options | _picture(shown))
+        recording = RecordingName.of(shown.clip)
+        note = self.code.no_command((recording, shown.clip.window_of_many))
+        arguments = [command, self.code.file_argument(recording)]
+        return self.code.with_command(python, note, arguments, options | _picture(shown))
 
     def _of_pair(
         self, shown: Shown, python: list[str], command: str, options: dict[str, Any]
     ) -> Code:
         """With a command that processes both recordings and writes a picture."""
         pair = (shown.clip, shown.other)
-        note = self.code.no_command(*((each, each.window_of_many) for each in pair))
-        files = [self.code.file_argument(each) for each in pair]
+        parts = [(RecordingName.of(each), each.window_of_many) for each in pair]
+        note = self.code.no_command(*parts)
+        files = [self.code.file_argument(recording) for recording, _ in parts]
         if files[0] == files[1]:
             note = f"There is no command: `{command}` takes files of different names."
-        return self._code(python, note, [command, *files], options | _picture(shown))
-
-    def _code(
-        self, python: list[str], note: str, arguments: list[str], options: dict[str, Any]
-    ) -> Code:
-        if note:
-            return Code(python, note=note)
-        given = [*option_arguments(options), *self.code.model_options()]
-        return Code(python, command_line(["qwen-audio", *arguments, *given]))
+        return self.code.with_command(python, note, [command, *files], options | _picture(shown))
 
 
 def _picture(shown: Shown) -> dict[str, str | None]:
