@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,11 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
-from checkpoints import random_checkpoint
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
-from qwen_audio.playground.tabs.compare import CompareTab
-from qwen_audio.playground.tabs.download import Downloads
-from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
 from qwen_audio.playground.tabs.search import SearchTab
 from qwen_audio.playground.tabs.snippets import Snippets
 from recordings import write_wav
@@ -144,51 +139,6 @@ def test_without_umap_the_map_names_the_extra(
     )
 
 
-ODD_VALUES: list[Any] = [
-    *(None, True, -1, 2**53, 1.5, "", "x", "mel", "map", "csv", "lm." + "9" * 5000, [], {"a": 1}),
-    "guitar.flac/../speech.flac",
-]
-
-
-@pytest.mark.parametrize("value", ODD_VALUES)
-def test_no_value_is_an_internal_error(collection: qa.Collection, value: Any) -> None:
-    context = AppContext(collection.model, Limits(), collection)
-    context.session(Page()).clip = clip(1)
-    names = ("window", "ticket", "example", "tap", "view", "format", "result", "point", "version")
-    handlers: list[Any] = [AudioTab(context).open, HiddenStatesTab(context).view]
-    handlers += [HiddenStatesTab(context).time_tap, CompareTab(context).compare]
-    handlers += [SearchTab(context).play, Downloads(context).file, Snippets(context).snippets]
-    handlers.append(lambda data, page: SearchTab(context).search({"text": str(value)}, page))
-    for handler in handlers:
-        for data in (*({name: value, "n": value} for name in names), dict.fromkeys(names, value)):
-            answer = handler(data, Page())
-            assert "internal error" not in answer.get("problem", ""), (handler, data)
-            assert answer["n"] is None or type(answer["n"]) is int
-
-
-@pytest.mark.slow
-def test_search_results_stay_and_comparisons_are_cleared(
-    collection: qa.Collection,
-) -> None:
-    context = AppContext(collection.model, Limits(), collection)
-    audio_tab, downloads, snippets = AudioTab(context), Downloads(context), Snippets(context)
-    audio_tab.open({"example": "guitar.flac"}, Page())
-    SearchTab(context).search({}, Page())
-    context.session(Page()).results |= {"map": collection, "lens": None, "ask": None}
-    CompareTab(context).compare({"example": "speech.flac"}, Page())
-    assert "speech.flac" in snippets.snippets({"view": "compare"}, Page())["python"]
-
-    audio_tab.open({"example": "djembe.flac"}, Page())
-    assert "guitar.flac" in snippets.snippets({"view": "search"}, Page())["python"]
-    assert (
-        downloads.file({"view": "search", "format": "csv"}, Page())["name"] == "fifteen.search.csv"
-    )
-    assert "problem" not in snippets.snippets({"view": "map"}, Page())
-    for view in ("compare", "lens", "ask"):
-        payload = {"view": view, "format": "csv"}
-        assert "shows nothing to download yet" in downloads.file(payload, Page())["problem"], view
-
-
 @pytest.mark.slow
 def test_a_follow_up_snippet_includes_earlier_questions(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -214,17 +164,3 @@ def test_a_follow_up_snippet_includes_earlier_questions(
     *_, refused = ask_tab.ask("And flutes?", PLAIN, True, WHOLE, Page())
     assert "choose Chat (Instruct), or clear Follow up." in refused
     assert len(context.session(Page()).answers) == 3
-
-
-def test_a_models_folder_is_named_without_its_path(tmp_path: Path) -> None:
-    folder = random_checkpoint(tmp_path / "other", width=32, encoder_layers=1, lm_layers=1)
-    context = AppContext(qa.load(folder), Limits())
-    AudioTab(context).open({"example": "guitar.flac"}, Page())
-    lines = Snippets(context).snippets({"view": "hidden_states", "tap": "mel"}, Page())
-    assert lines["command"].endswith("--model other")
-    assert "qa.load('other')" in lines["python"]
-    assert AppContext(qa.load(), Limits()).model_name == "embedded"
-    strange = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
-    folder.rename(strange)
-    context = AppContext(qa.load(strange), Limits())
-    assert context.model_name == "caf\\xe9"  # the page can't hold what UTF-8 can't

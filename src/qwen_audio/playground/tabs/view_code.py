@@ -211,7 +211,7 @@ class ViewCode:
         parts = [(RecordingName.of(each), each.window_of_many) for each in pair]
         note = self.code.no_command(*parts)
         files = [self.code.file_argument(recording) for recording, _ in parts]
-        if files[0] == files[1]:
+        if files[0] == files[1] and not note:
             note = f"There is no command: `{command}` takes files of different names."
         return self.code.with_command(python, note, [command, *files], options | _picture(shown))
 
