@@ -14,6 +14,8 @@ import qwen_audio as qa
 from checkpoints import random_checkpoint
 from commands import CommandResult, run
 from qwen_audio.playground import launch
+from qwen_audio.playground.context import AppContext
+from qwen_audio.playground.document import page_document
 from qwen_audio.playground.limits import DEMO_LIMITS, Limits
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs Gradio")
@@ -126,9 +128,15 @@ def test_a_demo_has_short_limits(launch_arguments: dict[str, Any]) -> None:
     assert {name for name, value in usual.items() if vars(DEMO_LIMITS)[name] != value} == shorter
     help_text = " ".join(run("play", "--help").stdout.split())
     assert "recordings of a minute and 10 MB, answers of 64 tokens, 16 waiting" in help_text
-    assert DEMO_LIMITS.summary == (
-        "Recordings of at most 1 minute and 10 MB; answers of at most 64 tokens; at most 16 "
-        "waiting requests; recordings and results are deleted after 5 minutes without a request."
+    assert (DEMO_LIMITS.recording_text, DEMO_LIMITS.upload_text) == ("1 minute", "10 MB")
+
+
+def test_the_page_says_its_limits() -> None:
+    document = page_document(AppContext(qa.load(), DEMO_LIMITS))
+    assert "up to 1 minute and 10 MB" in document
+    assert (
+        "Answers have at most 64 tokens, at most 16 requests may wait, and recordings and results "
+        "are deleted after 5 minutes without a request." in document
     )
 
 

@@ -31,12 +31,11 @@ class Limits(ServerLimits):
 
     @property
     def summary(self) -> str:
-        """The limits that visitors notice, for display."""
+        """What visitors should know beside the size of recordings, for display."""
         return (
-            f"Recordings of at most {self.recording_text} and {self.upload_text}; answers of at "
-            f"most {counted(self.max_new_tokens, 'token')}; at most "
-            f"{counted(self.queue_size, 'waiting request')}; recordings and results are deleted "
-            f"after {self.idle_seconds / 60:g} minutes without a request."
+            f"Answers have at most {counted(self.max_new_tokens, 'token')}, at most "
+            f"{counted(self.queue_size, 'request')} may wait, and recordings and results are "
+            f"deleted after {self.idle_seconds / 60:g} minutes without a request."
         )
 
 
