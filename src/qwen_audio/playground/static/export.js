@@ -58,14 +58,15 @@
   // A menu in a card's title; it is there while the card shows something: `enable` and `disable`.
   //   formats: names of LABELS. request: further data of a request, such as {tap}.
   playground.exportMenu = (place, view, formats, request = () => ({})) => {
-    const name = place.closest(".pg-title")?.querySelector("h2, h3")?.textContent.trim() ?? view;
     const opener = button("pg-button pg-quiet", "Export");
     const menu = element("div", "pg-menu");
     const status = element("p", "pg-status");
     menu.id = `pg-menu-${++count}`;
     menu.setAttribute("role", "menu");
-    menu.setAttribute("aria-label", `Export: ${name}`);
-    opener.setAttribute("aria-label", `Export: ${name}`);
+    const nameAfterCard = () => { // whose title may have changed
+      const title = place.closest(".pg-title")?.querySelector("h2, h3")?.textContent.trim();
+      [menu, opener].forEach((each) => each.setAttribute("aria-label", `Export: ${title || view}`));
+    };
     opener.setAttribute("aria-haspopup", "menu");
     opener.setAttribute("aria-controls", menu.id);
     status.setAttribute("role", "status");
@@ -96,6 +97,7 @@
     const isOpen = () => !menu.hidden;
     const outside = (event) => { if (!place.contains(event.target)) close(false); };
     const open = (item = items[0]) => {
+      nameAfterCard();
       menu.hidden = false;
       menu.scrollIntoView({ block: "nearest" });
       opener.setAttribute("aria-expanded", "true");
@@ -125,10 +127,12 @@
 
     place.classList.add("pg-export");
     place.replaceChildren(status, opener, menu);
+    nameAfterCard();
     close(false);
     place.hidden = true;
     return {
       enable() {
+        nameAfterCard();
         place.hidden = false;
         setStatus(status);
       },

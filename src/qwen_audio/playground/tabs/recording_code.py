@@ -35,17 +35,24 @@ class RecordingName:
         file_name: as it is on the visitor's disk.
         row: the id of a row of the collection that it was opened as.
         is_window: whether only the row's window was opened, and not all of the recording.
+        is_example: whether it comes with the package.
     """
 
     file_name: str
     row: str | None = None
     is_window: bool = False
+    is_example: bool = False
 
     @classmethod
     def of(cls, clip: Clip) -> RecordingName:
         """That of an open recording."""
         # A window has no format of its own: it is opened where the recording is too long.
-        return cls(clip.file_name, clip.row, clip.waveform.source_format == "array")
+        is_window = clip.waveform.source_format == "array"
+        return cls(clip.file_name, clip.row, is_window, clip.example is not None)
+
+    def __str__(self) -> str:
+        where = " (an example that comes with the package)" if self.is_example else ""
+        return printable(self.file_name) + where
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from qwen_audio import OptionError
-from qwen_audio.paths import printable
 from qwen_audio.playground.context import AppContext, report_errors
 
 from .collection_code import searched_recording
@@ -49,7 +48,7 @@ class Snippets:
     def _folder(self, shown: Shown) -> str:
         """Where the code runs, in words: it names files and collections without their folders."""
         recordings = _recordings(shown)
-        names = [printable(each.file_name) for each in recordings if each.row is None]
+        names = [str(each) for each in recordings if each.row is None]
         if len(names) < len(recordings) or shown.view in OF_COLLECTION:
             names.append(self.code.code.collection_name())
         return f"a folder that holds {' and '.join(dict.fromkeys(names))}"
