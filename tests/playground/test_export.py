@@ -187,7 +187,7 @@ def test_code_of_a_part_cuts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert code["runs_in"] == "a folder that holds a.wav"
     visitor.session.clip = visitor.context.load({"example": "guitar.flac"})
     assert visitor.code("audio")["runs_in"] == (
-        "a folder that holds guitar.flac (an example that comes with the package)"
+        "a folder that holds guitar.flac (examples come with the package)"
     )
 
 

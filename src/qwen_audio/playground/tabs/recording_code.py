@@ -50,10 +50,6 @@ class RecordingName:
         is_window = clip.waveform.source_format == "array"
         return cls(clip.file_name, clip.row, is_window, clip.example is not None)
 
-    def __str__(self) -> str:
-        where = " (an example that comes with the package)" if self.is_example else ""
-        return printable(self.file_name) + where
-
 
 @dataclass(frozen=True)
 class Shown:

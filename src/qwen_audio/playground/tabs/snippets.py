@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qwen_audio import OptionError
+from qwen_audio.paths import printable
 from qwen_audio.playground.context import AppContext, report_errors
 
 from .collection_code import searched_recording
@@ -48,10 +49,12 @@ class Snippets:
     def _folder(self, shown: Shown) -> str:
         """Where the code runs, in words: it names files and collections without their folders."""
         recordings = _recordings(shown)
-        names = [str(each) for each in recordings if each.row is None]
+        names = [printable(each.file_name) for each in recordings if each.row is None]
         if len(names) < len(recordings) or shown.view in OF_COLLECTION:
             names.append(self.code.code.collection_name())
-        return f"a folder that holds {' and '.join(dict.fromkeys(names))}"
+        has_example = any(each.is_example for each in recordings)
+        note = " (examples come with the package)" if has_example else ""
+        return f"a folder that holds {' and '.join(dict.fromkeys(names))}{note}"
 
 
 def _recordings(shown: Shown) -> list[RecordingName]:
