@@ -14,6 +14,9 @@ import qwen_audio as qa
 from checkpoints import random_checkpoint
 from commands import CommandResult, run
 from qwen_audio.playground import launch
+from qwen_audio.playground.context import AppContext
+from qwen_audio.playground.document import page_document
+from qwen_audio.playground.limits import DEMO_LIMITS, Limits
 
 pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="needs Gradio")
 
@@ -114,3 +117,31 @@ def test_a_collection_of_another_model(tmp_path: Path, launch_arguments: dict[st
 def test_limits_must_be_positive(minutes: str) -> None:
     message = error_line(run("play", f"--max-minutes={minutes}"))
     assert re.fullmatch(r"qwen-audio: --max-minutes \S+: use a number greater than 0", message)
+
+
+def test_a_demo_has_short_limits(launch_arguments: dict[str, Any]) -> None:
+    assert run("play", "--demo").returncode == 0
+    assert launch_arguments["limits"] == DEMO_LIMITS
+    assert launch_arguments["collection"] is None
+    usual = vars(Limits())
+    shorter = {name for name, value in vars(DEMO_LIMITS).items() if value < usual[name]}
+    assert {name for name, value in usual.items() if vars(DEMO_LIMITS)[name] != value} == shorter
+    help_text = " ".join(run("play", "--help").stdout.split())
+    assert "recordings of a minute and 10 MB, answers of 64 tokens, 16 waiting" in help_text
+    assert (DEMO_LIMITS.recording_text, DEMO_LIMITS.upload_text) == ("1 minute", "10 MB")
+
+
+def test_the_page_says_its_limits() -> None:
+    document = page_document(AppContext(qa.load(), DEMO_LIMITS))
+    assert "up to 1 minute and 10 MB" in document
+    assert (
+        "Answers have at most 64 tokens, at most 16 requests may wait, and recordings and results "
+        "are deleted after 5 minutes without a request." in document
+    )
+
+
+@pytest.mark.parametrize("option", ["--collection=music.lance", "--max-minutes=1"])
+def test_a_demo_takes_no_collection_and_no_other_limits(option: str) -> None:
+    message = error_line(run("play", "--demo", option))
+    assert message.startswith("qwen-audio: --demo ")
+    assert message.endswith(f"leave out {option.partition('=')[0]}, or --demo")

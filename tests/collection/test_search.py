@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def test_results_say_what_their_scores_mean(collection: Collection, folder: Path
     for options in ({"vector": [1.0]}, {"caption": "a"}):
         with pytest.raises(OptionError, match="include_self has no effect"):
             collection.search(include_self=True, **options)
+
+
+def test_results_are_saved(collection: Collection, folder: Path, tmp_path: Path) -> None:
+    results = collection.search(like=str(folder / "a.wav"), limit=2)
+    saved = json.loads(results.save(tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert [row["source"] for row in saved["rows"]] == [result.source for result in results]
+    assert saved["rows"][0] | {"score": 0} == results[0].row() | {"score": 0}
+    assert saved["rows"][0]["score"] == pytest.approx(results[0].score, abs=1e-6)
+    assert saved["spec"]["tap"] == "audio_tower"
+    with np.load(results.save(tmp_path / "found.npz")) as arrays:
+        assert arrays["window"].tolist() == [result.window for result in results]
 
 
 def test_conditions_and_limits(collection: Collection, folder: Path) -> None:

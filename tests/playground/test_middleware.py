@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -251,12 +252,29 @@ def test_an_upload_can_be_used_once() -> None:
     ticket = json.loads(upload(page, b"sound", "..%2Fa%5Cb%00%ff.wav").text)["ticket"]
     assert page.sessions.uploads.reserved == 5
     with page.sessions.opened_upload(ticket) as opened:
-        assert (opened.name, opened.data) == ("b\ufffd.wav", b"sound")
+        assert (opened.name, opened.data) == ("a\\b\ufffd.wav", b"sound")
         assert page.sessions.uploads.reserved == 5  # while it is decoded
     assert page.sessions.uploads.reserved == 0
     for guess in (ticket, "", secrets.token_urlsafe(24)):
         with pytest.raises(qa.AudioError, match="choose the file again"):
             page.sessions.opened_upload(guess).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("é" * 120 + ".wav", "é" * 120 + ".wav"),
+        ("é" * 200 + ".wav", "é" * 125 + ".wav"),  # 254 bytes: no character is cut in two
+        ("-it's \n[a] .wav ", "-it's \n[a] .wav "),
+        ("/etc/..", "recording"),
+        ("", "recording"),
+    ],
+)
+def test_names_of_uploads_are_those_of_files(sent: str, name: str) -> None:
+    page = Page()
+    ticket = json.loads(upload(page, b"sound", quote(sent)).text)["ticket"]
+    with page.sessions.opened_upload(ticket) as opened:
+        assert opened.name == name
 
 
 def test_too_large_uploads_are_rejected() -> None:

@@ -47,7 +47,7 @@ def compute_view(
         centres, counts = [], []
         hop_seconds = model.pipeline.row_times(source_tap).hop_seconds
         for window, output in zip(captured.windows, captured.outputs, strict=True):
-            group_sizes = output[source_tap][1]
+            group_sizes = output[source_tap][1].astype(np.float64)  # times are exact
             centre_rows = np.cumsum(group_sizes) - group_sizes / 2
             centres.append(window.start_seconds + centre_rows * hop_seconds)
             counts.append(group_sizes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from io import BufferedIOBase
 
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, counted
 
 from .damage import tag_bytes
 from .decode_limits import DecodeLimits, ProcessorBudget
@@ -49,8 +49,8 @@ def check_container(
     missing = bytes_missing(file)
     if missing and on_damage == "raise":
         raise AudioError(
-            f"{name} is truncated: at least {missing} bytes are missing at its end: use a complete "
-            "copy of the file, or on_damage='partial' for what there is"
+            f"{name} is truncated: it lacks at least {counted(missing, 'byte')} at its end: use a "
+            "complete copy of the file, or on_damage='partial' for what there is"
         )
     ogg = summarize_ogg(file, budget)
     if ogg.tags > MAX_TAGS:

@@ -19,7 +19,7 @@ import av.error
 import numpy as np
 from av.codec.context import Flags2
 
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, counted
 from qwen_audio.paths import printable
 
 from .containers import check_container
@@ -288,7 +288,9 @@ class AudioDecoder:
             missing = MissingAudio(0.0, length, f"lacks about {scattered:.2f} s")
         elif self._missing_bytes:
             missing = MissingAudio(
-                length, length, f"and what follows is missing ({self._missing_bytes} bytes or more)"
+                length,
+                length,
+                f"and what follows is missing ({counted(self._missing_bytes, 'byte')} or more)",
             )
         else:
             return

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio.errors import AudioError
+from qwen_audio.errors import AudioError, counted
 from qwen_audio.paths import path_to_text
 
 from .checks import check_files, check_windows
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     if output is not None and results:
         _save(output, results)
         if not options.json:
-            print_line(f"{output}: {len(results)} of {len(options.files)} files")
+            print_line(f"{output}: {len(results)} of {counted(len(options.files), 'file')}")
     return status
 
 

@@ -168,7 +168,9 @@ def _answers(
 def _report_cuts(file: str, answers: Sequence[Answer], options: argparse.Namespace) -> None:
     ends = {answer.ended_by for answer in answers}
     if "max_new_tokens" in ends:
-        print_error(f"{file}: cut off at {options.max_new_tokens} tokens (--max-new-tokens)")
+        print_error(
+            f"{file}: cut off at {counted(options.max_new_tokens, 'token')} (--max-new-tokens)"
+        )
     if "context" in ends:
         print_error(f"{file}: cut off as the model's context was full: use a shorter --window")
 

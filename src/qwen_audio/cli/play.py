@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwen_audio.errors import OptionError, check_extra
 
 from .console import load_collection_model, load_model, print_json, print_line
 from .options import add_command, add_compute_options, add_list_option, add_model_options
+
+if TYPE_CHECKING:
+    from qwen_audio.playground.limits import Limits
 
 __all__ = ["add_parser"]
 
@@ -51,23 +53,28 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--max-minutes", type=float, metavar="N", help="longest recording (default: 10)"
     )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="for a public machine: examples and uploads only, and short limits (recordings of a "
+        "minute and 10 MB, answers of 64 tokens, 16 waiting requests)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve the playground until interrupted."""
     from qwen_audio.playground.launch import check_installed, launch_playground, listen_for_page
-    from qwen_audio.playground.limits import Limits
     from qwen_audio.serve.hosts import AllowedHosts
 
+    if options.demo and options.collection is not None:
+        raise OptionError(
+            "--demo offers visitors examples and uploads only: leave out --collection, or --demo"
+        )
     if options.collection is not None:
         names = ("gradio", "fastapi", "matplotlib", "uvicorn", "lancedb", "pyarrow")
         check_extra("a playground with a collection", "playground,collections", *names)
     check_installed()
-    limits = Limits()
-    if options.max_minutes is not None:
-        if not 0 < options.max_minutes < math.inf:
-            raise OptionError(f"--max-minutes {options.max_minutes:g}: use a number greater than 0")
-        limits = dataclasses.replace(limits, recording_seconds=60 * options.max_minutes)
+    limits = _limits(options)
     AllowedHosts(options.host, options.allowed_host or [])  # raises before the model is loaded
     listen_for_page(options.host, options.port).close()
     if options.collection is None:
@@ -97,3 +104,23 @@ def run(options: argparse.Namespace) -> int:
     finally:
         playground.close()
     return 0
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    """The limits that --demo and --max-minutes ask for.
+
+    Raises:
+        OptionError: for both, and a number of minutes that isn't positive.
+    """
+    from qwen_audio.playground.limits import DEMO_LIMITS, Limits
+
+    if options.max_minutes is None:
+        return DEMO_LIMITS if options.demo else Limits()
+    if options.demo:
+        raise OptionError(
+            f"--demo limits recordings to {DEMO_LIMITS.recording_text}: leave out --max-minutes, "
+            "or --demo"
+        )
+    if not 0 < options.max_minutes < math.inf:
+        raise OptionError(f"--max-minutes {options.max_minutes:g}: use a number greater than 0")
+    return Limits(recording_seconds=60 * options.max_minutes)

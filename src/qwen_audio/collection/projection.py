@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from qwen_audio.analysis.files import atomic_write, check_output_path
+from qwen_audio.analysis.files import atomic_write, check_output_path, save_numbers
 from qwen_audio.analysis.plots.theme import ThemeName, theme_of
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import (
@@ -152,6 +152,23 @@ class Projection:
         if isinstance(self.rows, CollectionRows):
             return self.rows.file_names
         return [file_name(row["source"]) for row in self.rows]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a point: source, window, start_seconds, end_seconds, caption, x and y, and the
+        further columns that points can be coloured by."""
+        columns = {name: self.values(name) for name in self.columns if name != "recording"}
+        names = ("source", "window", "start_seconds", "end_seconds", "caption")
+        return [
+            {name: row.get(name) for name in names}
+            | {"x": float(x), "y": float(y)}
+            | {name: values[number] for name, values in columns.items() if name not in names}
+            for number, (row, (x, y)) in enumerate(zip(self.rows, self.points, strict=True))
+        ]
+
+    def save(self, path: str | Path) -> Path:
+        """Write `table` as .csv or .json, or the points as .npz: see `save_numbers`."""
+        facts = {"name": self.name, "method": self.method, "columns": list(self.columns)}
+        return save_numbers(path, facts, {"points": self.points}, self.table)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from qwen_audio.analysis.files import save_numbers
 from qwen_audio.audio.timecode import format_range
 from qwen_audio.errors import counted
 from qwen_audio.inference.embedding_spec import EmbeddingSpec
@@ -54,6 +59,11 @@ class SearchResult:
         """The file's name, to be shown."""
         return file_name(self.source)
 
+    def row(self) -> dict[str, Any]:
+        """Its attributes but the further columns."""
+        names = ("rank", "score", "source", "window", "start_seconds", "end_seconds", "caption")
+        return {name: getattr(self, name) for name in names}
+
     def __str__(self) -> str:
         text = f": {self.caption}" if self.caption else ""
         return f"{self.rank:2}  {self.score:.3f}  {self.id} at {self.time}{text}"
@@ -94,6 +104,25 @@ class SearchResults(list[SearchResult]):
         if self.typical_score is None:
             return meaning
         return f"{meaning}, {self.typical_score:.3f} the median of this collection's windows"
+
+    def table(self) -> list[dict[str, Any]]:
+        """`SearchResult.row` of each, best first."""
+        return [result.row() for result in self]
+
+    def save(self, path: str | Path) -> Path:
+        """Write `table` as .csv or .json, or the scores and rows as .npz: see `save_numbers`."""
+        facts = {
+            "metric": self.metric,
+            "typical_score": self.typical_score,
+            "left_out": self.left_out,
+            "spec": json.loads(self.spec.to_json()),
+        }
+        arrays = {
+            "score": np.array([result.score for result in self]),
+            "source": np.array([result.source for result in self]),
+            "window": np.array([result.window for result in self], np.int64),
+        }
+        return save_numbers(path, facts, arrays, self.table)
 
     def _repr_html_(self) -> str:
         has_captions = any(result.caption for result in self)

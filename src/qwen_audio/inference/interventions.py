@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qwen_audio.errors import OptionError
+from qwen_audio.errors import OptionError, counted
 from qwen_audio.models.row_times import RowTimes
 from qwen_audio.models.tap import ModelDimensions, Stage, Tap
 
@@ -103,7 +103,7 @@ class ActiveEdit:
             allowed = "this model's windows have a fixed number of rows: return as many"
         else:
             allowed = f"return {before}, or edit audio_tower or projector, which may have fewer"
-        raise OptionError(f"{self}: the edit made {after} rows of {before}: {allowed}")
+        raise OptionError(f"{self}: the edit made {counted(after, 'row')} of {before}: {allowed}")
 
 
 _ACTIVE: ContextVar[tuple[ActiveEdit, ...]] = ContextVar("qwen_audio_edits", default=())

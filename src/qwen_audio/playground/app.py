@@ -12,7 +12,7 @@ from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.collection import CollectionTab
 from qwen_audio.playground.tabs.compare import CompareTab
-from qwen_audio.playground.tabs.download import Downloads
+from qwen_audio.playground.tabs.export import Exports
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
 from qwen_audio.playground.tabs.map import MapTab
 from qwen_audio.playground.tabs.search import SearchTab
@@ -71,7 +71,7 @@ def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
         "time_tap": (hidden_states.time_tap, _ON_MODEL),
         "lens": (hidden_states.lens, _ON_MODEL),
         "compare": (CompareTab(context).compare, _DECODING),
-        "file": (Downloads(context).file, _CONCURRENT),
+        "file": (Exports(context).file, _CONCURRENT),
         "snippets": (Snippets(context).snippets, _CONCURRENT),
     }
     if context.collection is not None:

@@ -83,7 +83,8 @@ class AppContext:
                 raise AudioError("This playground has no collection: open an example or a file.")
             return self.load_row(str(data["row"]))
         with self.sessions.opened_upload(str(data.get("ticket"))) as upload:
-            return Clip(self.decoder.decode(upload.name, upload.data))
+            waveform = self.decoder.decode(upload.name, upload.data)
+            return Clip(waveform, file_name=upload.name)
 
 
 def _public_name(name: str) -> str:

@@ -76,6 +76,7 @@ def page_html(context: AppContext) -> str:
         "EXAMPLES": _example_buttons(),
         "MAX_SECONDS": context.limits.recording_text,
         "MAX_BYTES": context.limits.upload_text,
+        "LIMITS": context.limits.summary,
     }
     html = _read("page.html")
     for placeholder, text in replacements.items():

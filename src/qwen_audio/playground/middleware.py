@@ -13,6 +13,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs
 
+from qwen_audio.paths import printable
 from qwen_audio.serve.asgi import App, Message, Receive, RequestError, Scope, Send, respond
 from qwen_audio.serve.body import content_length, read_body
 from qwen_audio.serve.json_body import check_json_headers, parse_json
@@ -37,7 +38,8 @@ _COMPLETED = b'"msg":"process_completed"'
 _CLOSED = b'"msg":"close_stream"'
 _RUNNING = 64
 """More than Gradio runs at the same time, beside those that wait in its queue."""
-_NAME_CHARACTERS = 80
+_NAME_BYTES = 255
+"""The longest name that file systems have."""
 
 # The page loads nothing from other hosts. 'unsafe-eval': Gradio compiles its templates in the page.
 CONTENT_POLICY = "; ".join(
@@ -106,7 +108,9 @@ class PageFilter:
         limit = self.limits.upload_bytes
         query = parse_qs(scope["query_string"].decode("latin-1"))
         name = _safe_file_name(query.get("name", [""])[0])
-        too_large = f"{name} is larger than {self.limits.upload_text}: choose a shorter one."
+        too_large = (
+            f"{printable(name)} is larger than {self.limits.upload_text}: choose a shorter one."
+        )
         try:
             length = content_length(scope)
             if length is not None and length > limit:
@@ -222,9 +226,10 @@ def _replay(body: Any, receive: Receive) -> Receive:
 
 
 def _safe_file_name(text: str) -> str:
-    """A file name without folders and control characters, shortened from the left."""
-    name = "".join(c for c in text.replace("\\", "/").rpartition("/")[2] if c.isprintable())
-    return name[-_NAME_CHARACTERS:].strip() or "recording"
+    """A file's own name: without folders, and as long as names can be, cut from the left."""
+    name = text.replace("\0", "").rpartition("/")[2].encode()[-_NAME_BYTES:]
+    kept = name.decode(errors="ignore")
+    return "recording" if kept in ("", ".", "..") else kept
 
 
 async def _respond_json(send: Send, status: int, data: dict[str, str]) -> None:

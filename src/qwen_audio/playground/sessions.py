@@ -65,6 +65,7 @@ class Clip:
         audio_session_bytes: estimated memory of `audio_sessions`.
         conversations: question and prompt style (chat True or False, None for the checkpoint's
             default) of each turn, by the keys of `audio_sessions`.
+        file_name: as it is on the visitor's disk; `name` is for display.
     """
 
     waveform: Waveform
@@ -79,13 +80,15 @@ class Clip:
     audio_sessions: dict[Window | None, AudioSession] = field(default_factory=dict)
     audio_session_bytes: int = 0
     conversations: dict[Window | None, list[tuple[str, bool | None]]] = field(default_factory=dict)
+    file_name: str = ""
 
     def __post_init__(self) -> None:
         self.windows = self.waveform.windows()
+        self.file_name = self.file_name or self.name
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """The file's name, on one line."""
         return self.waveform.name
 
     @property

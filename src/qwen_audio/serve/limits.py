@@ -71,6 +71,8 @@ class ServerLimits:
     def recording_text(self) -> str:
         """`recording_seconds` for display, such as "10 minutes"."""
         minutes = self.recording_seconds / 60
+        if minutes == 1:
+            return "1 minute"
         if minutes < 2:
             return f"{self.recording_seconds:g} seconds"
         return f"{minutes:g} minutes"

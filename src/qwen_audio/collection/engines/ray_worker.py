@@ -15,7 +15,7 @@ from qwen_audio.collection.encoding import (
     PendingSource,
     encode_sources,
 )
-from qwen_audio.errors import AudioError, CollectionError, OptionError, QwenAudioError
+from qwen_audio.errors import AudioError, CollectionError, OptionError, QwenAudioError, counted
 from qwen_audio.inference.embedding_spec import spec_differences
 from qwen_audio.paths import is_folder, printable
 
@@ -142,7 +142,7 @@ class EncodingWorker:
             except AudioError as error:
                 return _unseen(item.source, str(error))
             if size_bytes != item.version.size_bytes:
-                return _unseen(item.source, f"it has {size_bytes} bytes there")
+                return _unseen(item.source, f"it has {counted(size_bytes, 'byte')} there")
         return None
 
     def encode(
