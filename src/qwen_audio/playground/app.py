@@ -12,7 +12,9 @@ from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.download import Downloads
+from qwen_audio.playground.tabs.edits import EditsTab
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
+from qwen_audio.playground.tabs.lens import LensTab
 from qwen_audio.playground.tabs.search import SearchTab
 from qwen_audio.playground.tabs.snippets import Snippets
 
@@ -65,7 +67,8 @@ def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
         "ask": (AskTab(context).ask, _ON_MODEL),
         "hidden_states": (hidden_states.view, _CONCURRENT),
         "time_tap": (hidden_states.time_tap, _ON_MODEL),
-        "lens": (hidden_states.lens, _ON_MODEL),
+        "lens": (LensTab(context).lens, _ON_MODEL),
+        "edit": (EditsTab(context).edit, _ON_MODEL),
         "compare": (CompareTab(context).compare, _DECODING),
         "file": (Downloads(context).file, _CONCURRENT),
         "snippets": (Snippets(context).snippets, _CONCURRENT),
