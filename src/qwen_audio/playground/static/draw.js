@@ -52,13 +52,13 @@
     return new Int32Array(decodeBase64(array.int32).buffer);
   };
 
-  // An image of bytes: columns from left to right, the first row at the bottom.
+  // An image of bytes (base64, or `levels`): columns from left to right, the first row at the bottom.
   const paint = (canvas, image, name) => {
     canvas.width = image.columns;
     canvas.height = image.rows;
     const pixels = new ImageData(image.columns, image.rows);
     const out = new Uint32Array(pixels.data.buffer);
-    const levels = image.bytes && decodeBase64(image.bytes);
+    const levels = image.levels ?? (image.bytes && decodeBase64(image.bytes));
     const colours = image.colours && decodeBase64(image.colours);
     const pack = ([red, green, blue]) => 0xff000000 | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red);
     const table = levels && Uint32Array.from(palette(name), pack);
