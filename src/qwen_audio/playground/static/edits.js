@@ -95,9 +95,10 @@ playground.editsCard = (root) => {
     const sum = (name) => tokens.reduce((total, row) => total + row[name], 0);
     const [before, after] = [sum("log_probability"), sum("log_probability_edited")];
     const verdict = same ? "Both answers are the same." : "The answers differ.";
-    const change = Math.abs(before - after) < 0.005 ? `stays ${number(before)}` : `${after < before ? "drops" : "rises"} from ${number(before)} to ${number(after)}`;
+    const by = number(Math.abs(before - after));
+    const change = by === "0.00" ? `stays ${number(before)} nats` : `${after < before ? "drops" : "rises"} by ${by} nats with the edit, from ${number(before)} to ${number(after)}`;
     find("verdict").textContent = tokens.length
-      ? `${verdict} The log-probability of the unedited answer ${change} nats with the edit, over ${tokens.length} tokens.` : verdict;
+      ? `${verdict} The log-probability of the unedited answer ${change} (${tokens.length} tokens).` : verdict;
     showTokens();
   };
   root.querySelector("[data-edit-form]").addEventListener("submit", async (event) => {

@@ -163,7 +163,7 @@ playground.tab("hidden_states", (root) => {
     const unit = view.hz ? "Power in dB:" : "Standard deviations (SD) from the dimension’s mean over time:";
     const digits = view.hz ? 0 : 1;
     colourBar(find("key"), number(view.low, digits), shades, number(view.high, digits), unit);
-    colourBar(find("square-key"), number(lowest), similarity, number(1), "Cosine similarity:");
+    colourBar(find("square-key"), number(lowest), similarity, number(1), "Cosine:");
     if (!view.prompt) return;
     const deviations = Float32Array.from(view.prompt.rows, (value, at) => {
       const k = at % view.rows;

@@ -1,9 +1,9 @@
 // Logit lens: cells of tokens, placed by time and layer, with the positions of the prompt beside them.
 (() => {
   const { clock, dark, element, number, paintWave, palette, player, setStatus, STOPS, timeAxis, TimeStrip } = playground;
-  const NAME_PIXELS = 72;
-  const CELL_PIXELS = 50;
-  const POSITION_PIXELS = 66;
+  const NAME_PIXELS = 50;
+  const CELL_PIXELS = 58; // room for a word such as “guitar”
+  const POSITION_PIXELS = 64;
   const percent = (probability) => {
     const share = 100 * probability;
     return `${share >= 10 ? share.toFixed(0) : share >= 0.1 ? share.toFixed(1) : share > 0 ? "< 0.1" : "0"} %`;
@@ -81,10 +81,10 @@
       const place = roled("grid", "pg-lens-grid");
       place.setAttribute("aria-label", name);
       const head = line("row");
-      head.append(roled("columnheader", "pg-lens-name", ""), ...columns().flatMap((column, k) => {
+      head.append(roled("columnheader", "pg-lens-name", "layer"), ...columns().flatMap((column, k) => {
         const isText = column.read !== undefined;
         const label = roled("columnheader", isText ? "pg-lens-read" : "pg-lens-time", isText ? visible(column.read) : "");
-        label.setAttribute("aria-label", where(column));
+        if (!isText) label.append(element("span", "pg-lens-hidden", where(column)));
         return k === lens.segments.length ? [gap(), label] : [label];
       }));
       const rows = lens.taps.map((tap, level) => {
@@ -119,7 +119,7 @@
         const item = element("li");
         const bar = element("i");
         bar.style.width = `${100 * probability}%`;
-        item.append(element("b", "", visible(text)), element("span", "", percent(probability)), bar);
+        item.append(element("b", "", (/^ \S/.test(text) ? "␣" : "") + visible(text)), element("span", "", percent(probability)), bar);
         return item;
       }));
       const facts = element("p", "pg-small", `Entropy ${number(entropy)} bits${followed.map((p, k) => ` · ${lens.followed[k]} ${percent(p)}`).join("")}`);
