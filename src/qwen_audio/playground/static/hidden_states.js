@@ -70,7 +70,7 @@ playground.tab("hidden_states", (root) => {
   ]);
 
   // What is under the pointer, or where the keyboard has moved to.
-  const strip = new TimeStrip(find("strip"), "clip");
+  const strip = new TimeStrip(find("strip"), "clip", (start, end) => playground.player.select(start, end));
   const square = new TimeStrip(find("square"), "clip");
   const withUpAndDown = (made, canvas, steps) => {
     made.height = 0.5;
@@ -79,7 +79,13 @@ playground.tab("hidden_states", (root) => {
       const seconds = playground.player.source === "clip" ? playground.player.seconds() : made.start;
       const event = { clientX: box.left + made.share(seconds) * box.width, clientY: box.bottom - made.height * box.height };
       made.move(event);
-      made.place.setAttribute("aria-valuetext", made.hint.textContent);
+      made.said = made.hint.textContent;
+      made.place.setAttribute("aria-valuetext", made.said);
+    };
+    // The player tells the time again once it has moved: what was read stays.
+    made.follow = (seconds) => {
+      TimeStrip.prototype.follow.call(made, seconds);
+      if (made.said && playground.player.audio.paused) made.place.setAttribute("aria-valuetext", made.said);
     };
     made.place.addEventListener("keydown", (event) => {
       const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
@@ -88,7 +94,7 @@ playground.tab("hidden_states", (root) => {
       event.preventDefault();
       read();
     });
-    made.place.addEventListener("blur", () => { made.hint.hidden = true; });
+    made.place.addEventListener("blur", () => { made.said = ""; made.hint.hidden = true; });
   };
   withUpAndDown(strip, find("heat"), () => view?.rows ?? 1);
   withUpAndDown(square, find("similarity"), () => view?.cells ?? 1);
@@ -162,7 +168,8 @@ playground.tab("hidden_states", (root) => {
     paint(find("similarity"), asBytes(view.cosines, view.cells, lowest, 1), similarity);
     const unit = view.hz ? "Power in dB:" : "Standard deviations (SD) from the dimension’s mean over time:";
     const digits = view.hz ? 0 : 1;
-    colourBar(find("key"), number(view.low, digits), shades, number(view.high, digits), unit);
+    const [least, most] = view.hz ? ["", ""] : ["≤ ", "≥ "]; // where colours end
+    colourBar(find("key"), least + number(view.low, digits), shades, most + number(view.high, digits), unit);
     colourBar(find("square-key"), number(lowest), similarity, number(1), "Cosine:");
     if (!view.prompt) return;
     const deviations = Float32Array.from(view.prompt.rows, (value, at) => {
@@ -194,9 +201,9 @@ playground.tab("hidden_states", (root) => {
     find("heat-title").textContent = hz ? "Log-mel spectrogram" : "Rows over time";
     const dimensions = stride > 1 ? `one of every ${stride} of the ${width} dimensions` : "every dimension";
     find("heat-note").textContent = hz
-      ? "Above: similar moments have similar colours (first three principal components). Below: the power of each mel band. Click to play from a moment."
+      ? "Above: similar moments have similar colours (first three principal components). Below: the power of each mel band. Click to play from a moment, drag to select seconds."
       : `Above: similar rows have similar colours (first three principal components). Below: ${dimensions}, `
-        + `each in its own standard deviations, as a few large ones would hide the rest.${text ? " Right: the rows of the prompt’s positions, against the means of the audio." : ""} Click to play from a moment.`;
+        + `each in its own standard deviations, as a few large ones would hide the rest.${text ? " Right: the rows of the prompt’s positions, against the means of the audio." : ""} Click to play from a moment, drag to select seconds.`;
     find("strip").setAttribute("aria-label", `${view.tap}: ${hz ? "power of mel bands" : "dimensions of its rows"} over time. Arrow keys read values, Enter plays`);
     find("square").setAttribute("aria-label", `${view.tap}: cosine similarity of every pair of moments. Arrow keys read values, Enter plays`);
     for (const name of ["prompt", "prompt-name"]) find(name).hidden = !text;

@@ -136,7 +136,7 @@
       place.style.gridColumn = `2 / span ${lens.segments.length}`;
       place.setAttribute("aria-label", "Waveform over the cells: Enter plays, arrow keys move");
       made.append(element("span", "pg-lens-name"), place);
-      const strip = new TimeStrip(place, "clip");
+      const strip = new TimeStrip(place, "clip", (start, end) => player.select(start, end));
       strip.set(lens.start, lens.end);
       strips.push([strip, canvas]);
       if (lens.positions.length) {
@@ -214,6 +214,7 @@
       const [asked, wanted] = [clip, words];
       const answer = await playground.request("lens", { cells, tokens: words }, { latest: true, status, busy: "Computing the logit lens …" });
       if (answer && asked === clip && wanted === words) show(answer);
+      else if (status.dataset.kind === "problem") isAsked = false; // asked for again when the tab is opened
     };
     find("follow").addEventListener("submit", (event) => {
       event.preventDefault();
