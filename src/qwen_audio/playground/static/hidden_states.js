@@ -72,6 +72,8 @@ playground.tab("hidden_states", (root) => {
   // What is under the pointer, or where the keyboard has moved to.
   const strip = new TimeStrip(find("strip"), "clip", (start, end) => playground.player.select(start, end));
   const square = new TimeStrip(find("square"), "clip");
+  // One row of an image up or down, from a share of its height: to the middle of the row.
+  const moved = (height, step, rows) => (Math.min(rows - 1, Math.max(0, Math.floor(height * rows) + step)) + 0.5) / rows;
   const withUpAndDown = (made, canvas, steps) => {
     made.height = 0.5;
     const read = () => {
@@ -89,7 +91,7 @@ playground.tab("hidden_states", (root) => {
     };
     made.place.addEventListener("keydown", (event) => {
       const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
-      if (step) made.height = Math.min(1 - 1e-6, Math.max(0, made.height + step / steps()));
+      if (step) made.height = moved(made.height, step, steps());
       if (!step && !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return;
       event.preventDefault();
       read();
@@ -150,7 +152,7 @@ playground.tab("hidden_states", (root) => {
     const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
     if (!move) return;
     event.preventDefault();
-    readPrompt([promptAt[0] + move[0], promptAt[1] + move[1] / view.rows]);
+    readPrompt([promptAt[0] + move[0], moved(promptAt[1], move[1], view.rows)]);
   });
 
   // Images.
