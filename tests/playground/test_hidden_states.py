@@ -224,7 +224,7 @@ def test_no_value_is_an_internal_error(context: AppContext) -> None:
         }
         *_, answer = edits.edit(data, Page())
         assert "internal" not in answer.get("problem", ""), (edit, value)
-    for value in ODD_VALUES:
+    for value in (*ODD_VALUES, "lm.1.mlp", "lm.2.heads"):
         assert "internal" not in view.view({"tap": value}, Page()).get("problem", "")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from qwen_audio import HiddenStates, ShapeTrace, Stage, View, Waveform, Window
+from qwen_audio import HiddenStates, Stage, View, Waveform
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import colour_strip, float_array
 from qwen_audio.playground.sessions import Clip
@@ -27,18 +26,17 @@ class HiddenStatesTab:
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
-        self._traces: WeakKeyDictionary[Clip, tuple[Window, ShapeTrace]] = WeakKeyDictionary()
+        self._known_bytes: dict[str, int] = {}
 
     @report_errors
     def view(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
         """The rows of one "tap", self-similarity, shape and cost."""
         context, clip = self.context, self.context.session(request).open_clip
-        tap = context.model.dimensions.tap(str(data.get("tap")))
-        window = clip.window
+        dimensions, window = context.model.dimensions, clip.window
+        tap = dimensions.tap(str(data.get("tap")))
         states = hidden_states_at(context, clip, str(tap))
         view = View.of(states, clip.name, columns=_HEAT_MAP_COLUMNS)
         similarity = View.of(states, clip.name, columns=_SIMILARITY_COLUMNS).similarity
-        summary = next(each for each in self._trace(clip).taps if each.tap == str(tap))
         is_mel = tap.stage is Stage.MEL
         rows = _mel_rows(context, states, clip.name) if is_mel else _standardised_rows(view, states)
         return rows | {
@@ -46,11 +44,11 @@ class HiddenStatesTab:
             "start": window.start_seconds,
             "end": window.end_seconds,
             "shape": list(states.data.shape),
-            "rate_hz": summary.rate_hz,
+            "rate_hz": dimensions.rate_hz(tap),
             "hop_seconds": states.hop_seconds,
             "rows_per_column": view.frames_per_column,
-            "width": summary.width,
-            "weight_bytes": summary.read_bytes,
+            "width": dimensions.width(tap),
+            "weight_bytes": self._read_bytes(str(tap)),
             "row_bytes": states.data.nbytes,
             "positions": tap.in_language_model,
             "seconds": clip.tap_seconds.get(str(tap)),
@@ -69,14 +67,13 @@ class HiddenStatesTab:
             tap_seconds[tap] = timing.result()[1]
         return {"tap": tap, "seconds": clip.tap_seconds.get(tap)}
 
-    def _trace(self, clip: Clip) -> ShapeTrace:
-        """Shapes of the open part, computed once, so that a tap needn't wait for the model."""
-        window, trace = self._traces.get(clip, (None, None))
-        if trace is None or window != clip.window:
-            window, samples, model = clip.window, clip.window_waveform, self.context.model
-            trace = self.context.run_on_model_thread(lambda: model.inspect(samples)).result()
-            self._traces[clip] = window, trace
-        return trace
+    def _read_bytes(self, tap: str) -> int:
+        """Bytes of the weights up to a tap, asked once: a view needn't wait for the model."""
+        if tap not in self._known_bytes:
+            model = self.context.model
+            cost = self.context.run_on_model_thread(lambda: model.cost(tap)).result()
+            self._known_bytes[tap] = cost.read_bytes
+        return self._known_bytes[tap]
 
 
 def hidden_states_at(context: AppContext, clip: Clip, tap: str) -> HiddenStates:
@@ -94,10 +91,11 @@ def _compute(context: AppContext, clip: Clip, tap: str) -> HiddenStates:
     if tap in cache:  # computed for another request meanwhile
         return cache[tap]
     summaries = context.model.inspect(window).taps
+    names = [summary.tap for summary in summaries]
     nbytes = sum(4 * summary.rows * summary.width for summary in summaries)
-    if nbytes <= context.limits.memory_bytes // _CACHE_SHARE:
-        cache |= context.model.activations(window, taps=[summary.tap for summary in summaries])
-    else:
+    if tap in names and nbytes <= context.limits.memory_bytes // _CACHE_SHARE:
+        cache |= context.model.activations(window, taps=names)
+    else:  # one inside a layer, or too many at once
         cache.clear()
         states, tap_seconds[tap] = _timed(context, window, tap)
         cache |= states
