@@ -46,7 +46,10 @@
   const decode = (array) => {
     if (array.float16 !== undefined) {
       halfTable ??= halfs();
-      return Float32Array.from(new Uint16Array(decodeBase64(array.float16).buffer), (bits) => halfTable[bits]);
+      const bits = new Uint16Array(decodeBase64(array.float16).buffer);
+      const values = new Float32Array(bits.length);
+      for (let k = 0; k < bits.length; k += 1) values[k] = halfTable[bits[k]];
+      return values;
     }
     if (array.float32 !== undefined) return new Float32Array(decodeBase64(array.float32).buffer);
     return new Int32Array(decodeBase64(array.int32).buffer);
@@ -95,7 +98,12 @@
   const peakOf = (samples) => samples.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-4);
 
   // 16-bit mono WAV, as the server makes it: 44 bytes of header, then samples.
-  const wavSamples = (buffer) => Float32Array.from(new Int16Array(buffer, 44), (value) => value / 32768);
+  const wavSamples = (buffer) => {
+    const values = new Int16Array(buffer, 44);
+    const samples = new Float32Array(values.length);
+    for (let k = 0; k < samples.length; k += 1) samples[k] = values[k] / 32768;
+    return samples;
+  };
   const decodeWav = (base64) => wavSamples(decodeBase64(base64).buffer);
 
   // A round number of seconds between tick labels, for about five of them.

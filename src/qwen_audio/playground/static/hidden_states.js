@@ -157,7 +157,8 @@ playground.tab("hidden_states", (root) => {
 
   // Images.
   const asBytes = (numbers, columns, low, high) => {
-    const levels = Uint8Array.from(numbers, (value) => 255 * Math.min(1, Math.max(0, (value - low) / (high - low || 1))));
+    const levels = new Uint8ClampedArray(numbers.length);
+    for (let k = 0; k < levels.length; k += 1) levels[k] = (255 * (numbers[k] - low)) / (high - low || 1);
     return { columns, rows: levels.length / columns, levels };
   };
   const draw = () => {
