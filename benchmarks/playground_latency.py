@@ -195,7 +195,7 @@ def tap_change(settings: Settings) -> Result:
             _open_file(page, clip)
             page.get_by_role("tab", name="Hidden states", exact=True).click()
             page.wait_for_selector("[data-shown='mel']")
-            page.wait_for_selector("[data-lens-table] tr")
+            page.wait_for_selector(".pg-lens-cell")
             steps = int(page.get_attribute("[data-depth]", "max"))
             milliseconds += [page.evaluate(CHANGE_TAP_SCRIPT) for _ in range(steps)]
             page.close()

@@ -68,7 +68,7 @@ def visit(page: Any) -> Iterator[str]:
         page.press("[data-depth]", "ArrowRight")
     page.wait_for_selector("[data-shown='encoder.2']")
     page.wait_for_function("() => document.querySelector('.pg-tap').innerText.includes(' ms')")
-    page.wait_for_selector("[data-lens-table] tr")
+    page.wait_for_selector(".pg-lens-cell")
     yield "hidden-states"
     page.evaluate("() => document.querySelector('[data-lens]').scrollIntoView({ block: 'center' })")
     yield "lens"

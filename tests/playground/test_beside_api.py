@@ -69,7 +69,7 @@ def test_page_and_api_at_the_same_time() -> None:
                 choose_file(page, GUITAR)
                 assert ask(page) == expected
                 select_tab(page, "Hidden states")
-                page.wait_for_selector("[data-lens-table] tr")
+                page.wait_for_selector(".pg-lens-cell")
                 done.set()
             context.close()
         for program in programs:

@@ -121,7 +121,7 @@ def test_every_tab_works_with_another_model(
             if tap != page.get_attribute("[data-depth]", "aria-valuetext"):
                 page.locator("[data-depth]").press("ArrowRight")
             page.wait_for_selector(f"[data-shown='{tap}']")
-        page.wait_for_selector("[data-lens-table] tr")
+        page.wait_for_selector(".pg-lens-cell")
         select_tab(page, "Compare")
         page.locator("[data-example='speech.flac']").last.click()
         page.wait_for_selector("[data-pair]:not([hidden])")

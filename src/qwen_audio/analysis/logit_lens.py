@@ -21,9 +21,10 @@ from qwen_audio.models.tap import Tap
 
 from .files import save_numbers
 from .lens_options import check_words
+from .lens_segments import LensSegment, lens_segments
 from .picture import Picture
 
-__all__ = ["LensSegment", "LogitLens", "TrackedToken", "track_tokens"]
+__all__ = ["LogitLens", "TrackedToken", "track_tokens"]
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,6 @@ class TrackedToken:
     word: str
     ids: tuple[int, ...]
     label: str
-
-
-@dataclass(frozen=True)
-class LensSegment:
-    """A segment of audio with the most likely token of each layer.
-
-    Attributes:
-        words: for each layer the token with the highest mean probability over the segment.
-        probabilities: that mean, counting 0 where the token isn't among the `top` most likely.
-    """
-
-    start_seconds: float
-    end_seconds: float
-    words: tuple[str, ...]
-    probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,41 +130,12 @@ class LogitLens(IndexedRows, Picture):
         ]
 
     def steps(self, most: int = 16) -> list[LensSegment]:
-        """The audio in at most so many segments of equal length, with one token per level.
+        """The audio in at most so many segments of equal length, with their likeliest tokens.
 
         Raises:
             OptionError: unless `most` is a whole number from 1 on.
         """
-        most = whole_number_option("most", most, 1)
-        audio = self.indices("audio")
-        if not len(audio):
-            return []
-        hop = self.row_times.hop_seconds
-        end = float(self.end_seconds[audio].max())
-        start = float(self.start_seconds[audio].min())
-        count = max(1, min(most, round((end - start) / hop)))
-        length = (end - start) / count
-        segment = ((self.start_seconds[audio] + hop / 2 - start) / length).astype(np.int64)
-        segment = np.clip(segment, 0, count - 1)
-        steps = []
-        for number in range(count):
-            positions = audio[segment == number]
-            if len(positions):
-                best = [self._most_likely(level, positions) for level in range(len(self.taps))]
-                words, probabilities = zip(*best, strict=True)
-                begin = start + number * length
-                steps.append(LensSegment(begin, begin + length, words, probabilities))
-        return steps
-
-    def _most_likely(self, level: int, positions: Int64[np.ndarray, "some"]) -> tuple[str, float]:
-        ids, probabilities = (
-            self.top_ids[level, positions],
-            self.top_probabilities[level, positions],
-        )
-        known, index = np.unique(ids, return_inverse=True)
-        sums = np.bincount(index.ravel(), probabilities.ravel())
-        best = int(sums.argmax())
-        return self.vocabulary[int(known[best])], float(sums[best] / len(positions))
+        return lens_segments(self, whole_number_option("most", most, 1))
 
     def save(self, path: str | Path) -> Path:
         """Write all arrays (.npz), or a table with a row per position and level (.csv, .json).

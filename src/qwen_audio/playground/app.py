@@ -10,18 +10,23 @@ import gradio as gr
 
 from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
+from qwen_audio.playground.tabs.choices import ChoicesTab
 from qwen_audio.playground.tabs.collection import CollectionTab
 from qwen_audio.playground.tabs.compare import CompareTab
+from qwen_audio.playground.tabs.edits import EditsTab
 from qwen_audio.playground.tabs.export import Exports
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
+from qwen_audio.playground.tabs.lens import LensTab
 from qwen_audio.playground.tabs.map import MapTab
+from qwen_audio.playground.tabs.occlusion import OcclusionTab
 from qwen_audio.playground.tabs.search import SearchTab
 from qwen_audio.playground.tabs.snippets import Snippets
+from qwen_audio.playground.tabs.trace import TraceCard
 
 from .context import AppContext
 from .document import page_document
 
-__all__ = ["build_page", "called_functions", "page_options"]
+__all__ = ["build_page", "called_functions", "handlers", "page_options"]
 
 _Handler: TypeAlias = Callable[[Any, Any], dict[str, Any] | Iterator[dict[str, Any]]]
 _Queue: TypeAlias = dict[str, Any]
@@ -46,7 +51,7 @@ def page_options(context: AppContext) -> dict[str, Any]:
 def build_page(context: AppContext) -> gr.Blocks:
     """The requests of the page, each wired to its handler."""
     with gr.Blocks(title="Qwen Audio Playground", analytics_enabled=False) as page:
-        for name, (handler, queue) in _handlers(context).items():
+        for name, (handler, queue) in handlers(context).items():
             _connect(name, handler, queue)
         page.unload(_remove_session(context))
     return page
@@ -61,23 +66,30 @@ def called_functions(page: gr.Blocks) -> frozenset[int]:
     )
 
 
-def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
+def handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
     """By the name of a channel, by which the page's scripts send requests."""
-    hidden_states = HiddenStatesTab(context)
-    handlers: dict[str, tuple[_Handler, _Queue]] = {
+    ask, hidden_states, compare = AskTab(context), HiddenStatesTab(context), CompareTab(context)
+    table: dict[str, tuple[_Handler, _Queue]] = {
         "open": (AudioTab(context).open, _DECODING),
-        "ask": (AskTab(context).ask, _ON_MODEL),
+        "questions": (ask.questions, _CONCURRENT),
+        "ask": (ask.ask, _ON_MODEL),
+        "stop": (ask.stop, _CONCURRENT),
+        "score": (ChoicesTab(context).score, _ON_MODEL),
+        "occlusion": (OcclusionTab(context).occlusion, _ON_MODEL),
         "hidden_states": (hidden_states.view, _CONCURRENT),
         "time_tap": (hidden_states.time_tap, _ON_MODEL),
-        "lens": (hidden_states.lens, _ON_MODEL),
-        "compare": (CompareTab(context).compare, _DECODING),
+        "lens": (LensTab(context).lens, _ON_MODEL),
+        "edit": (EditsTab(context).edit, _ON_MODEL),
+        "compare": (compare.compare, _DECODING),
+        "swap": (compare.swap, _CONCURRENT),
+        "trace": (TraceCard(context).trace, _ON_MODEL),
         "file": (Exports(context).file, _CONCURRENT),
         "snippets": (Snippets(context).snippets, _CONCURRENT),
     }
     if context.collection is not None:
         rows = CollectionTab(context)
         map_tab = MapTab(rows)
-        handlers |= {
+        table |= {
             "search": (SearchTab(rows).search, _ON_MODEL),
             "map": (map_tab.map, _ON_MAP),
             "layout": (map_tab.layout, _ON_LAYOUT),
@@ -87,7 +99,7 @@ def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
             "filter": (rows.filter, _CONCURRENT),
             "play": (rows.play, _CONCURRENT),
         }
-    return handlers
+    return table
 
 
 def _connect(name: str, handler: _Handler, queue: _Queue) -> None:

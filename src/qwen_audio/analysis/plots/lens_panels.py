@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from qwen_audio.analysis.logit_lens import LensSegment, LogitLens
+from qwen_audio.analysis.lens_segments import LensSegment
+from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.structure import even_columns
 from qwen_audio.audio.timecode import format_time
 

@@ -34,7 +34,13 @@
     return fact;
   }));
 
-  const decodeBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  // A loop: `from` with a function takes twenty times as long, which is felt with megabytes.
+  const decodeBase64 = (text) => {
+    const letters = atob(text);
+    const bytes = new Uint8Array(letters.length);
+    for (let k = 0; k < bytes.length; k += 1) bytes[k] = letters.charCodeAt(k);
+    return bytes;
+  };
 
   const copy = async (text, button) => {
     const label = button.textContent;

@@ -46,19 +46,22 @@
   const decode = (array) => {
     if (array.float16 !== undefined) {
       halfTable ??= halfs();
-      return Float32Array.from(new Uint16Array(decodeBase64(array.float16).buffer), (bits) => halfTable[bits]);
+      const bits = new Uint16Array(decodeBase64(array.float16).buffer);
+      const values = new Float32Array(bits.length);
+      for (let k = 0; k < bits.length; k += 1) values[k] = halfTable[bits[k]];
+      return values;
     }
     if (array.float32 !== undefined) return new Float32Array(decodeBase64(array.float32).buffer);
     return new Int32Array(decodeBase64(array.int32).buffer);
   };
 
-  // An image of bytes: columns from left to right, the first row at the bottom.
+  // An image of bytes (base64, or `levels`): columns from left to right, the first row at the bottom.
   const paint = (canvas, image, name) => {
     canvas.width = image.columns;
     canvas.height = image.rows;
     const pixels = new ImageData(image.columns, image.rows);
     const out = new Uint32Array(pixels.data.buffer);
-    const levels = image.bytes && decodeBase64(image.bytes);
+    const levels = image.levels ?? (image.bytes && decodeBase64(image.bytes));
     const colours = image.colours && decodeBase64(image.colours);
     const pack = ([red, green, blue]) => 0xff000000 | (Math.round(blue) << 16) | (Math.round(green) << 8) | Math.round(red);
     const table = levels && Uint32Array.from(palette(name), pack);
@@ -95,7 +98,12 @@
   const peakOf = (samples) => samples.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-4);
 
   // 16-bit mono WAV, as the server makes it: 44 bytes of header, then samples.
-  const wavSamples = (buffer) => Float32Array.from(new Int16Array(buffer, 44), (value) => value / 32768);
+  const wavSamples = (buffer) => {
+    const values = new Int16Array(buffer, 44);
+    const samples = new Float32Array(values.length);
+    for (let k = 0; k < samples.length; k += 1) samples[k] = values[k] / 32768;
+    return samples;
+  };
   const decodeWav = (base64) => wavSamples(decodeBase64(base64).buffer);
 
   // A round number of seconds between tick labels, for about five of them.

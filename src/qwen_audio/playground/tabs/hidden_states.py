@@ -1,4 +1,4 @@
-"""Hidden states tab: the rows of one tap, their cost, and the logit lens."""
+"""Hidden states tab: the rows of one tap as images, with their numbers and their cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from qwen_audio import HiddenStates, Stage, View, Waveform
 from qwen_audio.playground.context import AppContext, report_errors
-from qwen_audio.playground.payloads import colour_strip, heat_map
+from qwen_audio.playground.payloads import colour_strip, float_array
 from qwen_audio.playground.sessions import Clip
 
 __all__ = ["HiddenStatesTab", "hidden_states_at"]
@@ -19,43 +19,41 @@ _MAX_DEVIATIONS = 2.5
 """Standard deviations, per dimension over time, at the ends of the colour scale."""
 _CACHE_SHARE = 16
 """All taps are computed at once and cached if they take at most memory_bytes / 16."""
-_LENS_SEGMENTS = 12
 
 
 class HiddenStatesTab:
-    """Request handlers of the Hidden states tab."""
+    """Request handlers of the view of one tap."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
+        self._known_bytes: dict[str, int] = {}
 
     @report_errors
     def view(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
-        """The rows of one "tap" as images, with its shape and cost."""
+        """The rows of one "tap", self-similarity, shape and cost."""
         context, clip = self.context, self.context.session(request).open_clip
-        tap = context.model.dimensions.tap(str(data.get("tap")))
+        dimensions, window = context.model.dimensions, clip.window
+        tap = dimensions.tap(str(data.get("tap")))
         states = hidden_states_at(context, clip, str(tap))
         view = View.of(states, clip.name, columns=_HEAT_MAP_COLUMNS)
         similarity = View.of(states, clip.name, columns=_SIMILARITY_COLUMNS).similarity
-        window = clip.window_waveform
-        trace = context.run_on_model_thread(lambda: context.model.inspect(window)).result()
-        summary = next(each for each in trace.taps if each.tap == str(tap))
         is_mel = tap.stage is Stage.MEL
-        return {
+        rows = _mel_rows(context, states, clip.name) if is_mel else _standardised_rows(view, states)
+        return rows | {
             "tap": str(tap),
-            "start": clip.window.start_seconds,
-            "end": clip.window.end_seconds,
+            "start": window.start_seconds,
+            "end": window.end_seconds,
             "shape": list(states.data.shape),
-            "rate_hz": summary.rate_hz,
+            "rate_hz": dimensions.rate_hz(tap),
             "hop_seconds": states.hop_seconds,
-            "width": summary.width,
-            "weight_bytes": summary.read_bytes,
+            "rows_per_column": view.frames_per_column,
+            "width": dimensions.width(tap),
+            "weight_bytes": self._read_bytes(str(tap)),
             "row_bytes": states.data.nbytes,
             "positions": tap.in_language_model,
             "seconds": clip.tap_seconds.get(str(tap)),
-            "heat_map": heat_map(view.rows) if is_mel else _deviation_map(view),
-            "signed": not is_mel,
             "colours": colour_strip(view.colours),
-            "similarity": heat_map(similarity, float(similarity.min()), 1.0),
+            "similarity": float_array(similarity, half=True),
         }
 
     @report_errors
@@ -69,27 +67,13 @@ class HiddenStatesTab:
             tap_seconds[tap] = timing.result()[1]
         return {"tap": tap, "seconds": clip.tap_seconds.get(tap)}
 
-    @report_errors
-    def lens(self, _: dict[str, Any], request: Any) -> dict[str, Any]:
-        """Logit lens: the most probable token at every layer of the language model, over time."""
-        context, session = self.context, self.context.session(request)
-        clip = session.open_clip
-        window = clip.window_waveform
-        lens = context.run_on_model_thread(lambda: context.model.lens(window)).result()
-        session.results["lens"] = lens
-        start = clip.window.start_seconds
-        return {
-            "taps": [str(tap) for tap in lens.taps],
-            "segments": [
-                {
-                    "start": start + segment.start_seconds,
-                    "end": start + segment.end_seconds,
-                    "tokens": list(segment.words),
-                    "probabilities": list(map(float, segment.probabilities)),
-                }
-                for segment in lens.steps(_LENS_SEGMENTS)
-            ],
-        }
+    def _read_bytes(self, tap: str) -> int:
+        """Bytes of the weights up to a tap, asked once: a view needn't wait for the model."""
+        if tap not in self._known_bytes:
+            model = self.context.model
+            cost = self.context.run_on_model_thread(lambda: model.cost(tap)).result()
+            self._known_bytes[tap] = cost.read_bytes
+        return self._known_bytes[tap]
 
 
 def hidden_states_at(context: AppContext, clip: Clip, tap: str) -> HiddenStates:
@@ -107,10 +91,11 @@ def _compute(context: AppContext, clip: Clip, tap: str) -> HiddenStates:
     if tap in cache:  # computed for another request meanwhile
         return cache[tap]
     summaries = context.model.inspect(window).taps
+    names = [summary.tap for summary in summaries]
     nbytes = sum(4 * summary.rows * summary.width for summary in summaries)
-    if nbytes <= context.limits.memory_bytes // _CACHE_SHARE:
-        cache |= context.model.activations(window, taps=[summary.tap for summary in summaries])
-    else:
+    if tap in names and nbytes <= context.limits.memory_bytes // _CACHE_SHARE:
+        cache |= context.model.activations(window, taps=names)
+    else:  # one inside a layer, or too many at once
         cache.clear()
         states, tap_seconds[tap] = _timed(context, window, tap)
         cache |= states
@@ -126,10 +111,39 @@ def _timed(
     return states, time.perf_counter() - start
 
 
-def _deviation_map(view: View) -> dict[str, Any]:
+def _mel_rows(context: AppContext, states: HiddenStates, name: str) -> dict[str, Any]:
+    """The power of each mel band in dB, over time."""
+    view = View.of(states, name, log_mel=states, columns=_HEAT_MAP_COLUMNS)
+    decibels: Any = view.log_mel  # not None: it was given
+    return {
+        "values": float_array(decibels, half=True),
+        "low": float(decibels.min()),
+        "high": float(decibels.max()),
+        "hz": [float(hz) for hz in context.model.mel_hz],
+        "stride": 1,
+    }
+
+
+def _standardised_rows(view: View, states: HiddenStates) -> dict[str, Any]:
     """Every dimension in its own standard deviations, since a few large ones would hide the rest.
 
-    Of wide rows every n-th dimension, at most 512.
+    Of wide rows every n-th dimension, at most 512. With them the dimensions' means and standard
+    deviations, and the rows of the prompt, which have no time, as they are.
     """
     stride = -(-view.rows.shape[1] // _MAX_DIMENSIONS)
-    return heat_map(view.deviations[:, ::stride], -_MAX_DEVIATIONS, _MAX_DEVIATIONS)
+    answer = {
+        "values": float_array(view.deviations[:, ::stride], half=True),
+        "low": -_MAX_DEVIATIONS,
+        "high": _MAX_DEVIATIONS,
+        "means": float_array(view.rows.mean(axis=0)[::stride]),
+        "standard_deviations": float_array(view.rows.std(axis=0)[::stride]),
+        "stride": stride,
+    }
+    if states.tap.in_language_model:
+        chosen = states.indices("prompt")
+        answer["prompt"] = {
+            "positions": [int(position) for position in chosen],
+            "tokens": [states.tokens[position] for position in chosen],
+            "rows": float_array(states.data[chosen][:, ::stride]),
+        }
+    return answer
