@@ -70,6 +70,22 @@ def test_effects_are_those_of_windows_one_by_one(model: qa.AudioModel) -> None:
     )
 
 
+def test_the_effect_on_a_single_answer(model: qa.AudioModel) -> None:
+    options: dict[str, Any] = {"window_seconds": 0.4, **RATE}
+    pair = model.occlusion(sound(0.9), "What?", answers=("a", "b"), **options)
+    found = model.occlusion(sound(0.9), "What?", answers=["a"], **options)
+    assert found.difference == pytest.approx(pair.heard[0], abs=1e-5)
+    np.testing.assert_allclose(
+        found.effect, pair.heard[0] - pair.log_probabilities[:, 0], atol=1e-5
+    )
+    assert list(found.table()[0]) == [
+        "start_seconds", "end_seconds", "effect", "log_probability_first"
+    ]  # fmt: skip
+    assert repr(found).startswith("Occlusion('a': -")
+    titles = {axes.get_title(loc="left") for axes in qa.plot(found).axes}
+    assert "Red: speaks for 'a'; blue: against it" in titles
+
+
 def test_tables_and_facts(tmp_path: Path) -> None:
     pairs = np.array([[-1.0, -2.0], [-3.0, -0.5]])
     starts, envelope = np.array([0.0, 0.25]), np.zeros((2, 3), np.float32)
@@ -95,10 +111,10 @@ def test_tables_and_facts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"answers": ("Yes",)}, "answers=.*give two texts to compare"),
-        ({"answers": "Yes"}, "answers='Yes': give two texts to compare"),
+        ({"answers": ()}, "answers=.*give a text, such as"),
+        ({"answers": "Yes"}, "answers='Yes': give a text, such as"),
         ({"answers": ("Yes", "Yes")}, "choice 'Yes' is given twice: leave one out"),
-        ({"answers": ("Yes", " ")}, "give two texts to compare"),
+        ({"answers": ("Yes", " ")}, "give a text, such as"),
         ({"window_seconds": 0.001}, "window_seconds=0.001: use 0.01 s or more"),
         ({"hop_seconds": 0.6}, "hop_seconds=0.6 is longer than window_seconds=0.5"),
         ({"window_seconds": 2.0}, "window_seconds=2, but the clip lasts 0.60 s: use shorter"),

@@ -44,7 +44,10 @@ def add_parser(subparsers: Any) -> None:
     add_file_options(parser)
     add_input_options(parser)
     add_list_option(
-        parser, "--answer", "TEXT", "one of two that are compared (default: Yes and No)"
+        parser,
+        "--answer",
+        "TEXT",
+        "the answer, or one of two that are compared (default: Yes and No)",
     )
     parser.add_argument(
         "--window",
@@ -99,10 +102,10 @@ def run(options: argparse.Namespace) -> int:
             facts = {**occlusion.facts(), "rows": occlusion.table()}
             print_json({"source": path_to_text(file), "output": written, **facts})
         else:
-            first, second = occlusion.answers
+            compared = " − ".join(f"log P({text!r})" for text in occlusion.answers)
             print_line(
-                f"{path_to_text(file)}: {first!r} − {second!r} is {occlusion.difference:+.2f}, and "
-                f"falls most, by {occlusion.effect.max():.2f}, without the "
+                f"{path_to_text(file)}: {compared} is {occlusion.difference:+.2f}, and falls "
+                f"most, by {occlusion.effect.max():.2f}, without the "
                 f"{occlusion.window_seconds:g} s around {occlusion.peak_seconds:.2f} s"
             )
             if written:
