@@ -61,7 +61,7 @@ def test_effects_are_those_of_windows_one_by_one(model: qa.AudioModel) -> None:
     ):
         alone = scores(occluded(clip, round(start * 16_000), 6_400))
         np.testing.assert_allclose(pair, alone, atol=1e-5)
-        assert effect == pytest.approx(np.subtract(*found.heard) - np.subtract(*alone), abs=2e-5)
+        assert effect == pytest.approx(found.difference - (alone[0] - alone[1]), abs=2e-5)
     edges, means = found.map()
     np.testing.assert_allclose(edges, [0, 0.25, 0.4, 0.5, 0.65, 0.9])
     first, second, third = found.effect
