@@ -16,7 +16,6 @@ from checkpoints import random_checkpoint
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.sessions import Clip
-from qwen_audio.playground.tabs.ask import CHAT, PLAIN, WHOLE, AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.download import Downloads
@@ -187,33 +186,6 @@ def test_search_results_stay_and_comparisons_are_cleared(
     for view in ("compare", "lens", "ask"):
         payload = {"view": view, "format": "csv"}
         assert "shows nothing to download yet" in downloads.file(payload, Page())["problem"], view
-
-
-@pytest.mark.slow
-def test_a_follow_up_snippet_includes_earlier_questions(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    context = AppContext(qa.load(), Limits())
-    ask_tab, snippets = AskTab(context), Snippets(context)
-    AudioTab(context).open({"example": "guitar.flac"}, Page())
-    for question, follow_up in (("Is this music?", False), ("How loud is it?", True)):
-        list(ask_tab.ask(question, CHAT, follow_up, WHOLE, Page()))
-    lines = snippets.snippets({"view": "ask"}, Page())
-    assert lines["command"] == ""
-    assert lines["python"].splitlines()[-2:] == [
-        "session.ask('Is this music?', chat=True)",
-        "print(session.ask('How loud is it?', chat=True, follow_up=True))",
-    ]
-    monkeypatch.chdir(Path(__file__).parents[2] / "examples")
-    exec(compile(lines["python"], "lines", "exec"), {})
-    message = context.session(Page()).answers[0]["text"]
-    assert capsys.readouterr().out.strip() == message
-
-    list(ask_tab.ask("Are there drums?", CHAT, False, WHOLE, Page()))  # another conversation
-    assert "music?" not in snippets.snippets({"view": "ask"}, Page())["python"]
-    *_, refused = ask_tab.ask("And flutes?", PLAIN, True, WHOLE, Page())
-    assert "choose Chat (Instruct), or clear Follow up." in refused
-    assert len(context.session(Page()).answers) == 3
 
 
 def test_a_models_folder_is_named_without_its_path(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import gradio as gr
 
 from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
+from qwen_audio.playground.tabs.choices import ChoicesTab
 from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.download import Downloads
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
+from qwen_audio.playground.tabs.occlusion import OcclusionTab
 from qwen_audio.playground.tabs.search import SearchTab
 from qwen_audio.playground.tabs.snippets import Snippets
 
@@ -59,10 +61,14 @@ def called_functions(page: gr.Blocks) -> frozenset[int]:
 
 def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
     """By the name of a channel, by which the page's scripts send requests."""
-    hidden_states = HiddenStatesTab(context)
+    ask, hidden_states = AskTab(context), HiddenStatesTab(context)
     handlers: dict[str, tuple[_Handler, _Queue]] = {
         "open": (AudioTab(context).open, _DECODING),
-        "ask": (AskTab(context).ask, _ON_MODEL),
+        "questions": (ask.questions, _CONCURRENT),
+        "ask": (ask.ask, _ON_MODEL),
+        "stop": (ask.stop, _CONCURRENT),
+        "score": (ChoicesTab(context).score, _ON_MODEL),
+        "occlusion": (OcclusionTab(context).occlusion, _ON_MODEL),
         "hidden_states": (hidden_states.view, _CONCURRENT),
         "time_tap": (hidden_states.time_tap, _ON_MODEL),
         "lens": (hidden_states.lens, _ON_MODEL),
