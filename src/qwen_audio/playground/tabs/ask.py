@@ -201,7 +201,8 @@ class AskTab:
             chat = None if given.is_chat == self._uses_chat_template else given.is_chat
             earlier = turns if given.turn > 1 else []
             clip.conversations[given.part] = [*earlier, (question or "", chat)]
-            session.results["ask"] = clip.conversations[given.part], given.part
+            if session.clip is clip:
+                session.results["ask"] = clip.conversations[given.part], given.part
         finally:
             disconnected.set()
         given.seconds = time.perf_counter() - start
