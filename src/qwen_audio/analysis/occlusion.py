@@ -25,6 +25,8 @@ __all__ = [
 
 _MIN_SECONDS, _MAX_SECONDS = 0.01, 1e6
 """The least is a hop of the spectrogram."""
+_LEAST_OTHER = 1e-9
+"""Probability of other answers, below which float32 can't tell that of one answer from 1."""
 _FADE_SECONDS = 0.025
 """Within a window at each of its ends: a frame of the spectrogram, so that cuts don't click."""
 
@@ -88,6 +90,14 @@ def occluded(
     return silenced
 
 
+def _compared(log_probabilities: Float64[np.ndarray, "*windows answers"]) -> np.ndarray:
+    """Differences of two answers' log-probabilities, or log-odds of one, log P − log(1 − P)."""
+    first = log_probabilities[..., 0]
+    if log_probabilities.shape[-1] > 1:
+        return np.asarray(first - log_probabilities[..., 1])
+    return np.asarray(first - np.log(-np.expm1(np.minimum(first, -_LEAST_OTHER))))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Occlusion(Tabulated, Picture):
     """What an answer loses where a window of the sound is removed; from `AudioModel.occlusion`.
@@ -95,7 +105,7 @@ class Occlusion(Tabulated, Picture):
     Attributes:
         name: of the recording.
         prompt: as rendered.
-        answers: a text, or two, whose log-probabilities are compared.
+        answers: two texts that are compared, or one, compared with all other answers.
         start_seconds: shape (windows,): where each window begins.
         window_seconds: how long each is.
         heard: log-probabilities of the answers as heard.
@@ -121,15 +131,14 @@ class Occlusion(Tabulated, Picture):
     @property
     def difference(self) -> float:
         """log P(first answer) − log P(second) as heard: above 0 the first is likelier. Of one
-        answer its log P."""
-        return self.heard[0] - (self.heard[1] if len(self.heard) > 1 else 0.0)
+        answer its log-odds, so the second is any other answer."""
+        return float(_compared(np.array(self.heard)))
 
     @property
     def effect(self) -> Float64[np.ndarray, "windows"]:
         """How much the difference falls without each window: above 0 it speaks for the first
         answer, below 0 for the second, or against the only one."""
-        second = self.log_probabilities[:, 1] if len(self.answers) > 1 else 0.0
-        return np.asarray(self.difference - (self.log_probabilities[:, 0] - second))
+        return np.asarray(self.difference - _compared(self.log_probabilities))
 
     @property
     def end_seconds(self) -> Float64[np.ndarray, "windows"]:

@@ -102,10 +102,11 @@ def run(options: argparse.Namespace) -> int:
             facts = {**occlusion.facts(), "rows": occlusion.table()}
             print_json({"source": path_to_text(file), "output": written, **facts})
         else:
-            compared = " − ".join(f"log P({text!r})" for text in occlusion.answers)
+            first, *others = occlusion.answers
+            compared = f"log P({first!r}) − log P({others[0]!r}) is" if others else "log-odds:"
             print_line(
-                f"{path_to_text(file)}: {compared} is {occlusion.difference:+.2f}, and falls "
-                f"most, by {occlusion.effect.max():.2f}, without the "
+                f"{path_to_text(file)}: {compared} {occlusion.difference:+.2f}; falls most, "
+                f"by {occlusion.effect.max():.2f}, without the "
                 f"{occlusion.window_seconds:g} s around {occlusion.peak_seconds:.2f} s"
             )
             if written:

@@ -84,9 +84,11 @@ def _over_time(
 def occlusion_heading(occlusion: Occlusion) -> tuple[str, str]:
     """Title and subtitle."""
     names = [_quoted(text) for text in occlusion.answers]
-    compared = " − ".join(f"log P({name})" for name in names)
+    compared = f"log-odds of {names[0]}:"
+    if len(names) > 1:
+        compared = f"log P({names[0]}) − log P({names[1]}) is"
     subtitle = (
-        f"{compared} is {occlusion.difference:+.2f} as heard · windows of "
+        f"{compared} {occlusion.difference:+.2f} as heard · windows of "
         f"{occlusion.window_seconds:g} s made silent · {occlusion.dtype}"
     )
     return f"{short_name(occlusion.name)}: what {names[0]} depends on", subtitle
@@ -135,7 +137,7 @@ def _effect(occlusion: Occlusion) -> list[Panel]:
         )
     ]
     line = Line(middles, effect, marker="o", hover=hover)
-    of_what = "the difference" if len(occlusion.answers) > 1 else "log P"
-    title = f"How much {of_what} falls without each window"
+    of_what = "difference falls" if len(occlusion.answers) > 1 else "log-odds fall"
+    title = f"How much the {of_what} without each window"
     end = occlusion.duration_seconds
     return [Panel(title, 1.4, time_axis(end), y, (line,), baseline=0.0)]

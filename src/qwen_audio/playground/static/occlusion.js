@@ -84,12 +84,12 @@ playground.mountOcclusion = (root) => {
     timeAxis(find("axis"), start, end);
     const [first, second] = found.answers.map((text) => `“${short(text)}”`);
     colourBar(find("key"), number(-limit()), colours(), number(limit()), "Effect in nats:");
-    find("key").append(element("span", "", `above 0 the seconds speak for ${first}, below 0 ${second ? `for ${second}` : "against it"}; dashed at ±${number(found.notable)}, where ${second ? "the odds change by a factor of 2" : "it is half, or twice, as likely"}`));
+    find("key").append(element("span", "", `above 0 the seconds speak for ${first}, below 0 ${second ? `for ${second}` : "against it"}; dashed at ±${number(found.notable)}, where the odds change by a factor of 2`));
     find("strip").setAttribute("aria-label", `Effect of each part of the sound on ${first}, over time: Enter plays, arrow keys move`);
   };
   const sentence = ({ start, end, effect, is_notable: isNotable, factor }, [first, second]) => {
     const answer = `“${short(first)}”`;
-    const than = second ? `the odds of ${answer} against “${short(second)}” fall by a factor of ${factor}` : `${answer} is ${factor} times less likely`;
+    const than = `the odds of ${answer}${second ? ` against “${short(second)}”` : ""} fall by a factor of ${factor}`;
     const when = `${clock(start, 2)}–${clock(end, 2)}`;
     if (isNotable) return `Most at ${when}: without these seconds ${than} (${signed(effect)} nats).`;
     return `No part alone matters much: the largest effect is ${signed(effect)} nats, at ${when}. What is heard twice can hide this: removing it once does little.`;

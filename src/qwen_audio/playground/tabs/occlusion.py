@@ -23,7 +23,7 @@ _FEW_WINDOWS, _MAX_WINDOWS = 40, 120
 _MAX_CHARACTERS = 2000
 """Of an answer."""
 _NOTABLE = math.log(2)
-"""Effect in nats by which an answer is half as likely."""
+"""Effect in nats by which odds change by a factor of 2."""
 
 
 class OcclusionTab:
