@@ -108,7 +108,7 @@ def test_an_answer_can_be_stopped(page: Any) -> None:
     assert ask(page)
     while_running = page.evaluate(
         """() => {
-          const [ask, stop] = [document.querySelector('#ask'), document.querySelector('[data-stop]')];
+          const [ask, stop] = ['#ask', '[data-stop]'].map((name) => document.querySelector(name));
           ask.click();
           const shown = [ask.disabled, stop.hidden];
           stop.click();

@@ -86,7 +86,7 @@ playground.tab("ask", (root) => {
     const title = element("h3", "", text);
     const lines = element("div", "pg-text");
     card.setAttribute("aria-busy", "true");
-    lines.append(element("p", "pg-small", "Waiting for the first word …"));
+    lines.append(element("p", "pg-small pg-waiting", "Waiting for the first word …"));
     card.append(title, lines);
     return card;
   };

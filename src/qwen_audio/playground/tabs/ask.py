@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +50,7 @@ class AskTab:
     @report_errors
     def questions(self, _data: dict[str, Any], _request: Any) -> dict[str, Any]:
         """What the page offers to ask, and how it may be asked."""
-        suggested = self._on_model_thread(lambda: self._suggested)
-        refusal = self._on_model_thread(lambda: self._conversation_refusal)
+        suggested = self._suggested
         return {
             "about": suggested.about,
             "note": suggested.note,
@@ -62,7 +61,7 @@ class AskTab:
             ],
             "default_question": self._default_question,
             "style": prompt_style(self._uses_chat_template),
-            "no_conversation": refusal,
+            "no_conversation": self._conversation_refusal,
             "max_characters": MAX_QUESTION_CHARACTERS,
         }
 
@@ -79,10 +78,8 @@ class AskTab:
             raise AudioError("One question at a time: wait for the current answer, or stop it.")
         question = question_of(data)
         is_conversation = data.get("conversation") is True
-        if is_conversation:
-            refusal = self._on_model_thread(lambda: self._conversation_refusal)
-            if refusal is not None:
-                raise OptionError(refusal)
+        if is_conversation and self._conversation_refusal is not None:
+            raise OptionError(self._conversation_refusal)
         clip = session.open_clip
         whole = data.get("whole") is True or clip.window_of_many is None
         given = GivenAnswer(
@@ -136,9 +133,6 @@ class AskTab:
         except QwenAudioError:
             return "This model's chat template takes one question: each is asked alone."
         return None
-
-    def _on_model_thread(self, work: Callable[[], Any]) -> Any:
-        return self.context.run_on_model_thread(work).result()
 
     def _answer(
         self, session: Session, clip: Clip, given: GivenAnswer, question: str | None, is_new: bool
