@@ -205,7 +205,7 @@ def ask(page: Any, question: str | None = None) -> str:
     """Ask a question, and wait for the complete answer."""
     select_tab(page, "Ask")
     if question is not None:
-        page.fill("#question textarea", question)
+        page.fill("#question", question)
     before = page.locator(".pg-answer").count()
     page.click("#ask")
     page.wait_for_function(

@@ -130,7 +130,13 @@ STEPS: dict[tuple[str, str], tuple[str, ...]] = {
 """Commands, and expressions with the type or text of their value, or their error: by the extra that
 is to be installed, and others with which they work too. All but the last work with `all`."""
 
-PACKAGE_DATA = ("py.typed", "models/embedded/config.json", "playground/static/style.css")
+PACKAGE_DATA = (
+    "py.typed",
+    "models/embedded/config.json",
+    "models/embedded/suggested_questions.json",
+    "models/embedded/example_captions.json",
+    "playground/static/style.css",
+)
 
 REFUSED_ONLY = {
     "$ lens tones/0.wav -o lens.svg",

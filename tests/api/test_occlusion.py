@@ -61,13 +61,35 @@ def test_effects_are_those_of_windows_one_by_one(model: qa.AudioModel) -> None:
     ):
         alone = scores(occluded(clip, round(start * 16_000), 6_400))
         np.testing.assert_allclose(pair, alone, atol=1e-5)
-        assert effect == pytest.approx(np.subtract(*found.heard) - np.subtract(*alone), abs=2e-5)
+        assert effect == pytest.approx(found.difference - (alone[0] - alone[1]), abs=2e-5)
     edges, means = found.map()
     np.testing.assert_allclose(edges, [0, 0.25, 0.4, 0.5, 0.65, 0.9])
     first, second, third = found.effect
     np.testing.assert_allclose(
         means, [first, (first + second) / 2, second, (second + third) / 2, third]
     )
+
+
+def test_the_effect_on_a_single_answer(model: qa.AudioModel) -> None:
+    options: dict[str, Any] = {"window_seconds": 0.4, **RATE}
+    pair = model.occlusion(sound(0.9), "What?", answers=("a", "b"), **options)
+    found = model.occlusion(sound(0.9), "What?", answers=["a"], **options)
+    assert found.heard == pytest.approx(pair.heard[:1], abs=1e-5)
+
+    def log_odds(log_probability: Any) -> Any:
+        share = np.exp(log_probability)
+        return np.log(share / (1 - share))
+
+    assert found.difference == pytest.approx(log_odds(pair.heard[0]), abs=1e-5)
+    np.testing.assert_allclose(
+        found.effect, found.difference - log_odds(pair.log_probabilities[:, 0]), atol=1e-5
+    )
+    assert list(found.table()[0]) == [
+        "start_seconds", "end_seconds", "effect", "log_probability_first"
+    ]  # fmt: skip
+    assert repr(found).startswith("Occlusion('a': -")
+    titles = {axes.get_title(loc="left") for axes in qa.plot(found).axes}
+    assert "Red: speaks for 'a'; blue: against it" in titles
 
 
 def test_tables_and_facts(tmp_path: Path) -> None:
@@ -95,10 +117,10 @@ def test_tables_and_facts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"answers": ("Yes",)}, "answers=.*give two texts to compare"),
-        ({"answers": "Yes"}, "answers='Yes': give two texts to compare"),
+        ({"answers": ()}, "answers=.*give a text, such as"),
+        ({"answers": "Yes"}, "answers='Yes': give a text, such as"),
         ({"answers": ("Yes", "Yes")}, "choice 'Yes' is given twice: leave one out"),
-        ({"answers": ("Yes", " ")}, "give two texts to compare"),
+        ({"answers": ("Yes", " ")}, "give a text, such as"),
         ({"window_seconds": 0.001}, "window_seconds=0.001: use 0.01 s or more"),
         ({"hop_seconds": 0.6}, "hop_seconds=0.6 is longer than window_seconds=0.5"),
         ({"window_seconds": 2.0}, "window_seconds=2, but the clip lasts 0.60 s: use shorter"),

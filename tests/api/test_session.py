@@ -158,7 +158,16 @@ def test_a_question_with_and_without_the_chat_template(checkpoint: Path) -> None
             == other.describe(clip, prompt="What is this?", max_new_tokens=6, **RATE).answers
         )
     session = plain.session(clip, **RATE)
-    session.ask("What is this?", chat=True, max_new_tokens=2)
+    assert session.prompts("Why?") == [plain.spec("lm.0", prompt="Why?").prompt]
+    assert session.prompts("Why?", chat=True) == [chat.spec("lm.0", prompt="Why?").prompt]
+    assert session.prompts("Why?", chat=True, follow_up=True) == session.prompts("Why?", chat=True)
+    first = session.ask("What is this?", chat=True, max_new_tokens=2)
+    (prompt,) = session.prompts("Why?", chat=True, follow_up=True)
+    asked_first = session.prompts("What is this?", chat=True)[0]
+    assert prompt.startswith(asked_first.removesuffix("<|im_start|>assistant\n"))
+    assert str(first) in prompt[len(asked_first) :]
+    # A rendered prompt is a raw one, which is used as it is.
+    assert session.prompts(prompt) == [prompt]
     assert (
         session.ask("Why?", chat=True, follow_up=True, max_new_tokens=2).answers[0].prompt_tokens
         > 20

@@ -107,7 +107,7 @@ MISTAKES = {
     ("plot", "a.wav", "--panel", "spectrum"): "a View has waveform",
     ("occlude", "a.wav", "--panel", "heat", "-o", "a.png"): "a Occlusion has waveform, effect",
     ("occlude", "a.wav", "--theme", "dark"): "--panel and --theme are for plots",
-    ("occlude", "a.wav", "--answer", "Yes"): "give two texts to compare, such as 'Yes' and 'No'",
+    ("occlude", "a.wav", *3 * ("--answer", "Yes")): "give a text, such as ['Yes'], or two to",
     ("occlude", "a.wav", "--window", "0"): "--window 0",
     ("occlude", "a.wav", "--hop", "1"): "--hop 1.0 is longer than --window 0.5",
     ("ablate", "a.wav", "-o", "a.npz"): "the suffix decides the format: use .csv, .json",

@@ -18,7 +18,7 @@ def test_the_command(clips: list[Path], checkpoint: Path, tmp_path: Path) -> Non
     bad.write_bytes(b"no sound")
     done = run("occlude", clips[0], *options, "-o", picture)
     assert done.returncode == 0
-    assert "'a' − 'b' is " in done.stdout
+    assert "log P('a') − log P('b') is " in done.stdout
     assert picture.stat().st_size > 10_000
     for suffix in (".csv", ".json", ".npz", ".html"):
         assert run("occlude", clips[0], *options, "-o", tmp_path / f"map{suffix}").returncode == 0

@@ -145,6 +145,7 @@ def test_a_full_queue_rejects_the_next_request(chromium: Any, servers: Servers) 
         for page in (first, second, third):
             choose_file(page, GUITAR)
             select_tab(page, "Ask")
+            page.wait_for_selector("[data-questions] button")
         stdin.write("\n")
         stdin.flush()
         assert stdout.readline().strip() == "busy"
@@ -161,7 +162,7 @@ def test_a_full_queue_rejects_the_next_request(chromium: Any, servers: Servers) 
         stdin.write("\n")
         stdin.flush()
         for page in (first, second):
-            page.wait_for_selector(".pg-answer dl")
+            page.wait_for_selector(".pg-answer summary")
         assert ask(third)  # and may ask again
         with third.expect_request(re.compile("queue/join")):  # which may be too many at once, again
             select_tab(third, "Hidden states")

@@ -25,18 +25,22 @@ __all__ = [
 
 _MIN_SECONDS, _MAX_SECONDS = 0.01, 1e6
 """The least is a hop of the spectrogram."""
+_LEAST_OTHER = 1e-9
+"""Probability of other answers, below which float32 can't tell that of one answer from 1."""
 _FADE_SECONDS = 0.025
 """Within a window at each of its ends: a frame of the spectrogram, so that cuts don't click."""
 
 
-def check_answers(answers: Any) -> tuple[str, str]:
-    """Two texts to compare. Raises OptionError for anything else."""
+def check_answers(answers: Any) -> tuple[str, ...]:
+    """A text, or two to compare. Raises OptionError for anything else."""
     texts = () if isinstance(answers, str) else tuple(answers)
-    if len(texts) != 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+    is_text = [isinstance(text, str) and bool(text.strip()) for text in texts]
+    if len(texts) not in (1, 2) or not all(is_text):
         raise OptionError(
-            f"answers={answers!r:.80}: give two texts to compare, such as 'Yes' and 'No'"
+            f"answers={answers!r:.80}: give a text, such as ['Yes'], or two to compare, such as "
+            "['Yes', 'No']"
         )
-    return texts[0], texts[1]
+    return texts
 
 
 def check_occlusion_windows(window_seconds: float, hop_seconds: float) -> tuple[int, int]:
@@ -86,6 +90,14 @@ def occluded(
     return silenced
 
 
+def _compared(log_probabilities: Float64[np.ndarray, "*windows answers"]) -> np.ndarray:
+    """Differences of two answers' log-probabilities, or log-odds of one, log P − log(1 − P)."""
+    first = log_probabilities[..., 0]
+    if log_probabilities.shape[-1] > 1:
+        return np.asarray(first - log_probabilities[..., 1])
+    return np.asarray(first - np.log(-np.expm1(np.minimum(first, -_LEAST_OTHER))))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Occlusion(Tabulated, Picture):
     """What an answer loses where a window of the sound is removed; from `AudioModel.occlusion`.
@@ -93,11 +105,11 @@ class Occlusion(Tabulated, Picture):
     Attributes:
         name: of the recording.
         prompt: as rendered.
-        answers: two texts; a difference is of the log-probability of the first and of the second.
+        answers: two texts that are compared, or one, compared with all other answers.
         start_seconds: shape (windows,): where each window begins.
         window_seconds: how long each is.
         heard: log-probabilities of the answers as heard.
-        log_probabilities: shape (windows, 2): without the sound of each window.
+        log_probabilities: shape (windows, answers): without the sound of each window.
         envelope: shape (2, columns): least and greatest sample in equal parts of the clip.
         duration_seconds: of the clip.
         dtype: of the computation.
@@ -106,10 +118,10 @@ class Occlusion(Tabulated, Picture):
 
     name: str
     prompt: str
-    answers: tuple[str, str]
+    answers: tuple[str, ...]
     start_seconds: Float64[np.ndarray, "windows"]
     window_seconds: float
-    heard: tuple[float, float]
+    heard: tuple[float, ...]
     log_probabilities: Float64[np.ndarray, "windows answers"]
     envelope: Float32[np.ndarray, "ends columns"]
     duration_seconds: float
@@ -118,16 +130,15 @@ class Occlusion(Tabulated, Picture):
 
     @property
     def difference(self) -> float:
-        """log P(first answer) − log P(second) as heard: above 0 the first is likelier."""
-        return self.heard[0] - self.heard[1]
+        """log P(first answer) − log P(second) as heard: above 0 the first is likelier. Of one
+        answer its log-odds, so the second is any other answer."""
+        return float(_compared(np.array(self.heard)))
 
     @property
     def effect(self) -> Float64[np.ndarray, "windows"]:
         """How much the difference falls without each window: above 0 it speaks for the first
-        answer, below 0 for the second."""
-        return np.asarray(
-            self.difference - (self.log_probabilities[:, 0] - self.log_probabilities[:, 1])
-        )
+        answer, below 0 for the second, or against the only one."""
+        return np.asarray(self.difference - _compared(self.log_probabilities))
 
     @property
     def end_seconds(self) -> Float64[np.ndarray, "windows"]:
@@ -152,15 +163,15 @@ class Occlusion(Tabulated, Picture):
 
     def table(self) -> list[dict[str, Any]]:
         """One row a window."""
+        names = ("log_probability_first", "log_probability_second")[: len(self.answers)]
         return [
             {
                 "start_seconds": float(start),
                 "end_seconds": float(end),
                 "effect": float(effect),
-                "log_probability_first": float(pair[0]),
-                "log_probability_second": float(pair[1]),
+                **dict(zip(names, map(float, of_answers), strict=True)),
             }
-            for start, end, effect, pair in zip(
+            for start, end, effect, of_answers in zip(
                 self.start_seconds,
                 self.end_seconds,
                 self.effect,
@@ -194,9 +205,9 @@ class Occlusion(Tabulated, Picture):
         }
 
     def __repr__(self) -> str:
-        first, second = self.answers
+        first = self.answers[0]
         return (
-            f"Occlusion({first!r} − {second!r}: {self.difference:+.2f} as heard, most for "
-            f"{first!r} at {self.peak_seconds:.2f} s ({self.effect.max():+.2f}); "
+            f"Occlusion({' − '.join(map(repr, self.answers))}: {self.difference:+.2f} as heard, "
+            f"most for {first!r} at {self.peak_seconds:.2f} s ({self.effect.max():+.2f}); "
             f"{counted(len(self.effect), 'window')} of {self.window_seconds:g} s; {self.dtype})"
         )

@@ -25,7 +25,8 @@ from qwen_audio.models.components.conversation import Message, audio_inputs
 from .answer import Answer, Description, prefix
 from .base import ModelBase
 from .options import DescribeOptions, SessionOptions
-from .session import AudioSession, answer_conversation, window_answer
+from .session import AudioSession, answer_conversation
+from .window_answer import window_answer
 
 __all__ = ["DescribeMixin"]
 

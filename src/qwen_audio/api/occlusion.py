@@ -64,24 +64,24 @@ class OcclusionMixin(ModelBase):
 
         Args:
             question: "Describe the music:" by default.
-            answers: two texts that the model could begin its answer with.
+            answers: a text that the model could begin its answer with, or two to compare.
             window_seconds, hop_seconds: of what is removed.
 
         Raises:
             AudioError: for audio that can't be decoded, or is longer than a window of the model.
             OptionError: for invalid options, and answers that are the same tokens.
         """
-        pair = check_answers(answers)
+        texts = check_answers(answers)
         window, hop = check_occlusion_windows(window_seconds, hop_seconds)
         prompt_text = self.pipeline.tokenizer.render(question)
-        choices = answer_tokens(self.pipeline, prompt_text, pair)
+        choices = answer_tokens(self.pipeline, prompt_text, texts)
         load_options = LoadOptions(sampling_rate, track, on_damage)
         inputs, single = as_input_list(audio)
         results = []
         for item in inputs:
             clip = self._only_window(item, load_options)
             try:
-                results.append(self._occlusion(clip, prompt_text, pair, choices, window, hop))
+                results.append(self._occlusion(clip, prompt_text, texts, choices, window, hop))
             except NotFiniteError as error:
                 raise error.named(clip.name) from None
         return results[0] if single else results
@@ -97,7 +97,7 @@ class OcclusionMixin(ModelBase):
         self,
         clip: SampledWindow,
         prompt_text: str,
-        answers: tuple[str, str],
+        answers: tuple[str, ...],
         choices: Sequence[tuple[int, ...]],
         window: int,
         hop: int,
@@ -115,7 +115,7 @@ class OcclusionMixin(ModelBase):
             answers,
             np.array(starts) / SAMPLE_RATE_HZ,
             window / SAMPLE_RATE_HZ,
-            (float(values[0, 0]), float(values[0, 1])),
+            tuple(map(float, values[0])),
             values[1:],
             envelope(samples, _COLUMNS),
             clip.window.duration_seconds,

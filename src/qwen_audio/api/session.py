@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from qwen_audio.analysis.scores import Scores
-from qwen_audio.audio.waveform import SAMPLE_RATE_HZ, Waveform
+from qwen_audio.audio.waveform import Waveform
 from qwen_audio.audio.window import Window
 from qwen_audio.errors import AudioError, NotFiniteError, OptionError, counted
 from qwen_audio.inference.choices import OverWindows
@@ -20,8 +20,9 @@ from qwen_audio.models.components.conversation import Message
 
 from .answer import Answer, Description, prefix
 from .scorer import Scorer
+from .window_answer import padding_tokens, window_answer
 
-__all__ = ["AudioSession", "answer_conversation", "window_answer"]
+__all__ = ["AudioSession", "answer_conversation"]
 
 
 @dataclass
@@ -105,12 +106,7 @@ class AudioSession:
         """
         self.check_edits()
         sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-        use_chat = self.pipeline.tokenizer.uses_chat_template if chat is None else chat
-        if follow_up and not use_chat:
-            raise OptionError(
-                "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
-                "turns: ask anew, or load it with chat=True"
-            )
+        use_chat = self._uses_chat(follow_up, chat)
         answers = []
         for number, state in enumerate(self._states):
             if stream is not None:
@@ -134,6 +130,18 @@ class AudioSession:
                 f"this session's audio was encoded {_with(self._audio_edits)}, and is asked about "
                 f"{_with(now)}: make a session of its own inside the edit"
             )
+
+    def prompts(
+        self, prompt: str | None = None, *, follow_up: bool = False, chat: bool | None = None
+    ) -> list[str]:
+        """The rendered prompt with which `ask` would ask about each window, with the placeholder
+        where the audio goes.
+
+        Raises:
+            OptionError: as `ask` does.
+        """
+        use_chat = self._uses_chat(follow_up, chat)
+        return [self._prompt(state, prompt, follow_up, use_chat) for state in self._states]
 
     def score(
         self,
@@ -187,18 +195,8 @@ class AudioSession:
         stream: Callable[[str], None] | None,
     ) -> GeneratedText:
         tokenizer = self.pipeline.tokenizer
-        earlier = state.turns if follow_up else []
-        if earlier and tokenizer.is_raw(prompt):
-            raise OptionError(
-                f"follow_up=True with a raw prompt, one that contains {tokenizer.format.audio}: "
-                "only text can continue a conversation; leave the token out, or ask anew"
-            )
-        turns = [*earlier, *tokenizer.turns(prompt, audio=not earlier)]
-        prompt_text = (
-            tokenizer.apply_chat_template(turns) if earlier else tokenizer.render(prompt, chat)
-        )
         (text,) = self.pipeline.generate(
-            prompt_text,
+            self._prompt(state, prompt, follow_up, chat),
             [[state.audio_rows]],
             sampling,
             chat=chat,
@@ -206,9 +204,36 @@ class AudioSession:
             stream=stream,
         )
         # Only now: a question that failed is not part of the conversation.
+        turns = self._turns(state, prompt, follow_up)
         answered = [*turns, {"role": "assistant", "content": text.text}]
         state.turns = [] if tokenizer.is_raw(prompt) else answered  # no turn of a conversation
         return text
+
+    def _uses_chat(self, follow_up: bool, chat: bool | None) -> bool:
+        """Raises OptionError for a follow-up without the chat template."""
+        use_chat = self.pipeline.tokenizer.uses_chat_template if chat is None else chat
+        if follow_up and not use_chat:
+            raise OptionError(
+                "follow_up=True, but this checkpoint is asked with a plain prompt and knows no "
+                "turns: ask anew, or load it with chat=True"
+            )
+        return use_chat
+
+    def _prompt(self, state: _WindowState, prompt: str | None, follow_up: bool, chat: bool) -> str:
+        tokenizer = self.pipeline.tokenizer
+        if not (follow_up and state.turns):
+            return tokenizer.render(prompt, chat)
+        if tokenizer.is_raw(prompt):
+            raise OptionError(
+                f"follow_up=True with a raw prompt, one that contains {tokenizer.format.audio}: "
+                "only text can continue a conversation; leave the token out, or ask anew"
+            )
+        return tokenizer.apply_chat_template(self._turns(state, prompt, follow_up))
+
+    def _turns(self, state: _WindowState, prompt: str | None, follow_up: bool) -> list[Message]:
+        """The conversation so far, and the turn that a prompt adds."""
+        earlier = state.turns if follow_up else []
+        return [*earlier, *self.pipeline.tokenizer.turns(prompt, audio=not earlier)]
 
 
 def _with(edits: str | None) -> str:
@@ -250,41 +275,3 @@ def answer_conversation(
     window = Window(0.0, math.fsum(audio.duration_seconds for audio in audios))
     source = ", ".join(waveform.name for waveform in waveforms)
     return window_answer(text, source, 0, window, pipeline, audios)
-
-
-def padding_tokens(pipeline: Pipeline, window: Window) -> int:
-    """How many positions of padding the language model is given after a window's audio."""
-    family = pipeline.checkpoint.family
-    samples = round(window.duration_seconds * SAMPLE_RATE_HZ)
-    return family.padding_tokens(family.mel_frames(samples))
-
-
-def window_answer(
-    text: GeneratedText,
-    source: str,
-    number: int,
-    window: Window,
-    pipeline: Pipeline,
-    audios: Sequence[Window] | None = None,
-) -> Answer:
-    """Generated text as the answer about a window of a recording, counted from 0 on.
-
-    Args:
-        audios: what was encoded, if it isn't the window.
-    """
-    padding = sum(padding_tokens(pipeline, audio) for audio in audios or [window])
-    return Answer(
-        text=text.text,
-        source=source,
-        window=number,
-        start_seconds=window.start_seconds,
-        end_seconds=window.end_seconds,
-        audio_tokens=text.audio_tokens - padding,
-        prompt_tokens=text.prompt_tokens,
-        token_ids=text.token_ids,
-        complete=text.ended_by == "stop token",
-        ended_by=text.ended_by,
-        dtype=pipeline.dtype_name,
-        padding_tokens=padding,
-        edits=pipeline.all_edits,
-    )

@@ -44,7 +44,10 @@ def add_parser(subparsers: Any) -> None:
     add_file_options(parser)
     add_input_options(parser)
     add_list_option(
-        parser, "--answer", "TEXT", "one of two that are compared (default: Yes and No)"
+        parser,
+        "--answer",
+        "TEXT",
+        "the answer, or one of two that are compared (default: Yes and No)",
     )
     parser.add_argument(
         "--window",
@@ -99,10 +102,11 @@ def run(options: argparse.Namespace) -> int:
             facts = {**occlusion.facts(), "rows": occlusion.table()}
             print_json({"source": path_to_text(file), "output": written, **facts})
         else:
-            first, second = occlusion.answers
+            first, *others = occlusion.answers
+            compared = f"log P({first!r}) − log P({others[0]!r}) is" if others else "log-odds:"
             print_line(
-                f"{path_to_text(file)}: {first!r} − {second!r} is {occlusion.difference:+.2f}, and "
-                f"falls most, by {occlusion.effect.max():.2f}, without the "
+                f"{path_to_text(file)}: {compared} {occlusion.difference:+.2f}; falls most, "
+                f"by {occlusion.effect.max():.2f}, without the "
                 f"{occlusion.window_seconds:g} s around {occlusion.peak_seconds:.2f} s"
             )
             if written:

@@ -26,7 +26,19 @@ TABS = {
 """Name and title; the last one only with a collection."""
 _SCRIPTS = (
     *("core", "requests", "draw", "strip", "player", "state", "shell", "export", "tour"),
-    *("audio", "ask", "hidden_states", "lens", "edits", "compare", "trace", "map", "table"),
+    *(
+        "audio",
+        "ask",
+        "choices",
+        "occlusion",
+        "hidden_states",
+        "lens",
+        "edits",
+        "compare",
+        "trace",
+        "map",
+        "table",
+    ),
     *("collection", "start"),
 )
 _STYLES = ("style", "export", "ask", "hidden_states", "compare", "collection")

@@ -170,6 +170,7 @@ class Session:
         last_used: `time.monotonic()` at the last request.
         is_answering: whether a question is being answered.
         answers: questions and answers, newest first.
+        stopped_question: number of the question whose answer the visitor has ended.
         results: what each view shows, for downloads and snippets.
         openings: recordings that have been chosen so far.
     """
@@ -180,6 +181,7 @@ class Session:
     search_results: list[SearchResult] = field(default_factory=list)
     is_answering: bool = False
     answers: list[dict[str, Any]] = field(default_factory=list)
+    stopped_question: int | None = None
     results: dict[str, Any] = field(default_factory=dict)
     openings: int = 0
 

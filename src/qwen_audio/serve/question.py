@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qwen_audio.api.answer import prefix
-from qwen_audio.api.session import padding_tokens
+from qwen_audio.api.window_answer import padding_tokens
 from qwen_audio.audio.window import WINDOW_SECONDS, Window
 from qwen_audio.errors import OptionError
 from qwen_audio.inference.options import Sampling

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from qwen_audio.api.session import padding_tokens
+from qwen_audio.api.window_answer import padding_tokens
 from qwen_audio.audio.window import WINDOW_SECONDS, WindowConfig
 from qwen_audio.inference.options import Sampling
 

@@ -25,6 +25,8 @@ from .panels import (
 __all__ = ["attention_heading", "attention_panels", "occlusion_heading", "occlusion_panels"]
 
 _MAX_ROWS, _MAX_PANELS = 40, 6
+_MAX_CHARACTERS = 40
+"""Of an answer in a title."""
 _SHADES = 600
 _LEAST_LIMIT = math.log(2)
 """Of the colour scale: effects that change odds by less than a factor of 2 stay pale."""
@@ -81,12 +83,19 @@ def _over_time(
 
 def occlusion_heading(occlusion: Occlusion) -> tuple[str, str]:
     """Title and subtitle."""
-    first, second = occlusion.answers
+    names = [_quoted(text) for text in occlusion.answers]
+    compared = f"log-odds of {names[0]}:"
+    if len(names) > 1:
+        compared = f"log P({names[0]}) − log P({names[1]}) is"
     subtitle = (
-        f"log P({first!r}) − log P({second!r}) is {occlusion.difference:+.2f} as heard · windows "
-        f"of {occlusion.window_seconds:g} s made silent · {occlusion.dtype}"
+        f"{compared} {occlusion.difference:+.2f} as heard · windows of "
+        f"{occlusion.window_seconds:g} s made silent · {occlusion.dtype}"
     )
-    return f"{short_name(occlusion.name)}: what {first!r} depends on", subtitle
+    return f"{short_name(occlusion.name)}: what {names[0]} depends on", subtitle
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…")
 
 
 def occlusion_panels(occlusion: Occlusion) -> PanelBuilders:
@@ -110,8 +119,8 @@ def _shaded(occlusion: Occlusion) -> list[Panel]:
     hover = [[f"{value:+.2f}" for value in shades]]
     image = Image(shades[None], "Effect (nats)", "signed", (-limit, limit), hover=hover)
     y = Axis("Amplitude\n(full scale 1)", (-peak, peak))
-    first, second = occlusion.answers
-    title = f"Red: speaks for {first!r}; blue: for {second!r}"
+    first, *second = map(_quoted, occlusion.answers)
+    title = f"Red: speaks for {first}; blue: {f'for {second[0]}' if second else 'against it'}"
     return [Panel(title, 1.6, time_axis(end), y, (image, line))]
 
 
@@ -128,6 +137,7 @@ def _effect(occlusion: Occlusion) -> list[Panel]:
         )
     ]
     line = Line(middles, effect, marker="o", hover=hover)
-    title = "How much the difference falls without each window"
+    of_what = "difference falls" if len(occlusion.answers) > 1 else "log-odds fall"
+    title = f"How much the {of_what} without each window"
     end = occlusion.duration_seconds
     return [Panel(title, 1.4, time_axis(end), y, (line,), baseline=0.0)]

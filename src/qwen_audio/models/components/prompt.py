@@ -159,7 +159,7 @@ class PromptTokenizer:
             prompt_text: Any = render_jinja_template(
                 conversations, chat_template=self._template(), add_generation_prompt=True
             )
-        except OptionError:
+        except (CheckpointError, OptionError):
             raise
         except Exception as error:  # a template can raise anything
             raise OptionError(

@@ -82,18 +82,19 @@
     }
 
     // What the readout says where the playhead is, for those who move it by keyboard.
-    announce() {
-      const seconds = playground.player.seconds();
+    announce() { this.place.setAttribute("aria-valuetext", this.spoken(playground.player.seconds())); }
+    spoken(seconds) {
       const box = this.place.getBoundingClientRect();
       const event = { clientX: box.left + this.share(seconds) * box.width, clientY: box.top + box.height / 2 };
-      this.place.setAttribute("aria-valuetext", `${clock(seconds, 2)}${this.describe(seconds, event)}`);
+      return `${clock(seconds, 2)}${this.describe(seconds, event)}`;
     }
 
     follow(seconds) {
       this.playhead.style.left = `${100 * this.share(seconds)}%`;
       this.playhead.hidden = seconds < this.start - 1e-6 || seconds > this.end + 1e-6;
       this.place.setAttribute("aria-valuenow", seconds.toFixed(2));
-      this.place.setAttribute("aria-valuetext", clock(seconds, 2));
+      const isMoved = document.activeElement === this.place && playground.player.audio.paused;
+      this.place.setAttribute("aria-valuetext", isMoved ? this.spoken(seconds) : clock(seconds, 2));
     }
 
     showSelected(selection) {

@@ -1,4 +1,4 @@
-"""Ask tab: questions about the recording, answered as a stream."""
+"""Ask tab: questions about the recording, answered as a stream, alone or in a conversation."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from html import escape
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from qwen_audio import AudioError, OptionError
-from qwen_audio.errors import counted
-from qwen_audio.playground.context import AppContext, user_message
+from qwen_audio import AudioError, CheckpointError, OptionError, QwenAudioError
+from qwen_audio.playground.context import AppContext, report_errors, report_stream_errors
 from qwen_audio.playground.sessions import Clip, Session
+from qwen_audio.playground.suggested_questions import (
+    MAX_QUESTION_CHARACTERS,
+    SuggestedQuestions,
+    suggested_questions,
+)
+
+from .answers import GivenAnswer, prompt_style
 
 if TYPE_CHECKING:
-    from qwen_audio import AudioSession, Description
+    from qwen_audio import AudioSession, Window
 
-__all__ = ["CHAT", "PLAIN", "WHOLE", "WINDOW", "AskTab"]
+__all__ = ["AskTab", "question_of"]
 
-PLAIN, CHAT = "Plain (base)", "Chat (Instruct)"
-WINDOW, WHOLE = "This window", "The whole recording"
 _MAX_ANSWERS = 20
-_MAX_QUESTION_CHARACTERS = 1000
 _UPDATE_SECONDS = 0.08
 """Shortest time between updates: sending one for every token takes as long as generating it."""
 
@@ -34,80 +37,137 @@ class _DisconnectedError(Exception):
     """The page that asked is gone."""
 
 
+class _StoppedError(Exception):
+    """The visitor has stopped the answer."""
+
+
 class AskTab:
     """Request handlers of the Ask tab."""
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
 
-    @property
-    def default_style(self) -> str:
-        """The prompt style that the checkpoint was trained with."""
-        prompt = self.context.model.spec("lm.0").prompt or ""
-        return PLAIN if prompt.startswith("<|audio_bos|>") else CHAT
+    @report_errors
+    def questions(self, _data: dict[str, Any], _request: Any) -> dict[str, Any]:
+        """What the page offers to ask, and how it may be asked."""
+        suggested = self._suggested
+        return {
+            "about": suggested.about,
+            "note": suggested.note,
+            "questions": suggested.questions,
+            "choices": [
+                {"question": question, "choices": choices}
+                for question, choices in suggested.choices
+            ],
+            "default_question": self._default_question,
+            "style": prompt_style(self._uses_chat_template),
+            "no_conversation": self._conversation_refusal,
+            "max_characters": MAX_QUESTION_CHARACTERS,
+        }
 
-    def ask(
-        self, question: str, style: str, follow_up: bool, scope: str, request: Any
-    ) -> Iterator[str]:
-        """Answer a question: yields HTML of all answers, again as the newest grows.
+    @report_stream_errors
+    def ask(self, data: dict[str, Any], request: Any) -> Iterator[dict[str, Any]]:
+        """Answer a "question" (empty: the default one): {"answer": …}, again as it grows.
 
-        Args:
-            style: PLAIN or CHAT.
-            scope: WINDOW or WHOLE.
+        With "conversation" through the chat template, after the earlier turns about the same
+        seconds, or with "new" as the first turn; else alone, as the checkpoint was trained. Of the
+        open part, or with "whole" of the whole recording. "number" is the page's, for `stop`.
         """
         session = self.context.session(request)
         if session.is_answering:
-            yield _answers_html(session, "One question at a time: wait for the current answer.")
-            return
+            raise AudioError("One question at a time: wait for the current answer, or stop it.")
+        question = question_of(data)
+        is_conversation = data.get("conversation") is True
+        if is_conversation and self._conversation_refusal is not None:
+            raise OptionError(self._conversation_refusal)
+        clip = session.open_clip
+        whole = data.get("whole") is True or clip.window_of_many is None
+        given = GivenAnswer(
+            number=data["number"] if type(data.get("number")) is int else -1,
+            question=question or self._default_question,
+            is_conversation=is_conversation,
+            is_chat=is_conversation or self._uses_chat_template,
+            part=None if whole else clip.window,
+            last_tap=str(self.context.model.taps[-1]),
+        )
         session.is_answering = True
         try:
-            yield from self._answer(session, question, style, follow_up, scope)
-        except Exception as error:  # noqa: BLE001 (any failure must reach the visitor)
-            session.answers = [entry for entry in session.answers if entry["answer"] is not None]
-            yield _answers_html(session, user_message(error))
+            yield from self._answer(session, clip, given, question, data.get("new") is True)
         finally:
             session.is_answering = False
 
-    def refresh(self, request: Any) -> str:
-        """HTML of the current recording's answers: none, after another one was opened."""
-        return _answers_html(self.context.session(request))
+    @report_errors
+    def stop(self, data: dict[str, Any], request: Any) -> dict[str, Any]:
+        """End the answer to the question of a "number", also one that still waits its turn."""
+        number = data.get("number")
+        if type(number) is int:
+            self.context.session(request).stopped_question = number
+        return {}
+
+    @cached_property
+    def _suggested(self) -> SuggestedQuestions:
+        return suggested_questions(self.context.model)
+
+    @property
+    def _uses_chat_template(self) -> bool:
+        """Whether the checkpoint was trained with its chat template, or loaded to use it."""
+        return self.context.model.pipeline.tokenizer.uses_chat_template
+
+    @property
+    def _default_question(self) -> str:
+        return self.context.model.pipeline.tokenizer.format.default_prompt
+
+    @cached_property
+    def _conversation_refusal(self) -> str | None:
+        """Why a second question can't follow an answer; None: it can."""
+        tokenizer = self.context.model.pipeline.tokenizer
+        try:
+            answer = {"role": "assistant", "content": "Yes."}
+            second = tokenizer.turns("Why?", audio=False)
+            tokenizer.apply_chat_template([*tokenizer.turns("Is it?"), answer, *second])
+        except CheckpointError:
+            return (
+                "This model has no chat template, through which earlier questions and answers "
+                "would be given to it: each question is asked alone."
+            )
+        except QwenAudioError:
+            return "This model's chat template takes one question: each is asked alone."
+        return None
 
     def _answer(
-        self, session: Session, question: str, style: str, follow_up: bool, scope: str
-    ) -> Iterator[str]:
-        clip = session.open_clip
-        if len(question) > _MAX_QUESTION_CHARACTERS:
-            raise AudioError(
-                f"The question has {len(question)} characters: use at most "
-                f"{_MAX_QUESTION_CHARACTERS}."
-            )
-        if follow_up and style != CHAT:
-            raise OptionError(
-                f"A follow-up needs a conversation: choose {CHAT}, or clear Follow up."
-            )
-        whole = scope == WHOLE or len(clip.windows) == 1
-        key = -1 if whole else clip.window_index
-        entry: dict[str, Any] = {"question": question.strip(), "text": "", "answer": None}
+        self, session: Session, clip: Clip, given: GivenAnswer, question: str | None, is_new: bool
+    ) -> Iterator[dict[str, Any]]:
+        turns = _earlier_turns(session, clip, given.part) if given.is_conversation else []
+        entry = {"question": given.question, "answer": None, "given": given}
         session.answers = [entry, *session.answers[: _MAX_ANSWERS - 1]]
         start = time.perf_counter()
         chunks: _Chunks = queue.SimpleQueue()
         disconnected = threading.Event()
 
-        def stream(text: str) -> None:
+        def check() -> None:
             if disconnected.is_set():
                 raise _DisconnectedError
+            if session.stopped_question == given.number:
+                raise _StoppedError
+
+        def stream(text: str) -> None:
+            check()
             chunks.put(text)
             self.context.thread.let_others_run()
 
         def generate() -> None:
             try:
-                audio_session, entry["reused"] = self._audio_session(clip, key)
-                entry["answer"] = audio_session.ask(
-                    question.strip() or None,
-                    follow_up=follow_up,
-                    chat=style == CHAT,
+                check()
+                audio_session, given.is_cached = self._audio_session(clip, given.part)
+                follow_up = bool(turns) and given.is_cached and not is_new
+                options = {"follow_up": follow_up, "chat": given.is_chat}
+                given.begin(audio_session, question, len(turns) + 1 if follow_up else 1, **options)
+                given.were_turns_dropped = bool(turns) and not follow_up and not is_new
+                given.answer = audio_session.ask(
+                    question,
                     stream=stream,
                     max_new_tokens=self.context.limits.max_new_tokens,
+                    **options,
                 )
                 chunks.put(None)
             except Exception as error:  # noqa: BLE001 (raised again by whoever reads the queue)
@@ -115,28 +175,39 @@ class AskTab:
 
         self.context.run_on_model_thread(generate)
         try:
-            yield _answers_html(session)
+            yield given.update()
             for text in _batched(chunks):
-                entry.setdefault("first_token_seconds", time.perf_counter() - start)
-                entry["text"] += text
-                yield _answers_html(session)
-            entry["text"] = str(entry["answer"])
-            entry["seconds"] = time.perf_counter() - start
-            entry["last_tap"] = str(self.context.model.taps[-1])
-            chat = None if style == self.default_style else style == CHAT
-            turns = clip.conversations.get(key, []) if follow_up and entry["reused"] else []
-            clip.conversations[key] = [*turns, (entry["question"], chat)]
-            session.results["ask"] = clip.conversations[key], None if whole else clip.window
+                if given.first_token_seconds is None:
+                    given.first_token_seconds = time.perf_counter() - start
+                given.text += text
+                yield given.update()
+            given.text = str(given.answer)
+        except _StoppedError:
+            given.is_stopped = True
+            clip.conversations.pop(given.part, None)  # some of its windows may have been answered
+        except Exception:
+            session.answers = [each for each in session.answers if each is not entry]
+            if len(given.windows) > 1:
+                clip.conversations.pop(given.part, None)
+            raise
+        else:
+            entry["answer"] = given.answer
+            chat = None if given.is_chat == self._uses_chat_template else given.is_chat
+            earlier = turns if given.turn > 1 else []
+            clip.conversations[given.part] = [*earlier, (question or "", chat)]
+            if session.clip is clip:
+                session.results["ask"] = clip.conversations[given.part], given.part
         finally:
             disconnected.set()
-        yield _answers_html(session)
+        given.seconds = time.perf_counter() - start
+        yield {"answer": given.payload()}
 
-    def _audio_session(self, clip: Clip, key: int) -> tuple[AudioSession, bool]:
-        """The encoded audio of a window or (-1) of all, and whether it was cached."""
-        if key in clip.audio_sessions:
-            return clip.audio_sessions[key], True
+    def _audio_session(self, clip: Clip, part: Window | None) -> tuple[AudioSession, bool]:
+        """The encoded audio of a part or (None) of all, and whether it was cached."""
+        if part in clip.audio_sessions:
+            return clip.audio_sessions[part], True
         audio_session = self.context.model.session(
-            clip.waveform if key < 0 else clip.window_waveform
+            clip.waveform if part is None else clip.window_waveform
         )
         dimensions = self.context.model.dimensions
         # An upper bound: keys and values of all layers in float32.
@@ -146,9 +217,36 @@ class AskTab:
         if clip.audio_session_bytes + nbytes > limit:
             clip.audio_sessions, clip.audio_session_bytes = {}, 0
         if nbytes <= limit:
-            clip.audio_sessions[key] = audio_session
+            clip.audio_sessions[part] = audio_session
             clip.audio_session_bytes += nbytes
         return audio_session, False
+
+
+def question_of(data: dict[str, Any]) -> str | None:
+    """The question in a request; None where it is empty, for the checkpoint's default.
+
+    Raises:
+        AudioError: for one that is too long, or not text.
+    """
+    question = data.get("question", "")
+    if not isinstance(question, str):
+        raise AudioError(f"question {question!r:.40}: give a text")
+    if len(question) > MAX_QUESTION_CHARACTERS:
+        raise AudioError(
+            f"The question has {len(question)} characters: use at most {MAX_QUESTION_CHARACTERS}."
+        )
+    return question.strip() or None
+
+
+def _earlier_turns(
+    session: Session, clip: Clip, part: Window | None
+) -> list[tuple[str, bool | None]]:
+    """The turns of the conversation that the last question about a part belongs to, if any."""
+    asked: Iterator[GivenAnswer] = (entry["given"] for entry in session.answers)
+    last = next((given for given in asked if given.part == part), None)
+    if last is None or not last.is_conversation or last.is_stopped:
+        return []
+    return clip.conversations.get(part, [])
 
 
 def _batched(chunks: _Chunks) -> Iterator[str]:
@@ -173,52 +271,3 @@ def _batched(chunks: _Chunks) -> Iterator[str]:
         if chunk is None:
             return
         wait_seconds = _UPDATE_SECONDS
-
-
-def _answers_html(session: Session, problem: str = "") -> str:
-    alert = f'<p class="pg-status" data-kind="problem" role="alert">{escape(problem)}</p>'
-    return (alert if problem else "") + "".join(map(_answer_html, session.answers))
-
-
-def _answer_html(entry: dict[str, Any]) -> str:
-    question = escape(entry["question"] or "Describe the music:")
-    lines = entry["text"].splitlines() or [""]
-    done = "seconds" in entry
-    state = "" if done else ' aria-busy="true"'
-    text = "".join(f"<p>{_line_html(line)}</p>" for line in lines)
-    if not done and not entry["text"]:
-        text = '<p class="pg-waiting">Generating …</p>'
-    return (
-        f'<article class="pg-answer"{state}><h3>{question}</h3><div class="pg-text">{text}</div>'
-        f"{_facts_html(entry) if done else ''}</article>"
-    )
-
-
-def _line_html(line: str) -> str:
-    """A line of an answer; the time that begins it, if there are several windows, is marked up."""
-    window, gap, text = line.partition("  ")
-    if not gap:
-        return escape(line)
-    return f"<time>{escape(window)}</time> {escape(text)}"
-
-
-def _facts_html(entry: dict[str, Any]) -> str:
-    """What the model was given, what it generated, and how long it took."""
-    description: Description = entry["answer"]
-    answers = description.answers
-    end, start = answers[-1].end_seconds, answers[0].start_seconds
-    windows = f" in {len(answers)} windows" if len(answers) > 1 else ""
-    first_token = entry.get("first_token_seconds")
-    facts = {
-        "audio": f"{end - start:.2f} s{windows}, "
-        + ("encoded before" if entry["reused"] else "encoded now"),
-        "audio tokens": str(sum(answer.audio_tokens for answer in answers)),
-        "prompt tokens": str(sum(answer.prompt_tokens for answer in answers)),
-        "generated": counted(sum(len(answer.token_ids) for answer in answers), "token")
-        + ("" if description.complete else ", cut off"),
-        "layers": f"mel → {entry['last_tap']} → text, {answers[0].dtype}",
-        "first token": "–" if first_token is None else f"{first_token:.2f} s",
-        "total time": f"{entry['seconds']:.2f} s",
-    }
-    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    return f'<dl class="pg-facts">{rows}</dl>'

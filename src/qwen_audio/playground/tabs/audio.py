@@ -85,7 +85,7 @@ def _open_part(context: AppContext, clip: Clip) -> dict[str, Any]:
         facts.insert(2, ("audio tracks", f"{len(waveform.tracks)}; used: {waveform.track}"))
     caption = None
     if clip.example is not None and clip.window_of_many is None:
-        caption = prepared_caption(context, clip.example)
+        caption = prepared_caption(context.model, clip.example)
     return {
         "name": clip.name,
         "example": clip.example,
