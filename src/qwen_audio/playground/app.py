@@ -15,6 +15,7 @@ from qwen_audio.playground.tabs.download import Downloads
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
 from qwen_audio.playground.tabs.search import SearchTab
 from qwen_audio.playground.tabs.snippets import Snippets
+from qwen_audio.playground.tabs.trace import TraceCard
 
 from .context import AppContext
 from .document import page_document
@@ -59,14 +60,16 @@ def called_functions(page: gr.Blocks) -> frozenset[int]:
 
 def _handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
     """By the name of a channel, by which the page's scripts send requests."""
-    hidden_states = HiddenStatesTab(context)
+    hidden_states, compare = HiddenStatesTab(context), CompareTab(context)
     handlers: dict[str, tuple[_Handler, _Queue]] = {
         "open": (AudioTab(context).open, _DECODING),
         "ask": (AskTab(context).ask, _ON_MODEL),
         "hidden_states": (hidden_states.view, _CONCURRENT),
         "time_tap": (hidden_states.time_tap, _ON_MODEL),
         "lens": (hidden_states.lens, _ON_MODEL),
-        "compare": (CompareTab(context).compare, _DECODING),
+        "compare": (compare.compare, _DECODING),
+        "swap": (compare.swap, _CONCURRENT),
+        "trace": (TraceCard(context).trace, _ON_MODEL),
         "file": (Downloads(context).file, _CONCURRENT),
         "snippets": (Snippets(context).snippets, _CONCURRENT),
     }
