@@ -96,6 +96,11 @@ def test_a_trace_goes_from_a_to_b(model: qa.AudioModel) -> None:
     back = model.trace(B, A, answers=ANSWERS, taps=["lm.1"], spans=["last"], **RATE)
     assert (there.taps, there.spans, there.positions) == (("lm.1", "lm.3"), ("last",), (1,))
     assert there.difference_a == pytest.approx(back.difference_b, abs=1e-5)
+    with pytest.warns(qa.ScoreWarning):
+        scores = model.score([A, B], choices=ANSWERS, **RATE)
+    np.testing.assert_allclose(
+        there.log_probabilities, [s.log_probability[0] for s in scores], rtol=1e-5, atol=1e-5
+    )
     frame = there.to_pandas()
     assert list(frame.columns) == ["tap", "span", "share", "difference"]
     assert frame.attrs["answers"] == tuple(ANSWERS)

@@ -1,135 +1,224 @@
-"""Comparison of two recordings: cosine similarity at every tap, overall and over time."""
+"""Comparison of two recordings at every tap, overall and over time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from qwen_audio.errors import OptionError, counted, whole_number_option
 from qwen_audio.inference.hidden_states import HiddenStates
 
-from .files import save_numbers
+from .alignment import Alignment, AlignmentKind
+from .files import save_numbers, where_set
 from .picture import Picture
+from .row_metrics import Metric, check_metric, row_metric
 
-__all__ = ["COLUMNS", "Comparison", "TapCosines"]
+__all__ = ["COLUMNS", "Comparison", "TapComparison"]
 
 COLUMNS = 60
 
 
-class TapCosines:
-    """Cosines of two recordings at one tap, collected window by window.
+class TapComparison:
+    """Two recordings at one tap, collected window by window.
 
     Args:
         hop_seconds: from one row to the next.
     """
 
-    def __init__(self, tap: str, hop_seconds: float) -> None:
-        self.tap, self.hop_seconds = tap, hop_seconds
+    def __init__(self, tap: str, hop_seconds: float, metric: Metric = "cosine") -> None:
+        self.tap, self.hop_seconds, self.metric = tap, hop_seconds, metric
         self._sums: list[Float64[np.ndarray, "width"] | None] = [None, None]
-        self._by_row: list[Float32[np.ndarray, "rows"]] = []
+        self._counts = [0, 0]
+        self._first_rows: list[int] = []
+        self._rows: list[Int64[np.ndarray, "pairs"]] = []
+        self._values: list[Float32[np.ndarray, "pairs"]] = []
 
-    def add(self, *states: HiddenStates | None) -> None:
-        """The next window of both recordings; None of one that has ended."""
-        audio = [None if one is None else one.data[one.indices("audio")] for one in states]
-        for number, rows in enumerate(audio):
-            if rows is not None:  # the mean's length does not change its cosine
-                total = rows.sum(0, dtype=np.float64)
-                before = self._sums[number]
+    def add_window(self, one: HiddenStates | None, other: HiddenStates | None) -> None:
+        """The next window of both recordings, for means; None of one that has ended."""
+        self._first_rows.append(self._counts[0])
+        for number, states in enumerate((one, other)):
+            if states is not None:
+                rows = _audio_rows(states)
+                total, before = rows.sum(0, dtype=np.float64), self._sums[number]
                 self._sums[number] = total if before is None else before + total
-        one, other = audio
-        if one is not None and other is not None:
-            shared = min(len(one), len(other))
-            self._by_row.append(_cosines(one[:shared], other[:shared]))
+                self._counts[number] += len(rows)
+
+    def add_pairs(
+        self,
+        window: int,
+        one: HiddenStates,
+        other: HiddenStates,
+        pairs: Int64[np.ndarray, "pairs two"] | None = None,
+    ) -> None:
+        """Rows that belong together.
+
+        Args:
+            window: number of the first recording's, which was added. For centred_cosine all
+                windows were.
+            pairs: numbers of rows of both windows; None: those at the same time.
+        """
+        rows = _audio_rows(one), _audio_rows(other)
+        if pairs is None:
+            shared = min(map(len, rows))
+            numbers = np.arange(shared)
+            chosen = rows[0][:shared], rows[1][:shared]
+        else:
+            numbers = pairs[:, 0]
+            chosen = rows[0][numbers], rows[1][pairs[:, 1]]
+        centres = self._means if self.metric == "centred_cosine" else None
+        self._rows.append(self._first_rows[window] + numbers)
+        self._values.append(row_metric(*chosen, self.metric, centres))
 
     @property
-    def by_row(self) -> Float32[np.ndarray, "rows"]:
-        """Of rows at the same time."""
-        return np.concatenate(self._by_row)
+    def rows(self) -> int:
+        """How many of the first recording have a value."""
+        return 1 + max((int(rows.max(initial=-1)) for rows in self._rows), default=-1)
+
+    def by_time(self, columns: int) -> Float64[np.ndarray, "columns"]:
+        """The mean over the pairs of each column; columns divide the first recording's rows."""
+        rows, values = np.concatenate(self._rows), np.concatenate(self._values)
+        edges = np.linspace(0, self.rows, columns + 1).astype(int)
+        column = np.searchsorted(edges, rows, side="right") - 1
+        totals = np.bincount(column, values, columns)
+        return np.asarray(totals / np.bincount(column, minlength=columns), np.float64)
 
     @property
-    def of_means(self) -> float:
-        """Of the means over all rows, as `encode` gives them."""
-        one, other = (np.zeros((1, 1)) if sum_ is None else sum_[None] for sum_ in self._sums)
-        return float(_cosines(one, other)[0])
+    def overall(self) -> float:
+        """Of the means over all rows, as `encode` gives them; of centred_cosine, to which means are
+        zero, the mean over the pairs."""
+        if self.metric == "centred_cosine":
+            return float(np.concatenate(self._values).mean())
+        one, other = self._means
+        return float(row_metric(one[None], other[None], self.metric)[0])
+
+    @property
+    def _means(self) -> tuple[Float64[np.ndarray, "width"], Float64[np.ndarray, "width"]]:
+        one, other = (
+            np.zeros(1) if total is None else total / count
+            for total, count in zip(self._sums, self._counts, strict=True)
+        )
+        return one, other
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Picture):
-    """Cosines of the audio rows of two recordings, tap by tap; returned by `AudioModel.compare`.
+    """How alike the audio rows of two recordings are, tap by tap; returned by `AudioModel.compare`.
 
     Hidden states of one tap share a large common component, so that cosines are high: differences
-    between taps and over time are more informative than the values themselves.
+    between taps and over time are more informative than the values themselves, or take
+    metric="centred_cosine".
 
     Attributes:
         taps: from shallow to deep.
-        cosines: shape (taps,): of the means over all rows, as `encode` gives them.
-        by_time: shape (taps, columns): of rows at the same time, averaged over a column.
-        column_seconds: length of a column; columns end with the shorter recording.
+        overall: shape (taps,): of the means over all rows, as `encode` gives them. Of
+            centred_cosine, to which means are zero, the mean over all pairs of rows.
+        by_time: shape (taps, columns): of rows that belong together, averaged over a column.
+        column_seconds: length of a column, in the time of the first recording. Without alignment
+            columns end with the shorter one.
         names: of the recordings.
+        metric: what the values are: "cosine", "correlation", "centred_cosine" (1 is alike) or
+            "relative_distance" (0 is alike); see `row_metric`.
+        alignment: which rows belong together: those at the same "time", or by "dtw" (dynamic time
+            warping).
+        path_seconds: shape (steps, 2): when the rows that were aligned begin in both recordings;
+            None without "dtw".
+        path_distance: its mean distance: 0 if they are equal but for their timing; None without.
     """
 
     taps: tuple[str, ...]
-    cosines: Float32[np.ndarray, "taps"]
+    overall: Float32[np.ndarray, "taps"]
     by_time: Float32[np.ndarray, "taps columns"]
     column_seconds: float
     names: tuple[str, str] = ("", "")
+    metric: Metric = "cosine"
+    path_seconds: Float64[np.ndarray, "steps two"] | None = None
+    path_distance: float | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.taps) == len(self.cosines) == len(self.by_time):
-            raise ValueError(f"{len(self.taps)} taps, {self.by_time.shape}, {self.cosines.shape}")
+        if not len(self.taps) == len(self.overall) == len(self.by_time):
+            raise ValueError(f"{len(self.taps)} taps, {self.by_time.shape}, {self.overall.shape}")
 
     @classmethod
     def of(
-        cls, pairs: Iterable[tuple[HiddenStates, HiddenStates]], columns: int = COLUMNS
+        cls,
+        pairs: Iterable[tuple[HiddenStates, HiddenStates]],
+        columns: int = COLUMNS,
+        *,
+        metric: Metric = "cosine",
+        alignment: Alignment | None = None,
     ) -> Comparison:
         """Compare results of `activations` for both, a pair per tap; pairs may be a generator.
 
+        Args:
+            columns: at most so many columns of time.
+            alignment: of both recordings (`Alignment.of`); None: rows at the same time.
+
         Raises:
-            OptionError: for no pairs, hidden states of different taps, and fewer than one column.
+            OptionError: for no pairs, hidden states of different taps, fewer than one column, and
+                an unknown metric.
         """
-        columns = whole_number_option("columns", columns, 1)
-        cosines: list[TapCosines] = []
+        columns, metric = whole_number_option("columns", columns, 1), check_metric(metric)
+        collected: list[TapComparison] = []
         names = ("", "")
         for one, other in pairs:
             if one.tap != other.tap:
                 raise OptionError(f"{one.tap} can't be compared with {other.tap}: pair equal taps")
-            cosines.append(TapCosines(str(one.tap), one.hop_seconds))
-            cosines[-1].add(one, other)
+            tap = TapComparison(str(one.tap), one.hop_seconds, metric)
+            tap.add_window(one, other)
+            rows = None if alignment is None else alignment.pairs(one, other)
+            tap.add_pairs(0, one, other, rows)
+            collected.append(tap)
             names = (one.name, other.name)
-        if not cosines:
+        if not collected:
             raise OptionError("there is nothing to compare: give a pair of HiddenStates per tap")
-        return cls.from_cosines(cosines, names, columns)
+        return cls.from_taps(collected, names, columns, alignment)
 
     @classmethod
-    def from_cosines(
-        cls, cosines: Iterable[TapCosines], names: tuple[str, str], columns: int = COLUMNS
+    def from_taps(
+        cls,
+        taps: Sequence[TapComparison],
+        names: tuple[str, str],
+        columns: int = COLUMNS,
+        alignment: Alignment | None = None,
     ) -> Comparison:
-        """What was collected, in at most so many columns.
+        """What was collected at each tap, in at most so many columns.
 
         Raises:
             OptionError: for fewer than one column.
         """
-        if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
-            raise OptionError(f"columns={columns!r}: use a whole number from 1 on")
-        collected = list(cosines)
-        by_tap = [tap.by_row for tap in collected]
-        columns = min(columns, *(max(1, len(rows) // 4) for rows in by_tap))
-        by_time = []
-        for rows in by_tap:
-            edges = np.linspace(0, len(rows), columns + 1).astype(int)[:-1]
-            by_time.append(np.add.reduceat(rows, edges) / np.diff([*edges, len(rows)]))
+        columns = whole_number_option("columns", columns, 1)
+        columns = min(columns, *(max(1, tap.rows // 4) for tap in taps))
         return cls(
-            tuple(tap.tap for tap in collected),
-            np.array([tap.of_means for tap in collected], np.float32),
-            np.array(by_time, np.float32),
-            len(by_tap[0]) * collected[0].hop_seconds / columns,
+            tuple(tap.tap for tap in taps),
+            np.array([tap.overall for tap in taps], np.float32),
+            np.array([tap.by_time(columns) for tap in taps], np.float32),
+            taps[0].rows * taps[0].hop_seconds / columns,
             names,
+            taps[0].metric,
+            None if alignment is None else alignment.path_seconds,
+            None if alignment is None else alignment.distance,
         )
+
+    @property
+    def alignment(self) -> AlignmentKind:
+        """Which rows belong together."""
+        return "time" if self.path_seconds is None else "dtw"
+
+    def other_seconds(
+        self, seconds: Float64[np.ndarray, "moments"]
+    ) -> Float64[np.ndarray, "moments"]:
+        """The moments of the second recording that belong to moments of the first one."""
+        if self.path_seconds is None:
+            return seconds
+        starts, others = self.path_seconds.T
+        step = np.searchsorted(starts, seconds + 1e-6, side="right") - 1
+        step = np.searchsorted(starts, starts[step.clip(0)] - 1e-6)  # the first of equal ones
+        return np.asarray(others[step] + seconds - starts[step], np.float64)
 
     @property
     def by_time_scaled(self) -> Float32[np.ndarray, "taps columns"]:
@@ -147,32 +236,42 @@ class Comparison(Picture):
         facts = {
             "names": self.names,
             "taps": self.taps,
+            "metric": self.metric,
+            "alignment": self.alignment,
             "column_seconds": self.column_seconds,
+            **where_set(path_distance=self.path_distance),
         }
-        arrays = {"cosines": self.cosines, "by_time": self.by_time}
+        arrays = {
+            "overall": self.overall,
+            "by_time": self.by_time,
+            "path_seconds": self.path_seconds,
+        }
         return save_numbers(path, facts, arrays, self.table)
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per tap and column."""
+        """One row per tap and column: its value is named after the metric."""
+        starts = np.arange(self.by_time.shape[1]) * self.column_seconds
+        others = self.other_seconds(starts)
         return [
             {
                 "tap": tap,
-                "cosine": float(whole),
-                "start_seconds": column * self.column_seconds,
-                "cosine_there": float(there),
+                f"{self.metric}_overall": float(whole),
+                "start_seconds": float(starts[column]),
+                "other_start_seconds": float(others[column]),
+                self.metric: float(there),
             }
-            for tap, whole, row in zip(self.taps, self.cosines, self.by_time, strict=True)
+            for tap, whole, row in zip(self.taps, self.overall, self.by_time, strict=True)
             for column, there in enumerate(row)
         ]
 
     def __repr__(self) -> str:
         taps, columns = self.by_time.shape
         size = f"{counted(taps, 'tap')} × {counted(columns, 'column')}"
-        return f"Comparison({size} of {self.column_seconds:.3g} s)"
+        metric = "" if self.metric == "cosine" else f"{self.metric}; "
+        how = "" if self.path_seconds is None else ", aligned by dtw"
+        return f"Comparison({metric}{size} of {self.column_seconds:.3g} s{how})"
 
 
-def _cosines(
-    one: Float[np.ndarray, "rows width"], other: Float[np.ndarray, "rows width"]
-) -> Float32[np.ndarray, "rows"]:
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return np.asarray((one * other).sum(1) / np.maximum(lengths, 1e-12), np.float32)
+def _audio_rows(states: HiddenStates) -> Float32[np.ndarray, "rows width"]:
+    rows: Float32[np.ndarray, "rows width"] = states.data[states.indices("audio")]
+    return rows

@@ -33,7 +33,7 @@ class Trace(Tabulated, Picture):
         taps: from shallow to deep.
         spans: which rows were patched.
         positions: for each span how many.
-        difference_a, difference_b: in nats, of both recordings as they are.
+        log_probabilities: shape (recordings, answers): in nats, of both recordings as they are.
         difference: shape (taps, spans): of the first, patched.
         prompt: as rendered.
         dtype: of the computation.
@@ -45,8 +45,7 @@ class Trace(Tabulated, Picture):
     taps: tuple[str, ...]
     spans: tuple[str, ...]
     positions: tuple[int, ...]
-    difference_a: float
-    difference_b: float
+    log_probabilities: Float64[np.ndarray, "recordings answers"]
     difference: Float64[np.ndarray, "taps spans"]
     prompt: str = ""
     dtype: str = "float32"
@@ -55,6 +54,16 @@ class Trace(Tabulated, Picture):
     def __post_init__(self) -> None:
         if self.difference.shape != (len(self.taps), len(self.spans)):
             raise ValueError(f"{self.difference.shape}, {len(self.taps)}, {len(self.spans)}")
+
+    @property
+    def difference_a(self) -> float:
+        """Of the answers' log-probabilities, first minus second, for the first recording."""
+        return float(self.log_probabilities[0, 0] - self.log_probabilities[0, 1])
+
+    @property
+    def difference_b(self) -> float:
+        """The same for the second recording."""
+        return float(self.log_probabilities[1, 0] - self.log_probabilities[1, 1])
 
     @property
     def share(self) -> Float64[np.ndarray, "taps spans"]:
@@ -68,6 +77,7 @@ class Trace(Tabulated, Picture):
         return {
             "names": self.names,
             "answers": self.answers,
+            "log_probabilities": self.log_probabilities.tolist(),
             "difference_a": self.difference_a,
             "difference_b": self.difference_b,
             "positions": dict(zip(self.spans, self.positions, strict=True)),

@@ -27,6 +27,9 @@ TRACE_SPANS = ("audio", "prompt", "last", "answer")
 _OWN_ANSWER_TOKENS = 16
 """Of the model's own answers: where captions differ, they do so in their first words."""
 
+_LEAST_DIFFERENCE = 1e-3
+"""In nats: of less, shares would be rounding errors."""
+
 
 class TraceMixin(ModelBase):
     """The method that patches activations."""
@@ -114,24 +117,25 @@ class TraceMixin(ModelBase):
             positions,
             include_end=include_end,
         )
-        if abs(found.runs[1] - found.runs[0]) < 1e-3:
-            raise OptionError(
-                f"both clips favour {texts[0].strip()!r:.60} over {texts[1].strip()!r:.60} "
-                f"equally ({found.runs[0]:+.4f} nats): choose answers on which the model differs"
-            )
-        return Trace(
+        trace = Trace(
             names=(one.name, two.name),
             answers=(texts[0].strip(), texts[1].strip()),
             taps=tuple(map(str, levels)),
             spans=tuple(positions),
             positions=tuple(map(len, positions.values())),
-            difference_a=found.runs[0],
-            difference_b=found.runs[1],
+            log_probabilities=found.log_probabilities,
             difference=found.patched,
             prompt=prompt_text,
             dtype=self.dtype,
             edits=pipeline.all_edits,
         )
+        if abs(trace.difference_b - trace.difference_a) < _LEAST_DIFFERENCE:
+            raise OptionError(
+                f"both clips favour {texts[0].strip()!r:.60} over {texts[1].strip()!r:.60} "
+                f"equally ({trace.difference_a:+.4f} nats): choose answers on which the model "
+                "differs"
+            )
+        return trace
 
     def _trace_levels(self, taps: Iterable[str | Tap] | None) -> list[Tap]:
         if isinstance(taps, str | Tap):
@@ -199,7 +203,7 @@ class TraceMixin(ModelBase):
         ]
         if ids[0] == ids[1]:
             raise OptionError(
-                f"the model says {texts[0].text!r:.60} of both: give answers=(of a, of b)"
+                f"the model says {texts[0].text!r:.60} of both: give two answers, of a and of b"
             )
         return ids
 

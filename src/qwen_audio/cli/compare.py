@@ -26,6 +26,10 @@ from .progress import working_on
 
 __all__ = ["add_parser"]
 
+METRICS = ("cosine", "correlation", "centred_cosine", "relative_distance")
+ALIGNMENTS = ("time", "dtw")
+"""Those of `AudioModel.compare`, whose modules take long to import."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Define the command."""
@@ -33,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "compare",
         run,
-        "Compare two recordings at every tap: cosines by depth and time.",
+        "Compare two recordings at every tap, by depth and time.",
         "Pictures and pages need the extra [plot].",
     )
     add_model_options(parser)
@@ -43,6 +47,23 @@ def add_parser(subparsers: Any) -> None:
     add_on_damage_option(parser)
     add_input_options(parser, "two recordings: ")
     add_list_option(parser, "--tap", "TAP", "see `qwen-audio taps` (default: all)")
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="cosine",
+        help="cosine; correlation over the dimensions; centred_cosine, after subtracting each "
+        "recording's mean row; relative_distance, 0 of equal rows (default: cosine)",
+    )
+    parser.add_argument(
+        "--alignment",
+        choices=ALIGNMENTS,
+        default="time",
+        help="compare rows at the same time, or those that dynamic time warping pairs (default: "
+        "time)",
+    )
+    parser.add_argument(
+        "--alignment-tap", metavar="TAP", help="where dtw aligns (default: audio_tower)"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -54,13 +75,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the comparison, and print the cosine of the means at each tap."""
+    """Write the comparison, and print the value of each tap."""
     from qwen_audio.models.tap import Tap
 
     path = Path(options.output)
     check_plot_path(path, options)
-    for tap in options.tap or ():
+    for tap in [*(options.tap or ()), *([options.alignment_tap] if options.alignment_tap else [])]:
         Tap.parse(tap)
+    if options.alignment_tap and options.alignment != "dtw":
+        raise OptionError("--alignment-tap does nothing without --alignment dtw")
     check_windows(options)
     files = resolve_files(options)
     if len(files) != 2:
@@ -73,16 +96,28 @@ def run(options: argparse.Namespace) -> int:
             *files,
             taps=options.tap,
             prompt=options.prompt,
+            metric=options.metric,
+            alignment=options.alignment,
+            alignment_tap=options.alignment_tap,
             on_damage=options.on_damage or "raise",
             on_progress=show,
             **window_settings(options),
         )
     written = write_plot(comparison, path, options)
-    cosines = dict(zip(comparison.taps, map(float, comparison.cosines), strict=True))
+    overall = dict(zip(comparison.taps, map(float, comparison.overall), strict=True))
     if options.json:
-        rounded = {tap: round(cosine, 6) for tap, cosine in cosines.items()}
-        print_json({"output": written, "names": comparison.names, "cosines": rounded})
+        print_json(
+            {
+                "output": written,
+                "names": comparison.names,
+                "metric": comparison.metric,
+                "alignment": comparison.alignment,
+                "overall": {tap: round(value, 6) for tap, value in overall.items()},
+            }
+        )
     else:
-        shown = ", ".join(f"{tap} {cosine:.3f}" for tap, cosine in cosines.items())
-        print_line(f"{written}: cosine of the means at {shown}")
+        shown = ", ".join(f"{tap} {value:.3f}" for tap, value in overall.items())
+        what = options.metric.replace("_", " ")
+        whole = "over time" if options.metric == "centred_cosine" else "of the means"
+        print_line(f"{written}: {what} {whole} at {shown}")
     return 0

@@ -34,14 +34,15 @@ _LM_NORM = Tap(Stage.LM_NORM)
 
 @dataclass(frozen=True)
 class PatchedDifferences:
-    """Differences of the log-probabilities of two answers: first minus second.
+    """Log-probabilities of two answers, and their differences: first minus second.
 
     Attributes:
-        runs: of both inputs as they are.
-        patched: shape (levels, spans): of the first input, with the second's rows in a span.
+        log_probabilities: shape (inputs, answers): of both inputs as they are.
+        patched: shape (levels, spans): the difference for the first input, with the second's rows
+            in a span.
     """
 
-    runs: tuple[float, float]
+    log_probabilities: Float64[np.ndarray, "inputs answers"]
     patched: Float64[np.ndarray, "levels spans"]
 
 
@@ -100,16 +101,19 @@ def patch_spans(
     differing = {name: [k for k in rows if k >= text] for name, rows in spans.items()}
     starts = {name: min([*rows, last]) for name, rows in differing.items()}
 
-    def difference(rows: Sequence[Tensor], finite: FiniteCheck) -> list[float]:
-        """Of the rows at `lm.norm`, of which the last are those that decide the answers' tokens."""
+    def log_probabilities(
+        rows: Sequence[Tensor], finite: FiniteCheck
+    ) -> Float64[np.ndarray, "runs answers"]:
+        """From the rows at `lm.norm`, of which the last are those that decide the answers'
+        tokens."""
         steps = [
             step_log_probabilities(lm, each[-1 - len(tree.token_ids) :], tree, stop_ids, finite)
             for each in rows
         ]
         by_run = torch.stack(steps).double()
-        one, two = (by_run[:, list(path)].sum(1) for path in tree.paths)
+        answers = torch.stack([by_run[:, list(path)].sum(1) for path in tree.paths], 1)
         finite.check()
-        return (one - two).tolist()
+        return answers.cpu().numpy()
 
     def run_of(row: int, column: int, name: str) -> _Run:
         level, first = levels[row], starts[name]
@@ -131,7 +135,8 @@ def patch_spans(
         return rows, (-(-rows // block) + 1) * block
 
     finite = lm.new_check()
-    both = difference([kept[_LM_NORM][0], source[_LM_NORM][0]], finite)
+    both = log_probabilities([kept[_LM_NORM][0], source[_LM_NORM][0]], finite)
+    differences = both[:, 0] - both[:, 1]
 
     def known_difference(plan: tuple[int, int, str]) -> float | None:
         """Of a run that goes on from what one of both inputs has there: at `lm.0`, all of them."""
@@ -139,9 +144,9 @@ def patch_spans(
         tap = Tap(Stage.LM, run.level)
         before = (rows[tap][0][: run.first] for rows in (kept, source))
         if torch.equal(run.rows, kept[tap][0][run.first :]):
-            return both[0]
+            return float(differences[0])
         if torch.equal(run.rows, source[tap][0][run.first :]) and torch.equal(*before):
-            return both[1]
+            return float(differences[1])
         return None
 
     patched = np.zeros((len(levels), len(spans)))
@@ -159,9 +164,9 @@ def patch_spans(
         runs = [run_of(*plan) for plan in batch]
         finite = lm.new_check()
         normed = _patched_rows(lm, cache, slot, given, runs, len(tree.token_ids), finite)
-        for run, value in zip(runs, difference(normed, finite), strict=True):
-            patched[run.index] = value
-    return PatchedDifferences((both[0], both[1]), patched)
+        for run, (one, two) in zip(runs, log_probabilities(normed, finite), strict=True):
+            patched[run.index] = one - two
+    return PatchedDifferences(both, patched)
 
 
 @torch.no_grad()

@@ -205,8 +205,8 @@ class Session:
         self.clear_part_results()
 
     def clear_part_results(self) -> None:
-        """Drop the results of the open part; answers and search results stay."""
-        self.other_clip = None
+        """Drop the results of the open part; answers, search results and the recording that it is
+        compared with stay."""
         for view in _OF_A_PART:
             self.results.pop(view, None)
 

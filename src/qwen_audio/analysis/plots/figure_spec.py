@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias, get_args
 
+import numpy as np
+
 from qwen_audio.analysis.attention import AttentionWeights
 from qwen_audio.analysis.classification import Classification
 from qwen_audio.analysis.comparison import Comparison
 from qwen_audio.analysis.logit_lens import LogitLens
 from qwen_audio.analysis.occlusion import Occlusion
 from qwen_audio.analysis.reliability import Reliability
+from qwen_audio.analysis.row_metrics import METRIC_NAMES
 from qwen_audio.analysis.scores import Scores
 from qwen_audio.analysis.similarity import LayerSimilarity
 from qwen_audio.analysis.trace import Trace
@@ -139,9 +142,10 @@ def _heading(result: Plottable) -> tuple[str, str]:
         subtitle = f"{recordings}, {counted(result.examples, 'example')}, {result.dtype}"
         return "Similarity of the taps", subtitle
     column, columns = result.column_seconds, result.by_time.shape[1]
+    aligned = "" if result.path_seconds is None else " · aligned by dynamic time warping"
     subtitle = (
         f"{format_duration(columns * column)} · {counted(columns, 'column')} of "
-        f"{format_duration(column)}"
+        f"{format_duration(column)}{aligned}"
     )
     if not any(result.names):
         return "Similarity of two recordings, by tap and time", subtitle
@@ -163,18 +167,30 @@ def _layers(layers: LayerSimilarity) -> list[Panel]:
 
 def _times(comparison: Comparison) -> list[Panel]:
     count, columns = comparison.by_time.shape
-    means = [
-        (float(k), f"{comparison.cosines[k]:.3f} ({row.min():.2f} to {row.max():.2f})")
+    name = METRIC_NAMES[comparison.metric]
+    overall = [
+        (float(k), f"{comparison.overall[k]:.3f} ({row.min():.2f} to {row.max():.2f})")
         for k in evenly_spaced(count, 40)
         for row in [comparison.by_time[k]]
     ]
-    hover = [[f"cosine {value:.3f}" for value in row] for row in comparison.by_time]
+    others = comparison.other_seconds(np.arange(columns) * comparison.column_seconds)
+    aligned = [f", aligned with {seconds:.2f} s" for seconds in others]
+    hover = [
+        [
+            f"{name.lower()} {value:.3f}{'' if comparison.path_seconds is None else where}"
+            for value, where in zip(row, aligned, strict=True)
+        ]
+        for row in comparison.by_time
+    ]
+    moment = "each moment" if comparison.path_seconds is None else "each moment of the first"
+    is_mean = comparison.metric == "centred_cosine"
+    whole = f"{name}, mean over time" if is_mean else f"{name} of the means over time"
     panel = Panel(
-        "Cosine at each moment, between the lowest and highest of its tap",
+        f"{name} at {moment}, between the lowest and highest of its tap",
         0.26 * max(count, 6) + 0.5,
         time_axis(columns * comparison.column_seconds),
         named_axis(comparison.taps, "Tap", 40),
         (Image(comparison.by_time_scaled, "Within the tap's range", limits=(0, 1), hover=hover),),
-        right_ticks=(means, "Cosine of the means over time (range)"),
+        right_ticks=(overall, f"{whole} (range)"),
     )
     return [panel]
