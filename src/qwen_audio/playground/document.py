@@ -12,6 +12,7 @@ from qwen_audio.analysis.html_text import script_json
 
 from .context import AppContext
 from .examples import example_titles
+from .suggested_questions import suggested_questions
 
 __all__ = ["TABS", "page_document", "page_html"]
 
@@ -100,8 +101,9 @@ def _model_html(context: AppContext) -> str:
     """The model's name, what its checkpoint says of itself, and how to use another one."""
     name, adapter = context.model_name, context.adapter_name
     with_adapter = "" if adapter is None else f", with the adapter <b>{escape(adapter)}</b>"
+    about = suggested_questions(context.model).about
     return (
-        f"Model: <b>{escape(name)}</b>{with_adapter}. "
+        f"Model: <b>{escape(name)}</b>{with_adapter}. {escape(about or '')} "
         "Another model: <code>qwen-audio play --model Qwen/Qwen2-Audio-7B-Instruct</code>"
     )
 

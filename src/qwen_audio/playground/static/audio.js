@@ -81,8 +81,8 @@ playground.tab("audio", (root) => {
     find("caption").hidden = !clip.caption;
     find("caption").textContent = clip.caption ?? "";
     find("caption-note").textContent = clip.caption
-      ? `Prepared: what ${clip.caption_model} says about this example. “Describe it now” lets the model answer again.`
-      : "Let the model say what it hears.";
+      ? "Prepared: this is what the model answers about this example. “Describe it now” asks it again."
+      : "Let the model describe this recording.";
     exportMenu?.enable();
   };
   find("describe").addEventListener("click", () => { state.set({ tab: "ask", prompt: null }); playground.describeNow?.(); });

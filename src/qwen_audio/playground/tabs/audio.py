@@ -104,7 +104,6 @@ def _open_part(context: AppContext, clip: Clip) -> dict[str, Any]:
         "mel_hop_seconds": mel.hop_seconds,
         "mel_hz": [float(hz) for hz in getattr(model, "mel_hz", ())] or None,
         "caption": caption,
-        "caption_model": f"the model ({context.model_name})",
         "note": "This recording is silent. The model still answers questions about it, but its "
         "answers have no basis."
         if clip.is_silent
@@ -120,12 +119,12 @@ def _pipeline(clip: Clip, trace: ShapeTrace) -> list[dict[str, str]]:
     for name, tap in taps.items():
         layers = sum(each.tap.partition(".")[0] == name for each in trace.taps)
         in_text = name == "lm"
-        rate = "one row a token" if in_text else f"{tap.rate_hz:g} rows a second"
+        rate = "one row a token" if in_text else f"{tap.rate_hz:g} rows/s"
         stages.append(
             {
                 "stage": name,
                 "shape": f"{tap.rows} × {tap.width}",
-                "note": rate if layers == 1 else f"{rate}, {counted(layers, 'tap')}",
+                "note": rate if layers == 1 else f"{rate} · {counted(layers, 'tap')}",
             }
         )
     return [*stages, {"stage": "text", "shape": "answer", "note": "one token at a time"}]
