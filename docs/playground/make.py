@@ -7,6 +7,7 @@ desktop and phone size, in light and dark, and writes a WebP file each.
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "examples"
-SIZES = {"desktop": (1180, 820), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 THEMES = ("light", "dark")
 
 
@@ -40,59 +41,64 @@ def main() -> None:
                 page = context.new_page()
                 page.set_default_timeout(120_000)
                 page.goto(url)
-                for tab in visit(page):
+                page.wait_for_selector(".pg-has-recording [data-pipeline] li")
+                for name in visit(page):
                     page.mouse.move(0, 0)
                     page.wait_for_timeout(600)
                     shot = Image.open(io.BytesIO(page.screenshot()))
-                    shot.convert("RGB").save(HERE / f"{tab}-{size}-{theme}.webp", quality=80)
+                    shot.convert("RGB").save(HERE / f"{name}-{size}-{theme}.webp", quality=80)
                 context.close()
         browser.close()
 
 
 def visit(page: Any) -> Iterator[str]:
     """Visit every tab; yields its name once it shows something."""
-    page.click("[data-example='guitar.flac']")
-    page.wait_for_selector("[data-clip]:not([hidden])")
-    page.evaluate("() => playground.player.seek('clip', 2.4)")
+    page.evaluate("() => playground.player.select(1.0, 2.4)")
+    page.evaluate("() => playground.player.seek('clip', 1.6)")
     yield "audio"
+    page.evaluate("() => playground.player.select()")
     select_tab(page, "Ask")
-    page.click("#ask button, button#ask")
-    page.wait_for_selector(".pg-answer dl")
-    page.click("text=Are there drums?")
-    page.click("#ask button, button#ask")
-    page.wait_for_function("() => document.querySelectorAll('.pg-answer dl').length === 2")
+    page.click("#ask")
+    page.wait_for_selector(".pg-answer .pg-text")
+    page.click("[data-choices-form] .pg-primary")
+    page.wait_for_selector("[data-choices-result]:not([hidden])")
     yield "ask"
+    page.click("[data-occlusion-form] .pg-primary")
+    page.wait_for_selector("[data-occlusion-result]:not([hidden])")
+    show(page, "[data-occlusion-card]")
+    yield "occlusion"
     select_tab(page, "Hidden states")
-    page.wait_for_selector("[data-shown='mel']")
-    for _ in range(3):
-        page.press("[data-depth]", "ArrowRight")
+    page.evaluate("() => playground.state.set({ tap: 'encoder.2' })")
     page.wait_for_selector("[data-shown='encoder.2']")
-    page.wait_for_function("() => document.querySelector('.pg-tap').innerText.includes(' ms')")
-    page.wait_for_selector(".pg-lens-cell")
     yield "hidden-states"
-    page.evaluate("() => document.querySelector('[data-lens]').scrollIntoView({ block: 'center' })")
+    page.wait_for_selector("[data-lens-views]:not([hidden])")
+    show(page, "[data-lens]")
     yield "lens"
     select_tab(page, "Compare")
-    page.locator("[data-example='djembe.flac']").last.click()
+    page.locator("[data-panel=compare] [data-example='djembe.flac']").click()
     page.wait_for_selector("[data-pair]:not([hidden])")
+    show(page, "[data-pair]")
     yield "compare"
-    if page.get_by_role("tab", name="Search", exact=True).count():
-        select_tab(page, "Search")
-        page.click("[data-by-clip]")
-        page.wait_for_selector("[data-results] li")
-        page.locator("[data-results]").scroll_into_view_if_needed()
-        yield "search"
-        page.wait_for_selector("[data-chart][data-points]")
-        page.evaluate("() => document.querySelector('[data-chart]').scrollIntoView()")
-        page.evaluate("() => window.scrollBy(0, -24)")
-        page.locator("[data-map]").press("Home")
-        yield "map"
+    select_tab(page, "Collection")
+    page.wait_for_selector("[data-points]")
+    show(page, "[data-points]")
+    yield "collection"
 
 
 def select_tab(page: Any, tab: str) -> None:
     """Select a tab and scroll to the top."""
     page.get_by_role("tab", name=tab, exact=True).click()
-    page.evaluate("() => window.scrollTo(0, 0)")
+    page.evaluate("() => document.querySelector('[data-scroll]').scrollTo(0, 0)")
+
+
+def show(page: Any, selector: str) -> None:
+    """Scroll to an element."""
+    page.wait_for_selector(selector)
+    page.evaluate(
+        "(selector) => document.querySelector(selector).scrollIntoView({ block: 'start' })",
+        selector,
+    )
+    page.evaluate("() => document.querySelector('[data-scroll]').scrollBy(0, -64)")
 
 
 @contextmanager
@@ -106,11 +112,10 @@ def opened(addresses: list[str]) -> Iterator[str]:
         music = str(Path(folder) / "music.lance")
         index = [*run, "index", str(EXAMPLES), "-o", music, "--describe"]
         subprocess.run([*index, "--window", "3", "--hop", "0.15"], check=True)
-        command = [*run, "play", "--collection", music]
+        command = [*run, "play", "--json", "--collection", music]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            line = process.stdout.readline()
-            yield line.split(" at ")[1].split(" (")[0].strip()
+            yield json.loads(process.stdout.readline())["url"]
             process.terminate()
 
 
