@@ -12,6 +12,7 @@ from qwen_audio.analysis.files import csv_bytes, json_value
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.sessions import Session
 
+from .answers import GivenAnswer, prompt_style
 from .hidden_states import hidden_states_at
 
 __all__ = ["FORMATS", "NOTHING_SHOWN", "OF_COLLECTION", "PANELS", "Exports"]
@@ -114,11 +115,32 @@ class Exports:
 
 
 def _answer_rows(session: Session) -> list[dict[str, Any]]:
-    return [
-        {"question": entry["question"], "answer": str(entry["answer"])}
-        for entry in session.answers
-        if entry["answer"] is not None
-    ]
+    """Those that are complete, cut off or stopped, newest first."""
+    rows = []
+    for entry in session.answers:
+        given: GivenAnswer = entry["given"]
+        if given.answer is None and not given.is_stopped:
+            continue
+        start, end = (None, None)
+        if given.part is not None:
+            start, end = given.part.start_seconds, given.part.end_seconds
+        is_complete = given.answer is not None and given.answer.complete
+        rows.append(
+            {
+                "question": given.question,
+                "prompt": prompt_style(given.is_chat),
+                "turn": given.turn,
+                "start_seconds": start,
+                "end_seconds": end,
+                "answer": given.text,
+                "ended": "stopped"
+                if given.is_stopped
+                else "complete"
+                if is_complete
+                else "cut off",
+            }
+        )
+    return rows
 
 
 def _saved(result: Any, view: str, suffix: str, *, dark: bool) -> bytes:
