@@ -100,7 +100,7 @@ class PlaygroundClient:
     async def ask(self, question: str) -> str:
         """The answer to a question about the whole recording, or the message shown instead."""
         reply = await self.call("ask", {"question": question, "whole": True})
-        return str(reply.get("problem") or reply["text"])
+        return str(reply.get("problem") or reply["answer"]["text"])
 
     async def call(self, channel: str, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request of the page's scripts. Returns the reply to it."""

@@ -134,7 +134,7 @@ def checked(page: Any, url: str) -> Iterator[None]:
 
     handlers: dict[str, Callable[[Any], None]] = {
         "request": lambda request: requested.append(request.url),
-        "pageerror": lambda error: errors.append(str(error)),
+        "pageerror": lambda error: errors.extend(_unless_left(str(error))),
         "console": lambda message: errors.extend(_console_errors(message)),
         "dialog": dismiss,
     }
@@ -156,7 +156,13 @@ def _console_errors(message: Any) -> list[str]:
     Such a request is that for Gradio's manifest, by which a page can be installed as an app.
     """
     refused = message.text.startswith(("Failed to load resource", "Manifest fetch"))
-    return [message.text] if message.type == "error" and not refused else []
+    return _unless_left(message.text) if message.type == "error" and not refused else []
+
+
+def _unless_left(error: str) -> list[str]:
+    """An error, unless it is of a request that was under way when its page was left."""
+    left = ("AbortError: signal is aborted", "Unexpected error Connection errored out", "Response")
+    return [] if error.startswith(left) else [error]
 
 
 def choose_file(page: Any, path: Path | dict[str, Any]) -> None:

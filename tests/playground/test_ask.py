@@ -15,10 +15,10 @@ import pytest
 import qwen_audio as qa
 from adapters import write_adapter
 from checkpoints import EMBEDDED, random_checkpoint
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.examples import prepared_caption
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.suggested_questions import FILE_NAME, suggested_questions
 from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.collection import CollectionTab
 from qwen_audio.playground.tabs.map import MapTab

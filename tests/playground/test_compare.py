@@ -12,10 +12,10 @@ import pytest
 import qwen_audio as qa
 from qwen_audio.analysis.alignment import Alignment
 from qwen_audio.analysis.row_metrics import METRICS
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.examples import load_example
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.tabs.compare import CompareTab
 from qwen_audio.playground.tabs.trace import TraceCard
 

@@ -21,9 +21,9 @@ from browser import ROOT
 from checkpoints import random_checkpoint
 from commands import run
 from qwen_audio.inference.options import Sampling
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.choices import ChoicesTab
 from qwen_audio.playground.tabs.collection import CollectionTab

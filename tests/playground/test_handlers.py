@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import qwen_audio as qa
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
-from qwen_audio.playground.sessions import Clip
 from recordings import write_wav
 
 pytestmark = pytest.mark.slow

@@ -12,10 +12,10 @@ import pytest
 
 import qwen_audio as qa
 from browser import ROOT
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.payloads import float_array
-from qwen_audio.playground.sessions import Clip
 from qwen_audio.playground.tabs.edits import EditsTab
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
 from qwen_audio.playground.tabs.lens import LensTab

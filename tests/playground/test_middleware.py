@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 import qwen_audio as qa
 from asgi import EchoApp, Response, request, request_now
 from qwen_audio.playground import pending, sessions
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.middleware import CONTENT_POLICY, PageFilter
 from qwen_audio.playground.page_requests import check_cancel, checked_join
-from qwen_audio.playground.sessions import Clip, SessionStore
+from qwen_audio.playground.sessions import SessionStore
 from qwen_audio.serve.asgi import App, Receive, RequestError, Scope, Send, respond
 from qwen_audio.serve.hosts import AllowedHosts
 from qwen_audio.serve.middleware import RequestFilter

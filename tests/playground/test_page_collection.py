@@ -44,7 +44,7 @@ def place(page: Any, index: int) -> dict[str, float]:
 
 def test_the_map_and_the_list_are_linked(shown: Any, music: qa.Collection) -> None:
     rows = music.rows()
-    canvas = shown.locator("[data-map] canvas")
+    canvas = shown.locator(".pg-map canvas")
     canvas.scroll_into_view_if_needed()
     made = music.map(method="pca").points
     pixels = np.array([list(place(shown, k).values()) for k in range(len(rows))])
@@ -53,9 +53,9 @@ def test_the_map_and_the_list_are_linked(shown: Any, music: qa.Collection) -> No
     assert names(shown) == rows.file_names
     for index, name in enumerate(rows.file_names):
         canvas.hover(position=place(shown, index))
-        hint = shown.locator("[data-map] .pg-hint")
+        hint = shown.locator(".pg-map .pg-hint")
         shown.wait_for_function(
-            "(name) => document.querySelector('[data-map] .pg-hint').textContent.startsWith(name)",
+            "(name) => document.querySelector('.pg-map .pg-hint').textContent.startsWith(name)",
             arg=name,
         )
         assert hint.is_visible()
@@ -78,7 +78,7 @@ def test_the_map_and_the_list_are_linked(shown: Any, music: qa.Collection) -> No
 def test_brushing_the_map_filters_the_list_and_the_filter_dims_the_map(
     shown: Any, music: qa.Collection
 ) -> None:
-    canvas = shown.locator("[data-map] canvas")
+    canvas = shown.locator(".pg-map canvas")
     canvas.scroll_into_view_if_needed()
     box, point = canvas.bounding_box(), place(shown, 1)
     x, y = box["x"] + point["x"], box["y"] + point["y"]
@@ -211,7 +211,7 @@ def test_neighbours_of_a_row_by_keyboard_and_where_it_opens(
 
 
 def test_the_map_by_keyboard(shown: Any) -> None:
-    canvas = shown.locator("[data-map] canvas")
+    canvas = shown.locator(".pg-map canvas")
     canvas.focus()
     canvas.press("ArrowRight")
     assert shown.evaluate("() => playground.collectionMap.marks.selected") == 0
@@ -286,7 +286,7 @@ def test_every_colour_has_contrast_to_its_ground(shown: Any) -> None:
                     map.isNumber = isNumber;
                     return codes.map((code) => map.colourOf(code));
                 };
-                return [rgb(getComputedStyle(document.querySelector('[data-map]')).backgroundColor),
+                return [rgb(getComputedStyle(document.querySelector('.pg-map')).backgroundColor),
                     ...of(false, [...Array(11).keys(), 255]), ...of(true, [0, 60, 127, 190, 254])];
             }"""
         )

@@ -123,16 +123,15 @@ def test_every_tab_works_with_another_model(
             page.wait_for_selector(f"[data-shown='{tap}']")
         page.wait_for_selector(".pg-lens-cell")
         select_tab(page, "Compare")
-        page.locator("[data-example='speech.flac']").last.click()
-        page.wait_for_selector("[data-pair]:not([hidden])")
-        assert page.locator("[data-names] span").count() == len(collection.model.taps)
-        select_tab(page, "Search")
+        panel = page.locator("[data-panel=compare]")
+        panel.locator("[data-example='speech.flac']").click()
+        panel.locator("[data-pair]:not([hidden])").wait_for()
+        assert panel.locator("[data-names] span").count() == len(collection.model.taps)
+        select_tab(page, "Collection")
         page.click("[data-by-clip]")
-        page.wait_for_selector("[data-results] li")
-        found = page.locator("[data-results] b").all_inner_texts()
-        assert found == [
-            Path(hit.source).name for hit in collection.search(GUITAR, include_self=True)
-        ]
+        page.wait_for_selector("[data-panel=collection][data-found]")
+        found = page.locator("[data-rows] [role=row] b").all_inner_texts()
+        assert found == [Path(hit.source).name for hit in collection.search(GUITAR)]
 
 
 def test_a_full_queue_rejects_the_next_request(chromium: Any, servers: Servers) -> None:

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Float32, Int32, Int64
 
-if TYPE_CHECKING:
-    from .logit_lens import LogitLens
+from qwen_audio.inference.spans import SpanKind
+from qwen_audio.models.row_times import RowTimes
 
 __all__ = ["LensSegment", "lens_segments"]
+
+
+@runtime_checkable
+class _Lens(Protocol):
+    """What is read of a `LogitLens`, which has these segments."""
+
+    @property
+    def taps(self) -> Sequence[Any]: ...
+    @property
+    def start_seconds(self) -> Float[np.ndarray, "positions"]: ...
+    @property
+    def end_seconds(self) -> Float[np.ndarray, "positions"]: ...
+    @property
+    def row_times(self) -> RowTimes: ...
+    @property
+    def entropy_bits(self) -> Float32[np.ndarray, "levels positions"]: ...
+    @property
+    def top_ids(self) -> Int32[np.ndarray, "levels positions top"]: ...
+    @property
+    def top_probabilities(self) -> Float32[np.ndarray, "levels positions top"]: ...
+    @property
+    def vocabulary(self) -> Mapping[int, str]: ...
+    @property
+    def followed(self) -> Sequence[Any]: ...
+    @property
+    def followed_probabilities(self) -> Float32[np.ndarray, "levels positions words"]: ...
+    def indices(self, kind: SpanKind) -> Int64[np.ndarray, "chosen"]: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +71,7 @@ class LensSegment:
         return tuple(tokens[0][1] for tokens in self.likeliest)
 
 
-def lens_segments(lens: LogitLens, most: int) -> list[LensSegment]:
+def lens_segments(lens: _Lens, most: int) -> list[LensSegment]:
     """The audio of a lens in at most `most` segments of equal length."""
     audio = lens.indices("audio")
     if not len(audio):
@@ -65,7 +93,7 @@ def lens_segments(lens: LogitLens, most: int) -> list[LensSegment]:
 
 
 def _segment(
-    lens: LogitLens, start: float, end: float, positions: Int64[np.ndarray, "some"]
+    lens: _Lens, start: float, end: float, positions: Int64[np.ndarray, "some"]
 ) -> LensSegment:
     levels = range(len(lens.taps))
     followed = (
@@ -83,7 +111,7 @@ def _segment(
 
 
 def _likeliest(
-    lens: LogitLens, level: int, positions: Int64[np.ndarray, "some"]
+    lens: _Lens, level: int, positions: Int64[np.ndarray, "some"]
 ) -> tuple[tuple[str, float], ...]:
     ids, probabilities = lens.top_ids[level, positions], lens.top_probabilities[level, positions]
     known, index = np.unique(ids, return_inverse=True)

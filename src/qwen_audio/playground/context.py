@@ -14,9 +14,10 @@ from qwen_audio.paths import printable
 from qwen_audio.serve.decoding import UploadDecoder
 from qwen_audio.serve.model_thread import ModelThread, SoleModelThread
 
+from .clip import Clip
 from .examples import load_example
 from .limits import Limits
-from .sessions import Clip, Session, SessionStore
+from .sessions import Session, SessionStore
 
 if TYPE_CHECKING:
     from qwen_audio import AudioModel, Collection

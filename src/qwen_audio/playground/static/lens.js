@@ -38,7 +38,9 @@
     go(current);
     const cellOf = (event) => event.target.closest("[role=gridcell]");
     place.addEventListener("focusin", (event) => { if (cellOf(event)) { go(cellOf(event)); onFocus(cellOf(event)); } });
-    place.addEventListener("pointerover", (event) => { if (cellOf(event)) onFocus(cellOf(event)); });
+    place.addEventListener("pointermove", (event) => { // not where the page has moved below the pointer
+      if (cellOf(event) && (event.movementX || event.movementY)) onFocus(cellOf(event));
+    });
     place.addEventListener("click", (event) => { if (cellOf(event)) onEnter(cellOf(event)); });
     place.addEventListener("keydown", (event) => {
       const row = rows.findIndex((each) => each.includes(current));

@@ -89,33 +89,36 @@
     const others = rank === 1 ? "1 request is" : `${rank} requests are`;
     job.status.textContent = rank > 0 ? `Waiting: ${others} before yours.` : job.busy;
   };
+  const MOST_CHARACTERS = 2000; // of a message about places; longer ones are answers
   const readPlaces = async (stream) => {
     const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
+    let line = ""; // the beginning of the one that is being read
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop();
-      for (const line of lines) {
-        if (!line.startsWith("data:") || line.length > 2000) continue;
-        const message = JSON.parse(line.slice(5));
-        const job = jobOf(numbers.get(message.event_id));
-        if (message.msg === "estimation") showPlace(job, message.rank);
-        else if (message.msg === "process_starts") showPlace(job, 0);
-        else if (message.msg === "process_completed") numbers.delete(message.event_id);
+      const [first, ...others] = value.split("\n");
+      line = (line + first).slice(0, MOST_CHARACTERS);
+      for (const next of others) {
+        if (line.startsWith("data:") && line.length < MOST_CHARACTERS) showMessage(JSON.parse(line.slice(5)));
+        line = next.slice(0, MOST_CHARACTERS);
       }
     }
+  };
+  const showMessage = ({ msg, event_id, rank }) => {
+    const job = jobOf(numbers.get(event_id));
+    if (msg === "estimation") showPlace(job, rank);
+    else if (msg === "process_starts") showPlace(job, 0);
+    else if (msg === "process_completed") numbers.delete(event_id);
   };
   const originalFetch = window.fetch;
   window.fetch = async (...args) => {
     const url = String(args[0]?.url ?? args[0]);
     if (url.includes("/queue/data")) {
       const answer = await originalFetch(...args);
+      if (!answer.ok) failAll("The connection to the playground was lost: reload the page and try again.");
       if (!answer.ok || !answer.body) return answer;
-      const [ours, theirs] = answer.body.tee();
-      readPlaces(ours).catch((error) => { if (error.name !== "AbortError") failAll(UNREACHABLE); }); // Gradio aborts streams that it is done with
-      return new Response(theirs, { status: answer.status, headers: answer.headers });
+      readPlaces(answer.clone().body).catch((error) => { if (error.name !== "AbortError") failAll(UNREACHABLE); }); // Gradio aborts streams that it is done with
+      return answer;
     }
     if (!url.includes("/queue/join")) return originalFetch(...args);
     const n = JSON.parse(args[1].body).data?.[0]?.n;

@@ -10,8 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qwen_audio import AudioError, CheckpointError, OptionError, QwenAudioError
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_errors, report_stream_errors
-from qwen_audio.playground.sessions import Clip, Session
+from qwen_audio.playground.sessions import Session
 from qwen_audio.playground.suggested_questions import (
     MAX_QUESTION_CHARACTERS,
     SuggestedQuestions,

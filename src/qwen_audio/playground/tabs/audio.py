@@ -7,10 +7,10 @@ from typing import Any
 from qwen_audio import AudioError, ModelDimensions, ShapeTrace, Stage, Tap
 from qwen_audio.audio.window import WINDOW_SECONDS
 from qwen_audio.errors import counted
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.examples import prepared_caption
 from qwen_audio.playground.payloads import heat_map
-from qwen_audio.playground.sessions import Clip
 
 __all__ = ["AudioTab"]
 

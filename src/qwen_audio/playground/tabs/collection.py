@@ -12,9 +12,9 @@ from typing import Any
 
 from qwen_audio import AudioError, Collection, CollectionError, Waveform, Window
 from qwen_audio.collection.rows import CollectionRows
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import wav_base64
-from qwen_audio.playground.sessions import Clip
 
 __all__ = ["CollectionTab", "checked_index", "encoded", "row_payload"]
 

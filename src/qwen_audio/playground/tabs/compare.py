@@ -9,9 +9,10 @@ from qwen_audio import Comparison, Stage, Tap
 from qwen_audio.analysis.alignment import Alignment, AlignmentKind, check_alignment
 from qwen_audio.analysis.row_metrics import Metric, check_metric
 from qwen_audio.errors import AudioError
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import float_array, wav_base64
-from qwen_audio.playground.sessions import Clip, Session
+from qwen_audio.playground.sessions import Session
 
 from .hidden_states import hidden_states_at
 

@@ -19,8 +19,8 @@ from qwen_audio import (
     Window,
     edits,
 )
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_stream_errors
-from qwen_audio.playground.sessions import Clip
 
 __all__ = ["EditEffect", "EditsTab"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwen_audio import HiddenStates, Stage, View, Waveform
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import colour_strip, float_array
-from qwen_audio.playground.sessions import Clip
 
 __all__ = ["HiddenStatesTab", "hidden_states_at"]
 

@@ -11,8 +11,9 @@ from typing import Any
 from qwen_audio import OptionError, Window
 from qwen_audio.audio.waveform import SAMPLE_RATE_HZ
 from qwen_audio.paths import printable
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
-from qwen_audio.playground.sessions import Clip, Session
+from qwen_audio.playground.sessions import Session
 
 from .export import NOTHING_SHOWN
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from qwen_audio import AudioError, CollectionError, SearchResults
+from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import report_errors
-from qwen_audio.playground.sessions import Clip
 
 from .collection import CollectionTab, row_payload
 
