@@ -83,6 +83,7 @@
 
   // Gradio's own requests: refusals are reported, and so is a request's place in the queue.
   const UNREACHABLE = "The playground can't be reached: check that it is still running, and try again.";
+  const [RETRY_MS, MAX_TRIES] = [50, 60];
   const numbers = new Map(); // of requests, by Gradio's event id
   const showPlace = (job, rank) => {
     if (!job?.status || job.status.dataset.kind !== "busy") return;
@@ -90,35 +91,60 @@
     job.status.textContent = rank > 0 ? `Waiting: ${others} before yours.` : job.busy;
   };
   const MOST_CHARACTERS = 2000; // of a message about places; longer ones are answers
-  const readPlaces = async (stream) => {
-    const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-    let line = ""; // the beginning of the one that is being read
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      const [first, ...others] = value.split("\n");
-      line = (line + first).slice(0, MOST_CHARACTERS);
-      for (const next of others) {
-        if (line.startsWith("data:") && line.length < MOST_CHARACTERS) showMessage(JSON.parse(line.slice(5)));
-        line = next.slice(0, MOST_CHARACTERS);
-      }
-    }
+  const readPlace = (line) => {
+    if (!line.startsWith("data:") || line.length === MOST_CHARACTERS) return;
+    const message = JSON.parse(line.slice(5));
+    const job = jobOf(numbers.get(message.event_id));
+    if (message.msg === "estimation") showPlace(job, message.rank);
+    else if (message.msg === "process_starts") showPlace(job, 0);
+    else if (message.msg === "process_completed") numbers.delete(message.event_id);
   };
-  const showMessage = ({ msg, event_id, rank }) => {
-    const job = jobOf(numbers.get(event_id));
-    if (msg === "estimation") showPlace(job, rank);
-    else if (msg === "process_starts") showPlace(job, 0);
-    else if (msg === "process_completed") numbers.delete(event_id);
-  };
+  // The same stream, of which we read places. Gradio aborts a stream at the message that ends it: ours is
+  // closed then, and the server's is read to its end, since Gradio's server takes an aborted one for a page
+  // that has gone, and drops the request that this page has sent meanwhile.
+  const withPlaces = (body, signal) => new ReadableStream({
+    async start(controller) {
+      let [line, isOpen] = ["", true]; // the beginning of the line that is being read
+      const close = () => { if (isOpen) controller.close(); isOpen = false; };
+      signal?.addEventListener("abort", close);
+      const [reader, decoder] = [body.getReader(), new TextDecoder()];
+      const read = async () => {
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) return close();
+          if (isOpen) controller.enqueue(value);
+          const [first, ...others] = decoder.decode(value, { stream: true }).split("\n");
+          line = (line + first).slice(0, MOST_CHARACTERS);
+          for (const next of others) {
+            readPlace(line);
+            line = next.slice(0, MOST_CHARACTERS);
+          }
+        }
+      };
+      read().catch((error) => {
+        if (!isOpen) return;
+        isOpen = false;
+        failAll(UNREACHABLE);
+        controller.error(error);
+      });
+    },
+  });
   const originalFetch = window.fetch;
   window.fetch = async (...args) => {
     const url = String(args[0]?.url ?? args[0]);
     if (url.includes("/queue/data")) {
-      const answer = await originalFetch(...args);
-      if (!answer.ok) failAll("The connection to the playground was lost: reload the page and try again.");
+      const { headers, signal } = args[0];
+      let answer = await originalFetch(url, { headers });
+      // The stream before has brought all results already. Gradio would take that for a broken connection.
+      for (let tries = 0; answer.status === 404; tries += 1) {
+        const isWaiting = Object.values(channels).some((channel) => channel.current);
+        if (isWaiting && tries === MAX_TRIES) failAll(UNREACHABLE);
+        if (!isWaiting || tries === MAX_TRIES) return new Response('data: {"msg": "close_stream"}\n\n');
+        await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
+        answer = await originalFetch(url, { headers });
+      }
       if (!answer.ok || !answer.body) return answer;
-      readPlaces(answer.clone().body).catch((error) => { if (error.name !== "AbortError") failAll(UNREACHABLE); }); // Gradio aborts streams that it is done with
-      return answer;
+      return new Response(withPlaces(answer.body, signal), { status: answer.status, headers: answer.headers });
     }
     if (!url.includes("/queue/join")) return originalFetch(...args);
     const n = JSON.parse(args[1].body).data?.[0]?.n;
