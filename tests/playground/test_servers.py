@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2
@@ -126,13 +125,12 @@ def test_every_tab_works_with_another_model(
         page.locator("[data-example='speech.flac']").last.click()
         page.wait_for_selector("[data-pair]:not([hidden])")
         assert page.locator("[data-names] span").count() == len(collection.model.taps)
-        select_tab(page, "Search")
+        select_tab(page, "Collection")
         page.click("[data-by-clip]")
-        page.wait_for_selector("[data-results] li")
-        found = page.locator("[data-results] b").all_inner_texts()
-        assert found == [
-            Path(hit.source).name for hit in collection.search(GUITAR, include_self=True)
-        ]
+        page.wait_for_selector("[data-panel=collection][data-found]")
+        page.wait_for_selector("[data-rows] small")
+        found = page.locator("[data-rows] b").all_inner_texts()
+        assert found == [hit.name for hit in collection.search(GUITAR)]
 
 
 def test_a_full_queue_rejects_the_next_request(chromium: Any, servers: Servers) -> None:
