@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 READY = ".pg-has-recording [data-pipeline] li"
 """Selector of an element that is there once the first example is open."""
-TIMEOUT_MS = 5_000
+TIMEOUT_MS = 60_000
 """Timeout of any wait in the browser, in milliseconds: generous, for busy machines."""
 
 

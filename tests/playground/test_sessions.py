@@ -190,6 +190,7 @@ def test_the_adapter_is_shown_without_its_path(tmp_path: Path) -> None:
 
 ALLOWED_INTERNALS = {
     "qwen_audio.analysis.alignment": {"Alignment", "AlignmentKind", "check_alignment"},
+    "qwen_audio.analysis.row_metrics": {"Metric", "check_metric"},
     "qwen_audio.analysis.files": {"csv_bytes", "json_value"},
     "qwen_audio.analysis.html_text": {"script_json"},  # a concern of pages only
     "qwen_audio.audio.examples": {"example_paths"},  # where the package has them

@@ -118,5 +118,4 @@ def _example_buttons() -> str:
 
 @cache
 def _read(name: str) -> str:
-    path = _STATIC / name
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return (_STATIC / name).read_text(encoding="utf-8")
