@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from qwen_audio import Comparison, Stage, Tap
+from qwen_audio import AudioError, Comparison, Stage, Tap
 from qwen_audio.analysis.alignment import Alignment, AlignmentKind, check_alignment
 from qwen_audio.analysis.row_metrics import Metric, check_metric
-from qwen_audio.errors import AudioError
 from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_errors
 from qwen_audio.playground.payloads import float_array, wav_base64
