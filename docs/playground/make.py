@@ -71,7 +71,7 @@ def visit(page: Any) -> Iterator[str]:
     page.evaluate("() => playground.state.set({ tap: 'encoder.2' })")
     page.wait_for_selector("[data-shown='encoder.2']")
     yield "hidden-states"
-    page.wait_for_selector("[data-lens-views]:not([hidden])")
+    page.wait_for_selector(".pg-lens-cell")
     show(page, "[data-lens]")
     yield "lens"
     select_tab(page, "Compare")
@@ -98,7 +98,7 @@ def show(page: Any, selector: str) -> None:
         "(selector) => document.querySelector(selector).scrollIntoView({ block: 'start' })",
         selector,
     )
-    page.evaluate("() => document.querySelector('[data-scroll]').scrollBy(0, -64)")
+    page.evaluate("() => document.querySelector('[data-scroll]').scrollBy(0, -76)")
 
 
 @contextmanager

@@ -152,6 +152,7 @@ def test_a_full_queue_rejects_the_next_request(chromium: Any, servers: Servers) 
         first.wait_for_selector(".pg-waiting")
         with second.expect_response(re.compile("queue/join")):
             second.click("#ask")  # waits in the queue, which is full now
+        second.locator("#ask-status", has_text="Waiting: 1 request is before yours.").wait_for()
         third.click("#ask")
         third.wait_for_function(
             "() => document.querySelector('#ask-status').innerText.startsWith('Too many')"

@@ -85,18 +85,24 @@
   const UNREACHABLE = "The playground can't be reached: check that it is still running, and try again.";
   const [RETRY_MS, MAX_TRIES] = [50, 60];
   const numbers = new Map(); // of requests, by Gradio's event id
-  const showPlace = (job, rank) => {
-    if (!job?.status || job.status.dataset.kind !== "busy") return;
-    const others = rank === 1 ? "1 request is" : `${rank} requests are`;
-    job.status.textContent = rank > 0 ? `Waiting: ${others} before yours.` : job.busy;
+  // Of a request that waits: how many are before it, in the queue and being answered. null: it has begun.
+  const WAITING_MS = 300; // those that begin sooner don't wait
+  const showPlace = (job, others) => {
+    if (!job) return;
+    job.others = others;
+    setTimeout(() => {
+      if (!job.status || owners.get(job.status) !== job || job.status.dataset.kind !== "busy") return;
+      const count = job.others === 1 ? "1 request is" : `${job.others} requests are`;
+      job.status.textContent = job.others === null ? job.busy : `Waiting: ${count} before yours.`;
+    }, others === null ? 0 : WAITING_MS);
   };
   const MOST_CHARACTERS = 2000; // of a message about places; longer ones are answers
   const readPlace = (line) => {
     if (!line.startsWith("data:") || line.length === MOST_CHARACTERS) return;
     const message = JSON.parse(line.slice(5));
     const job = jobOf(numbers.get(message.event_id));
-    if (message.msg === "estimation") showPlace(job, message.rank);
-    else if (message.msg === "process_starts") showPlace(job, 0);
+    if (message.msg === "estimation") showPlace(job, message.rank + 1);
+    else if (message.msg === "process_starts") showPlace(job, null);
     else if (message.msg === "process_completed") numbers.delete(message.event_id);
   };
   // The same stream, of which we read places. Gradio aborts a stream at the message that ends it: ours is

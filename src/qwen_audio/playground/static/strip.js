@@ -30,7 +30,9 @@
       Object.assign(this, { start, end, describe });
       this.place.setAttribute("aria-valuemin", start);
       this.place.setAttribute("aria-valuemax", end);
-      this.follow(playground.player.source === this.source ? playground.player.seconds() : start);
+      this.place.setAttribute("aria-valuenow", start);
+      this.playhead.hidden = true;
+      if (playground.player.source === this.source) this.follow(playground.player.seconds());
       this.showSelected(playground.player.selection);
     }
 

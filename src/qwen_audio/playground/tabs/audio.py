@@ -119,7 +119,7 @@ def _pipeline(clip: Clip, trace: ShapeTrace) -> list[dict[str, str]]:
     for name, tap in taps.items():
         layers = sum(each.tap.partition(".")[0] == name for each in trace.taps)
         in_text = name == "lm"
-        rate = "one row a token" if in_text else f"{tap.rate_hz:g} rows/s"
+        rate = "1 row a token" if in_text else f"{tap.rate_hz:g} rows/s"
         stages.append(
             {
                 "stage": name,

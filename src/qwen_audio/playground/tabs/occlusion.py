@@ -88,7 +88,7 @@ def _peak(found: Occlusion, start: float) -> dict[str, Any]:
         "end": start + float(found.end_seconds[number]),
         "effect": effect,
         "is_notable": effect >= _NOTABLE,
-        "factor": "more than 1000" if effect > math.log(1000) else f"{math.exp(effect):.2g}",
+        "factor": "more than 1000" if effect > math.log(1000) else f"{float(f'{math.exp(effect):.2g}'):g}",
     }
 
 
