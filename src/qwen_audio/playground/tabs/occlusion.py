@@ -88,7 +88,7 @@ def _peak(found: Occlusion, start: float) -> dict[str, Any]:
         "end": start + float(found.end_seconds[number]),
         "effect": effect,
         "is_notable": effect >= _NOTABLE,
-        "factor": "more than 1000" if effect > math.log(1000) else f"{float(f'{math.exp(effect):.2g}'):g}",
+        "factor": "more than 1000" if effect > math.log(1000) else _two_digits(math.exp(effect)),
     }
 
 
@@ -140,3 +140,8 @@ def _window_seconds(asked: Any, duration: float) -> float:
             "fewer seconds"
         )
     return float(asked)
+
+
+def _two_digits(value: float) -> str:
+    """With two significant digits, and no exponent below a million: 2.7, 970."""
+    return f"{float(f'{value:.2g}'):g}"
