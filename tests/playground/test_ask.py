@@ -22,8 +22,8 @@ from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.suggested_questions import FILE_NAME, suggested_questions
 from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
-from qwen_audio.playground.tabs.choices import ChoicesTab, percent
-from qwen_audio.playground.tabs.occlusion import OcclusionTab
+from qwen_audio.playground.tabs.choices import ChoicesCard, percent
+from qwen_audio.playground.tabs.occlusion import OcclusionCard
 from qwen_audio.playground.tabs.snippets import Snippets
 from reference import sound
 
@@ -311,7 +311,7 @@ def _transformers_model(folder: Path) -> Any:
 
 
 def test_choices_are_scored_for_the_open_part(context: AppContext, model: qa.AudioModel) -> None:
-    tab = ChoicesTab(context)
+    tab = ChoicesCard(context)
     data = {"question": "Are there drums?", "choices": ["Yes", " No ", ""], "n": 2}
     answer = tab.score(data, Page())
     expected = model.score(EXAMPLES / "guitar.flac", "Are there drums?", choices=["Yes", "No"])
@@ -347,7 +347,7 @@ def test_percentages_claim_neither_none_nor_all() -> None:
 def test_seconds_that_an_answer_depends_on(tiny: Path) -> None:
     context = small_context(tiny, seconds=6.0)
     context.session(Page()).open_clip.select_part([3.0, 6.0])
-    tab, waveform = OcclusionTab(context), context.session(Page()).open_clip.window_waveform
+    tab, waveform = OcclusionCard(context), context.session(Page()).open_clip.window_waveform
     data = {"question": "Are there drums?", "answers": ["Yes", "No"]}
     answer = tab.occlusion({**data, "window_seconds": 1}, Page())
     expected = context.model.occlusion(
@@ -375,7 +375,7 @@ def test_seconds_for_an_answer_as_it_was_asked(tiny: Path) -> None:
     context = small_context(tiny, seconds=1.0)
     asked(context, "Is it <|im_end|> music?", conversation=True)
     answer = asked(context, "Why?", conversation=True, number=5)["answer"]
-    tab = OcclusionTab(context)
+    tab = OcclusionCard(context)
     shown = tab.occlusion({"number": 5, "answers": ["abc"]}, Page())
     assert shown["prompt"] == answer["prompt"]
     assert shown["start_seconds"] == pytest.approx([0.125 * k for k in range(7)])

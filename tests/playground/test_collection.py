@@ -17,8 +17,8 @@ from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.tabs.audio import AudioTab
 from qwen_audio.playground.tabs.collection import CollectionTab
-from qwen_audio.playground.tabs.map import MapTab
-from qwen_audio.playground.tabs.search import SearchTab
+from qwen_audio.playground.tabs.map import MapCard
+from qwen_audio.playground.tabs.search import SearchCard
 from recordings import write_wav
 
 ROWS = 15
@@ -68,7 +68,7 @@ def source(collection: qa.Collection, number: int) -> str:
 
 
 def test_the_map_has_a_point_for_every_row(collection: qa.Collection, tab: CollectionTab) -> None:
-    answer = MapTab(tab).map({"n": 3}, Page())
+    answer = MapCard(tab).map({"n": 3}, Page())
     assert (answer["n"], answer["method"], answer["count"]) == (3, "pca", ROWS)
     assert (answer["umap"], answer["fitted"], answer["captions"]) == (False, ROWS, False)
     points = np.stack([decoded(answer[axis], "<u2") for axis in "xy"], axis=1).astype(float)
@@ -84,7 +84,7 @@ def test_the_map_has_a_point_for_every_row(collection: qa.Collection, tab: Colle
 
 
 def test_a_layout_is_computed_once(tab: CollectionTab, monkeypatch: pytest.MonkeyPatch) -> None:
-    map_tab = MapTab(tab)
+    map_tab = MapCard(tab)
     answer = map_tab.map({}, Page())
     made = tab.context.session(Page()).results["map"]
     assert made.rows is tab.newest_rows()
@@ -106,7 +106,7 @@ def test_umap_replaces_pca_when_it_is_there(
     (tmp_path / "long.wav").write_bytes(write_wav(wave(0, 3.6)[None], 16_000))
     windows = qa.Collection.create(tmp_path / "w.lance", model, tap="mel", window_seconds=0.2)
     windows.index(tmp_path)
-    map_tab = MapTab(CollectionTab(AppContext(model, Limits(), windows)))
+    map_tab = MapCard(CollectionTab(AppContext(model, Limits(), windows)))
     shown = map_tab.map({}, Page())
     assert (shown["method"], shown["umap"], shown["count"]) == ("pca", True, 18)
     request = {"version": shown["version"], "method": "umap"}
@@ -115,7 +115,7 @@ def test_umap_replaces_pca_when_it_is_there(
     assert map_tab.map({}, Page())["x"] == points["x"] != shown["x"]
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "umap", None)
-        fresh = MapTab(map_tab.tab)
+        fresh = MapCard(map_tab.tab)
         message = fresh.layout(request, Page())["problem"]
     assert message.endswith("pip install 'qwen-audio-playground[map]'.")
     windows.remove(tmp_path / "long.wav")
@@ -125,7 +125,7 @@ def test_umap_replaces_pca_when_it_is_there(
 
 
 def test_colours_of_a_column(tab: CollectionTab) -> None:
-    map_tab = MapTab(tab)
+    map_tab = MapCard(tab)
     version = map_tab.map({}, Page())["version"]
     kind = map_tab.colours({"version": version, "column": "kind"}, Page())
     assert (kind["number"], kind["kinds"]) == (False, 2)
@@ -141,7 +141,7 @@ def test_colours_of_a_column(tab: CollectionTab) -> None:
 
 
 def test_rows_by_index_order_and_filter(collection: qa.Collection, tab: CollectionTab) -> None:
-    version = MapTab(tab).map({}, Page())["version"]
+    version = MapCard(tab).map({}, Page())["version"]
     answer = tab.rows({"version": version, "indices": [14, 0]}, Page())
     last, first = answer["rows"]
     assert (last["name"], last["start"], last["end"]) == ("13.wav", 0.2, 0.4)
@@ -208,7 +208,7 @@ def test_a_missing_file_is_named_without_its_folder(
 def test_search_leaves_out_the_recording_itself(
     collection: qa.Collection, tab: CollectionTab
 ) -> None:
-    search, path = SearchTab(tab), source(collection, 5)
+    search, path = SearchCard(tab), source(collection, 5)
     session = tab.context.session(Page())
     # As an upload, which has no path.
     session.clip = Clip(qa.Waveform(qa.load_waveform(path).samples, "05.wav"))
@@ -232,7 +232,7 @@ def test_search_leaves_out_the_recording_itself(
 
 def test_the_nearest_neighbours_of_a_row(collection: qa.Collection, tab: CollectionTab) -> None:
     rows = tab.newest_rows()
-    answer = SearchTab(tab).search({"row": rows.id(13)}, Page())
+    answer = SearchCard(tab).search({"row": rows.id(13)}, Page())
     expected = collection.search(like=f"{rows[13]['source']}#0", limit=12)
     assert [(r["name"], r["start"], r["score"]) for r in answer["results"]] == [
         (hit.name, hit.start_seconds, hit.score) for hit in expected
@@ -241,16 +241,16 @@ def test_the_nearest_neighbours_of_a_row(collection: qa.Collection, tab: Collect
     assert 14 in [row["index"] for row in answer["results"]]  # the same recording's other window
     assert (answer["query"]["name"], answer["left_out"]) == ("13.wav", "the window itself")
     assert len(tab.context.session(Page()).search_results) == 12
-    assert "has no row" in SearchTab(tab).search({"row": 7}, Page())["problem"]
+    assert "has no row" in SearchCard(tab).search({"row": 7}, Page())["problem"]
 
 
 def test_problems_of_a_search_name_no_folder(collection: qa.Collection, tab: CollectionTab) -> None:
-    search = SearchTab(tab)
+    search = SearchCard(tab)
     assert "choose one in the Audio tab first" in search.search({}, Page())["problem"]
     message = search.search({"text": "drums"}, Page())["problem"]
     assert message.startswith("fifteen.lance has no captions")
     context = AppContext(collection.model, Limits())
-    message = MapTab(CollectionTab(context)).map({}, Page())["problem"]
+    message = MapCard(CollectionTab(context)).map({}, Page())["problem"]
     assert message.startswith("This playground has no collection")
     assert "has no collection" in AudioTab(context).open({"row": "0-0"}, Page())["problem"]
 
@@ -263,7 +263,7 @@ ODD_VALUES: list[Any] = [
 
 @pytest.mark.parametrize("value", ODD_VALUES)
 def test_no_value_is_an_internal_error(tab: CollectionTab, value: Any) -> None:
-    map_tab, search = MapTab(tab), SearchTab(tab)
+    map_tab, search = MapCard(tab), SearchCard(tab)
     version = map_tab.map({}, Page())["version"]
     handlers = [tab.rows, tab.order, tab.filter, tab.play, map_tab.layout, map_tab.colours]
     for handler in [*handlers, search.search]:

@@ -25,15 +25,15 @@ from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.tabs.ask import AskTab
-from qwen_audio.playground.tabs.choices import ChoicesTab
+from qwen_audio.playground.tabs.choices import ChoicesCard
 from qwen_audio.playground.tabs.collection import CollectionTab
 from qwen_audio.playground.tabs.compare import CompareTab
-from qwen_audio.playground.tabs.edits import EditsTab
+from qwen_audio.playground.tabs.edits import EditsCard
 from qwen_audio.playground.tabs.export import FORMATS, Exports
-from qwen_audio.playground.tabs.lens import LensTab
-from qwen_audio.playground.tabs.map import MapTab
-from qwen_audio.playground.tabs.occlusion import OcclusionTab
-from qwen_audio.playground.tabs.search import SearchTab
+from qwen_audio.playground.tabs.lens import LensCard
+from qwen_audio.playground.tabs.map import MapCard
+from qwen_audio.playground.tabs.occlusion import OcclusionCard
+from qwen_audio.playground.tabs.search import SearchCard
 from qwen_audio.playground.tabs.snippets import Snippets
 from qwen_audio.playground.tabs.trace import TraceCard
 from qwen_audio.serve.engine import Engine
@@ -76,11 +76,18 @@ class Visitor:
 
     def use(self, name: str, **data: Any) -> dict[str, Any]:
         """The last answer of a tab's handler, by its name."""
-        tabs: tuple[Any, ...] = (AskTab, ChoicesTab, OcclusionTab, LensTab, EditsTab, CompareTab)
+        tabs: tuple[Any, ...] = (
+            AskTab,
+            ChoicesCard,
+            OcclusionCard,
+            LensCard,
+            EditsCard,
+            CompareTab,
+        )
         tabs += (TraceCard,)
         if name in ("search", "map"):
             tab = CollectionTab(self.context)
-            handler = getattr((SearchTab if name == "search" else MapTab)(tab), name)
+            handler = getattr((SearchCard if name == "search" else MapCard)(tab), name)
         else:
             tab = next(each for each in tabs if hasattr(each, name))
             handler = getattr(tab(self.context), name)

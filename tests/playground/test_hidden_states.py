@@ -16,9 +16,9 @@ from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext
 from qwen_audio.playground.limits import Limits
 from qwen_audio.playground.payloads import float_array
-from qwen_audio.playground.tabs.edits import EditsTab
+from qwen_audio.playground.tabs.edits import EditsCard
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
-from qwen_audio.playground.tabs.lens import LensTab
+from qwen_audio.playground.tabs.lens import LensCard
 
 GUITAR = ROOT / "examples" / "guitar.flac"
 
@@ -100,7 +100,7 @@ def test_shapes_follow_the_part(context: AppContext) -> None:
 
 
 def test_cells_of_the_lens_are_on_the_time_axis(context: AppContext, part: qa.Waveform) -> None:
-    answer = LensTab(context).lens({"cells": 5, "tokens": ["guitar", "piano"]}, Page())
+    answer = LensCard(context).lens({"cells": 5, "tokens": ["guitar", "piano"]}, Page())
     lens = context.model.lens(part, tokens=["guitar", "piano"])
     assert context.session(Page()).results["lens"].taps == lens.taps
     edges = [(cell["start"], cell["end"]) for cell in answer["segments"]]
@@ -121,7 +121,7 @@ def test_cells_of_the_lens_are_on_the_time_axis(context: AppContext, part: qa.Wa
 
 
 def test_the_last_position_predicts_the_answer(context: AppContext, part: qa.Waveform) -> None:
-    answer = LensTab(context).lens({}, Page())
+    answer = LensCard(context).lens({}, Page())
     first, last = answer["positions"][0], answer["positions"][-1]
     assert first["before"]
     assert not last["before"]
@@ -136,7 +136,7 @@ def test_the_last_position_predicts_the_answer(context: AppContext, part: qa.Wav
 def test_edits_change_the_answer(context: AppContext, part: qa.Waveform) -> None:
     model = context.model
     request = {"edit": "zero", "tap": "audio_tower"}
-    first, last = EditsTab(context).edit(request, Page())
+    first, last = EditsCard(context).edit(request, Page())
     unedited = model.describe(part)
     assert first == {"unedited": unedited, "partial": True, "n": None}
     with model.edit("audio_tower", qa.edits.zero()):
@@ -171,14 +171,14 @@ def test_edits_change_the_answer(context: AppContext, part: qa.Waveform) -> None
     ids=lambda data: data["edit"],
 )
 def test_every_edit_is_named(context: AppContext, request_data: dict[str, Any]) -> None:
-    *_, last = EditsTab(context).edit(request_data, Page())
+    *_, last = EditsCard(context).edit(request_data, Page())
     place = f"{request_data['tap']}[{request_data.get('span', 'audio')}]"
     assert last["edit"].startswith(f"{place}: {request_data['edit']}(")
     assert last["tokens"]
 
 
 def test_an_edit_that_changes_nothing_drops_nothing(context: AppContext) -> None:
-    *_, last = EditsTab(context).edit({"edit": "scale", "tap": "lm.1", "factor": 1}, Page())
+    *_, last = EditsCard(context).edit({"edit": "scale", "tap": "lm.1", "factor": 1}, Page())
     assert last["same"]
     for row in last["tokens"]:
         assert row["log_probability"] == row["log_probability_edited"]
@@ -200,7 +200,7 @@ def test_an_edit_that_changes_nothing_drops_nothing(context: AppContext) -> None
 def test_edits_that_cannot_be_used_say_why(
     context: AppContext, request_data: dict[str, Any], words: str
 ) -> None:
-    (answer,) = EditsTab(context).edit(request_data, Page())
+    (answer,) = EditsCard(context).edit(request_data, Page())
     assert words in answer["problem"]
 
 
@@ -209,7 +209,7 @@ ODD_VALUES: list[Any] = [None, True, -1, 2**63, 1.5, "", "x", "mel", [], [[]], {
 
 @pytest.mark.slow
 def test_no_value_is_an_internal_error(context: AppContext) -> None:
-    lens, edits, view = LensTab(context), EditsTab(context), HiddenStatesTab(context)
+    lens, edits, view = LensCard(context), EditsCard(context), HiddenStatesTab(context)
     base = {"edit": "keep_every", "tap": "projector"}
     for value, name in itertools.product(ODD_VALUES, ("cells", "tokens")):
         assert "internal" not in lens.lens({name: value}, Page()).get("problem", ""), (name, value)
@@ -232,7 +232,7 @@ def test_silence_has_finite_values_and_an_answer(model: qa.AudioModel) -> None:
     context = AppContext(model, Limits())
     silent = qa.Waveform(np.zeros(16_000, np.float32), "silent.wav")
     context.session(Page()).clip = Clip(silent)
-    *_, last = EditsTab(context).edit({"edit": "zero", "tap": "projector"}, Page())
+    *_, last = EditsCard(context).edit({"edit": "zero", "tap": "projector"}, Page())
     assert last["unedited"] == model.describe(silent)
     answer = HiddenStatesTab(context).view({"tap": "encoder.1"}, Page())
     assert np.isfinite(decode(answer["values"])).all()

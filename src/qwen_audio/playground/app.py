@@ -10,16 +10,16 @@ import gradio as gr
 
 from qwen_audio.playground.tabs.ask import AskTab
 from qwen_audio.playground.tabs.audio import AudioTab
-from qwen_audio.playground.tabs.choices import ChoicesTab
+from qwen_audio.playground.tabs.choices import ChoicesCard
 from qwen_audio.playground.tabs.collection import CollectionTab
 from qwen_audio.playground.tabs.compare import CompareTab
-from qwen_audio.playground.tabs.edits import EditsTab
+from qwen_audio.playground.tabs.edits import EditsCard
 from qwen_audio.playground.tabs.export import Exports
 from qwen_audio.playground.tabs.hidden_states import HiddenStatesTab
-from qwen_audio.playground.tabs.lens import LensTab
-from qwen_audio.playground.tabs.map import MapTab
-from qwen_audio.playground.tabs.occlusion import OcclusionTab
-from qwen_audio.playground.tabs.search import SearchTab
+from qwen_audio.playground.tabs.lens import LensCard
+from qwen_audio.playground.tabs.map import MapCard
+from qwen_audio.playground.tabs.occlusion import OcclusionCard
+from qwen_audio.playground.tabs.search import SearchCard
 from qwen_audio.playground.tabs.snippets import Snippets
 from qwen_audio.playground.tabs.trace import TraceCard
 
@@ -74,12 +74,12 @@ def handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
         "questions": (ask.questions, _CONCURRENT),
         "ask": (ask.ask, _ON_MODEL),
         "stop": (ask.stop, _CONCURRENT),
-        "score": (ChoicesTab(context).score, _ON_MODEL),
-        "occlusion": (OcclusionTab(context).occlusion, _ON_MODEL),
+        "score": (ChoicesCard(context).score, _ON_MODEL),
+        "occlusion": (OcclusionCard(context).occlusion, _ON_MODEL),
         "hidden_states": (hidden_states.view, _CONCURRENT),
         "time_tap": (hidden_states.time_tap, _ON_MODEL),
-        "lens": (LensTab(context).lens, _ON_MODEL),
-        "edit": (EditsTab(context).edit, _ON_MODEL),
+        "lens": (LensCard(context).lens, _ON_MODEL),
+        "edit": (EditsCard(context).edit, _ON_MODEL),
         "compare": (compare.compare, _DECODING),
         "swap": (compare.swap, _CONCURRENT),
         "trace": (TraceCard(context).trace, _ON_MODEL),
@@ -88,9 +88,9 @@ def handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
     }
     if context.collection is not None:
         rows = CollectionTab(context)
-        map_tab = MapTab(rows)
+        map_tab = MapCard(rows)
         table |= {
-            "search": (SearchTab(rows).search, _ON_MODEL),
+            "search": (SearchCard(rows).search, _ON_MODEL),
             "map": (map_tab.map, _ON_MAP),
             "layout": (map_tab.layout, _ON_LAYOUT),
             "colours": (map_tab.colours, _CONCURRENT),

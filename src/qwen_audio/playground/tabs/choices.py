@@ -13,7 +13,7 @@ from .ask import question_of
 if TYPE_CHECKING:
     from qwen_audio import Scores
 
-__all__ = ["ChoicesTab", "percent"]
+__all__ = ["ChoicesCard", "percent"]
 
 _MAX_CHOICES = 20
 _MAX_CHARACTERS = 200
@@ -21,7 +21,7 @@ _LOW_MASS = 0.5
 """Below, the model would rather say something else: where `AudioModel.score` warns."""
 
 
-class ChoicesTab:
+class ChoicesCard:
     """Request handler of the Ask tab's choices."""
 
     def __init__(self, context: AppContext) -> None:

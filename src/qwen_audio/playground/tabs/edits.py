@@ -22,7 +22,7 @@ from qwen_audio import (
 from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_stream_errors
 
-__all__ = ["EditEffect", "EditsTab"]
+__all__ = ["EditEffect", "EditsCard"]
 
 _EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "shuffle": lambda data: edits.shuffle(_whole(data, "seed", 0)),
@@ -66,7 +66,7 @@ class EditEffect:
         ]
 
 
-class EditsTab:
+class EditsCard:
     """Request handler of edits."""
 
     def __init__(self, context: AppContext) -> None:

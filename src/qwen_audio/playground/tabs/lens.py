@@ -8,7 +8,7 @@ from typing import Any
 from qwen_audio import AudioError, LogitLens, OptionError
 from qwen_audio.playground.context import AppContext, report_errors
 
-__all__ = ["LensTab"]
+__all__ = ["LensCard"]
 
 _CELLS, _MAX_CELLS = 16, 200
 """Segments of audio, by default and at most."""
@@ -16,7 +16,7 @@ _MAX_WORDS = 6
 """Words to follow: each is a grid of its own."""
 
 
-class LensTab:
+class LensCard:
     """Request handler of the logit lens."""
 
     def __init__(self, context: AppContext) -> None:

@@ -13,14 +13,14 @@ from qwen_audio.playground.context import report_errors
 
 from .collection import CollectionTab, encoded
 
-__all__ = ["MapTab"]
+__all__ = ["MapCard"]
 
 _STEPS = 65_535
 """A page's coordinates are whole numbers from 0 to this along the longer side of the map."""
 _METHODS = ("pca", "umap")
 
 
-class MapTab:
+class MapCard:
     """Request handlers of the map. Layouts are computed once for a version of the collection."""
 
     def __init__(self, tab: CollectionTab) -> None:

@@ -14,7 +14,7 @@ from .ask import question_of
 if TYPE_CHECKING:
     from qwen_audio import Occlusion, Window
 
-__all__ = ["OcclusionTab"]
+__all__ = ["OcclusionCard"]
 
 _WINDOW_SECONDS = (0.5, 1.0, 2.0)
 """Of what is made silent, by default: the first of which there are few enough."""
@@ -26,7 +26,7 @@ _NOTABLE = math.log(2)
 """Effect in nats by which odds change by a factor of 2."""
 
 
-class OcclusionTab:
+class OcclusionCard:
     """Request handler of the Ask tab's occlusion."""
 
     def __init__(self, context: AppContext) -> None:

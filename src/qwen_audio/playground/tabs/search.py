@@ -10,7 +10,7 @@ from qwen_audio.playground.context import report_errors
 
 from .collection import CollectionTab, row_payload
 
-__all__ = ["RESULT_LIMIT", "SearchTab"]
+__all__ = ["RESULT_LIMIT", "SearchCard"]
 
 RESULT_LIMIT = 12
 _MAX_TEXT = 1000
@@ -19,7 +19,7 @@ _MAX_COMPARED = 20
 _SAME_SECONDS = 0.001
 
 
-class SearchTab:
+class SearchCard:
     """Request handler of the searches."""
 
     def __init__(self, tab: CollectionTab) -> None:
