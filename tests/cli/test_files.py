@@ -12,7 +12,7 @@ import pytest
 import qwen_audio as qa
 from commands import run
 from ffmpeg import run_ffmpeg
-from qwen_audio.collection import projection
+from qwen_audio.collection import map_audio
 from recordings import encode, sound, write_wav
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_collection_of_a_track(
         lengths.append(len(samples))
         return b""
 
-    monkeypatch.setattr(projection, "encode_opus", encode)
+    monkeypatch.setattr(map_audio, "encode_opus", encode)
     collection.map().to_html(audio="embed")
     assert lengths == [8000]
     (hit,) = collection.search(film.parent / "b.wav")  # a file of one track
