@@ -72,6 +72,7 @@ def visit(page: Any) -> Iterator[str]:
     page.wait_for_selector("[data-shown='encoder.2']")
     yield "hidden-states"
     page.wait_for_selector(".pg-lens-cell")
+    page.wait_for_function("() => document.querySelector('.pg-tap').innerText.includes(' ms')")
     show(page, "[data-lens]")
     yield "lens"
     select_tab(page, "Compare")
