@@ -83,7 +83,7 @@ def test_a_question_is_asked_alone_and_grows(context: AppContext, model: qa.Audi
     assert facts["generated"] == f"{len(expected.answers[0].token_ids)} tokens"
     assert facts["dtype"] == model.dtype
     again = asked(context, "Are there drums?")["answer"]
-    assert dict(again["facts"])["audio"] == "5.20 s, encoded before"
+    assert dict(again["facts"])["audio"] == "5.20 s, encoded earlier"
     assert [each["question"] for each in context.session(Page()).answers] == 2 * [
         "Are there drums?"
     ]

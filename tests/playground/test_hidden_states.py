@@ -191,7 +191,7 @@ def test_an_edit_that_changes_nothing_drops_nothing(context: AppContext) -> None
         ({"edit": "keep_every", "tap": "lm.2"}, "keep_every"),
         ({"edit": "shuffle", "tap": "lm.9"}, "lm.9"),
         ({"edit": "shuffle", "tap": "mel", "span": "last"}, "span='last'"),
-        ({"edit": "scale_heads", "tap": "lm.2.heads", "heads": "0"}, "heads='0'"),
+        ({"edit": "scale_heads", "tap": "lm.2.heads", "heads": "0"}, "heads: give the numbers"),
         ({"edit": "scale_heads", "tap": "lm.2.heads", "heads": [9]}, "heads 0 to 3"),
         ({"edit": "keep_every", "tap": "projector", "n": 0}, "n=0"),
         ({"edit": "zero", "tap": "mel", "question": "a" * 1001}, "1001 characters"),

@@ -37,8 +37,7 @@ def file(name: str, data: bytes) -> dict[str, Any]:
 
 def status(page: Any) -> str:
     """What the Audio tab says about the file that was chosen last."""
-    places = page.locator("[data-panel=audio] [data-status], [data-open-status]")
-    return " ".join(places.all_inner_texts()).strip()
+    return str(page.inner_text("[data-panel=audio] [data-status]"))
 
 
 def opened(page: Any) -> str:
@@ -131,8 +130,17 @@ def test_seconds_are_selected_and_used(page: Any, model: qa.AudioModel) -> None:
     assert page.inner_text("[data-open-part]").startswith("only ")
     assert page.inner_text("[data-pipeline] [data-stage=audio_tower] span") == "25 × 384"
     assert not page.is_visible("[data-selection]")
+    assert page.is_visible("[data-overview] .pg-open-part")
+    played = page.evaluate(  # to the end of the part
+        """() => new Promise((done) => {
+            const { player, clip } = playground;
+            player.play('clip', clip.end - 0.15);
+            player.audio.addEventListener('pause', () => done(player.seconds() - clip.end)); })"""
+    )
+    assert 0 <= played < 0.15
     page.click("[data-whole]")
     page.wait_for_function("() => !playground.clip.part")
+    assert not page.is_visible("[data-overview] .pg-open-part")
     assert page.inner_text("[data-pipeline] [data-stage=audio_tower] span") == "130 × 384"
 
 
@@ -299,6 +307,16 @@ def test_another_recording_replaces_the_last(page: Any) -> None:
         old,
     )
     assert statuses == [404, 200]
+
+
+def test_a_link_of_an_upload_says_that_it_is_private(page: Any) -> None:
+    choose_file(page, SPEECH)
+    assert "upload=private" in page.url
+    page.reload()
+    page.wait_for_selector("[data-open-status][data-kind=note]")
+    assert "open the file again" in page.inner_text("[data-open-status]")
+    assert opened(page) == "guitar.flac"
+    assert "upload" not in page.url
 
 
 def test_words_are_explained(page: Any) -> None:

@@ -56,7 +56,7 @@ def test_a_suggested_question_is_asked_with_one_click(page: Any, model: qa.Audio
     assert "encoded now" in page.inner_text(".pg-answer dl")
     page.get_by_role("button", name="Ask again").click()
     page.wait_for_function("() => document.querySelectorAll('.pg-answer dl').length === 2")
-    assert "encoded before" in str(page.locator(".pg-answer dl").first.text_content())
+    assert "encoded earlier" in str(page.locator(".pg-answer dl").first.text_content())
 
 
 def test_the_mode_of_each_answer_is_shown(page: Any, model: qa.AudioModel) -> None:

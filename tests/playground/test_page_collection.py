@@ -90,7 +90,7 @@ def test_brushing_the_map_filters_the_list_and_the_filter_dims_the_map(
     shown.keyboard.up("Shift")
     shown.wait_for_selector("[data-panel=collection][data-shown='1']")
     wait_for_names(shown, [music.rows().file_names[1]])
-    assert shown.inner_text("[data-kept-text]") == "1 of 3 rows selected on the map"
+    assert shown.inner_text("[data-kept-text]") == "1 of 3 rows: selected on the map"
     assert shown.evaluate("() => [...playground.collectionMap.kept]") == [0, 1, 0]
     shown.click("[data-show-all]")
     shown.wait_for_selector("[data-panel=collection][data-shown='3']")

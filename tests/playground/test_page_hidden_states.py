@@ -52,7 +52,7 @@ def test_every_tap_shows_the_numbers_of_inspect(page: Any, model: qa.AudioModel)
         rate = "one row per position" if in_text else f"{trace.rate_hz:g} rows per second"
         assert shown["rate"] == rate
         if trace.read_bytes:
-            assert shown["weights up to here"] == f"{trace.read_bytes / 1e6:.1f} MB"
+            assert shown["weights needed"] == f"{trace.read_bytes / 1e6:.1f} MB"
         slider.press("ArrowRight")
     page.wait_for_function("() => document.querySelector('[data-facts]') !== null")
     page.locator("[data-tap-card] .pg-facts", has_text=" ms").wait_for()

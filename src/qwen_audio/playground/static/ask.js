@@ -39,7 +39,6 @@ playground.tab("ask", (root) => {
     find("about").hidden = !offered.about && !offered.note;
     find("about").textContent = [offered.about, offered.note].filter(Boolean).join(" ");
     find("style").textContent = offered.style;
-    question.maxLength = offered.max_characters;
     question.placeholder = offered.default_question || "the recording alone, without a question";
     find("questions").replaceChildren(...offered.questions.map((text) => button("pg-chip", text, () => {
       question.value = text;

@@ -89,8 +89,8 @@ playground.tab("audio", (root) => {
   find("to-layers").addEventListener("click", () => state.set({ tab: "hidden_states" }));
   const exportMenu = playground.exportMenu?.(find("export"), "audio", ["png", "svg", "npz", "csv", "python", "command"]);
 
-  picker(root, open, status);
-  playground.recorder(find("record"), status, (ticket) => open({ ticket }));
+  picker(root, (request) => open(request, status), status);
+  playground.recorder(find("record"), status, (ticket) => open({ ticket }, status));
   playground.onClip((opened) => { clip = opened; show(); });
   playground.onShow("audio", draw);
   playground.onTheme(draw);

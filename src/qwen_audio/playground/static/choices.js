@@ -23,20 +23,25 @@ playground.mountChoices = (root) => {
   const score = async () => {
     const data = { question: find("choices-question").value, choices: find("choices").value.split("\n") };
     const scored = await request("score", data, { latest: true, status, busy: "Scoring the choices …" });
-    if (!scored) return;
+    if (!scored) {
+      if (status.dataset.kind === "problem") hide(); // not that of other choices
+      return;
+    }
     find("choices-rows").replaceChildren(...scored.rows.map(rowOf));
     find("mass").textContent = scored.mass_text;
     find("mass").dataset.kind = scored.is_low ? "note" : "";
     find("choices-given").textContent = `Asked as “${scored.question}”, computed in ${scored.dtype}. A longer choice has more tokens, and so a lower log P.`;
     find("choices-result").hidden = false;
+    playground.reveal(find("choices-result"));
     exportMenu?.enable();
   };
   find("choices-form").addEventListener("submit", (event) => { event.preventDefault(); score(); });
   const exportMenu = playground.exportMenu?.(find("export-choices"), "choices", ["png", "svg", "csv", "npz", "python", "command"]);
-  playground.onClip(() => {
+  const hide = () => {
     find("choices-result").hidden = true;
     exportMenu?.disable();
-  });
+  };
+  playground.onClip(hide);
 
   // Sets of choices, each with its question: one click scores them.
   const fill = ({ question, choices }) => {

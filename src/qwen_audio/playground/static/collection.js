@@ -156,13 +156,13 @@ playground.tab("collection", (root) => {
     const shown = kept ? all.filter((k) => kept[k]) : all;
     const count = shown.length.toLocaleString("en");
     find("list-title").textContent = results ? results.title : "Rows";
-    const limits = [masks.brush && "selected on the map", masks.text && "that fit the filter",
+    const limits = [masks.brush && "selected on the map", masks.text && "matching the filter",
       masks.code !== null && `with ${colours.label} ${codeName(masks.code)}`].filter(Boolean).join(", ");
     find("kept").hidden = !kept && !results;
     find("sorting").hidden = results !== null; // they are in order of their scores
     find("kept-text").textContent = results
-      ? kept ? `${count} of ${all.length} results ${limits}` : `${count} result${all.length === 1 ? "" : "s"}`
-      : `${count} of ${map.count.toLocaleString("en")} rows ${limits}`;
+      ? kept ? `${count} of ${all.length} results: ${limits}` : `${count} result${all.length === 1 ? "" : "s"}`
+      : `${count} of ${map.count.toLocaleString("en")} rows: ${limits}`;
     find("sequence").disabled = !shown.length;
     find("sequence").title = shown.length > SEQUENCE ? `The first ${SEQUENCE} of them` : "";
     list.show(shown, results ? "No result is among them." : "No row fits.");
@@ -299,7 +299,7 @@ playground.tab("collection", (root) => {
       scores: new Map(answer.results.map((row) => [row.index, row.score])),
     };
     points.setMarks({ found: results.indices });
-    const typical = answer.typical === null ? "" : `; a row of this collection has ${number(answer.typical, 3)} (the median)`;
+    const typical = answer.typical === null ? "" : `; the median over this collection is ${number(answer.typical, 3)}`;
     const left = answer.left_out ? ` Left out: ${answer.left_out}.` : "";
     find("score-note").textContent = (answer.metric === "cosine"
       ? `Best first. The number is the cosine similarity of the vectors, at most 1${typical}.`
@@ -363,8 +363,8 @@ playground.tab("collection", (root) => {
     results = null;
     Object.assign(masks, { brush: null, text: null, code: null });
     labels = new Map(answer.columns);
-    find("about").textContent = `${answer.collection}: ${answer.windows}; their vectors are of ${answer.vectors}. ` +
-      (answer.captions ? "Captions are searched by their words, since text and audio share no space of vectors." : "It has no captions (index with --describe).");
+    find("about").textContent = `${answer.collection}: ${answer.windows}; embeddings of ${answer.vectors}. ` +
+      (answer.captions ? "Captions are searched by their words: the model has no common embedding space of text and audio." : "It has no captions (index with --describe).");
     find("form").hidden = !answer.captions;
     find("methods").hidden = !answer.umap;
     const chosen = find("sort").value;

@@ -53,6 +53,13 @@
     setTimeout(() => { button.textContent = label; }, 1500);
   };
 
+  // Scrolls to a result that appears outside what is in view.
+  const reveal = (place) => requestAnimationFrame(() => {
+    const box = place.getBoundingClientRect();
+    const view = document.querySelector("[data-scroll]").getBoundingClientRect();
+    if (box.bottom > view.bottom || box.top < view.top) place.scrollIntoView({ block: box.height > view.height - 80 ? "start" : "nearest" });
+  });
+
   // Saves bytes (base64) as a file of the visitor: the server writes nothing to its disk.
   const download = ({ name, type, bytes }) => {
     const link = element("a");
@@ -94,5 +101,5 @@
   }));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTerm(); });
 
-  Object.assign(playground, { clock, copy, decodeBase64, download, element, number, setStatus, showFacts, span, term });
+  Object.assign(playground, { clock, copy, decodeBase64, download, element, number, reveal, setStatus, showFacts, span, term });
 })();

@@ -12,7 +12,7 @@ playground.editsCard = (root) => {
     zero: { title: "zero: rows of zeros" },
     scale: { title: "scale: rows times a factor", number: ["Factor", 0.5, null, "any"] },
     keep_every: { title: "keep_every: every nth row only", number: ["n", 2, 1, 1], taps: ["audio_tower", "projector"] },
-    scale_heads: { title: "scale_heads: attention heads removed", taps: layers.map((tap) => `${tap}.heads`), isOfHeads: true },
+    scale_heads: { title: "scale_heads: attention heads set to zero", taps: layers.map((tap) => `${tap}.heads`), isOfHeads: true },
   };
   const ARGUMENTS = { shuffle: "seed", scale: "factor", keep_every: "n" };
   const SPANS = { audio: "audio", prompt: "prompt", last: "last position", all: "all positions" };

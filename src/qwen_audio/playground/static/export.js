@@ -56,8 +56,8 @@
   };
 
   // A menu in a card's title; it is there while the card shows something: `enable` and `disable`.
-  //   formats: names of LABELS. request: further data of a request, such as {tap}.
-  playground.exportMenu = (place, view, formats, request = () => ({})) => {
+  //   formats: names of LABELS. request: further data of a request, such as {tap}. labels: other ones.
+  playground.exportMenu = (place, view, formats, request = () => ({}), labels = {}) => {
     const opener = button("pg-button pg-quiet", "Export");
     const menu = element("div", "pg-menu");
     const status = element("p", "pg-status");
@@ -79,10 +79,13 @@
       if (!answer) return;
       if (format === "python") showPython(answer);
       else if (format === "command") showCommand(answer);
-      else playground.download(answer);
+      else {
+        playground.download(answer);
+        if (answer.note) setStatus(status, answer.note, "note");
+      }
     };
     const items = formats.map((format) => {
-      const item = button("", LABELS[format]);
+      const item = button("", labels[format] ?? LABELS[format]);
       item.tabIndex = -1;
       item.dataset.format = format;
       item.setAttribute("role", "menuitem");

@@ -65,8 +65,8 @@ playground.tab("hidden_states", (root) => {
     ["rate", view.positions ? "one row per position" : `${view.rate_hz} rows per second`],
     ["width", String(view.width)],
     ["size", bytes(view.row_bytes)],
-    ["weights up to here", view.weight_bytes ? bytes(view.weight_bytes) : "none"],
-    ["time up to here", view.seconds === null ? "measuring …" : view.seconds === undefined ? "not measured" : `${(1000 * view.seconds).toFixed(0)} ms`],
+    ["weights needed", view.weight_bytes ? bytes(view.weight_bytes) : "none"],
+    ["time to compute", view.seconds === null ? "measuring …" : view.seconds === undefined ? "not measured" : `${(1000 * view.seconds).toFixed(0)} ms`],
   ]);
 
   // What is under the pointer, or where the keyboard has moved to.
@@ -268,7 +268,8 @@ playground.tab("hidden_states", (root) => {
     show(views.get(tap));
     if (view.seconds === null) restTimer = setTimeout(measure, REST_MS);
   };
-  const menu = playground.exportMenu?.(find("export"), "hidden_states", ["png", "svg", "npz", "csv", "python", "command"], () => ({ tap: chosen() }));
+  const menu = playground.exportMenu?.(find("export"), "hidden_states", ["png", "svg", "npz", "csv", "python", "command"], () => ({ tap: chosen() }),
+    { npz: "Rows, similarity, colours (npz)", csv: "Norms, novelty, colours (CSV)" });
 
   const others = [playground.lensCard?.(root), playground.editsCard?.(root)].filter(Boolean);
   const refreshAll = () => { refresh(); others.forEach((other) => other.refresh()); };

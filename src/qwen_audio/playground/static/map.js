@@ -75,12 +75,24 @@
       return [left + this.x[k] * scale, bottom - this.y[k] * scale];
     }
     fit() { this.view = { zoom: 1, x: 0, y: 0 }; this.draw(); }
-    zoom(factor, px = this.canvas.clientWidth / 2, py = this.canvas.clientHeight / 2) {
+    // About a place; by default the middle, or the point nearest to it.
+    zoom(factor, px = null, py = null) {
+      if (px === null) [px, py] = factor > 1 ? this.middlePoint() : [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2];
       const before = this.transform();
       const [x, y] = [(px - before.left) / before.scale, (before.bottom - py) / before.scale];
       this.view.zoom = Math.min(MAX_ZOOM, Math.max(0.5, this.view.zoom * factor));
       const after = this.transform();
       this.pan(px - (after.left + x * after.scale), py - (after.bottom - y * after.scale));
+    }
+    middlePoint() {
+      const [x, y] = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2];
+      let [best, least] = [[x, y], Infinity];
+      for (let k = 0; k < this.x.length; k += 1) {
+        const [px, py] = this.place_of(k);
+        const distance = (px - x) ** 2 + (py - y) ** 2;
+        if (distance < least) [best, least] = [[px, py], distance];
+      }
+      return best;
     }
     pan(dx, dy) {
       const { scale } = this.transform();

@@ -38,6 +38,7 @@ playground.mountOcclusion = (root) => {
     });
   };
   // The effect of each window, as a bar at its middle; zero and the notable effects are lines.
+  const hopSeconds = () => (found.start_seconds.length > 1 ? found.start_seconds[1] - found.start_seconds[0] : found.window_seconds);
   const drawEffects = () => {
     const canvas = find("effects");
     const ratio = window.devicePixelRatio || 1;
@@ -48,11 +49,12 @@ playground.mountOcclusion = (root) => {
     const { effect, start_seconds: starts, window_seconds: length, notable } = found;
     const [low, high] = range();
     const y = (value) => (canvas.height * (high - value)) / (high - low);
-    const hop = starts.length > 1 ? starts[1] - starts[0] : length;
+    const hop = hopSeconds();
+    const [against, forIt] = [0, -1].map((k) => STOPS[colours()].at(k));
     effect.forEach((value, k) => {
       const middle = starts[k] + length / 2;
       const [left, right] = [middle - hop / 2, middle + hop / 2].map((seconds) => (canvas.width * (seconds - start)) / (end - start));
-      pen.fillStyle = style.getPropertyValue(value > 0 ? "--pg-second" : "--pg-accent");
+      pen.fillStyle = value > 0 ? forIt : against;
       pen.fillRect(left + ratio, Math.min(y(0), y(value)), Math.max(ratio, right - left - 2 * ratio), Math.max(ratio, Math.abs(y(value) - y(0))));
     });
     pen.fillStyle = style.getPropertyValue("--pg-edge");
@@ -102,12 +104,16 @@ playground.mountOcclusion = (root) => {
     else data.question = find("question").value;
     if (find("window").value) data.window_seconds = Number(find("window").value);
     const answer = await request("occlusion", data, { latest: true, status, busy: "Making parts silent, and scoring the answer again …" });
-    if (!answer) return;
+    if (!answer) {
+      if (status.dataset.kind === "problem") clear(); // not that of another answer
+      return;
+    }
     found = answer;
     find("result").hidden = false;
     find("peak").textContent = sentence(found.peak, found.answers);
-    find("note").textContent = `${found.effect.length} parts of ${number(found.window_seconds)} s, computed in ${found.dtype}${found.dtype === "bfloat16" ? ", which rounds effects to some hundredths" : ""}. Click to play from a moment.`;
+    find("note").textContent = `${found.effect.length} parts of ${number(found.window_seconds)} s, one every ${number(hopSeconds())} s (bars stand at their middles), computed in ${found.dtype}${found.dtype === "bfloat16" ? ", which rounds effects to a few hundredths" : ""}. Click to play from a moment.`;
     draw();
+    playground.reveal(find("result"));
     exportMenu?.enable();
   };
   find("form").addEventListener("submit", (event) => { event.preventDefault(); compute(); });

@@ -49,7 +49,12 @@
       if (selected && (now < selected.start || now >= selected.end - 0.02)) this.seek(source, selected.start);
       return this.start();
     },
-    selected() { return this.source === "clip" ? this.selection : null; },
+    // What is played: the selected seconds, or those that are used alone.
+    selected() {
+      const { clip } = playground;
+      if (this.source !== "clip" || !clip) return null;
+      return this.selection ?? (clip.part ? { start: clip.start, end: clip.end } : null);
+    },
 
     // Selects seconds of the open recording; without arguments, none.
     select(start = null, end = null) {
@@ -110,8 +115,19 @@
       this.find("selection-note").textContent = this.find("use").disabled
         ? `The model processes at most ${playground.clip.max_seconds} s at once: select less.` : "";
     },
+    // The open part is marked, where that isn't the whole recording.
+    showPart() {
+      const mark = this.find("overview").querySelector(".pg-open-part");
+      const { clip } = playground;
+      const isPart = this.source === "clip" && clip && clip.end - clip.start < clip.duration - 0.01;
+      mark.hidden = !isPart;
+      if (!isPart) return;
+      mark.style.left = `${(100 * clip.start) / clip.duration}%`;
+      mark.style.right = `${100 * (1 - clip.end / clip.duration)}%`;
+    },
     drawOverview() {
       if (!this.bar || !this.source) return;
+      this.showPart();
       this.bar.hidden = false;
       paintWave(this.find("overview").querySelector("canvas"), this.sources[this.source].samples);
       this.showSelection();
@@ -144,8 +160,11 @@
       ["start", "end"].forEach((edge) => this.find(`selection-${edge}`).addEventListener("change", (event) => {
         const value = Number(event.target.value);
         const { start, end } = { ...this.selection, [edge]: value };
-        if (Number.isFinite(value) && end - start >= MIN_SECONDS) this.select(start, end);
+        const isFine = event.target.value !== "" && Number.isFinite(value) && end - start >= MIN_SECONDS;
+        if (isFine) this.select(start, end);
         else this.showSelection();
+        event.target.value = this.selection?.[edge].toFixed(2) ?? "";
+        if (!isFine) this.find("selection-note").textContent = `The end is after the start, by ${MIN_SECONDS} s at least.`;
       }));
       this.mountOverview(this.find("overview"));
       ["play", "pause", "seeked"].forEach((kind) => this.audio.addEventListener(kind, () => this.tick()));

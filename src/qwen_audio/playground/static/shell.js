@@ -81,8 +81,9 @@
     clipListeners.push(listener);
     if (playground.clip) listener(playground.clip, true);
   };
-  const open = async (request) => {
-    const status = document.querySelector("[data-open-status]");
+  // status: where a failure is shown.
+  const open = async (request, status = document.querySelector("[data-open-status]")) => {
+    const { audio: shown } = playground.clip ?? {};
     const isNew = !("window" in request || ("part" in request && !("example" in request || "row" in request)));
     const clip = await playground.request("open", request, { status, busy: "Reading …" });
     if (!clip) return null;
@@ -98,11 +99,13 @@
     if (clip.part) player.select();
     player.seek("clip", clip.start);
     if (clip.note) setStatus(status, clip.note, "note");
-    state.set({ clip: clip.example, row: clip.row, part: clip.part ? `${clip.start.toFixed(2)}-${clip.end.toFixed(2)}` : null,
+    state.set({ clip: clip.example, row: clip.row, upload: clip.example || clip.row ? null : "private", part: clip.part ? `${clip.start.toFixed(2)}-${clip.end.toFixed(2)}` : null,
       window: !clip.part && clip.window ? clip.window : null });
     showClip(clip);
+    player.showPart();
     showPipeline(clip);
     clipListeners.forEach((listener) => listener(clip, isNew));
+    if (isNew && shown && isShown("audio")) document.querySelector("[data-scroll]").scrollTo(0, 0);
     return clip;
   };
   const showClip = (clip) => {
@@ -124,6 +127,13 @@
     const first = Object.keys(playground.facts.examples)[0];
     if (!row && !example && !first) return null; // an installation without examples
     const request = row ? { row } : { example: example ?? first };
+    if (state.get("upload")) {
+      return open({ example: first }).then((clip) => {
+        setStatus(document.querySelector("[data-open-status]"), "This link is of an uploaded file, which only the page that " +
+          `opened it has: open the file again. Shown is the example ${first}.`, "note");
+        return clip;
+      });
+    }
     if (seconds?.length === 2 && seconds.every(Number.isFinite)) request.part = seconds;
     else if (window !== null) request.window = Number(window);
     return open(request);

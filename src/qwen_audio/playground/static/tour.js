@@ -6,7 +6,7 @@
     { tab: "audio", at: "[data-player]", title: "The recording", text: "The player stays at the bottom. Drag over the waveform to select seconds: loop them, or let the model work on these seconds alone." },
     { tab: "ask", at: "[data-panel=ask] .pg-card", title: "Ask", text: "Ask in your own words, or let the model choose between answers that you name. Then find the seconds that the answer depends on." },
     { tab: "hidden_states", at: "[data-panel=hidden_states] .pg-card", title: "Hidden states", text: "A tap is a point of the pipeline where the model’s vectors can be read. Move through the taps, and see in the logit lens which words each layer predicts." },
-    { tab: "compare", at: "[data-panel=compare] .pg-card", title: "Compare and export", text: "Compare two recordings at every tap. Every card has an export menu: pictures, numbers, and the code that makes them. The address of this page holds what you see, to be shared." },
+    { tab: "compare", at: "[data-panel=compare] .pg-card", title: "Compare and export", text: "Compare two recordings at every tap. What a card shows can be exported: pictures, numbers, and the code that makes them. The address of this page holds the tab, the example, the seconds and the tap, to be shared." },
   ];
   let [step, box] = [-1, null];
 

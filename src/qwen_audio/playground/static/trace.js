@@ -122,7 +122,7 @@ playground.mountTrace = (root) => {
     const readout = element("p", "pg-trace-readout", "Point at a cell, or move by arrow keys, to read it.");
     readout.setAttribute("role", "status");
     const key = element("p", "pg-key");
-    colourBar(key, "−1", dark() ? "signedDark" : "signed", "1", "Share (values beyond have the colour of the ends):");
+    colourBar(key, "−1", dark() ? "signedDark" : "signed", "1", "Share (values beyond ±1 are clipped):");
     const cut = trace.cut ? ` ${trace.cut} was cut to the length of the other, ${number(trace.seconds)} s.` : ` Both last ${number(trace.seconds)} s.`;
     const note = element("p", "pg-small", `A share of 1: with these rows the model answers as about ${trace.names[1]}; 0: as before; below 0: even more as about ${trace.names[0]}. If the first recording is the clean one, this is noising: which states are necessary; swap the recordings for denoising: which are sufficient.${cut}`);
     result.replaceChildren(scores(), heatMap(readout), readout, key, note);

@@ -118,7 +118,7 @@ class GivenAnswer:
         if self.windows:
             length = self.windows[-1].end_seconds - self.windows[0].start_seconds
             in_windows = f" in {len(self.windows)} windows" if len(self.windows) > 1 else ""
-            encoded = "encoded before" if self.is_cached else "encoded now"
+            encoded = "encoded earlier" if self.is_cached else "encoded now"
             facts.append(("audio", f"{length:.2f} s{in_windows}, {encoded}"))
         if self.answer is not None:
             answers = self.answer.answers

@@ -75,12 +75,14 @@ def _open_part(context: AppContext, clip: Clip) -> dict[str, Any]:
     )
     source = f"{waveform.source_format}, {waveform.source_rate_hz} Hz, {channels}"
     facts = [
-        ("duration", f"{waveform.duration_seconds:.2f} s"),
+        ("recording", f"{waveform.duration_seconds:.2f} s"),
         ("source", source),
         ("model input", "16000 Hz, mono"),
         ("mel frames", f"{trace.windows[0].mel_frames}, one per 10 ms"),
         ("audio tokens", _tokens(trace, model.dimensions)),
     ]
+    if clip.window_of_many is not None:
+        facts.insert(1, ("open part", f"{window.duration_seconds:.2f} s"))
     if len(waveform.tracks) > 1:
         facts.insert(2, ("audio tracks", f"{len(waveform.tracks)}; used: {waveform.track}"))
     caption = None

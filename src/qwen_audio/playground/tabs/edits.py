@@ -168,7 +168,7 @@ def _factor(data: dict[str, Any]) -> float:
 def _heads(data: dict[str, Any]) -> list[int]:
     value = data.get("heads")
     if not isinstance(value, list) or not all(type(head) is int for head in value):
-        raise OptionError(f"heads={value!r:.40}: give the numbers of heads, such as 0, 3")
+        raise OptionError("heads: give the numbers of attention heads, such as 0, 3")
     return value
 
 

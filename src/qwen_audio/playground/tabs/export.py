@@ -61,6 +61,7 @@ class Exports:
             "name": self._file_name(session, view, suffix, result),
             "type": _MEDIA_TYPES[suffix],
             "bytes": base64.b64encode(content).decode(),
+            "note": _note(session, result),
         }
 
     def _result(self, session: Session, view: str, tap: str) -> Any:
@@ -112,6 +113,22 @@ class Exports:
         end += f".{suffix}"
         kept = stem.encode()[: _NAME_BYTES - len(end.encode())]
         return kept.decode(errors="ignore") + end
+
+
+def _note(session: Session, result: Any) -> str:
+    """How a file of rows over time differs from what the page shows."""
+    if not isinstance(result, View):
+        return ""
+    notes = []
+    if result.frames_per_column != 1:
+        notes.append(
+            f"Each of its {len(result.rows)} columns is the mean of {result.frames_per_column:g} "
+            "rows; the Python code has a line for all rows."
+        )
+    part = None if session.clip is None else session.clip.window_of_many
+    if part is not None and part.start_seconds > 0:
+        notes.append(f"Its times count from the start of the part, at {part.start_seconds:g} s.")
+    return " ".join(notes)
 
 
 def _answer_rows(session: Session) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ class MapCard:
             "count": len(rows),
             "collection": collection.name,
             "windows": f"{len(rows):,} window{'s' * (len(rows) != 1)} of {spec.window_seconds:g} s",
-            "vectors": f"{spec.tap}, pooled by {spec.pooling}",
+            "vectors": f"{spec.tap}, {spec.pooling} pooling",
             "captions": collection.has_captions,
             "umap": len(rows) >= UMAP_MIN_ROWS,
             "colours": _labelled(colour_columns(rows)),
