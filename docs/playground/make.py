@@ -73,7 +73,7 @@ def visit(page: Any) -> Iterator[str]:
     yield "hidden-states"
     page.wait_for_selector(".pg-lens-cell")
     page.wait_for_function("() => document.querySelector('.pg-tap').innerText.includes(' ms')")
-    show(page, "[data-lens]")
+    show(page, ".pg-lens")
     yield "lens"
     select_tab(page, "Compare")
     page.locator("[data-panel=compare] [data-example='djembe.flac']").click()
@@ -116,8 +116,10 @@ def opened(addresses: list[str]) -> Iterator[str]:
         command = [*run, "play", "--json", "--collection", music]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["url"]
-            process.terminate()
+            try:
+                yield json.loads(process.stdout.readline())["url"]
+            finally:
+                process.terminate()
 
 
 if __name__ == "__main__":
