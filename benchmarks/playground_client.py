@@ -73,7 +73,7 @@ class PlaygroundClient:
         for function in config["dependencies"]:
             for component in function["inputs"]:
                 script = str(components[component].get("js_on_load") or "")
-                if channel := re.match(r"playground.connect\('(\w+)'", script):
+                if channel := re.search(r"playground\.connect\('(\w+)'", script):
                     self._function_ids[channel[1]] = function["id"]
 
     @classmethod

@@ -12,6 +12,7 @@ import pytest
 
 import qwen_audio as qa
 from browser import (
+    READY,
     ROOT,
     PlaygroundProcess,
     axe_violations,
@@ -85,7 +86,8 @@ def test_the_link_holds_what_is_shown(page: Any, playground: PlaygroundProcess) 
     assert link == "clip=djembe.flac&part=0.50-2.25&tab=hidden_states&tap=projector"
     page.goto("about:blank")
     page.goto(f"{playground.url}#{link}")
-    page.wait_for_function("() => playground.clip?.part")
+    page.wait_for_selector(READY)
+    page.wait_for_function("() => playground.clip.part")
     assert opened(page) == "djembe.flac"
     assert page.evaluate("() => [playground.clip.start, playground.clip.end]") == [0.5, 2.25]
     assert page.inner_text("[role=tab][aria-selected=true]") == "Hidden states"
@@ -344,7 +346,7 @@ def test_the_tour_has_five_steps_and_can_be_dismissed(page: Any) -> None:
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").count()
     page.reload()
-    page.wait_for_function("() => playground.clip")
+    page.wait_for_selector(READY)
     assert not page.get_by_role("button", name="Start the tour").count()
 
 

@@ -105,7 +105,11 @@ def handlers(context: AppContext) -> dict[str, tuple[_Handler, _Queue]]:
 def _connect(name: str, handler: _Handler, queue: _Queue) -> None:
     """A hidden component whose values are requests, and another one whose values are answers."""
     hidden: dict[str, Any] = {"html_template": "", "visible": "hidden"}
-    connect = f"playground.connect('{name}', trigger, props)"
+    # Gradio may run this before the document, which its page carries, is there.
+    connect = (
+        "(function connect() { if (!window.playground?.connect) setTimeout(connect, 10); "
+        f"else playground.connect('{name}', trigger, props); }})()"
+    )
     answered = f"watch('value', () => playground.answered('{name}', props.value))"
     channel = gr.HTML({}, js_on_load=connect, **hidden)
     answer = gr.HTML(None, js_on_load=answered, **hidden)
