@@ -1,7 +1,7 @@
 // The player at the bottom of the page: plays the open recording, the one it is compared with, or a
 // row of the collection; holds the seconds that are selected.
 (() => {
-  const { clock, decodeBase64, element, number, paintWave, strips, wavSamples } = playground;
+  const { clock, decodeBase64, number, paintWave, strips, wavSamples } = playground;
   const MIN_SECONDS = 0.04; // of a selection: one audio token
 
   const player = {
@@ -210,5 +210,5 @@
     },
   };
 
-  Object.assign(playground, { player, MIN_SECONDS, element });
+  Object.assign(playground, { player });
 })();

@@ -63,7 +63,6 @@ class AskTab:
             "default_question": self._default_question,
             "style": prompt_style(self._uses_chat_template),
             "no_conversation": self._conversation_refusal,
-            "max_characters": MAX_QUESTION_CHARACTERS,
         }
 
     @report_stream_errors

@@ -21,6 +21,7 @@ from qwen_audio import (
 )
 from qwen_audio.playground.clip import Clip
 from qwen_audio.playground.context import AppContext, report_stream_errors
+from qwen_audio.playground.suggested_questions import MAX_QUESTION_CHARACTERS
 
 __all__ = ["EditEffect", "EditsCard"]
 
@@ -33,7 +34,6 @@ _EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "scale_heads": lambda data: edits.scale_heads(_heads(data), 0.0),
 }
 """By their names in `qwen_audio.edits`, from a request's arguments."""
-_MAX_QUESTION_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def _heads(data: dict[str, Any]) -> list[int]:
 
 def _question(data: dict[str, Any]) -> str:
     question = str(data.get("question") or "").strip()
-    if len(question) > _MAX_QUESTION_CHARACTERS:
+    if len(question) > MAX_QUESTION_CHARACTERS:
         raise OptionError(
-            f"The question has {len(question)} characters: use at most {_MAX_QUESTION_CHARACTERS}"
+            f"The question has {len(question)} characters: use at most {MAX_QUESTION_CHARACTERS}"
         )
     return question
